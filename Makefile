@@ -1,0 +1,41 @@
+# make demo | test | check | bench | bench-serving. Each makes its own virtual environment, .venv, first.
+PYTHON ?= python3
+UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
+BIN := $(CURDIR)/.venv/bin
+export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+export UV_PYTHON_DOWNLOADS ?= never
+
+.PHONY: demo test check bench bench-serving format clean
+
+demo: .venv/ready
+	$(BIN)/python scripts/demo.py
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup $(ARGS)
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks.core
+
+bench-serving: .venv/ready
+	$(BIN)/python -m benchmarks.serving
+
+.venv/ready: pyproject.toml Makefile | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip install --quiet --python .venv --editable . --group dev
+	touch $@
+
+$(CURDIR)/.uv/bin/uv:
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
+
+clean:
+	rm -rf .venv .uv dist build

@@ -1,0 +1,213 @@
+"""mlapp.yaml as typed settings.
+
+A setting is looked up in this order: a command's flag, an environment variable `MLAPP_SECTION__KEY`, the
+environment chosen with `--env` (the file's `environments:`), mlapp.yaml, the default written here.
+An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from mlapp.errors import ConfigError, nearest
+
+FILE = "mlapp.yaml"
+PREFIX = "MLAPP_"
+
+T = TypeVar("T")
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of every section: immutable, and closed to unknown keys."""
+
+
+class Serve(Section):
+    """`serve:` the HTTP server."""
+
+    host: Annotated[str | None, Meta(description="Address to bind: 127.0.0.1 on a laptop, 0.0.0.0 in a container.")] = None
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port of the HTTP server; 0 picks a free one.")] = 8000
+    grpc_port: Annotated[int | None, Meta(description="Port of the Open Inference Protocol over gRPC; off when absent.")] = None
+    workers: Annotated[int, Meta(ge=1, description="Processes that share the socket.")] = 1
+    model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
+    max_body: Annotated[int, Meta(ge=1, description="Largest request body, in bytes.")] = 16 * 1024 * 1024
+    max_batch: Annotated[int, Meta(ge=1, description="Most rows that go through the predictor at once.")] = 1024
+    batch_wait: Annotated[float, Meta(ge=0, description="Seconds that a request may wait for company; 0 never waits.")] = 0.0
+    queue: Annotated[int, Meta(ge=1, description="Requests that may wait; beyond it the answer is 503.")] = 1024
+    timeout: Annotated[float, Meta(gt=0, description="Seconds that a request may take, unless X-Request-Timeout says less.")] = 30.0
+    grace: Annotated[float, Meta(ge=0, description="Seconds between a failing /readyz and the end, on SIGTERM.")] = 0.0
+    drain: Annotated[float, Meta(ge=0, description="Seconds that requests in flight get to finish, on SIGTERM.")] = 30.0
+    api_keys: Annotated[list[str], Meta(description="Keys of which a client must send one, as X-API-Key or Bearer.")] = []
+    cors: Annotated[list[str], Meta(description="Origins that a browser may call from; `*` for all.")] = []
+    tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None
+    tls_key: Annotated[str | None, Meta(description="PEM file of its key.")] = None
+    access_log: Annotated[bool, Meta(description="One JSON line a request.")] = True
+
+
+class Image(Section):
+    """`image:` the container image."""
+
+    name: Annotated[str | None, Meta(description="Repository of the image, with its registry; the app's name when absent.")] = None
+    base: Annotated[str | None, Meta(description="Base image; the official slim Python image when absent.")] = None
+    python: Annotated[str | None, Meta(description="Python version of the image, as 3.11; that of this machine when absent.")] = None
+    platforms: Annotated[list[str], Meta(description="Platforms to build, as linux/amd64.")] = []
+    system_packages: Annotated[list[str], Meta(description="Debian packages to install.")] = []
+    env: Annotated[dict[str, str], Meta(description="Environment variables of the image.")] = {}
+    include: Annotated[list[str], Meta(description="Ignored files to ship all the same, as globs.")] = []
+    index_url: Annotated[str | None, Meta(description="Package index; ${VARIABLE} takes a credential from the environment.")] = None
+    extra_index_urls: Annotated[list[str], Meta(description="Further package indexes.")] = []
+
+
+class Flyte(Section):
+    """`flyte:` where `--remote` runs; the connection itself is flytekit's own configuration."""
+
+    project: Annotated[str, Meta(description="Flyte project.")] = "flytesnacks"
+    domain: Annotated[str, Meta(description="Flyte domain.")] = "development"
+    image: Annotated[str | None, Meta(description="Image that the tasks run in; built when absent.")] = None
+
+
+class Settings(Section):
+    """All of mlapp.yaml. `targets` holds each target's own section, which the target itself types."""
+
+    app: Annotated[str, Meta(description="Where the App is: file, then its name when the file has several.")] = "app.py"
+    store: Annotated[str, Meta(description="Model store: a folder beside this file, or a URL as s3://bucket/prefix.")] = ".mlapp/store"
+    serve: Serve = msgspec.field(default_factory=Serve)
+    image: Image = msgspec.field(default_factory=Image)
+    flyte: Flyte = msgspec.field(default_factory=Flyte)
+    targets: dict[str, dict[str, Any]] = {}
+    environments: dict[str, dict[str, Any]] = {}
+
+
+def load(root: Path, environment: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings of the project in `root`; all defaults when it has no mlapp.yaml.
+
+    Args:
+        root: the folder of mlapp.yaml.
+        environment: a key of `environments:`, laid over the rest.
+        environ: the environment variables; `os.environ` when absent.
+
+    Raises:
+        ConfigError: not YAML, an unknown key or environment, a value of the wrong type.
+    """
+    raw = _read(root / FILE)
+    if environment is not None:
+        environments = raw.get("environments") or {}
+        if environment not in environments:
+            known = ", ".join(environments) or "none"
+            raise ConfigError(
+                f"{FILE} has no environment '{environment}'; it has {known}.{nearest(environment, environments)}",
+                f"Add it under `environments:` in {root / FILE}, or choose another --env.",
+            )
+        raw = overlay(raw, environments[environment] or {})
+    raw = overlay(raw, _from_environment(os.environ if environ is None else environ))
+    return section(Settings, raw)
+
+
+def section(kind: type[T], raw: object, at: str = "") -> T:
+    """Turn plain data into the section `kind`, whose place in the file is `at`.
+
+    Raises:
+        ConfigError: an unknown key, with the nearest known one; a value of the wrong type, with its place.
+    """
+    _refuse_unknown(kind, raw, at)
+    try:
+        return msgspec.convert(raw, kind, strict=False)
+    except msgspec.ValidationError as error:
+        detail, _, path = str(error).partition(" - at `$")
+        place = (at + path.rstrip("`")).lstrip(".") or FILE
+        raise ConfigError(f"{FILE}: {place}: {detail}", f"Change {place} in {FILE}; docs/configuration.md lists every setting.") from None
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` in it; mappings are merged, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = overlay(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", "Make it a readable UTF-8 file.") from None
+    import yaml
+
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{line} is not YAML: {getattr(error, 'problem', error)}", "Mend that line.") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} holds a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines.")
+    return raw
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """`MLAPP_SERVE__PORT=80` as `{"serve": {"port": "80"}}`; a list is separated by commas."""
+    raw: dict[str, Any] = {}
+    known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        path = name[len(PREFIX) :].lower().split("__")
+        if len(path) == 1 and path[0] not in known:
+            continue  # not a setting: MLAPP_TEST_… and the like
+        place = raw
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = _split_if_list(known.get(path[0]), path[1:], text)
+    return raw
+
+
+def _split_if_list(kind: Any, path: list[str], text: str) -> Any:
+    for key in path:
+        fields = _fields(kind)
+        kind = fields.get(key) if fields else None
+    if kind is not None and isinstance(_bare(kind), msgspec.inspect.ListType):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _refuse_unknown(kind: Any, raw: object, at: str) -> None:
+    fields = _fields(kind)
+    if not fields or not isinstance(raw, Mapping):
+        return
+    for key, value in raw.items():
+        place = f"{at}.{key}" if at else str(key)
+        if key not in fields:
+            raise ConfigError(
+                f"{FILE}: '{place}' is not a setting.{nearest(str(key), fields)}",
+                f"Known here: {', '.join(sorted(fields))}.",
+            )
+        _refuse_unknown(fields[key], value, place)
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """The fields of a section by name, with their types; empty for any other type."""
+    bare = _bare(kind) if kind is not None else None
+    if not isinstance(bare, msgspec.inspect.StructType):
+        return {}
+    return {field.encode_name: field.type for field in bare.fields}
+
+
+def _bare(kind: Any) -> msgspec.inspect.Type:
+    """The inspected type without its metadata and without an `| None`."""
+    bare = kind if isinstance(kind, msgspec.inspect.Type) else msgspec.inspect.type_info(kind)
+    while isinstance(bare, msgspec.inspect.Metadata):
+        bare = bare.type
+    if isinstance(bare, msgspec.inspect.UnionType):
+        others = [option for option in bare.types if not isinstance(option, msgspec.inspect.NoneType)]
+        return _bare(others[0]) if len(others) == 1 else bare
+    return bare

@@ -1,0 +1,109 @@
+"""Every error that a user may see: what happened, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class MlappError(Exception):
+    """An error that is the user's to mend, told in two lines.
+
+    `what` says what happened and names the file, field or function; `todo` says what to do.
+    The command line prints both and exits with `exit_code`: 1 failed, 2 used wrongly.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, todo: str) -> None:
+        super().__init__(f"{what}\n{todo}")
+        self.what = what
+        self.todo = todo
+
+
+class UsageError(MlappError):
+    """A command or function was called wrongly: an unknown name, a value of the wrong type."""
+
+    exit_code = 2
+
+
+class DeclarationError(MlappError):
+    """An App is declared wrongly: a signature that does not fit its stage, a missing stage."""
+
+
+class ConfigError(UsageError):
+    """mlapp.yaml or an `MLAPP_…` variable has an unknown key or a value of the wrong type."""
+
+
+class ProjectError(MlappError):
+    """The project's code cannot be loaded: no app.py, a syntax error, no App in it."""
+
+
+class DataError(MlappError):
+    """What a stage returned, or a file held, cannot be used: empty, no target, not a table."""
+
+
+class ModelError(MlappError):
+    """A model cannot be saved or loaded."""
+
+
+class StoreError(MlappError):
+    """The model store cannot be read or written, or does not hold what was asked for."""
+
+
+class MissingExtraError(MlappError):
+    """A feature needs an optional dependency that is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs packages that are not installed.", f"Install them: pip install 'mlapp[{extra}]'")
+        self.extra = extra
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a request: where (`field`, and `row` from 0), and what."""
+
+    detail: str
+    field: str | None = None
+    row: int | None = None
+
+
+class InputError(MlappError):
+    """Features that do not fit the model's schema. `problems` names each field, at most ten."""
+
+    def __init__(self, problems: Iterable[Problem], todo: str = "Send what the model's schema asks for.") -> None:
+        self.problems = tuple(problems)[:10]
+        super().__init__("; ".join(problem.detail for problem in self.problems), todo)
+
+
+class UserCodeError(MlappError):
+    """The user's own function raised. The cause is kept as `__cause__`; the message points at the user's line."""
+
+    def __init__(self, function: str, error: BaseException, root: Path | None = None) -> None:
+        where = _last_line_in(error, root)
+        detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        super().__init__(f"{function} raised {detail}", f"Mend it at {where}." if where else "Run again with --debug to see where.")
+        self.__cause__ = error
+
+
+def _last_line_in(error: BaseException, root: Path | None) -> str | None:
+    """`file:line` of the innermost frame that belongs to the user rather than to a library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(Path(frame.filename), root)]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else None
+
+
+def _is_own(file: Path, root: Path | None) -> bool:
+    libraries = (Path(__file__).parent, Path(traceback.__file__).parent)
+    if {"site-packages", "dist-packages"} & set(file.parts) or any(file.is_relative_to(folder) for folder in libraries):
+        return False
+    return file.is_relative_to(root) if root else file.exists()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{found[0]}'?" if found else ""
