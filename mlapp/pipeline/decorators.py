@@ -1,0 +1,165 @@
+"""The decorators: each takes one of the user's functions into its role, and gives the function back unchanged."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from mlapp.errors import DeclarationError, nearest
+from mlapp.pipeline.resources import Resources, Task
+from mlapp.pipeline.stage import ROLES
+
+if TYPE_CHECKING:
+    from mlapp.pipeline.pipeline import Pipeline
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Decorator:
+    """`@app.<role>`: marks a function that needs no options."""
+
+    def __init__(self, pipeline: Pipeline, role: str) -> None:
+        self._pipeline = pipeline
+        self._role = ROLES[role]
+
+    def __call__(self, function: F, /) -> F:
+        self._pipeline.declare(self._role, function, {})
+        return function
+
+
+class TaskDecorator(Decorator):
+    """`@app.<role>` of a stage of training, which may also run as a task of its own on a cluster."""
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        resources: Resources | None = None,
+        cache: bool = False,
+        retries: int = 0,
+        timeout: float | None = None,
+        secrets: Sequence[str] = (),
+    ) -> Callable[[F], F]: ...
+    def __call__(
+        self,
+        function: F | None = None,
+        /,
+        *,
+        resources: Resources | None = None,
+        cache: bool = False,
+        retries: int = 0,
+        timeout: float | None = None,
+        secrets: Sequence[str] = (),
+    ) -> F | Callable[[F], F]:
+        task = Task(resources, cache, retries, timeout, tuple(secrets))
+
+        def mark(function: F) -> F:
+            self._pipeline.declare(self._role, function, {"task": task})
+            return function
+
+        return mark if function is None else mark(function)
+
+
+class ReaderDecorator(TaskDecorator):
+    """`@app.data_reader`, and `app.data_reader.<source>(…)` for every source that is installed."""
+
+    def __getattr__(self, source: str) -> Callable[..., Callable[..., Any]]:
+        if source.startswith("_"):
+            raise AttributeError(source)
+        found = {entry.name: entry for entry in importlib.metadata.entry_points(group="mlapp.sources")}
+        if source not in found:
+            raise DeclarationError(
+                f"There is no data source '{source}'.{nearest(source, found)}", f"Installed sources: {', '.join(sorted(found))}."
+            )
+
+        def declare(*args: Any, **options: Any) -> Callable[..., Any]:
+            reader: Callable[..., Any] = found[source].load()(*args, **options)
+            return self(reader)
+
+        return declare
+
+
+class ModelDecorator(Decorator):
+    """`@app.model`: a function, a class or a file that gives the model."""
+
+    @overload
+    def __call__(self, builder: F, /) -> F: ...
+    @overload
+    def __call__(self, builder: str | Path, /, *, trusted: Sequence[str | type] = ()) -> Callable[[], Any]: ...
+    @overload
+    def __call__(
+        self, builder: F, /, *, format: str | None = None, trusted: Sequence[str | type] = (), trained: bool = False
+    ) -> F: ...
+    @overload
+    def __call__(
+        self, /, *, format: str | None = None, trusted: Sequence[str | type] = (), trained: bool = False
+    ) -> Callable[[F], F]: ...
+    def __call__(
+        self,
+        builder: F | str | Path | None = None,
+        /,
+        *,
+        format: str | None = None,
+        trusted: Sequence[str | type] = (),
+        trained: bool = False,
+    ) -> Any:
+        """Mark what gives the model.
+
+        Args:
+            builder: a function or class whose parameters are the hyperparameters; or the file of a model that is
+                trained already.
+            format: the format to save in, when it is not the framework's own: `joblib` is an opt-in to pickle.
+            trusted: types that loading may import beside the framework's own, as classes or `module.Class`.
+            trained: the builder returns a model that is trained already; the trainer is not run.
+        """
+        options = {
+            "format": format,
+            "trusted": tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted),
+            "trained": trained,
+        }
+        if isinstance(builder, (str, Path)):
+            file = Path(builder)
+
+            def ready_model() -> Path:
+                return file
+
+            self._pipeline.declare(self._role, ready_model, {**options, "trained": True, "file": file})
+            return ready_model
+
+        def mark(function: F) -> F:
+            self._pipeline.declare(self._role, function, options)
+            return function
+
+        return mark if builder is None else mark(builder)
+
+
+class PredictorDecorator(Decorator):
+    """`@app.predictor`: a function, an `async` function, or one that yields (its answer is streamed)."""
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(
+        self, /, *, batch: bool = True, max_batch: int | None = None, wait: float | None = None
+    ) -> Callable[[F], F]: ...
+    def __call__(
+        self, function: F | None = None, /, *, batch: bool = True, max_batch: int | None = None, wait: float | None = None
+    ) -> F | Callable[[F], F]:
+        """Mark the predictor.
+
+        Args:
+            batch: requests that wait at the same time go through it as one table; False gives it one at a time.
+            max_batch: most rows of one call; `serve.max_batch` when absent.
+            wait: seconds that a request may wait for company; `serve.batch_wait` when absent.
+        """
+
+        def mark(function: F) -> F:
+            self._pipeline.declare(self._role, function, {"batch": batch, "max_batch": max_batch, "wait": wait})
+            return function
+
+        return mark if function is None else mark(function)

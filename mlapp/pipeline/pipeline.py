@@ -1,0 +1,102 @@
+"""The pipeline: a name, the columns' roles, and the user's functions by stage. It holds them, and runs nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mlapp.errors import DeclarationError
+from mlapp.pipeline import stage as stages
+from mlapp.pipeline.decorators import Decorator, ModelDecorator, PredictorDecorator, ReaderDecorator, TaskDecorator
+from mlapp.pipeline.stage import Role, Stage
+
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
+
+
+class Pipeline:
+    """What an app declares.
+
+    Args:
+        name: names the model in the store, in URLs and on clusters: letters, digits, `.`, `_` and `-`.
+        target: the column to predict, or several of them; none for clustering and the like.
+        features: the only columns to use, in training as in prediction; all but the target when absent.
+
+    Raises:
+        DeclarationError: a name that cannot be a folder or a URL; a target that is also a feature.
+    """
+
+    def __init__(
+        self, name: str, *, target: str | Sequence[str] | None = None, features: Sequence[str] | None = None
+    ) -> None:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise DeclarationError(
+                f"App name {name!r} cannot name a folder and a URL.",
+                "Use letters, digits, '.', '_' and '-', at most 100, beginning and ending with a letter or digit.",
+            )
+        self.name = name
+        self.target: str | tuple[str, ...] | None = target if target is None or isinstance(target, str) else tuple(target)
+        self.features: tuple[str, ...] | None = None if features is None else tuple(features)
+        both = set(self.targets) & set(self.features or ())
+        if both:
+            raise DeclarationError(
+                f"App '{name}': '{min(both)}' is both a feature and the target.", "Take it out of features=[…]."
+            )
+        self.stages: dict[str, Stage] = {}
+        self.data_reader = ReaderDecorator(self, "data_reader")
+        self.data_loader = TaskDecorator(self, "data_loader")
+        self.data_splitter = TaskDecorator(self, "data_splitter")
+        self.data_parser = TaskDecorator(self, "data_parser")
+        self.feature_transformer = TaskDecorator(self, "feature_transformer")
+        self.model = ModelDecorator(self, "model")
+        self.trainer = TaskDecorator(self, "trainer")
+        self.evaluator = TaskDecorator(self, "evaluator")
+        self.saver = Decorator(self, "saver")
+        self.loader = Decorator(self, "loader")
+        self.feature_loader = Decorator(self, "feature_loader")
+        self.predictor = PredictorDecorator(self, "predictor")
+        self.on_predict = Decorator(self, "on_predict")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target columns: none, one or several."""
+        if self.target is None:
+            return ()
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+    def declare(self, role: Role, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        """Take `function` into `role`. Marking it again (a notebook cell that is run twice) replaces it.
+
+        Raises:
+            DeclarationError: its signature does not fit, or another function has the role.
+        """
+        stage = stages.make(role, function, has_target=self.target is not None, options=options)
+        old = self.stages.get(role.name)
+        if old is not None and _place(old.function) != _place(function):
+            raise DeclarationError(
+                f"App '{self.name}' has two of {role.name}: {old.title} and {stage.title}.", "Keep one of them."
+            )
+        self.stages[role.name] = stage
+
+    def stage(self, role: str) -> Stage | None:
+        """The user's function for a role, or None where the default serves."""
+        return self.stages.get(role)
+
+    def require(self, *roles: str) -> None:
+        """Check that the stages without a default are declared.
+
+        Raises:
+            DeclarationError: names the missing decorator.
+        """
+        for role in roles:
+            if role not in self.stages:
+                raise DeclarationError(f"App '{self.name}' has no {role}.", f"Mark a function with @app.{role}.")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+def _place(function: Callable[..., Any]) -> tuple[str, str]:
+    module = getattr(function, "__module__", "")
+    # In a notebook every cell is the same module, and a function renamed in its cell is meant to take over.
+    return (module, "" if module == "__main__" else getattr(function, "__qualname__", repr(function)))

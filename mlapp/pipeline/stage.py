@@ -1,0 +1,186 @@
+"""A stage: one of the user's functions, in the role that a decorator gave it."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import DeclarationError
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a stage receives, in order, and whether its other arguments are parameters of the pipeline.
+
+    The stages that also run in serving (`parameters=False`) take none: a request has no way to give them.
+    """
+
+    name: str
+    receives: tuple[str, ...]
+    parameters: bool = True
+
+
+ROLES = {
+    role.name: role
+    for role in (
+        Role("data_reader", ()),
+        Role("data_loader", ("data",)),
+        Role("data_splitter", ("data",)),
+        Role("data_parser", ("data",)),
+        Role("feature_transformer", ("features",), parameters=False),
+        Role("model", ()),
+        Role("trainer", ("model", "features", "target")),
+        Role("evaluator", ("model", "features", "target")),
+        Role("saver", ("model", "path"), parameters=False),
+        Role("loader", ("path",), parameters=False),
+        Role("feature_loader", ("inputs",), parameters=False),
+        Role("predictor", ("model", "features"), parameters=False),
+        Role("on_predict", ("model", "features", "predictions"), parameters=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A function in its role. `receives` counts its leading arguments that mlapp fills; the rest are parameters."""
+
+    role: Role
+    function: Callable[..., Any]
+    receives: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *data: Any, **parameters: Any) -> Any:
+        """Call the function with as many of the role's data as it takes."""
+        return self.function(*data[: self.receives], **parameters)
+
+    @property
+    def title(self) -> str:
+        """How messages name it: `trainer 'fit' in app.py:12`."""
+        return describe(self.role.name, self.function)
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The function's signature, its annotations resolved as far as they can be."""
+        return resolved_signature(self.function)
+
+    @property
+    def own(self) -> list[inspect.Parameter]:
+        """The arguments that the function declares beyond what its role gives it."""
+        return list(self.signature.parameters.values())[self.receives :]
+
+
+def make(role: Role, function: Callable[..., Any], *, has_target: bool, options: Mapping[str, Any] | None = None) -> Stage:
+    """Check a function's signature against its role.
+
+    Raises:
+        DeclarationError: it is not callable, or does not take what its role gives.
+    """
+    if not callable(function):
+        raise DeclarationError(
+            f"@app.{role.name} marks {function!r}, which is not a function.", f"Put @app.{role.name} above a function."
+        )
+    own = list(_raw_signature(function).parameters.values())
+    leading = [argument for argument in own if argument.kind in POSITIONAL]
+    takes_any = any(argument.kind is inspect.Parameter.VAR_POSITIONAL for argument in own)
+    wanted = role.receives
+    if "target" in wanted and not has_target and not _takes_target(leading, wanted):
+        wanted = tuple(name for name in wanted if name != "target")
+    if len(leading) < len(wanted) and not takes_any:
+        raise _unfit(role, function, wanted, own)
+    receives = min(len(wanted), len(leading)) if not takes_any else len(wanted)
+    rest = [argument for argument in own[min(receives, len(leading)) :] if argument.kind is not inspect.Parameter.VAR_POSITIONAL]
+    positional_only = [argument for argument in rest if argument.kind is inspect.Parameter.POSITIONAL_ONLY]
+    if positional_only or (rest and not role.parameters and any(_is_named(argument) for argument in rest)):
+        raise _unfit(role, function, wanted, own)
+    return Stage(role, function, receives, dict(options or {}))
+
+
+def describe(role: str, function: Callable[..., Any]) -> str:
+    """`role 'name' in file:line`, with as much of it as is known."""
+    bare = inspect.unwrap(getattr(function, "__func__", function))
+    name = getattr(function, "__name__", type(function).__name__)
+    code = getattr(bare, "__code__", None)
+    where = f" in {Path(code.co_filename).name}:{code.co_firstlineno}" if code else ""
+    return f"{role} '{name}'{where}"
+
+
+def resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature with its annotations as types; one that cannot be resolved counts as missing.
+
+    An annotation may name what only a type checker imports, so each is resolved by itself.
+    """
+    signature = _raw_signature(function)
+    scope = _scope(function)
+    arguments = [
+        argument.replace(annotation=_resolve(argument.annotation, scope)) for argument in signature.parameters.values()
+    ]
+    return signature.replace(parameters=arguments, return_annotation=_resolve(signature.return_annotation, scope))
+
+
+def _resolve(annotation: Any, scope: dict[str, Any]) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return typing.get_type_hints(type("Holder", (), {"__annotations__": {"it": annotation}}), scope, include_extras=True)["it"]
+    except Exception:  # any error of the user's annotation: it only counts as missing
+        return inspect.Parameter.empty
+
+
+def _scope(function: Callable[..., Any]) -> dict[str, Any]:
+    bare = inspect.unwrap(getattr(function, "__func__", function))
+    if isinstance(bare, type):
+        bare = bare.__init__  # type: ignore[misc]
+    scope = dict(getattr(bare, "__globals__", {}))
+    code, cells = getattr(bare, "__code__", None), getattr(bare, "__closure__", None)
+    if code is not None and cells:
+        for name, cell in zip(code.co_freevars, cells, strict=True):
+            try:
+                scope[name] = cell.cell_contents
+            except ValueError:  # not yet assigned
+                continue
+    return scope
+
+
+def _raw_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature; that of a class whose `__init__` takes `**kwargs` is completed from its bases."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return inspect.Signature()
+    if not isinstance(function, type):
+        return signature
+    found: dict[str, inspect.Parameter] = dict(signature.parameters)
+    if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in found.values()):
+        for base in function.__mro__[1:]:
+            if "__init__" in vars(base) and base is not object:
+                for argument in list(inspect.signature(base.__init__).parameters.values())[1:]:  # type: ignore[misc]
+                    if _is_named(argument):
+                        found.setdefault(argument.name, argument.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    order = sorted(found.values(), key=lambda argument: argument.kind)
+    return inspect.Signature(order)
+
+
+def _is_named(argument: inspect.Parameter) -> bool:
+    return argument.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _takes_target(leading: list[inspect.Parameter], wanted: tuple[str, ...]) -> bool:
+    """Whether a function of an app without a declared target takes one all the same: its parser may give one."""
+    return len(leading) >= len(wanted) and leading[len(wanted) - 1].default is inspect.Parameter.empty
+
+
+def _unfit(
+    role: Role, function: Callable[..., Any], wanted: tuple[str, ...], own: list[inspect.Parameter]
+) -> DeclarationError:
+    has = ", ".join(str(argument).split(":")[0].split("=")[0].strip() for argument in own)
+    should = ", ".join((*wanted, "…its parameters") if role.parameters else wanted)
+    return DeclarationError(
+        f"{describe(role.name, function)} takes ({has}).", f"Let it take ({should}); docs/app.md describes every stage."
+    )

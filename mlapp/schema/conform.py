@@ -1,0 +1,176 @@
+"""Check a table against a schema, and give its columns the types that training had."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import numbers
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import InputError, Problem, nearest
+from mlapp.schema.fields import Field, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WANTED = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "a text",
+    "datetime": "a date or time, as 2026-01-31T12:00:00",
+    "category": "one of the categories",
+}
+
+
+def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The schema's columns of `table`, in training order and type.
+
+    Raises:
+        InputError: names each unknown, missing or mistyped column and its first bad row. A missing value,
+            NaN or infinity is accepted only where the training data had missing values.
+    """
+    import pandas as pd
+
+    names = schema.names
+    given = [str(name) for name in table.columns]
+    problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in given]
+    problems += [
+        Problem(f"column '{name}' is unknown.{nearest(name, names)}", field=name) for name in given if name not in names
+    ]
+    problems += [Problem(f"column '{name}' is there twice", field=name) for name in sorted({n for n in given if given.count(n) > 1})]
+    if problems:
+        raise InputError(problems, f"Send these columns: {', '.join(names)}.")
+    columns = {}
+    for field in schema.fields:
+        column = table[field.name]
+        bad = _first_bad(column, field)
+        if bad is not None:
+            problems.append(bad)
+        else:
+            columns[field.name] = _cast(column, field)
+    if problems:
+        raise InputError(problems)
+    return pd.DataFrame(columns, index=table.index)
+
+
+def _first_bad(column: pd.Series[Any], field: Field) -> Problem | None:
+    """The first value of the column that its field does not accept."""
+    if field.type == "any":
+        return None
+    fast = _bad_by_dtype(column, field)
+    if fast is not None:
+        return _problem(column, field, fast) if fast >= 0 else None
+    for row, value in enumerate(column):
+        if not _accepts(field, value):
+            return _problem(column, field, row)
+    return None
+
+
+def _bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
+    """For a column of NumPy numbers: the first bad row, -1 for none; None when values must be looked at one by one."""
+    import numpy as np
+
+    if not isinstance(column.dtype, np.dtype) or column.dtype.kind not in "iufb":
+        return None
+    kind = column.dtype.kind
+    if field.type == "boolean":
+        return -1 if kind == "b" else 0
+    if field.type not in ("integer", "number"):
+        return None
+    if kind == "b":
+        return 0
+    if kind != "f":
+        return -1
+    values = column.to_numpy()
+    good = np.isfinite(values)
+    if field.nullable:
+        good = good | ~good
+    if field.type == "integer":
+        with np.errstate(invalid="ignore"):
+            good = good & ((values == np.floor(values)) | ~np.isfinite(values))
+    return -1 if good.all() else int(np.argmin(good))
+
+
+def _accepts(field: Field, value: Any) -> bool:
+    if _is_missing(value):
+        return field.nullable
+    match field.type:
+        case "boolean":
+            return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+        case "integer" | "number":
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                return False
+            if not math.isfinite(value):
+                return field.nullable
+            return field.type == "number" or float(value).is_integer()
+        case "string":
+            return isinstance(value, str)
+        case "datetime":
+            return isinstance(value, (datetime.date, str)) and _as_datetime(value) is not None
+        case "category":
+            return value in (field.categories or [])
+    return True
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _as_datetime(value: Any) -> pd.Timestamp | None:
+    import pandas as pd
+
+    try:
+        parsed = pd.Timestamp(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if parsed is pd.NaT else parsed
+
+
+def _problem(column: pd.Series[Any], field: Field, row: int) -> Problem:
+    value = column.iloc[row]
+    if _is_missing(value):
+        detail = f"column '{field.name}', row {row}: a value is missing; training had none missing"
+    elif field.type == "category":
+        listed = ", ".join(str(category) for category in (field.categories or [])[:10])
+        detail = f"column '{field.name}', row {row}: {_shown(value)} is not one of {listed}"
+    elif isinstance(value, float) and math.isinf(value):
+        detail = f"column '{field.name}', row {row}: infinity; training had none"
+    else:
+        detail = f"column '{field.name}', row {row}: {_shown(value)} is not {WANTED[field.type]}"
+    return Problem(detail, field=field.name, row=row)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+    import pandas as pd
+
+    match field.type:
+        case "category":
+            return column.astype(pd.CategoricalDtype(field.categories))
+        case "datetime":
+            return _cast_datetime(column, field)
+        case "string":
+            return column.astype("str") if field.dtype == "str" else column.astype(object)
+        case "integer" | "number" | "boolean":
+            has_missing = bool(column.isna().any())
+            if has_missing and field.dtype.startswith(("int", "uint", "bool")):
+                return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
+            return column.astype(field.dtype)  # type: ignore[call-overload,no-any-return]
+    return column.infer_objects()
+
+
+def _cast_datetime(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+    import pandas as pd
+
+    if field.dtype == "object":  # training had datetime.date objects
+        return column.map(lambda value: None if _is_missing(value) else pd.Timestamp(value).date())
+    zoned = "," in field.dtype
+    parsed = pd.to_datetime(column, format="ISO8601" if column.dtype == object else None, utc=zoned)
+    if not zoned and parsed.dt.tz is not None:
+        parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None)
+    return parsed.astype(field.dtype)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,58 @@
+"""What a schema is made of. Plain data: it goes into the manifest as JSON and comes back the same."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+FieldType = Literal["integer", "number", "boolean", "string", "datetime", "category", "any"]
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One column.
+
+    `categories` of a `category` are all that is accepted; of a `string` they are the values seen in training.
+    `minimum` and `maximum` are what training saw: they describe, and refuse nothing.
+    """
+
+    name: str
+    type: FieldType
+    dtype: str = "object"
+    nullable: bool = False
+    minimum: int | float | str | None = None
+    maximum: int | float | str | None = None
+    categories: list[Any] | None = None
+    example: Any = None
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The shape of features or predictions, row by row.
+
+    `table`: named columns, in `fields`. `array`: rows of numbers, each of `shape` (empty for one number a row)
+    and `dtype`. `any`: JSON values of which nothing is known.
+    """
+
+    kind: Literal["table", "array", "any"]
+    fields: list[Field] = []
+    shape: list[int] = []
+    dtype: str | None = None
+    example: Any = None
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names, in training order."""
+        return [field.name for field in self.fields]
+
+    def example_inputs(self) -> list[Any]:
+        """One row that a client could send, as the `inputs` of a request."""
+        if self.kind == "table":
+            return [{field.name: field.example for field in self.fields}]
+        return [self.example]
+
+
+class ModelSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes into a model and what comes out."""
+
+    features: Schema
+    predictions: Schema

@@ -1,0 +1,140 @@
+"""Infer a schema from the data of a training run."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlapp.schema.fields import Field, FieldType, Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+MOST_CATEGORIES = 50
+
+
+def infer(features: Any) -> Schema:
+    """The schema of training features: a DataFrame, a NumPy array of numbers, or a list of JSON values.
+
+    A row without missing values serves as the example.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(features, pd.DataFrame):
+        example = _complete_row(features)
+        return Schema(kind="table", fields=[_field(str(name), features[name], example) for name in features.columns])
+    if isinstance(features, pd.Series):
+        features = features.to_numpy()
+    if isinstance(features, np.ndarray) and features.dtype.kind in "biuf" and features.ndim:
+        shape = list(features.shape[1:])
+        return Schema(kind="array", shape=shape, dtype=str(features.dtype), example=plain(features[0]) if len(features) else None)
+    first = next(iter(features), None) if hasattr(features, "__iter__") else None
+    return Schema(kind="any", example=plain(first))
+
+
+def infer_predictions(predictions: Any) -> Schema:
+    """The schema of what a predictor returned for a few rows."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(predictions, (pd.DataFrame, np.ndarray)):
+        return infer(predictions)
+    if isinstance(predictions, pd.Series):
+        predictions = predictions.tolist()
+    values = plain(list(predictions)) if isinstance(predictions, (list, tuple)) else []
+    if values and all(isinstance(value, dict) for value in values):
+        return infer(pd.DataFrame(values))
+    return Schema(kind="any", dtype=_json_type(values), example=values[0] if values else None)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON holds it: NumPy and pandas scalars and arrays become Python's, a missing value None."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return None if value != value else float(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return None if value != value else value.isoformat()
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    return str(value)
+
+
+def _complete_row(table: pd.DataFrame) -> dict[str, Any]:
+    head = table.head(1000)
+    complete = head.dropna()
+    row = (complete if len(complete) else head).head(1)
+    return {str(name): plain(row[name].iloc[0]) if len(row) else None for name in row.columns}
+
+
+def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
+    import pandas as pd
+
+    kind = _type(column)
+    field = Field(name=name, type=kind, dtype=str(column.dtype), nullable=bool(column.isna().any()), example=example.get(name))
+    if kind in ("integer", "number", "datetime") and column.notna().any():
+        if kind == "number":
+            low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))
+        else:
+            low, high = plain(column.min()), plain(column.max())
+        return msgspec.structs.replace(field, minimum=low, maximum=high)
+    if kind == "category":
+        assert isinstance(column.dtype, pd.CategoricalDtype)
+        return msgspec.structs.replace(field, categories=plain(column.dtype.categories.tolist()))
+    if kind == "string":
+        values = column.dropna().unique()
+        if len(values) <= MOST_CATEGORIES:
+            return msgspec.structs.replace(field, categories=sorted(plain(list(values))))
+    return field
+
+
+def _type(column: pd.Series[Any]) -> FieldType:
+    import pandas as pd
+    from pandas.api import types
+
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return "category"
+    if types.is_bool_dtype(dtype):
+        return "boolean"
+    if types.is_integer_dtype(dtype):
+        return "integer"
+    if types.is_float_dtype(dtype):
+        return "number"
+    if types.is_datetime64_any_dtype(dtype):
+        return "datetime"
+    kinds = {type(value) for value in column.dropna().head(10_000)}
+    if kinds == {str}:
+        return "string"
+    if kinds and all(issubclass(kind, datetime.date) for kind in kinds):
+        return "datetime"
+    if kinds == {bool}:
+        return "boolean"
+    return "any"
+
+
+def _finite_range(values: np.ndarray[Any, Any]) -> tuple[float | None, float | None]:
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
+
+
+def _json_type(values: list[Any]) -> str | None:
+    """The JSON Schema type that all values have, or None when they differ."""
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    found = {names.get(type(value), "") for value in values if value is not None}
+    if found == {"integer", "number"}:
+        return "number"
+    return found.pop() or None if len(found) == 1 else None

@@ -1,0 +1,117 @@
+"""From the inputs of a request to a table of the schema's columns, in their order and types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import InputError, Problem, nearest
+from mlapp.schema.fields import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_table(inputs: Any, schema: Schema) -> pd.DataFrame:
+    """Records, rows or columns as a DataFrame with the schema's columns, in training order and type.
+
+    Args:
+        inputs: a DataFrame; a list of records `[{"a": 1}, …]`; one record; rows `[[1, 2], …]` in training
+            order; or columns `{"a": [1, …]}`.
+
+    Raises:
+        InputError: names each unknown, missing or mistyped column, and the row where it can.
+    """
+    import pandas as pd
+
+    from mlapp.schema.conform import conform
+
+    if isinstance(inputs, pd.DataFrame):
+        return conform(inputs, schema)
+    if isinstance(inputs, Mapping):
+        if inputs and all(_is_list(value) for value in inputs.values()):
+            return conform(_from_columns(inputs), schema)
+        return conform(_from_records([inputs], schema), schema)
+    if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
+        raise _not_a_table(inputs)
+    items = list(inputs)
+    if not items:
+        raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
+    if all(isinstance(item, Mapping) for item in items):
+        return conform(_from_records(items, schema), schema)
+    if all(_is_list(item) for item in items):
+        return conform(_from_rows(items, schema), schema)
+    odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
+    if isinstance(items[odd], Mapping) or _is_list(items[odd]):
+        raise InputError([Problem(f"row {odd} is not of the same kind as row 0", row=odd)], "Send all records or all rows.")
+    raise _not_a_table(items[odd])
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0)
+
+
+def _not_a_table(value: Any) -> InputError:
+    return InputError(
+        [Problem(f"inputs holds a {type(value).__name__} where a record or a row should be")],
+        'Send records [{"name": value}], rows [[value]] or columns {"name": [values]}.',
+    )
+
+
+def _from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        first, *others = lengths
+        odd = next(name for name in others if lengths[name] != lengths[first])
+        raise InputError(
+            [Problem(f"column '{odd}' has {lengths[odd]} values, column '{first}' has {lengths[first]}", field=odd)],
+            "Send columns of one length.",
+        )
+    if not lengths[next(iter(lengths))]:
+        raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one value a column.")
+    return pd.DataFrame({str(name): _untyped(values) for name, values in columns.items()})
+
+
+def _from_records(records: list[Mapping[str, Any]], schema: Schema) -> pd.DataFrame:
+    import pandas as pd
+
+    names = schema.names
+    expected = set(names)
+    problems = []
+    for row, record in enumerate(records):
+        if record.keys() == expected:
+            continue
+        for name in names:
+            if name not in record:
+                problems.append(Problem(f"row {row} lacks '{name}'", field=name, row=row))
+        for name in record:
+            if name not in expected:
+                problems.append(Problem(f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}", field=str(name), row=row))
+        if len(problems) >= 10:
+            break
+    if problems:
+        raise InputError(problems, f"Send these columns: {', '.join(names)}.")
+    return pd.DataFrame({name: _untyped([record[name] for record in records]) for name in names})
+
+
+def _from_rows(rows: list[Sequence[Any]], schema: Schema) -> pd.DataFrame:
+    import pandas as pd
+
+    names = schema.names
+    problems = [
+        Problem(f"row {row} has {len(values)} values; the model takes {len(names)}", row=row)
+        for row, values in enumerate(rows)
+        if len(values) != len(names)
+    ]
+    if problems:
+        raise InputError(problems, f"Send these values, in this order: {', '.join(names)}.")
+    return pd.DataFrame({name: _untyped([row[at] for row in rows]) for at, name in enumerate(names)})
+
+
+def _untyped(values: Sequence[Any]) -> pd.Series[Any]:
+    """Leave each value as it came: pandas would make 1 and True the same, and `None` a number."""
+    import pandas as pd
+
+    return pd.Series(list(values), dtype=object)
