@@ -1,0 +1,70 @@
+"""What an adapter gives: the defaults of the stages that depend on the model's framework."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class Framework(ABC):
+    """One framework. Its own packages are imported inside the methods only.
+
+    `trainer`, `evaluator` and `predictor` are stages like a user's: the keyword parameters that `trainer` and
+    `evaluator` declare beyond what their roles receive become parameters of the pipeline.
+    """
+
+    name: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]]
+    """Distributions whose versions matter to a saved model."""
+    formats: ClassVar[tuple[str, ...]]
+    """Formats that `save` knows; the first is the default, and loads no code."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Files of a ready model that `load` can read."""
+    extra: ClassVar[str | None] = None
+    """The extra of mlapp that installs the framework."""
+
+    @abstractmethod
+    def owns(self, kind: type) -> bool:
+        """Whether models of this type are this framework's. Decided by names alone; imports nothing."""
+
+    @abstractmethod
+    def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
+        """Fit the model; returns the fitted model. `target` is None for an app without one."""
+
+    @abstractmethod
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """The framework's usual metrics for one split."""
+
+    @abstractmethod
+    def predictor(self, model: Any, features: Any) -> Any:
+        """Predictions, one a row."""
+
+    @abstractmethod
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        """Write the model into an empty folder.
+
+        Raises:
+            ModelError: it cannot be saved in that format, or could not be loaded again with `trusted` alone.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        """Read what `save` wrote. Types beside the framework's own are imported only if `trusted` names them.
+
+        Raises:
+            ModelError: not readable, or it holds types that are not trusted.
+        """
+
+    def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
+        """Read the file of a ready model, one of `suffixes`.
+
+        Raises:
+            ModelError: as `load`.
+        """
+        raise NotImplementedError(f"{self.name} declares no suffixes")
+
+    def module_owns(self, kind: type, *packages: str) -> bool:
+        """Whether the type or one of its bases is defined in one of these packages."""
+        return any(base.__module__.partition(".")[0] in packages for base in kind.__mro__)

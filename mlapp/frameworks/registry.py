@@ -1,0 +1,56 @@
+"""Find the framework of a model by its type, by its name, or by the suffix of its file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from mlapp.errors import ModelError, nearest
+from mlapp.frameworks.framework import Framework
+from mlapp.frameworks.python import PythonFramework
+
+
+def of(kind: type) -> Framework:
+    """The framework of models of this type; plain Python's for a type that no adapter owns."""
+    return next((framework for framework in _adapters() if framework.owns(kind)), PythonFramework())
+
+
+def named(name: str) -> Framework:
+    """The framework of that name, as a manifest holds it.
+
+    Raises:
+        ModelError: no installed adapter has that name.
+    """
+    known = {framework.name: framework for framework in (*_adapters(), PythonFramework())}
+    if name not in known:
+        raise ModelError(
+            f"The model is of the framework '{name}', for which no adapter is installed.{nearest(name, known)}",
+            f"Install the package that adds it; known here: {', '.join(sorted(known))}.",
+        )
+    return known[name]
+
+
+def for_file(file: Path) -> Framework:
+    """The framework that reads a ready model's file.
+
+    Raises:
+        ModelError: no adapter reads files of that suffix.
+    """
+    frameworks = (*_adapters(), PythonFramework())
+    for framework in frameworks:
+        if file.suffix in framework.suffixes:
+            return framework
+    known = sorted({suffix for framework in frameworks for suffix in framework.suffixes})
+    raise ModelError(f"No framework reads '{file}'.", f"Known suffixes: {', '.join(known)}; or return the model from a function.")
+
+
+@cache
+def _entries() -> tuple[importlib.metadata.EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group="mlapp.frameworks"))
+
+
+def _adapters() -> Iterator[Framework]:
+    for entry in _entries():
+        yield entry.load()()

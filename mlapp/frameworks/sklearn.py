@@ -1,0 +1,137 @@
+"""scikit-learn: estimators and pipelines, saved with skops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlapp.errors import MissingExtraError, ModelError
+from mlapp.frameworks import pickled
+from mlapp.frameworks.framework import Framework
+
+FILE = "model.skops"
+
+
+class SklearnFramework(Framework):
+    """Anything built on scikit-learn's estimators.
+
+    skops (https://skops.readthedocs.io) writes no pickle: what it loads is checked against a list of types
+    first, so a model file from elsewhere cannot run code of its own.
+    """
+
+    name: ClassVar[str] = "sklearn"
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "numpy", "scipy", "skops")
+    formats: ClassVar[tuple[str, ...]] = ("skops", "joblib")
+    suffixes: ClassVar[tuple[str, ...]] = (".skops", ".joblib", ".pkl")
+    extra: ClassVar[str | None] = "sklearn"
+
+    def owns(self, kind: type) -> bool:
+        return self.module_owns(kind, "sklearn")
+
+    def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
+        return model.fit(features) if target is None else model.fit(features, target)
+
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """Accuracy and macro F1 of a classifier; R², mean absolute and root mean squared error of a regressor;
+        the silhouette of a clusterer, on at most 2,000 rows.
+        """
+        from sklearn import base
+
+        if target is None:
+            return _clustering(model, features) if base.is_clusterer(model) else _own_score(model, features)
+        if base.is_classifier(model):
+            return _classification(target, model.predict(features))
+        if base.is_regressor(model):
+            return _regression(target, model.predict(features))
+        return {"score": float(model.score(features, target))} if hasattr(model, "score") else {}
+
+    def predictor(self, model: Any, features: Any) -> Any:
+        return model.predict(features)
+
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        if format == "joblib":
+            return pickled.save(model, folder)
+        io = _skops()
+        try:
+            io.dump(model, folder / FILE)
+        except OSError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The model, a {type(model).__name__}, cannot be saved with skops: {error}",
+                "Keep lambdas, open files and connections out of it, or opt in to pickle: @app.model(format='joblib').",
+            ) from error
+        _require_trusted(io, folder / FILE, trusted, type(model).__name__)
+
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        return self.load_file(folder / (pickled.FILE if format == "joblib" else FILE), trusted)
+
+    def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
+        if file.suffix != ".skops":
+            return pickled.load(file)
+        io = _skops()
+        try:
+            _require_trusted(io, file, trusted, file.name)
+            return io.load(file, trusted=list(trusted))
+        except (OSError, ModelError):
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{file} cannot be loaded: {type(error).__name__}: {error}", "Train again here, or install what it was trained with."
+            ) from error
+
+
+def _skops() -> Any:
+    try:
+        from skops import io
+    except ImportError:
+        raise MissingExtraError("Saving and loading scikit-learn models", "sklearn") from None
+    return io
+
+
+def _require_trusted(io: Any, file: Path, trusted: Sequence[str], what: str) -> None:
+    unknown = sorted(set(io.get_untrusted_types(file=file)) - set(trusted))
+    if unknown:
+        names = ", ".join(f"'{name}'" for name in unknown)
+        raise ModelError(
+            f"The model {what} holds types that are not declared trusted: {', '.join(unknown)}.",
+            f"If you know them, declare them: @app.model(trusted=[{names}]).",
+        )
+
+
+def _classification(target: Any, predicted: Any) -> dict[str, float]:
+    import numpy as np
+    from sklearn import metrics
+
+    if np.ndim(target) == 2 and np.shape(target)[1] > 1:
+        return {"accuracy": float(np.mean(np.all(np.asarray(target) == np.asarray(predicted), axis=1)))}
+    return {
+        "accuracy": float(metrics.accuracy_score(target, predicted)),
+        "f1": float(metrics.f1_score(target, predicted, average="macro")),
+    }
+
+
+def _regression(target: Any, predicted: Any) -> dict[str, float]:
+    from sklearn import metrics
+
+    return {
+        "r2": float(metrics.r2_score(target, predicted)),
+        "mae": float(metrics.mean_absolute_error(target, predicted)),
+        "rmse": float(metrics.mean_squared_error(target, predicted)) ** 0.5,
+    }
+
+
+def _clustering(model: Any, features: Any) -> dict[str, float]:
+    from sklearn import metrics
+
+    sample = features[:2000]
+    labels = model.predict(sample) if hasattr(model, "predict") else model.labels_[:2000]
+    found = len(set(labels.tolist()))
+    if not 1 < found < len(sample):
+        return {"clusters": float(found)}
+    return {"clusters": float(found), "silhouette": float(metrics.silhouette_score(sample, labels))}
+
+
+def _own_score(model: Any, features: Any) -> dict[str, float]:
+    return {"score": float(model.score(features))} if hasattr(model, "score") else {}

@@ -1,0 +1,106 @@
+"""A trained model: what training gives and a store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlapp import frameworks
+from mlapp.errors import ModelError, UserCodeError
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline
+from mlapp.schema import ModelSchema
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """The result of one training run.
+
+    Attributes:
+        estimator: the fitted model, as the trainer returned it.
+        parameters: every parameter of every stage, under its shortest clear name.
+        metrics: split → metric → value.
+        schema: of features (before the transformer) and predictions.
+        fingerprint: of the data that the loader gave; `rows` and `columns` are its size.
+        started: in UTC; `duration` in seconds.
+    """
+
+    pipeline: Pipeline
+    estimator: Any
+    framework: Framework
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, float]]
+    schema: ModelSchema
+    fingerprint: str
+    rows: int
+    columns: int
+    started: datetime
+    duration: float
+
+    @property
+    def format(self) -> str:
+        """What the model is saved in: the user's own `saver`, the format he chose, or the framework's."""
+        return saved_format(self.pipeline, self.framework)
+
+    def save(self, folder: Path) -> None:
+        """Write the model's files into an empty folder.
+
+        Raises:
+            ModelError: it cannot be saved. UserCodeError: the saver raised. OSError: the disk is full.
+        """
+        saver = self.pipeline.stage("saver")
+        if saver is None:
+            self.framework.save(self.estimator, folder, self.format, _trusted(self.pipeline))
+            return
+        try:
+            saver(self.estimator, folder)
+        except OSError:
+            raise
+        except Exception as error:
+            raise UserCodeError(saver.title, error) from error
+        if not any(folder.iterdir()):
+            raise ModelError(f"{saver.title} wrote no file.", "Let it write into the folder that is its second argument.")
+
+
+def load_estimator(pipeline: Pipeline, framework: str, format: str, folder: Path) -> Any:
+    """Read the model that `TrainedModel.save` wrote, with the app's `loader` if it has one.
+
+    Raises:
+        ModelError: its files cannot be read, or hold types that the app does not declare trusted.
+        UserCodeError: the loader raised.
+    """
+    loader = pipeline.stage("loader")
+    if loader is None:
+        if format == "own":
+            raise ModelError(
+                f"The model was saved by an @app.saver; app '{pipeline.name}' has no loader.", "Write an @app.loader that reads it."
+            )
+        return frameworks.named(framework).load(folder, format, _trusted(pipeline))
+    try:
+        return loader(folder)
+    except Exception as error:
+        raise UserCodeError(loader.title, error) from error
+
+
+def saved_format(pipeline: Pipeline, framework: Framework) -> str:
+    """`own` for an app with a saver; else the format that `@app.model(format=…)` names, or the framework's default.
+
+    Raises:
+        ModelError: the framework does not know that format.
+    """
+    if pipeline.stage("saver") is not None:
+        return "own"
+    stage = pipeline.stage("model")
+    chosen = stage.options.get("format") if stage else None
+    if chosen is not None and chosen not in framework.formats:
+        known = ", ".join(format for format in framework.formats if format)
+        raise ModelError(f"{framework.name} models cannot be saved as '{chosen}'.", f"Choose one of {known}.")
+    return chosen or framework.formats[0]
+
+
+def _trusted(pipeline: Pipeline) -> Sequence[str]:
+    stage = pipeline.stage("model")
+    return stage.options.get("trusted", ()) if stage else ()
