@@ -1,0 +1,207 @@
+"""Prediction: accept → transform → predict → after, the same from Python, the command line and the server."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline, Stage
+from mlapp.pipeline.form import as_array, wants_array
+from mlapp.pipeline.stage import ROLES
+from mlapp.schema import ModelSchema, Schema
+from mlapp.schema.table import to_table
+
+log = logging.getLogger("mlapp")
+UNKNOWN = Schema(kind="any")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded model with the app's functions around it.
+
+    `version` is None for a model that was trained in this process and is not stored.
+    """
+
+    pipeline: Pipeline
+    estimator: Any
+    framework: Framework
+    schema: ModelSchema
+    version: int | None = None
+
+    @cached_property
+    def stage(self) -> Stage:
+        """The predictor: the user's, or the framework's."""
+        return predictor_stage(self.pipeline, self.framework)
+
+    @cached_property
+    def takes_array(self) -> bool:
+        """Whether the first function that sees the features wants an array: then no DataFrame need be built."""
+        return wants_array(self.pipeline.stage("feature_transformer") or self.stage)
+
+    def accept(self, inputs: Any) -> Any:
+        """One request's inputs as features: by the feature_loader, or checked against the schema.
+
+        Raises:
+            InputError: they do not fit. UserCodeError: the feature_loader raised.
+        """
+        loader = self.pipeline.stage("feature_loader")
+        if loader is not None:
+            try:
+                features = loader(inputs)
+            except MlappError:
+                raise
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError([Problem(f"{loader.title} could not read the inputs: {error}")]) from error
+            except Exception as error:
+                raise UserCodeError(loader.title, error) from error
+            if features is None:
+                raise DataError(f"{loader.title} returned None.", "Let it return the features.")
+            return features
+        schema = self.schema.features
+        if schema.kind == "table":
+            return to_table(inputs, schema)
+        if schema.kind == "array":
+            return _to_array(inputs, schema.shape, schema.dtype)
+        return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
+
+    def transform(self, features: Any) -> Any:
+        """Features as the predictor takes them. Runs the feature_transformer once.
+
+        Raises:
+            UserCodeError: it raised.
+        """
+        stage = self.pipeline.stage("feature_transformer")
+        if stage is not None:
+            try:
+                features = stage(as_array(features) if wants_array(stage) else features)
+            except MlappError:
+                raise
+            except Exception as error:
+                raise UserCodeError(stage.title, error) from error
+        return as_array(features) if wants_array(self.stage) else features
+
+    def call(self, features: Any) -> Any:
+        """What the predictor returns for transformed features: a coroutine or an iterator where it is one.
+
+        Raises:
+            UserCodeError: it raised.
+        """
+        try:
+            return self.stage(self.estimator, features)
+        except MlappError:
+            raise
+        except Exception as error:
+            raise UserCodeError(self.stage.title, error) from error
+
+    def predict(self, inputs: Any) -> Any:
+        """Predictions for inputs: a list, array, Series or DataFrame with one entry a row, as the predictor returns them.
+
+        Raises:
+            InputError: the inputs do not fit the schema.
+            UserCodeError: a function of the user's raised.
+            DataError: not one prediction a row.
+        """
+        features = self.transform(self.accept(inputs))
+        predictions = finish(self.call(features), self.stage)
+        check_rows(predictions, features, self.stage)
+        self.after(features, predictions)
+        return predictions
+
+    def after(self, features: Any, predictions: Any) -> bool:
+        """Run on_predict. Its error is logged and never the caller's; returns whether it went well."""
+        stage = self.pipeline.stage("on_predict")
+        if stage is None:
+            return True
+        try:
+            finish(stage(self.estimator, features, predictions), stage)
+        except Exception:
+            log.exception("%s raised; the prediction was answered all the same", stage.title)
+            return False
+        return True
+
+
+def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
+    """The user's predictor, or the framework's."""
+    return pipeline.stage("predictor") or Stage(ROLES["predictor"], framework.predictor, 2)
+
+
+def sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> Any:
+    """Predictions for a few rows of training features, to learn what they look like and that they can be made.
+
+    Raises:
+        UserCodeError: the predictor or transformer raised. DataError: not one prediction a row.
+    """
+    stage = predictor_stage(pipeline, framework)
+    predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
+    transformed = predictor.transform(features)
+    predictions = finish(predictor.call(transformed), stage)
+    check_rows(predictions, transformed, stage)
+    return predictions
+
+
+def finish(result: Any, stage: Stage) -> Any:
+    """Wait for a coroutine, and collect an iterator into a list.
+
+    Raises:
+        UserCodeError: the function raised while it ran.
+    """
+    try:
+        if inspect.isawaitable(result):
+            with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running in this one
+                return thread.submit(lambda: asyncio.run(_await(result))).result()
+        if inspect.isasyncgen(result):
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(lambda: asyncio.run(_collect(result))).result()
+        return list(result) if inspect.isgenerator(result) else result
+    except MlappError:
+        raise
+    except Exception as error:
+        raise UserCodeError(stage.title, error) from error
+
+
+def check_rows(predictions: Any, features: Any, stage: Stage) -> None:
+    """Check that there is one prediction a row, as far as both can be counted; a stream is free.
+
+    Raises:
+        DataError: names the predictor and both counts.
+    """
+    function = stage.function
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return
+    if predictions is None or isinstance(predictions, (str, bytes, dict)) or not hasattr(predictions, "__len__"):
+        raise DataError(
+            f"{stage.title} returned a {type(predictions).__name__}.", "Let it return a list or an array with one prediction a row."
+        )
+    if hasattr(features, "__len__") and len(predictions) != len(features):
+        raise DataError(
+            f"{stage.title} returned {len(predictions)} predictions for {len(features)} rows.", "Let it return one prediction a row."
+        )
+
+
+async def _await(result: Any) -> Any:
+    return await result
+
+
+async def _collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+def _to_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
+    import numpy as np
+
+    try:
+        array = np.asarray(inputs, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise InputError([Problem(f"inputs is not an array of {dtype}: {error}")]) from None
+    if list(array.shape[1:]) != shape or not array.ndim:
+        raise InputError(
+            [Problem(f"inputs has the shape {list(array.shape)}; the model takes rows of shape {shape}")], "Send a list of such rows."
+        )
+    return array

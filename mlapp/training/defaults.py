@@ -1,0 +1,124 @@
+"""What runs where the user declared nothing: the default loader, splitter and parser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+MOST_CLASSES = 100
+"""A numeric target with more distinct values than this is taken for a quantity, and not stratified."""
+
+
+def load(data: Any) -> pd.DataFrame:
+    """A table from pandas, polars, Arrow, a list of dicts, a dict of columns, or JSON text.
+
+    Raises:
+        DataError: it is none of them.
+    """
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, (str, bytes)):
+        data = _json(data)
+    if hasattr(data, "to_pandas"):
+        table: pd.DataFrame = data.to_pandas()
+        return table
+    if isinstance(data, Mapping):
+        return pd.DataFrame({str(name): values for name, values in data.items()})
+    if isinstance(data, (list, tuple)) and all(isinstance(row, Mapping) for row in data):
+        return pd.DataFrame(list(data))
+    raise DataError(
+        f"A {type(data).__name__} is not a table.",
+        "Return a DataFrame, an Arrow or polars table, a list of dicts or JSON text, or write an @app.data_loader.",
+    )
+
+
+def split(
+    table: pd.DataFrame, targets: tuple[str, ...], *, test_size: float = 0.2, shuffle: bool = True, random_state: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Seeded `train` and `test` splits; stratified where there is one target and it is a class.
+
+    Args:
+        test_size: share of the rows for `test`, from 0 (no test split) to below 1.
+        shuffle: draw the rows at random; the last rows are the test split when False.
+        random_state: the seed.
+    """
+    import numpy as np
+
+    if not 0 <= test_size < 1:
+        raise DataError(f"test_size is {test_size}; it is a share of the rows.", "Give it as -p test_size=0.2, from 0 to below 1.")
+    rows = len(table)
+    test_rows = round(rows * test_size)
+    if not test_rows or rows < 2:
+        return {"train": table}
+    if not shuffle:
+        return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}
+    random = np.random.default_rng(random_state)
+    classes = _classes(table, targets)
+    chosen = random.permutation(rows)[:test_rows] if classes is None else _stratified(classes, test_rows, random)
+    is_test = np.zeros(rows, dtype=bool)
+    is_test[chosen] = True
+    return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
+
+
+def parse(table: pd.DataFrame, features: tuple[str, ...] | None, target: str | tuple[str, ...] | None) -> tuple[Any, Any]:
+    """Features and target by the columns that `App` names; the target is None for an app without one.
+
+    Raises:
+        DataError: a named column is not in the table.
+    """
+    targets = () if target is None else (target,) if isinstance(target, str) else target
+    for role, names in (("target", targets), ("feature", features or ())):
+        for name in names:
+            if name not in table.columns:
+                raise DataError(
+                    f"The data has no {role} column '{name}'.{nearest(name, map(str, table.columns))}",
+                    f"It has: {', '.join(map(str, table.columns[:20]))}. Change the App's {role} or the data_reader.",
+                )
+    used = table[list(features)] if features is not None else table.drop(columns=list(targets)) if targets else table
+    if target is None:
+        return used, None
+    return used, table[target] if isinstance(target, str) else table[list(target)]
+
+
+def _json(text: str | bytes) -> Any:
+    import msgspec
+
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise DataError(f"The data is a text that is not JSON: {error}", "Return a table, or write an @app.data_loader.") from None
+
+
+def _classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
+    """The class of each row as a number, or None where the target is no class or a class has one row only."""
+    import numpy as np
+
+    if len(targets) != 1 or targets[0] not in table.columns:
+        return None
+    target = table[targets[0]]
+    if target.dtype.kind == "f" or target.nunique(dropna=False) > min(MOST_CLASSES, len(table) // 2):
+        return None
+    codes = target.astype("category").cat.codes.to_numpy()
+    return None if np.unique(codes, return_counts=True)[1].min() < 2 else codes
+
+
+def _stratified(classes: np.ndarray[Any, Any], test_rows: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
+    """`test_rows` rows, drawn so that each class keeps its share (largest remainders get the rows left over)."""
+    import numpy as np
+
+    order = random.permutation(len(classes))
+    _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    exact = counts * (test_rows / len(classes))
+    quota = np.floor(exact).astype(int)
+    for at in np.argsort(quota - exact, kind="stable")[: test_rows - quota.sum()]:
+        quota[at] += 1
+    of_class = inverse[order]
+    return np.concatenate([order[of_class == at][:rows] for at, rows in enumerate(quota)])

@@ -1,0 +1,116 @@
+"""Run a pipeline in this process: read → load → split → parse → transform → fit → evaluate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from mlapp import frameworks, prediction
+from mlapp.data.fingerprint import fingerprint
+from mlapp.model import TrainedModel, saved_format
+from mlapp.pipeline import Pipeline, bind
+from mlapp.pipeline.parameters import declared, flat
+from mlapp.schema import ModelSchema, infer, infer_predictions
+from mlapp.training import steps
+
+Progress = Callable[[str], None]
+EXAMPLE_ROWS = 100
+"""Rows that are predicted to learn what predictions look like."""
+
+
+def run(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, progress: Progress | None = None) -> TrainedModel:
+    """Train a model.
+
+    The model is built before the data is read: a wrong hyperparameter is an error at once, not after a long read.
+
+    Args:
+        parameters: by name, or `stage.name` where two stages share one.
+        progress: called with the name of each step as it begins.
+
+    Raises:
+        DeclarationError: a stage is missing, or returned nothing of use.
+        UsageError: an unknown parameter, or a value of the wrong type.
+        DataError: empty data, no target, metrics that are no numbers.
+        UserCodeError: one of the user's functions raised.
+    """
+    tell = progress or (lambda step: None)
+    pipeline.require("data_reader", "model")
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    values = dict(parameters or {})
+
+    tell("build")
+    model_parameters = _bind_model(pipeline, values)
+    model = steps.build(pipeline, model_parameters)
+    framework = frameworks.of(type(model))
+    saved_format(pipeline, framework)
+    trainer, evaluator = steps.fit_stage(pipeline, framework), steps.evaluate_stage(pipeline, framework)
+    optional = [pipeline.stage("data_loader"), pipeline.stage("data_parser"), trainer]
+    stages = [pipeline.stages["data_reader"], steps.split_stage(pipeline), pipeline.stages["model"], evaluator, *optional]
+    bound = bind(declared(stage for stage in stages if stage is not None), values)
+
+    tell("read")
+    table = steps.load(pipeline, steps.read(pipeline, bound.get("data_reader", {})), bound.get("data_loader", {}))
+    identity, rows, columns = _identity(table)
+
+    tell("split")
+    splits = steps.split(pipeline, table, bound.get("data_splitter", {}))
+    del table
+    names = list(splits)
+    parser_parameters = bound.get("data_parser", {})
+
+    # Each split is dropped as soon as its features are taken from it: a large table is not held twice.
+    features, target = steps.parse(pipeline, splits.pop(names[0]), parser_parameters)
+    features_schema = infer(features)
+    sample = _head(features)
+    transformed = steps.transform(pipeline, features)
+    del features
+
+    tell("train")
+    estimator = steps.fit(trainer, model, transformed, target, bound.get("trainer", {}))
+    framework = frameworks.of(type(estimator))
+
+    tell("evaluate")
+    evaluator_parameters = bound.get("evaluator", {})
+    metrics = {names[0]: steps.evaluate(evaluator, estimator, transformed, target, evaluator_parameters)}
+    del transformed, target
+    for name in names[1:]:
+        features, target = steps.parse(pipeline, splits.pop(name), parser_parameters)
+        transformed = steps.transform(pipeline, features)
+        metrics[name] = steps.evaluate(evaluator, estimator, transformed, target, evaluator_parameters)
+
+    predictions = prediction.sample(pipeline, framework, estimator, sample)
+    return TrainedModel(
+        pipeline=pipeline,
+        estimator=estimator,
+        framework=framework,
+        parameters=flat(bound),
+        metrics=metrics,
+        schema=ModelSchema(features=features_schema, predictions=infer_predictions(predictions)),
+        fingerprint=identity,
+        rows=rows,
+        columns=columns,
+        started=started,
+        duration=time.perf_counter() - clock,
+    )
+
+
+def _bind_model(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's own parameters of those given; whether the others have a taker is known once it is built."""
+    own = declared([pipeline.stages["model"]])
+    names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
+    return bind(own, {name: value for name, value in values.items() if name in names}).get("model", {})
+
+
+def _identity(table: Any) -> tuple[str, int, int]:
+    """Fingerprint, rows and columns of what the loader gave; zeros for what is no table."""
+    if hasattr(table, "columns") and hasattr(table, "iloc"):
+        return fingerprint(table), len(table), len(table.columns)
+    return "", len(table) if hasattr(table, "__len__") else 0, 0
+
+
+def _head(features: Any) -> Any:
+    """The first rows, as a copy: a view would keep the whole table in memory."""
+    head = features[:EXAMPLE_ROWS]
+    return head.copy() if hasattr(head, "copy") else head
