@@ -1,0 +1,172 @@
+"""What changes a table's fingerprint, and what does not."""
+
+import datetime
+import subprocess
+import sys
+import time
+import tracemalloc
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp.data import fingerprint as module
+from mlapp.data.fingerprint import fingerprint
+
+
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "age": [31, 42, 53],
+            "score": [0.5, float("nan"), 2.5],
+            "name": ["Ada", None, "Grace"],
+            "plan": pd.Categorical(["free", "pro", "free"]),
+            "visits": pd.array([1, None, 3], dtype="Int64"),
+            "since": pd.to_datetime(["2026-01-01", "2026-01-02", None]).tz_localize("Europe/Paris"),
+            "paid": [Decimal("1.10"), None, Decimal("2.20")],
+            "tags": [["a", "b"], [], None],
+            "extra": [{"a": 1}, {}, {"b": [1, 2]}],
+            "day": [datetime.date(2026, 1, 1), None, datetime.date(2026, 1, 3)],
+        }
+    )
+
+
+def test_same_content_has_the_same_fingerprint():
+    assert fingerprint(table()) == fingerprint(table())
+
+
+def test_copies_slices_and_layouts_of_the_same_rows_agree():
+    whole = table()
+    assert fingerprint(whole.copy()) == fingerprint(whole)
+    assert fingerprint(pd.concat([whole.head(1), whole.iloc[1:]])) == fingerprint(whole)
+    numbers = np.arange(12.0).reshape(4, 3)
+    by_row, by_column = (
+        pd.DataFrame(numbers, columns=list("abc")),
+        pd.DataFrame(dict(zip("abc", numbers.T.copy(), strict=True))),
+    )
+    assert fingerprint(by_row) == fingerprint(by_column)
+
+
+def test_the_index_does_not_count():
+    assert fingerprint(table().set_index(pd.Index([7, 8, 9]))) == fingerprint(table())
+
+
+def test_texts_agree_in_every_storage_and_without_pyarrow(monkeypatch):
+    pytest.importorskip("pyarrow")
+    texts = ["", "Ada", None, "Zoë", "a\0b"]
+    tables = [
+        pd.DataFrame({"t": pd.array(["cut", *texts], dtype=pd.StringDtype(storage))}).iloc[1:]
+        for storage in ("python", "pyarrow")
+    ]
+    seen = {fingerprint(each) for each in tables}
+    monkeypatch.setattr(module, "_arrow_texts", refuse)
+    assert seen | {fingerprint(tables[0])} == seen
+    assert len(seen) == 1
+
+
+def refuse(column: pd.Series) -> None:
+    raise ImportError("pyarrow")
+
+
+def test_half_a_surrogate_pair_is_hashed():
+    broken = pd.DataFrame({"t": pd.array(["a\ud800"], dtype=pd.StringDtype("python"))})
+    assert fingerprint(broken) == fingerprint(broken)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("age", 32),
+        ("score", 0.25),
+        ("name", "Eda"),
+        ("name", None),
+        ("plan", "pro"),
+        ("visits", None),
+        ("visits", 2),
+        ("since", pd.Timestamp("2026-01-01 00:00:01", tz="Europe/Paris")),
+        ("paid", Decimal("1.1")),
+        ("tags", ["ab"]),
+        ("extra", {"a": 2}),
+        ("day", datetime.date(2026, 1, 2)),
+    ],
+)
+def test_one_value_changes_it(column, value):
+    changed = table()
+    changed.at[0, column] = value
+    assert fingerprint(changed) != fingerprint(table())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole.rename(columns={"age": "years"}),
+        lambda whole: whole[[*whole.columns[1:], whole.columns[0]]],
+        lambda whole: whole.iloc[::-1],
+        lambda whole: whole.head(2),
+        lambda whole: whole.astype({"age": "float64"}),
+        lambda whole: whole.astype({"age": "int32"}),
+        lambda whole: whole.astype({"plan": "object"}),
+        lambda whole: whole.assign(plan=whole["plan"].cat.as_ordered()),
+        lambda whole: whole.assign(since=whole["since"].dt.tz_convert("UTC")),
+        lambda whole: whole.assign(new=1),
+    ],
+    ids=["name", "column order", "row order", "rows", "type", "width", "category", "ordered", "zone", "column"],
+)
+def test_shape_names_and_types_change_it(change):
+    assert fingerprint(change(table())) != fingerprint(table())
+
+
+def test_text_that_moves_between_rows_changes_it():
+    assert fingerprint(pd.DataFrame({"t": ["ab", "c"]})) != fingerprint(pd.DataFrame({"t": ["a", "bc"]}))
+
+
+def test_values_under_a_mask_do_not_count():
+    first = pd.arrays.IntegerArray(np.array([1, 5]), np.array([False, True]))
+    second = pd.arrays.IntegerArray(np.array([1, 9]), np.array([False, True]))
+    assert fingerprint(pd.DataFrame({"n": first})) == fingerprint(pd.DataFrame({"n": second}))
+
+
+def test_arrow_types_interval_and_period_are_hashed():
+    arrow = pytest.importorskip("pyarrow")
+    odd = pd.DataFrame(
+        {
+            "arrow": pd.Series([1, None], dtype=pd.ArrowDtype(arrow.int64())),
+            "decimal": pd.Series([Decimal("1.0"), None], dtype=pd.ArrowDtype(arrow.decimal128(10, 2))),
+            "interval": pd.arrays.IntervalArray.from_tuples([(0, 1), (1, 2)]),
+            "period": pd.period_range("2026-01", periods=2, freq="M"),
+        }
+    )
+    assert fingerprint(odd) == fingerprint(odd.copy())
+    assert fingerprint(odd) != fingerprint(odd.iloc[::-1])
+
+
+def test_two_columns_of_one_name_and_no_columns():
+    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    assert fingerprint(twice) != fingerprint(pd.DataFrame([[1, 3]], columns=["a", "a"]))
+    assert fingerprint(pd.DataFrame(index=range(3))) != fingerprint(pd.DataFrame(index=range(2)))
+
+
+def test_another_process_gets_the_same_one():
+    code = (
+        "import pandas as pd; from mlapp.data.fingerprint import fingerprint;"
+        "print(fingerprint(pd.DataFrame({'a': [1, 2], 'b': [{'x', 'y'}, 'z']})))"
+    )
+    seen = {
+        subprocess.check_output([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, text=True)
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+
+
+def test_a_million_rows_take_well_under_a_second_and_no_copy():
+    big = pd.DataFrame(np.random.default_rng(0).random((1_000_000, 20)), columns=[f"c{n}" for n in range(20)])
+    start = time.perf_counter()
+    fingerprint(big)
+    assert time.perf_counter() - start < 1
+    part = big.head(300_000)
+    tracemalloc.start()
+    fingerprint(part)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000  # the table's own size is 48 MB
