@@ -27,43 +27,59 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The base of every section: immutable, and closed to unknown keys."""
 
 
-class Serve(Section):
+class Serve(Section, frozen=True):
     """`serve:` the HTTP server."""
 
-    host: Annotated[str | None, Meta(description="Address to bind: 127.0.0.1 on a laptop, 0.0.0.0 in a container.")] = None
+    host: Annotated[str | None, Meta(description="Address to bind: 127.0.0.1 on a laptop, 0.0.0.0 in a container.")] = (
+        None
+    )
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the HTTP server; 0 picks a free one.")] = 8000
-    grpc_port: Annotated[int | None, Meta(description="Port of the Open Inference Protocol over gRPC; off when absent.")] = None
+    grpc_port: Annotated[
+        int | None, Meta(description="Port of the Open Inference Protocol over gRPC; off when absent.")
+    ] = None
     workers: Annotated[int, Meta(ge=1, description="Processes that share the socket.")] = 1
     model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
     max_body: Annotated[int, Meta(ge=1, description="Largest request body, in bytes.")] = 16 * 1024 * 1024
     max_batch: Annotated[int, Meta(ge=1, description="Most rows that go through the predictor at once.")] = 1024
-    batch_wait: Annotated[float, Meta(ge=0, description="Seconds that a request may wait for company; 0 never waits.")] = 0.0
+    batch_wait: Annotated[
+        float, Meta(ge=0, description="Seconds that a request may wait for company; 0 never waits.")
+    ] = 0.0
     queue: Annotated[int, Meta(ge=1, description="Requests that may wait; beyond it the answer is 503.")] = 1024
-    timeout: Annotated[float, Meta(gt=0, description="Seconds that a request may take, unless X-Request-Timeout says less.")] = 30.0
+    timeout: Annotated[
+        float, Meta(gt=0, description="Seconds that a request may take, unless X-Request-Timeout says less.")
+    ] = 30.0
     grace: Annotated[float, Meta(ge=0, description="Seconds between a failing /readyz and the end, on SIGTERM.")] = 0.0
     drain: Annotated[float, Meta(ge=0, description="Seconds that requests in flight get to finish, on SIGTERM.")] = 30.0
-    api_keys: Annotated[list[str], Meta(description="Keys of which a client must send one, as X-API-Key or Bearer.")] = []
+    api_keys: Annotated[
+        list[str], Meta(description="Keys of which a client must send one, as X-API-Key or Bearer.")
+    ] = []
     cors: Annotated[list[str], Meta(description="Origins that a browser may call from; `*` for all.")] = []
     tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None
     tls_key: Annotated[str | None, Meta(description="PEM file of its key.")] = None
     access_log: Annotated[bool, Meta(description="One JSON line a request.")] = True
 
 
-class Image(Section):
+class Image(Section, frozen=True):
     """`image:` the container image."""
 
-    name: Annotated[str | None, Meta(description="Repository of the image, with its registry; the app's name when absent.")] = None
+    name: Annotated[
+        str | None, Meta(description="Repository of the image, with its registry; the app's name when absent.")
+    ] = None
     base: Annotated[str | None, Meta(description="Base image; the official slim Python image when absent.")] = None
-    python: Annotated[str | None, Meta(description="Python version of the image, as 3.11; that of this machine when absent.")] = None
+    python: Annotated[
+        str | None, Meta(description="Python version of the image, as 3.11; that of this machine when absent.")
+    ] = None
     platforms: Annotated[list[str], Meta(description="Platforms to build, as linux/amd64.")] = []
     system_packages: Annotated[list[str], Meta(description="Debian packages to install.")] = []
     env: Annotated[dict[str, str], Meta(description="Environment variables of the image.")] = {}
     include: Annotated[list[str], Meta(description="Ignored files to ship all the same, as globs.")] = []
-    index_url: Annotated[str | None, Meta(description="Package index; ${VARIABLE} takes a credential from the environment.")] = None
+    index_url: Annotated[
+        str | None, Meta(description="Package index; ${VARIABLE} takes a credential from the environment.")
+    ] = None
     extra_index_urls: Annotated[list[str], Meta(description="Further package indexes.")] = []
 
 
-class Flyte(Section):
+class Flyte(Section, frozen=True):
     """`flyte:` where `--remote` runs; the connection itself is flytekit's own configuration."""
 
     project: Annotated[str, Meta(description="Flyte project.")] = "flytesnacks"
@@ -71,11 +87,13 @@ class Flyte(Section):
     image: Annotated[str | None, Meta(description="Image that the tasks run in; built when absent.")] = None
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """All of mlapp.yaml. `targets` holds each target's own section, which the target itself types."""
 
     app: Annotated[str, Meta(description="Where the App is: file, then its name when the file has several.")] = "app.py"
-    store: Annotated[str, Meta(description="Model store: a folder beside this file, or a URL as s3://bucket/prefix.")] = ".mlapp/store"
+    store: Annotated[
+        str, Meta(description="Model store: a folder beside this file, or a URL as s3://bucket/prefix.")
+    ] = ".mlapp/store"
     serve: Serve = msgspec.field(default_factory=Serve)
     image: Image = msgspec.field(default_factory=Image)
     flyte: Flyte = msgspec.field(default_factory=Flyte)
@@ -120,7 +138,9 @@ def section(kind: type[T], raw: object, at: str = "") -> T:
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at `$")
         place = (at + path.rstrip("`")).lstrip(".") or FILE
-        raise ConfigError(f"{FILE}: {place}: {detail}", f"Change {place} in {FILE}; docs/configuration.md lists every setting.") from None
+        raise ConfigError(
+            f"{FILE}: {place}: {detail}", f"Change {place} in {FILE}; docs/configuration.md lists every setting."
+        ) from None
 
 
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +170,9 @@ def _read(file: Path) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file} holds a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines.")
+        raise ConfigError(
+            f"{file} holds a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines."
+        )
     return raw
 
 

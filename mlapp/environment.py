@@ -49,7 +49,9 @@ def python_version() -> str:
 def differences(trained: Mapping[str, str], python: str) -> list[Difference]:
     """What of a version's libraries and Python (to its minor version) differs from what is installed here."""
     here = libraries(trained)
-    found = [Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version]
+    found = [
+        Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version
+    ]
     if python.split(".")[:2] != python_version().split(".")[:2]:
         found.append(Difference("python", python, python_version()))
     return found

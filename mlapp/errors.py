@@ -58,7 +58,9 @@ class MissingExtraError(MlappError):
     """A feature needs an optional dependency that is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs packages that are not installed.", f"Install them: pip install 'mlapp[{extra}]'")
+        super().__init__(
+            f"{feature} needs packages that are not installed.", f"Install them: pip install 'mlapp[{extra}]'"
+        )
         self.extra = extra
 
 
@@ -85,7 +87,9 @@ class UserCodeError(MlappError):
     def __init__(self, function: str, error: BaseException, root: Path | None = None) -> None:
         where = _last_line_in(error, root)
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        super().__init__(f"{function} raised {detail}", f"Mend it at {where}." if where else "Run again with --debug to see where.")
+        super().__init__(
+            f"{function} raised {detail}", f"Mend it at {where}." if where else "Run again with --debug to see where."
+        )
         self.__cause__ = error
 
 

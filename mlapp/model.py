@@ -62,7 +62,9 @@ class TrainedModel:
         except Exception as error:
             raise UserCodeError(saver.title, error) from error
         if not any(folder.iterdir()):
-            raise ModelError(f"{saver.title} wrote no file.", "Let it write into the folder that is its second argument.")
+            raise ModelError(
+                f"{saver.title} wrote no file.", "Let it write into the folder that is its second argument."
+            )
 
 
 def load_estimator(pipeline: Pipeline, framework: str, format: str, folder: Path) -> Any:
@@ -76,7 +78,8 @@ def load_estimator(pipeline: Pipeline, framework: str, format: str, folder: Path
     if loader is None:
         if format == "own":
             raise ModelError(
-                f"The model was saved by an @app.saver; app '{pipeline.name}' has no loader.", "Write an @app.loader that reads it."
+                f"The model was saved by an @app.saver; app '{pipeline.name}' has no loader.",
+                "Write an @app.loader that reads it.",
             )
         return frameworks.named(framework).load(folder, format, _trusted(pipeline))
     try:

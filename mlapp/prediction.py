@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mlapp import frameworks
 from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
 from mlapp.frameworks import Framework
+from mlapp.model import TrainedModel, load_estimator
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.form import as_array, wants_array
 from mlapp.pipeline.stage import ROLES
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.table import to_table
+from mlapp.store import ModelVersion
 
 log = logging.getLogger("mlapp")
 UNKNOWN = Schema(kind="any")
@@ -101,7 +104,7 @@ class Predictor:
             raise UserCodeError(self.stage.title, error) from error
 
     def predict(self, inputs: Any) -> Any:
-        """Predictions for inputs: a list, array, Series or DataFrame with one entry a row, as the predictor returns them.
+        """Predictions for inputs, as the predictor returns them: a list, array, Series or DataFrame, one entry a row.
 
         Raises:
             InputError: the inputs do not fit the schema.
@@ -125,6 +128,23 @@ class Predictor:
             log.exception("%s raised; the prediction was answered all the same", stage.title)
             return False
         return True
+
+
+def load(pipeline: Pipeline, version: ModelVersion) -> Predictor:
+    """A stored version, ready to predict.
+
+    Raises:
+        ModelError: its files cannot be read, or hold types that the app does not declare trusted.
+        UserCodeError: the app's loader raised.
+    """
+    manifest = version.manifest
+    estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files)
+    return Predictor(pipeline, estimator, frameworks.named(manifest.framework), manifest.schema, manifest.version)
+
+
+def of_trained(trained: TrainedModel) -> Predictor:
+    """A model that was trained in this process, ready to predict."""
+    return Predictor(trained.pipeline, trained.estimator, trained.framework, trained.schema)
 
 
 def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
@@ -177,11 +197,13 @@ def check_rows(predictions: Any, features: Any, stage: Stage) -> None:
         return
     if predictions is None or isinstance(predictions, (str, bytes, dict)) or not hasattr(predictions, "__len__"):
         raise DataError(
-            f"{stage.title} returned a {type(predictions).__name__}.", "Let it return a list or an array with one prediction a row."
+            f"{stage.title} returned a {type(predictions).__name__}.",
+            "Let it return a list or an array with one prediction a row.",
         )
     if hasattr(features, "__len__") and len(predictions) != len(features):
         raise DataError(
-            f"{stage.title} returned {len(predictions)} predictions for {len(features)} rows.", "Let it return one prediction a row."
+            f"{stage.title} returned {len(predictions)} predictions for {len(features)} rows.",
+            "Let it return one prediction a row.",
         )
 
 
@@ -202,6 +224,7 @@ def _to_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
         raise InputError([Problem(f"inputs is not an array of {dtype}: {error}")]) from None
     if list(array.shape[1:]) != shape or not array.ndim:
         raise InputError(
-            [Problem(f"inputs has the shape {list(array.shape)}; the model takes rows of shape {shape}")], "Send a list of such rows."
+            [Problem(f"inputs has the shape {list(array.shape)}; the model takes rows of shape {shape}")],
+            "Send a list of such rows.",
         )
     return array

@@ -24,7 +24,8 @@ class PythonFramework(Framework):
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         if not hasattr(model, "fit"):
             raise DeclarationError(
-                f"The model, a {type(model).__name__}, has no fit method.", "Write an @app.trainer that returns the fitted model."
+                f"The model, a {type(model).__name__}, has no fit method.",
+                "Write an @app.trainer that returns the fitted model.",
             )
         fitted = model.fit(features) if target is None else model.fit(features, target)
         return model if fitted is None else fitted
@@ -40,7 +41,8 @@ class PythonFramework(Framework):
         if callable(model):
             return model(features)
         raise DeclarationError(
-            f"The model, a {type(model).__name__}, has no predict method.", "Write an @app.predictor that returns one prediction a row."
+            f"The model, a {type(model).__name__}, has no predict method.",
+            "Write an @app.predictor that returns one prediction a row.",
         )
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:

@@ -43,7 +43,9 @@ def for_file(file: Path) -> Framework:
         if file.suffix in framework.suffixes:
             return framework
     known = sorted({suffix for framework in frameworks for suffix in framework.suffixes})
-    raise ModelError(f"No framework reads '{file}'.", f"Known suffixes: {', '.join(known)}; or return the model from a function.")
+    raise ModelError(
+        f"No framework reads '{file}'.", f"Known suffixes: {', '.join(known)}; or return the model from a function."
+    )
 
 
 @cache

@@ -78,7 +78,8 @@ class SklearnFramework(Framework):
             raise
         except Exception as error:
             raise ModelError(
-                f"{file} cannot be loaded: {type(error).__name__}: {error}", "Train again here, or install what it was trained with."
+                f"{file} cannot be loaded: {type(error).__name__}: {error}",
+                "Train again here, or install what it was trained with.",
             ) from error
 
 

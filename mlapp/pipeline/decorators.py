@@ -74,7 +74,8 @@ class ReaderDecorator(TaskDecorator):
         found = {entry.name: entry for entry in importlib.metadata.entry_points(group="mlapp.sources")}
         if source not in found:
             raise DeclarationError(
-                f"There is no data source '{source}'.{nearest(source, found)}", f"Installed sources: {', '.join(sorted(found))}."
+                f"There is no data source '{source}'.{nearest(source, found)}",
+                f"Installed sources: {', '.join(sorted(found))}.",
             )
 
         def declare(*args: Any, **options: Any) -> Callable[..., Any]:
@@ -119,7 +120,9 @@ class ModelDecorator(Decorator):
         """
         options = {
             "format": format,
-            "trusted": tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted),
+            "trusted": tuple(
+                kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted
+            ),
             "trained": trained,
         }
         if isinstance(builder, (str, Path)):
@@ -148,7 +151,13 @@ class PredictorDecorator(Decorator):
         self, /, *, batch: bool = True, max_batch: int | None = None, wait: float | None = None
     ) -> Callable[[F], F]: ...
     def __call__(
-        self, function: F | None = None, /, *, batch: bool = True, max_batch: int | None = None, wait: float | None = None
+        self,
+        function: F | None = None,
+        /,
+        *,
+        batch: bool = True,
+        max_batch: int | None = None,
+        wait: float | None = None,
     ) -> F | Callable[[F], F]:
         """Mark the predictor.
 

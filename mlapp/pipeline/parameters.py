@@ -50,7 +50,8 @@ class Parameter:
         except (ValueError, TypeError, msgspec.ValidationError):
             wanted = type_name(self.kind)
             raise UsageError(
-                f"Parameter '{self.name}' of {self.stage} takes {wanted}, not {value!r}.", f"Give it as {self.name}={_hint(self.kind)}."
+                f"Parameter '{self.name}' of {self.stage} takes {wanted}, not {value!r}.",
+                f"Give it as {self.name}={_hint(self.kind)}.",
             ) from None
 
 
@@ -161,7 +162,11 @@ def _convert(value: Any, kind: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
         value = value.item()
     if origin is typing.Literal:
-        return next(option for option in options if option == value or str(option) == value) if _any(options, value) else _fail()
+        return (
+            next(option for option in options if option == value or str(option) == value)
+            if _any(options, value)
+            else _fail()
+        )
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _convert_enum(value, kind)
     if kind is bool:
@@ -170,7 +175,11 @@ def _convert(value: Any, kind: Any) -> Any:
         return kind(value)
     if origin in (list, tuple, set) or kind in (list, tuple, set):
         return _convert_list(value, origin or kind, options)
-    if kind in (int, float, str, datetime.date, datetime.datetime, datetime.timedelta) or origin is dict or kind is dict:
+    if (
+        kind in (int, float, str, datetime.date, datetime.datetime, datetime.timedelta)
+        or origin is dict
+        or kind is dict
+    ):
         if isinstance(value, str) and (origin is dict or kind is dict):
             value = msgspec.json.decode(value)
         if kind is datetime.date and isinstance(value, datetime.datetime):

@@ -35,7 +35,9 @@ class Pipeline:
                 "Use letters, digits, '.', '_' and '-', at most 100, beginning and ending with a letter or digit.",
             )
         self.name = name
-        self.target: str | tuple[str, ...] | None = target if target is None or isinstance(target, str) else tuple(target)
+        self.target: str | tuple[str, ...] | None = (
+            target if target is None or isinstance(target, str) else tuple(target)
+        )
         self.features: tuple[str, ...] | None = None if features is None else tuple(features)
         both = set(self.targets) & set(self.features or ())
         if both:

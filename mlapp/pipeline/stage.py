@@ -76,7 +76,9 @@ class Stage:
         return list(self.signature.parameters.values())[self.receives :]
 
 
-def make(role: Role, function: Callable[..., Any], *, has_target: bool, options: Mapping[str, Any] | None = None) -> Stage:
+def make(
+    role: Role, function: Callable[..., Any], *, has_target: bool, options: Mapping[str, Any] | None = None
+) -> Stage:
     """Check a function's signature against its role.
 
     Raises:
@@ -95,7 +97,11 @@ def make(role: Role, function: Callable[..., Any], *, has_target: bool, options:
     if len(leading) < len(wanted) and not takes_any:
         raise _unfit(role, function, wanted, own)
     receives = min(len(wanted), len(leading)) if not takes_any else len(wanted)
-    rest = [argument for argument in own[min(receives, len(leading)) :] if argument.kind is not inspect.Parameter.VAR_POSITIONAL]
+    rest = [
+        argument
+        for argument in own[min(receives, len(leading)) :]
+        if argument.kind is not inspect.Parameter.VAR_POSITIONAL
+    ]
     positional_only = [argument for argument in rest if argument.kind is inspect.Parameter.POSITIONAL_ONLY]
     if positional_only or (rest and not role.parameters and any(_is_named(argument) for argument in rest)):
         raise _unfit(role, function, wanted, own)
@@ -128,7 +134,9 @@ def _resolve(annotation: Any, scope: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return typing.get_type_hints(type("Holder", (), {"__annotations__": {"it": annotation}}), scope, include_extras=True)["it"]
+        return typing.get_type_hints(
+            type("Holder", (), {"__annotations__": {"it": annotation}}), scope, include_extras=True
+        )["it"]
     except Exception:  # any error of the user's annotation: it only counts as missing
         return inspect.Parameter.empty
 

@@ -38,7 +38,10 @@ def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     problems += [
         Problem(f"column '{name}' is unknown.{nearest(name, names)}", field=name) for name in given if name not in names
     ]
-    problems += [Problem(f"column '{name}' is there twice", field=name) for name in sorted({n for n in given if given.count(n) > 1})]
+    problems += [
+        Problem(f"column '{name}' is there twice", field=name)
+        for name in sorted({n for n in given if given.count(n) > 1})
+    ]
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
     columns = {}
@@ -114,7 +117,11 @@ def _accepts(field: Field, value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in ("NAType", "NaTType")
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or type(value).__name__ in ("NAType", "NaTType")
+    )
 
 
 def _as_datetime(value: Any) -> pd.Timestamp | None:
@@ -124,7 +131,7 @@ def _as_datetime(value: Any) -> pd.Timestamp | None:
         parsed = pd.Timestamp(value)
     except (ValueError, OverflowError):
         return None
-    return None if parsed is pd.NaT else parsed
+    return None if pd.isna(parsed) else parsed
 
 
 def _problem(column: pd.Series[Any], field: Field, row: int) -> Problem:

@@ -31,7 +31,9 @@ def infer(features: Any) -> Schema:
         features = features.to_numpy()
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf" and features.ndim:
         shape = list(features.shape[1:])
-        return Schema(kind="array", shape=shape, dtype=str(features.dtype), example=plain(features[0]) if len(features) else None)
+        return Schema(
+            kind="array", shape=shape, dtype=str(features.dtype), example=plain(features[0]) if len(features) else None
+        )
     first = next(iter(features), None) if hasattr(features, "__iter__") else None
     return Schema(kind="any", example=plain(first))
 
@@ -81,7 +83,9 @@ def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
     import pandas as pd
 
     kind = _type(column)
-    field = Field(name=name, type=kind, dtype=str(column.dtype), nullable=bool(column.isna().any()), example=example.get(name))
+    field = Field(
+        name=name, type=kind, dtype=str(column.dtype), nullable=bool(column.isna().any()), example=example.get(name)
+    )
     if kind in ("integer", "number", "datetime") and column.notna().any():
         if kind == "number":
             low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))

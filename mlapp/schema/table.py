@@ -43,7 +43,9 @@ def to_table(inputs: Any, schema: Schema) -> pd.DataFrame:
         return conform(_from_rows(items, schema), schema)
     odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
     if isinstance(items[odd], Mapping) or _is_list(items[odd]):
-        raise InputError([Problem(f"row {odd} is not of the same kind as row 0", row=odd)], "Send all records or all rows.")
+        raise InputError(
+            [Problem(f"row {odd} is not of the same kind as row 0", row=odd)], "Send all records or all rows."
+        )
     raise _not_a_table(items[odd])
 
 
@@ -83,12 +85,16 @@ def _from_records(records: list[Mapping[str, Any]], schema: Schema) -> pd.DataFr
     for row, record in enumerate(records):
         if record.keys() == expected:
             continue
-        for name in names:
-            if name not in record:
-                problems.append(Problem(f"row {row} lacks '{name}'", field=name, row=row))
+        problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
         for name in record:
             if name not in expected:
-                problems.append(Problem(f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}", field=str(name), row=row))
+                problems.append(
+                    Problem(
+                        f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}",
+                        field=str(name),
+                        row=row,
+                    )
+                )
         if len(problems) >= 10:
             break
     if problems:

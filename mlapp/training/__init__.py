@@ -1,5 +1,5 @@
 """Training: the pipeline's stages, run in this process. The default engine."""
 
-from mlapp.training.run import run
+from mlapp.training.run import read_features, run
 
-__all__ = ["run"]
+__all__ = ["read_features", "run"]

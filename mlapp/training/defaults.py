@@ -41,7 +41,12 @@ def load(data: Any) -> pd.DataFrame:
 
 
 def split(
-    table: pd.DataFrame, targets: tuple[str, ...], *, test_size: float = 0.2, shuffle: bool = True, random_state: int = 0
+    table: pd.DataFrame,
+    targets: tuple[str, ...],
+    *,
+    test_size: float = 0.2,
+    shuffle: bool = True,
+    random_state: int = 0,
 ) -> dict[str, pd.DataFrame]:
     """Seeded `train` and `test` splits; stratified where there is one target and it is a class.
 
@@ -53,7 +58,9 @@ def split(
     import numpy as np
 
     if not 0 <= test_size < 1:
-        raise DataError(f"test_size is {test_size}; it is a share of the rows.", "Give it as -p test_size=0.2, from 0 to below 1.")
+        raise DataError(
+            f"test_size is {test_size}; it is a share of the rows.", "Give it as -p test_size=0.2, from 0 to below 1."
+        )
     rows = len(table)
     test_rows = round(rows * test_size)
     if not test_rows or rows < 2:
@@ -68,7 +75,9 @@ def split(
     return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
 
 
-def parse(table: pd.DataFrame, features: tuple[str, ...] | None, target: str | tuple[str, ...] | None) -> tuple[Any, Any]:
+def parse(
+    table: pd.DataFrame, features: tuple[str, ...] | None, target: str | tuple[str, ...] | None
+) -> tuple[Any, Any]:
     """Features and target by the columns that `App` names; the target is None for an app without one.
 
     Raises:
@@ -94,7 +103,9 @@ def _json(text: str | bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        raise DataError(f"The data is a text that is not JSON: {error}", "Return a table, or write an @app.data_loader.") from None
+        raise DataError(
+            f"The data is a text that is not JSON: {error}", "Return a table, or write an @app.data_loader."
+        ) from None
 
 
 def _classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:

@@ -20,7 +20,9 @@ EXAMPLE_ROWS = 100
 """Rows that are predicted to learn what predictions look like."""
 
 
-def run(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, progress: Progress | None = None) -> TrainedModel:
+def run(
+    pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, progress: Progress | None = None
+) -> TrainedModel:
     """Train a model.
 
     The model is built before the data is read: a wrong hyperparameter is an error at once, not after a long read.
@@ -47,7 +49,13 @@ def run(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, prog
     saved_format(pipeline, framework)
     trainer, evaluator = steps.fit_stage(pipeline, framework), steps.evaluate_stage(pipeline, framework)
     optional = [pipeline.stage("data_loader"), pipeline.stage("data_parser"), trainer]
-    stages = [pipeline.stages["data_reader"], steps.split_stage(pipeline), pipeline.stages["model"], evaluator, *optional]
+    stages = [
+        pipeline.stages["data_reader"],
+        steps.split_stage(pipeline),
+        pipeline.stages["model"],
+        evaluator,
+        *optional,
+    ]
     bound = bind(declared(stage for stage in stages if stage is not None), values)
 
     tell("read")
@@ -94,6 +102,29 @@ def run(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, prog
         started=started,
         duration=time.perf_counter() - clock,
     )
+
+
+def read_features(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
+    """The features of what the data_reader gives for its own parameters, for a prediction over all of them.
+
+    A target column may be there or not: tomorrow's data has none.
+
+    Raises:
+        UsageError: a parameter that neither reader, loader nor parser takes. DataError: no data.
+    """
+    pipeline.require("data_reader")
+    roles = ("data_reader", "data_loader", "data_parser")
+    bound = bind(declared(stage for role in roles if (stage := pipeline.stage(role))), parameters or {})
+    table = steps.load(pipeline, steps.read(pipeline, bound.get("data_reader", {})), bound.get("data_loader", {}))
+    if pipeline.stage("data_parser") is not None or not hasattr(table, "columns"):
+        return steps.parse(pipeline, table, bound.get("data_parser", {}))[0]
+    if pipeline.features is not None:
+        return (
+            steps.parse(pipeline, table, {})[0]
+            if set(pipeline.targets) <= set(table.columns)
+            else table[list(pipeline.features)]
+        )
+    return table.drop(columns=[name for name in pipeline.targets if name in table.columns])
 
 
 def _bind_model(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def split(pipeline: Pipeline, table: Any, parameters: Values) -> dict[str, Any]:
         splits = {"train": splits[0], "test": splits[1]}
     if not isinstance(splits, Mapping) or not splits:
         raise DataError(
-            f"{stage.title} returned a {type(splits).__name__}.", 'Let it return {"train": …, "test": …}, or the two as a tuple.'
+            f"{stage.title} returned a {type(splits).__name__}.",
+            'Let it return {"train": …, "test": …}, or the two as a tuple.',
         )
     for name, part in splits.items():
         if part is None or (hasattr(part, "__len__") and len(part) == 0):
@@ -128,7 +129,8 @@ def build(pipeline: Pipeline, parameters: Values) -> Any:
     if file is not None:
         if not file.is_file():
             raise DeclarationError(
-                f"App '{pipeline.name}': the model file '{file}' does not exist.", "Give app.model a path that exists, from the project's folder."
+                f"App '{pipeline.name}': the model file '{file}' does not exist.",
+                "Give app.model a path that exists, from the project's folder.",
             )
         return frameworks.for_file(file).load_file(file, stage.options["trusted"])
     model = call(stage, **parameters)
@@ -223,13 +225,11 @@ def _check_target(pipeline: Pipeline, table: Any) -> None:
             defaults.parse(table, None, name)
         if table[name].nunique(dropna=False) < 2:
             raise DataError(
-                f"Target '{name}' has one value only in the {len(table)} rows of {reader.title}: there is nothing to learn.",
+                f"Target '{name}' has one value only in all {len(table)} rows of {reader.title}: nothing to learn.",
                 "Read data that has both, or choose another target.",
             )
-        if table[name].isna().any():
+        if missing := int(table[name].isna().sum()):
             raise DataError(
-                f"Target '{name}' is missing in {int(table[name].isna().sum())} of {len(table)} rows of {reader.title}.",
+                f"Target '{name}' is missing in {missing} of {len(table)} rows of {reader.title}.",
                 f"Leave these rows out in the data_reader: .dropna(subset=['{name}']).",
             )
-
-

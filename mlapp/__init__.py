@@ -1,0 +1,7 @@
+"""mlapp: from an empty folder to a monitored model endpoint on Kubernetes, in four commands."""
+
+from mlapp.app import App
+from mlapp.errors import MlappError
+from mlapp.pipeline import Resources
+
+__all__ = ["App", "MlappError", "Resources"]

@@ -1,0 +1,108 @@
+"""App: the user's handle. What it declares is in Pipeline; here are the verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlapp import config, environment
+from mlapp.pipeline import Pipeline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlapp.model import TrainedModel
+    from mlapp.prediction import Predictor
+    from mlapp.store import ModelVersion, Store
+
+
+class App(Pipeline):
+    """An app: functions marked as stages, and what can be done with them.
+
+    app = App("digits", target="target")
+
+    @app.data_reader
+    def read(limit: int | None = None) -> pd.DataFrame: ...
+
+    @app.model
+    def build(C: float = 1.0) -> LogisticRegression: ...
+
+    trained = app.train(C=0.1)
+    app.predict(trained.schema.features.example_inputs())
+    """
+
+    _trained: TrainedModel | None = None
+
+    def train(self, parameters: Mapping[str, Any] | None = None, /, **named: Any) -> TrainedModel:
+        """Run the pipeline in this process; `save` keeps the result as a version.
+
+        Args:
+            parameters: as `named`, for names that Python does not allow, as `{"data_reader.limit": 10}`.
+
+        Raises:
+            MlappError: see `mlapp.training.run`.
+        """
+        from mlapp import training
+
+        self._trained = training.run(self, {**(parameters or {}), **named})
+        return self._trained
+
+    def save(self, trained: TrainedModel | None = None) -> ModelVersion:
+        """Store a trained model, the last one when none is given, as the next version.
+
+        Raises:
+            DeclarationError: nothing was trained. StoreError: it cannot be stored.
+        """
+        from mlapp.errors import DeclarationError
+
+        trained = trained or self._trained
+        if trained is None:
+            raise DeclarationError(f"App '{self.name}' has trained nothing in this process.", "Call app.train() first.")
+        return self.store().put(trained, git=environment.git_state(Path.cwd()))
+
+    def load(self, version: str | int = "latest") -> Predictor:
+        """A stored version, ready to predict.
+
+        Raises:
+            UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
+        """
+        from mlapp.prediction import load
+
+        return load(self, self.store().get(self.name, version))
+
+    def predict(self, inputs: Any = None, /, *, version: str | int | None = None, **parameters: Any) -> Any:
+        """Predictions, as the predictor returns them.
+
+        Args:
+            inputs: records, rows, columns or a DataFrame; what the data_reader gives for `parameters` when absent.
+            version: of the store; the model trained last in this process, else the latest version, when absent.
+
+        Raises:
+            InputError: the inputs do not fit the schema. UsageError: unknown parameters or version.
+        """
+        from mlapp import prediction
+
+        predictor = (
+            prediction.of_trained(self._trained)
+            if version is None and self._trained is not None
+            else self.load("latest" if version is None else version)
+        )
+        if inputs is None:
+            from mlapp import training
+
+            return predictor.predict(training.read_features(self, parameters))
+        if parameters:
+            from mlapp.errors import UsageError
+
+            raise UsageError(
+                f"app.predict got inputs and also {', '.join(parameters)}.",
+                "Give inputs, or the data_reader's parameters, not both.",
+            )
+        return predictor.predict(inputs)
+
+    def store(self) -> Store:
+        """The store that mlapp.yaml of the current folder names."""
+        from mlapp.store import open_store
+
+        root = Path.cwd()
+        return open_store(config.load(root).store, root)

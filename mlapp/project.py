@@ -1,0 +1,133 @@
+"""A project: the folder of mlapp.yaml and app.py. Finds it, reads its settings, imports its App."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+
+from mlapp import config
+from mlapp.app import App
+from mlapp.config import Settings
+from mlapp.errors import ProjectError, UserCodeError, nearest
+from mlapp.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project in `root`. The app is imported when it is first asked for, and once."""
+
+    root: Path
+    settings: Settings
+
+    @classmethod
+    def find(cls, start: Path | str = ".", environment: str | None = None) -> Project:
+        """The project of a folder: the nearest one upwards that holds mlapp.yaml or app.py, else the folder itself.
+
+        Raises:
+            ConfigError: mlapp.yaml is wrong.
+        """
+        here = Path(start).resolve()
+        root = next((folder for folder in (here, *here.parents) if _is_project(folder)), here)
+        return cls(root, config.load(root, environment))
+
+    @cached_property
+    def app(self) -> App:
+        """The App in the file that `app:` names.
+
+        Raises:
+            ProjectError: no such file, a syntax error, a missing import, no App in it or more than one.
+            DeclarationError: a function does not fit its stage.
+        """
+        file, _, name = self.settings.app.partition(":")
+        path = self.root / file
+        if not path.is_file():
+            raise ProjectError(
+                f"There is no {file} in {self.root}.",
+                "Go to the project's folder, or make a project: `mlapp init NAME`.",
+            )
+        # The user's own paths (data, ready models) are relative to the project, from wherever a command is run.
+        os.chdir(self.root)
+        return _app_in(_import(path, self.root), name, path)
+
+    @property
+    def name(self) -> str:
+        return self.app.name
+
+    @cached_property
+    def store(self) -> Store:
+        """The model store that `store:` names."""
+        return open_store(self.settings.store, self.root)
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / config.FILE).is_file() or (folder / "app.py").is_file()
+
+
+def _import(path: Path, root: Path) -> ModuleType:
+    """Import the file under its own name, so that a pickle or skops file of a class in it can be read again."""
+    name = path.stem
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        raise _import_error(error, path, root) from error
+    return module
+
+
+def _import_error(error: BaseException, path: Path, root: Path) -> BaseException:
+    from mlapp.errors import MlappError
+
+    if isinstance(error, MlappError) or not isinstance(error, Exception | SystemExit):
+        return error
+    if isinstance(error, SyntaxError):
+        at = f"{error.filename or path}:{error.lineno}"
+        return ProjectError(f"{at}: {error.msg}: {(error.text or '').strip()}", "Mend that line.")
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)
+        ]
+        at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)
+        return ProjectError(
+            f"{at} imports '{error.name}', which is not installed.",
+            "Install the project's requirements: pip install -r requirements.txt.",
+        )
+    return UserCodeError(f"Importing {path.name}", error, root)
+
+
+def _app_in(module: ModuleType, name: str, path: Path) -> App:
+    apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
+    if name:
+        if name not in apps:
+            raise ProjectError(
+                f"{path} has no App '{name}'.{nearest(name, apps)}",
+                f"It has: {', '.join(apps) or 'none'}. Change `app:` in mlapp.yaml.",
+            )
+        return apps[name]
+    distinct = {id(app): app for app in apps.values()}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    if not distinct:
+        raise ProjectError(
+            f"{path} holds no App.", "Make one: `from mlapp import App`, then `app = App('name', target='column')`."
+        )
+    listed = ", ".join(apps)
+    raise ProjectError(
+        f"{path} holds {len(distinct)} Apps: {listed}.",
+        f"Say which one in mlapp.yaml: `app: {path.name}:{next(iter(apps))}`.",
+    )

@@ -1,0 +1,37 @@
+"""What a store asks of the place that holds it. Every primitive adds or removes whole things; none changes one.
+
+That is all that a model store needs: a version's number and each entry of an alias' history are claimed by
+creating a key that nobody else has. A folder and an object store (with conditional writes) give the same guarantees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+
+class Storage(Protocol):
+    """Keys are paths with `/`. Every method raises StoreError when the place cannot be reached, read or written."""
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write a key, whole or not at all; False if it exists already."""
+
+    def read(self, key: str) -> bytes | None:
+        """The content of a key, or None."""
+
+    def names(self, prefix: str) -> list[str]:
+        """The names directly under a prefix, in no order."""
+
+    def upload(self, prefix: str) -> AbstractContextManager[Path]:
+        """A folder to write files into; they are under `prefix` when the block ends without an error, else gone."""
+
+    def folder(self, prefix: str, files: Iterable[str]) -> Path:
+        """A local folder that holds these files of `prefix`."""
+
+    def delete(self, prefix: str) -> None:
+        """Remove a key, or everything under a prefix; nothing if it is not there."""
+
+    def check_writable(self) -> None:
+        """Raise StoreError if nothing could be written."""

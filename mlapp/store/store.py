@@ -1,0 +1,315 @@
+"""Versions and aliases on top of a Storage.
+
+store.json                              the format
+<app>/versions/000003.json              a version's manifest; creating it is what makes the version
+<app>/deleted/000003.json               says that a version was deleted: its number is never given again
+<app>/files/<id>/…                      a version's files, complete before its manifest exists
+<app>/aliases/<name>/000002.json        the history of an alias; the last entry is where it points
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from mlapp import environment
+from mlapp.environment import GitState
+from mlapp.errors import StoreError, UsageError, nearest
+from mlapp.model import TrainedModel
+from mlapp.schema.infer import plain
+from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
+from mlapp.store.storage import Storage
+
+ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
+LATEST = "latest"
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+
+class AliasEntry(msgspec.Struct, frozen=True):
+    """One move of an alias: to which version (None when it was removed), and when, in UTC."""
+
+    version: int | None
+    moved: datetime
+
+
+class _Format(msgspec.Struct, frozen=True):
+    format: int
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version whose files are here, in the folder `files`, and are what its manifest says."""
+
+    manifest: Manifest
+    files: Path
+
+    @property
+    def app(self) -> str:
+        return self.manifest.app
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+
+class Store:
+    """The versions and aliases of any number of apps.
+
+    Every method raises StoreError when the store cannot be reached, is from a newer mlapp, or is damaged.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def check_writable(self) -> None:
+        """Find out before a long training that its model could not be kept."""
+        self._check_format()
+        self.storage.check_writable()
+
+    def put(
+        self,
+        trained: TrainedModel,
+        *,
+        git: GitState | None = None,
+        origin: Mapping[str, str] | None = None,
+        tuning: Mapping[str, Any] | None = None,
+    ) -> ModelVersion:
+        """Store a trained model as the next version.
+
+        The files are complete before the manifest is created, and creating the manifest is what makes the version:
+        whoever dies in between leaves no version behind. Of two that create the same number, one takes the next.
+
+        Raises:
+            ModelError, UserCodeError: the model cannot be saved. StoreError: no space, no permission.
+        """
+        app = trained.pipeline.name
+        self._check_format()
+        self.storage.create("store.json", msgspec.json.encode(_Format(FORMAT)))
+        identity = uuid.uuid4().hex
+        with self.storage.upload(f"{app}/files/{identity}") as folder:
+            trained.save(folder)
+            files = _hash_all(folder)
+        manifest = Manifest(
+            format=FORMAT,
+            app=app,
+            version=0,
+            created=trained.started,
+            duration=round(trained.duration, 6),
+            parameters={name: plain(value) for name, value in trained.parameters.items()},
+            metrics={
+                split: {name: plain(value) for name, value in found.items()} for split, found in trained.metrics.items()
+            },
+            schema=trained.schema,
+            framework=trained.framework.name,
+            model_format=trained.format,
+            libraries=environment.libraries((*trained.framework.libraries, "pandas")),
+            python=environment.python_version(),
+            mlapp=environment.libraries(["mlapp"]).get("mlapp", ""),
+            data=Data(trained.fingerprint, trained.rows, trained.columns),
+            files=files,
+            folder=f"files/{identity}",
+            git=git,
+            origin=dict(origin or {"engine": "local"}),
+            tuning=dict(tuning) if tuning else None,
+            model=type(trained.estimator).__name__,
+        )
+        try:
+            return self._claim(manifest)
+        except BaseException:
+            with suppress(StoreError):
+                self.storage.delete(f"{app}/files/{identity}")
+            raise
+
+    def numbers(self, app: str) -> list[int]:
+        """The numbers of the versions that are there, from old to new."""
+        self._check_format()
+        return sorted(_numbers(self.storage.names(f"{app}/versions")) - _numbers(self.storage.names(f"{app}/deleted")))
+
+    def versions(self, app: str) -> list[Manifest]:
+        """The manifests of all versions, from old to new."""
+        return [self.manifest(app, number) for number in self.numbers(app)]
+
+    def apps(self) -> list[str]:
+        """The names of the apps that have versions here."""
+        return sorted(name for name in self.storage.names("") if name != "store.json" and self.numbers(name))
+
+    def resolve(self, app: str, reference: str | int = LATEST) -> int:
+        """The number that a number, an alias or `latest` stands for.
+
+        Raises:
+            UsageError: there is no such version or alias; names the nearest.
+        """
+        numbers = self.numbers(app)
+        text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
+        if text.isdecimal():
+            if int(text) in numbers:
+                return int(text)
+            listed = ", ".join(map(str, numbers[-10:])) or "none"
+            raise UsageError(
+                f"'{app}' has no version {text}; it has {listed}.",
+                "See `mlapp models list`, or train one: `mlapp train`.",
+            )
+        if text == LATEST:
+            if numbers:
+                return numbers[-1]
+            raise UsageError(f"'{app}' has no version in {self.storage!r} yet.", "Train one: `mlapp train`.")
+        aliases = self.aliases(app)
+        if text in aliases:
+            return aliases[text]
+        known = ", ".join(sorted(aliases)) or "none"
+        raise UsageError(
+            f"'{app}' has no alias '{text}'; it has {known}.{nearest(text, (*aliases, LATEST))}",
+            f"Point it at a version: `mlapp models promote VERSION {text}`.",
+        )
+
+    def manifest(self, app: str, number: int) -> Manifest:
+        """The manifest of one version.
+
+        Raises:
+            StoreError: it is not readable.
+        """
+        key = f"{app}/versions/{number:06}.json"
+        return self._decode(key, Manifest)
+
+    def get(self, app: str, reference: str | int = LATEST) -> ModelVersion:
+        """A version with its files, each checked against its SHA-256.
+
+        Raises:
+            UsageError: no such version or alias. StoreError: a file is missing or is not what was stored.
+        """
+        manifest = self.manifest(app, self.resolve(app, reference))
+        folder = self.storage.folder(f"{app}/{manifest.folder}", manifest.files)
+        for name, stored in manifest.files.items():
+            found = _hash(folder / name)
+            if found is None or found.sha256 != stored.sha256:
+                state = "is missing" if found is None else "was changed after it was stored"
+                raise StoreError(
+                    f"Version {manifest.version} of '{app}': its file {name} {state} ({folder / name}).",
+                    "Restore it from a backup, or use another version; do not trust this one.",
+                )
+        return ModelVersion(manifest, folder)
+
+    def delete(self, app: str, reference: str | int) -> int:
+        """Delete a version; its number is never given again.
+
+        Raises:
+            UsageError: no such version, or an alias points at it.
+        """
+        number = self.resolve(app, reference)
+        holding = [alias for alias, at in self.aliases(app).items() if at == number]
+        if holding:
+            raise UsageError(
+                f"Version {number} of '{app}' is {', '.join(holding)}.",
+                "Point the alias at another version first: `mlapp models promote`.",
+            )
+        folder = self.manifest(app, number).folder
+        self.storage.create(f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": _now()}))
+        self.storage.delete(f"{app}/{folder}")
+        return number
+
+    def aliases(self, app: str) -> dict[str, int]:
+        """Where each alias points."""
+        found = {}
+        for alias in self.storage.names(f"{app}/aliases"):
+            history = self.history(app, alias)
+            if history and history[-1].version is not None:
+                found[alias] = history[-1].version
+        return found
+
+    def history(self, app: str, alias: str) -> list[AliasEntry]:
+        """The moves of an alias, from old to new."""
+        prefix = f"{app}/aliases/{alias}"
+        return [
+            self._decode(f"{prefix}/{at:06}.json", AliasEntry) for at in sorted(_numbers(self.storage.names(prefix)))
+        ]
+
+    def promote(self, app: str, reference: str | int, alias: str) -> int:
+        """Point an alias at a version, in one step for every reader.
+
+        Raises:
+            UsageError: no such version, or a name that cannot be an alias.
+        """
+        if not ALIAS.fullmatch(alias) or alias == LATEST:
+            raise UsageError(
+                f"'{alias}' cannot be an alias.",
+                "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",
+            )
+        number = self.resolve(app, reference)
+        entry = msgspec.json.encode(AliasEntry(number, _now()))
+        while True:
+            last = max(_numbers(self.storage.names(f"{app}/aliases/{alias}")), default=0)
+            if self.storage.create(f"{app}/aliases/{alias}/{last + 1:06}.json", entry):
+                return number
+
+    def _claim(self, manifest: Manifest) -> ModelVersion:
+        prefix = f"{manifest.app}/versions"
+        number = max(_numbers(self.storage.names(prefix)), default=0)
+        while True:
+            number += 1
+            claimed = msgspec.structs.replace(manifest, version=number)
+            if self.storage.create(f"{prefix}/{number:06}.json", msgspec.json.format(msgspec.json.encode(claimed))):
+                return ModelVersion(claimed, self.storage.folder(f"{claimed.app}/{claimed.folder}", claimed.files))
+
+    def _check_format(self) -> None:
+        content = self.storage.read("store.json")
+        if content is not None:
+            self._require_known(msgspec.json.decode(content).get("format"), "store.json")
+
+    def _require_known(self, found: object, key: str) -> None:
+        if not isinstance(found, int) or found > FORMAT:
+            raise StoreError(
+                f"The model store {self.storage!r} is from a newer mlapp: {key} has format {found}, known is {FORMAT}.",
+                "Upgrade: pip install --upgrade mlapp.",
+            )
+
+    def _decode(self, key: str, kind: type[Struct]) -> Struct:
+        content = self.storage.read(key)
+        if content is None:
+            raise StoreError(f"The model store {self.storage!r} has lost {key}.", "Restore it from a backup.")
+        try:
+            raw = msgspec.json.decode(content)
+            if kind is Manifest:
+                self._require_known(raw.get("format"), key)
+            return msgspec.convert(raw, kind)
+        except (msgspec.MsgspecError, AttributeError) as error:
+            raise StoreError(
+                f"{key} of the model store {self.storage!r} is damaged: {error}", "Restore it from a backup."
+            ) from None
+
+
+def _numbers(names: Iterable[str]) -> set[int]:
+    return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
+
+
+def _hash_all(folder: Path) -> dict[str, StoredFile]:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        hashed = _hash(path) if path.is_file() else None
+        if hashed is not None:
+            files[path.relative_to(folder).as_posix()] = hashed
+    return files
+
+
+def _hash(path: Path) -> StoredFile | None:
+    try:
+        with path.open("rb") as file:
+            digest, size = hashlib.sha256(), 0
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+        return StoredFile(digest.hexdigest(), size)
+    except FileNotFoundError:
+        return None
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
