@@ -109,5 +109,6 @@ def _is_own(file: Path, root: Path | None) -> bool:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{found[0]}'?" if found else ""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    return f" Did you mean '{folded[found[0]]}'?" if found else ""

@@ -8,10 +8,11 @@ import sys
 import traceback
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
-from mlapp import config
+from mlapp import config, notebook
 from mlapp.app import App
 from mlapp.config import Settings
 from mlapp.errors import ProjectError, UserCodeError, nearest
@@ -77,13 +78,16 @@ def _import(path: Path, root: Path) -> ModuleType:
         return loaded
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        if path.suffix == ".ipynb":
+            exec(compile(notebook.source(path), str(path), "exec"), vars(module))  # noqa: S102
+        else:
+            spec.loader.exec_module(module)
     except BaseException as error:
         sys.modules.pop(name, None)
         raise _import_error(error, path, root) from error

@@ -63,3 +63,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     origin: dict[str, str] = {}
     tuning: dict[str, Any] | None = None
     model: str = ""
+
+    @property
+    def headline(self) -> dict[str, float | None]:
+        """The metrics of the last split, which the model was not trained on when there are two or more."""
+        return next(reversed(self.metrics.values()), {})

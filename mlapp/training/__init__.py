@@ -1,5 +1,5 @@
 """Training: the pipeline's stages, run in this process. The default engine."""
 
-from mlapp.training.run import read_features, run
+from mlapp.training.run import read_features, read_table, run
 
-__all__ = ["read_features", "run"]
+__all__ = ["read_features", "read_table", "run"]

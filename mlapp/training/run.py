@@ -13,7 +13,7 @@ from mlapp.model import TrainedModel, saved_format
 from mlapp.pipeline import Pipeline, bind
 from mlapp.pipeline.parameters import declared, flat
 from mlapp.schema import ModelSchema, infer, infer_predictions
-from mlapp.training import steps
+from mlapp.training import defaults, steps
 
 Progress = Callable[[str], None]
 EXAMPLE_ROWS = 100
@@ -104,26 +104,34 @@ def run(
     )
 
 
+def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
+    """What the data_loader makes of what the data_reader reads.
+
+    Raises:
+        UsageError: a parameter that neither takes. DataError: no data. UserCodeError: one of them raised.
+    """
+    pipeline.require("data_reader")
+    roles = ("data_reader", "data_loader")
+    bound = bind(declared(stage for role in roles if (stage := pipeline.stage(role))), parameters or {})
+    data = steps.read(pipeline, bound.get("data_reader", {}))
+    return steps.load(pipeline, data, bound.get("data_loader", {}))
+
+
 def read_features(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
     """The features of what the data_reader gives for its own parameters, for a prediction over all of them.
 
     A target column may be there or not: tomorrow's data has none.
 
     Raises:
-        UsageError: a parameter that neither reader, loader nor parser takes. DataError: no data.
+        UsageError: a parameter that neither reader nor loader takes. DataError: no data.
     """
-    pipeline.require("data_reader")
-    roles = ("data_reader", "data_loader", "data_parser")
-    bound = bind(declared(stage for role in roles if (stage := pipeline.stage(role))), parameters or {})
-    table = steps.load(pipeline, steps.read(pipeline, bound.get("data_reader", {})), bound.get("data_loader", {}))
-    if pipeline.stage("data_parser") is not None or not hasattr(table, "columns"):
-        return steps.parse(pipeline, table, bound.get("data_parser", {}))[0]
+    table = read_table(pipeline, parameters)
+    parser = pipeline.stage("data_parser")
+    if parser is not None or not hasattr(table, "columns"):
+        values = bind(declared([parser] if parser else []), {}).get("data_parser", {})
+        return steps.parse(pipeline, table, values)[0]
     if pipeline.features is not None:
-        return (
-            steps.parse(pipeline, table, {})[0]
-            if set(pipeline.targets) <= set(table.columns)
-            else table[list(pipeline.features)]
-        )
+        return defaults.parse(table, pipeline.features, None)[0]
     return table.drop(columns=[name for name in pipeline.targets if name in table.columns])
 
 

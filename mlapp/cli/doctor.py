@@ -1,0 +1,22 @@
+"""`mlapp doctor`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlapp.cli import output
+from mlapp.cli.options import Json
+
+
+def doctor(json: Json = False) -> None:
+    """Show what works on this machine, what is missing, and how to get it."""
+    from mlapp.diagnosis import examine
+
+    findings = examine(Path.cwd())
+    if json:
+        output.json(findings)
+        return
+    output.table(
+        ["", "", "", ""],
+        [["ok" if finding.works else "--", finding.what, finding.detail, finding.todo] for finding in findings],
+    )

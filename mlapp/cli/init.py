@@ -1,0 +1,49 @@
+"""`mlapp init`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Json
+from mlapp.cli.parameters import parse
+
+
+def init(
+    name: Annotated[
+        str | None, typer.Argument(help="The project and its folder; the template's own name when absent.")
+    ] = None,
+    template: Annotated[str, typer.Option(help="One of --list, a folder, or a git URL.")] = "basic",
+    values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A variable of the template.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a new project from a template. Overwrites nothing.
+
+    Examples:
+
+      mlapp init digits
+
+      mlapp init churn --template tabular --set data=churn.csv --set target=churned
+
+      mlapp init --list
+    """
+    from mlapp import scaffold
+
+    if show:
+        templates = scaffold.templates()
+        if json:
+            output.json([{"name": template.name, "description": template.description} for template in templates])
+        else:
+            output.table(["template", ""], [[template.name, template.description] for template in templates])
+        return
+    folder = scaffold.create(name, template, parse(values), Path.cwd())
+    if json:
+        output.json({"folder": str(folder)})
+        return
+    output.note(f"{folder.name} is ready. Next:\n  cd {folder.name}\n  mlapp train")

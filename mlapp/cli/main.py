@@ -1,0 +1,63 @@
+"""The `mlapp` command: its subcommands, and how an error leaves it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import data, doctor, init, models, output, predict, train
+from mlapp.errors import MlappError
+
+HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
+
+Begin with: mlapp init digits && cd digits && mlapp train && mlapp serve"""
+
+cli = typer.Typer(
+    name="mlapp",
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+cli.command()(init.init)
+cli.command()(train.train)
+cli.command()(predict.predict)
+cli.add_typer(models.cli, name="models")
+cli.add_typer(data.cli, name="data")
+cli.command()(doctor.doctor)
+
+
+@cli.callback()
+def main(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Works after a command too.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print mlapp's version.", is_eager=True)] = False,
+) -> None:
+    """Set up logging for every command."""
+    if version:
+        from mlapp.environment import libraries
+
+        typer.echo(f"mlapp {libraries(['mlapp']).get('mlapp', 'unknown')}")
+        raise typer.Exit
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+
+
+def run() -> None:
+    """Run the command line. An error is two lines on stderr and exit code 1 or 2; its traceback only with `--debug`."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        cli(arguments)
+    except MlappError as error:
+        if "--debug" in sys.argv:
+            raise
+        output.error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

@@ -1,0 +1,162 @@
+"""`mlapp models`: the model store"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Json, Yes
+from mlapp.errors import UsageError
+
+cli = typer.Typer(help="The model store: versions, and the aliases that name them.", no_args_is_help=True)
+Version = Annotated[str, typer.Argument(help="A version, an alias or `latest`.")]
+
+
+@cli.command("list")
+def list_versions(
+    sort: Annotated[str | None, typer.Option(help="Sort by a metric, best last; `-` before it turns it round.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only versions with this metric, as accuracy>=0.9; several must all hold.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the versions, the newest last.
+
+    Examples:
+
+      mlapp models list
+
+      mlapp models list --sort accuracy --where 'accuracy>=0.9'
+    """
+    from mlapp.project import Project
+    from mlapp.store.query import select
+
+    project = Project.find()
+    versions = select(project.store.versions(project.name), sort=sort, where=where or [])
+    aliases: dict[int, list[str]] = {}
+    for alias, number in project.store.aliases(project.name).items():
+        aliases.setdefault(number, []).append(alias)
+    if json:
+        output.json(
+            [{**_summary(version), "aliases": sorted(aliases.get(version.version, []))} for version in versions]
+        )
+        return
+    metrics = list(dict.fromkeys(name for version in versions for name in version.headline))
+    output.table(
+        ["version", "created", "model", *metrics, "aliases"],
+        [
+            [
+                version.version,
+                f"{version.created:%Y-%m-%d %H:%M}",
+                version.model,
+                *(version.headline.get(name) for name in metrics),
+                ", ".join(sorted(aliases.get(version.version, []))),
+            ]
+            for version in versions
+        ],
+    )
+    if not versions:
+        output.note(f"{project.name} has no such version. Train one: mlapp train")
+
+
+@cli.command()
+def show(version: Version = "latest", json: Json = False) -> None:
+    """Show all that is known of a version: parameters, metrics, schema, libraries, files."""
+    from mlapp.project import Project
+
+    project = Project.find()
+    manifest = project.store.manifest(project.name, project.store.resolve(project.name, version))
+    if json:
+        output.json(manifest)
+        return
+    git = f"{manifest.git.commit[:12]}{' (with changes)' if manifest.git.dirty else ''}" if manifest.git else "none"
+    output.table(
+        [manifest.app, f"version {manifest.version}"],
+        [
+            ["created", f"{manifest.created:%Y-%m-%d %H:%M:%S} UTC, in {manifest.duration:.1f} s"],
+            ["model", f"{manifest.model} ({manifest.framework}, {manifest.model_format})"],
+            ["git", git],
+            ["data", f"{manifest.data.rows} rows, {manifest.data.columns} columns, {manifest.data.fingerprint[:12]}"],
+            *([f"parameter {name}", value] for name, value in manifest.parameters.items()),
+            *(
+                [f"{name} ({split})", value]
+                for split, found in manifest.metrics.items()
+                for name, value in found.items()
+            ),
+            *(
+                [f"library {name}", number]
+                for name, number in {"python": manifest.python, **manifest.libraries}.items()
+            ),
+            *(
+                [f"file {name}", f"{file.size} bytes, sha256 {file.sha256[:12]}"]
+                for name, file in manifest.files.items()
+            ),
+        ],
+    )
+
+
+@cli.command()
+def compare(
+    versions: Annotated[list[str], typer.Argument(help="Two or more versions or aliases.")], json: Json = False
+) -> None:
+    """Compare versions: parameters and metrics side by side.
+
+    Example:
+
+      mlapp models compare 3 7
+    """
+    from mlapp.project import Project
+    from mlapp.store.query import side_by_side
+
+    if len(versions) < 2:
+        raise UsageError("There is one version to compare.", "Give two or more: mlapp models compare 3 7.")
+    project = Project.find()
+    numbers = [project.store.resolve(project.name, version) for version in versions]
+    rows = side_by_side([project.store.manifest(project.name, number) for number in numbers])
+    if json:
+        output.json([{"what": name, **dict(zip(map(str, numbers), values, strict=True))} for name, values in rows])
+        return
+    output.table(
+        ["", *(f"version {number}" for number in numbers), ""],
+        [[name, *values, "differs" if any(value != values[0] for value in values) else ""] for name, values in rows],
+    )
+
+
+@cli.command()
+def promote(version: Version, alias: Annotated[str, typer.Argument(help="The alias to move.")] = "production") -> None:
+    """Point an alias at a version. A server that serves the alias switches to it.
+
+    Example:
+
+      mlapp models promote 7 production
+    """
+    from mlapp.project import Project
+
+    project = Project.find()
+    number = project.store.promote(project.name, version, alias)
+    output.note(f"{alias} is now version {number} of {project.name}.")
+
+
+@cli.command()
+def delete(version: Version, yes: Yes = False) -> None:
+    """Delete a version and its files; its number is never given again."""
+    from mlapp.project import Project
+
+    project = Project.find()
+    number = project.store.resolve(project.name, version)
+    if not yes:
+        typer.confirm(f"Delete version {number} of {project.name} for good?", abort=True, err=True)
+    project.store.delete(project.name, number)
+    output.note(f"Version {number} of {project.name} is deleted.")
+
+
+def _summary(version: Any) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "created": version.created,
+        "model": version.model,
+        "metrics": version.metrics,
+        "parameters": version.parameters,
+    }

@@ -1,0 +1,64 @@
+"""How commands print: results on stdout, all else on stderr; progress on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlapp.errors import MlappError
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def error(error: MlappError) -> None:
+    """What happened and what to do, on two lines of stderr."""
+    red, plain = ("\033[31m", "\033[0m") if _is_colored(sys.stderr) else ("", "")
+    note(f"{red}Error:{plain} {error.what}")
+    note(f"{error.todo}")
+
+
+def json(data: Any) -> None:
+    """A result for a program, on stdout; a list of plain values stays on one line."""
+    import msgspec
+
+    text = msgspec.json.encode(data, enc_hook=str)
+    is_plain = isinstance(data, list) and not any(isinstance(item, (list, dict, msgspec.Struct)) for item in data)
+    sys.stdout.write((text if is_plain else msgspec.json.format(text)).decode() + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A result for a person, on stdout: aligned columns, as wide as they need to be."""
+    cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
+    bold, plain = ("\033[1m", "\033[0m") if _is_colored(sys.stdout) else ("", "")
+    for number, row in enumerate(cells):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        sys.stdout.write(f"{bold}{line}{plain}\n" if number == 0 else f"{line}\n")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Tell the steps of long work: a spinner on a terminal, a line a step elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda step: note(f"{step} …")
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda step: status.update(f"{step} …")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_colored(stream: Any) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")

@@ -1,0 +1,196 @@
+"""New projects from cookiecutter templates."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlapp.environment import libraries
+from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, nearest
+
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+COPIED = 100 * 1024 * 1024
+"""The user's data file is copied into the project up to this size, in bytes; a larger one is read where it is."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """One of mlapp's own templates."""
+
+    name: str
+    description: str
+    folder: Path
+
+
+def templates() -> list[Template]:
+    """The templates that come with mlapp."""
+    found = []
+    for folder in sorted(_home().iterdir()):
+        file = folder / "cookiecutter.json"
+        if file.is_file():
+            found.append(Template(folder.name, json.loads(file.read_text(encoding="utf-8"))["_description"], folder))
+    return found
+
+
+def create(name: str | None, template: str, values: Mapping[str, str], parent: Path) -> Path:
+    """Make a project folder in `parent`; it appears whole or not at all, and nothing is overwritten.
+
+    Args:
+        name: of the project and its folder; the template's own when absent.
+        template: one of `templates()`, a folder, or a git URL.
+        values: of the template's variables.
+
+    Raises:
+        UsageError: an unknown template or variable, a name that cannot be one, a folder that is there already.
+        DataError: the data file of the template `tabular` cannot be used.
+    """
+    own = {known.name: known for known in templates()}
+    if template not in own and not Path(template).exists() and not re.search(r"[:/]", template):
+        raise UsageError(
+            f"There is no template '{template}'.{nearest(template, own)}",
+            f"Choose one of {', '.join(own)}; or give a folder or a git URL.",
+        )
+    context: dict[str, Any] = dict(values)
+    if name is not None:
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                f"'{name}' cannot name a project.",
+                "Use letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            )
+        context["name"] = name
+    data: Path | None = None
+    if template in own:
+        defaults = json.loads((own[template].folder / "cookiecutter.json").read_text(encoding="utf-8"))
+        _refuse_unknown(values, defaults, template)
+        name = name or str(defaults["name"])
+        _refuse_existing(parent / name)
+        if "data" in defaults:
+            data, described = _describe(values)
+            context.update(described)
+    with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
+        made = _render(str(own[template].folder) if template in own else template, context, Path(temporary))
+        if data is not None and not Path(context["data"]).is_absolute():
+            (made / context["data"]).parent.mkdir(exist_ok=True)
+            shutil.copyfile(data, made / context["data"])
+        _pin(made / "requirements.txt")
+        _pin(made / "requirements-dev.txt")
+        target = parent / made.name
+        _refuse_existing(target)
+        made.rename(target)
+    return target
+
+
+def _home() -> Path:
+    shipped = Path(__file__).parent / "templates"
+    return shipped if shipped.is_dir() else Path(__file__).parent.parent / "templates"
+
+
+def _render(template: str, context: Mapping[str, Any], folder: Path) -> Path:
+    from cookiecutter.exceptions import CookiecutterException
+    from cookiecutter.main import cookiecutter
+
+    try:
+        made = cookiecutter(
+            template, no_input=True, extra_context=dict(context), output_dir=str(folder), default_config=True
+        )
+    except CookiecutterException as error:
+        raise UsageError(
+            f"Template '{template}' cannot be used: {error}",
+            "Check the folder or URL; a template has a cookiecutter.json.",
+        ) from error
+    return Path(made)
+
+
+def _refuse_unknown(values: Mapping[str, str], defaults: Mapping[str, Any], template: str) -> None:
+    known = [key for key in defaults if not key.startswith("_")]
+    for key in values:
+        if key not in known:
+            raise UsageError(
+                f"Template '{template}' has no variable '{key}'.{nearest(key, known)}", f"It has: {', '.join(known)}."
+            )
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists():
+        raise UsageError(f"{target} is there already.", "Choose another name; init overwrites nothing.")
+
+
+def _describe(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
+    """What the template `tabular` needs to know of the user's table."""
+    if not values.get("data") or not values.get("target"):
+        raise UsageError(
+            "Template 'tabular' needs a table and its target column.",
+            "Give both: mlapp init NAME --template tabular --set data=table.csv --set target=column.",
+        )
+    path, target = Path(values["data"]).expanduser(), values["target"]
+    table = _table(path)
+    if target not in table.columns:
+        raise UsageError(
+            f"'{path}' has no column '{target}'.{nearest(target, map(str, table.columns))}",
+            f"It has: {', '.join(map(str, table.columns[:20]))}.",
+        )
+    column = table[target]
+    is_number = column.dtype.kind in "if"
+    is_class = not is_number or (column.dtype.kind == "i" and column.nunique() <= 20)
+    dates = [str(name) for name in table.columns if name != target and _is_date(table[name])]
+    where = f"data/{path.name}" if path.stat().st_size <= COPIED else str(path.resolve())
+    return path, {
+        "data": where,
+        "target": target,
+        "task": "classification" if is_class else "regression",
+        "dates": ", ".join(repr(name) for name in dates),
+    }
+
+
+def _table(path: Path) -> Any:
+    import pandas as pd
+
+    if not path.is_file():
+        raise UsageError(f"There is no data file '{path}'.", "Give the path of a CSV or Parquet file.")
+    try:
+        is_parquet = path.suffix.lower() == ".parquet"
+        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, nrows=10_000)
+    except ImportError:
+        raise MissingExtraError("Reading Parquet", "parquet") from None
+    except MlappError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"'{path}' is not a CSV or Parquet file: {error}", "Save it as UTF-8 CSV or as Parquet."
+        ) from None
+    if table.empty:
+        raise DataError(f"'{path}' has no rows.", "Give a table with rows.")
+    return table
+
+
+def _is_date(column: Any) -> bool:
+    import pandas as pd
+
+    if column.dtype.kind == "M":
+        return True
+    values = column.dropna()
+    if column.dtype.kind in "biufc" or not len(values) or not all(isinstance(value, str) for value in values.head(100)):
+        return False
+    if not values.str.match(r"\d{4}-\d{2}-\d{2}").all():
+        return False
+    return bool(pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all())
+
+
+def _pin(file: Path) -> None:
+    """Pin each requirement to the version that is installed here; one that is not keeps the template's range."""
+    if not file.is_file():
+        return
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        name = re.match(r"[A-Za-z0-9._-]+", line)
+        version = libraries([name.group()]).get(name.group()) if name and not line.startswith("-") else None
+        lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
