@@ -1,0 +1,285 @@
+"""Target: a place where a Shipment runs. Docker, Kubernetes, KServe, Seldon, Lambda and Flyte fit this one interface.
+
+    render → apply → status → rollback → delete
+
+That is all a target must do. What only some can (a diff, logs, a canary, files to hand over) are the small abilities
+below; a command asks with `isinstance` and says so when the target has not got it. Targets are found by the
+entry-point group `mlapp.targets`; ours come in by the same door.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+from mlapp.config import Section, Serve, Settings, overlay, section
+from mlapp.errors import MlappError, UsageError, nearest
+
+GROUP = "mlapp.targets"
+
+S = TypeVar("S", bound=Section)
+
+Progress = Callable[[str], None]
+"""Takes one line about what has just happened; called often, from the thread that deploys."""
+
+State = Literal["pending", "live", "canary", "superseded", "failed", "aborted"]
+
+
+class DeployError(MlappError):
+    """Shipping failed, or the target refused; `what` says in which state it was left."""
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What is shipped: an app's code and one version of its model, in an image that never changes.
+
+    Args:
+        app: the app's name.
+        image: reference of the image: `repository@sha256:…` wherever a registry takes part; a local image id otherwise.
+        model_version: the version in the model store that is in the image (or that `model_uri` holds).
+        code_revision: the commit of the user's code, with `-dirty` after it when something was not committed.
+        example: `inputs` of a request that the model must be able to answer, from its schema; None when it has none.
+        model_uri: where the model version lies in an object store, for targets that fetch it at start.
+        labels: what to say of it besides, as owner=team-a.
+    """
+
+    app: str
+    image: str
+    model_version: str | None = None
+    code_revision: str | None = None
+    example: Sequence[Any] | None = None
+    model_uri: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One Shipment as it was applied. Numbers count from 1 and are never used again.
+
+    Args:
+        number: the release's number.
+        app: the app's name.
+        target: the target's name.
+        shipment: what was shipped.
+        created: when, in UTC.
+        state: `live` serves; `canary` serves a part; the others do not serve.
+        by: who did it, as the target knows them.
+        note: what it was for: `rollback to 3`, or why it failed.
+        url: where it answers, when it does from outside.
+    """
+
+    number: int
+    app: str
+    target: str
+    shipment: Shipment
+    created: datetime
+    state: State
+    by: str | None = None
+    note: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One running copy of the server: a container, a pod, a function's instance."""
+
+    name: str
+    ready: bool
+    state: str
+    release: int | None = None
+    restarts: int = 0
+    node: str | None = None
+    started: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the target reported of late. `subject` is what it is about, as `Pod/digits-7d9`."""
+
+    time: datetime
+    kind: Literal["normal", "warning"]
+    subject: str
+    reason: str
+    message: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Status:
+    """How an app stands at a target.
+
+    Args:
+        app: the app's name.
+        target: the target's name.
+        release: the live release; None when there is none.
+        canary: the release on trial, if any.
+        desired: replicas that should run.
+        ready: replicas that do, and answer.
+        replicas: each of them.
+        traffic: percent of the requests that go to each release's number.
+        url: where it answers.
+        scaling: what scales it, in words: `2–10 replicas at 70 % CPU, now 41 %`.
+        events: the latest, oldest first.
+        problems: what is wrong, in words; empty when all is well.
+        place: where it is: `context kind, namespace team-a`.
+    """
+
+    app: str
+    target: str
+    release: Release | None
+    canary: Release | None = None
+    desired: int = 0
+    ready: int = 0
+    replicas: tuple[Replica, ...] = ()
+    traffic: Mapping[int, int] = field(default_factory=dict)
+    url: str | None = None
+    scaling: str | None = None
+    events: tuple[Event, ...] = ()
+    problems: tuple[str, ...] = ()
+    place: str | None = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of one replica's output."""
+
+    replica: str
+    text: str
+    time: datetime | None = None
+
+
+def silent(_: str) -> None:
+    """The Progress that nobody reads."""
+
+
+class Target(ABC, Generic[S]):
+    """A place where one app runs. Making one talks to nobody; each method does.
+
+    Every method raises `DeployError` for what the target refuses, and `MissingExtraError` when its packages are
+    not installed.
+    """
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[Section]]
+    needs_registry: ClassVar[bool] = True
+    """Whether the image must be in a registry, by digest, before `apply`."""
+
+    def __init__(self, app: str, settings: S, serve: Serve | None = None) -> None:
+        """`settings` is the target's own section, `targets.<name>`; `serve` the server's, which fits the probes."""
+        self.app = app
+        self.settings = settings
+        self.serve = serve or Serve()
+
+    @abstractmethod
+    def render(self, shipment: Shipment) -> list[dict[str, Any]]:
+        """The documents that `apply` would send, as plain data in that order. Talks to nobody."""
+
+    @abstractmethod
+    def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
+        """Make `shipment` live, and return when it answers; on failure go back to what was live before, and raise.
+
+        `take_over` also takes what somebody else has changed or made, which is refused otherwise.
+        """
+
+    @abstractmethod
+    def status(self) -> Status:
+        """How the app stands; with `release=None` when it was never deployed."""
+
+    @abstractmethod
+    def releases(self) -> list[Release]:
+        """The releases that can still be gone back to, and those that failed, oldest first."""
+
+    @abstractmethod
+    def rollback(self, to: int | None = None, *, progress: Progress = silent) -> Release:
+        """Make release `to` live again, as a new release; the one before the live one when absent."""
+
+    @abstractmethod
+    def delete(self, *, progress: Progress = silent) -> list[str]:
+        """Remove all that was applied; the names of what was removed."""
+
+
+@runtime_checkable
+class DiffTarget(Protocol):
+    """Can say what `apply` would change."""
+
+    def diff(self, shipment: Shipment) -> str:
+        """A unified diff from what runs to what would; empty when nothing would change."""
+        ...
+
+
+@runtime_checkable
+class LogTarget(Protocol):
+    """Can show what the replicas print."""
+
+    def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
+        """Lines of all replicas: the last `tail` of each, of the last `since` seconds; `follow` goes on for ever."""
+        ...
+
+
+@runtime_checkable
+class PredictTarget(Protocol):
+    """Can be asked for a prediction without a public address."""
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        """The answer of `POST /predict`."""
+        ...
+
+
+@runtime_checkable
+class CanaryTarget(Protocol):
+    """Can try a release on a part of the traffic."""
+
+    def canary(
+        self, shipment: Shipment, percent: int, *, progress: Progress = silent, take_over: bool = False
+    ) -> Release:
+        """Give `percent` of the traffic to `shipment`, beside the live release."""
+        ...
+
+    def judge(self, seconds: float, *, progress: Progress = silent) -> Release:
+        """Watch the canary for `seconds`; then promote it, or abort it by its error rate and latency."""
+        ...
+
+    def promote(self, *, progress: Progress = silent) -> Release:
+        """Make the canary the live release."""
+        ...
+
+    def abort(self, *, progress: Progress = silent) -> Release:
+        """Take the canary away; returns it, as `aborted`."""
+        ...
+
+
+@runtime_checkable
+class EjectTarget(Protocol):
+    """Can hand over what it generates, to be edited and kept."""
+
+    eject_formats: ClassVar[tuple[str, ...]]
+
+    def eject(self, shipment: Shipment, folder: Path, format: str) -> list[Path]:
+        """Write the files into `folder`; returns them. Raises `DeployError` rather than overwrite one."""
+        ...
+
+
+def target_names() -> list[str]:
+    """The targets that are installed."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def open_target(name: str, app: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Target[Any]:
+    """The target `name` for `app`, with its section of mlapp.yaml; `overrides` are laid over that section.
+
+    Raises:
+        UsageError: no such target.
+        ConfigError: the section does not fit the target's settings.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise UsageError(f"There is no target '{name}'.{nearest(name, found)}", f"Installed targets: {known}.")
+    kind: type[Target[Any]] = found[name].load()
+    raw = overlay(settings.targets.get(name) or {}, overrides or {})
+    return kind(app, section(kind.settings_type, raw, f"targets.{name}"), settings.serve)
