@@ -14,7 +14,7 @@ from mlapp.deploy.target import Progress, silent
 from mlapp.errors import ConfigError, UsageError
 
 
-class MemorySettings(Section):
+class MemorySettings(Section, frozen=True):
     region: str = "here"
 
 

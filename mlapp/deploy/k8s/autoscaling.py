@@ -1,0 +1,49 @@
+"""How many pods: the HorizontalPodAutoscaler, and the PodDisruptionBudget that keeps some during drains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.k8s.context import RenderContext
+
+
+def autoscaler(context: RenderContext) -> dict[str, Any] | None:
+    """The HorizontalPodAutoscaler, when the app scales by load."""
+    settings = context.settings.autoscaling
+    if settings is None:
+        return None
+    metrics = [
+        {
+            "type": "Resource",
+            "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": percent}},
+        }
+        for name, percent in (("cpu", settings.cpu), ("memory", settings.memory))
+        if percent is not None
+    ]
+    return context.document(
+        "HorizontalPodAutoscaler",
+        context.names.base,
+        spec={
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": context.names.base},
+            "minReplicas": settings.min,
+            "maxReplicas": settings.max,
+            "metrics": [*metrics, *settings.metrics],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": settings.scale_down_after}},
+        },
+    )
+
+
+def disruption_budget(context: RenderContext) -> dict[str, Any] | None:
+    """The PodDisruptionBudget, from two replicas on: with one it would block every drain."""
+    scaling = context.settings.autoscaling
+    if (scaling.min if scaling else context.settings.replicas) < 2:
+        return None
+    return context.document(
+        "PodDisruptionBudget",
+        context.names.base,
+        spec={
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": context.selector},
+        },
+    )

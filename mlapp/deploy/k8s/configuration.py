@@ -1,0 +1,99 @@
+"""What the server is told: the ConfigMap of its variables, the ServiceAccount, and secrets from a vault."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from mlapp.config import Serve
+from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.settings import Namespace
+from mlapp.deploy.k8s.workload import PORT
+from mlapp.errors import ConfigError
+
+KEYS = "MLAPP_SERVE__API_KEYS"
+
+
+def variables(context: RenderContext) -> dict[str, str]:
+    """The server's settings that differ from their defaults, and the user's `env`, as environment variables.
+
+    Raises:
+        ConfigError: `serve.api_keys` is in plain text, where every reader of the image and the cluster sees it.
+    """
+    if context.serve.api_keys and KEYS not in context.settings.secrets:
+        raise ConfigError(
+            "serve.api_keys would stand in the cluster in plain text.",
+            f"Put the keys into a Secret, and name it: targets.k8s.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
+        )
+    serve = msgspec.to_builtins(context.serve)
+    default = msgspec.to_builtins(Serve())
+    told = {
+        f"MLAPP_SERVE__{name.upper()}": _text(value)
+        for name, value in serve.items()
+        if value != default[name] and name not in ("api_keys", "host", "port")
+    }
+    told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
+    if context.settings.model_pull is not None:
+        told["MLAPP_MODEL_DIR"] = context.model_folder
+    own = {name: _text(value) for name, value in context.settings.env.items()}
+    return dict(sorted({**told, **own}.items()))
+
+
+def _text(value: Any) -> str:
+    """A setting as the environment spells it: true, 1.5, a,b."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def config_map(context: RenderContext) -> dict[str, Any]:
+    """An immutable ConfigMap named by its content: pods of the old release keep theirs, a change rolls new ones."""
+    data = variables(context)
+    name = context.names.config(json.dumps(data, sort_keys=True))
+    return context.document("ConfigMap", name, immutable=True, data=data)
+
+
+def service_account(context: RenderContext) -> dict[str, Any] | None:
+    """A ServiceAccount that may do nothing and has no token, unless an existing one is named."""
+    settings = context.settings.service_account
+    if settings.name is not None:
+        return None
+    document = context.document("ServiceAccount", context.names.base, automountServiceAccountToken=settings.token)
+    if settings.annotations:
+        document["metadata"].setdefault("annotations", {}).update(settings.annotations)
+    return document
+
+
+def external_secret(context: RenderContext) -> dict[str, Any] | None:
+    """The ExternalSecret, when variables come from a vault; it makes a Secret of the app's name."""
+    settings = context.settings.external_secret
+    if settings is None:
+        return None
+    data = []
+    for variable, place in sorted(settings.data.items()):
+        key, _, part = place.partition("#")
+        reference = {"key": key, "property": part} if part else {"key": key}
+        data.append({"secretKey": variable, "remoteRef": reference})
+    return context.document(
+        "ExternalSecret",
+        context.names.base,
+        spec={
+            "refreshInterval": settings.refresh,
+            "secretStoreRef": {"kind": settings.store_kind, "name": settings.store},
+            "target": {"name": context.names.base, "creationPolicy": "Owner"},
+            "data": data,
+        },
+    )
+
+
+def namespace(context: RenderContext) -> dict[str, Any] | None:
+    """The Namespace, when it is to be made."""
+    settings = context.settings.namespace
+    if not isinstance(settings, Namespace) or not settings.create:
+        return None
+    labels = {"app.kubernetes.io/managed-by": "mlapp"}
+    if settings.pod_security:
+        labels["pod-security.kubernetes.io/enforce"] = settings.pod_security
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.name, "labels": labels}}

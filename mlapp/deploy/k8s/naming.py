@@ -1,0 +1,68 @@
+"""Names of the objects: DNS labels, derived from the app's name safely and always the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+LONGEST = 40
+"""Room is left in the 63 characters of a DNS label for `-canary`, `-config-0123abcd` and `-release-123456`."""
+
+
+def dns_label(text: str, longest: int = LONGEST) -> str:
+    """`text` as a DNS label that begins with a letter, as a Service's name must.
+
+    What is one already stays as it is. Anything else gets eight characters of its hash, so that two names that
+    look alike once they are derived (`My_App`, `my-app`) never become one.
+    """
+    label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if label == text and len(label) <= longest and label[0].isalpha():
+        return label
+    if not label or not label[0].isalpha():
+        label = f"app-{label}".rstrip("-")
+    return f"{label[: longest - 9].rstrip('-')}-{digest(text)}"
+
+
+def label_value(text: str) -> str:
+    """`text` as the value of a label: at most 63 of letters, digits, `-`, `_` and `.`."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
+
+
+def digest(text: str) -> str:
+    """Eight hexadecimal digits that stand for `text`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Names:
+    """What each object of an app is called."""
+
+    app: str
+
+    @property
+    def base(self) -> str:
+        """Name of most objects."""
+        return dns_label(self.app)
+
+    @property
+    def canary(self) -> str:
+        """Name of the canary's Deployment and Service."""
+        return f"{self.base}-canary"
+
+    @property
+    def lock(self) -> str:
+        """Name of the Lease that one deploy at a time holds."""
+        return f"{self.base}-deploy"
+
+    def config(self, content: str) -> str:
+        """Name of the ConfigMap that holds `content`. It changes with it, and so rolls the pods."""
+        return f"{self.base}-config-{digest(content)}"
+
+    def release(self, number: int) -> str:
+        """Name of the ConfigMap that records a release."""
+        return f"{self.base}-release-{number}"
+
+    def volume(self, name: str) -> str:
+        """Name of the PersistentVolumeClaim of the volume `name`."""
+        return dns_label(f"{self.base}-{name}", longest=63)

@@ -1,0 +1,141 @@
+"""How requests come in, and what may go out: Service, NetworkPolicy, Ingress, HTTPRoute, ServiceMonitor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.settings import Gateway
+from mlapp.deploy.k8s.workload import GRPC_PORT_NAME, PORT
+
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+
+
+def service(context: RenderContext, both_tracks: bool = False) -> dict[str, Any]:
+    """The Service; it chooses the canary's pods too while `both_tracks` share the traffic by their numbers."""
+    settings = context.settings.service
+    ports = [{"name": "http", "port": settings.port, "targetPort": "http", "protocol": "TCP"}]
+    if context.serve.grpc_port:
+        grpc = context.serve.grpc_port
+        ports.append({"name": GRPC_PORT_NAME, "port": grpc, "targetPort": GRPC_PORT_NAME, "protocol": "TCP"})
+    chosen = {labels.NAME: context.names.base} if both_tracks else context.selector
+    document = context.document(
+        "Service", context.instance, spec={"type": settings.type, "selector": chosen, "ports": ports}
+    )
+    if settings.annotations:
+        document["metadata"].setdefault("annotations", {}).update(settings.annotations)
+    return document
+
+
+def network_policy(context: RenderContext) -> dict[str, Any]:
+    """In: the serving port. Out: DNS, the model's object store when it is fetched at start, and what `egress` names."""
+    settings = context.settings.network_policy
+    ports = [{"port": PORT, "protocol": "TCP"}]
+    if context.serve.grpc_port:
+        ports.append({"port": context.serve.grpc_port, "protocol": "TCP"})
+    incoming: dict[str, Any] = {"ports": ports}
+    if settings.allow_from:
+        incoming["from"] = [
+            {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: namespace}}} for namespace in settings.allow_from
+        ]
+    outgoing: list[dict[str, Any]] = [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
+    pull = context.settings.model_pull
+    if pull is not None:
+        store: dict[str, Any] = {"ports": [{"port": pull.port, "protocol": "TCP"}]}
+        if pull.cidrs:
+            store["to"] = [{"ipBlock": {"cidr": cidr}} for cidr in pull.cidrs]
+        outgoing.append(store)
+    for allowed in settings.egress:
+        rule: dict[str, Any] = {"to": [{"ipBlock": {"cidr": allowed.cidr}}]}
+        if allowed.ports:
+            rule["ports"] = [{"port": port, "protocol": "TCP"} for port in allowed.ports]
+        outgoing.append(rule)
+    return context.document(
+        "NetworkPolicy",
+        context.names.base,
+        spec={
+            # By name alone: a canary's pods are under the same policy.
+            "podSelector": {"matchLabels": {labels.NAME: context.names.base}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [incoming],
+            "egress": outgoing,
+        },
+    )
+
+
+def ingress(context: RenderContext) -> dict[str, Any] | None:
+    """The Ingress, when there is one."""
+    settings = context.settings.ingress
+    if settings is None:
+        return None
+    backend = {"service": {"name": context.names.base, "port": {"name": "http"}}}
+    path = {"path": settings.path, "pathType": "Prefix", "backend": backend}
+    spec: dict[str, Any] = {"rules": [{"host": settings.host, "http": {"paths": [path]}}]}
+    if settings.class_name:
+        spec["ingressClassName"] = settings.class_name
+    if settings.tls_secret:
+        spec["tls"] = [{"hosts": [settings.host], "secretName": settings.tls_secret}]
+    document = context.document("Ingress", context.names.base, spec=spec)
+    if settings.annotations:
+        document["metadata"].setdefault("annotations", {}).update(settings.annotations)
+    return document
+
+
+def route(context: RenderContext, canary_percent: int | None = None) -> dict[str, Any] | None:
+    """The HTTPRoute, when there is one; during a canary it splits the traffic by weight."""
+    settings = context.settings.gateway
+    if settings is None:
+        return None
+    port = context.settings.service.port
+    backends: list[dict[str, Any]] = [{"name": context.names.base, "port": port}]
+    if canary_percent is not None:
+        backends[0]["weight"] = 100 - canary_percent
+        backends.append({"name": context.names.canary, "port": port, "weight": canary_percent})
+    match = {"path": {"type": "PathPrefix", "value": settings.path}}
+    spec: dict[str, Any] = {
+        "parentRefs": [_parent(settings)],
+        "rules": [{"matches": [match], "backendRefs": backends}],
+    }
+    if settings.hosts:
+        spec["hostnames"] = list(settings.hosts)
+    return context.document("HTTPRoute", context.names.base, spec=spec)
+
+
+def _parent(settings: Gateway) -> dict[str, str]:
+    parent = {"name": settings.name}
+    if settings.namespace:
+        parent["namespace"] = settings.namespace
+    if settings.section:
+        parent["sectionName"] = settings.section
+    return parent
+
+
+def service_monitor(context: RenderContext) -> dict[str, Any] | None:
+    """The ServiceMonitor, when there is one. It finds the canary's Service too."""
+    settings = context.settings.monitoring
+    if not settings.service_monitor:
+        return None
+    document = context.document(
+        "ServiceMonitor",
+        context.names.base,
+        spec={
+            "selector": {"matchLabels": {labels.APP: context.names.base}},
+            "endpoints": [{"port": "http", "path": "/metrics", "interval": settings.interval}],
+        },
+    )
+    document["metadata"]["labels"] = {**settings.labels, **document["metadata"]["labels"]}
+    return document
+
+
+def address(context: RenderContext, namespace: str) -> str:
+    """The URL of the app: outside where it has one, inside the cluster otherwise."""
+    gateway, ingress = context.settings.gateway, context.settings.ingress
+    if ingress is not None:
+        scheme = "https" if ingress.tls_secret else "http"
+        return f"{scheme}://{ingress.host}{ingress.path}".rstrip("/")
+    if gateway is not None and gateway.hosts:
+        scheme = "https" if gateway.tls else "http"
+        return f"{scheme}://{gateway.hosts[0]}{gateway.path}".rstrip("/")
+    port = "" if context.settings.service.port == 80 else f":{context.settings.service.port}"
+    return f"http://{context.names.base}.{namespace}.svc{port}"

@@ -1,0 +1,123 @@
+"""`patches`: what a user changes in the rendered objects that no setting models.
+
+`merge` is a strategic merge patch as kubectl and kustomize read it: lists whose items have a key of their own merge by
+it, `null` removes, `$patch: delete` and `$patch: replace` do what they say. `json` is a JSON patch, RFC 6902.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mlapp.deploy.k8s.kinds import title
+from mlapp.deploy.k8s.settings import Patch
+from mlapp.errors import ConfigError, nearest
+
+MERGE_KEYS: dict[str, tuple[str, ...]] = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "ephemeralContainers": ("name",),
+    "env": ("name",),
+    "volumes": ("name",),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "imagePullSecrets": ("name",),
+    "hostAliases": ("ip",),
+    "topologySpreadConstraints": ("topologyKey",),
+    "ports": ("containerPort", "port"),
+    "resourceClaims": ("name",),
+    "secrets": ("name",),
+}
+"""Lists of the core API that merge by a key, as its `patchMergeKey` tags say; every other list is replaced."""
+
+
+def patched(documents: list[dict[str, Any]], patches: list[Patch]) -> list[dict[str, Any]]:
+    """The documents with the patches applied, in order; the ones given stay as they are.
+
+    Raises:
+        ConfigError: a patch that has neither or both forms, that fits no object, or that cannot be applied.
+    """
+    documents = copy.deepcopy(documents)
+    for index, patch in enumerate(patches):
+        place = f"targets.k8s.patches[{index}]"
+        if (patch.merge is None) == (patch.json is None):
+            raise ConfigError(f"{place} needs one of `merge` and `json`.", "Give it exactly one.")
+        chosen = [
+            position
+            for position, document in enumerate(documents)
+            if document["kind"] == patch.kind and patch.name in (None, document["metadata"]["name"])
+        ]
+        if not chosen:
+            kinds = sorted({document["kind"] for document in documents})
+            wanted = patch.kind + (f"/{patch.name}" if patch.name else "")
+            raise ConfigError(
+                f"{place} fits no object: there is no {wanted}.{nearest(patch.kind, kinds)}",
+                f"Objects: {', '.join(map(title, documents))}.",
+            )
+        for position in chosen:
+            documents[position] = _apply(patch, documents[position], place)
+    return documents
+
+
+def _apply(patch: Patch, document: dict[str, Any], place: str) -> dict[str, Any]:
+    identity = (document["apiVersion"], title(document), document.get("spec", {}).get("selector"))
+    result: dict[str, Any]
+    if patch.merge is not None:
+        result = merge(document, patch.merge)
+    else:
+        import jsonpatch
+
+        try:
+            result = jsonpatch.apply_patch(document, patch.json or [])
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+            raise ConfigError(
+                f"{place} cannot be applied to {title(document)}: {error}",
+                "Look at what it changes: mlapp deploy --target k8s --dry-run, without the patch.",
+            ) from None
+    if identity != (result.get("apiVersion"), title(result), result.get("spec", {}).get("selector")):
+        raise ConfigError(
+            f"{place} changes the kind, name or selector of {title(document)}.",
+            "mlapp finds its objects again by these; leave them as they are.",
+        )
+    return result
+
+
+def merge(base: Any, patch: Any) -> Any:
+    """`base` with the strategic merge patch laid over it."""
+    if not isinstance(patch, dict) or not isinstance(base, dict):
+        return _plain(patch)
+    if patch.get("$patch") == "replace":
+        return {key: value for key, value in patch.items() if key != "$patch"}
+    result = dict(base)
+    for key, value in patch.items():
+        if value is None or (isinstance(value, dict) and value.get("$patch") == "delete"):
+            result.pop(key, None)
+        elif isinstance(value, list):
+            result[key] = _merge_list(key, result.get(key), value)
+        else:
+            result[key] = merge(result.get(key), value)
+    return result
+
+
+def _merge_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
+    key = next((key for key in MERGE_KEYS.get(name, ()) if all(isinstance(i, dict) and key in i for i in patch)), None)
+    if key is None or not isinstance(base, list):
+        return [_plain(item) for item in patch]
+    result = list(base)
+    for item in patch:
+        position = next((at for at, old in enumerate(result) if old.get(key) == item[key]), None)
+        if item.get("$patch") == "delete":
+            if position is not None:
+                del result[position]
+        elif position is None:
+            result.append(_plain(item))
+        else:
+            result[position] = merge(result[position], item)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """A patch's value where there is nothing to merge with: without nulls and directives."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None and key != "$patch"}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

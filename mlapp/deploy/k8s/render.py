@@ -1,0 +1,109 @@
+"""From a Shipment and the settings to documents: pure, the same for the same input, talks to nobody."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlapp.config import Serve
+from mlapp.deploy.k8s import autoscaling, configuration, labels, networking, storage, workload
+from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.kinds import RENDERED
+from mlapp.deploy.k8s.naming import digest
+from mlapp.deploy.k8s.patches import patched
+from mlapp.deploy.k8s.settings import KubernetesSettings
+from mlapp.deploy.target import Shipment
+from mlapp.errors import ConfigError
+
+ORDER = {kind.kind: position for position, kind in enumerate(RENDERED)}
+
+
+def render(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> list[dict[str, Any]]:
+    """The documents of a release, in the order in which they are applied.
+
+    Raises:
+        ConfigError: settings that contradict each other, or a patch that does not fit.
+    """
+    context = RenderContext(shipment, settings, serve)
+    _refuse_contradictions(context)
+    config = configuration.config_map(context)
+    replicas = None if settings.autoscaling else settings.replicas
+    made = [
+        configuration.namespace(context),
+        configuration.service_account(context),
+        config,
+        *storage.claims(context),
+        configuration.external_secret(context),
+        networking.network_policy(context) if settings.network_policy.enabled else None,
+        networking.service(context),
+        workload.deployment(context, config["metadata"]["name"], replicas),
+        autoscaling.disruption_budget(context),
+        autoscaling.autoscaler(context),
+        networking.ingress(context),
+        networking.route(context),
+        networking.service_monitor(context),
+    ]
+    return _finished([document for document in made if document is not None], settings)
+
+
+def render_canary(
+    shipment: Shipment, settings: KubernetesSettings, serve: Serve, replicas: int, percent: int
+) -> list[dict[str, Any]]:
+    """The documents of a canary beside the live release: its own Deployment and ConfigMap, and how traffic is split.
+
+    Where an HTTPRoute is, it splits by weight and the canary has a Service of its own; otherwise the app's Service
+    chooses the pods of both, and `replicas` decides.
+    """
+    live, trial = RenderContext(shipment, settings, serve), RenderContext(shipment, settings, serve, track="canary")
+    config = configuration.config_map(live)
+    made: list[dict[str, Any] | None] = [
+        config,
+        *storage.claims(live),
+        workload.deployment(trial, config["metadata"]["name"], replicas),
+    ]
+    if settings.gateway is not None:
+        made += [networking.service(trial), networking.route(live, percent)]
+    else:
+        made.append(networking.service(live, both_tracks=True))
+    present = [document for document in made if document is not None]
+    kinds = {document["kind"] for document in present}
+    fitting = [patch for patch in settings.patches if patch.kind in kinds and patch.name is None]
+    return _finished(present, settings, fitting)
+
+
+def _finished(
+    documents: list[dict[str, Any]], settings: KubernetesSettings, patches: Any = None
+) -> list[dict[str, Any]]:
+    documents = patched(documents, settings.patches if patches is None else patches)
+    for document in documents:
+        if document["kind"] == "Deployment":
+            _mark_revision(document)
+    return sorted(documents, key=lambda document: ORDER[document["kind"]])
+
+
+def _mark_revision(deployment: dict[str, Any]) -> None:
+    """Label the pods with a hash of all that makes them, so that a release's pods can be told from the others."""
+    template = deployment["spec"]["template"]
+    template["metadata"]["labels"] = {
+        **template["metadata"]["labels"],
+        labels.REVISION: digest(json.dumps(template, sort_keys=True)),
+    }
+
+
+def _refuse_contradictions(context: RenderContext) -> None:
+    settings = context.settings
+    scaling = settings.autoscaling
+    if scaling and scaling.min > scaling.max:
+        raise ConfigError(
+            f"targets.k8s.autoscaling: min {scaling.min} is more than max {scaling.max}.", "Make max at least min."
+        )
+    if scaling and not (scaling.cpu or scaling.memory or scaling.metrics):
+        raise ConfigError("targets.k8s.autoscaling aims at nothing.", "Give it cpu, memory or metrics.")
+    if settings.model_pull is not None and not (settings.model_pull.uri or context.shipment.model_uri):
+        raise ConfigError(
+            "targets.k8s.model_pull has no place to fetch the model from: the store is not an object store.",
+            "Set targets.k8s.model_pull.uri, or `store:` to an object store such as s3://bucket/prefix.",
+        )
+    both = sorted(set(settings.env) & set(settings.secrets))
+    if both:
+        raise ConfigError(f"targets.k8s: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")

@@ -1,0 +1,36 @@
+"""What pods keep on disk: PersistentVolumeClaims, and room for a model that is fetched at start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.settings import ModelPull
+
+
+def claims(context: RenderContext) -> list[dict[str, Any]]:
+    """A PersistentVolumeClaim for each volume that names none of its own."""
+    made = []
+    for name, volume in context.settings.volumes.items():
+        if volume.claim is None:
+            spec: dict[str, Any] = {
+                "accessModes": [volume.access_mode],
+                "resources": {"requests": {"storage": str(volume.size)}},
+            }
+            if volume.storage_class is not None:
+                spec["storageClassName"] = volume.storage_class
+            made.append(context.document("PersistentVolumeClaim", context.names.volume(name), spec=spec))
+    return made
+
+
+def claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
+    """The pod's volumes that are claims."""
+    return [
+        {"name": name, "persistentVolumeClaim": {"claimName": volume.claim or context.names.volume(name)}}
+        for name, volume in context.settings.volumes.items()
+    ]
+
+
+def model_volume(pull: ModelPull) -> dict[str, Any]:
+    """Room for the model, as long as the pod lives."""
+    return {"name": "model", "emptyDir": {"sizeLimit": str(pull.size)}}

@@ -1,0 +1,204 @@
+"""The Deployment: one container that serves, as Pod Security `restricted` and an operator want it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.naming import label_value
+from mlapp.deploy.k8s.storage import claimed_volumes, model_volume
+
+PORT = 8000
+GRPC_PORT_NAME = "grpc"
+TMP = "/tmp"  # noqa: S108  inside the container
+SPARE = 5
+"""Seconds between the server's own deadline for draining and the kubelet's."""
+
+
+def deployment(context: RenderContext, config_name: str, replicas: int | None) -> dict[str, Any]:
+    """The Deployment; without `spec.replicas` when `replicas` is None, because an autoscaler owns it."""
+    settings = context.settings
+    spec: dict[str, Any] = {
+        "revisionHistoryLimit": 3,
+        "progressDeadlineSeconds": settings.rollout.timeout,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "selector": {"matchLabels": context.selector},
+        "template": {"metadata": _pod_metadata(context), "spec": _pod(context, config_name)},
+    }
+    if replicas is not None:
+        spec = {"replicas": replicas, **spec}
+    document = context.document("Deployment", context.instance, spec=spec)
+    document["metadata"]["labels"].update(_version(context))
+    if context.shipment.code_revision:
+        document["metadata"].setdefault("annotations", {})[labels.CODE] = context.shipment.code_revision
+    return document
+
+
+def _version(context: RenderContext) -> dict[str, str]:
+    """The label of the model's version; on what runs it alone, so that a new version changes no other object."""
+    version = context.shipment.model_version
+    return {labels.VERSION: label_value(version)} if version else {}
+
+
+def _pod_metadata(context: RenderContext) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"labels": {**context.labels, **_version(context)}}
+    annotations = {"kubectl.kubernetes.io/default-container": labels.CONTAINER, **context.settings.pod_annotations}
+    if not context.settings.monitoring.service_monitor:
+        annotations = {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(PORT),
+            "prometheus.io/path": "/metrics",
+            **annotations,
+        }
+    metadata["annotations"] = annotations
+    return metadata
+
+
+def _pod(context: RenderContext, config_name: str) -> dict[str, Any]:
+    settings, serve = context.settings, context.serve
+    leaving = settings.rollout.leave + math.ceil(serve.grace) + math.ceil(serve.drain)
+    pod: dict[str, Any] = {
+        "serviceAccountName": settings.service_account.name or context.names.base,
+        "automountServiceAccountToken": settings.service_account.token,
+        # A Service named mlapp would otherwise put MLAPP_… variables into the pod, which are settings of ours.
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": leaving + SPARE,
+        "securityContext": _pod_security(context),
+        "containers": [_server(context, config_name)],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}, *claimed_volumes(context)],
+        "topologySpreadConstraints": _spread(context),
+    }
+    if settings.model_pull is not None:
+        pod["initContainers"] = [_model_puller(context, config_name)]
+        pod["volumes"].append(model_volume(settings.model_pull))
+    optional = {
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+        "nodeSelector": settings.node_selector,
+        "tolerations": settings.tolerations,
+        "affinity": settings.affinity,
+        "priorityClassName": settings.priority_class,
+        "runtimeClassName": settings.runtime_class,
+    }
+    return {**pod, **{key: value for key, value in optional.items() if value}}
+
+
+def _server(context: RenderContext, config_name: str) -> dict[str, Any]:
+    settings, serve = context.settings, context.serve
+    ports = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
+    if serve.grpc_port:
+        ports.append({"name": GRPC_PORT_NAME, "containerPort": serve.grpc_port, "protocol": "TCP"})
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TMP}]
+    if settings.model_pull is not None:
+        mounts.append({"name": "model", "mountPath": context.model_folder, "readOnly": True})
+    for name, volume in settings.volumes.items():
+        mounts.append({"name": name, "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})})
+    scheme = {"scheme": "HTTPS"} if serve.tls_cert else {}
+    live = {"path": "/livez", "port": "http", **scheme}
+    ready = {"path": "/readyz", "port": "http", **scheme}
+    server: dict[str, Any] = {
+        "name": labels.CONTAINER,
+        "image": context.shipment.image,
+        "imagePullPolicy": "IfNotPresent",
+        "ports": ports,
+        "envFrom": _environment_sources(context, config_name),
+        "env": _environment(context),
+        "resources": _resources(context),
+        "volumeMounts": mounts,
+        "startupProbe": {
+            "httpGet": live,
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": settings.rollout.startup,
+        },
+        "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+        "livenessProbe": {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
+        "securityContext": _container_security(),
+    }
+    if settings.rollout.leave:
+        # Endpoints lose the pod while it sleeps here and still serves; SIGTERM comes after.
+        server["lifecycle"] = {"preStop": {"sleep": {"seconds": settings.rollout.leave}}}
+    return server
+
+
+def _model_puller(context: RenderContext, config_name: str) -> dict[str, Any]:
+    pull = context.settings.model_pull
+    uri = (pull.uri if pull else None) or context.shipment.model_uri or ""
+    sources = _environment_sources(context, config_name)
+    if pull and pull.secret:
+        sources.append({"secretRef": {"name": pull.secret}})
+    return {
+        "name": "model",
+        "image": context.shipment.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "mlapp.cli.main", "models", "pull", uri, "--to", context.model_folder],
+        "envFrom": sources,
+        "resources": {key: dict(value) for key, value in _resources(context, gpu=False).items()},
+        "volumeMounts": [{"name": "tmp", "mountPath": TMP}, {"name": "model", "mountPath": context.model_folder}],
+        "securityContext": _container_security(),
+    }
+
+
+def _environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:
+    sources: list[dict[str, Any]] = [{"configMapRef": {"name": config_name}}]
+    if context.settings.external_secret:
+        sources.append({"secretRef": {"name": context.names.base}})
+    return sources
+
+
+def _environment(context: RenderContext) -> list[dict[str, Any]]:
+    threads = {"resourceFieldRef": {"containerName": labels.CONTAINER, "resource": "requests.cpu", "divisor": "1"}}
+    variables: list[dict[str, Any]] = []
+    if "OMP_NUM_THREADS" not in context.settings.env:
+        variables.append({"name": "OMP_NUM_THREADS", "valueFrom": threads})
+    for name, source in sorted(context.settings.secrets.items()):
+        reference = {"secretKeyRef": {"name": source.secret, "key": source.key}}
+        variables.append({"name": name, "valueFrom": reference})
+    return variables
+
+
+def _resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
+    wanted = context.settings.resources
+    requests = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
+    limits = {"memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)}
+    if wanted.cpu_limit is not None:
+        limits = {"cpu": str(wanted.cpu_limit), **limits}
+    if wanted.gpu and gpu:
+        limits[wanted.gpu_resource] = requests[wanted.gpu_resource] = str(wanted.gpu)
+    return {"requests": requests, "limits": limits}
+
+
+def _pod_security(context: RenderContext) -> dict[str, Any]:
+    security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    user = context.settings.user
+    if user is not None:
+        security.update(runAsUser=user, runAsGroup=user, fsGroup=user)
+    elif context.settings.volumes:
+        # A fresh volume belongs to root; any group that the pod is given may write to it.
+        security.update(fsGroup=65532, fsGroupChangePolicy="OnRootMismatch")
+    return security
+
+
+def _container_security() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _spread(context: RenderContext) -> list[dict[str, Any]]:
+    if context.settings.topology_spread is not None:
+        return context.settings.topology_spread
+    return [
+        {
+            "topologyKey": key,
+            "maxSkew": 1,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": context.selector},
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
