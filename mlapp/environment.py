@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -33,6 +32,8 @@ class Difference:
 
 def libraries(names: Iterable[str]) -> dict[str, str]:
     """The installed version of each distribution that is installed."""
+    import importlib.metadata
+
     found = {}
     for name in names:
         try:

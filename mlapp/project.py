@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import sys
@@ -56,9 +57,11 @@ class Project:
         os.chdir(self.root)
         return _app_in(_import(path, self.root), name, path)
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return self.app.name
+        """The app's name; read from the source where it stands there as a text, as importing the app takes seconds."""
+        file, _, variable = self.settings.app.partition(":")
+        return _name_in(self.root / file, variable) or self.app.name
 
     @cached_property
     def store(self) -> Store:
@@ -68,6 +71,27 @@ class Project:
 
 def _is_project(folder: Path) -> bool:
     return (folder / config.FILE).is_file() or (folder / "app.py").is_file()
+
+
+def _name_in(path: Path, variable: str) -> str | None:
+    """The name that the one `variable = App("name", …)` in a source gives, or None where it is not that plain."""
+    if path.suffix != ".py" or not path.is_file():
+        return None
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return None
+    names = []
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            continue
+        called = node.value.func
+        is_app = (called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")) == "App"
+        targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        if is_app and (not variable or variable in targets):
+            first = node.value.args[0] if node.value.args else None
+            names.append(first.value if isinstance(first, ast.Constant) else None)
+    return names[0] if len(names) == 1 and isinstance(names[0], str) else None
 
 
 def _import(path: Path, root: Path) -> ModuleType:

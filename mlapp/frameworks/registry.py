@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,10 @@ from pathlib import Path
 from mlapp.errors import ModelError, nearest
 from mlapp.frameworks.framework import Framework
 from mlapp.frameworks.python import PythonFramework
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def of(kind: type) -> Framework:
@@ -49,7 +52,9 @@ def for_file(file: Path) -> Framework:
 
 
 @cache
-def _entries() -> tuple[importlib.metadata.EntryPoint, ...]:
+def _entries() -> tuple[EntryPoint, ...]:
+    import importlib.metadata
+
     return tuple(importlib.metadata.entry_points(group="mlapp.frameworks"))
 
 

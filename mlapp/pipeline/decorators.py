@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -71,6 +70,8 @@ class ReaderDecorator(TaskDecorator):
     def __getattr__(self, source: str) -> Callable[..., Callable[..., Any]]:
         if source.startswith("_"):
             raise AttributeError(source)
+        import importlib.metadata
+
         found = {entry.name: entry for entry in importlib.metadata.entry_points(group="mlapp.sources")}
         if source not in found:
             raise DeclarationError(
