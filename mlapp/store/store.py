@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -129,6 +130,21 @@ class Store:
                 self.storage.delete(f"{app}/files/{identity}")
             raise
 
+    def adopt(self, version: ModelVersion) -> ModelVersion:
+        """Take in a version that was made elsewhere, as the next version here.
+
+        Raises:
+            StoreError: a file is not what the version's manifest says.
+        """
+        app = version.app
+        self._check_format()
+        self.storage.create("store.json", msgspec.json.encode(_Format(FORMAT)))
+        _check_files(version.manifest, version.files)
+        identity = uuid.uuid4().hex
+        with self.storage.upload(f"{app}/files/{identity}") as folder:
+            shutil.copytree(version.files, folder, dirs_exist_ok=True)
+        return self._claim(msgspec.structs.replace(version.manifest, folder=f"files/{identity}"))
+
     def numbers(self, app: str) -> list[int]:
         """The numbers of the versions that are there, from old to new."""
         self._check_format()
@@ -188,14 +204,7 @@ class Store:
         """
         manifest = self.manifest(app, self.resolve(app, reference))
         folder = self.storage.folder(f"{app}/{manifest.folder}", manifest.files)
-        for name, stored in manifest.files.items():
-            found = _hash(folder / name)
-            if found is None or found.sha256 != stored.sha256:
-                state = "is missing" if found is None else "was changed after it was stored"
-                raise StoreError(
-                    f"Version {manifest.version} of '{app}': its file {name} {state} ({folder / name}).",
-                    "Restore it from a backup, or use another version; do not trust this one.",
-                )
+        _check_files(manifest, folder)
         return ModelVersion(manifest, folder)
 
     def delete(self, app: str, reference: str | int) -> int:
@@ -284,6 +293,17 @@ class Store:
             raise StoreError(
                 f"{key} of the model store {self.storage!r} is damaged: {error}", "Restore it from a backup."
             ) from None
+
+
+def _check_files(manifest: Manifest, folder: Path) -> None:
+    for name, stored in manifest.files.items():
+        found = _hash(folder / name)
+        if found is None or found.sha256 != stored.sha256:
+            state = "is missing" if found is None else "was changed after it was stored"
+            raise StoreError(
+                f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({folder / name}).",
+                "Restore it from a backup, or use another version; do not trust this one.",
+            )
 
 
 def _numbers(names: Iterable[str]) -> set[int]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from mlapp import frameworks, prediction
 from mlapp.data.fingerprint import fingerprint
+from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, saved_format
-from mlapp.pipeline import Pipeline, bind
+from mlapp.pipeline import Pipeline, Stage, bind
 from mlapp.pipeline.parameters import declared, flat
 from mlapp.schema import ModelSchema, infer, infer_predictions
 from mlapp.training import defaults, steps
@@ -48,19 +49,11 @@ def run(
     framework = frameworks.of(type(model))
     saved_format(pipeline, framework)
     trainer, evaluator = steps.fit_stage(pipeline, framework), steps.evaluate_stage(pipeline, framework)
-    optional = [pipeline.stage("data_loader"), pipeline.stage("data_parser"), trainer]
-    stages = [
-        pipeline.stages["data_reader"],
-        steps.split_stage(pipeline),
-        pipeline.stages["model"],
-        evaluator,
-        *optional,
-    ]
-    bound = bind(declared(stage for stage in stages if stage is not None), values)
+    bound = bind(declared(parameter_stages(pipeline, framework)), values)
 
     tell("read")
     table = steps.load(pipeline, steps.read(pipeline, bound.get("data_reader", {})), bound.get("data_loader", {}))
-    identity, rows, columns = _identity(table)
+    data, rows, columns = identity(table)
 
     tell("split")
     splits = steps.split(pipeline, table, bound.get("data_splitter", {}))
@@ -71,7 +64,7 @@ def run(
     # Each split is dropped as soon as its features are taken from it: a large table is not held twice.
     features, target = steps.parse(pipeline, splits.pop(names[0]), parser_parameters)
     features_schema = infer(features)
-    sample = _head(features)
+    sample = first_rows(features)
     transformed = steps.transform(pipeline, features)
     del features
 
@@ -96,12 +89,26 @@ def run(
         parameters=flat(bound),
         metrics=metrics,
         schema=ModelSchema(features=features_schema, predictions=infer_predictions(predictions)),
-        fingerprint=identity,
+        fingerprint=data,
         rows=rows,
         columns=columns,
         started=started,
         duration=time.perf_counter() - clock,
     )
+
+
+def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
+    """The stages of training whose signatures hold its parameters, with the framework's own where the user has none."""
+    stages: list[Stage | None] = [
+        pipeline.stages["data_reader"],
+        steps.split_stage(pipeline),
+        pipeline.stages["model"],
+        steps.evaluate_stage(pipeline, framework),
+        pipeline.stage("data_loader"),
+        pipeline.stage("data_parser"),
+        steps.fit_stage(pipeline, framework),
+    ]
+    return [stage for stage in stages if stage is not None]
 
 
 def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
@@ -142,14 +149,14 @@ def _bind_model(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]
     return bind(own, {name: value for name, value in values.items() if name in names}).get("model", {})
 
 
-def _identity(table: Any) -> tuple[str, int, int]:
+def identity(table: Any) -> tuple[str, int, int]:
     """Fingerprint, rows and columns of what the loader gave; zeros for what is no table."""
     if hasattr(table, "columns") and hasattr(table, "iloc"):
         return fingerprint(table), len(table), len(table.columns)
     return "", len(table) if hasattr(table, "__len__") else 0, 0
 
 
-def _head(features: Any) -> Any:
-    """The first rows, as a copy: a view would keep the whole table in memory."""
+def first_rows(features: Any) -> Any:
+    """Rows enough to learn what predictions look like, as a copy: a view would keep the whole table in memory."""
     head = features[:EXAMPLE_ROWS]
     return head.copy() if hasattr(head, "copy") else head
