@@ -149,7 +149,9 @@ def of_trained(trained: TrainedModel) -> Predictor:
 
 def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
     """The user's predictor, or the framework's."""
-    return pipeline.stage("predictor") or Stage(ROLES["predictor"], framework.predictor, 2)
+    return pipeline.stage("predictor") or Stage(
+        ROLES["predictor"], framework.predictor, 2, {"default_of": framework.name}
+    )
 
 
 def sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> Any:

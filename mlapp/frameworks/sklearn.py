@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,7 +74,7 @@ class SklearnFramework(Framework):
         io = _skops()
         try:
             _require_trusted(io, file, trusted, file.name)
-            return io.load(file, trusted=list(trusted))
+            return io.load(file, trusted=_known(io, file, trusted))
         except (OSError, ModelError):
             raise
         except Exception as error:
@@ -91,8 +92,26 @@ def _skops() -> Any:
     return io
 
 
+def _known(io: Any, file: Path, trusted: Sequence[str]) -> list[str]:
+    """The types of a file that skops does not list itself, and that the app or scikit-learn itself vouches for."""
+    return [name for name in io.get_untrusted_types(file=file) if name in trusted or _is_own(name)]
+
+
+def _is_own(name: str) -> bool:
+    """Whether this is a class of scikit-learn, or a data type. A function is not: a model could make it be called."""
+    if name == "numpy.dtype":
+        return True
+    module, _, attribute = name.rpartition(".")
+    if module.partition(".")[0] != "sklearn":
+        return False
+    try:
+        return isinstance(getattr(importlib.import_module(module), attribute), type)
+    except (ImportError, AttributeError):
+        return False
+
+
 def _require_trusted(io: Any, file: Path, trusted: Sequence[str], what: str) -> None:
-    unknown = sorted(set(io.get_untrusted_types(file=file)) - set(trusted))
+    unknown = sorted(set(io.get_untrusted_types(file=file)) - set(_known(io, file, trusted)))
     if unknown:
         names = ", ".join(f"'{name}'" for name in unknown)
         raise ModelError(

@@ -62,7 +62,9 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """How messages name it: `trainer 'fit' in app.py:12`."""
+        """How messages name it: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
+        if "default_of" in self.options:
+            return f"the default {self.role.name} of {self.options['default_of']}"
         return describe(self.role.name, self.function)
 
     @cached_property

@@ -5,7 +5,7 @@ Each can be run by itself, in this process or as a task on a cluster: what a ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +143,12 @@ def fit_stage(pipeline: Pipeline, framework: Framework) -> Stage | None:
     """The trainer: the user's or the framework's; None for a model that comes trained."""
     if pipeline.stages["model"].options.get("trained"):
         return None
-    return pipeline.stage("trainer") or _default(pipeline, "trainer", framework.trainer)
+    return pipeline.stage("trainer") or _default(pipeline, "trainer", framework)
 
 
 def evaluate_stage(pipeline: Pipeline, framework: Framework) -> Stage:
     """The evaluator: the user's or the framework's."""
-    return pipeline.stage("evaluator") or _default(pipeline, "evaluator", framework.evaluator)
+    return pipeline.stage("evaluator") or _default(pipeline, "evaluator", framework)
 
 
 def split_stage(pipeline: Pipeline) -> Stage:
@@ -200,9 +200,10 @@ def call(stage: Stage, *data: Any, **parameters: Any) -> Any:
         raise UserCodeError(stage.title, error) from error
 
 
-def _default(pipeline: Pipeline, role: str, function: Callable[..., Any]) -> Stage:
-    # A framework's own trainer takes any form: it gets the one that the model will see in serving.
-    return Stage(ROLES[role], function, 3, {"array": wants_array(pipeline.stage("predictor"))})
+def _default(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
+    # A framework's own stage takes any form: it gets the one that the model will see in serving.
+    options = {"default_of": framework.name, "array": wants_array(pipeline.stage("predictor"))}
+    return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
 def _formed(stage: Stage, features: Any) -> Any:
