@@ -1,0 +1,217 @@
+"""Arrow data as a DataFrame whose columns have the type that their source meant.
+
+| what came | what the column becomes |
+|---|---|
+| integers, true/false | `int64`, `bool`, …; `Int64`, `boolean`, … where a value is missing |
+| decimals | exact decimals (`ArrowDtype(decimal128)`), on which arithmetic and scikit-learn work |
+| dates, times with or without zone | `datetime64[us]`, `datetime64[us, UTC]`; a date is its midnight |
+| text | the text type of pandas |
+| dictionaries, enumerations | `category` |
+| UUID | text |
+| lists and structures | Python objects |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlapp.data.source import report
+from mlapp.errors import DataError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Types = Mapping[str, Any]
+
+
+def frame(table: pa.Table, types: Types | None = None, *, always_nullable: bool = False) -> pd.DataFrame:
+    """Turn an Arrow table into a DataFrame.
+
+    Args:
+        table: what was read.
+        types: pandas types of single columns, over those of the table above.
+        always_nullable: use the nullable types for every integer and boolean, missing values or not. For a part of
+            a stream: the next part may miss values where this one does not.
+
+    Raises:
+        DataError: two columns of one name; a value does not fit the type asked for.
+        UsageError: `types` names a column that is not there.
+    """
+    import pandas as pd
+
+    names = table.column_names
+    _refuse_twice(names)
+    for name in types or {}:
+        if name not in names:
+            raise UsageError(
+                f"types= names the column '{name}', which is not in the data.{nearest(name, names)}",
+                f"It has {', '.join(names)}.",
+            )
+    columns = {name: _series(name, table.column(name), always_nullable) for name in names}
+    made: pd.DataFrame = pd.DataFrame(columns, copy=False) if columns else pd.DataFrame(index=range(table.num_rows))
+    for name, wanted in (types or {}).items():
+        made[name] = _as(made[name], wanted)
+    return made
+
+
+def frames(tables: Iterable[pa.Table], rows: int, types: Types | None = None) -> Iterator[pd.DataFrame]:
+    """The same as a stream: DataFrames of `rows` rows each, but for the last, and of the same types throughout.
+
+    Raises:
+        DataError: a value does not fit the type that its column had in the first part.
+    """
+    kinds: dict[str, pa.DataType] = {}
+    for table in resized(tables, rows):
+        like_before = _cast(table, kinds)
+        kinds = {field.name: field.type for field in like_before.schema if str(field.type) != "null"}
+        yield frame(like_before, types, always_nullable=True)
+
+
+def resized(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut and join tables so that each has `rows` rows, but for the last. A stream without rows gives one of none."""
+    waiting: list[pa.Table] = []
+    held = 0
+    given = False
+    for table in tables:
+        waiting.append(table)
+        held += table.num_rows
+        if held < rows:
+            continue
+        whole = joined(waiting)
+        for start in range(0, held - held % rows, rows):
+            yield whole.slice(start, rows)
+        rest = whole.slice(held - held % rows)
+        waiting, held, given = [rest], rest.num_rows, True
+    if held or not given:
+        yield joined(waiting)
+
+
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """One table of all rows. A column that comes in several types gets the one that holds all, text at worst."""
+    import pyarrow as pa
+
+    parts = list(tables)
+    schemas = [part.schema for part in parts]
+    if all(schema.equals(schemas[0]) for schema in schemas):
+        return pa.concat_tables(parts)
+    names = schemas[0].names
+    kinds = {name: _widest([schema.types[at] for schema in schemas]) for at, name in enumerate(names)}
+    return pa.concat_tables([_cast(part, kinds) for part in parts])
+
+
+def _widest(kinds: list[pa.DataType]) -> pa.DataType:
+    import pyarrow as pa
+
+    known = {kind for kind in kinds if not pa.types.is_null(kind)}
+    if len(known) < 2:
+        return known.pop() if known else pa.null()
+    if all(pa.types.is_decimal(kind) for kind in known):
+        wide = pa.decimal256 if any(kind.bit_width > 128 for kind in known) else pa.decimal128
+        return wide(76 if wide is pa.decimal256 else 38, max(kind.scale for kind in known))
+    try:
+        fields = [pa.schema([pa.field("x", kind)]) for kind in known]
+        return pa.unify_schemas(fields, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return pa.string()
+
+
+def _cast(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    import pyarrow as pa
+
+    for at, field in enumerate(table.schema):
+        kind = kinds.get(field.name, field.type)
+        if kind == field.type:
+            continue
+        try:
+            table = table.set_column(at, pa.field(field.name, kind), table.column(at).cast(kind))
+        except pa.ArrowException:
+            raise DataError(
+                f"The column '{field.name}' holds {kind} at first and {field.type} later.",
+                f"Read it as one type; in a query: CAST({field.name} AS …).",
+            ) from None
+    return table
+
+
+def counted(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables as they come, each reported to whoever watches the read."""
+    for table in tables:
+        report(table.num_rows)
+        yield table
+
+
+def check_rows(chunks: int | None) -> None:
+    """Refuse a number of rows that no chunk can have.
+
+    Raises:
+        UsageError: it is not a whole number above 0.
+    """
+    if chunks is not None and (not isinstance(chunks, int) or isinstance(chunks, bool) or chunks < 1):
+        raise UsageError(f"chunks={chunks!r} is not a number of rows.", "Give the rows of each part, as chunks=50_000.")
+
+
+def _series(name: str, column: pa.ChunkedArray, always_nullable: bool) -> pd.Series:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        column = _plain(column)
+        kind = column.type
+        if pa.types.is_decimal(kind):
+            return pd.Series(pd.array(column, dtype=pd.ArrowDtype(kind)))
+        nullable = always_nullable or column.null_count > 0
+        mapper = _nullable().get if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) else None
+        made: pd.Series = column.to_pandas(types_mapper=mapper)
+        return made
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"The column '{name}' does not fit into a DataFrame: {error}", "Read it as text.") from None
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates as times at midnight, UUIDs as text, and what an extension type is stored as."""
+    import pyarrow as pa
+
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        storage = pa.chunked_array([chunk.storage for chunk in column.chunks], type=kind.storage_type)
+        if kind.extension_name != "arrow.uuid":
+            return _plain(storage)
+        from uuid import UUID
+
+        texts = [None if value is None else str(UUID(bytes=value)) for value in storage.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_date(kind):
+        return column.cast(pa.timestamp("us"))
+    if pa.types.is_null(kind):
+        return column.cast(pa.string())
+    return column
+
+
+def _nullable() -> dict[Any, Any]:
+    import pandas as pd
+    import pyarrow as pa
+
+    sizes = (8, 16, 32, 64)
+    made: dict[Any, Any] = {getattr(pa, f"int{size}")(): getattr(pd, f"Int{size}Dtype")() for size in sizes}
+    made |= {getattr(pa, f"uint{size}")(): getattr(pd, f"UInt{size}Dtype")() for size in sizes}
+    return made | {pa.bool_(): pd.BooleanDtype()}
+
+
+def _as(column: pd.Series, wanted: Any) -> pd.Series:
+    try:
+        return column.astype(wanted)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(
+            f"The column '{column.name}' does not fit the type {wanted!r} that types= asks for: {error}",
+            "Choose another type, or change what is read.",
+        ) from None
+
+
+def _refuse_twice(names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"Two columns have the name '{twice[0]}'.",
+            "Give each its own name; in a query: SELECT a.id AS a_id, b.id AS b_id.",
+        )

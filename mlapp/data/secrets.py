@@ -1,0 +1,82 @@
+"""Secrets in addresses: taken from the environment where they are used, and kept out of everything that is shown.
+
+`${DB_PASSWORD}` in an address is looked up when data is read, never when the app is declared. What is shown of an
+address (an error, a log, a reader's docstring) has `***` for its password, and the variable's name for its value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+from mlapp.errors import DataError
+
+HIDDEN = "***"
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?P<secret>[^/?#\s]+)(?=@)")
+_SETTING = re.compile(
+    r"(?P<before>[?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token|sig|signature|credential|accountkey|api_?key)[\w.-]*)=)"
+    r"(?P<secret>[^&#;\s]+)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address with its secrets filled in. Only `shown` may be printed; `repr` and `str` say nothing else."""
+
+    value: str = field(repr=False)
+    shown: str
+    hidden: tuple[tuple[str, str], ...] = field(repr=False, default=())
+
+    def __str__(self) -> str:
+        return self.shown
+
+    def hide(self, text: object) -> str:
+        """The text of a library's error, say, without any of this address's secrets."""
+        plain = str(text)
+        for secret, instead in self.hidden:
+            plain = plain.replace(secret, instead)
+        return redact(plain)
+
+
+def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
+    """Fill in each `${NAME}` from the environment (`os.environ` when absent).
+
+    A value that stands between `://` and `@` is percent-encoded, so that a password may hold any character.
+
+    Raises:
+        DataError: a variable is not set, or is empty.
+    """
+    environ = os.environ if environ is None else environ
+    hidden: dict[str, str] = {}
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1]
+        value = environ.get(name)
+        if not value:
+            raise DataError(
+                f"{redact(template)} needs the environment variable {name}, which is not set.",
+                f"Set it before the command: export {name}=…",
+            )
+        is_user_or_password = "://" in template[: match.start()] and "@" in template[match.end() :]
+        filled = quote(value, safe="") if is_user_or_password else value
+        hidden.update({value: f"${{{name}}}", filled: f"${{{name}}}"})
+        return filled
+
+    filled = _VARIABLE.sub(value_of, template)
+    whole = template if _VARIABLE.fullmatch(template) is None else filled
+    for found in [*_PASSWORD.finditer(filled), *_SETTING.finditer(filled)]:
+        hidden.update({found["secret"]: HIDDEN, unquote(found["secret"]): HIDDEN})
+    # The longest first: a secret may hold another one.
+    ordered = sorted(hidden.items(), key=lambda pair: -len(pair[0]))
+    return Address(filled, redact(whole), tuple(ordered))
+
+
+def redact(text: str) -> str:
+    """The text with `***` for the password of every URL in it, and for every `password=`, `token=` and the like."""
+    return _SETTING.sub(rf"\g<before>{HIDDEN}", _PASSWORD.sub(rf"\g<before>{HIDDEN}", text))

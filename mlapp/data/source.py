@@ -1,0 +1,90 @@
+"""What a source of data is, for those of mlapp and for yours.
+
+A source is a function named in the entry-point group `mlapp.sources`. Its name there becomes a method of
+`app.data_reader`: the entry point `sql` is what `app.data_reader.sql(…)` calls.
+
+    [project.entry-points."mlapp.sources"]
+    warehouse = "my_package.warehouse:source"
+
+It takes what the user wrote in the app, and returns a reader: a function that reads the data and returns a table.
+It must not read, connect, or look at the environment yet: the app is only being declared.
+
+    from mlapp.data.source import declared, reader
+
+    def source(table: str, **parameters):
+        return reader("warehouse", f"The rows of {table}.", lambda values: read(table, **values), declared(parameters))
+
+Every keyword that the source does not know itself is a parameter of the reader. `since=date` declares a parameter
+that must be given and is a date; `since=date(2026, 1, 1)` one that may be given and is that date otherwise. The
+reader's signature says so, and the pipeline takes it from there: `mlapp train -p since=2026-01-01`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+Reader = Callable[..., Any]
+
+_watcher: ContextVar[Callable[[int], None] | None] = ContextVar("mlapp_rows_read", default=None)
+
+
+def declared(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """The reader's parameters: a type given for one makes it required, a value is its default and gives its type."""
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=given)
+        if _is_type(given)
+        else inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=given, annotation=Any if given is None else type(given)
+        )
+        for name, given in parameters.items()
+    ]
+
+
+def reader(kind: str, says: str, read: Callable[[dict[str, Any]], Any], parameters: list[inspect.Parameter]) -> Reader:
+    """A function that calls `read` with the values of its parameters, by name.
+
+    Args:
+        kind: the source's name: the function is `read_<kind>`.
+        says: what it reads, in a sentence without secrets; its docstring.
+        read: gets the values of all parameters, defaults included, and returns the data.
+        parameters: what `declared` returned.
+    """
+    signature = inspect.Signature(parameters)
+
+    def read_with(**values: Any) -> Any:
+        bound = signature.bind(**values)
+        bound.apply_defaults()
+        return read(dict(bound.arguments))
+
+    read_with.__name__ = read_with.__qualname__ = f"read_{kind}"
+    read_with.__doc__ = says
+    read_with.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature looks for
+    read_with.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return read_with
+
+
+@contextmanager
+def watched(progress: Callable[[int], None]) -> Iterator[None]:
+    """Within it, every source calls `progress` with the number of rows that have come since the last call."""
+    token = _watcher.set(progress)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def report(rows: int) -> None:
+    """Tell whoever watches that this many more rows have come; a source calls it for every batch."""
+    progress = _watcher.get()
+    if progress is not None:
+        progress(rows)
+
+
+def _is_type(given: object) -> bool:
+    return isinstance(given, type | types.UnionType | types.GenericAlias) or typing.get_origin(given) is not None

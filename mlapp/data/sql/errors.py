@@ -1,0 +1,83 @@
+"""What goes wrong with a database, in words that say whose turn it is."""
+
+from __future__ import annotations
+
+import re
+
+from mlapp.errors import DataError
+
+_TODO = {
+    "password authentication failed": "Check the user and the password in the address.",
+    "no password supplied": "Give the password in the address: postgresql://user:${DB_PASSWORD}@host/database.",
+    "access denied": "Check the user and the password in the address, and what that user may read.",
+    "permission denied": "Ask for the right to read it: GRANT SELECT.",
+    "unknown database": "Check the database's name in the address.",
+    "refused": "Check the host and the port in the address, and that the database is up.",
+    "can't connect": "Check the host and the port in the address, and that the database is up.",
+    "could not translate host name": "Check the host's name in the address.",
+    "timeout": "Check the host and the port in the address, and that no firewall is in between.",
+}
+
+# Databases that give no position quote the piece that they stumbled over.
+_QUOTED = (
+    re.compile(r"near '(?P<piece>.+?)' at line", re.DOTALL),
+    re.compile(r"near \"(?P<word>[^\"]+)\""),
+    re.compile(r"no such (?:table|column|function): (?:\w+\.)*(?P<word>\w+)"),
+    re.compile(r"(?:table|column|function)(?: with name)? ['\"]?(?:[^'\" ]+\.)?(?P<word>\w+)['\"]?", re.IGNORECASE),
+)
+
+
+class LostConnectionError(Exception):
+    """The connection broke after it had been made; the same read may work again."""
+
+
+class UnreachableError(DataError):
+    """No connection could be made."""
+
+
+def unreachable(shown: str, message: str) -> UnreachableError:
+    """No connection could be made. `message` is the database's own, without secrets."""
+    line = " ".join(message.split())
+    todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Check the address.")
+    if 'database "' in line and "does not exist" in line:
+        todo = _TODO["unknown database"]
+    return UnreachableError(f"{shown} cannot be reached: {line}", todo)
+
+
+def refused(query: str, message: str, place: int | None = None) -> DataError:
+    """The database refused the query. `place` is the character (from 0) that it points at, if it does."""
+    place = _quoted(query, message) if place is None else place
+    line = " ".join(message.split()).rstrip(".")
+    if place is None:
+        todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Mend the query.")
+        return DataError(f"The query failed: {line}.", todo)
+    before = query[:place]
+    row, column = before.count("\n") + 1, place - before.rfind("\n")
+    return DataError(
+        f"The query failed at line {row}, column {column}: {line}.", f"Mend it there: {_excerpt(query, place)}"
+    )
+
+
+def _excerpt(query: str, place: int) -> str:
+    """The line of the query around the place, which `▶` marks."""
+    start = query.rfind("\n", 0, place) + 1
+    end = query.find("\n", place)
+    end = len(query) if end < 0 else end
+    left, right = max(start, place - 50), min(end, place + 50)
+    ahead, behind = "…" if left > start else "", "…" if right < end else ""
+    return f"{ahead}{query[left:place]}▶{query[place:right]}{behind}"
+
+
+def _quoted(query: str, message: str) -> int | None:
+    """Where in the query the piece is that the message quotes."""
+    for pattern in _QUOTED:
+        found = pattern.search(message)
+        if found is None:
+            continue
+        pieces = found.groupdict()
+        if "piece" in pieces:
+            at = query.find(pieces["piece"])
+            return at if at >= 0 else None
+        word = re.search(rf"(?<!\w){re.escape(pieces['word'])}(?!\w)", query)
+        return word.start() if word else None
+    return None

@@ -1,0 +1,102 @@
+"""A query with named parameters, `:since`, in the form that each database binds: never pasted into the text."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlapp.errors import UsageError, nearest
+
+# A colon inside a text, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) names no parameter.
+_LEXEMES = r"""
+    {text} | "(?:[^"]|"")*" | `[^`]*` | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+  | :: | (?<![\w\]:]):(?P<name>[A-Za-z_]\w*)
+"""
+_STANDARD = re.compile(_LEXEMES.format(text=r"[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*'"), re.VERBOSE | re.DOTALL)
+_BACKSLASHES = re.compile(_LEXEMES.format(text=r"'(?:[^'\\]|\\.|'')*'"), re.VERBOSE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A query as it is sent: its text, and the values in the order of the names."""
+
+    text: str
+    values: dict[str, Any]
+    _moved: list[tuple[int, int]] = field(repr=False)
+
+    def place(self, position: int) -> int:
+        """Where in the query as it was written the character at `position` (from 0) of the text comes from."""
+        sent, written = self._moved[bisect_right(self._moved, (position, position)) - 1]
+        return written + position - sent
+
+
+def names(query: str, *, backslashes: bool = False) -> list[str]:
+    """The parameters of a query, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(match["name"] for match in _found(query, backslashes)))
+
+
+def bind(
+    query: str,
+    values: Mapping[str, Any],
+    style: Callable[[int, str], str],
+    *,
+    rest: Callable[[str], str] = str,
+    backslashes: bool = False,
+) -> Bound:
+    """Write each parameter in a database's own style. A list becomes as many as it has items: `IN :ids` works.
+
+    Args:
+        query: the SQL with `:name` for a parameter.
+        values: a value for each parameter.
+        style: the placeholder of a parameter, of its number (from 1) and its name.
+        rest: what becomes of the text between the parameters, where a database wants something escaped.
+        backslashes: a backslash in a text escapes the next character, as in MySQL.
+
+    Raises:
+        UsageError: a parameter without a value, a value without a parameter, an empty list.
+    """
+    wanted = names(query, backslashes=backslashes)
+    for name in wanted:
+        if name not in values:
+            raise UsageError(f"The query has the parameter :{name}, which has no value.", f"Give it: {name}=….")
+    for name in values:
+        if name not in wanted:
+            raise UsageError(
+                f"'{name}' is not a parameter of the query.{nearest(name, wanted)}",
+                f"The query has {', '.join(f':{each}' for each in wanted)}." if wanted else f"Write :{name} into it.",
+            )
+    flat: dict[str, Any] = {}
+    groups: dict[str, list[str]] = {}
+    for name in wanted:
+        value = values[name]
+        if isinstance(value, list | tuple | set | frozenset):
+            if not value:
+                raise UsageError(f"The parameter :{name} is an empty list.", "Give it at least one value.")
+            items = {f"{name}_{number}": item for number, item in enumerate(value, 1)}
+        else:
+            items = {name: value}
+        flat |= items
+        groups[name] = list(items)
+    numbers = {name: number for number, name in enumerate(flat, 1)}
+
+    def placeholder(name: str) -> str:
+        each = [style(numbers[item], item) for item in groups[name]]
+        return each[0] if groups[name] == [name] else f"({', '.join(each)})"
+
+    parts: list[str] = []
+    moved = [(0, 0)]
+    length = last = 0
+    for match in _found(query, backslashes):
+        parts += [rest(query[last : match.start()]), placeholder(match["name"])]
+        length += len(parts[-2]) + len(parts[-1])
+        last = match.end()
+        moved.append((length, last))
+    parts.append(rest(query[last:]))
+    return Bound("".join(parts), flat, moved)
+
+
+def _found(query: str, backslashes: bool) -> list[re.Match[str]]:
+    return [match for match in (_BACKSLASHES if backslashes else _STANDARD).finditer(query) if match["name"]]

@@ -1,0 +1,49 @@
+"""Secrets: taken from the environment, and never shown."""
+
+import pytest
+
+from mlapp.data.secrets import expand, redact
+from mlapp.errors import DataError
+
+
+def test_a_variable_is_filled_in_and_not_shown():
+    address = expand("postgresql://me:${DB_PASSWORD}@db/shop", {"DB_PASSWORD": "p@ss/word"})
+    assert address.value == "postgresql://me:p%40ss%2Fword@db/shop"
+    assert str(address) == "postgresql://me:***@db/shop"
+    assert "p@ss" not in repr(address)
+    assert address.hide("no entry for me with p@ss/word or p%40ss%2Fword") == "no entry for me with *** or ***"
+
+
+def test_a_whole_address_may_be_a_variable():
+    address = expand("${DB_URL}", {"DB_URL": "postgresql://me:hunter2@db/shop?sslmode=require"})
+    assert address.value.endswith("hunter2@db/shop?sslmode=require")
+    assert str(address) == "postgresql://me:***@db/shop?sslmode=require"
+    assert address.hide("hunter2 is wrong") == "*** is wrong"
+
+
+def test_other_variables_keep_their_names():
+    address = expand("s3://${BUCKET}/day=1/*.parquet", {"BUCKET": "sales-eu"})
+    assert (address.value, str(address)) == ("s3://sales-eu/day=1/*.parquet", "s3://${BUCKET}/day=1/*.parquet")
+
+
+def test_a_variable_that_is_not_set_is_named():
+    for environ in ({}, {"DB_URL": ""}):
+        with pytest.raises(DataError, match="needs the environment variable DB_URL") as raised:
+            expand("${DB_URL}", environ)
+        assert raised.value.todo == "Set it before the command: export DB_URL=…"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://:pw@host", "redis://:***@host"),
+        ("mongodb://me:pw@a,b/db?x=1", "mongodb://me:***@a,b/db?x=1"),
+        ("mssql://host/db?user=me&password=pw&x=1", "mssql://host/db?user=me&password=***&x=1"),
+        ("https://x.blob/c?sv=1&sig=abc%3D", "https://x.blob/c?sv=1&sig=***"),
+        ("see postgresql://me:pw@db/x.", "see postgresql://me:***@db/x."),
+        ("https://host:8080/path@v1", "https://host:8080/path@v1"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+def test_passwords_and_tokens_are_redacted(text, shown):
+    assert redact(text) == shown
