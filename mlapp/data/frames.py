@@ -181,6 +181,8 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
         texts = [None if value is None else str(UUID(bytes=value)) for value in storage.to_pylist()]
         return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
+        return column.cast(pa.timestamp("us", kind.tz))
     if pa.types.is_date(kind):
         return column.cast(pa.timestamp("us"))
     if pa.types.is_null(kind):

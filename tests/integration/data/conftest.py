@@ -106,7 +106,7 @@ def s3_server() -> Iterator[str]:
             f"-s3.port.grpc={free_port()}", f"-master.port.grpc={free_port()}", f"-volume.port.grpc={free_port()}",
             f"-filer.port.grpc={free_port()}", "-master.volumeSizeLimitMB=64",
         ]  # fmt: skip
-        with running([weed, "server", *options], folder, lambda: is_open(ports[0])):
+        with running([weed, "server", *options], folder, lambda: is_open(ports[0]), stop=signal.SIGKILL):
             yield f"http://127.0.0.1:{ports[0]}"
 
 

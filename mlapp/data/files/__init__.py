@@ -1,0 +1,233 @@
+"""Files: CSV, Parquet, JSON lines, Arrow and Excel, here, in S3, Google Cloud Storage, Azure or on the web.
+
+    app.data_reader.files("s3://bucket/orders/day=*/*.parquet")
+    app.data_reader.files("data/{month}.csv", month=str)
+
+or, inside a reader of your own, `files.read("data/*.csv")`. Folders named `key=value` become columns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, overload
+
+from mlapp.data.files.formats import FORMATS, format_of, tables
+from mlapp.data.files.places import File, found
+from mlapp.data.frames import Types, check_rows, counted, frame, frames, joined
+from mlapp.data.secrets import expand, redact
+from mlapp.data.source import Reader, declared, reader
+from mlapp.errors import DataError, DeclarationError, MissingExtraError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_NAME = re.compile(r"(?<!\$)\{(\w+)\}")
+
+
+@overload
+def read(
+    path: str | PathLike[str],
+    *,
+    format: str | None = None,
+    columns: Sequence[str] | None = None,
+    chunks: None = None,
+    types: Types | None = None,
+    encoding: str | None = None,
+    sheet: str | int = 0,
+    **parameters: Any,
+) -> pd.DataFrame: ...
+@overload
+def read(
+    path: str | PathLike[str],
+    *,
+    format: str | None = None,
+    columns: Sequence[str] | None = None,
+    chunks: int,
+    types: Types | None = None,
+    encoding: str | None = None,
+    sheet: str | int = 0,
+    **parameters: Any,
+) -> Iterator[pd.DataFrame]: ...
+def read(
+    path: str | PathLike[str],
+    *,
+    format: str | None = None,
+    columns: Sequence[str] | None = None,
+    chunks: int | None = None,
+    types: Types | None = None,
+    encoding: str | None = None,
+    sheet: str | int = 0,
+    **parameters: Any,
+) -> pd.DataFrame | Iterator[pd.DataFrame]:
+    """Read files of the same columns, one after another in the order of their paths.
+
+    Args:
+        path: a path or an address; `*` and `**` match files, `${NAME}` is taken from the environment, `{name}` from
+            the parameters. A folder stands for all files in it.
+        format: csv, parquet, json, arrow or excel; what the files' names say when absent.
+        columns: the columns to read; all when absent.
+        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
+        types: pandas types for single columns, as `{"code": "str"}`.
+        encoding: of CSV; UTF-8 when absent.
+        sheet: of a workbook, by its name or number.
+
+    Raises:
+        DataError: no such file, no permission, a file that is empty, cut off or of another schema; names the file.
+        UsageError: an unknown column, format or parameter.
+        MissingExtraError: the packages of the extra `files` are not installed.
+    """
+    check_rows(chunks)
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"'{format}' is not a format.{nearest(format, FORMATS)}", f"Known: {', '.join(FORMATS)}.")
+    template = fspath(path)
+    _refuse_misfits(template, parameters)
+    filled = _NAME.sub(lambda match: str(parameters[match[1]]), template)
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Reading files", "files") from None
+    stream = _stream(filled, format, columns, chunks is None, types, encoding, sheet)
+    return frame(joined(stream), types) if chunks is None else frames(stream, chunks, types)
+
+
+def source(path: str | PathLike[str], **options: Any) -> Reader:
+    """The source behind `app.data_reader.files`: each `{name}` in the path is a parameter of the reader.
+
+    Raises:
+        DeclarationError: a name in the path has neither a type nor a value, or the path has it not.
+    """
+    known = ("format", "columns", "chunks", "types", "encoding", "sheet")
+    settings = {name: options.pop(name) for name in known if name in options}
+    template = fspath(path)
+    for name in _NAME.findall(template):
+        if name not in options:
+            raise DeclarationError(
+                f"The path has {{{name}}}, and nothing says its type.",
+                f"Add {name}=str, or {name}=<a value> as its default.",
+            )
+    for name in options:
+        if name not in _NAME.findall(template):
+            raise DeclarationError(
+                f"'{name}' is neither an option of files nor in the path.{nearest(name, known)}",
+                f"Write {{{name}}} into the path. Options: {', '.join(known)}.",
+            )
+    says = f"The files {redact(template)}."
+    return reader("files", says, lambda values: read(template, **settings, **values), declared(options))
+
+
+def _refuse_misfits(template: str, parameters: Mapping[str, Any]) -> None:
+    wanted = _NAME.findall(template)
+    for name in wanted:
+        if name not in parameters:
+            raise UsageError(f"The path has {{{name}}}, which has no value.", f"Give it: {name}=….")
+    for name in parameters:
+        if name not in wanted:
+            raise UsageError(f"'{name}' is not in the path.{nearest(name, wanted)}", f"Write {{{name}}} into it.")
+
+
+def _stream(
+    path: str,
+    format: str | None,
+    columns: Sequence[str] | None,
+    whole: bool,
+    types: Types | None,
+    encoding: str | None,
+    sheet: str | int,
+) -> Iterator[pa.Table]:
+    """All rows of all files, each checked against the columns of the first."""
+    with found(expand(path)) as files:
+        partitions = _typed([file.partitions for file in files])
+        first: tuple[File, pa.Schema] | None = None
+        for file, values in zip(files, partitions, strict=True):
+            kind = format or format_of(file)
+            parts = tables(
+                file, kind, columns=columns, whole=whole, encoding=encoding, sheet=sheet, kinds=_kinds(types)
+            )  # fmt: skip
+            for part in counted(parts):
+                if first is None:
+                    first = (file, part.schema)
+                yield _with(_alike(part, file, first), values, columns)
+
+
+def _alike(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -> pa.Table:
+    """The table with its columns in the order of the first file.
+
+    Raises:
+        DataError: a column is missing, new, or of a type that does not go with the first file's.
+    """
+    import pyarrow as pa
+
+    before, schema = first
+    if table.schema.equals(schema):
+        return table
+    for name in schema.names:
+        if name not in table.column_names:
+            raise DataError(
+                f"{file.shown} lacks the column '{name}', which {before.shown} has.",
+                "Give columns= that every file has, or read the files apart.",
+            )
+    for name in table.column_names:
+        if name not in schema.names:
+            raise DataError(
+                f"{file.shown} has a column '{name}', which {before.shown} has not.",
+                "Give columns= that every file has, or read the files apart.",
+            )
+    for field in schema:
+        kind = table.schema.field(field.name).type
+        try:
+            pa.unify_schemas(
+                [pa.schema([field]), pa.schema([pa.field(field.name, kind)])], promote_options="permissive"
+            )
+        except pa.ArrowException:
+            raise DataError(
+                f"{file.shown}: the column '{field.name}' is {kind}, where {before.shown} has {field.type}.",
+                "Write the files with one type, or read them apart.",
+            ) from None
+    return table.select(schema.names)
+
+
+def _with(table: pa.Table, values: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
+    """The table with a column for each folder `key=value`."""
+    import pyarrow as pa
+
+    for name, value in values.items():
+        if name not in table.column_names and (columns is None or name in columns):
+            table = table.append_column(name, pa.repeat(value, table.num_rows))
+    return table.select(list(columns)) if columns is not None else table
+
+
+def _typed(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The values of the folders as integers or dates where all of one key are such."""
+    names = {name for each in partitions for name in each}
+    converted = {name: _converter([each[name] for each in partitions if name in each]) for name in names}
+    return [{name: converted[name](value) for name, value in each.items()} for each in partitions]
+
+
+def _converter(values: Sequence[str]) -> Any:
+    for convert in (int, date.fromisoformat):
+        try:
+            for value in values:
+                convert(value)
+        except ValueError:
+            continue
+        return convert
+    return str
+
+
+def _kinds(types: Types | None) -> dict[str, Any]:
+    """The types asked for as Arrow's, so that a CSV's `007` stays text from the beginning."""
+    import pandas as pd
+    import pyarrow as pa
+
+    kinds = {}
+    for name, wanted in (types or {}).items():
+        try:
+            dtype = pd.api.types.pandas_dtype(wanted)
+            kinds[name] = pa.from_numpy_dtype(getattr(dtype, "numpy_dtype", dtype))
+        except (TypeError, pa.ArrowException):
+            kinds[name] = pa.string()
+    return kinds

@@ -1,0 +1,190 @@
+"""The formats of files: each read as Arrow tables, in parts where the format allows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from mlapp.data.files import csv
+from mlapp.data.files.places import File
+from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 100_000
+"""Rows of one part."""
+
+_SUFFIXES = {
+    ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
+    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
+    ".xlsx": "excel", ".xlsm": "excel", ".xls": "excel", ".xlsb": "excel", ".ods": "excel",
+}  # fmt: skip
+_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+
+FORMATS = sorted(set(_SUFFIXES.values()))
+
+
+def format_of(file: File) -> str:
+    """The format that a file's name says.
+
+    Raises:
+        DataError: it says none.
+    """
+    suffixes = PurePosixPath(file.path).suffixes
+    plain = [suffix.lower() for suffix in suffixes if suffix.lower() not in _COMPRESSED]
+    if plain and plain[-1] in _SUFFIXES:
+        return _SUFFIXES[plain[-1]]
+    raise DataError(
+        f"The name of {file.shown} does not say its format.", f"Give it: format= one of {', '.join(FORMATS)}."
+    )
+
+
+def tables(
+    file: File,
+    kind: str,
+    *,
+    columns: Sequence[str] | None,
+    whole: bool,
+    encoding: str | None,
+    sheet: str | int,
+    kinds: Mapping[str, pa.DataType],
+) -> Iterator[pa.Table]:
+    """Read one file of the format `kind`; at least one table, if an empty one.
+
+    Raises:
+        DataError: it is empty, cut off, not of this format, or lacks a column.
+    """
+    import pyarrow as pa
+
+    if file.size == 0:
+        raise DataError(f"{file.shown} is empty.", "Check what wrote it.")
+    with file.opened() as stream:
+        try:
+            if kind == "parquet":
+                yield from _parquet(stream, file, columns)
+                return
+            plain = _decompressed(stream, file)
+            match kind:
+                case "csv":
+                    parts = csv.tables(plain, file.shown, whole=whole, encoding=encoding, kinds=kinds)
+                case "json":
+                    parts = _json(plain, file)
+                case "arrow":
+                    parts = _arrow(plain)
+                case _:
+                    parts = _excel(plain, file, sheet)
+            for part in parts:
+                yield _chosen(part, file, columns)
+        except (pa.ArrowException, EOFError, OSError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise _broken(file, kind, error) from None
+
+
+def _parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    whole = parquet.ParquetFile(stream)
+    schema = whole.schema_arrow
+    for name in columns or ():
+        _refuse_missing(name, schema.names, file)
+    wanted = [name for name in columns if name in schema.names] if columns is not None else None
+    yield schema.empty_table().select(wanted) if wanted is not None else schema.empty_table()
+    for batch in whole.iter_batches(ROWS, columns=wanted):
+        table = pa.Table.from_batches([batch])
+        yield table.select(wanted) if wanted is not None else table
+
+
+def _json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
+    """JSON lines, or one JSON list of objects. A nested object becomes columns as `address.city`."""
+    import pyarrow as pa
+    from pyarrow import json as arrow
+
+    start = stream.read(1024).lstrip()
+    stream.seek(0)
+    if not start:
+        raise DataError(f"{file.shown} is empty.", "Check what wrote it.")
+    if start[:1] == b"[":
+        try:
+            records = json.loads(stream.read())
+        except ValueError as error:
+            raise DataError(f"{file.shown} is not JSON: {error}.", "Mend it, or copy it again.") from None
+        table = pa.Table.from_pylist(records)
+    else:
+        table = arrow.read_json(stream, arrow.ReadOptions(block_size=16 << 20))
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    yield table
+
+
+def _arrow(stream: pa.NativeFile) -> Iterator[pa.Table]:
+    """Arrow's file format (Feather too), or its stream."""
+    import pyarrow as pa
+
+    is_file = stream.read(6) == b"ARROW1"
+    stream.seek(0)
+    opened = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
+    yield opened.schema.empty_table()
+    batches = (opened.get_batch(number) for number in range(opened.num_record_batches)) if is_file else opened
+    for batch in batches:
+        yield pa.Table.from_batches([batch])
+
+
+def _excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator[pa.Table]:
+    import io
+
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        import python_calamine
+    except ImportError:
+        raise MissingExtraError("Reading Excel", "files") from None
+    content = io.BytesIO(stream.read())
+    try:
+        sheets = python_calamine.CalamineWorkbook.from_filelike(content).sheet_names
+    except (python_calamine.CalamineError, OSError) as error:
+        raise _broken(file, "excel", error) from None
+    if isinstance(sheet, str) and sheet not in sheets:
+        raise DataError(f"{file.shown} has no sheet '{sheet}'.{nearest(sheet, sheets)}", f"It has {', '.join(sheets)}.")
+    if isinstance(sheet, int) and not -len(sheets) <= sheet < len(sheets):
+        raise DataError(f"{file.shown} has {len(sheets)} sheets, no number {sheet}.", "Sheets count from 0.")
+    content.seek(0)
+    table = pd.read_excel(content, sheet_name=sheet, engine="calamine", dtype_backend="pyarrow")
+    yield pa.Table.from_pandas(table, preserve_index=False)
+
+
+def _decompressed(stream: pa.NativeFile, file: File) -> pa.NativeFile:
+    import pyarrow as pa
+
+    compression = _COMPRESSED.get(PurePosixPath(file.path).suffix.lower())
+    if compression is None:
+        return stream
+    # As bytes: readers look at the beginning first and then start again.
+    return pa.BufferReader(pa.CompressedInputStream(stream, compression).read())
+
+
+def _chosen(table: pa.Table, file: File, columns: Sequence[str] | None) -> pa.Table:
+    if columns is None:
+        return table
+    for name in columns:
+        _refuse_missing(name, table.column_names, file)
+    return table.select([name for name in columns if name in table.column_names])
+
+
+def _refuse_missing(name: str, names: Sequence[str], file: File) -> None:
+    if name not in names and name not in file.partitions:
+        raise UsageError(
+            f"{file.shown} has no column '{name}'.{nearest(name, names)}", f"It has {', '.join(map(str, names))}."
+        )
+
+
+def _broken(file: File, kind: str, error: Exception) -> DataError:
+    line = " ".join(str(error).split()).rstrip(".")
+    return DataError(
+        f"{file.shown} cannot be read as {kind}: {line}.", "It may be cut off or of another format: copy it again."
+    )
