@@ -1,0 +1,59 @@
+"""The access log: one JSON line a request, on stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+DELAY = 0.1
+"""Seconds that a line may wait: lines are written together, because a system call a request is dear."""
+_encode = msgspec.json.Encoder().encode
+
+
+class AccessLog:
+    """Collects lines and writes them now and then."""
+
+    def __init__(self, file: int | None = None) -> None:
+        self._file = file
+        self._lines: list[bytes] = []
+
+    def write(
+        self, method: str, path: str, status: int, seconds: float, identity: bytes, client: tuple[str, int] | None
+    ) -> None:
+        """Log a request that was answered. Called in the event loop."""
+        if not self._lines:
+            asyncio.get_running_loop().call_later(DELAY, self.flush)
+        self._lines.append(
+            _encode(
+                {
+                    "time": round(time.time(), 3),
+                    "method": method,
+                    "path": path,
+                    "status": status,
+                    "seconds": round(seconds, 6),
+                    "request_id": identity.decode("latin-1"),
+                    "client": client[0] if client else None,
+                }
+            )
+        )
+
+    def flush(self) -> None:
+        """Write what is collected; a closed stdout is no reason to stop."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        content = b"\n".join(lines) + b"\n"
+        try:
+            _write(sys.stdout.fileno() if self._file is None else self._file, content)
+        except (OSError, ValueError):
+            return
+
+
+def _write(file: int, content: bytes) -> Any:
+    while content:
+        content = content[os.write(file, content) :]

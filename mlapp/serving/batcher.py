@@ -1,0 +1,281 @@
+"""Batching without waiting: whatever waits when the model is free goes through the predictor as one table.
+
+A request never waits for company unless a wait is set: the first of a turn of the event loop asks for a flush in the
+next turn, and the flush takes all that came meanwhile. While a slow predictor runs in its thread, requests collect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from mlapp.errors import MlappError, UserCodeError
+from mlapp.serving.codec import Part
+from mlapp.serving.loaded import Loaded
+from mlapp.serving.metrics import ModelMetrics
+from mlapp.serving.pace import Pace
+from mlapp.serving.problems import HttpError
+
+log = logging.getLogger("mlapp.serving")
+
+Done = Callable[["list[Any] | BaseException"], None]
+RETRY_AFTER = ((b"retry-after", b"1"),)
+
+
+class Item:
+    """A request that waits for its predictions, or is being predicted.
+
+    `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel`.
+    """
+
+    __slots__ = ("arrived", "done", "loaded", "part", "timeout", "timer")
+
+    def __init__(self, loaded: Loaded, part: Part, done: Done | None, timeout: float) -> None:
+        self.loaded = loaded
+        self.part = part
+        self.done = done
+        self.timeout = timeout
+        self.arrived = time.perf_counter()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def finish(self, result: list[Any] | BaseException) -> None:
+        """Hand over the result, unless the deadline passed or the client left."""
+        done, self.done = self.done, None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if done is not None:
+            done(result)
+
+
+class Batcher:
+    """The queue in front of one model. Every method is called in the event loop.
+
+    Args:
+        batch: False gives the predictor one request at a time.
+        max_batch: most rows of one call; a request with more goes alone.
+        wait: seconds that a request may wait for company.
+        queue: most requests that may wait.
+    """
+
+    def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int) -> None:
+        self._metrics = metrics
+        self._batch = batch
+        self._max_batch = max_batch
+        self._wait = wait
+        self._queue = queue
+        self._waiting: deque[Item] = deque()
+        self._pace = Pace()
+        self._scheduled = False
+        self._busy = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float) -> Item:
+        """Put a request into the queue.
+
+        Args:
+            timeout: seconds after which `done` gets a 504, and the request leaves the queue.
+
+        Raises:
+            HttpError: 503, the queue is full.
+        """
+        waiting = self._waiting
+        if len(waiting) >= self._queue:
+            self._metrics.rejected.inc()
+            raise HttpError(503, f"{len(waiting)} requests wait already. Try again in a second.", headers=RETRY_AFTER)
+        item = Item(loaded, part, done, timeout)
+        waiting.append(item)
+        if self.holds_up(loaded):
+            self._watch((item,))
+        if not self._scheduled and not self._busy:
+            self._schedule()
+        return item
+
+    def cancel(self, item: Item) -> None:
+        """The client has left: give up its place."""
+        item.done = None
+        if item.timer is not None:
+            item.timer.cancel()
+            item.timer = None
+        try:
+            self._waiting.remove(item)
+        except ValueError:  # it is in the model by now
+            return
+        self._metrics.cancelled.inc()
+
+    def holds_up(self, loaded: Loaded) -> bool:
+        """Whether a request may have to wait longer than a turn of the event loop."""
+        return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
+
+    @property
+    def depth(self) -> int:
+        """The requests that wait."""
+        return len(self._waiting)
+
+    @property
+    def thread(self) -> ThreadPoolExecutor:
+        """The model's own thread: a sync predictor is never called by two threads at once."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        return self._thread
+
+    def measured(self, seconds: float, rows: int) -> None:
+        """Tell how long a call took, to decide where the next one runs."""
+        self._pace.add(seconds, rows)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        loop = asyncio.get_running_loop()
+        rows = sum(item.part.rows for item in self._waiting) if self._wait else 0
+        if self._wait and rows < self._max_batch:
+            loop.call_later(self._wait, self._flush)
+        else:
+            loop.call_soon(self._flush)
+
+    def _watch(self, items: Iterable[Item]) -> None:
+        """Set the deadlines of requests that may wait long enough for it to matter: not of those predicted at once."""
+        loop = asyncio.get_running_loop()
+        for item in items:
+            if item.timer is None and item.done is not None:
+                item.timer = loop.call_at(
+                    loop.time() + item.arrived + item.timeout - time.perf_counter(), self._expire, item
+                )
+
+    def _expire(self, item: Item) -> None:
+        item.timer = None
+        with suppress(ValueError):  # it is in the model: the batch's other requests want their answers
+            self._waiting.remove(item)
+        self._metrics.expired.inc()
+        item.finish(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
+
+    def _take(self) -> list[Item]:
+        """The next batch: requests in order, for one version of the model, up to the most rows."""
+        waiting = self._waiting
+        first = waiting.popleft()
+        batch = [first]
+        if self._batch:
+            rows = first.part.rows
+            while waiting and waiting[0].loaded is first.loaded:
+                rows += waiting[0].part.rows
+                if rows > self._max_batch:
+                    break
+                batch.append(waiting.popleft())
+        return batch
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._busy or not self._waiting:
+            return
+        batch = self._take()
+        loaded = batch[0].loaded
+        rows = sum(item.part.rows for item in batch)
+        self._metrics.batch(rows, batch[0].arrived, len(self._waiting))
+        if loaded.is_async:
+            task = asyncio.get_running_loop().create_task(self._run_async(loaded, batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif self._pace.expects_fast(rows):
+            results, after = self._run(loaded, batch)
+            _deliver(batch, results)
+            self._call_after(loaded, after)
+        else:
+            self._busy = True
+            self._watch(batch)
+            self._watch(self._waiting)
+            loop = asyncio.get_running_loop()
+            self.thread.submit(self._run_in_thread, loop, loaded, batch)
+        if self._waiting and not self._scheduled and not self._busy:
+            self._schedule()
+
+    def _run_in_thread(self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item]) -> None:
+        results, after = self._run(loaded, batch)
+        loop.call_soon_threadsafe(_deliver, batch, results)
+        self._call_after(loaded, after)
+        loop.call_soon_threadsafe(self._free)
+
+    def _free(self) -> None:
+        self._busy = False
+        if self._waiting and not self._scheduled:
+            self._schedule()
+
+    def _run(self, loaded: Loaded, batch: list[Item]) -> tuple[list[Any], list[Any]]:
+        """Predict a batch: the result of each request, and the calls of on_predict that are due."""
+        started = time.perf_counter()
+        results, after = self._attempt(loaded, [item.part for item in batch])
+        seconds = time.perf_counter() - started
+        self._metrics.model_seconds.observe(seconds)
+        self._pace.add(seconds, sum(item.part.rows for item in batch))
+        return results, after
+
+    def _attempt(self, loaded: Loaded, parts: list[Part]) -> tuple[list[Any], list[Any]]:
+        """Predict the parts together; if that fails, each half by itself, so that only the bad ones fail."""
+        try:
+            features = loaded.predictor.transform(loaded.codec.combine(parts))
+            predictions = loaded.predictor.call(features)
+            rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
+        except Exception as error:
+            if len(parts) == 1:
+                self._metrics.failed.inc()
+                return [error], []
+            middle = len(parts) // 2
+            halves = [self._attempt(loaded, half) for half in (parts[:middle], parts[middle:])]
+            return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
+        return _split(rows, parts), [(features, predictions)]
+
+    async def _run_async(self, loaded: Loaded, batch: list[Item]) -> None:
+        started = time.perf_counter()
+        results, after = await self._attempt_async(loaded, [item.part for item in batch])
+        self._metrics.model_seconds.observe(time.perf_counter() - started)
+        _deliver(batch, results)
+        if after and loaded.predictor.pipeline.stage("on_predict") is not None:
+            await asyncio.get_running_loop().run_in_executor(self.thread, self._call_after, loaded, after)
+
+    async def _attempt_async(self, loaded: Loaded, parts: list[Part]) -> tuple[list[Any], list[Any]]:
+        try:
+            features = loaded.predictor.transform(loaded.codec.combine(parts))
+            try:
+                predictions = await loaded.predictor.call(features)
+            except MlappError:
+                raise
+            except Exception as error:
+                raise UserCodeError(loaded.predictor.stage.title, error) from error
+            rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
+        except Exception as error:
+            if len(parts) == 1:
+                self._metrics.failed.inc()
+                return [error], []
+            middle = len(parts) // 2
+            first = await self._attempt_async(loaded, parts[:middle])
+            second = await self._attempt_async(loaded, parts[middle:])
+            return first[0] + second[0], first[1] + second[1]
+        return _split(rows, parts), [(features, predictions)]
+
+    def _call_after(self, loaded: Loaded, after: list[Any]) -> None:
+        for features, predictions in after:
+            if not loaded.predictor.after(features, predictions):
+                self._metrics.callback_failed.inc()
+
+
+def _split(rows: list[Any], parts: list[Part]) -> list[Any]:
+    """Each request's own rows."""
+    if len(parts) == 1:
+        return [rows]
+    ends = list(itertools.accumulate(part.rows for part in parts))
+    return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
+
+
+def _deliver(batch: list[Item], results: list[Any]) -> None:
+    for item, result in zip(batch, results, strict=True):
+        item.finish(result)

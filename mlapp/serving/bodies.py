@@ -1,0 +1,99 @@
+"""The forms that a prediction request's body may have, by its content-type."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from typing import Any
+
+from mlapp.errors import InputError, Problem
+from mlapp.serving.codec import Part
+from mlapp.serving.endpoint import Endpoint
+from mlapp.serving.loaded import Loaded
+from mlapp.serving.problems import HttpError
+
+LARGE = 256 * 1024
+"""Bytes from which a body is decoded in a thread: it would hold up the event loop."""
+KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
+
+
+async def part_of(endpoint: Endpoint, loaded: Loaded, media: bytes, body: bytes) -> Part:
+    """The features in a body.
+
+    Raises:
+        HttpError: 400, it cannot be read; 415, a type that is not known. InputError: it does not fit the schema.
+    """
+    if len(body) < LARGE and endpoint.accepts_fast:
+        return _part_of(loaded, media, body)
+    started = time.perf_counter()
+    part = await asyncio.to_thread(_part_of, loaded, media, body)
+    endpoint.accepting.add(time.perf_counter() - started, 1)
+    return part
+
+
+def _part_of(loaded: Loaded, media: bytes, body: bytes) -> Part:
+    codec = loaded.codec
+    if not media or media == b"application/json" or media.endswith(b"+json"):
+        return codec.decode(body)
+    if media == b"text/csv":
+        return codec.accept(csv(body, loaded))
+    if media in (b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"):
+        return codec.accept(arrow(body))
+    if media == b"application/x-npy":
+        return codec.accept(npy(body))
+    raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {KNOWN}.")
+
+
+def csv(body: bytes, loaded: Loaded) -> Any:
+    """A CSV with a header line, read into the schema's types.
+
+    Raises:
+        HttpError: 400, not CSV.
+    """
+    import pandas as pd
+
+    texts = {
+        field.name: "str"
+        for field in loaded.predictor.schema.features.fields
+        if field.type in ("string", "datetime") or (field.categories and isinstance(field.categories[0], str))
+    }
+    try:
+        table = pd.read_csv(io.BytesIO(body), dtype=texts)
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise HttpError(400, f"The body is not CSV with a header line: {error}") from None
+    return table
+
+
+def arrow(body: bytes) -> Any:
+    """An Arrow IPC stream or file.
+
+    Raises:
+        HttpError: 400, not Arrow; 415, pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise HttpError(415, "This server reads no Arrow: it has no pyarrow. Send JSON.") from None
+    try:
+        opened = pa.ipc.open_file(body) if body.startswith(b"ARROW1") else pa.ipc.open_stream(body)
+        return opened.read_all().to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise HttpError(400, f"The body is not Arrow IPC: {error}") from None
+
+
+def npy(body: bytes) -> Any:
+    """One array in NumPy's own format, of numbers only: nothing in it is run.
+
+    Raises:
+        HttpError: 400, not such an array. InputError: a single number.
+    """
+    import numpy as np
+
+    try:
+        array = np.load(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, EOFError, OSError, KeyError, SyntaxError) as error:
+        raise HttpError(400, f"The body is not an .npy array of numbers: {error}") from None
+    if not isinstance(array, np.ndarray) or not array.ndim:
+        raise InputError([Problem("the body is not an array with a row for each prediction")])
+    return array

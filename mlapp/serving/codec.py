@@ -1,0 +1,387 @@
+"""From a request's body to rows of features, and from predictions to the body of the answer.
+
+The common forms (records or rows of numbers, booleans and texts) are decoded by msgspec against types made from the
+model's schema: a body that passes fits the schema, and no cell becomes more than one Python object. Any other body,
+and every wrong one, goes through the general way, which accepts more forms and says exactly what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from mlapp.errors import InputError, Problem
+from mlapp.prediction import Predictor
+from mlapp.schema import Field
+from mlapp.schema.infer import plain
+from mlapp.serving.problems import HttpError
+
+PACKED = {
+    "float64": "d",
+    "float32": "f",
+    "int64": "q",
+    "int32": "i",
+    "int16": "h",
+    "int8": "b",
+    "uint64": "Q",
+    "uint32": "I",
+    "uint16": "H",
+    "uint8": "B",
+    "bool": "?",
+}
+"""The struct format of each dtype that has a fixed size."""
+BOM = b"\xef\xbb\xbf"
+SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>inputs|features)"\s*:\s*)?\[\s*(?P<row>[\[{])')
+PATH = re.compile(r" - at `\$(?P<path>.*)`$")
+KEYS = ("inputs", "features")
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
+
+
+class Part:
+    """The features of one request: packed cells, tuples of cells, or a finished table, array or list."""
+
+    __slots__ = ("features", "packed", "rows", "tuples")
+
+    def __init__(
+        self, rows: int, packed: bytes | None = None, tuples: list[tuple[Any, ...]] | None = None, features: Any = None
+    ) -> None:
+        self.rows = rows
+        self.packed = packed
+        self.tuples = tuples
+        self.features = features
+
+
+class Codec:
+    """Bodies and features of one loaded model."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self._fast: dict[bytes, Callable[[bytes], Part]] = {}
+        self._join: Callable[[list[Part]], Any] | None = None
+        if predictor.pipeline.stage("feature_loader") is None:
+            self._prepare()
+
+    def decode(self, body: bytes) -> Part:
+        """The features in the JSON body of `/predict`.
+
+        Raises:
+            HttpError: 400, it is not JSON; 422, it is neither a list nor an object with `inputs`.
+            InputError: the inputs do not fit the schema. UserCodeError: the feature_loader raised.
+        """
+        shape = SHAPE.match(body)
+        if shape is not None:
+            decode = self._fast.get((shape["key"] or b"") + shape["row"])
+            if decode is not None:
+                try:
+                    return decode(body)
+                except (msgspec.MsgspecError, struct.error, OverflowError, _Doubtful, RecursionError):
+                    pass
+        return self.accept(inputs_of(body))
+
+    def accept(self, inputs: Any) -> Part:
+        """Plain inputs, a DataFrame or an array as features.
+
+        Raises:
+            InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
+        """
+        features = self.predictor.accept(self._named(inputs))
+        rows = len(features) if hasattr(features, "__len__") else 1
+        if not rows:
+            raise InputError([Problem("inputs is empty: there is nothing to predict")])
+        return Part(rows, features=features)
+
+    def _named(self, inputs: Any) -> Any:
+        """An array whose columns can only be the schema's, as a table of them."""
+        schema = self.predictor.schema.features
+        if schema.kind != "table" or getattr(inputs, "ndim", 0) != 2 or not hasattr(inputs, "strides"):
+            return inputs
+        if inputs.shape[1] != len(schema.fields) or self.predictor.pipeline.stage("feature_loader") is not None:
+            return inputs
+        import pandas as pd
+
+        return pd.DataFrame(inputs, columns=schema.names)
+
+    def combine(self, parts: list[Part]) -> Any:
+        """The features of several requests as one table, array or list."""
+        if self._join is not None and all(part.features is None for part in parts):
+            return self._join(parts)
+        features = [self._join([part]) if part.features is None and self._join else part.features for part in parts]
+        return features[0] if len(features) == 1 else _concatenate(features)
+
+    def combines(self, features: Any) -> bool:
+        """Whether features of that kind can be put behind those of another request."""
+        return isinstance(features, list) or hasattr(features, "columns") or hasattr(features, "dtype")
+
+    def _prepare(self) -> None:
+        schema = self.predictor.schema.features
+        if schema.kind == "array" and len(schema.shape) == 1:
+            code = PACKED.get(schema.dtype or "")
+            if code:
+                cells = [_cell_type(code)] * schema.shape[0]
+                rows = _row_type([f"c{at}" for at in range(len(cells))], cells, array_like=True)
+                self._use_packed({b"[": rows}, [str(schema.dtype)] * len(cells), lambda cells: cells)
+        elif schema.kind == "table" and schema.fields and len(set(schema.names)) == len(schema.names):
+            cells = [_field_type(field) for field in schema.fields]
+            if any(kind is None for kind in cells):
+                return
+            kinds = {
+                b"[": _row_type(schema.names, cells, array_like=True),
+                b"{": _row_type(schema.names, cells, array_like=False),
+            }
+            if all(field.dtype in PACKED and not field.nullable for field in schema.fields):
+                self._use_packed(kinds, [field.dtype for field in schema.fields], self._frame_of)
+            else:
+                self._use_tuples(kinds)
+
+    def _use_packed(self, rows: dict[bytes, type], dtypes: list[str], build: Callable[[Any], Any]) -> None:
+        """Each row becomes its cells in machine form; a batch is their concatenation, seen through NumPy."""
+        import numpy as np
+
+        pack = struct.Struct("=" + "".join(PACKED[dtype] for dtype in dtypes)).pack
+        astuple = msgspec.structs.astuple
+        width = len(dtypes)
+        alike = len(set(dtypes)) == 1
+        dtype: Any = np.dtype(dtypes[0] if alike else [(f"c{at}", name) for at, name in enumerate(dtypes)])
+
+        def part(found: list[Any]) -> Part:
+            if len(found) == 1:
+                return Part(1, pack(*astuple(found[0])))
+            return Part(len(found), b"".join([pack(*astuple(row)) for row in found]))
+
+        def join(parts: list[Part]) -> Any:
+            # A bytearray, because a predictor may write into its features.
+            cells = np.frombuffer(bytearray().join([part.packed or b"" for part in parts]), dtype)
+            return build(cells.reshape(-1, width) if alike else cells)
+
+        self._join = join
+        self._use(rows, width, 0, part)
+
+    def _use_tuples(self, rows: dict[bytes, type]) -> None:
+        """Each row becomes a tuple of its cells; a batch is built column by column."""
+        astuple = msgspec.structs.astuple
+        fields = self.predictor.schema.features.fields
+
+        def part(found: list[Any]) -> Part:
+            return Part(len(found), tuples=[astuple(row) for row in found])
+
+        def join(parts: list[Part]) -> Any:
+            import pandas as pd
+
+            cells = [row for part in parts for row in part.tuples or ()]
+            columns = zip(*cells, strict=True)
+            return pd.DataFrame(
+                {field.name: _column(field, column) for field, column in zip(fields, columns, strict=True)}
+            )
+
+        self._join = join
+        texts = sum(field.type in ("string", "category") for field in fields)
+        self._use(rows, len(fields), texts, part)
+
+    def _use(self, rows: dict[bytes, type], width: int, texts: int, part: Callable[[list[Any]], Part]) -> None:
+        for bracket, row in rows.items():
+            names = width if bracket == b"{" else 0
+            rows_type: Any = types.GenericAlias(list, (row,))
+            self._fast[bracket] = _decoder(rows_type, "", names, texts, part)
+            for key in KEYS:
+                body = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
+                self._fast[key.encode() + bracket] = _decoder(body, key, names, texts, part)
+
+    def _frame_of(self, cells: Any) -> Any:
+        if self.predictor.takes_array and cells.dtype.names is None:
+            return cells
+        import pandas as pd
+
+        if cells.dtype.names is None:
+            return pd.DataFrame(cells, columns=self._columns(), copy=False)
+        fields = self.predictor.schema.features.fields
+        return pd.DataFrame({field.name: cells[f"c{at}"] for at, field in enumerate(fields)})
+
+    def _columns(self) -> Any:
+        index = self.__dict__.get("_index")
+        if index is None:
+            import pandas as pd
+
+            index = self.__dict__["_index"] = pd.Index(self.predictor.schema.features.names)
+        return index
+
+
+def inputs_of(body: bytes) -> Any:
+    """The inputs in a JSON body: a bare list, or what is under `inputs` (UnionML: `features`).
+
+    A byte-order mark is passed over. A key that is there twice is refused: which of the two counts differs from
+    parser to parser.
+
+    Raises:
+        HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
+    """
+    content = decode_json(body)
+    if isinstance(content, list):
+        return content
+    if not isinstance(content, dict):
+        raise HttpError(422, f'The body is {_shown(content)}. Send {{"inputs": […]}} or a list.')
+    given = [key for key in KEYS if key in content]
+    if len(given) != 1:
+        found = "both 'inputs' and 'features'" if given else "no 'inputs'"
+        raise HttpError(
+            422, f'The body has {found}. Send {{"inputs": […]}}.', [Problem(f"the body has {found}", field="inputs")]
+        )
+    if unknown := [key for key in content if key not in KEYS]:
+        raise HttpError(
+            422,
+            f"The body has an unknown key '{unknown[0]:.60}' beside '{given[0]}'.",
+            [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
+        )
+    return content[given[0]]
+
+
+def decode_json(body: bytes) -> Any:
+    """The value in a JSON text.
+
+    Raises:
+        HttpError: 400, it is not JSON (NaN and Infinity are not), nested too deep, or has a key twice.
+    """
+    body = body.removeprefix(BOM)
+    if not body.strip():
+        raise HttpError(400, 'The body is empty. Send {"inputs": […]} as JSON.')
+    try:
+        content = msgspec.json.decode(body)
+        if b"{" in body:
+            json.loads(body, object_pairs_hook=_refuse_twice)
+        return content
+    except RecursionError:
+        raise HttpError(400, "The body is nested too deep.") from None
+    except UnicodeDecodeError:
+        raise HttpError(400, "The body is not UTF-8.") from None
+    except _Doubtful as error:
+        raise HttpError(400, f"The body has the key '{error!s:.60}' twice in one object.") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        hint = " JSON knows no NaN and no Infinity: send null." if re.search(rb"NaN|Infinity", body[:100_000]) else ""
+        raise HttpError(400, f"The body is not JSON: {error}.{hint}") from None
+
+
+def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
+    """The answer's body: `predictions`, then what is the same for every answer."""
+    return b'{"predictions":' + encode(predictions) + tail
+
+
+def encode(value: Any) -> bytes:
+    """JSON; NumPy's and pandas' values as Python's, NaN and infinity as null."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are no texts, integers beyond 64 bits
+        return json.dumps(plain(value), allow_nan=False, separators=(",", ":"), default=str).encode()
+
+
+def listed(predictions: Any) -> Sequence[Any]:
+    """What a predictor returned, as a list with one entry a row."""
+    if isinstance(predictions, list):
+        return predictions
+    if hasattr(predictions, "columns"):
+        records: list[Any] = predictions.to_dict("records")
+        return records
+    if hasattr(predictions, "tolist"):
+        values: list[Any] = predictions.tolist()
+        return values
+    return list(predictions)
+
+
+class _Doubtful(Exception):
+    """A body that must go the general way: it may hold a key twice."""
+
+
+def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]) -> Callable[[bytes], Part]:
+    decode = msgspec.json.Decoder(kind).decode
+    outer = 2 if key else 0
+    quotes = 2 * (names + texts)
+
+    def run(body: bytes) -> Part:
+        found = decode(body)
+        rows: list[Any] = getattr(found, key) if key else found
+        # A key given twice is the one thing that the types do not see: then there are quotes too many.
+        if body.count(b'"') > outer + quotes * len(rows):
+            raise _Doubtful
+        return part(rows)
+
+    return run
+
+
+def _row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) -> type:
+    own = [f"c{at}" for at in range(len(names))]
+    return msgspec.defstruct(
+        "Row",
+        list(zip(own, cells, strict=True)),
+        rename=dict(zip(own, names, strict=True)),
+        array_like=array_like,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
+def _cell_type(code: str) -> Any:
+    return bool if code == "?" else float if code in "df" else int
+
+
+def _field_type(field: Field) -> Any:
+    """The type that msgspec checks a cell against, or None for a field that only the general way understands."""
+    kind: Any = None
+    match field.type:
+        case "number" if field.dtype in PACKED:
+            kind = float
+        case "integer" if field.dtype in PACKED and not field.nullable:
+            return int
+        case "boolean" if field.dtype == "bool" and not field.nullable:
+            return bool
+        case "string" if field.dtype in ("str", "object"):
+            kind = str
+        case "category" if field.categories and all(type(value) is str for value in field.categories):
+            kind = Literal[tuple(field.categories)]
+    return (
+        kind | None
+        if kind is not None and field.nullable and kind in (float, str)
+        else None
+        if field.nullable
+        else kind
+    )
+
+
+def _column(field: Field, values: Sequence[Any]) -> Any:
+    import pandas as pd
+
+    if field.type == "category":
+        return pd.Categorical(values, dtype=pd.CategoricalDtype(field.categories))
+    if field.type == "string":
+        return pd.Series(values, dtype="str" if field.dtype == "str" else object)
+    import numpy as np
+
+    return np.array(values, dtype=field.dtype)
+
+
+def _concatenate(features: list[Any]) -> Any:
+    first = features[0]
+    if isinstance(first, list):
+        return [row for part in features for row in part]
+    if hasattr(first, "columns"):
+        import pandas as pd
+
+        return pd.concat(features, ignore_index=True)
+    import numpy as np
+
+    return np.concatenate(features)
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Doubtful(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _shown(value: Any) -> str:
+    return {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -1,0 +1,245 @@
+"""One app behind one URL prefix: the model that answers now, its queue, and how it is replaced by another."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from mlapp.config import Serve
+from mlapp.errors import MlappError, ModelError, UserCodeError
+from mlapp.pipeline import Pipeline
+from mlapp.serving.batcher import RETRY_AFTER, Batcher
+from mlapp.serving.codec import Part, encode
+from mlapp.serving.http import ClientLeft
+from mlapp.serving.loaded import Loaded
+from mlapp.serving.metrics import Metrics, ModelMetrics
+from mlapp.serving.pace import Pace
+from mlapp.serving.problems import HttpError, http_error
+
+log = logging.getLogger("mlapp.serving")
+STREAMS = 32
+"""Streams of a sync predictor that run at once; each holds a thread while it computes its next item."""
+PATIENCE = 1.0
+"""Seconds: a model whose first call takes longer is not called a second time to be measured."""
+
+
+class Endpoint:
+    """Predictions of one app.
+
+    Args:
+        prefix: of its URLs: empty, or as `/digits`.
+        loaded: the model to begin with.
+    """
+
+    def __init__(self, pipeline: Pipeline, loaded: Loaded, settings: Serve, metrics: Metrics, prefix: str = "") -> None:
+        self.pipeline = pipeline
+        self.name = pipeline.name
+        self.prefix = prefix
+        self.settings = settings
+        self.metrics = ModelMetrics(metrics, pipeline.name)
+        self.current = loaded
+        self.metrics.version(loaded.version)
+        options: dict[str, Any] = dict(loaded.predictor.stage.options)
+        wait, max_batch = options.get("wait"), options.get("max_batch")
+        self.batcher = Batcher(
+            self.metrics,
+            batch=options.get("batch", True),
+            max_batch=max_batch or settings.max_batch,
+            wait=settings.batch_wait if wait is None else wait,
+            queue=settings.queue,
+        )
+        self.accepting = Pace()
+        self._is_warm = False
+        self._warming: asyncio.Lock | None = None
+        self._streams = 0
+        self._stream_threads: ThreadPoolExecutor | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model has predicted its own example."""
+        return self._is_warm
+
+    @property
+    def accepts_fast(self) -> bool:
+        """Whether the inputs become features in no time: a feature_loader of the user's may download them."""
+        return self.accepting.is_fast or self.pipeline.stage("feature_loader") is None
+
+    async def start(self) -> None:
+        """Warm the model; a second call does nothing.
+
+        Raises:
+            ModelError, UserCodeError: it cannot predict its own example.
+        """
+        if self._warming is None:
+            self._warming = asyncio.Lock()
+        async with self._warming:
+            if not self._is_warm:
+                await self.warm(self.current)
+                self._is_warm = True
+
+    def switch(self, loaded: Loaded) -> None:
+        """Let another model answer. Requests that wait already stay with the one that they were checked against."""
+        old = self.current
+        self.current = loaded
+        self.metrics.version(loaded.version)
+        log.warning("%s: version %s answers now, in place of %s", self.name, loaded.version, old.version)
+
+    async def warm(self, loaded: Loaded) -> None:
+        """Let a model predict its own example, so that the first client does not pay for what it does only once.
+
+        Raises:
+            ModelError, UserCodeError: it cannot.
+        """
+        if self.pipeline.stage("feature_loader") is not None:
+            return  # the schema's example is of features, and only the feature_loader knows what comes before
+        body = encode({"inputs": loaded.predictor.schema.features.example_inputs()})
+        try:
+            part = loaded.codec.decode(body)
+            for _ in range(2):
+                started = time.perf_counter()
+                await self._once(loaded, part)
+                seconds = time.perf_counter() - started
+                if seconds > PATIENCE:
+                    break
+        except (MlappError, HttpError) as error:
+            what = error.what if isinstance(error, MlappError) else error.detail
+            raise ModelError(
+                f"Version {loaded.version} of '{self.name}' cannot predict its own example: {what}",
+                "Mend the predictor, or serve another version: --model.",
+            ) from error
+        self.batcher.measured(seconds, part.rows)
+
+    async def _once(self, loaded: Loaded, part: Part) -> None:
+        features = loaded.codec.combine([part])
+        if loaded.is_async:
+            predictions = await loaded.predictor.call(loaded.predictor.transform(features))
+        else:
+            predictions = await self._in_thread(lambda: _first(loaded.predict(features), loaded.is_stream))
+            if inspect.isasyncgen(predictions):
+                predictions = [item async for item in predictions]
+        if not loaded.is_stream:
+            loaded.rows_of(predictions, part.rows)
+
+    async def predict(self, part: Part, timeout: float, loaded: Loaded, left: Callable[[], Any] | None = None) -> Any:
+        """The predictions for one request's features, a list with one entry a row.
+
+        Args:
+            timeout: seconds until it is a 504.
+            left: gives an awaitable that ends when the client leaves; its place is free then.
+
+        Raises:
+            HttpError: 503, 504. MlappError: the app's code failed.
+        """
+        if not self._is_warm:
+            await self.start()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any) -> None:
+            if not future.done():
+                if isinstance(result, BaseException):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+        item = self.batcher.submit(loaded, part, done, timeout)
+        if left is None or not self.batcher.holds_up(loaded):
+            return await future
+        watch = asyncio.ensure_future(left())
+        try:
+            await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                return future.result()
+            raise ClientLeft
+        finally:
+            watch.cancel()
+            if not future.done():
+                self.batcher.cancel(item)
+
+    async def stream(self, part: Part, timeout: float) -> AsyncIterator[Any]:
+        """What a predictor that yields gives, item by item. Streams are not batched.
+
+        Raises:
+            HttpError: 503, too many streams; 504, an item takes longer than `timeout` seconds.
+        """
+        if self._streams >= STREAMS:
+            self.metrics.rejected.inc()
+            raise HttpError(503, f"{self._streams} streams run already. Try again in a second.", headers=RETRY_AFTER)
+        self._streams += 1
+        loaded = self.current
+        try:
+            features = loaded.predictor.transform(loaded.codec.combine([part]))
+            source = loaded.predictor.call(features)
+            items = source if inspect.isasyncgen(source) else self._iterate(source)
+            while True:
+                try:
+                    yield await asyncio.wait_for(anext(items), timeout)
+                except StopAsyncIteration:
+                    break
+                except asyncio.TimeoutError:
+                    raise HttpError(504, f"The next item was not ready within {timeout:g} seconds.") from None
+                except MlappError:
+                    raise
+                except Exception as error:
+                    raise UserCodeError(loaded.predictor.stage.title, error) from error
+        except MlappError:
+            self.metrics.failed.inc()
+            raise
+        finally:
+            self._streams -= 1
+
+    async def events(self, part: Part, timeout: float) -> AsyncIterator[bytes]:
+        """A stream as server-sent events: `data:` lines of JSON; an error is an event of that name."""
+        try:
+            async for item in self.stream(part, timeout):
+                yield b"data: " + encode(item) + b"\n\n"
+            yield b"event: end\ndata: {}\n\n"
+        except Exception as error:
+            yield b"event: error\ndata: " + http_error(error).body() + b"\n\n"
+
+    def describe(self) -> dict[str, Any]:
+        """What is known of the model, for people and programs that ask."""
+        loaded = self.current
+        schema = loaded.predictor.schema
+        return {
+            "model": self.name,
+            "version": loaded.version,
+            **loaded.details,
+            "schema": msgspec.to_builtins(schema),
+            "example": {"inputs": schema.features.example_inputs()},
+            "streams": loaded.is_stream,
+            "differences": [str(difference) for difference in loaded.differences()],
+        }
+
+    async def close(self) -> None:
+        self.batcher.close()
+        if self._stream_threads is not None:
+            self._stream_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.batcher.thread, call)
+
+    async def _iterate(self, source: Any) -> AsyncIterator[Any]:
+        """A sync iterator, each step in a thread."""
+        if self._stream_threads is None:
+            self._stream_threads = ThreadPoolExecutor(STREAMS, thread_name_prefix="stream")
+        loop, end = asyncio.get_running_loop(), object()
+        try:
+            while (item := await loop.run_in_executor(self._stream_threads, next, source, end)) is not end:
+                yield item
+        finally:
+            source.close()
+
+
+def _first(predictions: Any, is_stream: bool) -> Any:
+    """Begin a sync stream and leave it: enough to know that it works."""
+    if is_stream and inspect.isgenerator(predictions):
+        next(predictions, None)
+        predictions.close()
+    return predictions

@@ -1,0 +1,155 @@
+"""A request and a response, as the routes of mlapp's own take and give them."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from mlapp.serving.problems import HttpError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON = b"application/json"
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Request:
+    """One request. The body is read when it is asked for, and never more of it than is allowed."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.tail = ""
+        """What follows the route's prefix, for routes that end in `/`."""
+
+    @cached_property
+    def headers(self) -> dict[bytes, bytes]:
+        """The headers by name; of one that is there twice, the last."""
+        return dict(self.scope["headers"])
+
+    @property
+    def media(self) -> bytes:
+        """The media type of the body, in small letters and without parameters."""
+        return media_type(self.headers.get(b"content-type", b""))
+
+    async def body(self, limit: int, timeout: float) -> bytes:
+        """The body, unpacked.
+
+        Args:
+            limit: most bytes, packed or not.
+            timeout: seconds in which it must arrive.
+
+        Raises:
+            HttpError: 413, too large; 408, too slow; 415, an unknown content-encoding; 400, not what that says.
+            ClientLeft: the connection was closed before its end.
+        """
+        length = self.headers.get(b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit:
+            raise too_large(limit)
+        message = await asyncio.wait_for(self.receive(), timeout) if length != b"0" else {"type": "http.request"}
+        body: bytes = _part(message)
+        if message.get("more_body"):
+            try:
+                body = await asyncio.wait_for(self._rest(body, limit), timeout)
+            except asyncio.TimeoutError:
+                raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.") from None
+        if len(body) > limit:
+            raise too_large(limit)
+        encoding = self.headers.get(b"content-encoding", b"").strip().lower()
+        return unpack(body, encoding, limit) if encoding else body
+
+    async def _rest(self, first: bytes, limit: int) -> bytes:
+        parts, size = [first], len(first)
+        while True:
+            message = await self.receive()
+            part = _part(message)
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise too_large(limit)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def left(self) -> None:
+        """Wait until the client closes the connection."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before it had its answer: there is nobody to answer."""
+
+
+class Response:
+    """A status, headers, and a body or a stream of bytes."""
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        media: bytes = JSON,
+        status: int = 200,
+        headers: Headers = (),
+        stream: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.stream = stream
+        self.headers = [(b"content-type", media), *headers]
+        if stream is None:
+            self.headers.append((b"content-length", b"%d" % len(body)))
+
+    async def send(self, send: Send, extra: Headers = ()) -> None:
+        """Send it, with further headers."""
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *extra]})
+        if self.stream is None:
+            await send({"type": "http.response.body", "body": self.body})
+            return
+        async for part in self.stream:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+def media_type(value: bytes) -> bytes:
+    """`Application/JSON; charset=utf-8` as `application/json`."""
+    return value.partition(b";")[0].strip().lower()
+
+
+def too_large(limit: int) -> HttpError:
+    return HttpError(413, f"The body has more than {limit} bytes.", headers=((b"connection", b"close"),))
+
+
+def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """A body without its content-encoding; stops at `limit` bytes, whatever a bomb would become.
+
+    Raises:
+        HttpError: 413, too large; 415, an encoding that is not known; 400, not of that encoding.
+    """
+    if encoding == b"identity":
+        return body
+    if encoding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise HttpError(415, f"content-encoding {encoding.decode('latin-1')!r} is not known. Use gzip or deflate.")
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        plain = inflate.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"The body is not {encoding.decode()}: {error}.") from None
+    if len(plain) > limit:
+        raise too_large(limit)
+    if not inflate.eof:
+        raise HttpError(400, f"The body's {encoding.decode()} ends too early.")
+    return plain
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    body: bytes = message.get("body", b"")
+    return body

@@ -1,0 +1,103 @@
+"""A model that is ready to answer: the predictor, the codec made from its schema, and what is told about it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mlapp import prediction
+from mlapp.environment import Difference, differences
+from mlapp.errors import DataError
+from mlapp.model import TrainedModel
+from mlapp.pipeline import Pipeline
+from mlapp.prediction import Predictor
+from mlapp.serving.codec import Codec, listed
+from mlapp.store import Manifest, ModelVersion
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """One model in memory. `manifest` is None for a model that was trained in this process and is not stored."""
+
+    predictor: Predictor
+    codec: Codec
+    manifest: Manifest | None
+    details: dict[str, Any]
+    tail: bytes
+    """The end of every answer's body."""
+
+    @property
+    def version(self) -> str | None:
+        """The version as text; None for a model that is not stored."""
+        return None if self.predictor.version is None else str(self.predictor.version)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the predictor is an `async def`."""
+        return inspect.iscoroutinefunction(self.predictor.stage.function)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the predictor yields."""
+        function = self.predictor.stage.function
+        return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+    def differences(self) -> list[Difference]:
+        """The libraries whose versions are not those of the training."""
+        return differences(self.manifest.libraries, self.manifest.python) if self.manifest else []
+
+    def predict(self, features: Any) -> Any:
+        """What the predictor returns for features of the codec, not yet checked."""
+        return self.predictor.call(self.predictor.transform(features))
+
+    def rows_of(self, predictions: Any, rows: int) -> list[Any]:
+        """The predictions as a list, one entry a row.
+
+        Raises:
+            DataError: not one prediction a row.
+        """
+        prediction.check_rows(predictions, None, self.predictor.stage)
+        found = listed(predictions)
+        if len(found) != rows:
+            raise DataError(
+                f"{self.predictor.stage.title} returned {len(found)} predictions for {rows} rows.",
+                "Let it return one prediction a row.",
+            )
+        return list(found)
+
+
+def of_version(pipeline: Pipeline, version: ModelVersion) -> Loaded:
+    """A stored version.
+
+    Raises:
+        ModelError: it cannot be loaded. UserCodeError: the app's loader raised.
+    """
+    manifest = version.manifest
+    details = {
+        "created": manifest.created.isoformat(),
+        "metrics": manifest.metrics,
+        "parameters": manifest.parameters,
+        "framework": manifest.framework,
+    }
+    return _make(prediction.load(pipeline, version), manifest, details)
+
+
+def of_trained(trained: TrainedModel) -> Loaded:
+    """A model that was trained in this process."""
+    details = {
+        "created": trained.started.isoformat(),
+        "metrics": {split: dict(found) for split, found in trained.metrics.items()},
+        "parameters": dict(trained.parameters),
+        "framework": trained.framework.name,
+    }
+    return _make(prediction.of_trained(trained), None, details)
+
+
+def _make(predictor: Predictor, manifest: Manifest | None, details: dict[str, Any]) -> Loaded:
+    version = None if predictor.version is None else str(predictor.version)
+    name = msgspec.json.encode(predictor.pipeline.name)
+    tail = b',"model":' + name + b',"version":' + msgspec.json.encode(version) + b"}"
+    return Loaded(predictor, Codec(predictor), manifest, details, tail)

@@ -1,0 +1,127 @@
+"""What Prometheus scrapes. Names follow its conventions: base units, a label for each dimension, no raw paths.
+
+With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before prometheus_client is imported; its values then live in
+files that every worker can read, and any worker answers with those of all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class ModelMetrics:
+    """The metrics of one model, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self.batch_rows = metrics.batch_rows.labels(model)
+        self.queue_seconds = metrics.queue_seconds.labels(model)
+        self.queue_depth = metrics.queue_depth.labels(model)
+        self.model_seconds = metrics.model_seconds.labels(model)
+        errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
+        self.failed = errors["predictor"]
+        self.callback_failed = errors["on_predict"]
+        self.reload_failed = errors["load"]
+        self.rejected = errors["queue_full"]
+        self.expired = errors["deadline"]
+        self.cancelled = errors["client_left"]
+        self._version: str | None = None
+
+    def batch(self, rows: int, arrived: float, waiting: int) -> None:
+        """A batch of so many rows leaves the queue. `arrived` is when its first request came."""
+        self.batch_rows.observe(rows)
+        self.queue_seconds.observe(time.perf_counter() - arrived)
+        self.queue_depth.set(waiting)
+
+    def version(self, version: str | None) -> None:
+        """The version that answers from now on."""
+        if self._version is not None:
+            self._metrics.info.remove(self._model, self._version)
+        self._version = version or "unsaved"
+        self._metrics.info.labels(self._model, self._version).set(1)
+
+
+ERRORS = ("predictor", "on_predict", "load", "queue_full", "deadline", "client_left")
+
+
+class Metrics:
+    """All metrics of one server."""
+
+    def __init__(self) -> None:
+        # One more series for each, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "http_requests_total", "Requests answered.", ["method", "handler", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "http_request_duration_seconds",
+            "From the request's headers to the end of the answer.",
+            ["method", "handler"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "http_requests_in_progress", "Requests not yet answered.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.batch_rows = Histogram(
+            "mlapp_batch_rows", "Rows of one call of the predictor.", ["model"], buckets=ROWS, registry=registry
+        )
+        self.queue_depth = Gauge(
+            "mlapp_queue_depth", "Requests that wait.", ["model"], registry=registry, multiprocess_mode="livesum"
+        )
+        self.queue_seconds = Histogram(
+            "mlapp_queue_seconds", "Wait of a batch's first request.", ["model"], buckets=SECONDS, registry=registry
+        )
+        self.model_seconds = Histogram(
+            "mlapp_model_seconds",
+            "Time in the app's functions, a batch.",
+            ["model"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.errors = Counter(
+            "mlapp_errors_total", "Errors, by where they arose.", ["model", "kind"], registry=registry
+        )
+        self.info = Gauge(
+            "mlapp_model_info",
+            "1 for the version that answers.",
+            ["model", "version"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        if not self.shared:
+            ProcessCollector(registry=registry)
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, method: str, handler: str, status: int, seconds: float) -> None:
+        """A request was answered. `handler` is the route's template, or `other`."""
+        key = (method, handler, status)
+        found = self._answered.get(key)
+        if found is None:
+            found = self._answered[key] = (
+                self.requests.labels(method, handler, str(status)),
+                self.seconds.labels(method, handler),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def text(self) -> bytes:
+        """The metrics as Prometheus reads them."""
+        if not self.shared:
+            return bytes(generate_latest(self.registry))
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return bytes(generate_latest(registry))

@@ -1,0 +1,109 @@
+"""mlapp's own routes: prediction, probes, metrics, and what describes the model."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mlapp.serving import metrics as prometheus
+from mlapp.serving.bodies import part_of
+from mlapp.serving.codec import encode, encode_predictions
+from mlapp.serving.endpoint import Endpoint
+from mlapp.serving.http import Request, Response
+from mlapp.serving.openapi import docs_page, document
+from mlapp.serving.page import page
+from mlapp.serving.problems import HttpError
+
+if TYPE_CHECKING:
+    from mlapp.serving.asgi import Application
+
+HTML = b"text/html; charset=utf-8"
+EVENTS = b"text/event-stream"
+
+
+def add_server_routes(application: Application) -> None:
+    """What there is once, however many models there are."""
+
+    async def livez(request: Request) -> Response:
+        return Response(b'{"status":"ok"}')
+
+    async def readyz(request: Request) -> Response:
+        if not application.stopping:
+            await application.start()
+        status = "ok" if application.is_ready else "stopping" if application.stopping else "starting"
+        models = {endpoint.name: endpoint.current.version for endpoint in application.endpoints}
+        return Response(encode({"status": status, "models": models}), status=200 if application.is_ready else 503)
+
+    async def scrape(request: Request) -> Response:
+        return Response(application.metrics.text(), prometheus.MEDIA)
+
+    async def openapi(request: Request) -> Response:
+        return Response(encode(document(application)))
+
+    async def docs(request: Request) -> Response:
+        return Response(docs_page(), HTML)
+
+    for path in ("/readyz", "/health"):
+        application.route("GET", path, readyz)
+    application.route("GET", "/livez", livez)
+    application.route("GET", "/metrics", scrape)
+    application.route("GET", "/openapi.json", openapi)
+    application.route("GET", "/docs", docs)
+
+
+def add_model_routes(application: Application, endpoint: Endpoint) -> None:
+    """What each model has, under its prefix."""
+    prefix = endpoint.prefix
+
+    async def predict(request: Request) -> Response:
+        return await answer(endpoint, request)
+
+    async def describe(request: Request) -> Response:
+        return Response(encode(endpoint.describe()))
+
+    async def show(request: Request) -> Response:
+        return Response(page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
+
+    application.route("POST", f"{prefix}/predict", predict)
+    application.route("GET", f"{prefix}/model", describe)
+    application.route("GET", f"{prefix}/", show)
+
+
+PAGE_POLICY = (
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+async def answer(endpoint: Endpoint, request: Request) -> Response:
+    """`POST /predict`."""
+    settings = endpoint.settings
+    timeout = deadline(request, settings.timeout)
+    body = await request.body(settings.max_body, timeout)
+    loaded = endpoint.current
+    part = await part_of(endpoint, loaded, request.media, body)
+    if loaded.is_stream:
+        if request.headers.get(b"accept", b"").startswith(b"application/json"):
+            items = [item async for item in endpoint.stream(part, timeout)]
+            return Response(encode_predictions(items, loaded.tail))
+        return Response(media=EVENTS, headers=[(b"cache-control", b"no-cache")], stream=endpoint.events(part, timeout))
+    predictions = await endpoint.predict(part, timeout, loaded, request.left)
+    return Response(encode_predictions(predictions, loaded.tail))
+
+
+def deadline(request: Request, most: float) -> float:
+    """Seconds that the client gives the request, in `X-Request-Timeout`; never more than the server does.
+
+    Raises:
+        HttpError: 400, it is not a positive number.
+    """
+    given = request.headers.get(b"x-request-timeout")
+    if given is None:
+        return most
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise HttpError(400, "X-Request-Timeout is not a positive number of seconds.")
+    return min(seconds, most)

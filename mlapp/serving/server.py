@@ -1,0 +1,112 @@
+"""Run an application on uvicorn: its options, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from mlapp.config import Serve
+from mlapp.errors import ConfigError
+from mlapp.serving.asgi import Application
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""
+
+
+def run(application: Application, listener: socket.socket, settings: Serve, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight.
+
+    Args:
+        ready: called when connections are accepted.
+
+    Raises:
+        ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
+    """
+    _raise_file_limit()
+    config = uvicorn.Config(
+        application,
+        http="httptools",
+        ws="auto" if application.has_api else "none",
+        lifespan="on" if application.has_api else "off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=round(settings.drain),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        raise ConfigError(
+            f"The TLS files cannot be used: {error}", "Check serve.tls_cert and serve.tls_key in mlapp.yaml."
+        ) from None
+    _run(Server(config, application, settings.grace, ready).live(listener))
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our end: SIGTERM makes /readyz fail, and only then the doors close."""
+
+    def __init__(
+        self, config: uvicorn.Config, application: Application, grace: float, ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._application = application
+        self._grace = grace
+        self._ready = ready
+        self._closes: float | None = None
+
+    async def live(self, listener: socket.socket) -> None:
+        """Warm the models, serve, and clean up."""
+        await self._application.start()
+        # What was loaded stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 50)
+        await self.serve(sockets=[listener])
+        await self._application.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second signal ends the waiting. uvicorn would die of the signal in the end: we exit 0."""
+        self._application.stopping = True
+        if self._closes is not None:
+            self.should_exit = self.force_exit = True
+        self._closes = time.monotonic() + (self._grace if sig == signal.SIGTERM else 0)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._closes is not None and time.monotonic() >= self._closes:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open connections as the system lets this process have."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
