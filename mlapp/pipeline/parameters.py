@@ -62,7 +62,8 @@ def declared(stages: Iterable[Stage]) -> list[Parameter]:
         for argument in stage.own:
             if argument.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 continue
-            found.append(Parameter(stage.role.name, argument.name, _kind(argument), argument.default))
+            kind = _kind(argument, is_library=isinstance(stage.function, type))
+            found.append(Parameter(stage.role.name, argument.name, kind, argument.default))
     return found
 
 
@@ -141,13 +142,14 @@ def _find(parameters: list[Parameter], name: str) -> Parameter:
     raise UsageError(f"No stage takes a parameter '{name}'.{nearest(name, known)}", f"Known parameters: {listed}.")
 
 
-def _kind(argument: inspect.Parameter) -> Any:
+def _kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
     if argument.annotation is not inspect.Parameter.empty:
         return argument.annotation
     if argument.default in (inspect.Parameter.empty, None):
         return Any
     # An integer default without an annotation often stands for any number: LogisticRegression(tol=1).
-    simple = {bool: bool, int: int | float, float: float, str: str}
+    # A library's class often takes more than a text where its default is one: KMeans(n_init="auto").
+    simple = {bool: bool, int: int | float, float: float, str: Any if is_library else str}
     return simple.get(type(argument.default), Any)
 
 
