@@ -98,6 +98,9 @@ class App(Pipeline):
                 f"app.predict got inputs and also {', '.join(parameters)}.",
                 "Give inputs, or the data_reader's parameters, not both.",
             )
+        if hasattr(inputs, "columns") and self.features is None:
+            # A file of past data still holds what is to be predicted; a request that does is a mistake.
+            inputs = inputs.drop(columns=[name for name in self.targets if name in inputs.columns])
         return predictor.predict(inputs)
 
     def store(self) -> Store:

@@ -1,0 +1,85 @@
+"""What all tests share: the command line in this process, and projects in a folder of their own."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlapp.cli import main
+
+FLOWERS = '''
+import pandas as pd
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from mlapp import App
+
+app = App("flowers", target="target")
+
+
+@app.data_reader
+def read(limit: int | None = None) -> pd.DataFrame:
+    table = load_iris(as_frame=True).frame
+    return table.sample(frac=1, random_state=0).head(limit)
+
+
+@app.model
+def build(C: float = 1.0) -> LogisticRegression:
+    return LogisticRegression(C=C, max_iter=1000)
+'''
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def mlapp(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run `mlapp` with these arguments in this process, as the shell would."""
+
+    def run(*arguments: str, cwd: Path | None = None) -> Ran:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["mlapp", *arguments])
+        capfd.readouterr()
+        try:
+            main.run()
+            code = 0
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else 1
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Write a project, with the flowers app unless another source is given, and go there."""
+
+    def write(app: str | None = FLOWERS, **files: str) -> Path:
+        root = tmp_path / "project"
+        root.mkdir(exist_ok=True)
+        if app is not None:
+            (root / "app.py").write_text(textwrap.dedent(app), encoding="utf-8")
+        for name, text in files.items():
+            (root / name.replace("__", ".")).write_text(textwrap.dedent(text), encoding="utf-8")
+        monkeypatch.chdir(root)
+        return root
+
+    path, modules = list(sys.path), set(sys.modules)
+    yield write
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

@@ -1,0 +1,130 @@
+"""What bad input gets: two lines that name the place and say what to do, exit 1 or 2, and nothing half-written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+APP = "from mlapp import App\napp = App('flowers', target='target')\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "todo"),
+    [
+        (None, "There is no app.py in", "mlapp init NAME"),
+        ("import (\n", "app.py:1: ", "Mend that line."),
+        ("x = 1\nimport pandaz\n", "app.py:2 imports 'pandaz', which is not installed.", "pip install -r requirements.txt"),
+        ("x = 1\n", "app.py holds no App.", "Make one"),
+        (APP + "other = App('other')\n", "app.py holds 2 Apps: app, other.", "`app: app.py:app`"),
+        ("x = 1\n1 / 0\n", "Importing app.py raised ZeroDivisionError: division by zero", "app.py:2"),
+        (APP, "App 'flowers' has no data_reader.", "@app.data_reader"),
+        (APP + "@app.trainer\ndef fit(model): ...\n", "trainer 'fit' in app.py:3 takes (model).", "Let it take"),
+        ("import sys\nsys.exit(3)\n", "Importing app.py raised SystemExit: 3", "app.py:2"),
+    ],
+)
+def test_an_app_that_cannot_be_used(mlapp: Callable, project: Callable, source: str, what: str, todo: str) -> None:
+    project(source, mlapp__yaml="app: app.py\n")
+    ran = mlapp("train")
+    lines = ran.err.splitlines()
+    assert ran.code == 1
+    assert len(lines) == 2
+    assert lines[0].startswith("Error: ")
+    assert what in lines[0]
+    assert todo in lines[1]
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["train", "-p", "D=1"], "No stage takes a parameter 'D'."),
+        (["train", "-p", "C=strong"], "Parameter 'C' of model takes float, not 'strong'."),
+        (["train", "-p", "C"], "-p C: there is no '=' in it."),
+        (["train", "-p", "C=1", "-p", "C=2"], "-p C is given twice."),
+        (["predict", "--features", "none.csv"], "There is no features file 'none.csv'."),
+        (["predict", "--features", "app.py"], "'app.py' is of a kind that is not read."),
+        (["predict"], "'flowers' has no version in"),
+        (["models", "show", "7"], "'flowers' has no version 7; it has none."),
+        (["models", "show", "prod"], "'flowers' has no alias 'prod'; it has none."),
+        (["models", "compare", "1"], "There is one version to compare."),
+        (["models", "list", "--where", "accuracy"], "--where 'accuracy' is not a condition."),
+        (["init", "a b"], "'a b' cannot name a project."),
+        (["init", "x", "--template", "basik"], "There is no template 'basik'. Did you mean 'basic'?"),
+        (["init", "x", "--set", "nam=y"], "Template 'basic' has no variable 'nam'. Did you mean 'name'?"),
+        (["init", "x", "--template", "tabular"], "Template 'tabular' needs a table and its target column."),
+        (["train", "--env", "prod"], "mlapp.yaml has no environment 'prod'; it has none."),
+    ],
+)
+def test_a_command_that_is_used_wrongly_exits_with_2(
+    mlapp: Callable, project: Callable, arguments: list[str], what: str
+) -> None:
+    root = project()
+    before = sorted(root.iterdir())
+    ran = mlapp(*arguments)
+    assert ran.code == 2
+    assert what in ran.err
+    assert "Traceback" not in ran.err
+    assert [path for path in sorted(root.iterdir()) if path.name not in (".mlapp", "__pycache__")] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.csv", b"", "'empty.csv' is empty."),
+        ("header.csv", b"a,b\n", "has a header and no rows"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "is not a CSV file"),
+        ("cut.parquet", b"PAR1\x00\x00", "is not a Parquet file, or is cut off"),
+        ("cut.json", b'[{"a": 1', "cut.json is not JSON"),
+        ("deep.json", b"[" * 10_000, "deep.json is not JSON"),
+        ("lines.jsonl", b'{"a": 1}\n{"a":\n', "lines.jsonl:2 is not JSON"),
+        ("latin.csv", b"a,b\n\xff,1\n", "is not a CSV file"),
+        ("wrong.csv", b"a,b\n1,2\n", "column 'sepal length (cm)' is missing"),
+    ],
+)
+def test_a_features_file_that_cannot_be_used(
+    mlapp: Callable, project: Callable, name: str, content: bytes, says: str
+) -> None:
+    root = project()
+    mlapp("train")
+    (root / name).write_bytes(content)
+    ran = mlapp("predict", "--features", name)
+    assert ran.code == 1
+    assert says in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_unknown_setting_names_the_nearest(mlapp: Callable, project: Callable) -> None:
+    project(mlapp__yaml="serve:\n  prot: 80\n")
+    ran = mlapp("train")
+    assert ran.code == 2
+    assert "'serve.prot' is not a setting. Did you mean 'port'?" in ran.err
+
+
+def test_debug_shows_the_traceback(mlapp: Callable, project: Callable) -> None:
+    from mlapp.errors import UsageError
+
+    project()
+    with pytest.raises(UsageError):
+        mlapp("train", "-p", "D=1", "--debug")
+
+
+def test_a_store_that_cannot_be_written_is_found_before_training(mlapp: Callable, project: Callable) -> None:
+    root = project()
+    source = (root / "app.py").read_text()
+    (root / "app.py").write_text(source.replace("load_iris(as_frame=True).frame", "1 / 0"))
+    (root / ".mlapp").write_text("a file where the store should be")
+    ran = mlapp("train")
+    assert ran.code == 1
+    assert "The model store cannot use" in ran.err
+
+
+def test_init_overwrites_nothing(mlapp: Callable, tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits/app.py").write_text("mine")
+    ran = mlapp("init", "digits", cwd=tmp_path)
+    assert ran.code == 2
+    assert "is there already" in ran.err
+    assert (tmp_path / "digits/app.py").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits"]

@@ -1,0 +1,122 @@
+"""The main job at the command line: init, train, predict, models, data, doctor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+
+def test_from_an_empty_folder_to_predictions(mlapp: Callable, tmp_path: Path) -> None:
+    assert mlapp("init", "digits", cwd=tmp_path).code == 0
+    root = tmp_path / "digits"
+    trained = mlapp("train", "-p", "limit=300", "-p", "C=0.1", "--json", cwd=root)
+    manifest = json.loads(trained.out)
+    assert (manifest["version"], manifest["parameters"]["C"], manifest["parameters"]["limit"]) == (1, 0.1, 300)
+    assert manifest["metrics"]["test"]["accuracy"] > 0.8
+
+    predictions = json.loads(mlapp("predict", "-p", "limit=3").out)
+    assert predictions == [0, 1, 2]
+
+
+def test_results_go_to_stdout_and_all_else_to_stderr(mlapp: Callable, project: Callable) -> None:
+    project()
+    trained = mlapp("train")
+    assert trained.out.splitlines()[0].split() == ["split", "accuracy", "f1"]
+    assert "flowers version 1 is in the store. Next: mlapp serve" in trained.err
+
+
+def test_models_are_listed_sorted_filtered_and_compared(mlapp: Callable, project: Callable) -> None:
+    project()
+    for C in ("0.0001", "1.0"):
+        mlapp("train", "-p", f"C={C}")
+    mlapp("models", "promote", "2", "production")
+
+    listed = json.loads(mlapp("models", "list", "--json").out)
+    assert [(version["version"], version["aliases"]) for version in listed] == [(1, []), (2, ["production"])]
+    best_first = json.loads(mlapp("models", "list", "--sort", "-accuracy", "--json").out)
+    assert [version["version"] for version in best_first] == [2, 1]
+    assert len(json.loads(mlapp("models", "list", "--where", "accuracy>=0.9", "--json").out)) == 1
+    assert mlapp("models", "list", "--sort", "acuracy").err.startswith("Error: No version has a metric 'acuracy'. Did you mean")
+
+    compared = mlapp("models", "compare", "1", "production").out.splitlines()
+    assert compared[0].split() == ["version", "1", "version", "2"]
+    assert any(line.split() == ["C", "0.0001", "1", "differs"] for line in compared)
+    assert json.loads(mlapp("models", "show", "production", "--json").out)["version"] == 2
+
+
+def test_deleting_a_version_asks(mlapp: Callable, project: Callable) -> None:
+    project()
+    mlapp("train")
+    assert mlapp("models", "delete", "1").code == 1
+    assert mlapp("models", "delete", "1", "--yes").code == 0
+    assert json.loads(mlapp("models", "list", "--json").out) == []
+
+
+def test_features_come_from_a_file_or_from_stdin(mlapp: Callable, project: Callable, tmp_path: Path) -> None:
+    root = project()
+    mlapp("train")
+    row = {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.4, "petal width (cm)": 0.2}
+    pd.DataFrame([row]).to_csv(root / "new.csv", index=False)
+    pd.DataFrame([row]).to_parquet(root / "new.parquet")
+    (root / "new.json").write_text(json.dumps([row]))
+    (root / "new.jsonl").write_text(json.dumps(row) + "\n")
+    pd.DataFrame([{**row, "target": 0}]).to_csv(root / "past.csv", index=False)
+    for name in ("new.csv", "new.parquet", "new.json", "new.jsonl", "past.csv"):
+        assert json.loads(mlapp("predict", "--features", name).out) == [0], name
+    piped = subprocess.run(
+        [sys.executable, "-m", "mlapp", "predict", "--features", "-"],
+        input=b"\xef\xbb\xbf" + json.dumps({"inputs": [row]}).encode(),
+        capture_output=True,
+        cwd=root,
+    )
+    assert json.loads(piped.stdout) == [0]
+
+
+def test_data_show_describes_what_the_reader_reads(mlapp: Callable, project: Callable) -> None:
+    project()
+    shown = json.loads(mlapp("data", "show", "-p", "limit=20", "--json").out)
+    assert shown["rows"] == 20
+    assert shown["columns"][0]["name"] == "sepal length (cm)"
+
+
+def test_doctor_shows_what_works_and_what_is_missing(mlapp: Callable, project: Callable) -> None:
+    project()
+    mlapp("train")
+    findings = {finding["what"]: finding for finding in json.loads(mlapp("doctor", "--json").out)}
+    assert findings["python"]["works"]
+    assert findings["project"]["detail"].startswith("app 'flowers'")
+    assert findings["libraries"]["detail"] == "those that trained version 1"
+
+
+def test_doctor_names_libraries_that_differ_from_those_that_trained(mlapp: Callable, project: Callable) -> None:
+    root = project()
+    mlapp("train")
+    (manifest,) = (root / ".mlapp/store/flowers/versions").iterdir()
+    text = json.loads(manifest.read_text())
+    text["libraries"]["scikit-learn"] = "0.1"
+    manifest.write_text(json.dumps(text))
+    findings = {finding["what"]: finding for finding in json.loads(mlapp("doctor", "--json").out)}
+    assert not findings["libraries"]["works"]
+    assert "0.1 in training" in findings["libraries"]["detail"]
+
+
+def test_every_command_has_help_with_an_example_or_says_what_it_does(mlapp: Callable) -> None:
+    listed = mlapp("--help").out
+    for command in ("init", "train", "predict", "models", "data", "doctor"):
+        assert command in listed
+        assert mlapp(command, "--help").code == 0
+
+
+def test_importing_mlapp_imports_none_of_the_heavy_packages() -> None:
+    code = (
+        "import sys, mlapp, mlapp.cli.main; "
+        "print([name for name in ('pandas', 'numpy', 'fastapi', 'pydantic', 'cookiecutter', 'docker', 'kubernetes',"
+        " 'flytekit', 'sklearn') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

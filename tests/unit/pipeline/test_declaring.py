@@ -1,0 +1,108 @@
+"""Declaring an app: decorators give functions back unchanged, and check their signatures where they stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlapp import App
+from mlapp.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from a_package_that_is_not_there import Table  # type: ignore[import-not-found]
+
+
+def test_a_decorated_function_stays_an_ordinary_function() -> None:
+    app = App("flowers")
+
+    def read(rows: int = 3) -> list[int]:
+        return list(range(rows))
+
+    assert app.data_reader(read) is read
+    assert read(2) == [0, 1]
+
+
+def test_a_decorator_takes_options_too() -> None:
+    app = App("flowers")
+
+    @app.trainer(cache=True, retries=2)
+    def fit(model: object, features: object) -> object:
+        return model
+
+    task = app.stages["trainer"].options["task"]
+    assert (task.cache, task.retries) == (True, 2)
+
+
+def test_annotations_that_only_a_type_checker_can_resolve_count_as_missing() -> None:
+    app = App("flowers", target="y")
+
+    @app.trainer
+    def fit(model: Table, features: Table, target: Table, epochs: int = 3) -> Table:
+        return model
+
+    (epochs,) = app.stages["trainer"].own
+    assert (epochs.name, epochs.annotation) == ("epochs", int)
+
+
+@pytest.mark.parametrize(
+    ("role", "function", "has", "should"),
+    [
+        ("trainer", lambda model: model, "(model)", "(model, features, target, …its parameters)"),
+        ("predictor", lambda model: model, "(model)", "(model, features)"),
+        ("predictor", lambda model, features, threshold=0.5: 1, "(model, features, threshold)", "(model, features)"),
+        ("feature_transformer", lambda: 1, "()", "(features)"),
+        ("on_predict", lambda model, features: None, "(model, features)", "(model, features, predictions)"),
+        ("evaluator", lambda model, /: 1, "(model)", "(model, features, target, …its parameters)"),
+    ],
+)
+def test_a_signature_that_does_not_fit_names_what_it_has_and_should_have(role, function, has, should) -> None:
+    with pytest.raises(DeclarationError) as error:
+        getattr(App("flowers", target="y"), role)(function)
+    assert f"{role} '<lambda>' in test_declaring.py:" in error.value.what
+    assert f"takes {has}" in error.value.what
+    assert should in error.value.todo
+
+
+def test_an_app_without_a_target_has_stages_without_one() -> None:
+    app = App("clusters")
+
+    @app.trainer
+    def fit(model: object, features: object, rounds: int = 2) -> object:
+        return model
+
+    assert [argument.name for argument in app.stages["trainer"].own] == ["rounds"]
+
+
+def test_two_functions_for_one_stage_are_an_error_that_names_both() -> None:
+    app = App("flowers")
+
+    @app.data_reader
+    def first() -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"two of data_reader: .*'first'.* and .*'second'"):
+
+        @app.data_reader
+        def second() -> None: ...
+
+
+def test_a_function_that_is_defined_again_replaces_the_old_one() -> None:
+    app = App("flowers")
+    for value in (1, 2):
+
+        @app.data_reader
+        def read(value: int = value) -> int:
+            return value
+
+    assert app.stages["data_reader"].function() == 2
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "-dash", "x" * 101, "naïve"])
+def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
+    with pytest.raises(DeclarationError, match="cannot name a folder"):
+        App(name)
+
+
+def test_a_target_that_is_also_a_feature_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="'y' is both"):
+        App("flowers", target="y", features=["x", "y"])

@@ -1,0 +1,149 @@
+"""The schema: inferred from training data, and what it accepts afterwards."""
+
+from __future__ import annotations
+
+import datetime
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp.errors import InputError
+from mlapp.schema import Schema, infer
+from mlapp.schema.table import to_table
+
+TRAINED = pd.DataFrame(
+    {
+        "age": [31, 42, 27],
+        "income": [1000.5, float("nan"), 900.0],
+        "score": [0.1, 0.2, 0.3],
+        "vip": [True, False, True],
+        "city": ["Bern", "Zürich", "Bern"],
+        "since": pd.to_datetime(["2024-01-01", "2025-06-01", "2023-03-03"]),
+        "plan": pd.Categorical(["free", "pro", "free"]),
+    }
+)
+GOOD = {
+    "age": 50,
+    "income": 10.0,
+    "score": 1,
+    "vip": True,
+    "city": "Basel",
+    "since": "2026-01-01T00:00:00",
+    "plan": "pro",
+}
+
+
+@pytest.fixture(scope="module")
+def schema() -> Schema:
+    return infer(TRAINED)
+
+
+def test_a_schema_knows_names_order_types_ranges_and_categories(schema: Schema) -> None:
+    fields = {field.name: field for field in schema.fields}
+    assert [(field.name, field.type) for field in schema.fields] == [
+        ("age", "integer"),
+        ("income", "number"),
+        ("score", "number"),
+        ("vip", "boolean"),
+        ("city", "string"),
+        ("since", "datetime"),
+        ("plan", "category"),
+    ]
+    assert (fields["age"].minimum, fields["age"].maximum) == (27, 42)
+    assert fields["income"].nullable
+    assert not fields["score"].nullable
+    assert fields["city"].categories == ["Bern", "Zürich"]
+    assert fields["plan"].categories == ["free", "pro"]
+    assert fields["age"].example == 31
+
+
+def test_a_schema_survives_json(schema: Schema) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(schema), type=Schema) == schema
+
+
+def test_its_own_example_is_accepted(schema: Schema) -> None:
+    assert len(to_table(schema.example_inputs(), schema)) == 1
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [GOOD],
+        GOOD,
+        [dict(reversed(GOOD.items()))],
+        [list(GOOD.values())],
+        {name: [value] for name, value in GOOD.items()},
+        pd.DataFrame([GOOD]),
+    ],
+    ids=["records", "one record", "any order", "rows", "columns", "a DataFrame"],
+)
+def test_every_form_gives_the_same_table_of_the_training_types(inputs: object, schema: Schema) -> None:
+    table = to_table(inputs, schema)
+    assert list(table.columns) == list(TRAINED.columns)
+    assert table.dtypes.to_dict() == TRAINED.dtypes.to_dict()
+    assert table.iloc[0]["since"] == pd.Timestamp("2026-01-01")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "says"),
+    [
+        ({"age": "old"}, "age", "column 'age', row 0: 'old' is not a whole number"),
+        ({"age": 3.5}, "age", "3.5 is not a whole number"),
+        ({"age": True}, "age", "True is not a whole number"),
+        ({"age": None}, "age", "a value is missing; training had none missing"),
+        ({"score": float("nan")}, "score", "a value is missing"),
+        ({"score": float("inf")}, "score", "infinity; training had none"),
+        ({"score": "0.1"}, "score", "'0.1' is not a number"),
+        ({"vip": 1}, "vip", "1 is not true or false"),
+        ({"city": 7}, "city", "7 is not a text"),
+        ({"since": "soon"}, "since", "'soon' is not a date or time"),
+        ({"since": 12}, "since", "12 is not a date or time"),
+        ({"plan": "gold"}, "plan", "'gold' is not one of free, pro"),
+        ({"agee": 1}, "agee", "unknown column 'agee'. Did you mean 'age'?"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict[str, object], field: str, says: str, schema: Schema) -> None:
+    with pytest.raises(InputError) as error:
+        to_table([{**GOOD, **change}], schema)
+    (problem,) = error.value.problems
+    assert (problem.field, problem.row) == (field, 0)
+    assert says in problem.detail
+
+
+def test_a_missing_column_is_named(schema: Schema) -> None:
+    with pytest.raises(InputError, match="row 1 lacks 'city'"):
+        to_table([GOOD, {name: value for name, value in GOOD.items() if name != "city"}], schema)
+
+
+def test_a_missing_value_is_accepted_where_training_had_some(schema: Schema) -> None:
+    assert to_table([{**GOOD, "income": None}], schema)["income"].isna().all()
+
+
+def test_a_number_that_is_whole_is_accepted_as_a_whole_number(schema: Schema) -> None:
+    assert to_table([{**GOOD, "age": 3.0}], schema)["age"].tolist() == [3]
+
+
+@pytest.mark.parametrize("inputs", [[], {}, "text", 3, None, [1, 2], [[1]], [GOOD, [1]], {"age": []}, {"age": [1], "score": [1, 2]}])
+def test_what_is_no_table_is_refused(inputs: object, schema: Schema) -> None:
+    with pytest.raises(InputError):
+        to_table(inputs, schema)
+
+
+def test_an_array_has_a_shape_in_place_of_columns() -> None:
+    schema = infer(np.zeros((5, 8, 8)))
+    assert (schema.kind, schema.shape, schema.dtype) == ("array", [8, 8], "float64")
+
+
+def test_dates_and_zones_come_back_as_they_were() -> None:
+    trained = pd.DataFrame(
+        {
+            "zoned": pd.to_datetime(["2024-01-01T00:00Z", "2024-01-02T00:00Z"]),
+            "day": [datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)],
+        }
+    )
+    schema = infer(trained)
+    table = to_table([{"zoned": "2026-01-01T02:00:00+02:00", "day": "2026-05-05"}], schema)
+    assert table["zoned"].iloc[0] == pd.Timestamp("2026-01-01T00:00Z")
+    assert table["day"].iloc[0] == datetime.date(2026, 5, 5)
