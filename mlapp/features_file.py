@@ -68,6 +68,6 @@ def _json(text: bytes, name: str) -> Any:
         raise DataError(f"{name} is empty.", 'Give JSON, as [{"name": value}].')
     try:
         found = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(f"{name} is not JSON: {error}", 'Give JSON, as [{"name": value}].') from None
     return found["inputs"] if isinstance(found, dict) and set(found) == {"inputs"} else found

@@ -12,7 +12,7 @@ import pytest
 
 from mlapp.cli import main
 
-FLOWERS = '''
+FLOWERS = """
 import pandas as pd
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
@@ -31,7 +31,7 @@ def read(limit: int | None = None) -> pd.DataFrame:
 @app.model
 def build(C: float = 1.0) -> LogisticRegression:
     return LogisticRegression(C=C, max_iter=1000)
-'''
+"""
 
 
 @dataclass(frozen=True)

@@ -146,8 +146,7 @@ def delete(version: Version, yes: Yes = False) -> None:
 
     project = Project.find()
     number = project.store.resolve(project.name, version)
-    if not yes:
-        typer.confirm(f"Delete version {number} of {project.name} for good?", abort=True, err=True)
+    output.confirm(f"Delete version {number} of {project.name} for good?", yes=yes)
     project.store.delete(project.name, number)
     output.note(f"Version {number} of {project.name} is deleted.")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlapp.errors import MlappError
+from mlapp.errors import MlappError, UsageError
 
 
 def note(text: str) -> None:
@@ -40,6 +40,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for number, row in enumerate(cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         sys.stdout.write(f"{bold}{line}{plain}\n" if number == 0 else f"{line}\n")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is lost; `yes` is the answer given beforehand.
+
+    Raises:
+        UsageError: there is nobody to ask. typer.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"This asks '{question}', and nobody is there to answer.", "Give --yes to answer beforehand.")
+    import typer
+
+    typer.confirm(question, abort=True, err=True)
 
 
 @contextmanager

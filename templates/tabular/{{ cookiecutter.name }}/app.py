@@ -28,7 +28,7 @@ def dates_as_numbers(features: pd.DataFrame) -> pd.DataFrame:
         date = pd.to_datetime(features[name], utc=True)
         parts[f"{name} day"] = (date - pd.Timestamp(0, tz="UTC")).dt.days
         parts[f"{name} month"] = date.dt.month
-        parts[f"{name} weekday"] = date.dt.dayofweek
+        parts[f"{name} weekday"] = date.dt.day_of_week
     return features.drop(columns=features.select_dtypes(["datetime", "datetimetz"])).assign(**parts)
 
 

@@ -102,7 +102,7 @@ def test_a_stream_that_is_lost_says_how_far_it_came(url):
     killer = threading.Thread(target=kill)
     slow = "SELECT n, repeat('x', 500) AS x, if(n = 49000, sleep(3), 0) AS is_slow FROM many"
     came = 0
-    with pytest.raises(DataError, match=r"broke after [\d,]+ rows") as raised:  # noqa: PT012
+    with pytest.raises(DataError, match=r"broke after [\d,]+ rows") as raised:
         for part in sql.read(url, slow, chunks=5_000):
             if not came:
                 killer.start()

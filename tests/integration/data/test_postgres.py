@@ -238,7 +238,7 @@ def test_a_connection_that_is_lost_again_and_again_is_an_error(url, monkeypatch)
 
 def test_a_stream_that_is_lost_says_how_far_it_came(url):
     came = 0
-    with pytest.raises(DataError, match=r"broke after [\d,]+ rows") as raised:  # noqa: PT012
+    with pytest.raises(DataError, match=r"broke after [\d,]+ rows") as raised:
         for part in sql.read(url, SLOW, chunks=10_000):
             if not came:
                 killer = cut(url, 1, after=0)

@@ -15,7 +15,11 @@ APP = "from mlapp import App\napp = App('flowers', target='target')\n"
     [
         (None, "There is no app.py in", "mlapp init NAME"),
         ("import (\n", "app.py:1: ", "Mend that line."),
-        ("x = 1\nimport pandaz\n", "app.py:2 imports 'pandaz', which is not installed.", "pip install -r requirements.txt"),
+        (
+            "x = 1\nimport pandaz\n",
+            "app.py:2 imports 'pandaz', which is not installed.",
+            "pip install -r requirements.txt",
+        ),
         ("x = 1\n", "app.py holds no App.", "Make one"),
         (APP + "other = App('other')\n", "app.py holds 2 Apps: app, other.", "`app: app.py:app`"),
         ("x = 1\n1 / 0\n", "Importing app.py raised ZeroDivisionError: division by zero", "app.py:2"),

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 
 def test_from_an_empty_folder_to_predictions(mlapp: Callable, tmp_path: Path) -> None:
@@ -42,7 +41,9 @@ def test_models_are_listed_sorted_filtered_and_compared(mlapp: Callable, project
     best_first = json.loads(mlapp("models", "list", "--sort", "-accuracy", "--json").out)
     assert [version["version"] for version in best_first] == [2, 1]
     assert len(json.loads(mlapp("models", "list", "--where", "accuracy>=0.9", "--json").out)) == 1
-    assert mlapp("models", "list", "--sort", "acuracy").err.startswith("Error: No version has a metric 'acuracy'. Did you mean")
+    assert mlapp("models", "list", "--sort", "acuracy").err.startswith(
+        "Error: No version has a metric 'acuracy'. Did you mean"
+    )
 
     compared = mlapp("models", "compare", "1", "production").out.splitlines()
     assert compared[0].split() == ["version", "1", "version", "2"]
@@ -53,7 +54,9 @@ def test_models_are_listed_sorted_filtered_and_compared(mlapp: Callable, project
 def test_deleting_a_version_asks(mlapp: Callable, project: Callable) -> None:
     project()
     mlapp("train")
-    assert mlapp("models", "delete", "1").code == 1
+    asked = mlapp("models", "delete", "1")
+    assert asked.code == 2
+    assert "'Delete version 1 of flowers for good?', and nobody is there to answer" in asked.err
     assert mlapp("models", "delete", "1", "--yes").code == 0
     assert json.loads(mlapp("models", "list", "--json").out) == []
 

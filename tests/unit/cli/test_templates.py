@@ -62,7 +62,9 @@ def test_notebook(mlapp: Callable, tmp_path: Path) -> None:
 def test_tabular_trains_on_a_table_as_it_is(mlapp: Callable, tmp_path: Path, target: str, file: str) -> None:
     table = mixed_table(target)
     table.to_csv(tmp_path / file, index=False) if file.endswith("csv") else table.to_parquet(tmp_path / file)
-    ran = mlapp("init", "people", "--template", "tabular", "--set", f"data={file}", "--set", f"target={target}", cwd=tmp_path)
+    ran = mlapp(
+        "init", "people", "--template", "tabular", "--set", f"data={file}", "--set", f"target={target}", cwd=tmp_path
+    )
     assert ran.code == 0, ran.err
     check(tmp_path / "people")
 
@@ -84,12 +86,14 @@ def test_a_template_may_be_a_folder_or_a_git_repository(mlapp: Callable, tmp_pat
     template = tmp_path / "template"
     (template / "{{ cookiecutter.name }}").mkdir(parents=True)
     (template / "cookiecutter.json").write_text('{"name": "mine"}')
-    (template / "{{ cookiecutter.name }}/app.py").write_text("from mlapp import App\napp = App('{{ cookiecutter.name }}')\n")
+    (template / "{{ cookiecutter.name }}/app.py").write_text(
+        "from mlapp import App\napp = App('{{ cookiecutter.name }}')\n"
+    )
     assert mlapp("init", "one", "--template", str(template), cwd=tmp_path).code == 0
     assert "App('one')" in (tmp_path / "one/app.py").read_text()
 
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "a template"]):
         subprocess.run([*git, *command], cwd=template, check=True)
-    assert mlapp("init", "two", "--template", f"file://{template}", cwd=tmp_path).code == 0
+    assert mlapp("init", "two", "--template", f"git+file://{template}", cwd=tmp_path).code == 0
     assert "App('two')" in (tmp_path / "two/app.py").read_text()

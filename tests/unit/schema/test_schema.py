@@ -125,7 +125,9 @@ def test_a_number_that_is_whole_is_accepted_as_a_whole_number(schema: Schema) ->
     assert to_table([{**GOOD, "age": 3.0}], schema)["age"].tolist() == [3]
 
 
-@pytest.mark.parametrize("inputs", [[], {}, "text", 3, None, [1, 2], [[1]], [GOOD, [1]], {"age": []}, {"age": [1], "score": [1, 2]}])
+@pytest.mark.parametrize(
+    "inputs", [[], {}, "text", 3, None, [1, 2], [[1]], [GOOD, [1]], {"age": []}, {"age": [1], "score": [1, 2]}]
+)
 def test_what_is_no_table_is_refused(inputs: object, schema: Schema) -> None:
     with pytest.raises(InputError):
         to_table(inputs, schema)
