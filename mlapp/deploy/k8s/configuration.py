@@ -9,7 +9,8 @@ import msgspec
 
 from mlapp.config import Serve
 from mlapp.deploy.k8s.context import RenderContext
-from mlapp.deploy.k8s.settings import Namespace
+from mlapp.deploy.k8s.labels import MANAGED_BY
+from mlapp.deploy.k8s.settings import KubernetesSettings, Namespace
 from mlapp.deploy.k8s.workload import PORT
 from mlapp.errors import ConfigError
 
@@ -88,12 +89,12 @@ def external_secret(context: RenderContext) -> dict[str, Any] | None:
     )
 
 
-def namespace(context: RenderContext) -> dict[str, Any] | None:
+def namespace(settings: KubernetesSettings) -> dict[str, Any] | None:
     """The Namespace, when it is to be made."""
-    settings = context.settings.namespace
-    if not isinstance(settings, Namespace) or not settings.create:
+    wanted = settings.namespace
+    if not isinstance(wanted, Namespace) or not wanted.create:
         return None
-    labels = {"app.kubernetes.io/managed-by": "mlapp"}
-    if settings.pod_security:
-        labels["pod-security.kubernetes.io/enforce"] = settings.pod_security
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.name, "labels": labels}}
+    own = {MANAGED_BY: "mlapp"}
+    if wanted.pod_security:
+        own["pod-security.kubernetes.io/enforce"] = wanted.pod_security
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.name, "labels": own}}

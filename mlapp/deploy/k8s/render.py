@@ -29,7 +29,7 @@ def render(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> li
     config = configuration.config_map(context)
     replicas = None if settings.autoscaling else settings.replicas
     made = [
-        configuration.namespace(context),
+        configuration.namespace(settings),
         configuration.service_account(context),
         config,
         *storage.claims(context),

@@ -1,0 +1,63 @@
+"""Server-side apply of a plan, and the removal of what is no longer rendered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.kinds import AUTOSCALER, DEPLOYMENT
+from mlapp.deploy.k8s.lock import Lock
+from mlapp.deploy.k8s.plan import HANDOVER, Plan, is_ours
+from mlapp.deploy.k8s.refusal import UnreachableError
+from mlapp.deploy.target import DeployError, Progress
+
+VERBS = {"create": "created", "change": "changed"}
+
+
+def execute(cluster: Cluster, plan: Plan, lock: Lock, progress: Progress) -> None:
+    """Write every change but the removals.
+
+    Raises:
+        DeployError: the server refused or went away; says what was written by then.
+    """
+    done: list[str] = []
+    try:
+        for change in plan.removals:
+            if change.document["kind"] == AUTOSCALER.kind:
+                lock.check()
+                cluster.delete(change.document)  # first, or it would set the replicas that we are about to
+                done.append(change.title)
+        for change in plan.changes:
+            if change.action not in VERBS:
+                continue
+            lock.check()
+            if change.handover and change.before:
+                cluster.apply(_replicas_only(change.before), manager=HANDOVER, force=True)
+            cluster.apply(change.document, force=change.force)
+            done.append(change.title)
+            progress(f"{change.title} {VERBS[change.action]}")
+    except DeployError as error:
+        left = [change.title for change in plan.pending if change.title not in done]
+        if isinstance(error, UnreachableError) or done:
+            raise DeployError(
+                f"{error.what} Written by then: {', '.join(done) or 'nothing'}; not written: {', '.join(left)}.",
+                f"{error.todo} Then deploy again: it goes on from there.",
+            ) from error
+        raise
+
+
+def prune(cluster: Cluster, plan: Plan, lock: Lock, progress: Progress) -> None:
+    """Remove what is no longer rendered; only of the listed kinds, and only what we applied."""
+    for change in plan.removals:
+        lock.check()
+        if is_ours(change.document) and cluster.delete(change.document):
+            progress(f"{change.title} removed")
+
+
+def _replicas_only(deployment: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.kind,
+        "metadata": {"name": deployment["metadata"]["name"]},
+        "spec": {"replicas": deployment["spec"]["replicas"]},
+    }

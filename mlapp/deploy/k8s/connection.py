@@ -1,0 +1,90 @@
+"""Which cluster: kubeconfig and context, with the client library's exec and OIDC logins, or the pod's own account."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlapp.deploy.k8s.settings import KubernetesSettings
+from mlapp.deploy.target import DeployError
+from mlapp.errors import MissingExtraError, nearest
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client that can log in, and the place it is for."""
+
+    client: Any
+    namespace: str
+    context: str
+
+    @property
+    def place(self) -> str:
+        """`context kind, namespace team-a`."""
+        return f"{self.context}, namespace {self.namespace}"
+
+
+def connect(settings: KubernetesSettings) -> Connection:
+    """A client for the settings' cluster and namespace; nothing is asked of the cluster yet.
+
+    Raises:
+        MissingExtraError: the kubernetes package is not installed.
+        DeployError: no kubeconfig, an unknown context, a login command that fails.
+    """
+    try:
+        from kubernetes import client, config
+        from kubernetes.config.config_exception import ConfigException
+    except ImportError:
+        raise MissingExtraError("Deploying to Kubernetes", "k8s") from None
+    file = settings.kubeconfig or os.environ.get("KUBECONFIG") or None
+    in_cluster = not file and not settings.context and "KUBERNETES_SERVICE_HOST" in os.environ
+    configuration = type.__call__(client.Configuration)
+    try:
+        if in_cluster and not Path("~/.kube/config").expanduser().exists():
+            config.load_incluster_config(client_configuration=configuration)
+            namespace, context = (ACCOUNT / "namespace").read_text().strip(), "this cluster"
+        else:
+            _refuse_missing(file)
+            contexts, active = config.list_kube_config_contexts(config_file=file)
+            chosen = _choose(contexts, active, settings.context, file)
+            config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
+            namespace = chosen["context"].get("namespace") or "default"
+            context = f"context {chosen['name']}"
+    except (ConfigException, OSError) as error:
+        raise DeployError(f"The kubeconfig cannot be used: {error}", _HOW) from None
+    if configuration.host == "http://localhost" or not configuration.host:
+        raise DeployError("The kubeconfig names no cluster.", _HOW)
+    configuration.retries = False
+    configuration.connection_pool_maxsize = 16
+    return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context)
+
+
+_HOW = (
+    "Get one from whoever runs the cluster, and set KUBECONFIG or targets.k8s.kubeconfig; `kubectl version` tries it."
+)
+
+
+def _refuse_missing(file: str | None) -> None:
+    paths = [Path(part).expanduser() for part in (file or "~/.kube/config").split(os.pathsep) if part]
+    if not any(path.is_file() for path in paths):
+        raise DeployError(f"There is no kubeconfig: {', '.join(map(str, paths))} does not exist.", _HOW)
+
+
+def _choose(contexts: list[dict[str, Any]], active: dict[str, Any] | None, wanted: str | None, file: str | None) -> Any:
+    names = [context["name"] for context in contexts]
+    if wanted is None:
+        if active is None:
+            raise DeployError(
+                "The kubeconfig has no current context.", f"Choose one with --context: {', '.join(names)}."
+            )
+        return active
+    if wanted not in names:
+        raise DeployError(
+            f"The kubeconfig has no context '{wanted}'.{nearest(wanted, names)}",
+            f"It has: {', '.join(names) or 'none'}. Change --context or targets.k8s.context.",
+        )
+    return next(context for context in contexts if context["name"] == wanted)

@@ -1,0 +1,199 @@
+"""Hand over what is rendered, as files to edit and keep: plain YAML, a kustomization, or a Helm chart."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, SERVICE
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.text import to_yaml
+from mlapp.deploy.target import DeployError
+from mlapp.errors import UsageError, nearest
+
+FORMATS = ("yaml", "kustomize", "helm")
+
+
+def eject(names: Names, documents: list[dict[str, Any]], folder: Path, format: str) -> list[Path]:
+    """Write the files; they are the owner's from then on, so nothing that is there is overwritten.
+
+    Raises:
+        UsageError: no such format.
+        DeployError: a file is there already.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"There is no format '{format}'.{nearest(format, FORMATS)}", f"Formats: {', '.join(FORMATS)}.")
+    documents = [_without_mark(document) for document in documents]
+    make = {"yaml": _plain, "kustomize": _kustomization, "helm": _chart}[format]
+    files = make(names, documents)
+    for name in files:
+        if (folder / name).exists():
+            raise DeployError(f"{folder / name} is there already.", "Remove it, or give another folder with --to.")
+    written = []
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _without_mark(document: dict[str, Any]) -> dict[str, Any]:
+    """Without the labels by which mlapp finds its own: these objects are somebody else's now."""
+    document = copy.deepcopy(document)
+    for metadata in (document["metadata"], document.get("spec", {}).get("template", {}).get("metadata", {})):
+        for label in (labels.MANAGED_BY, labels.APP, labels.REVISION):
+            metadata.get("labels", {}).pop(label, None)
+    selector = document.get("spec", {}).get("selector", {})
+    if document["kind"] == "ServiceMonitor":
+        selector["matchLabels"] = {labels.NAME: document["metadata"]["labels"][labels.NAME]}
+    return document
+
+
+def _file(document: dict[str, Any]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", document["kind"]).lower().replace("h-t-t-p-", "http-") + ".yaml"
+
+
+def _files(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """File names by kind; by kind and name where there are several."""
+    files: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        name = _file(document)
+        if name in files:
+            name = name.replace(".yaml", f"-{document['metadata']['name']}.yaml")
+        files[name] = document
+    return files
+
+
+def _plain(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+    return {name: to_yaml(document) for name, document in _files(documents).items()}
+
+
+def _kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+    """The ConfigMap becomes a generator, whose hash in the name rolls the pods when it changes, as ours does."""
+    config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)
+    rest = [document for document in documents if document is not config]
+    plain_name = f"{names.base}-config"
+    namespace = config["metadata"].get("namespace")
+    files = _files(rest)
+    image = ""
+    for document in files.values():
+        document["metadata"].pop("namespace", None)
+        if document["kind"] == DEPLOYMENT.kind:
+            image = document["spec"]["template"]["spec"]["containers"][0]["image"]
+            _rename(document, config["metadata"]["name"], plain_name)
+    repository, _, digest = image.partition("@")
+    kustomization: dict[str, Any] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        **({"namespace": namespace} if namespace else {}),
+        "resources": list(files),
+        "configMapGenerator": [
+            {
+                "name": plain_name,
+                "literals": [f"{key}={value}" for key, value in config["data"].items()],
+                "options": {"labels": config["metadata"]["labels"], "immutable": True},
+            }
+        ],
+    }
+    if digest:
+        kustomization["images"] = [{"name": repository, "digest": digest}]
+    return {"kustomization.yaml": to_yaml(kustomization), **{name: to_yaml(text) for name, text in files.items()}}
+
+
+def _rename(document: dict[str, Any], old: str, new: str) -> None:
+    """Point the containers at a ConfigMap of another name."""
+    pod = document["spec"]["template"]["spec"]
+    for container in (*pod["containers"], *pod.get("initContainers", [])):
+        for source in container.get("envFrom", []):
+            if source.get("configMapRef", {}).get("name") == old:
+                source["configMapRef"]["name"] = new
+
+
+def _chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+    """A chart whose values are what people change: image, replicas, resources, variables, addresses."""
+    values: dict[str, Any] = {}
+    templates: dict[str, str] = {}
+    old_config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)["metadata"]["name"]
+    config = f"{names.base}-config-{{{{ .Values.env | toJson | sha256sum | trunc 8 }}}}"
+    for name, document in _files(documents).items():
+        if document["kind"] == "Namespace":
+            continue  # helm makes it: --create-namespace
+        marks = _Marks()
+        metadata = document["metadata"]
+        metadata["namespace"] = marks.put("{{ .Release.Namespace }}")
+        metadata["labels"][labels.MANAGED_BY] = marks.put("{{ .Release.Service }}")
+        if document["kind"] == CONFIG_MAP.kind:
+            metadata["name"] = marks.put(config)
+            values["env"] = document["data"]
+            document["data"] = marks.put("{{ toYaml .Values.env | nindent 2 }}", block=True)
+        elif document["kind"] == DEPLOYMENT.kind:
+            _rename(document, old_config, marks.put(config))
+            _deployment_values(document, values, marks)
+        elif document["kind"] == SERVICE.kind:
+            spec = document["spec"]
+            values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
+            spec["type"] = marks.put("{{ .Values.service.type }}")
+            spec["ports"][0]["port"] = marks.put("{{ .Values.service.port }}", number=True)
+        elif document["kind"] == "HorizontalPodAutoscaler":
+            spec = document["spec"]
+            values["autoscaling"] = {"minReplicas": spec["minReplicas"], "maxReplicas": spec["maxReplicas"]}
+            spec["minReplicas"] = marks.put("{{ .Values.autoscaling.minReplicas }}", number=True)
+            spec["maxReplicas"] = marks.put("{{ .Values.autoscaling.maxReplicas }}", number=True)
+        elif document["kind"] == INGRESS.kind:
+            host = document["spec"]["rules"][0]["host"]
+            values["ingress"] = {"host": host}
+            mark = marks.put("{{ .Values.ingress.host }}")
+            document["spec"]["rules"][0]["host"] = mark
+            for entry in document["spec"].get("tls", []):
+                entry["hosts"] = [mark if known == host else known for known in entry["hosts"]]
+        templates[f"templates/{name}"] = marks.fill(to_yaml(document))
+    chart = {
+        "apiVersion": "v2",
+        "name": names.base,
+        "description": f"The model server of {names.app}.",
+        "type": "application",
+        "version": "0.1.0",
+    }
+    return {"Chart.yaml": to_yaml(chart), "values.yaml": to_yaml(values), **templates}
+
+
+def _deployment_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
+    pod = document["spec"]["template"]["spec"]
+    repository, at, digest = pod["containers"][0]["image"].partition("@")
+    if at:
+        values["image"] = {"repository": repository, "digest": digest}
+        image = marks.put("{{ .Values.image.repository }}@{{ .Values.image.digest }}")
+    else:
+        values["image"] = {"reference": repository}
+        image = marks.put("{{ .Values.image.reference }}")
+    for container in (*pod["containers"], *pod.get("initContainers", [])):
+        container["image"] = image
+    values["resources"] = pod["containers"][0]["resources"]
+    pod["containers"][0]["resources"] = marks.put("{{ toYaml .Values.resources | nindent 12 }}", block=True)
+    if "replicas" in document["spec"]:
+        values["replicas"] = document["spec"]["replicas"]
+        document["spec"]["replicas"] = marks.put("{{ .Values.replicas }}", number=True)
+
+
+class _Marks:
+    """Words that stand in the YAML where a template's action will: YAML cannot hold one itself."""
+
+    def __init__(self) -> None:
+        self._actions: dict[str, tuple[str, bool, bool]] = {}
+
+    def put(self, action: str, *, number: bool = False, block: bool = False) -> str:
+        """A word for `action`. A `number` stands without quotes; a `block` is YAML of several lines."""
+        mark = f"MARK{len(self._actions)}MARK"
+        self._actions[mark] = (action, number, block)
+        return mark
+
+    def fill(self, text: str) -> str:
+        """The text with the actions in place of the words; braces that were there already stay text."""
+        text = text.replace("{{", '{{ "{{" }}')
+        for mark, (action, number, block) in self._actions.items():
+            text = text.replace(mark, action if number or block else f'"{action}"')
+        return text

@@ -1,0 +1,157 @@
+"""`--auto-promote`: a canary against the live release, by what the pods themselves count.
+
+Read from each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, the requests
+of health checks and of the scraper left out. Counts are compared from the beginning of the watch on; a pod that is
+restarted begins again at nought, and is then taken as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlapp.deploy.k8s import canary, labels
+from mlapp.deploy.k8s.asking import request
+from mlapp.deploy.k8s.job import InterruptedDeployError, Job
+from mlapp.deploy.k8s.kinds import POD
+from mlapp.deploy.k8s.pods import is_ready
+from mlapp.deploy.k8s.releases import Record
+from mlapp.deploy.k8s.settings import Canary
+from mlapp.deploy.target import DeployError
+
+NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
+PAUSE = 5.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Requests answered, those of them with a status of 500 or more, and the seconds that all took together."""
+
+    requests: float = 0
+    errors: float = 0
+    seconds: float = 0
+    timed: float = 0
+
+    @property
+    def error_rate(self) -> float:
+        """Errors as a share of the requests."""
+        return self.errors / self.requests if self.requests else 0.0
+
+    @property
+    def latency(self) -> float:
+        """Mean seconds of a request."""
+        return self.seconds / self.timed if self.timed else 0.0
+
+    def since(self, before: Counts) -> Counts:
+        """What came on top of `before`; all of it when the counters were reset."""
+        if self.requests < before.requests:
+            return self
+        return Counts(
+            self.requests - before.requests,
+            self.errors - before.errors,
+            self.seconds - before.seconds,
+            self.timed - before.timed,
+        )
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.seconds + other.seconds,
+            self.timed + other.timed,
+        )
+
+
+def judge(job: Job, seconds: float) -> Record:
+    """Watch for `seconds`, then promote; abort as soon as the canary is clearly worse.
+
+    Raises:
+        DeployError: it was aborted, with the numbers; or it had too few requests to tell, and stays.
+    """
+    start = {track: _counts(job, track) for track in (job.names.base, job.names.canary)}
+    end = time.monotonic() + seconds
+    told = ""
+    while True:
+        left = end - time.monotonic()
+        try:
+            time.sleep(max(0.0, min(PAUSE, left)))
+        except KeyboardInterrupt:
+            raise InterruptedDeployError(
+                "Interrupted: the canary stays on trial, undecided.", "`mlapp promote` or `mlapp abort` it."
+            ) from None
+        job.lock.check()
+        live, trial = (_total(_counts(job, track), start[track]) for track in (job.names.base, job.names.canary))
+        line = describe(live, trial)
+        if line != told:
+            told = line
+            job.progress(line)
+        reason = worse(live, trial, job.settings.canary)
+        if reason:
+            record = canary.abort(job)
+            raise DeployError(
+                f"The canary, release {record.number}, was aborted: {reason}. The release before serves all traffic.",
+                "`mlapp logs` shows the pods; targets.k8s.canary holds the limits.",
+            )
+        if left <= 0:
+            break
+    if trial.requests < job.settings.canary.requests:
+        raise DeployError(
+            f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few to judge by. It stays on trial.",
+            f"`mlapp promote` or `mlapp abort` it; targets.k8s.canary.requests is {job.settings.canary.requests}.",
+        )
+    return canary.promote(job)
+
+
+def worse(live: Counts, trial: Counts, limits: Canary) -> str | None:
+    """Why the canary is worse than the live release; None when it is not, or not yet known to be."""
+    if trial.requests < limits.requests:
+        return None
+    if trial.error_rate > live.error_rate + limits.error_rate:
+        return f"{trial.error_rate:.1%} of its requests failed, against {live.error_rate:.1%}"
+    if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
+        return f"its requests took {trial.latency * 1000:.1f} ms, against {live.latency * 1000:.1f} ms"
+    return None
+
+
+def describe(live: Counts, trial: Counts) -> str:
+    """Both, in one line."""
+    return "; ".join(
+        f"{name}: {counts.requests:.0f} requests, {counts.error_rate:.1%} failed, {counts.latency * 1000:.1f} ms"
+        for name, counts in (("canary", trial), ("live", live))
+    )
+
+
+def _counts(job: Job, instance: str) -> dict[str, Counts]:
+    pods = job.cluster.list(POD, f"{labels.INSTANCE}={instance},{labels.NAME}={job.names.base}")
+    found = {}
+    for pod in pods:
+        if is_ready(pod):
+            name = pod["metadata"]["name"]
+            status, text = request(job.cluster, name, "GET", "/metrics")
+            if status == 200:
+                found[name] = parse(text.decode())
+    return found
+
+
+def _total(now: Mapping[str, Counts], before: Mapping[str, Counts]) -> Counts:
+    return sum((counts.since(before.get(pod, Counts())) for pod, counts in now.items()), Counts())
+
+
+def parse(text: str) -> Counts:
+    """Counts from the text that Prometheus reads."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    requests = errors = seconds = timed = 0.0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.labels.get("handler") in NOT_COUNTED:
+                continue
+            if sample.name == "http_requests_total":
+                requests += sample.value
+                errors += sample.value if sample.labels.get("status", "").startswith("5") else 0
+            elif sample.name == "http_request_duration_seconds_sum":
+                seconds += sample.value
+            elif sample.name == "http_request_duration_seconds_count":
+                timed += sample.value
+    return Counts(requests, errors, seconds, timed)

@@ -1,0 +1,133 @@
+"""One deploy at a time: a Lease that is held, and kept alive, while objects are changed.
+
+A deploy that dies leaves a Lease that ends by itself after 30 s. Protocol: coordination.k8s.io/v1, as leader election
+uses it; taking over an ended one goes through `resourceVersion`, so that only one of two can.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.kinds import LEASE
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.refusal import ApiError
+from mlapp.deploy.target import DeployError
+
+SECONDS = 30
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class Lock:
+    """A held lock; `check` before each step that changes something."""
+
+    def __init__(self) -> None:
+        self.lost = threading.Event()
+
+    def check(self) -> None:
+        """Raise `DeployError` when the lock was lost: the API server was away for longer than the Lease."""
+        if self.lost.is_set():
+            raise DeployError(
+                "Another deploy of this app may have begun, because the API server was away for too long; stopped.",
+                "Look at `mlapp status`, and deploy again.",
+            )
+
+
+@contextmanager
+def locked(cluster: Cluster, names: Names) -> Iterator[Lock]:
+    """Hold the app's lock.
+
+    Raises:
+        DeployError: another deploy holds it; says who, and since when.
+    """
+    holder = f"{_user()}@{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    lease = _take(cluster, names, holder)
+    lock, done = Lock(), threading.Event()
+    renewer = threading.Thread(target=_renew, args=(cluster, names, holder, lock, done), daemon=True)
+    renewer.start()
+    try:
+        yield lock
+    finally:
+        done.set()
+        if not lock.lost.is_set():
+            with suppress(DeployError):
+                cluster.delete(lease)
+
+
+def _take(cluster: Cluster, names: Names, holder: str) -> dict[str, Any]:
+    document = _lease(names, holder)
+    try:
+        return cluster.create(document)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+    found = cluster.get(LEASE, names.lock)
+    if found is None:
+        return cluster.create(document)
+    spec = found.get("spec") or {}
+    renewed = _time(spec.get("renewTime"))
+    if renewed and datetime.now(timezone.utc) < renewed + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS)):
+        who, since = spec.get("holderIdentity", "somebody").rpartition("-")[0], _time(spec.get("acquireTime"))
+        when = f" since {since:%H:%M:%S} UTC" if since else ""
+        raise DeployError(
+            f"{names.app} is being deployed by {who}{when}; nothing was changed.",
+            "Wait until that has ended; `mlapp status` shows how it stands.",
+        )
+    document["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+    try:
+        return cluster.replace(document)
+    except ApiError as error:
+        if error.code == 409:
+            raise DeployError(f"Another deploy of {names.app} has just begun.", "Wait until it has ended.") from None
+        raise
+
+
+def _renew(cluster: Cluster, names: Names, holder: str, lock: Lock, done: threading.Event) -> None:
+    last = datetime.now(timezone.utc)
+    while not done.wait(SECONDS / 3):
+        try:
+            found = cluster.get(LEASE, names.lock)
+            if found is None or found["spec"].get("holderIdentity") != holder:
+                lock.lost.set()
+                return
+            found["spec"]["renewTime"] = datetime.now(timezone.utc).strftime(TIME)
+            cluster.replace(found)
+            last = datetime.now(timezone.utc)
+        except DeployError:
+            if datetime.now(timezone.utc) - last > timedelta(seconds=SECONDS):
+                lock.lost.set()
+                return
+
+
+def _lease(names: Names, holder: str) -> dict[str, Any]:
+    now = datetime.now(timezone.utc).strftime(TIME)
+    own = {labels.APP: names.base, labels.MANAGED_BY: "mlapp", labels.RECORD: "lock"}
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": SECONDS, "acquireTime": now, "renewTime": now}
+    return {
+        "apiVersion": LEASE.api_version,
+        "kind": LEASE.kind,
+        "metadata": {"name": names.lock, "labels": own},
+        "spec": spec,
+    }
+
+
+def _time(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user database
+        return str(os.getuid())

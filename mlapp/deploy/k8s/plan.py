@@ -1,0 +1,232 @@
+"""What a release would change: every object is applied as a dry run first, so that a refusal changes nothing.
+
+The dry runs find fields that others own, policies and quotas that refuse, and objects of the same name that are not
+ours, before the first object is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.cluster import MANAGER, Cluster
+from mlapp.deploy.k8s.kinds import AUTOSCALER, CLAIM, DEPLOYMENT, NAMESPACE, PRUNED, Kind, kind_of, title
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.refusal import ApiError, Conflict, ConflictError
+from mlapp.deploy.target import DeployError
+
+HANDOVER = f"{MANAGER}-handover"
+"""Holds `spec.replicas` between us and an autoscaler; without it the field would fall to its default, one pod."""
+
+CONTROLLER = "deployment.kubernetes.io/"
+"""Annotations that the Deployment controller counts in."""
+
+Action = Literal["create", "change", "remove", "same"]
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One object: as it is (`before`) and as it would be (`after`); `document` is what is applied.
+
+    `handover`: the replicas stay what they are, and are an autoscaler's from now on.
+    """
+
+    document: dict[str, Any]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    force: bool = False
+    handover: bool = False
+
+    @property
+    def action(self) -> Action:
+        """What happens to it."""
+        if self.after is None:
+            return "remove"
+        if self.before is None:
+            return "create"
+        return "same" if clean(self.before) == clean(self.after) and not self.handover else "change"
+
+    @property
+    def title(self) -> str:
+        """`Deployment/digits`."""
+        return title(self.document)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All changes, in the order in which they are made; removals last."""
+
+    changes: tuple[Change, ...]
+
+    @property
+    def pending(self) -> list[Change]:
+        """The changes that change something."""
+        return [change for change in self.changes if change.action != "same"]
+
+    @property
+    def removals(self) -> list[Change]:
+        """The objects that are no longer rendered."""
+        return [change for change in self.changes if change.action == "remove"]
+
+    @property
+    def summary(self) -> str:
+        """`1 to create (…), 2 to change (…)`."""
+        parts = []
+        for action in ("create", "change", "remove"):
+            titles = [change.title for change in self.changes if change.action == action]
+            if titles:
+                parts.append(f"{action} {', '.join(titles)}")
+        return "; ".join(parts) or "nothing to change"
+
+
+def objects_of(cluster: Cluster, names: Names, kinds: Iterable[Kind]) -> dict[Key, dict[str, Any]]:
+    """The app's own objects of these kinds, by kind and name; neither records nor what controllers made."""
+    selector = f"{labels.APP}={names.base},!{labels.RECORD}"
+    with ThreadPoolExecutor(4) as pool:
+        lists = pool.map(lambda kind: cluster.list(kind, selector), kinds)
+    found = [item for items in lists for item in items]
+    return {
+        (item["kind"], item["metadata"]["name"]): item for item in found if not item["metadata"].get("ownerReferences")
+    }
+
+
+def kinds_to_look_at(documents: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]] = ()) -> list[Kind]:
+    """The kinds that may be pruned, less those of operators that neither this release nor the one before it needs."""
+    used = {document["kind"] for document in (*documents, *earlier)}
+    kinds = [kind for kind in PRUNED if kind.core or kind.kind in used]
+    return [*kinds, CLAIM] if CLAIM.kind in used else kinds
+
+
+def make_plan(
+    cluster: Cluster,
+    names: Names,
+    documents: Sequence[dict[str, Any]],
+    *,
+    earlier: Sequence[dict[str, Any]] = (),
+    keep: Collection[Key] = (),
+    prune: bool = True,
+    take_over: bool = False,
+) -> Plan:
+    """Try every document but the Namespace as a dry run.
+
+    Args:
+        documents: what the release renders to.
+        earlier: the documents of the release before, for the kinds that it had.
+        keep: objects that stay although they are not rendered: those of a canary.
+        prune: whether what is no longer rendered goes.
+        take_over: take fields that others own, and objects that others made.
+
+    Raises:
+        ConflictError: fields belong to others; all of them are named.
+        DeployError: an object of that name is not ours; a policy, a quota or the server refuses one.
+    """
+    rest = [document for document in documents if kind_of(document) != NAMESPACE]
+    live = objects_of(cluster, names, kinds_to_look_at(rest, earlier))
+    rendered = {(document["kind"], document["metadata"]["name"]) for document in rest}
+    obsolete = {key: item for key, item in live.items() if key not in rendered and key not in keep} if prune else {}
+    autoscaler_goes = any(kind == AUTOSCALER.kind for kind, _ in obsolete)
+
+    def attempt(document: dict[str, Any]) -> Change | list[Conflict]:
+        before = live.get((document["kind"], document["metadata"]["name"]))
+        if before is None:
+            return _new(cluster, document, take_over)
+        return _changed(cluster, document, before, take_over, autoscaler_goes)
+
+    with ThreadPoolExecutor(4) as pool:
+        tried = list(pool.map(attempt, rest))
+    conflicts = [conflict for result in tried if not isinstance(result, Change) for conflict in result]
+    if conflicts:
+        raise ConflictError(conflicts)
+    removed = [Change(item, item, None) for item in _in_order(obsolete.values()) if is_ours(item)]
+    return Plan((*(result for result in tried if isinstance(result, Change)), *removed))
+
+
+def ensure_namespace(cluster: Cluster, document: dict[str, Any]) -> Change:
+    """Make the Namespace when it is missing; the one object that is made before all else can be tried.
+
+    Somebody else's Namespace is used as it is.
+    """
+    before = cluster.get(NAMESPACE, document["metadata"]["name"])
+    if before is None:
+        return Change(document, None, cluster.apply(document))
+    return Change(document, before, before)
+
+
+def _new(cluster: Cluster, document: dict[str, Any], take_over: bool) -> Change:
+    try:
+        return Change(document, None, cluster.create(document, dry_run=True), force=take_over)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+    kind = kind_of(document)
+    found = cluster.get(kind, document["metadata"]["name"]) or {"metadata": {}}
+    if not take_over:
+        makers = sorted({entry.get("manager", "?") for entry in found["metadata"].get("managedFields", [])})
+        raise DeployError(
+            f"{title(document)} exists already and is not mlapp's: {' and '.join(makers) or 'somebody'} made it. "
+            "Nothing was changed.",
+            "Rename the app, remove that object, or take it: --force-conflicts.",
+        )
+    return Change(document, found, cluster.apply(document, dry_run=True, force=True), force=True)
+
+
+def _changed(
+    cluster: Cluster, document: dict[str, Any], before: dict[str, Any], take_over: bool, autoscaler_goes: bool
+) -> Change | list[Conflict]:
+    force = take_over
+    try:
+        after = cluster.apply(document, dry_run=True, force=force)
+    except ConflictError as error:
+        foreign = [one for one in error.conflicts if not _is_expected(one, autoscaler_goes)]
+        if foreign:
+            return foreign
+        force = True
+        after = cluster.apply(document, dry_run=True, force=True)
+    handover = _needs_handover(document, before)
+    if handover:
+        after = copy.deepcopy(after)
+        after["spec"]["replicas"] = before["spec"]["replicas"]
+    return Change(document, before, after, force, handover)
+
+
+def _is_expected(conflict: Conflict, autoscaler_goes: bool) -> bool:
+    """A field that was ours, or that our own autoscaler set and now leaves behind."""
+    return conflict.owner.startswith(MANAGER) or (autoscaler_goes and conflict.field == ".spec.replicas")
+
+
+def _needs_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether `spec.replicas` is ours in the cluster and no longer rendered: an autoscaler takes over."""
+    if document["kind"] != DEPLOYMENT.kind or "replicas" in document["spec"]:
+        return False
+    return any(
+        entry.get("manager") == MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in before["metadata"].get("managedFields", [])
+    )
+
+
+def is_ours(item: dict[str, Any]) -> bool:
+    """Whether we applied it: a label alone can have been copied."""
+    return any(entry.get("manager") == MANAGER for entry in item["metadata"].get("managedFields", []))
+
+
+def clean(document: dict[str, Any]) -> dict[str, Any]:
+    """An object without what the server adds and counts, for comparing and showing."""
+    given = document["metadata"]
+    metadata = {key: given[key] for key in ("name", "namespace", "labels") if given.get(key)}
+    annotations = {
+        key: value for key, value in (given.get("annotations") or {}).items() if not key.startswith(CONTROLLER)
+    }
+    if annotations:
+        metadata["annotations"] = annotations
+    shown = {"apiVersion": document.get("apiVersion"), "kind": document.get("kind"), "metadata": metadata}
+    return {**shown, **{key: value for key, value in document.items() if key not in (*shown, "status")}}
+
+
+def _in_order(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    position = {kind.kind: at for at, kind in enumerate(PRUNED)}
+    return sorted((item for item in items if item["kind"] in position), key=lambda item: position[item["kind"]])

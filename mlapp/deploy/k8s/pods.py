@@ -1,0 +1,122 @@
+"""What a pod is doing, and what is wrong with it, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+
+IMAGE_REASONS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+CRASHES = 2
+"""Ends of a container after which it is said to crash: one may be a bad moment."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a pod does not serve. `fatal`: waiting will not help; `crashed`: its last log lines say more."""
+
+    pod: str
+    text: str
+    fatal: bool = False
+    crashed: bool = False
+    container: str | None = None
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether it is ready and not on its way out."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in pod.get("status", {}).get("conditions") or []
+    )
+
+
+def restarts(pod: dict[str, Any]) -> int:
+    """How often its containers were started again."""
+    return sum(status.get("restartCount", 0) for status in _statuses(pod))
+
+
+def state(pod: dict[str, Any]) -> str:
+    """One or two words, as kubectl's STATUS column has them."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    for status in _statuses(pod):
+        current = status.get("state") or {}
+        waiting, ended = current.get("waiting"), current.get("terminated")
+        if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return str(waiting["reason"])
+        if ended and ended.get("exitCode"):
+            return str(ended.get("reason") or f"exit {ended['exitCode']}")
+    phase = str(pod.get("status", {}).get("phase") or "Pending")
+    if phase == "Running" and not is_ready(pod):
+        return "Starting"
+    return phase
+
+
+def started(pod: dict[str, Any]) -> datetime | None:
+    """When the kubelet took it."""
+    text = pod.get("status", {}).get("startTime")
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def revision(pod: dict[str, Any]) -> str | None:
+    """The hash of the template that it was made from."""
+    return (pod["metadata"].get("labels") or {}).get(labels.REVISION)
+
+
+def trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Trouble | None:
+    """What keeps the pod from serving; None when nothing is known to. `events` are the pod's own."""
+    name = pod["metadata"]["name"]
+    status = pod.get("status", {})
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return Trouble(
+                name, f"no node can take pod {name}: {condition.get('message', condition.get('reason', ''))}"
+            )
+    if status.get("phase") == "Failed":
+        return Trouble(
+            name, f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".rstrip(), True
+        )
+    for container in _statuses(pod):
+        if found := _container_trouble(name, container):
+            return found
+    if not is_ready(pod) and (probe := _probe_failure(events)):
+        return Trouble(name, f"pod {name} is not ready: {probe}")
+    return None
+
+
+def _container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
+    container = status.get("name", labels.CONTAINER)
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    reason, message = waiting.get("reason"), waiting.get("message") or ""
+    if reason in IMAGE_REASONS or (reason == "ErrImagePull" and _is_final(message)):
+        return Trouble(pod, f"pod {pod} cannot pull its image {status.get('image', '')}: {message or reason}", True)
+    if reason in CONFIG_REASONS:
+        return Trouble(pod, f"pod {pod} cannot start: {message or reason}", True)
+    ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
+    if ended and (status.get("restartCount", 0) >= CRASHES or reason == "CrashLoopBackOff"):
+        how = ended.get("reason") or "Error"
+        what = f"exit code {ended.get('exitCode')}"
+        if how == "OOMKilled":
+            what = "it needs more than its memory limit (targets.k8s.resources.memory)"
+        return Trouble(pod, f"pod {pod} crashes ({how}): {what}", True, how != "OOMKilled", container)
+    return None
+
+
+def _is_final(message: str) -> bool:
+    return any(word in message.lower() for word in ("not found", "manifest unknown", "denied", "unauthorized"))
+
+
+def _probe_failure(events: Iterable[dict[str, Any]]) -> str | None:
+    failures = [event.get("message", "") for event in events if event.get("reason") == "Unhealthy"]
+    return failures[-1] if failures else None
+
+
+def _statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    status = pod.get("status", {})
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]

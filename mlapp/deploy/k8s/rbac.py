@@ -1,0 +1,70 @@
+"""The least that deploying needs: a Role, and a ServiceAccount that has it. Deploying under exactly this is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, PRUNED, kind_of
+from mlapp.deploy.k8s.naming import Names
+
+LOOK = ["get", "list"]
+WRITE = ["create", "patch"]
+
+
+def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str | None) -> list[dict[str, Any]]:
+    """ServiceAccount, Role and RoleBinding; a ClusterRole too where a Namespace is to be made."""
+    documents = list(documents)
+    used = {kind_of(document) for document in documents} | {CONFIG_MAP}
+    rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+
+    def allow(group: str, resource: str, verbs: Iterable[str]) -> None:
+        rules.setdefault((group, tuple(verbs)), []).append(resource)
+
+    for kind in sorted(used | {kind for kind in PRUNED if kind.core}, key=lambda kind: (kind.group, kind.plural)):
+        if not kind.namespaced:
+            continue
+        verbs = [*LOOK, *(["watch"] if kind == DEPLOYMENT else []), *(WRITE if kind in used else [])]
+        allow(kind.group, kind.plural, [*verbs, *(["delete"] if kind in PRUNED else [])])
+    allow("coordination.k8s.io", "leases", ["get", "create", "update", "delete"])
+    allow("", "pods", ["list", "watch"])
+    allow("", "events", ["list", "watch"])
+    allow("", "pods/log", ["get"])
+    allow("", "pods/portforward", ["get", "create"])
+    name = f"{names.base}-deployer"
+    place = {"namespace": namespace} if namespace else {}
+    account = {"kind": "ServiceAccount", "name": name, "namespace": namespace or "default"}
+    role = [
+        {"apiGroups": [group], "resources": resources, "verbs": list(verbs)}
+        for (group, verbs), resources in rules.items()
+    ]
+    made: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, **place}},
+        {**_rbac("Role"), "metadata": {"name": name, **place}, "rules": role},
+        {
+            **_rbac("RoleBinding"),
+            "metadata": {"name": name, **place},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [account],
+        },
+    ]
+    if NAMESPACE in used:
+        verbs = ["get", "create", "patch"]
+        made += [
+            {
+                **_rbac("ClusterRole"),
+                "metadata": {"name": name},
+                "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": verbs}],
+            },
+            {
+                **_rbac("ClusterRoleBinding"),
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "subjects": [account],
+            },
+        ]
+    return made
+
+
+def _rbac(kind: str) -> dict[str, str]:
+    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind}

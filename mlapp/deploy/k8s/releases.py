@@ -1,0 +1,192 @@
+"""Releases, recorded in the cluster: a ConfigMap each, with the shipment and every object as it was rendered.
+
+A rollback applies those objects again: image, model and configuration together. A ConfigMap rather than a Secret,
+because nothing secret is in it, and so that deploying needs no right to read Secrets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import yaml
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.kinds import CONFIG_MAP
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.refusal import ApiError
+from mlapp.deploy.k8s.text import to_yaml_all
+from mlapp.deploy.target import DeployError, Release, Shipment, State
+
+TARGET = "k8s"
+LARGEST_EXAMPLE = 64 * 1024
+"""Characters of an example that are recorded; a ConfigMap holds 1 MiB in all."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A release and its objects. `percent` is a canary's share; `repeats` the release that a rollback went back to."""
+
+    release: Release
+    objects: str
+    percent: int | None = None
+    repeats: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The release's number."""
+        return self.release.number
+
+    @property
+    def state(self) -> State:
+        """The release's state."""
+        return self.release.state
+
+    @cached_property
+    def documents(self) -> list[dict[str, Any]]:
+        """The objects, as they were applied."""
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return list(yaml.load_all(self.objects, Loader=loader))
+
+
+class Releases:
+    """The releases of one app in one namespace."""
+
+    def __init__(self, cluster: Cluster, names: Names) -> None:
+        self._cluster = cluster
+        self._names = names
+
+    def all(self) -> list[Record]:
+        """Every record, oldest first."""
+        selector = f"{labels.APP}={self._names.base},{labels.RECORD}=release"
+        found = [_read(item) for item in self._cluster.list(CONFIG_MAP, selector)]
+        return sorted(found, key=lambda record: record.number)
+
+    def create(
+        self,
+        shipment: Shipment,
+        documents: Sequence[dict[str, Any]],
+        existing: Sequence[Record],
+        *,
+        by: str | None,
+        note: str | None = None,
+        percent: int | None = None,
+        repeats: int | None = None,
+        url: str | None = None,
+    ) -> Record:
+        """Record a release that is about to be applied, as `pending`."""
+        number = existing[-1].number + 1 if existing else 1
+        if len(json.dumps(shipment.example)) > LARGEST_EXAMPLE:
+            shipment = replace(shipment, example=None)
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        release = Release(number, shipment.app, TARGET, shipment, now, "pending", by=by, note=note, url=url)
+        record = Record(release, to_yaml_all(documents), percent, repeats)
+        try:
+            self._cluster.create(self._document(record))
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                raise DeployError(
+                    f"Release {number} of {shipment.app} was made by another deploy just now; nothing was changed.",
+                    "Look at `mlapp releases`, and deploy again.",
+                ) from None
+            raise
+        return record
+
+    def mark(self, record: Record, state: State, note: str | None = None) -> Record:
+        """Change a release's state, and its note when one is given."""
+        release = replace(record.release, state=state, note=note or record.release.note)
+        changed = replace(record, release=release)
+        change = {
+            "metadata": {"labels": {labels.STATE: state}},
+            "data": {"release.json": _release_text(changed)},
+        }
+        self._cluster.patch(CONFIG_MAP, self._names.release(record.number), change)
+        return changed
+
+    def trim(self, records: Sequence[Record], keep: int) -> None:
+        """Remove the oldest records beyond `keep`, but never one that serves."""
+        for record in records[: max(0, len(records) - keep)]:
+            if record.state not in ("live", "canary", "pending"):
+                self._cluster.delete(self._document(record))
+
+    def remove(self, records: Sequence[Record]) -> list[str]:
+        """Remove all records."""
+        return [f"release {record.number}" for record in records if self._cluster.delete(self._document(record))]
+
+    def _document(self, record: Record) -> dict[str, Any]:
+        own = {
+            labels.NAME: self._names.base,
+            labels.MANAGED_BY: "mlapp",
+            labels.APP: self._names.base,
+            labels.RECORD: "release",
+            labels.STATE: record.state,
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": self._names.release(record.number), "labels": own},
+            "data": {"release.json": _release_text(record), "objects.yaml": record.objects},
+        }
+
+
+def live(records: Sequence[Record]) -> Record | None:
+    """The release that serves."""
+    return next((record for record in reversed(records) if record.state == "live"), None)
+
+
+def canary(records: Sequence[Record]) -> Record | None:
+    """The release on trial."""
+    return next((record for record in reversed(records) if record.state == "canary"), None)
+
+
+def interrupted(records: Sequence[Record]) -> Record | None:
+    """The latest release, when the deploy that made it never came to an end."""
+    return records[-1] if records and records[-1].state == "pending" else None
+
+
+def chosen(records: Sequence[Record], number: int | None) -> Record:
+    """The release to go back to: `number`, or the last that was live before the one that is.
+
+    Raises:
+        DeployError: there is none such.
+    """
+    if number is None:
+        now = live(records)
+        # Going back twice goes two steps back, rather than to and fro.
+        limit = (now.repeats or now.number) if now else (records[-1].number + 1 if records else 0)
+        before = [record for record in records if record.state == "superseded" and record.number < limit]
+        if before:
+            return before[-1]
+        raise DeployError("There is no earlier release to go back to.", "Look at `mlapp releases`.")
+    found = next((record for record in records if record.number == number), None)
+    if found is None:
+        raise DeployError(
+            f"There is no release {number}.",
+            f"Releases: {', '.join(str(record.number) for record in records) or 'none'}. See `mlapp releases`.",
+        )
+    return found
+
+
+def _release_text(record: Record) -> str:
+    more = {"percent": record.percent, "repeats": record.repeats}
+    return json.dumps({**msgspec.to_builtins(record.release), **more}, indent=2, ensure_ascii=False)
+
+
+def _read(item: dict[str, Any]) -> Record:
+    data = item.get("data") or {}
+    name = item["metadata"]["name"]
+    try:
+        raw = json.loads(data["release.json"])
+        more = {key: raw.pop(key, None) for key in ("percent", "repeats")}
+        return Record(msgspec.convert(raw, Release), data["objects.yaml"], **more)
+    except (KeyError, ValueError, msgspec.ValidationError) as error:
+        raise DeployError(
+            f"The record ConfigMap/{name} cannot be read: {error}",
+            f"Remove it if nobody needs that release: kubectl delete configmap {name}",
+        ) from None

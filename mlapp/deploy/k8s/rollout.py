@@ -1,0 +1,252 @@
+"""Waiting for a release: until its own pods are available and answer, or until it is clear that they will not.
+
+The Deployment's own counts decide (`observedGeneration`, updated, available), never a count of pods: a pod that is
+listed may belong to the release before. The pods and their events say why it takes long.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.asking import AnswerError, predict
+from mlapp.deploy.k8s.cluster import Cluster, lines
+from mlapp.deploy.k8s.kinds import DEPLOYMENT, EVENT, POD, Kind
+from mlapp.deploy.k8s.lock import Lock
+from mlapp.deploy.k8s.pods import Trouble, is_ready, revision, state, trouble
+from mlapp.deploy.k8s.refusal import refusal
+from mlapp.deploy.target import DeployError, Progress
+
+LAST_LINES = 15
+UNCHECKED = frozenset({401, 403})
+"""Answers of a server that wants an API key: it is there, and what it predicts is not ours to see."""
+
+
+class RolloutError(DeployError):
+    """The release did not come up. `what` is the reason."""
+
+
+@dataclass
+class Rollout:
+    """One Deployment's way to its new pods."""
+
+    cluster: Cluster
+    name: str
+    revision: str
+    progress: Progress
+    example: Sequence[Any] | None = None
+    deployment: dict[str, Any] = field(default_factory=dict)
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    _told: dict[str, str] = field(default_factory=dict)
+
+    def wait(self, timeout: float, lock: Lock) -> None:
+        """Return when all is there.
+
+        Args:
+            timeout: seconds.
+            lock: checked all the while.
+
+        Raises:
+            RolloutError: with the reason.
+        """
+        end = time.monotonic() + timeout
+        with _Feed(self.cluster, timeout) as feed:
+            feed.add(DEPLOYMENT, fieldSelector=f"metadata.name={self.name}")
+            feed.add(POD, labelSelector=f"{labels.INSTANCE}={self.name},{labels.REVISION}={self.revision}")
+            feed.add(EVENT, fieldSelector="type=Warning,involvedObject.kind=Pod")
+            while True:
+                lock.check()
+                self._take(feed.next(min(1.0, end - time.monotonic())))
+                self._tell()
+                self._ask()
+                self._refuse_hopeless()
+                if self._is_complete() and self._have_answered():
+                    return
+                if time.monotonic() > end:
+                    raise RolloutError(self._late(timeout), "Look at `mlapp status` and `mlapp logs`.")
+
+    def _take(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
+        if change is None:
+            return
+        kind, action, item = change
+        name = item["metadata"]["name"]
+        if kind is DEPLOYMENT:
+            self.deployment = item
+        elif kind is POD:
+            if action == "DELETED":
+                self.pods.pop(name, None)
+            elif revision(item) == self.revision:
+                self.pods[name] = item
+        else:
+            pod = item.get("involvedObject", {}).get("name", "")
+            if pod.startswith(f"{self.name}-"):
+                self.warnings.setdefault(pod, []).append(item)
+
+    def _tell(self) -> None:
+        """Say what has changed since it was last said."""
+        for name, pod in self.pods.items():
+            found = trouble(pod, self.warnings.get(name, ()))
+            now = found.text if found else f"pod {name}: {'ready' if is_ready(pod) else state(pod)}"
+            if self._told.get(name) != now:
+                self._told[name] = now
+                self.progress(now)
+        status, wanted = self.deployment.get("status", {}), self.deployment.get("spec", {}).get("replicas", 1)
+        if self._is_observed():
+            old = status.get("replicas", 0) - status.get("updatedReplicas", 0)
+            leaving = f", {old} of the release before still there" if old > 0 else ""
+            now = f"{self.name}: {self._available()} of {wanted} new pods available{leaving}"
+            if self._told.get("") != now:
+                self._told[""] = now
+                self.progress(now)
+
+    def _ask(self) -> None:
+        """Ask each new pod that is ready for a prediction, once."""
+        if self.example is None:
+            return
+        for name, pod in self.pods.items():
+            if name in self.answered or not is_ready(pod):
+                continue
+            try:
+                answer = predict(self.cluster, name, self.example)
+            except AnswerError as error:
+                if error.status in UNCHECKED:
+                    self.progress(f"pod {name} wants an API key; what it predicts is not checked")
+                elif error.status in (429, 503):
+                    continue  # full: it is asked again
+                else:
+                    raise RolloutError(error.what, error.todo) from None
+            else:
+                self.progress(f"pod {name} answers: {str(answer['predictions'])[:60]}")
+            self.answered.add(name)
+
+    def _have_answered(self) -> bool:
+        return self.example is None or all(name in self.answered for name, pod in self.pods.items() if is_ready(pod))
+
+    def _is_observed(self) -> bool:
+        generation = self.deployment.get("metadata", {}).get("generation", 0)
+        seen = self.deployment.get("status", {}).get("observedGeneration", -1)
+        return bool(generation and seen >= generation)
+
+    def _available(self) -> int:
+        status = self.deployment.get("status", {})
+        return min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0)))
+
+    def _is_complete(self) -> bool:
+        if not self._is_observed():
+            return False
+        status, wanted = self.deployment.get("status", {}), self.deployment["spec"].get("replicas", 1)
+        ready = sum(is_ready(pod) for pod in self.pods.values())
+        return bool(
+            status.get("updatedReplicas", 0) == wanted
+            and status.get("replicas", 0) == wanted
+            and status.get("availableReplicas", 0) >= wanted
+            and ready >= wanted
+        )
+
+    def _refuse_hopeless(self) -> None:
+        for name, pod in self.pods.items():
+            found = trouble(pod, self.warnings.get(name, ()))
+            if found and found.fatal:
+                raise RolloutError(f"{found.text}{self._last_words(found)}", _advice(found))
+        if not self._is_observed():
+            return
+        for condition in self.deployment.get("status", {}).get("conditions") or []:
+            kind, status = condition.get("type"), condition.get("status")
+            if kind == "ReplicaFailure" and status == "True":
+                refused = refusal(403, condition.get("message", ""), "create", "a pod", self.cluster.connection.context)
+                raise RolloutError(refused.what, refused.todo)
+            if kind == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
+                raise RolloutError(self._late(None), "Look at `mlapp status` and `mlapp logs`.")
+
+    def _late(self, timeout: float | None) -> str:
+        reasons = [
+            found.text + self._last_words(found)
+            for name, pod in self.pods.items()
+            if (found := trouble(pod, self.warnings.get(name, ())))
+        ]
+        wanted = self.deployment.get("spec", {}).get("replicas", 1)
+        after = f" after {timeout:.0f} s" if timeout else ""
+        return (
+            f"{self._available()} of {wanted} new pods are available{after}: {'; '.join(reasons) or 'no reason known'}"
+        )
+
+    def _last_words(self, found: Trouble) -> str:
+        """The last log lines of a container that crashed, of its last run if this one has said nothing yet."""
+        if not found.crashed:
+            return ""
+        for previous in ({"previous": "true"}, {}):
+            with suppress(DeployError):
+                response = self.cluster.log(
+                    found.pod, container=found.container or labels.CONTAINER, tailLines=str(LAST_LINES), **previous
+                )
+                said = [line.decode(errors="replace") for line in lines(response)]
+                if said:
+                    return ". Its last lines:\n" + "\n".join(f"    {line}" for line in said)
+        return ""
+
+
+def _advice(found: Trouble) -> str:
+    if "pull its image" in found.text:
+        return "Check that the image is there and that the cluster may pull it (targets.k8s.image_pull_secrets)."
+    if found.crashed:
+        return "Mend what its last lines say; `mlapp serve` here runs the same code."
+    return "Mend what it names; `mlapp status` shows how it stands."
+
+
+class _Feed:
+    """Several watches as one stream of changes. A watch that ends is begun again."""
+
+    def __init__(self, cluster: Cluster, timeout: float) -> None:
+        self._cluster = cluster
+        self._timeout = timeout
+        self._changes: queue.Queue[tuple[Kind, str, dict[str, Any]] | DeployError] = queue.Queue()
+        self._ended = threading.Event()
+
+    def __enter__(self) -> _Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def add(self, kind: Kind, **query: str) -> None:
+        """Watch a kind from a thread of its own."""
+        threading.Thread(target=self._follow, args=(kind, query), daemon=True).start()
+
+    def next(self, seconds: float) -> tuple[Kind, str, dict[str, Any]] | None:
+        """The next change, or None when there is none for so long.
+
+        Raises:
+            DeployError: the API server refused a watch.
+        """
+        try:
+            found = self._changes.get(timeout=max(0.01, seconds))
+        except queue.Empty:
+            return None
+        if isinstance(found, DeployError):
+            raise found
+        return found
+
+    def _follow(self, kind: Kind, query: dict[str, str]) -> None:
+        from urllib3.exceptions import HTTPError
+
+        while not self._ended.is_set():
+            try:
+                with self._cluster.watch(kind, self._timeout, **query) as changes:
+                    for action, item in changes:
+                        if self._ended.is_set():
+                            return
+                        self._changes.put((kind, action, item))
+            except DeployError as error:
+                self._changes.put(error)
+                return
+            except (HTTPError, OSError, ValueError):
+                pass  # the connection broke: begin again
+            time.sleep(0.2)

@@ -1,0 +1,171 @@
+"""How an app stands in the cluster: release, pods, traffic, autoscaler, events, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import Any
+
+from mlapp.deploy.k8s import labels, pods, releases
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.releases import Record, Releases
+from mlapp.deploy.target import Event, Replica, Status
+
+EVENTS = 8
+LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
+
+
+def status(cluster: Cluster, names: Names, by_route: bool) -> Status:
+    """Everything, from five lists that are asked for at once."""
+    own = f"{labels.APP}={names.base}"
+    kinds = {"deployments": DEPLOYMENT, "pods": POD, "events": EVENT, "scalers": AUTOSCALER}
+    if by_route:
+        kinds["routes"] = ROUTE
+    with ThreadPoolExecutor(6) as pool:
+        recorded = pool.submit(Releases(cluster, names).all)
+        lists = pool.map(lambda kind: cluster.list(kind, "" if kind is EVENT else own), kinds.values())
+        found = dict(zip(kinds, lists, strict=True))
+        records = recorded.result()
+    live, trial = releases.live(records), releases.canary(records)
+    deployments = {item["metadata"]["name"]: item for item in found["deployments"]}
+    main = deployments.get(names.base)
+    events = _events(found["events"], names)
+    return Status(
+        app=names.app,
+        target=releases.TARGET,
+        release=live.release if live else None,
+        canary=trial.release if trial else None,
+        desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),
+        ready=sum(pods.is_ready(pod) for pod in found["pods"]),
+        replicas=tuple(_replica(pod, records) for pod in sorted(found["pods"], key=_name)),
+        traffic=_traffic(names, live, trial, found["pods"], found.get("routes", [])),
+        url=live.release.url if live else None,
+        scaling=_scaling(found["scalers"][0]) if found["scalers"] else None,
+        events=events[-EVENTS:],
+        problems=tuple(_problems(main, live, records, found["pods"], found["events"])),
+        place=cluster.place,
+    )
+
+
+def _name(item: dict[str, Any]) -> str:
+    return str(item["metadata"]["name"])
+
+
+def _revision(record: Record) -> str | None:
+    """The hash on the pods of a release."""
+    for document in record.documents:
+        if document["kind"] == DEPLOYMENT.kind:
+            return str(document["spec"]["template"]["metadata"]["labels"].get(labels.REVISION))
+    return None
+
+
+def _replica(pod: dict[str, Any], records: Sequence[Record]) -> Replica:
+    own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
+    trial = releases.canary(records)
+    if trial and own.endswith("-canary"):
+        number = trial.number
+    else:
+        wanted = pods.revision(pod)
+        number = next((record.number for record in reversed(records) if _revision(record) == wanted), 0)
+    return Replica(
+        name=_name(pod),
+        ready=pods.is_ready(pod),
+        state=pods.state(pod),
+        release=number or None,
+        restarts=pods.restarts(pod),
+        node=pod["spec"].get("nodeName"),
+        started=pods.started(pod),
+    )
+
+
+def _traffic(
+    names: Names,
+    live: Record | None,
+    trial: Record | None,
+    all_pods: list[dict[str, Any]],
+    routes: list[dict[str, Any]],
+) -> dict[int, int]:
+    """Percent for each release: by the route's weights, or by how many pods of each are ready."""
+    if live is None:
+        return {}
+    if trial is None:
+        return {live.number: 100}
+    for route in routes:
+        backends = (route["spec"].get("rules") or [{}])[0].get("backendRefs") or []
+        weights = {backend["name"]: backend.get("weight", 1) for backend in backends}
+        if names.canary in weights:
+            share = round(100 * weights[names.canary] / max(1, sum(weights.values())))
+            return {live.number: 100 - share, trial.number: share}
+    ready = [pod["metadata"]["labels"].get(labels.INSTANCE) for pod in all_pods if pods.is_ready(pod)]
+    share = round(100 * ready.count(names.canary) / max(1, len(ready)))
+    return {live.number: 100 - share, trial.number: share}
+
+
+def _scaling(scaler: dict[str, Any]) -> str:
+    spec, now = scaler["spec"], scaler.get("status", {})
+    goals = []
+    current = {
+        metric.get("resource", {}).get("name"): metric["resource"].get("current", {}).get("averageUtilization")
+        for metric in now.get("currentMetrics") or []
+        if metric and metric.get("type") == "Resource"
+    }
+    for metric in spec.get("metrics") or []:
+        resource = metric.get("resource")
+        if resource:
+            seen = current.get(resource["name"])
+            goal = resource.get("target", {}).get("averageUtilization")
+            goals.append(f"{resource['name']} {'unknown' if seen is None else f'{seen} %'} of {goal} %")
+    least, most = spec.get("minReplicas", 1), spec.get("maxReplicas")
+    return f"{least} to {most} replicas, now {now.get('currentReplicas', 0)}; {', '.join(goals) or 'own metrics'}"
+
+
+def _events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
+    about = (names.base, f"{names.base}-")
+    found = []
+    for item in items:
+        subject = item.get("involvedObject") or {}
+        name = subject.get("name", "")
+        if name == about[0] or name.startswith(about[1]):
+            text = item.get("lastTimestamp") or item.get("eventTime") or item.get("firstTimestamp")
+            found.append(
+                Event(
+                    time=datetime.fromisoformat(text.replace("Z", "+00:00")) if text else LONG_AGO,
+                    kind="warning" if item.get("type") == "Warning" else "normal",
+                    subject=f"{subject.get('kind')}/{name}",
+                    reason=item.get("reason") or "",
+                    message=item.get("message") or "",
+                    count=item.get("count") or (item.get("series") or {}).get("count") or 1,
+                )
+            )
+    return tuple(sorted(found, key=lambda event: event.time))
+
+
+def _problems(
+    deployment: dict[str, Any] | None,
+    live: Record | None,
+    records: Sequence[Record],
+    all_pods: list[dict[str, Any]],
+    events: list[dict[str, Any]],
+) -> list[str]:
+    found = []
+    if begun := releases.interrupted(records):
+        found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
+    if live and deployment is None:
+        found.append(f"release {live.number} is recorded as live, and its Deployment is gone: deploy again")
+    if live is None and records and records[-1].state == "failed":
+        found.append(f"release {records[-1].number} failed: {records[-1].release.note}")
+    if deployment:
+        for condition in deployment.get("status", {}).get("conditions") or []:
+            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+                found.append(condition.get("message", "pods cannot be made"))
+        if deployment["spec"].get("paused"):
+            found.append("the Deployment is paused: kubectl rollout resume")
+    for pod in all_pods:
+        if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == _name(pod)]
+            if said := pods.trouble(pod, own):
+                found.append(said.text)
+    return list(dict.fromkeys(found))

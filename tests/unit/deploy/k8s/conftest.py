@@ -1,0 +1,48 @@
+"""A cluster that is a double, and an app to ship to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+from api_double import ApiDouble, kubeconfig
+
+from mlapp.config import Settings
+from mlapp.deploy import Shipment, open_target
+from mlapp.deploy.k8s import KubernetesTarget
+
+ONE = "registry.example/digits@sha256:" + "1" * 64
+TWO = "registry.example/digits@sha256:" + "2" * 64
+
+
+@pytest.fixture
+def api() -> Iterator[ApiDouble]:
+    double = ApiDouble()
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def target(api, tmp_path, monkeypatch) -> Callable[..., KubernetesTarget]:
+    """The target as the command line opens it; keywords are settings of `targets.k8s`."""
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(kubeconfig(api)))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    def opened(app: str = "digits", **settings: Any) -> KubernetesTarget:
+        settings.setdefault("rollout", {}).setdefault("leave", 0)
+        settings["rollout"].setdefault("timeout", 5)
+        return open_target("k8s", app, Settings(targets={"k8s": settings}))
+
+    return opened
+
+
+@pytest.fixture
+def ship() -> Callable[..., Shipment]:
+    def made(image: str = ONE, model_version: str = "1", **more: Any) -> Shipment:
+        return Shipment("digits", image, model_version, "c0ffee", example=[{"pixel": 1}], **more)
+
+    return made
