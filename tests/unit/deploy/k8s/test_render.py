@@ -1,0 +1,207 @@
+"""What is rendered: golden YAML for each option, which every supported version of Kubernetes accepts.
+
+golden/base.yaml holds every object of an app with no settings. The other files hold those objects that an option
+changes or adds. `UPDATE_GOLDEN=1 pytest tests/unit/deploy/k8s/test_render.py` writes them anew: read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import kubernetes_validate.utils
+import pytest
+import yaml
+
+from mlapp.config import Serve, section
+from mlapp.deploy import Shipment
+from mlapp.deploy.k8s import KubernetesSettings
+from mlapp.deploy.k8s.render import render, render_canary
+from mlapp.deploy.k8s.text import to_yaml_all
+from mlapp.errors import ConfigError
+
+GOLDEN = Path(__file__).parent / "golden"
+VERSIONS = kubernetes_validate.utils.all_versions()[-3:]
+SHIPMENT = Shipment("digits", "registry.example/digits@sha256:" + "1" * 64, "3", "c0ffee", example=[{"pixel": 1}])
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "namespace": {"namespace": {"name": "team-a", "create": True}},
+    "owner": {"owner": "team-a", "labels": {"cost": "42"}, "annotations": {"docs": "https://wiki.example/digits"}},
+    "replicas": {"replicas": 3},
+    "autoscaling": {"autoscaling": {"min": 2, "max": 5, "memory": 80}},
+    "resources": {"resources": {"cpu": 2, "cpu_limit": None, "memory": "1Gi", "memory_limit": "2Gi", "tmp": "1Gi"}},
+    "gpu": {"resources": {"gpu": 1}, "runtime_class": "nvidia", "tolerations": [{"key": "gpu", "operator": "Exists"}]},
+    "service": {"service": {"type": "LoadBalancer", "port": 8080, "annotations": {"lb": "internal"}}},
+    "ingress": {"ingress": {"host": "digits.example", "class_name": "nginx", "tls_secret": "digits-tls"}},
+    "gateway": {"gateway": {"name": "public", "namespace": "infra", "section": "https", "hosts": ["digits.example"]}},
+    "network": {"network_policy": {"allow_from": ["web"], "egress": [{"cidr": "10.1.0.0/16", "ports": [5432]}]}},
+    "no_network_policy": {"network_policy": {"enabled": False}},
+    "monitoring": {"monitoring": {"service_monitor": True, "labels": {"release": "prometheus"}}},
+    "env": {"env": {"COLOR": "blue", "LEVEL": 3, "FAST": True}},
+    "secrets": {"secrets": {"DATABASE_URL": {"secret": "digits-db", "key": "url"}}},
+    "external_secret": {"external_secret": {"store": "vault", "data": {"TOKEN": "ml/digits#token"}}},
+    "volumes": {"volumes": {"data": {"path": "/data", "size": "5Gi"}, "shared": {"path": "/s", "claim": "shared"}}},
+    "model_pull": {"model_pull": {"uri": "s3://models/digits/3", "secret": "s3", "cidrs": ["10.2.0.5/32"]}},
+    "service_account": {"service_account": {"annotations": {"iam.example/role": "digits"}}},
+    "existing_account": {"service_account": {"name": "robot"}},
+    "placing": {
+        "node_selector": {"disk": "ssd"},
+        "topology_spread": [],
+        "affinity": {"nodeAffinity": {}},
+        "priority_class": "high",
+        "image_pull_secrets": ["registry"],
+        "user": 10001,
+    },
+    "rollout": {"rollout": {"leave": 0, "startup": 600, "timeout": 900}},
+    "patches": {
+        "patches": [
+            {
+                "kind": "Deployment",
+                "merge": {
+                    "spec": {
+                        "template": {
+                            "spec": {
+                                "hostAliases": [{"ip": "10.0.0.9", "hostnames": ["legacy"]}],
+                                "containers": [
+                                    {"name": "server", "env": [{"name": "A", "value": "b"}], "lifecycle": None},
+                                    {"name": "proxy", "image": "proxy@sha256:2"},
+                                ],
+                            }
+                        }
+                    }
+                },
+            },
+            {"kind": "Service", "json": [{"op": "add", "path": "/spec/sessionAffinity", "value": "ClientIP"}]},
+        ]
+    },
+}
+
+
+def rendered(settings: dict[str, Any], serve: Serve | None = None) -> list[dict[str, Any]]:
+    return render(SHIPMENT, section(KubernetesSettings, settings, "targets.k8s"), serve or Serve())
+
+
+def of(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    return next(document for document in documents if document["kind"] == kind)
+
+
+def pod(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    spec: dict[str, Any] = of(documents, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def validate(documents: list[dict[str, Any]]) -> None:
+    for document in documents:
+        if document["kind"] not in ("HTTPRoute", "ServiceMonitor", "ExternalSecret"):  # not Kubernetes' own
+            for version in VERSIONS:
+                kubernetes_validate.validate(document, version, strict=True)
+
+
+def same_as_golden(name: str, documents: list[dict[str, Any]]) -> bool:
+    file, text = GOLDEN / f"{name}.yaml", to_yaml_all(documents)
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+    return file.read_text() == text
+
+
+def test_the_objects_of_an_app_without_settings():
+    documents = rendered({})
+
+    validate(documents)
+    assert same_as_golden("base", documents)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_changes_what_it_should(name):
+    documents, base = rendered(OPTIONS[name]), rendered({})
+
+    validate(documents)
+    assert same_as_golden(name, [document for document in documents if document not in base])
+
+
+def test_settings_of_the_server_reach_it():
+    documents = rendered({}, Serve(workers=2, grace=3, drain=20, grpc_port=9000, cors=["a", "b"]))
+
+    data = of(documents, "ConfigMap")["data"]
+    assert data["MLAPP_SERVE__WORKERS"] == "2"
+    assert data["MLAPP_SERVE__CORS"] == "a,b"
+    assert pod(documents)["terminationGracePeriodSeconds"] == 5 + 3 + 20 + 5
+    assert [port["name"] for port in of(documents, "Service")["spec"]["ports"]] == ["http", "grpc"]
+    validate(documents)
+
+
+def test_keys_in_plain_text_are_refused():
+    with pytest.raises(ConfigError, match="plain text"):
+        rendered({}, Serve(api_keys=["secret"]))
+
+    secret = {"secrets": {"MLAPP_SERVE__API_KEYS": {"secret": "keys", "key": "all"}}}
+    assert "secret" not in str(of(rendered(secret, Serve(api_keys=["secret"])), "ConfigMap")["data"])
+
+
+@pytest.mark.parametrize("percent", [1, 50])
+def test_a_canary_by_weight_has_a_service_of_its_own(percent):
+    settings = section(KubernetesSettings, OPTIONS["gateway"], "")
+
+    documents = render_canary(SHIPMENT, settings, Serve(), replicas=1, percent=percent)
+
+    weights = of(documents, "HTTPRoute")["spec"]["rules"][0]["backendRefs"]
+    assert [backend["weight"] for backend in weights] == [100 - percent, percent]
+    assert of(documents, "Service")["metadata"]["name"] == "digits-canary"
+    validate(documents)
+
+
+def test_a_canary_by_replicas_shares_the_service():
+    documents = render_canary(SHIPMENT, KubernetesSettings(), Serve(), replicas=2, percent=10)
+
+    chosen = of(documents, "Service")["spec"]["selector"].items()
+    labels = of(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    live = of(rendered({}), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert chosen <= labels.items()
+    assert chosen <= live.items()
+    assert not of(rendered({}), "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_a_change_of_variables_changes_the_pods():
+    red, blue = (of(rendered({"env": {"COLOR": color}}), "Deployment") for color in ("red", "blue"))
+
+    assert red["spec"]["template"] != blue["spec"]["template"]
+    assert red["spec"]["selector"] == blue["spec"]["selector"]
+
+
+def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
+    other = Shipment("digits", SHIPMENT.image, "3", "beef")
+    one, two = (of(render(each, KubernetesSettings(), Serve()), "Deployment") for each in (SHIPMENT, other))
+
+    assert one["spec"] == two["spec"]
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"autoscaling": {"min": 5, "max": 2}}, "min 5 is more than max 2"),
+        ({"autoscaling": {"cpu": None}}, "aims at nothing"),
+        ({"model_pull": {}}, "no place to fetch the model from"),
+        ({"env": {"A": "1"}, "secrets": {"A": {"secret": "s", "key": "k"}}}, "A is in both"),
+        ({"resources": {"memory": "much"}}, r"targets\.k8s\.resources\.memory"),
+        ({"replcas": 2}, "Did you mean 'replicas'"),
+        ({"patches": [{"kind": "Deployment"}]}, r"patches\[0\] needs one of"),
+        ({"patches": [{"kind": "Deploymnt", "merge": {}}]}, "Did you mean 'Deployment'"),
+        ({"patches": [{"kind": "Service", "json": [{"op": "remove", "path": "/spec/no"}]}]}, "cannot be applied"),
+        (
+            {"patches": [{"kind": "Service", "merge": {"metadata": {"name": "x"}}}]},
+            "changes the kind, name or selector",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_their_name(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        rendered(settings)
+
+
+def test_what_is_dumped_is_what_was_rendered():
+    documents = rendered({"env": {"YES": "yes", "NUMBER": "1e3", "TEXT": "a: b\n# c"}})
+
+    assert list(yaml.safe_load_all(to_yaml_all(documents))) == documents
