@@ -35,6 +35,8 @@ def variables(context: RenderContext) -> dict[str, str]:
         for name, value in serve.items()
         if value != default[name] and name not in ("api_keys", "host", "port")
     }
+    if context.grace:
+        told["MLAPP_SERVE__GRACE"] = _text(context.grace)
     told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
     if context.settings.model_pull is not None:
         told["MLAPP_MODEL_DIR"] = context.model_folder

@@ -36,6 +36,15 @@ class RenderContext:
         return self.names.canary if self.track == "canary" else self.names.base
 
     @property
+    def grace(self) -> float:
+        """Seconds for which the server, once told to stop, still answers and closes each connection it answers on.
+
+        Its own default is none, which suits a laptop. Here clients hold connections through a load balancer, and one
+        that is cut while a request is on its way is a request lost.
+        """
+        return self.serve.grace or float(self.settings.rollout.leave)
+
+    @property
     def selector(self) -> dict[str, str]:
         """Labels of this track's pods that never change."""
         return labels.selector(self.names, self.instance)

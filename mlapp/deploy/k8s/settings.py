@@ -170,7 +170,12 @@ class Rollout(Section, frozen=True):
     timeout: Annotated[int, Meta(ge=5, description="Seconds until a rollout that does not get there has failed.")] = 300
     startup: Annotated[int, Meta(ge=1, description="Seconds that a pod may take to load its model.")] = 120
     leave: Annotated[
-        int, Meta(ge=0, description="Seconds that a stopping pod still serves, while load balancers forget it.")
+        int,
+        Meta(
+            ge=0,
+            description="Seconds that a stopping pod serves on while load balancers forget it, "
+            "and again as many in which it lets go of open connections (`serve.grace`, where that is set).",
+        ),
     ] = 5
     history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
     check: Annotated[bool, Meta(description="Ask each new pod for a prediction of the schema's example.")] = True

@@ -58,7 +58,7 @@ def _pod_metadata(context: RenderContext) -> dict[str, Any]:
 
 def _pod(context: RenderContext, config_name: str) -> dict[str, Any]:
     settings, serve = context.settings, context.serve
-    leaving = settings.rollout.leave + math.ceil(serve.grace) + math.ceil(serve.drain)
+    leaving = settings.rollout.leave + math.ceil(context.grace) + math.ceil(serve.drain)
     pod: dict[str, Any] = {
         "serviceAccountName": settings.service_account.name or context.names.base,
         "automountServiceAccountToken": settings.service_account.token,

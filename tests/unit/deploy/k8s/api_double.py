@@ -21,6 +21,9 @@ from urllib.parse import parse_qs, urlparse
 import managed_fields
 from managed_fields import Managers
 
+ONE = "registry.example/digits@sha256:" + "1" * 64
+TWO = "registry.example/digits@sha256:" + "2" * 64
+
 Key = tuple[str, str, str]  # plural, namespace, name
 DEFAULTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "deployments": lambda item: item["spec"].setdefault("replicas", 1),

@@ -7,14 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from api_double import ApiDouble, kubeconfig
+from api_double import ONE, ApiDouble, kubeconfig
 
 from mlapp.config import Settings
 from mlapp.deploy import Shipment, open_target
 from mlapp.deploy.k8s import KubernetesTarget
-
-ONE = "registry.example/digits@sha256:" + "1" * 64
-TWO = "registry.example/digits@sha256:" + "2" * 64
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from conftest import ONE, TWO
+from api_double import ONE, TWO
 
 from mlapp.deploy import DeployError
 

@@ -1,0 +1,179 @@
+"""A real cluster, named by the caller: MLAPP_TEST_KUBECONFIG, and a registry that its nodes can pull from,
+MLAPP_TEST_REGISTRY. The images are made here on MLAPP_TEST_BASE, any image with `python`.
+
+Needs a standard cluster of one node: no LoadBalancer, Ingress controller, metrics-server or cluster DNS. Namespaces are
+made for the tests and removed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KUBECONFIG = os.environ.get("MLAPP_TEST_KUBECONFIG")
+REGISTRY = os.environ.get("MLAPP_TEST_REGISTRY", "localhost:5000")
+BASE = os.environ.get("MLAPP_TEST_BASE", "python:3.11-slim")
+STANDIN = Path(__file__).parent / "standin"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+            if not KUBECONFIG:
+                item.add_marker(pytest.mark.skip(reason="MLAPP_TEST_KUBECONFIG names no cluster"))
+
+
+def build(name: str, **variables: str) -> str:
+    """An image of the stand-in server, pushed; its reference by digest."""
+    import docker
+
+    lines = [f"FROM {BASE}", *(f"ENV {key}={value}" for key, value in variables.items())]
+    lines += ["COPY server.py load.py /app/", "USER 10001:10001", 'ENTRYPOINT ["python", "-u", "/app/server.py"]']
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for file, data in {
+            "Dockerfile": "\n".join(lines).encode(),
+            **{path.name: path.read_bytes() for path in STANDIN.glob("*.py")},
+        }.items():
+            entry = tarfile.TarInfo(file)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    context.seek(0)
+    client = docker.from_env()
+    repository = f"{REGISTRY}/mlapp-test/standin"
+    client.images.build(fileobj=context, custom_context=True, tag=f"{repository}:{name}", rm=True)
+    for line in client.api.push(repository, tag=name, stream=True, decode=True):
+        if "error" in line:
+            raise RuntimeError(line["error"])
+        if digest := line.get("aux", {}).get("Digest"):
+            found = digest
+    return f"{repository}@{found}"
+
+
+@pytest.fixture(scope="session")
+def image() -> Callable[..., str]:
+    """Makes an image once: `image("1")`, `image("2", fault="crash")`."""
+    made: dict[str, str] = {}
+
+    def get(version: str, fault: str = "") -> str:
+        name = f"{version}-{fault or 'good'}"
+        if name not in made:
+            made[name] = build(name, VERSION=version, **({"FAULT": fault} if fault else {}))
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def api() -> Any:
+    """The cluster's API as an administrator."""
+    from mlapp.deploy.k8s.cluster import Cluster
+    from mlapp.deploy.k8s.connection import connect
+    from mlapp.deploy.k8s.settings import KubernetesSettings
+
+    return Cluster(connect(KubernetesSettings(kubeconfig=KUBECONFIG, namespace="default")))
+
+
+@pytest.fixture
+def namespace(api) -> Iterator[str]:
+    """A namespace that enforces Pod Security `restricted`, for one test."""
+    from mlapp.deploy.k8s.kinds import NAMESPACE
+
+    name = f"mlapp-test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    api.create(document)
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    for _ in range(100):  # pods are refused until the controller has made it
+        try:
+            api._json("GET", account, verb="get", object="default account")
+            break
+        except Exception:
+            time.sleep(0.2)
+    yield name
+    api.delete(api.get(NAMESPACE, name))
+
+
+@pytest.fixture
+def target(namespace) -> Callable[..., Any]:
+    """The target in the test's namespace; keywords are settings of `targets.k8s`."""
+    from mlapp.config import Serve, Settings
+    from mlapp.deploy import open_target
+
+    def opened(app: str = "digits", **settings: Any) -> Any:
+        resources = {"cpu": "20m", "cpu_limit": None, "memory": "64Mi", **settings.pop("resources", {})}
+        rollout = {"leave": 3, "timeout": 180, **settings.pop("rollout", {})}
+        defaults = {"kubeconfig": KUBECONFIG, "namespace": namespace}
+        raw = {**defaults, "resources": resources, "rollout": rollout, **settings}
+        return open_target("k8s", app, Settings(targets={"k8s": raw}, serve=Serve(drain=5)))
+
+    return opened
+
+
+@pytest.fixture
+def ship(image) -> Callable[..., Any]:
+    """A shipment of the stand-in."""
+    from mlapp.deploy import Shipment
+
+    def made(version: str = "1", fault: str = "", reference: str | None = None) -> Shipment:
+        return Shipment("digits", reference or image(version, fault), version, f"commit{version}", example=[{"x": 1}])
+
+    return made
+
+
+class Load:
+    """Requests against a Service from a pod of the cluster, by its IP: it needs neither DNS nor a way in from here."""
+
+    def __init__(self, cluster: Any, image: str, seconds: float, rate: float = 300) -> None:
+        from mlapp.deploy.k8s.kinds import POD, SERVICE
+
+        self._cluster, self._pod = cluster, POD
+        address = cluster.get(SERVICE, "digits")["spec"]["clusterIP"]
+        self.name = f"load-{uuid.uuid4().hex[:6]}"
+        command = ["python", "/app/load.py", address, "80", str(rate), str(seconds)]
+        container = {
+            "name": "load",
+            "image": image,
+            "command": command,
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+        security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {"restartPolicy": "Never", "containers": [container], "securityContext": security}
+        cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name}, "spec": spec})
+        self.wait_for("Running", seconds=60)
+
+    def wait_for(self, *phases: str, seconds: float) -> str:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            phase = self._cluster.get(self._pod, self.name)["status"]["phase"]
+            if phase in (*phases, "Succeeded", "Failed"):
+                return str(phase)
+            time.sleep(0.5)
+        raise AssertionError(f"{self.name} is not {phases} after {seconds} s")
+
+    def result(self, seconds: float = 300) -> dict[str, Any]:
+        """Wait for the end; what came of the requests."""
+        from mlapp.deploy.k8s.cluster import lines
+
+        self.wait_for("Succeeded", seconds=seconds)
+        said = list(lines(self._cluster.log(self.name)))
+        found: dict[str, Any] = json.loads(said[-1])
+        return found
+
+
+@pytest.fixture
+def load(image, target) -> Callable[..., Load]:
+    """Starts constant load on the app's Service, as soon as it is there."""
+    return lambda seconds, rate=300: Load(target().cluster, image("1"), seconds, rate)

@@ -1,0 +1,95 @@
+"""Constant load from inside the cluster: so many requests a second for so long, half of them on new connections.
+
+Prints one line of JSON: how many were answered with 200, and each other outcome with its count.
+"""
+
+import asyncio
+import collections
+import contextlib
+import json
+import sys
+import time
+
+host, port, rate, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+BODY = json.dumps({"inputs": [{"x": 1}]}).encode()
+KEPT = 16
+outcomes = collections.Counter()
+versions = collections.Counter()
+slowest = 0.0
+
+
+def request(keep):
+    connection = "keep-alive" if keep else "close"
+    head = f"POST /predict HTTP/1.1\r\nHost: load\r\nContent-Length: {len(BODY)}\r\nConnection: {connection}\r\n\r\n"
+    return head.encode() + BODY
+
+
+async def ask(reader, writer, keep):
+    writer.write(request(keep))
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+    body = await reader.readexactly(int(headers["content-length"]))
+    outcomes[lines[0].split()[1]] += 1
+    with contextlib.suppress(ValueError):
+        versions[str(json.loads(body).get("version"))] += 1
+    return keep and headers.get("connection") != "close"
+
+
+async def once(due):
+    global slowest
+    writer = None
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 30)
+        await asyncio.wait_for(ask(reader, writer, False), 30)
+    except Exception as error:
+        outcomes[f"{type(error).__name__}: {error}"] += 1
+    finally:
+        slowest = max(slowest, time.monotonic() - due)
+        if writer:
+            writer.close()
+
+
+async def kept(number, end):
+    """A client that keeps its connection, and opens another when it is told to."""
+    global slowest
+    pause = KEPT / (rate / 2)
+    due = time.monotonic() + pause * number / KEPT
+    reader = writer = None
+    while due < end:
+        await asyncio.sleep(max(0, due - time.monotonic()))
+        try:
+            if writer is None:
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 30)
+            if not await asyncio.wait_for(ask(reader, writer, True), 30):
+                writer.close()
+                writer = None
+        except Exception as error:
+            outcomes[f"kept {type(error).__name__}: {error}"] += 1
+            if writer:
+                writer.close()
+            writer = None
+        slowest = max(slowest, time.monotonic() - due)
+        due += pause
+
+
+async def main():
+    end = time.monotonic() + seconds
+    clients = [asyncio.create_task(kept(number, end)) for number in range(KEPT)]
+    fresh = set()
+    due = time.monotonic()
+    while due < end:
+        await asyncio.sleep(max(0, due - time.monotonic()))
+        task = asyncio.create_task(once(due))
+        fresh.add(task)
+        task.add_done_callback(fresh.discard)
+        due += 2 / rate
+    await asyncio.gather(*clients, *fresh)
+    good = outcomes.pop("200", 0)
+    print(
+        json.dumps({"good": good, "bad": dict(outcomes), "versions": dict(versions), "slowest": round(slowest, 3)}),
+        flush=True,
+    )
+
+
+asyncio.run(main())
