@@ -50,8 +50,11 @@ def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         bad = _first_bad(column, field)
         if bad is not None:
             problems.append(bad)
-        else:
+            continue
+        try:
             columns[field.name] = _cast(column, field)
+        except (TypeError, ValueError, OverflowError) as error:
+            problems.append(Problem(f"column '{field.name}': {error}", field=field.name))
     if problems:
         raise InputError(problems)
     return pd.DataFrame(columns, index=table.index)
@@ -104,9 +107,9 @@ def _accepts(field: Field, value: Any) -> bool:
         case "integer" | "number":
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 return False
-            if not math.isfinite(value):
-                return field.nullable
-            return field.type == "number" or float(value).is_integer()
+            if not _is_finite(value):
+                return field.nullable and not isinstance(value, int)
+            return field.type == "number" or (float(value).is_integer() and _fits(field.dtype, value))
         case "string":
             return isinstance(value, str)
         case "datetime":
@@ -114,6 +117,20 @@ def _accepts(field: Field, value: Any) -> bool:
         case "category":
             return value in (field.categories or [])
     return True
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
+
+
+def _fits(dtype: str, value: Any) -> bool:
+    """Whether a column of that integer type can hold the value."""
+    bits = int(dtype.lower().lstrip("uint") or 64) if dtype.lower().startswith(("int", "uint")) else 64
+    low, high = (0, 2**bits) if dtype.lower().startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return bool(low <= value < high)
 
 
 def _is_missing(value: Any) -> bool:
@@ -141,6 +158,8 @@ def _problem(column: pd.Series[Any], field: Field, row: int) -> Problem:
     elif field.type == "category":
         listed = ", ".join(str(category) for category in (field.categories or [])[:10])
         detail = f"column '{field.name}', row {row}: {_shown(value)} is not one of {listed}"
+    elif field.type == "integer" and isinstance(value, int) and not isinstance(value, bool):
+        detail = f"column '{field.name}', row {row}: {_shown(value)} is beyond {field.dtype}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: infinity; training had none"
     else:

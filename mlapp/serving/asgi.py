@@ -26,8 +26,8 @@ from mlapp.store import Store
 
 log = logging.getLogger("mlapp.serving")
 Handler = Callable[[Request], Awaitable[Response]]
-OPEN = frozenset({"/livez", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready", "/"})
-"""Paths that need no API key: probes, and the page, which asks for one."""
+OPEN = frozenset({"/livez", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"})
+"""Paths that need no API key. The page needs none either: it asks for the key, and shows nothing without it."""
 
 
 class Application:
@@ -153,7 +153,7 @@ class Application:
         try:
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
                 return self._cors.preflight(request.headers)
-            if path not in OPEN:
+            if path not in OPEN and not path.endswith("/"):
                 self._keys.check(request.headers)
             if methods is None:
                 raise HttpError(404, f"There is no {path:.200}. See /docs.")

@@ -12,7 +12,7 @@ import re
 import struct
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -324,7 +324,12 @@ def _row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) -
 
 
 def _cell_type(code: str) -> Any:
-    return bool if code == "?" else float if code in "df" else int
+    if code in "?df":
+        return bool if code == "?" else float
+    bits = 8 * struct.calcsize("=" + code)
+    if code.isupper():
+        return Annotated[int, msgspec.Meta(ge=0)] if bits == 64 else Annotated[int, msgspec.Meta(ge=0, lt=2**bits)]
+    return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
 
 
 def _field_type(field: Field) -> Any:
@@ -334,7 +339,7 @@ def _field_type(field: Field) -> Any:
         case "number" if field.dtype in PACKED:
             kind = float
         case "integer" if field.dtype in PACKED and not field.nullable:
-            return int
+            return _cell_type(PACKED[field.dtype])
         case "boolean" if field.dtype == "bool" and not field.nullable:
             return bool
         case "string" if field.dtype in ("str", "object"):

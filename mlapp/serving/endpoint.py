@@ -162,7 +162,7 @@ class Endpoint:
             if not future.done():
                 self.batcher.cancel(item)
 
-    async def stream(self, part: Part, timeout: float) -> AsyncIterator[Any]:
+    async def stream(self, loaded: Loaded, part: Part, timeout: float) -> AsyncIterator[Any]:
         """What a predictor that yields gives, item by item. Streams are not batched.
 
         Raises:
@@ -172,7 +172,6 @@ class Endpoint:
             self.metrics.rejected.inc()
             raise HttpError(503, f"{self._streams} streams run already. Try again in a second.", headers=RETRY_AFTER)
         self._streams += 1
-        loaded = self.current
         try:
             features = loaded.predictor.transform(loaded.codec.combine([part]))
             source = loaded.predictor.call(features)
@@ -194,10 +193,10 @@ class Endpoint:
         finally:
             self._streams -= 1
 
-    async def events(self, part: Part, timeout: float) -> AsyncIterator[bytes]:
+    async def events(self, loaded: Loaded, part: Part, timeout: float) -> AsyncIterator[bytes]:
         """A stream as server-sent events: `data:` lines of JSON; an error is an event of that name."""
         try:
-            async for item in self.stream(part, timeout):
+            async for item in self.stream(loaded, part, timeout):
                 yield b"data: " + encode(item) + b"\n\n"
             yield b"event: end\ndata: {}\n\n"
         except Exception as error:

@@ -34,6 +34,20 @@ def add_server_routes(application: Application) -> None:
         models = {endpoint.name: endpoint.current.version for endpoint in application.endpoints}
         return Response(encode({"status": status, "models": models}), status=200 if application.is_ready else 503)
 
+    async def models(request: Request) -> Response:
+        found = [{"model": endpoint.name, "version": endpoint.current.version} for endpoint in application.endpoints]
+        return Response(encode({"models": found}))
+
+    application.route("GET", "/models", models)
+    for path in ("/readyz", "/health"):
+        application.route("GET", path, readyz)
+    application.route("GET", "/livez", livez)
+    _add_documents(application, "")
+
+
+def _add_documents(application: Application, prefix: str) -> None:
+    """The page, and what it links to."""
+
     async def scrape(request: Request) -> Response:
         return Response(application.metrics.text(), prometheus.MEDIA)
 
@@ -43,12 +57,13 @@ def add_server_routes(application: Application) -> None:
     async def docs(request: Request) -> Response:
         return Response(docs_page(), HTML)
 
-    for path in ("/readyz", "/health"):
-        application.route("GET", path, readyz)
-    application.route("GET", "/livez", livez)
-    application.route("GET", "/metrics", scrape)
-    application.route("GET", "/openapi.json", openapi)
-    application.route("GET", "/docs", docs)
+    async def show(request: Request) -> Response:
+        return Response(page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
+
+    application.route("GET", f"{prefix}/", show)
+    application.route("GET", f"{prefix}/metrics", scrape)
+    application.route("GET", f"{prefix}/openapi.json", openapi)
+    application.route("GET", f"{prefix}/docs", docs)
 
 
 def add_model_routes(application: Application, endpoint: Endpoint) -> None:
@@ -61,12 +76,14 @@ def add_model_routes(application: Application, endpoint: Endpoint) -> None:
     async def describe(request: Request) -> Response:
         return Response(encode(endpoint.describe()))
 
-    async def show(request: Request) -> Response:
-        return Response(page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
+    async def to_page(request: Request) -> Response:
+        return Response(status=307, headers=[(b"location", f"{prefix}/".encode())])
 
     application.route("POST", f"{prefix}/predict", predict)
     application.route("GET", f"{prefix}/model", describe)
-    application.route("GET", f"{prefix}/", show)
+    if prefix:
+        application.route("GET", prefix, to_page)
+        _add_documents(application, prefix)
 
 
 PAGE_POLICY = (
@@ -84,9 +101,10 @@ async def answer(endpoint: Endpoint, request: Request) -> Response:
     part = await part_of(endpoint, loaded, request.media, body)
     if loaded.is_stream:
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
-            items = [item async for item in endpoint.stream(part, timeout)]
+            items = [item async for item in endpoint.stream(loaded, part, timeout)]
             return Response(encode_predictions(items, loaded.tail))
-        return Response(media=EVENTS, headers=[(b"cache-control", b"no-cache")], stream=endpoint.events(part, timeout))
+        events = endpoint.events(loaded, part, timeout)
+        return Response(media=EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     predictions = await endpoint.predict(part, timeout, loaded, request.left)
     return Response(encode_predictions(predictions, loaded.tail))
 
