@@ -46,7 +46,7 @@ class Application:
         self.stopping = False
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._api: Asgi | None = api
-        self._keys = Keys(settings.api_keys)
+        self.keys = Keys(settings.api_keys)
         self._cors = Cors(settings.cors)
         self._routes: dict[str, dict[str, Handler]] = {}
         self._prefixes: list[tuple[str, dict[str, Handler]]] = []
@@ -154,7 +154,7 @@ class Application:
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
                 return self._cors.preflight(request.headers)
             if path not in OPEN and not path.endswith("/"):
-                self._keys.check(request.headers)
+                self.keys.check(request.headers)
             if methods is None:
                 raise HttpError(404, f"There is no {path:.200}. See /docs.")
             handler = methods.get(request.method)

@@ -17,20 +17,24 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request pass, or not. Compares in constant time, with every key.
-
-        Raises:
-            HttpError: 401, no key or a wrong one.
-        """
+    def allow(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request may pass. Compares in constant time, with every key."""
         if not self._keys:
-            return
+            return True
         given = headers.get(b"x-api-key")
         if given is None:
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
             given = token.strip() if scheme.lower() == b"bearer" else b""
         # A sum, not any(): how long it takes must not tell which key matched.
-        if not sum(hmac.compare_digest(given, key) for key in self._keys):
+        return bool(sum(hmac.compare_digest(given, key) for key in self._keys))
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """Let a request pass, or not.
+
+        Raises:
+            HttpError: 401, no key or a wrong one.
+        """
+        if not self.allow(headers):
             raise HttpError(
                 401,
                 "Send a valid API key as X-API-Key or as a bearer token.",

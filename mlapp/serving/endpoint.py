@@ -42,6 +42,7 @@ class Endpoint:
         self.pipeline = pipeline
         self.name = pipeline.name
         self.prefix = prefix
+        self.path = f"{prefix}/predict"
         self.settings = settings
         self.metrics = ModelMetrics(metrics, pipeline.name)
         self.current = loaded
@@ -65,6 +66,11 @@ class Endpoint:
     def is_ready(self) -> bool:
         """Whether the model has predicted its own example."""
         return self._is_warm
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a request's body becomes features in the event loop, and predictions one answer."""
+        return self._is_warm and not self.current.is_stream and self.pipeline.stage("feature_loader") is None
 
     @property
     def accepts_fast(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -34,12 +35,12 @@ class Loaded:
         """The version as text; None for a model that is not stored."""
         return None if self.predictor.version is None else str(self.predictor.version)
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         """Whether the predictor is an `async def`."""
         return inspect.iscoroutinefunction(self.predictor.stage.function)
 
-    @property
+    @cached_property
     def is_stream(self) -> bool:
         """Whether the predictor yields."""
         function = self.predictor.stage.function

@@ -16,6 +16,7 @@ import uvicorn
 from mlapp.config import Serve
 from mlapp.errors import ConfigError
 from mlapp.serving.asgi import Application
+from mlapp.serving.fast import protocol_for
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""
@@ -33,7 +34,7 @@ def run(application: Application, listener: socket.socket, settings: Serve, read
     _raise_file_limit()
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=protocol_for(application),
         ws="auto" if application.has_api else "none",
         lifespan="on" if application.has_api else "off",
         log_config=None,

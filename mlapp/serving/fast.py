@@ -1,0 +1,228 @@
+"""The short way for predictions: from uvicorn's parser to the batcher without an ASGI scope, task or future.
+
+Measured, a task and a scope a request cost more than decoding and encoding together (docs/decisions.md). So a
+plain `POST …/predict` with a small JSON body is taken out right behind the parser. It is a *cycle* like uvicorn's own,
+so that uvicorn's pipelining, keep-alive and shutdown hold for it too. Whatever is not plain goes through ASGI, with the
+same codec, batcher and problems.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mlapp.serving.bodies import LARGE
+from mlapp.serving.codec import encode_predictions
+from mlapp.serving.http import JSON, media_type
+from mlapp.serving.problems import MEDIA, HttpError, http_error
+from mlapp.serving.request_id import request_id
+
+if TYPE_CHECKING:
+    from mlapp.serving.asgi import Application
+    from mlapp.serving.batcher import Item
+    from mlapp.serving.endpoint import Endpoint
+
+NOT_PLAIN = frozenset(
+    (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"origin", b"x-request-timeout", b"traceparent")
+)
+"""Headers with which a request takes the long way."""
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
+CLOSE = b"connection: close\r\n"
+SLOW_READ = 30.0
+"""Seconds in which a request's headers, or a small body, must be there."""
+
+
+class FastCycle:
+    """One prediction request. The attributes that uvicorn's protocol reads and sets have its names."""
+
+    __slots__ = (
+        "disconnected",
+        "endpoint",
+        "headers",
+        "item",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "parts",
+        "protocol",
+        "response_complete",
+        "started",
+    )
+
+    def __init__(
+        self, protocol: FastProtocol, endpoint: Endpoint, headers: dict[bytes, bytes], keep_alive: bool
+    ) -> None:
+        self.protocol = protocol
+        self.endpoint = endpoint
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.started = time.perf_counter()
+        self.parts: list[bytes] = []
+        self.item: Item | None = None
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = self
+
+    def set(self) -> None:
+        """What uvicorn calls when the connection is lost: the request's place becomes free."""
+        if not self.disconnected or self.response_complete:
+            return
+        self.response_complete = True
+        if self.item is not None:
+            self.endpoint.batcher.cancel(self.item)
+        self._record(499, request_id(self.headers))
+
+    def begin(self) -> None:
+        """The body is here: decode it and queue up."""
+        self.more_body = False
+        endpoint = self.endpoint
+        loaded = endpoint.current
+        try:
+            part = loaded.codec.decode(b"".join(self.parts))
+            self.item = endpoint.batcher.submit(loaded, part, self.finish, endpoint.settings.timeout)
+        except Exception as error:
+            self.finish(error)
+
+    def finish(self, result: list[Any] | BaseException) -> None:
+        """Answer with predictions, or with a problem."""
+        if self.response_complete:
+            return
+        protocol = self.protocol
+        identity = request_id(self.headers)
+        if isinstance(result, list):
+            status = 200
+            assert self.item is not None
+            body = encode_predictions(result, self.item.loaded.tail)
+            protocol.transport.write(OK % (len(body), identity, b"" if self.keep_alive else CLOSE, body))
+        else:
+            problem = http_error(result)
+            status = problem.status
+            self.keep_alive = self.keep_alive and not self.more_body
+            protocol.transport.write(_problem(problem, identity, self.keep_alive))
+        self.response_complete = True
+        self._record(status, identity)
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def _record(self, status: int, identity: bytes) -> None:
+        seconds = time.perf_counter() - self.started
+        application, path = self.protocol.application, self.endpoint.path
+        application.metrics.in_flight.dec()
+        application.metrics.answered("POST", path, status, seconds)
+        if application.access_log is not None:
+            application.access_log.write("POST", path, status, seconds, identity, self.protocol.client)
+
+
+class FastProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with the short way and with a limit on how slowly a request may come in."""
+
+    application: ClassVar[Application]
+    fast: ClassVar[dict[bytes, Endpoint]]
+
+    _reading = False
+    _read_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # uvicorn begins to count when the first request is answered; a client may never send one.
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._reading:
+            if self._read_timer is None:
+                self._read_timer = self.loop.call_later(SLOW_READ, self._give_up)
+        elif self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def on_message_begin(self) -> None:
+        self._reading = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        endpoint = self.fast.get(self.url)
+        headers = self._plain_headers(endpoint) if endpoint is not None else None
+        if endpoint is not None and headers is not None:
+            keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self.application.metrics.in_flight.inc()
+            self.cycle = FastCycle(self, endpoint, headers, keep_alive)  # type: ignore[assignment]
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        cycle: Any = self.cycle
+        if type(cycle) is FastCycle:
+            cycle.parts.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._reading = False
+        cycle: Any = self.cycle
+        if type(cycle) is not FastCycle:
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            cycle.begin()
+
+    def _plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
+        """The request's headers if it can go the short way: all about it is usual, and nothing is before it."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return None
+        if self.parser.get_method() != b"POST" or not endpoint.is_plain or self.flow.write_paused:
+            return None
+        headers = dict(self.headers)
+        if not NOT_PLAIN.isdisjoint(headers):
+            return None
+        media = headers.get(b"content-type", JSON)
+        if media != JSON and media_type(media) != JSON:
+            return None
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or not 0 < int(length) < min(LARGE, endpoint.settings.max_body + 1):
+            return None
+        if not self.application.keys.allow(headers):
+            return None
+        return headers
+
+    def _give_up(self) -> None:
+        """A request that is still not whole."""
+        self._read_timer = None
+        cycle: Any = self.cycle
+        if type(cycle) is FastCycle and cycle.more_body and not cycle.response_complete:
+            cycle.finish(HttpError(408, f"The body did not arrive within {SLOW_READ:g} seconds."))
+        elif cycle is None or cycle.response_complete:
+            self.transport.close()
+
+
+def protocol_for(application: Application) -> type[FastProtocol]:
+    """The protocol class that knows the application's endpoints."""
+    fast = {endpoint.path.encode(): endpoint for endpoint in application.endpoints}
+    return type("ServingProtocol", (FastProtocol,), {"application": application, "fast": fast})
+
+
+def _problem(problem: HttpError, identity: bytes, keep_alive: bool) -> bytes:
+    body = problem.body()
+    headers = [
+        (b"content-type", MEDIA),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", identity),
+        *problem.headers,
+    ]
+    if not keep_alive:
+        headers.append((b"connection", b"close"))
+    phrase = HTTPStatus(problem.status).phrase.encode()
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (problem.status, phrase, lines, body)
