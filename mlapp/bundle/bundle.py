@@ -1,0 +1,120 @@
+"""What a bundle is.
+
+<app>-<version>-<hash>/
+    bundle.json           the manifest: what it holds, with the SHA-256 of every file
+    requirements.txt      locked, with hashes; installable by pip and by uv
+    sbom.cdx.json         the same as a CycloneDX bill of materials, and the model
+    wheels/               mlapp itself, when the one that runs here is on no package index
+    model/                one version of the store: manifest.json, files/
+    code/                 the project
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from mlapp import config
+from mlapp.app import App
+from mlapp.config import Settings
+from mlapp.environment import GitState
+from mlapp.errors import MlappError
+from mlapp.project import Project
+from mlapp.store import ModelVersion
+
+FORMAT = 1
+"""The layout of a bundle that this mlapp writes, and the newest that it reads."""
+
+MANIFEST = "bundle.json"
+REQUIREMENTS = "requirements.txt"
+SBOM = "sbom.cdx.json"
+CODE = "code"
+MODEL = "model"
+WHEELS = "wheels"
+
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+
+class BundleError(MlappError):
+    """A bundle cannot be made, or is not what its manifest says."""
+
+
+class BundleFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file of a bundle: SHA-256 in hexadecimal digits, size in bytes; or a symbolic link, with where it points."""
+
+    sha256: str = ""
+    size: int = 0
+    executable: bool = False
+    link: str | None = None
+
+
+class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a bundle holds; it depends on nothing but that, so that the same project gives the same bundle.
+
+    Attributes:
+        created: seconds since 1970: `SOURCE_DATE_EPOCH`, or when the newer of commit and model was made.
+        python: the minor version of Python that it is for, as 3.11.
+        mlapp: the version of mlapp that serves it.
+        requirements: where the requirements came from: a file of the project, or the model.
+        source: the URL of the git repository's `origin`, without credentials.
+        environment: the key of `environments:` in mlapp.yaml whose settings it serves with.
+        files: path in the bundle → file, of every file but the manifest itself.
+    """
+
+    format: int
+    app: str
+    version: int
+    created: int
+    python: str
+    mlapp: str
+    requirements: str
+    environment: str | None = None
+    git: GitState | None = None
+    source: str | None = None
+    files: dict[str, BundleFile]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in `folder`. Its app is imported when it is first asked for."""
+
+    folder: Path
+    manifest: BundleManifest
+    model: ModelVersion
+
+    @property
+    def hash(self) -> str:
+        """What names the bundle, 12 hexadecimal digits of the hash of all it holds."""
+        return digest(self.manifest)
+
+    @property
+    def root(self) -> Path:
+        """The folder of the project's code."""
+        return self.folder / CODE
+
+    @cached_property
+    def project(self) -> Project:
+        """The project in the bundle, as it was shipped.
+
+        Raises:
+            ConfigError: an `MLAPP_…` variable has a wrong value.
+        """
+        return Project(self.root, config.load(self.root, self.manifest.environment))
+
+    @property
+    def settings(self) -> Settings:
+        return self.project.settings
+
+    @property
+    def app(self) -> App:
+        return self.project.app
+
+
+def digest(manifest: BundleManifest) -> str:
+    """12 hexadecimal digits of the SHA-256 of the manifest, which holds those of all files."""
+    return hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()[:12]

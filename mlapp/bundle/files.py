@@ -1,0 +1,153 @@
+"""Which files of a project belong to its code: what git tracks and what it does not ignore, less `.dockerignore`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from mlapp.bundle.bundle import BundleError
+
+LARGE = 100 * 1024**2
+"""Bytes from which on a file of code is worth a warning."""
+
+HUGE = 2 * 1024**3
+"""Bytes from which on a file is shipped only when `image.include` names it."""
+
+NEVER = (".git", ".mlapp", ".venv", "__pycache__")
+SECRETS = (".env", ".env.*", "*.pem", "*.key", "id_rsa", "id_ed25519", ".netrc", "kubeconfig")
+"""Names that often hold secrets: shipped only when git tracks the file, or `image.include` names it."""
+
+Warn = Callable[[str], None]
+
+
+def belonging(root: Path, *, include: Iterable[str] = (), leave_out: Path | None = None, warn: Warn) -> list[Path]:
+    """The files and symbolic links that belong to the project in `root`, relative to it and sorted.
+
+    Args:
+        root: the project's folder; it need not be a git repository.
+        include: globs of ignored files that belong all the same.
+        leave_out: a folder that never belongs: the model store.
+        warn: takes one line a file that is left out, or is suspiciously large.
+
+    Raises:
+        BundleError: git is missing, a file cannot be read or is huge, a name is not UTF-8.
+    """
+    included = {path.relative_to(root) for glob in include for path in _files_of(root, glob)}
+    tracked, others = _listed_by_git(root)
+    dockerignored = _dockerignore(root)
+    found = []
+    for path in sorted(tracked | others | included):
+        absolute = root / path
+        if any(part in NEVER for part in path.parts) or (leave_out and absolute.is_relative_to(leave_out)):
+            continue
+        if path not in included and dockerignored(path):
+            continue
+        if path in others - included and any(fnmatch(path.name, pattern) for pattern in SECRETS):
+            warn(f"{path} looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml.")
+            continue
+        if _is_shippable(root, path, path in included, warn):
+            found.append(path)
+    return found
+
+
+def _is_shippable(root: Path, path: Path, is_included: bool, warn: Warn) -> bool:
+    absolute = root / path
+    try:
+        path.as_posix().encode("utf-8")
+    except UnicodeEncodeError:
+        raise BundleError(f"The file name {os.fsencode(path)!r} is not UTF-8.", "Rename it, or ignore it.") from None
+    if absolute.is_symlink():
+        return _is_within(root, path, warn)
+    if not absolute.is_file():
+        return False  # tracked, but deleted
+    size = absolute.stat().st_size
+    if size >= HUGE and not is_included:
+        raise BundleError(
+            f"{path} has {size / 1024**3:.1f} GiB, which looks like a mistake.",
+            "Name it in .dockerignore, or, to ship it, under image.include in mlapp.yaml.",
+        )
+    if size >= LARGE:
+        warn(f"{path} has {size / 1024**2:.0f} MiB. If the server does not need it, name it in .dockerignore.")
+    if not os.access(absolute, os.R_OK):
+        raise BundleError(f"{path} cannot be read.", "Change its permissions, or name it in .dockerignore.")
+    return True
+
+
+def _is_within(root: Path, path: Path, warn: Warn) -> bool:
+    target = Path(os.path.realpath(root / path))
+    if not target.is_relative_to(os.path.realpath(root)):
+        warn(f"{path} is a link that leaves the project, to {target}, and is left out. Copy the file in.")
+        return False
+    if not target.exists():
+        warn(f"{path} is a link to {os.readlink(root / path)}, which does not exist, and is left out.")
+        return False
+    return True
+
+
+def _files_of(root: Path, glob: str) -> list[Path]:
+    found = [file for path in root.glob(glob) for file in (path.rglob("*") if path.is_dir() else [path])]
+    if not found:
+        raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Mend the glob in mlapp.yaml.")
+    return [file for file in found if file.is_symlink() or file.is_file()]
+
+
+def _listed_by_git(root: Path) -> tuple[set[Path], set[Path]]:
+    """What git tracks, and what it neither tracks nor ignores."""
+    if _git(root, ["rev-parse", "--is-inside-work-tree"], check=False).strip() == b"true":
+        tracked = _paths(_git(root, ["ls-files", "-z", "--cached", "--recurse-submodules"]))
+        return tracked, _paths(_git(root, ["ls-files", "-z", "--others", "--exclude-standard"])) - tracked
+    with tempfile.TemporaryDirectory() as folder:  # an empty repository elsewhere, for git's own reading of .gitignore
+        _git(Path(folder), ["init", "--quiet", "--bare", "."])
+        options = [f"--git-dir={folder}", f"--work-tree={root}"]
+        return set(), _paths(_git(root, [*options, "ls-files", "-z", "--others", "--exclude-standard"]))
+
+
+def _paths(listing: bytes) -> set[Path]:
+    return {Path(os.fsdecode(name)) for name in listing.split(b"\0") if name and not name.endswith(b"/")}
+
+
+def _git(folder: Path, arguments: list[str], check: bool = True) -> bytes:
+    command = ["git", *arguments]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60)  # noqa: S603
+    except FileNotFoundError:
+        raise BundleError("git is not installed; it tells which files belong to the project.", "Install git.") from None
+    if check and done.returncode:
+        reason = os.fsdecode(done.stderr).strip().partition("\n")[0]
+        raise BundleError(f"git cannot list the files of {folder}: {reason}", "Mend the repository.")
+    return done.stdout
+
+
+def _dockerignore(root: Path) -> Callable[[Path], bool]:
+    """Whether `.dockerignore` leaves a path out, by Docker's own rules: patterns from the root, the last match wins."""
+    file = root / ".dockerignore"
+    if not file.is_file():
+        return lambda path: False
+    rules = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        pattern = line.strip()
+        if pattern and not pattern.startswith("#"):
+            negated = pattern.startswith("!")
+            rules.append((_expression(pattern.lstrip("!").strip().strip("/")), negated))
+
+    def is_ignored(path: Path) -> bool:
+        ignored = False
+        for expression, negated in rules:
+            parts = PurePosixPath(path).parts
+            if any(expression.fullmatch("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
+                ignored = not negated
+        return ignored
+
+    return is_ignored
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """A pattern of Go's filepath.Match, with `**` for any number of folders, as an expression for the whole path."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", os.path.normpath(pattern))
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(known.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts))

@@ -1,0 +1,222 @@
+"""Making a bundle of a project and one version of its model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from packaging.utils import canonicalize_name
+
+from mlapp import environment
+from mlapp.bundle import bundle, own, sbom
+from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
+from mlapp.bundle.files import Warn, belonging
+from mlapp.bundle.lock import Locked, lock
+from mlapp.bundle.read import open_bundle
+from mlapp.bundle.requirements import declared
+from mlapp.errors import ConfigError
+from mlapp.project import Project
+from mlapp.store import Manifest, ModelVersion
+
+
+def make(
+    project: Project,
+    model: str | int = "latest",
+    *,
+    settings_of: str | None = None,
+    output: Path | None = None,
+    upgrade: bool = False,
+    warn: Warn,
+) -> Bundle:
+    """Bundle a project. The same project gives the same bundle, which is then made only once.
+
+    Args:
+        model: a version, alias or `latest` of the store.
+        settings_of: the key of `environments:` whose settings the bundle serves with.
+        output: the folder to make it in; `.mlapp/bundles` of the project when absent.
+        upgrade: resolve the requirements anew, to the newest versions that fit.
+        warn: takes one line about each thing that is worth a look.
+
+    Raises:
+        BundleError: the files or requirements cannot be bundled, or there is no space.
+        UsageError: no such version or alias. StoreError: the model cannot be read.
+    """
+    version = project.store.get(project.name, model)
+    python = project.settings.image.python or "{}.{}".format(*sys.version_info)
+    parent = (output or project.root / ".mlapp" / "bundles").resolve()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".bundle-", dir=parent))
+        try:
+            return _fill(staging, parent, project, version, python, settings_of, upgrade, warn)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        where = error.filename or parent
+        raise BundleError(
+            f"The bundle cannot be written: {where}: {error.strerror}.", "Free some space there, or give --output."
+        ) from error
+
+
+def _fill(
+    staging: Path,
+    parent: Path,
+    project: Project,
+    version: ModelVersion,
+    python: str,
+    settings_of: str | None,
+    upgrade: bool,
+    warn: Warn,
+) -> Bundle:
+    _copy_code(project, staging / bundle.CODE, warn)
+    _copy_model(version, staging / bundle.MODEL)
+    packages, source, entries = _requirements(project, version.manifest, python, staging, upgrade, warn)
+    (staging / bundle.REQUIREMENTS).write_text("".join(f"{entry}\n" for entry in entries))
+    bill = sbom.cyclonedx(version.manifest, packages, own.version())
+    (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")
+    manifest = BundleManifest(
+        format=bundle.FORMAT,
+        app=version.app,
+        version=version.version,
+        created=_created(project.root, version.manifest),
+        python=python,
+        mlapp=own.version(),
+        requirements=source,
+        environment=settings_of,
+        git=environment.git_state(project.root),
+        source=_origin(project.root),
+        files={path.relative_to(staging).as_posix(): _described(path) for path in _walk(staging)},
+    )
+    (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    folder = parent / f"{manifest.app}-{manifest.version}-{bundle.digest(manifest)}"
+    if not folder.exists():
+        staging.chmod(0o755)
+        staging.rename(folder)
+    return open_bundle(folder)
+
+
+def _copy_code(project: Project, target: Path, warn: Warn) -> None:
+    root, image = project.root, project.settings.image
+    store = (root / project.settings.store).resolve() if "://" not in project.settings.store else None
+    files = belonging(root, include=image.include, leave_out=store, warn=warn)
+    app = Path(project.settings.app.partition(":")[0])
+    if app not in files:
+        state = "is ignored by git or .dockerignore" if (root / app).exists() else "does not exist"
+        raise BundleError(f"{app}, which holds the app, {state}.", "Let git see it, or change `app:` in mlapp.yaml.")
+    for path in files:
+        source, copy = root / path, target / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            inside = source.resolve().relative_to(root.resolve())
+            copy.symlink_to(os.path.relpath(inside, path.parent))
+        else:
+            shutil.copyfile(source, copy)
+            copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _copy_model(version: ModelVersion, target: Path) -> None:
+    """The version's files, by hard links where the disk allows: neither store nor bundle ever changes one."""
+    for name in version.manifest.files:
+        copy = target / "files" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(version.files / name, copy)
+        except OSError:
+            shutil.copyfile(version.files / name, copy)
+    (target / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
+
+
+def _requirements(
+    project: Project, model: Manifest, python: str, staging: Path, upgrade: bool, warn: Warn
+) -> tuple[list[Locked], str, list[str]]:
+    """The locked packages, where they came from, and the lines of requirements.txt."""
+    image = project.settings.image
+    if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
+        raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
+    found = declared(project.root, image)
+    if found is None:
+        warn("The project has no requirements.txt, pyproject.toml or lock: the image gets the model's libraries alone.")
+    entries = []
+    if own.is_from_index():
+        requirement = f"mlapp=={own.version()}"
+    else:
+        wheel = own.write_wheel(staging / bundle.WHEELS)
+        requirement = f"mlapp @ {wheel.as_uri()}"
+        entries.append(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash(wheel)}")
+    cache = project.root / ".mlapp" / "locks"
+    packages = lock(
+        found,
+        requirement,
+        model.libraries,
+        root=project.root,
+        python=python,
+        image=image,
+        cache=cache,
+        upgrade=upgrade,
+    )
+    _warn_of_differences(model, packages, python, warn)
+    return packages, found.source if found else "the model", entries + [str(package) for package in packages]
+
+
+def _warn_of_differences(model: Manifest, packages: Iterable[Locked], python: str, warn: Warn) -> None:
+    locked = {package.name: package.version for package in packages}
+    for library, trained in model.libraries.items():
+        here = locked.get(canonicalize_name(library))
+        if here is not None and here != trained:
+            warn(f"The image has {library} {here}, but {trained} trained the model. Pin it, or train again.")
+    if python.split(".") != model.python.split(".")[:2]:
+        warn(f"The image has Python {python}, but {model.python} trained the model.")
+
+
+def _created(root: Path, model: Manifest) -> int:
+    """Seconds since 1970 that stand for the bundle's making: a function of what goes in, unlike the clock."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given is not None:
+        if not given.isdecimal():
+            raise ConfigError(f"SOURCE_DATE_EPOCH is '{given}'.", "Set it to whole seconds since 1970, or unset it.")
+        return int(given)
+    committed = _git_says(root, "log", "-1", "--format=%ct")
+    return max(int(model.created.timestamp()), int(committed) if committed and committed.isdecimal() else 0)
+
+
+def _origin(root: Path) -> str | None:
+    url = _git_says(root, "remote", "get-url", "origin")
+    if not url or "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _git_says(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)  # noqa: S603, S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _walk(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+
+
+def _described(path: Path) -> BundleFile:
+    if path.is_symlink():
+        return BundleFile(link=os.readlink(path))
+    status = path.stat()
+    return BundleFile(_hash(path), status.st_size, bool(status.st_mode & 0o100))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

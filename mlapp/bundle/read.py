@@ -1,0 +1,65 @@
+"""Opening a bundle, wherever it was brought to."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from mlapp.bundle import bundle
+from mlapp.bundle.bundle import Bundle, BundleError, BundleManifest
+from mlapp.store import Manifest, ModelVersion
+
+
+def open_bundle(folder: Path | str) -> Bundle:
+    """The bundle in `folder`, its code and model checked against the manifest. Imports nothing of the project.
+
+    Raises:
+        BundleError: no bundle, from a newer mlapp, or a file is missing or was changed.
+    """
+    place = Path(folder).resolve()
+    manifest = _decode(place / bundle.MANIFEST, BundleManifest)
+    for name, file in manifest.files.items():
+        if name.startswith((f"{bundle.CODE}/", f"{bundle.MODEL}/")) and file.link is None:
+            _check(place / name, file.sha256, place)
+    model = _decode(place / bundle.MODEL / "manifest.json", Manifest)
+    return Bundle(place, manifest, ModelVersion(model, place / bundle.MODEL / "files"))
+
+
+def _decode(path: Path, kind: type[bundle.Struct]) -> bundle.Struct:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path.parent} is not a bundle: it has no {path.name}.", "Make one: mlapp build --bundle-only."
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+    try:
+        raw = msgspec.json.decode(content)
+        if kind is BundleManifest and isinstance(raw, dict) and int(raw.get("format", 0)) > bundle.FORMAT:
+            raise BundleError(
+                f"{path} is from a newer mlapp: format {raw['format']}, known is {bundle.FORMAT}.",
+                "Upgrade: pip install --upgrade mlapp.",
+            )
+        return msgspec.convert(raw, kind)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is damaged: {error}", "Make the bundle again: mlapp build --bundle-only.") from None
+
+
+def _check(path: Path, sha256: str, folder: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        raise BundleError(
+            f"{folder} has lost {path.relative_to(folder)}.", "Make the bundle again: mlapp build --bundle-only."
+        ) from None
+    if digest.hexdigest() != sha256:
+        raise BundleError(
+            f"{path.relative_to(folder)} in {folder} was changed after the bundle was made.",
+            "A bundle never changes: change the project, and make another.",
+        )

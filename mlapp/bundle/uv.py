@@ -1,0 +1,110 @@
+"""Running uv, which resolves, locks and lays out packages; and its errors in short."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlapp.bundle.bundle import BundleError
+from mlapp.config import Image
+from mlapp.errors import ConfigError, MissingExtraError
+
+LONGEST = 900
+"""Characters of uv's own words that an error shows."""
+
+
+class UvError(BundleError):
+    """uv failed; `detail` is what it said, whole and without credentials."""
+
+    def __init__(self, what: str, todo: str, detail: str) -> None:
+        super().__init__(what, todo)
+        self.detail = detail
+
+
+def run(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) -> str:
+    """Run uv in `folder` with the indexes that `image:` names; what it printed.
+
+    Credentials reach uv by its environment alone: no command line shows them, and no file holds them.
+
+    Args:
+        doing: what it is for, to begin an error with: "Resolving requirements.txt".
+
+    Raises:
+        MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
+    """
+    secrets: list[str] = []
+    environ = {**os.environ, **_indexes(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    command = [_program(), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        said = done.stderr
+        for secret in secrets:
+            said = said.replace(secret, "****")
+        raise _explained(doing, said)
+    return done.stdout
+
+
+def version() -> str:
+    """uv's version."""
+    return subprocess.run([_program(), "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+def _program() -> str:
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+        if found is None:
+            raise MissingExtraError("Building images", "docker") from None
+        return found
+
+
+def _indexes(image: Image, secrets: list[str]) -> Mapping[str, str]:
+    environ = {}
+    if image.index_url:
+        environ["UV_DEFAULT_INDEX"] = _expanded(image.index_url, secrets)
+    if image.extra_index_urls:
+        environ["UV_INDEX"] = " ".join(_expanded(url, secrets) for url in image.extra_index_urls)
+    return environ
+
+
+def _expanded(url: str, secrets: list[str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise ConfigError(
+                f"The package index {url} needs the environment variable {name}, which is not set.",
+                f"Set it: export {name}=….",
+            )
+        secrets.append(os.environ[name])
+        return os.environ[name]
+
+    return re.sub(r"\$\{(\w+)\}", value, url)
+
+
+def _explained(doing: str, said: str) -> UvError:
+    text = re.sub(r"\s*\n\s*(?:[╰─▶│]+\s*)*", "\n", said.replace("×", "error:")).strip()
+    lines = [line for line in text.splitlines() if not line.startswith(("warning:", "Resolved", "Using", "Prepared"))]
+    flat = " ".join(lines)
+    because = re.search(r"Because .*", flat)
+    if because:
+        reason = re.split(r"\bhint:", because.group())[0].strip()
+        return UvError(f"{doing}: {_shortened(reason)}", "Change one of the versions that it names.", said)
+    if re.search(r"Failed to fetch|error sending request|Could not connect|dns error", flat):
+        where = re.search(r"https?://\S+", flat)
+        status = re.search(r"HTTP status \w+ \w+ \((\d+ [\w ]+)\)", flat)
+        reason = status.group(1) if status else lines[-1].partition("cause: ")[2] or lines[-1]
+        todo = "Check the network and image.index_url in mlapp.yaml, and its credentials."
+        return UvError(f"{doing}: {where.group().rstrip('`,)') if where else 'the index'}: {reason}", todo, said)
+    reason = "; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)
+    return UvError(f"{doing}: {_shortened(reason)}", "Mend the requirement that it names.", said)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 2].rstrip() + " …"

@@ -1,0 +1,148 @@
+"""A bundle: the same project gives the same folder, and a changed one is refused."""
+
+import json
+import os
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from mlapp import bundle, prediction
+from mlapp.bundle import BundleError
+from mlapp.bundle.make import make
+from mlapp.errors import ConfigError, UsageError
+from mlapp.project import Project
+
+
+def made(project, **options):
+    return make(Project.find(project.root), warn=options.pop("warn", lambda _: None), **options)
+
+
+def test_a_bundle_holds_code_model_and_locked_requirements(project, git):
+    (project.root / "train.log").write_text("ignored")
+    found = made(project)
+    assert found.manifest.app == "flowers"
+    assert found.manifest.version == 1
+    assert found.manifest.git.commit
+    assert sorted(os.listdir(found.folder / "code")) == [".gitignore", "app.py", "requirements.txt"]
+    assert found.model.files.joinpath("model.skops").is_file()
+    requirements = (found.folder / "requirements.txt").read_text()
+    assert "scikit-learn==" in requirements
+    assert "uvicorn==" in requirements, "mlapp's own are locked too"
+    assert "--hash=sha256:" in requirements
+    assert str(project.root) not in requirements
+
+
+def test_the_same_project_gives_the_same_bundle_and_a_change_another(project, tmp_path):
+    first = made(project)
+    assert made(project).folder == first.folder
+    elsewhere = made(project, output=tmp_path / "elsewhere")
+    assert elsewhere.folder.name == first.folder.name
+    assert (elsewhere.folder / "bundle.json").read_bytes() == (first.folder / "bundle.json").read_bytes()
+    with (project.root / "app.py").open("a") as file:
+        file.write("# changed\n")
+    assert made(project).hash != first.hash
+    assert [name for name in os.listdir(first.folder.parent) if name.startswith(".")] == []
+
+
+def test_an_opened_bundle_is_the_app_and_its_model(project, monkeypatch):
+    folder = made(project).folder
+    monkeypatch.chdir(folder)  # importing an app goes to its folder
+    found = bundle.open(folder)
+    assert found.app.name == "flowers"
+    assert found.settings.serve.port == 8000
+    assert list(prediction.load(found.app, found.model).predict([{"length": 3.1}])) == ["b"]
+
+
+def test_a_bundle_that_was_changed_or_cut_is_refused(project, tmp_path):
+    folder = made(project).folder
+    (folder / "code" / "app.py").write_text("print('other')")
+    with pytest.raises(BundleError, match=r"code/app\.py .* was changed"):
+        bundle.open(folder)
+    (folder / "code" / "app.py").unlink()
+    with pytest.raises(BundleError, match=r"has lost code/app\.py"):
+        bundle.open(folder)
+    (folder / "bundle.json").write_text('{"format": 99}')
+    with pytest.raises(BundleError, match="newer mlapp"):
+        bundle.open(folder)
+    (folder / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="is damaged"):
+        bundle.open(folder)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        bundle.open(tmp_path)
+
+
+def test_the_time_of_a_bundle_comes_from_what_is_in_it(project, git, monkeypatch):
+    created = made(project).manifest.created
+    assert created == int(made(project).model.manifest.created.timestamp())
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
+    assert made(project).manifest.created == 1234567890
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH is 'yesterday'"):
+        made(project)
+
+
+def test_credentials_in_the_origin_are_not_shipped(project, git):
+    git("remote", "add", "origin", "https://me:hunter2@example.org/team/flowers.git")
+    assert made(project).manifest.source == "https://example.org/team/flowers.git"
+
+
+def test_the_bill_of_materials_is_cyclonedx(project):
+    text = (made(project).folder / "sbom.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    kinds = {(part["type"], part["name"]) for part in json.loads(text)["components"]}
+    assert {
+        ("library", "scikit-learn"),
+        ("library", "mlapp"),
+        ("machine-learning-model", "LogisticRegression"),
+    } <= kinds
+
+
+def test_a_version_that_differs_from_the_training_is_named(project):
+    (project.root / "requirements.txt").write_text("threadpoolctl\npandas!=2.99\nskops<0.14\n")
+    warnings = []
+    made(project, warn=warnings.append)
+    trained = made(project).model.manifest.libraries["skops"]
+    assert any(f"but {trained} trained the model" in warning and "skops" in warning for warning in warnings)
+
+
+def test_requirements_that_cannot_be_met_show_the_conflict_alone(project):
+    (project.root / "requirements.txt").write_text("scikit-learn==1.5.0\nnumpy==1.16.0\n")
+    with pytest.raises(BundleError, match=r"Resolving requirements\.txt: Because .*numpy") as caught:
+        made(project)
+    assert len(caught.value.what) < 1000
+    (project.root / "requirements.txt").write_text("no-such-package-9d1f\n")
+    with pytest.raises(BundleError, match="no-such-package-9d1f was not found"):
+        made(project)
+    (project.root / "requirements.txt").write_text("pandas==\n")
+    with pytest.raises(BundleError, match="Unexpected end of version specifier"):
+        made(project)
+    (project.root / "requirements.txt").write_text("-r more.txt\n")
+    with pytest.raises(BundleError, match=r"requirements\.txt includes more\.txt, which does not exist"):
+        made(project)
+
+
+def test_an_index_that_does_not_answer_is_named_without_its_password(project, monkeypatch):
+    (project.root / "mlapp.yaml").write_text("image: {index_url: 'http://me:${INDEX_PASSWORD}@127.0.0.1:9/simple'}\n")
+    with pytest.raises(ConfigError, match="needs the environment variable INDEX_PASSWORD"):
+        made(project)
+    monkeypatch.setenv("INDEX_PASSWORD", "hunter2")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(BundleError, match=r"127\.0\.0\.1:9") as caught:
+        made(project)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in caught.value.detail
+
+
+def test_an_unknown_version_or_app_file_is_named(project):
+    with pytest.raises(UsageError, match="no version 7"):
+        made(project, model=7)
+    (project.root / ".gitignore").write_text(".mlapp/\napp.py\n")
+    with pytest.raises(BundleError, match=r"app\.py, which holds the app, is ignored"):
+        made(project)
+
+
+def test_a_python_that_is_none_is_refused(project):
+    (project.root / "mlapp.yaml").write_text("image: {python: '3.x'}\n")
+    with pytest.raises(ConfigError, match=r"image\.python: '3\.x'"):
+        made(project)
