@@ -5,7 +5,7 @@
     requirements.txt      locked, with hashes; installable by pip and by uv
     sbom.cdx.json         the same as a CycloneDX bill of materials, and the model
     wheels/               mlapp itself, when the one that runs here is on no package index
-    model/                one version of the store: manifest.json, files/
+    model/                a model store that holds the one version
     code/                 the project
 """
 
@@ -15,7 +15,6 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -36,8 +35,6 @@ SBOM = "sbom.cdx.json"
 CODE = "code"
 MODEL = "model"
 WHEELS = "wheels"
-
-Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
 class BundleError(MlappError):
@@ -81,11 +78,10 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in `folder`. Its app is imported when it is first asked for."""
+    """A bundle in `folder`. Its model is read and its app is imported when they are first asked for."""
 
     folder: Path
     manifest: BundleManifest
-    model: ModelVersion
 
     @property
     def hash(self) -> str:
@@ -99,12 +95,24 @@ class Bundle:
 
     @cached_property
     def project(self) -> Project:
-        """The project in the bundle, as it was shipped.
+        """The project in the bundle: its store is the bundle's, and what it serves is the one version in there.
 
         Raises:
             ConfigError: an `MLAPP_…` variable has a wrong value.
         """
-        return Project(self.root, config.load(self.root, self.manifest.environment))
+        settings = config.load(self.root, self.manifest.environment)
+        serve = msgspec.structs.replace(settings.serve, model=str(self.manifest.version))
+        store = str(self.folder / MODEL)
+        return Project(self.root, msgspec.structs.replace(settings, store=store, serve=serve))
+
+    @cached_property
+    def model(self) -> ModelVersion:
+        """The model version.
+
+        Raises:
+            StoreError: a file is missing or is not what was stored.
+        """
+        return self.project.store.get(self.manifest.app, self.manifest.version)
 
     @property
     def settings(self) -> Settings:

@@ -123,15 +123,18 @@ def _copy_code(project: Project, target: Path, warn: Warn) -> None:
 
 
 def _copy_model(version: ModelVersion, target: Path) -> None:
-    """The version's files, by hard links where the disk allows: neither store nor bundle ever changes one."""
+    """A store of this version alone. Its files are hard links where the disk allows: no store ever changes one."""
     for name in version.manifest.files:
-        copy = target / "files" / name
+        copy = target / version.app / version.manifest.folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(version.files / name, copy)
         except OSError:
             shutil.copyfile(version.files / name, copy)
-    (target / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
+    entry = target / version.app / "versions" / f"{version.version:06}.json"
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
+    (target / "store.json").write_bytes(msgspec.json.encode({"format": version.manifest.format}))
 
 
 def _requirements(

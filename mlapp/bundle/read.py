@@ -9,25 +9,23 @@ import msgspec
 
 from mlapp.bundle import bundle
 from mlapp.bundle.bundle import Bundle, BundleError, BundleManifest
-from mlapp.store import Manifest, ModelVersion
 
 
 def open_bundle(folder: Path | str) -> Bundle:
-    """The bundle in `folder`, its code and model checked against the manifest. Imports nothing of the project.
+    """The bundle in `folder`, its code checked against the manifest; the store checks the model. Imports nothing of it.
 
     Raises:
         BundleError: no bundle, from a newer mlapp, or a file is missing or was changed.
     """
     place = Path(folder).resolve()
-    manifest = _decode(place / bundle.MANIFEST, BundleManifest)
+    manifest = _decode(place / bundle.MANIFEST)
     for name, file in manifest.files.items():
-        if name.startswith((f"{bundle.CODE}/", f"{bundle.MODEL}/")) and file.link is None:
+        if name.startswith(f"{bundle.CODE}/") and file.link is None:
             _check(place / name, file.sha256, place)
-    model = _decode(place / bundle.MODEL / "manifest.json", Manifest)
-    return Bundle(place, manifest, ModelVersion(model, place / bundle.MODEL / "files"))
+    return Bundle(place, manifest)
 
 
-def _decode(path: Path, kind: type[bundle.Struct]) -> bundle.Struct:
+def _decode(path: Path) -> BundleManifest:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -38,12 +36,12 @@ def _decode(path: Path, kind: type[bundle.Struct]) -> bundle.Struct:
         raise BundleError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
     try:
         raw = msgspec.json.decode(content)
-        if kind is BundleManifest and isinstance(raw, dict) and int(raw.get("format", 0)) > bundle.FORMAT:
+        if isinstance(raw, dict) and int(raw.get("format", 0)) > bundle.FORMAT:
             raise BundleError(
                 f"{path} is from a newer mlapp: format {raw['format']}, known is {bundle.FORMAT}.",
                 "Upgrade: pip install --upgrade mlapp.",
             )
-        return msgspec.convert(raw, kind)
+        return msgspec.convert(raw, BundleManifest)
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise BundleError(f"{path} is damaged: {error}", "Make the bundle again: mlapp build --bundle-only.") from None
 

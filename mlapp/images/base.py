@@ -1,0 +1,147 @@
+"""The base image: found or pulled for a platform, and where its Python is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlapp.images.dockerfile import install
+from mlapp.images.engine import ImageError, checked, explained
+from mlapp.images.plan import Plan
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KNOWN = tuple(f"3.{minor}" for minor in range(9, 16))
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base image that the engine has. `inspected` is what `docker image inspect` says of it."""
+
+    id: str
+    platform: str
+    inspected: dict[str, Any]
+
+    @property
+    def layers(self) -> list[str]:
+        """The digests of its layers."""
+        return list(self.inspected["RootFS"]["Layers"])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its environment variables, PATH among them."""
+        pairs = (entry.partition("=") for entry in self.inspected["Config"].get("Env") or [])
+        return {"PATH": PATH, **{name: value for name, _, value in pairs}}
+
+
+def find(client: DockerClient, plan: Plan, platform: str, progress: Callable[[str], None]) -> Base:
+    """The plan's base with its system packages, pulled or built if the engine has it not.
+
+    Raises:
+        ImageError: there is no such image, or not for the platform, or its packages cannot be installed.
+    """
+    base = _local(client, plan.base, platform) or _pulled(client, plan.base, platform, progress)
+    if not plan.system_packages:
+        return base
+    progress(f"install {', '.join(plan.system_packages)}")
+    import io
+
+    text = f"FROM {base.id}\n{install(plan.system_packages)}\n"
+    with explained("Installing image.system_packages"):
+        stream = client.api.build(
+            fileobj=io.BytesIO(text.encode()), rm=True, forcerm=True, decode=True, platform=platform
+        )
+        built = None
+        for message in checked(stream, f"Installing {', '.join(plan.system_packages)}"):
+            built = (message.get("aux") or {}).get("ID") or built
+    found = _inspected(client, str(built), platform)
+    assert found is not None
+    return found
+
+
+def home_of_python(client: DockerClient, base: Base, python: str) -> str:
+    """The folder of the base's Python of this minor version. Nothing in the image is run: it may be another platform's.
+
+    Raises:
+        ImageError: it has none; says which it has.
+    """
+    with explained(f"Looking into {base.id}"):
+        container = client.api.create_container(base.id, ["true"])["Id"]
+        try:
+            if _exists(client, container, "/etc/alpine-release"):
+                raise ImageError(
+                    "The base image is Alpine Linux, for which most packages have no wheels.",
+                    "Choose one with glibc, as python:3-slim: image.base in mlapp.yaml.",
+                )
+            folders = base.environment["PATH"].split(":")
+            for folder in folders:
+                if _exists(client, container, f"{folder}/python{python}"):
+                    return folder
+            found = [each for each in KNOWN if any(_exists(client, container, f"{at}/python{each}") for at in folders)]
+        finally:
+            client.api.remove_container(container, force=True)
+    has = f"it has {', '.join(found)}" if found else "it has none at all"
+    todo = f"Set image.python to '{found[-1]}'" if found else "Set image.base to an image with Python"
+    raise ImageError(
+        f"The base image has no Python {python}; {has}.", f"{todo} in mlapp.yaml, or choose another image.base."
+    )
+
+
+def _exists(client: DockerClient, container: str, path: str) -> bool:
+    import docker.errors
+
+    try:
+        stream, _ = client.api.get_archive(container, path)
+    except docker.errors.NotFound:
+        return False
+    stream.close()
+    return True
+
+
+def _local(client: DockerClient, reference: str, platform: str) -> Base | None:
+    import docker.errors
+
+    try:
+        with explained():
+            return _inspected(client, reference, platform)
+    except ImageError as error:
+        if isinstance(error.__cause__, docker.errors.ImageNotFound):
+            return None
+        raise
+
+
+def _inspected(client: DockerClient, reference: str, platform: str) -> Base | None:
+    inspected = client.api.inspect_image(reference)
+    here = f"{inspected['Os']}/{inspected['Architecture']}"
+    return Base(inspected["Id"], platform, inspected) if here == platform else None
+
+
+def _pulled(client: DockerClient, reference: str, platform: str, progress: Callable[[str], None]) -> Base:
+    """Pull by digest where the registry tells it, so that no tag of the user's moves to another platform."""
+    import docker.errors
+
+    progress(f"pull {reference} for {platform}")
+    name = reference.partition("@")[0]
+    last = name.rpartition("/")[2]
+    repository = name[: -len(last)] + last.partition(":")[0]
+    try:
+        digest = client.api.inspect_distribution(reference)["Descriptor"]["digest"]
+        for message in checked(
+            client.api.pull(repository, tag=digest, platform=platform, stream=True, decode=True), f"Pulling {reference}"
+        ):
+            if message.get("status", "").startswith("Status:"):
+                progress(message["status"].removeprefix("Status: "))
+        found = _inspected(client, f"{repository}@{digest}", platform)
+    except docker.errors.APIError as error:
+        raise ImageError(
+            f"The base image {reference} cannot be pulled: {error.explanation or error}.",
+            "Check image.base in mlapp.yaml, the network, and `docker login`.",
+        ) from error
+    if found is None:
+        raise ImageError(
+            f"The base image {reference} is not made for {platform}.", "Choose another image.base or platform."
+        )
+    return found

@@ -1,0 +1,206 @@
+"""Building the image of a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.bundle import Bundle
+from mlapp.bundle.bundle import MODEL
+from mlapp.errors import ConfigError
+from mlapp.images import assemble, custom, dependencies, layer
+from mlapp.images.base import Base, find, home_of_python
+from mlapp.images.engine import ImageError, connected, explained
+from mlapp.images.layer import Layer
+from mlapp.images.layout import lay_out
+from mlapp.images.plan import LAYERS, Plan, plan, platforms
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+Progress = Callable[[str], None]
+
+DEPENDENCIES = "mlapp.layer.dependencies"
+MODEL_LAYER = "mlapp.layer.model"
+"""Labels that say what a layer was made from: by them the next build finds it in the engine."""
+
+REFERENCE = re.compile(
+    r"(?:[a-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?"
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that the engine has.
+
+    Attributes:
+        reference: its repository and tag.
+        id: `sha256:` and the hash of its configuration: the same for the same bundle, base and platform.
+        size: bytes of all its layers, unpacked.
+        layers: the digests of its layers, from the base's first to the code.
+        digest: `sha256:` and the hash of its manifest in a registry; None before it is pushed.
+    """
+
+    reference: str
+    id: str
+    platform: str
+    size: int
+    layers: tuple[str, ...]
+    digest: str | None = None
+
+    @property
+    def repository(self) -> str:
+        return split(self.reference)[0]
+
+    @property
+    def pinned(self) -> str:
+        """What never means another image: `repository@digest` once pushed, else the id."""
+        return f"{self.repository}@{self.digest}" if self.digest else self.id
+
+
+def build(
+    bundle: Bundle,
+    *,
+    project_root: Path | None = None,
+    tag: str | None = None,
+    platform: list[str] | None = None,
+    progress: Progress = lambda _: None,
+    warn: Progress = lambda _: None,
+) -> list[Image]:
+    """Build the image of a bundle for each platform. Nothing is tagged until all of an image is there.
+
+    Args:
+        project_root: the project's folder, whose Dockerfile is used if it has one.
+        tag: `repository:tag`; by default the app's name (or `image.name`) with version and bundle.
+        platform: as linux/arm64; by default that of mlapp.yaml, or of the engine.
+
+    Raises:
+        ImageError: no engine, no base, no wheel, or the engine failed. UvError: the dependencies cannot be fetched.
+    """
+    what = plan(bundle)
+    reference = reference_of(bundle, tag)
+    with connected() as client:
+        with explained():
+            version = client.version()
+        wanted = platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
+        images = []
+        for each in wanted:
+            own = reference if len(wanted) == 1 else f"{reference}-{each.rpartition('/')[2]}"
+            images.append(_build_one(client, bundle, what, each, own, project_root, progress, warn))
+        return images
+
+
+def reference_of(bundle: Bundle, tag: str | None = None) -> str:
+    """The image's `repository:tag`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    default = f"{bundle.manifest.version}-{bundle.hash}"
+    name = tag or bundle.settings.image.name or re.sub(r"[^a-z0-9]+", "-", bundle.manifest.app.lower()).strip("-")
+    if not REFERENCE.fullmatch(name):
+        raise ConfigError(
+            f"'{name}' cannot be the name of an image.",
+            "Use small letters, digits, '.', '_', '-' and '/', as registry.example.org/team/digits:1.",
+        )
+    repository, given = split(name)
+    return f"{repository}:{given or default}"
+
+
+def split(reference: str) -> tuple[str, str]:
+    """Repository and tag; the tag is empty when there is none."""
+    head, slash, last = reference.rpartition("/")
+    name, _, tag = last.partition(":")
+    return f"{head}{slash}{name}", tag
+
+
+def _build_one(
+    client: DockerClient,
+    bundle: Bundle,
+    what: Plan,
+    platform: str,
+    reference: str,
+    project_root: Path | None,
+    progress: Progress,
+    warn: Progress,
+) -> Image:
+    if project_root is not None and (project_root / "Dockerfile").is_file():
+        image_id = custom.build(client, bundle, what, platform, reference, project_root, progress, warn)
+    elif _keeps_layers_apart(client):
+        image_id = _assemble(client, bundle, what, platform, reference, progress, warn)
+    else:
+        image_id = custom.build(client, bundle, what, platform, reference, None, progress, warn)
+    with explained():
+        inspected = client.api.inspect_image(image_id)
+    return Image(reference, inspected["Id"], platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
+
+
+def _keeps_layers_apart(client: DockerClient) -> bool:
+    """Whether the engine has a store of layers of its own, which takes single ones, rather than containerd's."""
+    with explained():
+        status = client.info().get("DriverStatus") or []
+    return not any("io.containerd.snapshotter" in str(value) for _, value in status)
+
+
+def _assemble(
+    client: DockerClient, bundle: Bundle, what: Plan, platform: str, reference: str, progress: Progress, warn: Progress
+) -> str:
+    base = find(client, what, platform, progress)
+    keys = {
+        DEPENDENCIES: _key(platform, dependencies.fingerprint(bundle)),
+        MODEL_LAYER: _key(
+            *(f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{MODEL}/"))
+        ),
+    }
+    known = assemble.find_layers(client, base, keys)
+    for attempt in (known, []):
+        with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
+            layers = _layers(client, bundle, base, what, platform, attempt, Path(folder), progress, warn)
+            config = assemble.configuration(what, base, layers, keys)
+            progress("load the image")
+            try:
+                return assemble.load(client, config, base, layers, [reference])
+            except ImageError as error:
+                if not attempt or "disk is full" in error.what:
+                    raise
+                progress("the engine has lost a layer: send all of them")
+    raise AssertionError
+
+
+def _layers(
+    client: DockerClient,
+    bundle: Bundle,
+    base: Base,
+    what: Plan,
+    platform: str,
+    known: list[str],
+    folder: Path,
+    progress: Progress,
+    warn: Progress,
+) -> list[Layer]:
+    layers = [Layer(digest) for digest in known]
+    missing = LAYERS[len(known) :]
+    home = ""
+    if len(known) == 0:
+        home = home_of_python(client, base, what.python)
+        progress(f"lay out the dependencies for {platform}")
+    try:
+        lay_out(bundle, platform, home, folder, warn, [each.source for each in missing])
+        for each in missing:
+            progress(f"pack {each.target}")
+            layers.append(layer.write(folder / each.source, each.target, folder / f"{each.source}.tar"))
+    except OSError as error:
+        raise ImageError(
+            f"The layers cannot be written: {error.filename or folder}: {error.strerror}.",
+            "Free some space there, or give --output.",
+        ) from error
+    return layers
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,109 @@
+"""Bytecode for an image, compiled on this machine: the same bytes for the same source.
+
+A .pyc is found by its name, and valid by its magic number, which is that of the minor version of Python: it does not
+matter on which machine it was made. Ours are "unchecked hash" files of PEP 552: they hold no time, and are used without
+looking at the source. Each package is compiled by a process of its own, in order: what marshal writes depends on what
+the process did before. The result is kept in the user's cache, so that a package is compiled once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+COMPILER = """
+import _imp, importlib.util, sys
+from importlib._bootstrap_external import _code_to_hash_pyc
+key = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
+for line in sys.stdin.buffer:
+    source, target, shown = line.rstrip(b"\\n").split(b"\\0")
+    with open(source, "rb") as file:
+        text = file.read()
+    try:
+        code = compile(text, shown.decode(), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        continue
+    with open(target, "wb") as file:
+        file.write(_code_to_hash_pyc(code, _imp.source_hash(key, text), False))
+"""
+"""Reads `source NUL target NUL path shown in tracebacks` a line; what does not compile is left as it is."""
+
+FORMAT = "1"
+TESTS = ("tests", "test")
+
+
+def compile_packages(packages: Path, shown: str, python: str) -> None:
+    """Write the bytecode of all distributions in the site-packages folder `packages` beside their sources.
+
+    Args:
+        shown: the folder's path in the image.
+        python: an interpreter of the image's minor version.
+    """
+    tag = _tag(python)
+    records = sorted(packages.glob("*.dist-info/RECORD"))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(lambda record: _compile_one(record, packages, shown, python, tag), records))
+
+
+def compile_files(files: list[Path], root: Path, shown: str, python: str) -> None:
+    """Write the bytecode of `files`, relative to `root`, which is `shown` in the image."""
+    _compile(files, root, root, shown, python, _tag(python))
+
+
+def _compile_one(record: Path, packages: Path, shown: str, python: str, tag: str) -> None:
+    names = [line.partition(",")[0].strip('"') for line in record.read_text(encoding="utf-8").splitlines()]
+    files = sorted(Path(name) for name in names if name.endswith(".py") and not set(Path(name).parts) & set(TESTS))
+    if not files:
+        return
+    parts = (FORMAT, shown, tag, _version(python), record.parent.name, record.read_text(encoding="utf-8"))
+    kept = _cache() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.zip"
+    if not kept.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            _compile(files, packages, Path(folder), shown, python, tag)
+            _keep(Path(folder), kept)
+    with zipfile.ZipFile(kept) as archive:
+        archive.extractall(packages)
+
+
+def _compile(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
+    lines = []
+    for file in files:
+        compiled = target / file.parent / "__pycache__" / f"{file.stem}.{tag}.pyc"
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        lines.append(b"\0".join(os.fsencode(part) for part in (root / file, compiled, f"{shown}/{file.as_posix()}")))
+    # -I and -S: nothing of this machine's environment or site-packages is imported before.
+    environ = {"PYTHONHASHSEED": "0"}
+    subprocess.run([python, "-I", "-S", "-c", COMPILER], input=b"\n".join(lines), check=True, env=environ)  # noqa: S603
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file, zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(folder.rglob("*.pyc")):
+            archive.write(path, path.relative_to(folder).as_posix())
+    os.replace(file.name, kept)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "bytecode"
+
+
+def _tag(python: str) -> str:
+    """As cpython-311."""
+    if python == sys.executable:
+        return str(sys.implementation.cache_tag)
+    return _ask(python, "import sys; print(sys.implementation.cache_tag)")
+
+
+def _version(python: str) -> str:
+    return sys.version if python == sys.executable else _ask(python, "import sys; print(sys.version)")
+
+
+def _ask(python: str, code: str) -> str:
+    return subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603

@@ -1,0 +1,101 @@
+"""Building from a Dockerfile: the project's own, or ours for an engine that takes no single layers."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.bundle import Bundle
+from mlapp.images.base import find, home_of_python
+from mlapp.images.dockerfile import render
+from mlapp.images.engine import checked, explained
+from mlapp.images.layer import TIME
+from mlapp.images.layout import lay_out
+from mlapp.images.plan import LAYOUT, Plan
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+Progress = Callable[[str], None]
+
+
+def build(
+    client: DockerClient,
+    bundle: Bundle,
+    plan: Plan,
+    platform: str,
+    reference: str,
+    project_root: Path | None,
+    progress: Progress,
+    warn: Progress,
+) -> str:
+    """Build by the engine's builder; the image's id. It is tagged when it is complete.
+
+    The context is the project's code and, when the Dockerfile copies from there, the laid out layers.
+
+    Raises:
+        EngineError: an instruction failed.
+    """
+    text = (project_root / "Dockerfile").read_text(encoding="utf-8") if project_root else render(plan)
+    with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
+        layout = Path(folder, "layout")
+        if LAYOUT in text:
+            base = find(client, _on_base_of(plan, text), platform, progress)
+            progress(f"lay out the dependencies for {platform}")
+            lay_out(bundle, platform, home_of_python(client, base, plan.python), layout, warn)
+        context = Path(folder, "context.tar")
+        _write_context(context, bundle.root, layout, text)
+        progress("build with " + (str(project_root / "Dockerfile") if project_root else "a Dockerfile"))
+        with explained("Building the image"), context.open("rb") as file:
+            stream = client.api.build(
+                fileobj=file,
+                custom_context=True,
+                platform=platform,
+                labels=dict(plan.labels),
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            image_id = ""
+            for message in checked(stream, "Building the image"):
+                image_id = (message.get("aux") or {}).get("ID") or image_id
+                step = message.get("stream", "").strip()
+                if step.startswith("Step "):
+                    progress(step)
+            repository, _, tag = reference.rpartition(":")
+            client.api.tag(image_id, repository, tag)
+    return image_id
+
+
+def _on_base_of(plan: Plan, text: str) -> Plan:
+    """The plan with the base that the Dockerfile names, so that the environment fits its Python."""
+    import dataclasses
+
+    named = re.findall(r"^FROM\s+(?:--platform=\S+\s+)?(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    stages = re.findall(r"^FROM\s.*\sAS\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    bases = [name for name in named if name not in stages and "$" not in name]
+    return dataclasses.replace(plan, base=bases[-1] if bases else plan.base, system_packages=())
+
+
+def _write_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
+    """A tar of what belongs to the project and the layout: the same bytes for the same files, so that caches hit."""
+
+    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = TIME, 0, 0, "", ""
+        entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+        return entry
+
+    written = context.parent / "Dockerfile"
+    written.write_text(dockerfile, encoding="utf-8")
+    with tarfile.open(context, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.dereference = False
+        for path in sorted(code.iterdir()):
+            if path.name != "Dockerfile":
+                archive.add(path, path.name, filter=plain)
+        if layout.is_dir():
+            archive.add(layout, LAYOUT, filter=plain)
+        archive.add(written, "Dockerfile", filter=plain)

@@ -1,0 +1,130 @@
+"""The Docker engine: connecting to it, and its errors in the user's terms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import MissingExtraError, MlappError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+TIMEOUT = 600
+"""Seconds that one call to the engine may take."""
+
+
+class ImageError(MlappError):
+    """An image cannot be built, found or pushed."""
+
+
+class EngineError(ImageError):
+    """The Docker engine cannot be reached, or refused."""
+
+
+@contextmanager
+def connected() -> Iterator[DockerClient]:
+    """The engine that DOCKER_HOST or the current docker context names; closed at the end.
+
+    Raises:
+        MissingExtraError: the docker SDK is not installed.
+        EngineError: no engine answers, it may not be used, or it failed inside the block.
+    """
+    try:
+        import docker
+    except ModuleNotFoundError:
+        raise MissingExtraError("Building and running images", "docker") from None
+    with explained():
+        client = docker.DockerClient(**_endpoint(), timeout=TIMEOUT, version="auto")
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def explained(doing: str = "Docker") -> Iterator[None]:
+    """Turn what goes wrong with the engine inside the block into an EngineError."""
+    import docker.errors
+    import requests
+
+    try:
+        yield
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise explain(error, doing) from error
+
+
+def explain(error: BaseException, doing: str = "Docker") -> EngineError:
+    """The EngineError that tells a person what an error of the engine or of the way to it means."""
+    detail = str(getattr(error, "explanation", None) or error)
+    causes = list(_causes(error))
+    where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if any(isinstance(cause, PermissionError) for cause in causes) or "Permission denied" in detail:
+        return EngineError(
+            f"You may not use the Docker engine at {where}.",
+            "Join its group: sudo usermod -aG docker $USER, then log in again.",
+        )
+    is_absent = any(isinstance(cause, (FileNotFoundError, ConnectionRefusedError)) for cause in causes)
+    if is_absent or "Connection refused" in detail or "No such file" in detail or "Name or service" in detail:
+        return EngineError(
+            f"No Docker engine answers at {where}.",
+            "Start one: Docker Desktop, or sudo systemctl start docker. Without one: mlapp build --bundle-only, "
+            "then mlapp serve --bundle.",
+        )
+    if "no space left" in detail.lower():
+        return EngineError(f"{doing}: the engine's disk is full.", "Free some: docker system df, docker system prune.")
+    if "timed out" in detail.lower():
+        return EngineError(f"{doing}: the engine at {where} does not answer in time.", "Look at its load and its log.")
+    return EngineError(f"{doing}: {_last_line(detail)}", "Look at the engine's log: journalctl -u docker.")
+
+
+def checked(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
+    """The engine's messages of a build, load or push; an error among them is raised.
+
+    Raises:
+        EngineError: the engine reported one.
+    """
+    for message in stream:
+        if "error" in message or "errorDetail" in message:
+            detail = (message.get("errorDetail") or {}).get("message") or message.get("error")
+            raise explain(RuntimeError(str(detail)), doing)
+        yield message
+
+
+def _endpoint() -> dict[str, Any]:
+    """Arguments of DockerClient: from DOCKER_HOST and its like, else from the current docker context."""
+    from docker.utils import kwargs_from_env
+
+    found: dict[str, Any] = dict(kwargs_from_env())
+    if "base_url" not in found:
+        from docker.context import ContextAPI
+
+        try:
+            context = ContextAPI.get_current_context()
+        except Exception:  # a broken context file is docker's to report; the default socket may still do
+            return found
+        if context is not None and context.Host:
+            found["base_url"] = context.Host
+            if context.TLSConfig:
+                found["tls"] = context.TLSConfig
+    return found
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it holds and what it came from: requests and urllib3 wrap the reason several times."""
+    seen: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        at = waiting.pop()
+        if isinstance(at, BaseException) and at not in seen:
+            seen.append(at)
+            yield at
+            waiting += [at.__cause__, at.__context__, *(arg for arg in at.args if isinstance(arg, BaseException))]
+            waiting.append(getattr(at, "reason", None) if not isinstance(getattr(at, "reason", None), str) else None)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "failed without a word"

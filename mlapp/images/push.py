@@ -1,0 +1,98 @@
+"""Bringing images to a registry, and their digests back."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from mlapp.images import registry
+from mlapp.images.build import Image, split
+from mlapp.images.engine import EngineError, ImageError, checked, connected, explained
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+Bar = Callable[[str, int, int], None]
+"""Takes a layer's short name, the bytes that are there, and those that there will be."""
+
+ATTEMPTS = 4
+PASSING = re.compile(
+    r"EOF|timeout|timed out|refused|reset by peer|broken pipe|closed|i/o|50[0234]|Service Unavailable|Bad Gateway", re.I
+)
+"""What an error says that may be gone a moment later."""
+
+REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth|forbidden|401|403", re.I)
+
+
+def push(
+    images: Sequence[Image], *, bar: Bar = lambda *_: None, progress: Callable[[str], None] = lambda _: None
+) -> list[Image]:
+    """Push images, and for several platforms the list that makes them one; with their digests.
+
+    Credentials and their helpers are those of the docker configuration. A push that breaks off is taken up again:
+    layers that have arrived are not sent twice.
+
+    Args:
+        images: the same bundle for one platform or more.
+
+    Returns:
+        The images with their digests; of several, first the list of them all, as an image of platform `multiple`.
+
+    Raises:
+        ImageError: the registry cannot be reached, refuses, or breaks off each time.
+    """
+    with connected() as client:
+        pushed = [_push_one(client, image, bar, progress) for image in images]
+    if len(pushed) == 1:
+        return pushed
+    reference = pushed[0].reference.rpartition("-")[0]
+    progress(f"push the list of platforms as {reference}")
+    repository, tag = split(reference)
+    entries = [(image.digest or "", image.platform) for image in pushed]
+    digest = registry.push_list(repository, tag, entries)
+    size = sum(image.size for image in pushed)
+    return [Image(reference, "", "multiple", size, (), digest), *pushed]
+
+
+def _push_one(client: DockerClient, image: Image, bar: Bar, progress: Callable[[str], None]) -> Image:
+    progress(f"push {image.reference}")
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return dataclasses.replace(image, digest=_attempt(client, image.reference, bar))
+        except EngineError as error:
+            host = registry.host_of(image.repository)
+            if REFUSED.search(error.what):
+                raise ImageError(
+                    f"The registry {host} refuses {image.repository}: {error.what.partition(': ')[2]}",
+                    f"Log in as one who may push there (docker login {host}), or change image.name in mlapp.yaml.",
+                ) from error
+            if not PASSING.search(error.what):
+                raise
+            if attempt == ATTEMPTS:
+                raise ImageError(
+                    f"The registry {host} cannot be reached, tried {ATTEMPTS} times: {error.what.partition(': ')[2]}",
+                    "Check its address and the network; push again to go on where it broke off.",
+                ) from error
+            progress(f"the push broke off ({error.what.partition(': ')[2]}): try again")
+            time.sleep(2 ** (attempt - 1))
+    raise AssertionError
+
+
+def _attempt(client: DockerClient, reference: str, bar: Bar) -> str:
+    repository, tag = split(reference)
+    digest = ""
+    with explained(f"Pushing {reference}"):
+        stream = client.api.push(repository, tag, stream=True, decode=True)
+        for message in checked(stream, f"Pushing {reference}"):
+            detail = message.get("progressDetail") or {}
+            if message.get("status") == "Pushing" and detail.get("total"):
+                bar(message["id"], detail.get("current", 0), max(detail["total"], detail.get("current", 0)))
+            elif message.get("status") in ("Pushed", "Layer already exists"):
+                bar(message["id"], 1, 1)
+            digest = (message.get("aux") or {}).get("Digest") or digest
+    if not digest:
+        raise EngineError(f"Pushing {reference}: broke off: EOF", "Push again.")
+    return digest

@@ -1,0 +1,108 @@
+"""The one thing that the engine cannot do in a registry: a list of images, one for each platform (OCI image index)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mlapp.images.engine import ImageError
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFESTS = ("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json")
+HUB = "registry-1.docker.io"
+
+
+def host_of(repository: str) -> str:
+    """The registry of a repository, as docker names it in its configuration."""
+    first, slash, _ = repository.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> str:
+    """Put the list of images under the tag; its digest.
+
+    Args:
+        images: digest and platform of each, all in the repository.
+
+    Raises:
+        ImageError: the registry refuses, or cannot be reached.
+    """
+    session = _Session(repository)
+    entries = []
+    for digest, platform in images:
+        answer = session.request("GET", f"manifests/{digest}", headers={"Accept": ", ".join(MANIFESTS)})
+        system, _, architecture = platform.partition("/")
+        entries.append(
+            {
+                "mediaType": answer.headers["Content-Type"],
+                "digest": digest,
+                "size": len(answer.content),
+                "platform": {"os": system, "architecture": architecture},
+            }
+        )
+    body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, sort_keys=True).encode()
+    session.request("PUT", f"manifests/{tag}", headers={"Content-Type": INDEX}, data=body)
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+class _Session:
+    """Requests to one repository, with the credentials of the docker configuration."""
+
+    def __init__(self, repository: str) -> None:
+        import requests
+        from docker.auth import load_config
+
+        host = host_of(repository)
+        self._name = repository.removeprefix(f"{host}/")
+        if host == "docker.io" and "/" not in self._name:
+            self._name = f"library/{self._name}"
+        is_near = host.partition(":")[0] == "localhost" or host.startswith("127.")
+        self._host = HUB if host == "docker.io" else host
+        self._url = f"{'http' if is_near else 'https'}://{self._host}/v2/{self._name}"
+        self._credentials: dict[str, Any] = (
+            load_config().resolve_authconfig(None if host == "docker.io" else host) or {}
+        )
+        self._http = requests.Session()
+        self._http.trust_env = not is_near
+
+    def request(self, method: str, path: str, headers: dict[str, str], data: bytes | None = None) -> Any:
+        import requests
+
+        try:
+            answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
+            if answer.status_code == 401:
+                authorization = self._authorization(answer.headers.get("WWW-Authenticate", ""))
+                self._http.headers["Authorization"] = authorization
+                answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
+        except requests.RequestException as error:
+            raise ImageError(
+                f"The registry {self._host} cannot be reached: {error}", "Check its address and the network."
+            ) from error
+        if answer.status_code >= 400:
+            raise ImageError(
+                f"The registry {self._host} answers {answer.status_code} to {method} {self._name}/{path}.",
+                f"Log in with a user that may push there: docker login {self._host}.",
+            )
+        return answer
+
+    def _authorization(self, challenge: str) -> str:
+        """The header that answers a challenge: Basic, or a token that the challenge says where to get."""
+        user, password = self._credentials.get("username", ""), self._credentials.get("password", "")
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        if not challenge.lower().startswith("bearer"):
+            return f"Basic {basic}"
+        parts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        query = {"service": parts.get("service", ""), "scope": f"repository:{self._name}:pull,push"}
+        if self._credentials.get("identitytoken"):
+            form = {**query, "grant_type": "refresh_token", "refresh_token": self._credentials["identitytoken"]}
+            answer = self._http.post(parts["realm"], data={**form, "client_id": "mlapp"}, timeout=60)
+        else:
+            headers = {"Authorization": f"Basic {basic}"} if user else {}
+            answer = self._http.get(parts["realm"], params=query, headers=headers, timeout=60)
+        answer.raise_for_status()
+        token = answer.json()
+        return f"Bearer {token.get('token') or token.get('access_token')}"
