@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,9 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="Port; 0 picks a free one. [8000, or $PORT]")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A version, an alias or `latest`.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Serve a bundle, as the image does; `mlapp build --bundle-only` makes one.")
+    ] = None,
     environment: Environment = None,
 ) -> None:
     """Serve a model over HTTP.
@@ -32,12 +36,15 @@ def serve(
       mlapp serve --model production --port 80
 
       mlapp serve digits/app.py iris/app.py
+
+      mlapp serve --bundle .mlapp/bundles/digits-3-8c1f29d0a7b4
     """
     import msgspec
 
+    from mlapp.bundle import open as open_bundle
     from mlapp.serving import launch, sockets
 
-    found = launch.projects(apps or [], environment)
+    found = [open_bundle(bundle).project] if bundle else launch.projects(apps or [], environment)
     settings = launch.serve_settings(found, environment)
     settings = msgspec.structs.replace(
         settings,
