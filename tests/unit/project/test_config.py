@@ -1,0 +1,75 @@
+"""mlapp.yaml: typed, closed to unknown keys, overridden by the environment."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mlapp import config
+from mlapp.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def settings(tmp_path: Path, text: str, environment: str | None = None, **environ: str) -> config.Settings:
+    (tmp_path / "mlapp.yaml").write_text(text, encoding="utf-8")
+    return config.load(tmp_path, environment, environ)
+
+
+def test_everything_has_a_default(tmp_path: Path) -> None:
+    found = config.load(tmp_path, environ={})
+    assert (found.app, found.serve.port, found.store) == ("app.py", 8000, ".mlapp/store")
+
+
+def test_an_environment_variable_overrides_the_file(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        "serve: {port: 80, workers: 2}",
+        MLAPP_SERVE__PORT="81",
+        MLAPP_SERVE__API_KEYS="a, b",
+        MLAPP_STORE="models",
+    )
+    assert (found.serve.port, found.serve.workers, found.serve.api_keys, found.store) == (81, 2, ["a", "b"], "models")
+
+
+def test_an_environment_of_the_file_lies_over_the_rest(tmp_path: Path) -> None:
+    text = "serve: {port: 80, workers: 2}\nenvironments: {staging: {serve: {workers: 4}}}"
+    assert settings(tmp_path, text, "staging").serve.workers == 4
+    assert settings(tmp_path, text, "staging").serve.port == 80
+    with pytest.raises(ConfigError, match=r"no environment 'stagin'; it has staging. Did you mean 'staging'\?"):
+        settings(tmp_path, text, "stagin")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sreve: {port: 80}", "'sreve' is not a setting. Did you mean 'serve'?"),
+        ("serve: {prt: 80}", "'serve.prt' is not a setting. Did you mean 'port'?"),
+        ("serve: {port: many}", "serve.port: Expected `int`, got `str`"),
+        ("serve: {port: 99999}", "serve.port: Expected `int` <= 65535"),
+        ("serve: [1]", "serve: Expected `object`, got `array`"),
+        ("- a\n- b", "holds a list, not keys and values"),
+        ("serve: {port: 1", "is not YAML"),
+        ("a: b: c", "mlapp.yaml:1 is not YAML"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        settings(tmp_path, text)
+    assert says in error.value.what
+
+
+def test_a_variable_of_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'serve.prt' is not a setting"):
+        settings(tmp_path, "", MLAPP_SERVE__PRT="1")
+
+
+def test_the_documentation_lists_every_setting() -> None:
+    spec = importlib.util.spec_from_file_location("configuration", ROOT / "scripts/configuration.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert (ROOT / "docs/configuration.md").read_text() == script.document(), "run python scripts/configuration.py"
