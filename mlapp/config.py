@@ -85,6 +85,9 @@ class Flyte(Section, frozen=True):
     project: Annotated[str, Meta(description="Flyte project.")] = "flytesnacks"
     domain: Annotated[str, Meta(description="Flyte domain.")] = "development"
     image: Annotated[str | None, Meta(description="Image that the tasks run in; built when absent.")] = None
+    pickle: Annotated[
+        bool, Meta(description="Let data that is neither table nor array travel between tasks as a pickle.")
+    ] = False
 
 
 class Settings(Section, frozen=True):

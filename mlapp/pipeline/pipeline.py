@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from mlapp.errors import DeclarationError
 from mlapp.pipeline import stage as stages
 from mlapp.pipeline.decorators import Decorator, ModelDecorator, PredictorDecorator, ReaderDecorator, TaskDecorator
+from mlapp.pipeline.schedule import Schedule
 from mlapp.pipeline.stage import Role, Stage
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -45,6 +47,7 @@ class Pipeline:
                 f"App '{name}': '{min(both)}' is both a feature and the target.", "Take it out of features=[…]."
             )
         self.stages: dict[str, Stage] = {}
+        self.schedules: dict[str, Schedule] = {}
         self.data_reader = ReaderDecorator(self, "data_reader")
         self.data_loader = TaskDecorator(self, "data_loader")
         self.data_splitter = TaskDecorator(self, "data_splitter")
@@ -79,6 +82,26 @@ class Pipeline:
                 f"App '{self.name}' has two of {role.name}: {old.title} and {stage.title}.", "Keep one of them."
             )
         self.stages[role.name] = stage
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        cron: str | None = None,
+        every: timedelta | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        time: str | None = None,
+        promote_if: str | None = None,
+    ) -> Schedule:
+        """Train on a clock, once the app is deployed where there is one: `mlapp deploy --target flyte`.
+
+        Args: see `Schedule`.
+
+        Raises:
+            DeclarationError: not one of cron and every, or one that cannot be read.
+        """
+        self.schedules[name] = Schedule(name, cron, every, dict(parameters or {}), time, promote_if)
+        return self.schedules[name]
 
     def stage(self, role: str) -> Stage | None:
         """The user's function for a role, or None where the default serves."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from mlapp.data.connection import UnreachableError
 from mlapp.errors import DataError
 
 _TODO = {
@@ -26,6 +25,14 @@ _QUOTED = (
     re.compile(r"no such (?:table|column|function): (?:\w+\.)*(?P<word>\w+)"),
     re.compile(r"(?:table|column|function)(?: with name)? ['\"]?(?:[^'\" ]+\.)?(?P<word>\w+)['\"]?", re.IGNORECASE),
 )
+
+
+class LostConnectionError(Exception):
+    """The connection broke after it had been made; the same read may work again."""
+
+
+class UnreachableError(DataError):
+    """No connection could be made."""
 
 
 def unreachable(shown: str, message: str) -> UnreachableError:

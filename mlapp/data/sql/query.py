@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlapp.data.source import refuse_misfits
-from mlapp.errors import UsageError
+from mlapp.errors import UsageError, nearest
 
 # A colon inside a text, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) names no parameter.
 _LEXEMES = r"""
@@ -60,7 +59,15 @@ def bind(
         UsageError: a parameter without a value, a value without a parameter, an empty list.
     """
     wanted = names(query, backslashes=backslashes)
-    refuse_misfits(wanted, values, "the query")
+    for name in wanted:
+        if name not in values:
+            raise UsageError(f"The query has the parameter :{name}, which has no value.", f"Give it: {name}=….")
+    for name in values:
+        if name not in wanted:
+            raise UsageError(
+                f"'{name}' is not a parameter of the query.{nearest(name, wanted)}",
+                f"The query has {', '.join(f':{each}' for each in wanted)}." if wanted else f"Write :{name} into it.",
+            )
     flat: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
     for name in wanted:

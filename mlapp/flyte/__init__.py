@@ -1,0 +1,33 @@
+"""Flyte: the same pipeline at any scale. `train_workflow(app)` and `predict_workflow(app)` are its workflows.
+
+A module that holds them is all that pyflyte needs:
+
+    from app import app
+    from mlapp.flyte import predict_workflow, train_workflow
+
+    train = train_workflow(app)
+    predict = predict_workflow(app)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlapp.flyte.workflow import predict_workflow, train_workflow
+
+__all__ = ["predict_workflow", "train_workflow"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(name)
+    from mlapp.errors import MissingExtraError
+
+    try:
+        import flytekit  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Flyte", "flyte") from None
+    from mlapp.flyte import workflow
+
+    return getattr(workflow, name)

@@ -1,0 +1,142 @@
+"""The connection to Flyte, by flytekit's own configuration, and its errors in the user's words."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mlapp.config import Flyte
+from mlapp.errors import ConfigError, MlappError
+from mlapp.flyte.errors import FlyteError, UnreachableError
+
+DEADLINE = 30.0
+"""Seconds that one call may take."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A Flyte, and the project and domain there."""
+
+    settings: Flyte
+
+    @cached_property
+    def config(self) -> Any:
+        """flytekit's configuration: FLYTECTL_CONFIG, ~/.flyte/config.yaml, FLYTE_*.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        from flytekit.configuration import Config
+        from flytekit.configuration.file import get_config_file
+
+        named = os.environ.get("FLYTECTL_CONFIG")
+        if named and not os.path.exists(named):
+            raise ConfigError(f"FLYTECTL_CONFIG names {named}, which does not exist.", "Correct it, or unset it.")
+        try:
+            file = get_config_file(None)
+            config = Config.auto(file)
+        except Exception as error:  # a YAML error, a missing certificate: flytekit's own have no common base
+            raise ConfigError(
+                f"Flyte's configuration cannot be read: {error}", "Mend it: ~/.flyte/config.yaml."
+            ) from error
+        if file is None and not os.environ.get("FLYTE_PLATFORM_URL"):
+            raise ConfigError(
+                "There is no configuration for Flyte.",
+                "Write ~/.flyte/config.yaml (flytectl config init --host=YOUR.FLYTE), or set FLYTECTL_CONFIG.",
+            )
+        # flytekit repeats a call at once and three times whatever it failed with; we wait, and only where it helps.
+        return config.with_params(platform=dataclasses.replace(config.platform, rpc_retries=0))
+
+    @property
+    def endpoint(self) -> str:
+        return str(self.config.platform.endpoint)
+
+    @cached_property
+    def client(self) -> Any:
+        """flytekit's client; connects with the first call."""
+        from flytekit.clients.friendly import SynchronousFlyteClient
+
+        return SynchronousFlyteClient(self.config.platform)
+
+    def console(self, run: str) -> str:
+        """Where the run is shown in the browser."""
+        platform = self.config.platform
+        base = platform.console_endpoint or f"{'http' if platform.insecure else 'https'}://{platform.endpoint}"
+        return f"{base}/console/projects/{self.settings.project}/domains/{self.settings.domain}/executions/{run}"
+
+    def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Call a method of the client.
+
+        Raises:
+            FlyteError: Flyte refused. UnreachableError: it does not answer.
+        """
+        from flytekit.clients.grpc_utils.deadline_interceptor import scoped_grpc_deadline
+
+        with self.reported(), scoped_grpc_deadline(DEADLINE):
+            return function(*args, **named)
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Tell errors of flytekit, gRPC and HTTP in the user's words."""
+        try:
+            yield
+        except MlappError:
+            raise
+        except Exception as error:
+            told = self._told(error)
+            if told is None:
+                raise
+            raise told from error
+
+    def _told(self, error: BaseException) -> MlappError | None:
+        import grpc
+        import requests
+        from flytekit.exceptions import user
+
+        chain = list(_chain(error))
+        rpc = next((found for found in chain if isinstance(found, grpc.RpcError) and hasattr(found, "code")), None)
+        code = rpc.code() if rpc is not None else None
+        details = (rpc.details() or "") if rpc is not None else ""
+        project, domain = self.settings.project, self.settings.domain
+        if "are registered" in details or ("project" in details and "not found" in details):
+            return FlyteError(
+                f"Flyte at {self.endpoint} has no project '{project}' with a domain '{domain}'.",
+                "Set `flyte: {project: …, domain: …}` in mlapp.yaml, or make it: flytectl create project.",
+            )
+        status = grpc.StatusCode
+        if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(_is_login(found) for found in chain):
+            return FlyteError(
+                f"Flyte at {self.endpoint} refuses you: {details or 'the login has expired'}.",
+                "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
+            )
+        unavailable = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED)
+        if code in unavailable or any(
+            isinstance(found, (user.FlyteTimeout, requests.ConnectionError, requests.Timeout)) for found in chain
+        ):
+            return UnreachableError(
+                f"Flyte at {self.endpoint} does not answer{f': {details}' if details else '.'}",
+                "Check the endpoint in ~/.flyte/config.yaml, `insecure: true` for one without TLS, and the network.",
+            )
+        if code is not None:
+            return FlyteError(f"Flyte at {self.endpoint} refused: {code.name}: {details}", "Mend that, and try again.")
+        return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_login(error: BaseException) -> bool:
+    return type(error).__name__ in (
+        "FlyteAuthenticationException",
+        "AccessTokenNotFoundError",
+        "AuthenticationError",
+        "AuthenticationPending",
+    )

@@ -1,0 +1,39 @@
+"""The evaluation as a page in Flyte's console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+STYLE = (
+    "<style>table{border-collapse:collapse;font:14px sans-serif;margin:0 0 24px}"
+    "td,th{border:1px solid #ddd;padding:4px 12px;text-align:left}th{background:#f5f5f5}</style>"
+)
+
+
+def report(app: str, metrics: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Any]) -> str:
+    """Metrics of each split and the parameters that gave them, as HTML: what `mlapp train` prints."""
+    names = list(dict.fromkeys(name for found in metrics.values() for name in found))
+    rows = [[split, *(_number(found.get(name)) for name in names)] for split, found in metrics.items()]
+    return (
+        f"{STYLE}<h2>{escape(app)}</h2>{_table(['split', *names], rows)}"
+        f"<h3>Parameters</h3>{_table(['name', 'value'], list(parameters.items()))}"
+    )
+
+
+def publish(title: str, html: str) -> None:
+    """Show the page with the running task."""
+    import flytekit
+
+    flytekit.Deck(title, html)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["".join(f"<th>{escape(str(name))}</th>" for name in head)]
+    lines += ["".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

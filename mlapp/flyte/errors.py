@@ -1,0 +1,21 @@
+"""What can go wrong between here and Flyte."""
+
+from __future__ import annotations
+
+from mlapp.errors import MlappError
+
+
+class FlyteError(MlappError):
+    """Flyte refused, or something there failed."""
+
+
+class UnreachableError(FlyteError):
+    """Flyte does not answer: perhaps in a moment it will."""
+
+
+class RunFailedError(FlyteError):
+    """A run failed. `trace` is the traceback of the user's own function, empty where there is none."""
+
+    def __init__(self, what: str, todo: str, trace: str = "") -> None:
+        super().__init__(what, todo)
+        self.trace = trace

@@ -1,0 +1,73 @@
+"""A run's outputs, from Flyte's object store to here."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import StoreError
+from mlapp.flyte import files, promotion, stages
+from mlapp.flyte.connection import Connection
+from mlapp.flyte.errors import FlyteError
+from mlapp.store import Manifest, ModelVersion, Store
+
+
+def fetch_model(connection: Connection, run: str, store: Store, app: str, promote_if: str = "") -> ModelVersion:
+    """Take the model of a run into the store; the version that is there already when it was taken before.
+
+    Raises:
+        ExpiredError: its files are gone. FlyteError: the run has no model. StoreError: a file is not what was saved.
+    """
+    kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
+    if kept is not None:
+        return store.get(app, kept.version)
+    url = _output(connection, run, "model").scalar.blob.uri.rstrip("/")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files.download(connection, f"{url}/{stages.MANIFEST}", folder / stages.MANIFEST)
+        try:
+            manifest = msgspec.json.decode((folder / stages.MANIFEST).read_bytes(), type=Manifest)
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"The manifest of run {run} cannot be read: {error}", "Upgrade mlapp here.") from error
+        for file in manifest.files:
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise StoreError(f"The manifest of run {run} names the file {file!r}.", "Do not trust that run.")
+            files.download(connection, f"{url}/{stages.FILES}/{file}", folder / stages.FILES / file)
+        return promotion.keep(store, stages.open_version(folder), promote_if)
+
+
+def fetch_predictions(connection: Connection, run: str) -> Any:
+    """The predictions of a run, as a DataFrame.
+
+    Raises:
+        ExpiredError: the file is gone. FlyteError: the run has none.
+    """
+    import pandas as pd
+
+    url = _output(connection, run, "predictions").scalar.blob.uri
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "predictions.parquet"
+        files.download(connection, url, file)
+        return pd.read_parquet(file)
+
+
+def _output(connection: Connection, run: str, name: str) -> Any:
+    from flyteidl.core import literals_pb2
+    from flytekit.models.core.identifier import WorkflowExecutionIdentifier
+    from flytekit.models.literals import LiteralMap
+
+    settings = connection.settings
+    place = WorkflowExecutionIdentifier(settings.project, settings.domain, run)
+    data = connection.call(connection.client.get_execution_data, place)
+    outputs = data.full_outputs.literals
+    if not outputs and data.outputs.bytes > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "outputs.pb"
+            files.download(connection, data.outputs.url, file)
+            outputs = LiteralMap.from_flyte_idl(literals_pb2.LiteralMap.FromString(file.read_bytes())).literals
+    if name not in outputs:
+        raise FlyteError(f"Run {run} has no output '{name}'.", "Only a run that succeeded has: mlapp runs list.")
+    return outputs[name]

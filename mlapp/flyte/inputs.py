@@ -1,0 +1,167 @@
+"""A pipeline's parameters as inputs of Flyte's tasks and workflows."""
+
+from __future__ import annotations
+
+import datetime
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import UsageError
+from mlapp.pipeline.parameters import REQUIRED, Parameter, type_name
+from mlapp.schema.infer import plain
+
+RESERVED = frozenset({"table", "splits", "trained", "metrics", "model", "predictions", "promote_if"})
+"""What the tasks pass to each other; a parameter of that name goes by its full one."""
+CARRIED = (bool, int, float, str, datetime.datetime, datetime.timedelta)
+"""Types that Flyte has of its own. All else travels as the text that `mlapp train -p` takes."""
+TEXTUAL = ("datetime", "pathlib", "decimal", "uuid")
+"""Modules of types whose text is all there is to them."""
+DEFAULT = "default"
+"""The text of a default that no text can stand for, as a function or an object."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One parameter as Flyte carries it.
+
+    Args:
+        name: in Flyte's interface: the parameter's own, or `stage__name` where that is not clear.
+        kind: the type in Flyte's interface.
+    """
+
+    parameter: Parameter
+    name: str
+    kind: Any
+
+    @property
+    def default(self) -> Any:
+        """What the interface shows as default; `REQUIRED` when there is none."""
+        default = self.parameter.default
+        return default if default is REQUIRED else self._written(default)
+
+    def encode(self, value: Any) -> Any:
+        """A value that the user gave, as Flyte carries it.
+
+        Raises:
+            UsageError: it is not of the parameter's type, or Flyte cannot carry it.
+        """
+        converted = self.parameter.convert(value)
+        written = self._written(converted)
+        if self.kind is str and plain(self._read(written)) != plain(converted):
+            raise UsageError(
+                f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot carry {converted!r:.60}.",
+                "Give a number, a text, a date, or a list or dict of them, and make the rest of it in the function.",
+            )
+        return written
+
+    def decode(self, value: Any) -> Any:
+        """What the stage's function gets."""
+        # An untouched default is handed over as it is: its text may stand for a tuple, a class, a function.
+        if self.parameter.default is not REQUIRED and value == self._written(self.parameter.default):
+            return self.parameter.default
+        return self._read(value)
+
+    def _written(self, value: Any) -> Any:
+        if self.kind is not str or self.parameter.kind is str:
+            return value
+        if isinstance(value, str):
+            return value if self._reads_as(value, value) else msgspec.json.encode(value).decode()
+        if hasattr(value, "value") and hasattr(value, "name"):  # an Enum's member
+            value = value.value
+        text = "null" if value is None else value if isinstance(value, str) else _text(value)
+        return text if text is not None and self._reads_as(text, value) else DEFAULT
+
+    def _reads_as(self, text: str, value: Any) -> bool:
+        try:
+            read = self._read(text)
+        except UsageError:
+            return False
+        return bool(plain(getattr(read, "value", read)) == plain(value))
+
+    def _read(self, value: Any) -> Any:
+        return self.parameter.convert(value)
+
+
+def inputs(parameters: Sequence[Parameter]) -> list[Input]:
+    """The inputs of a workflow with these parameters.
+
+    Raises:
+        UsageError: a parameter without a default is of a type that Flyte cannot carry; names it.
+    """
+    names = [parameter.name for parameter in parameters]
+    made = []
+    for parameter in parameters:
+        is_clear = names.count(parameter.name) == 1 and parameter.name not in RESERVED
+        name = parameter.name if is_clear else f"{parameter.stage}__{parameter.name}"
+        kind = carried(parameter.kind)
+        if kind is None:
+            if parameter.required and not _has_text(parameter.kind):
+                raise UsageError(
+                    f"Parameter '{parameter.name}' of {parameter.stage} is a {type_name(parameter.kind)}, "
+                    "which Flyte cannot carry.",
+                    "Take a number, a text, a date, or a list or dict of them; or give it a default.",
+                )
+            kind = str
+        if parameter.default is None and kind is not str:
+            kind = kind | None
+        made.append(Input(parameter, name, kind))
+    return made
+
+
+def by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the stages' functions get, of what a task received: stage → name → value."""
+    bound: dict[str, dict[str, Any]] = {}
+    for input in inputs:
+        bound.setdefault(input.parameter.stage, {})[input.parameter.name] = input.decode(values[input.name])
+    return bound
+
+
+def carried(kind: Any) -> Any:
+    """The type by which Flyte itself carries values of `kind`, or None: `int`, `float | None`, `list[str]`, …"""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return carried(options[0])
+    if kind in CARRIED:
+        return kind
+    if origin in (typing.Union, types.UnionType):
+        others = [option for option in options if option is not type(None)]
+        inner = carried(others[0]) if len(others) == 1 else None
+        return None if inner is None or len(others) == len(options) else inner | None
+    if origin is list and options and options[0] in CARRIED:
+        return kind
+    if origin is dict and options and options[0] is str and options[1] in CARRIED:
+        return kind
+    return None
+
+
+def _has_text(kind: Any) -> bool:
+    """Whether `Parameter.convert` makes a value of this type from a text."""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _has_text(options[0])
+    if origin in (typing.Union, types.UnionType):
+        return all(option is type(None) or carried(option) or _has_text(option) for option in options)
+    if kind is Any or kind is object or origin in (typing.Literal, list, tuple, set, dict):
+        return True
+    plain_types = ("enum", "pathlib", "datetime", "builtins", "decimal", "uuid")
+    return isinstance(kind, type) and any(base.__module__ in plain_types for base in kind.__mro__[:-1])
+
+
+def _text(value: Any) -> str | None:
+    try:
+        if isinstance(value, (bool, int, float, list, tuple, dict)):
+            return msgspec.json.encode(value, enc_hook=_textual).decode()
+        return _textual(value)
+    except (TypeError, NotImplementedError, msgspec.MsgspecError):
+        return None
+
+
+def _textual(value: Any) -> str:
+    if type(value).__module__.partition(".")[0] not in TEXTUAL:
+        raise NotImplementedError
+    return str(value)

@@ -1,0 +1,64 @@
+"""Keeping a model that nobody waits for, and promoting it only if it is better than the one in production."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlapp.errors import UsageError, nearest
+from mlapp.store import Manifest, ModelVersion, Store, open_store
+
+INPUT = "promote_if"
+"""The workflow's input: a metric, with `-` before it where lower is better; empty to promote nothing."""
+ALIAS = "production"
+
+
+def is_shared(url: str) -> bool:
+    """Whether a task in a cluster can reach the store that `store:` names: an object store, not a folder."""
+    return "://" in url and not url.startswith("file://")
+
+
+def keep_if_shared(url: str, root: Path, version: ModelVersion, metric: str) -> None:
+    """Put a version into the store from within the cluster, if it can be reached from there."""
+    if is_shared(url):
+        keep(open_store(url, root), version, metric)
+
+
+def keep(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:
+    """Take a version in, once for each execution that made it, and promote it if it is better.
+
+    Raises:
+        UsageError: the model has no such metric. StoreError: the store cannot be written.
+    """
+    execution = version.manifest.origin.get("execution")
+    kept = next(
+        (old for old in store.versions(version.app) if execution and old.origin.get("execution") == execution), None
+    )
+    if kept is not None:
+        return store.get(version.app, kept.version)
+    taken = store.adopt(version)
+    if metric and is_better(store, taken.manifest, metric):
+        store.promote(taken.app, taken.version, ALIAS)
+    return taken
+
+
+def is_better(store: Store, manifest: Manifest, metric: str) -> bool:
+    """Whether a model's metric is better than that of the one in production; true when none is there.
+
+    Args:
+        metric: of the last split, as `accuracy`; `-rmse` where lower is better.
+
+    Raises:
+        UsageError: the model has no such metric.
+    """
+    name = metric.removeprefix("-")
+    value = manifest.headline.get(name)
+    if value is None:
+        raise UsageError(
+            f"promote_if: the model has no metric '{name}'.{nearest(name, manifest.headline)}",
+            f"It has: {', '.join(manifest.headline) or 'none'}. Change promote_if of the schedule.",
+        )
+    number = store.aliases(manifest.app).get(ALIAS)
+    if number is None:
+        return True
+    old = store.manifest(manifest.app, number).headline.get(name)
+    return old is None or (value < old if metric.startswith("-") else value > old)

@@ -1,0 +1,295 @@
+"""Runs on Flyte: start, follow, list, stop; and what a failed one says."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from flytekit.core.context_manager import FlyteContextManager
+from flytekit.core.type_engine import TypeEngine
+from flytekit.models import filters
+from flytekit.models.core.execution import NodeExecutionPhase, WorkflowExecutionPhase
+from flytekit.models.core.identifier import Identifier, ResourceType, WorkflowExecutionIdentifier
+from flytekit.models.execution import ExecutionMetadata, ExecutionSpec, NotificationList
+from flytekit.models.literals import LiteralMap
+
+from mlapp.errors import UsageError
+from mlapp.flyte.connection import Connection
+from mlapp.flyte.errors import FlyteError, RunFailedError, UnreachableError
+from mlapp.flyte.interface import Phase, Run, Step
+from mlapp.flyte.schedules import NEWEST
+
+PAUSE = 2.0
+"""Seconds between two calls while a run is followed, at least."""
+LONGEST_PAUSE = 10.0
+PATIENCE = 600.0
+"""Seconds for which a lost connection is tried again."""
+WORKFLOW_PHASES: Mapping[int, Phase] = {
+    WorkflowExecutionPhase.UNDEFINED: "queued",
+    WorkflowExecutionPhase.QUEUED: "queued",
+    WorkflowExecutionPhase.RUNNING: "running",
+    WorkflowExecutionPhase.SUCCEEDING: "running",
+    WorkflowExecutionPhase.SUCCEEDED: "succeeded",
+    WorkflowExecutionPhase.FAILING: "running",
+    WorkflowExecutionPhase.FAILED: "failed",
+    WorkflowExecutionPhase.ABORTED: "aborted",
+    WorkflowExecutionPhase.TIMED_OUT: "failed",
+    WorkflowExecutionPhase.ABORTING: "running",
+}
+NODE_PHASES: Mapping[int, Phase] = {
+    NodeExecutionPhase.UNDEFINED: "queued",
+    NodeExecutionPhase.QUEUED: "queued",
+    NodeExecutionPhase.SUCCEEDED: "succeeded",
+    NodeExecutionPhase.RECOVERED: "succeeded",
+    NodeExecutionPhase.SKIPPED: "succeeded",
+    NodeExecutionPhase.FAILED: "failed",
+    NodeExecutionPhase.TIMED_OUT: "failed",
+    NodeExecutionPhase.ABORTED: "aborted",
+}
+FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
+
+
+def start(connection: Connection, plan: str, version: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> str:
+    """Start a launch plan; returns the run's id. `values` are literals, or Python values of `kinds`."""
+    place = _settings(connection)
+    literals = TypeEngine.dict_to_literal_map(
+        FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
+    ).literals
+    literals.update({name: value for name, value in values.items() if name not in kinds})
+    name = f"f{uuid.uuid4().hex[:19]}"
+    spec = ExecutionSpec(
+        Identifier(ResourceType.LAUNCH_PLAN, *place, plan, version),
+        ExecutionMetadata(ExecutionMetadata.ExecutionMode.MANUAL, "mlapp", 0),
+        notifications=NotificationList([]),
+    )
+    try:
+        connection.call(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
+    except FlyteError as error:
+        if "ALREADY_EXISTS" not in error.what:  # an answer that was lost: it is this very one
+            raise
+    return name
+
+
+def watch(
+    connection: Connection,
+    run: str,
+    tell: Callable[[Run], None],
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    pause: float = PAUSE,
+) -> Run:
+    """Follow a run to its end, with at most one call every `pause` seconds. A lost connection is tried again.
+
+    Raises:
+        RunFailedError: it failed or was aborted. UnreachableError: no answer for ten minutes. UsageError: no such run.
+    """
+    began = time.monotonic()
+    lost: float | None = None
+    current = last = None
+    asks_run = True
+    while True:
+        due = time.monotonic() + min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60)
+        try:
+            if asks_run or current is None:
+                current = _with_steps(_run(connection, _get(connection, run)), current.steps if current else ())
+            else:
+                current = _with_steps(current, _steps(connection, run))
+            if lost is not None:
+                say("Flyte answers again")
+            lost = None
+        except UnreachableError as error:
+            now = time.monotonic()
+            lost = lost or now
+            if now - lost > PATIENCE:
+                raise UnreachableError(error.what, f"The run goes on. Come back: mlapp runs wait {run}") from error
+            say("Flyte does not answer; the run goes on, and is asked for again")
+        else:
+            # The steps say most, and one call gets them all. The run itself is asked for when they look finished.
+            asks_run = not asks_run and _looks_finished(current)
+            if current.is_over:
+                current = _with_steps(current, _steps_after(connection, run, due))
+            if current != last:
+                tell(current)
+                last = current
+            if current.is_over:
+                break
+        time.sleep(max(0.0, due - time.monotonic()))
+    if current.phase != "succeeded":
+        raise failure(current)
+    return current
+
+
+def show(connection: Connection, run: str) -> Run:
+    """A run with its steps.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    return _with_steps(_run(connection, _get(connection, run)), _steps(connection, run))
+
+
+def recent(connection: Connection, app: str, *, limit: int, schedule: str | None = None) -> list[Run]:
+    """The latest runs of the app, or of one of its schedules, newest first."""
+    wanted = (
+        filters.Equal("launch_plan.name", f"{app}.train.{schedule}")
+        if schedule
+        else filters.ValueIn("workflow.name", [f"{app}.train", f"{app}.predict"])
+    )
+    found, _ = connection.call(
+        connection.client.list_executions_paginated,
+        *_settings(connection),
+        limit=limit,
+        filters=[wanted],
+        sort_by=NEWEST,
+    )
+    return [_run(connection, execution) for execution in found]
+
+
+def abort(connection: Connection, run: str, reason: str) -> None:
+    """Stop a run.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    with _known(run):
+        connection.call(connection.client.terminate_execution, _place(connection, run), reason)
+
+
+def logs(connection: Connection, run: str) -> list[tuple[str, str]]:
+    """Where the logs of each step are, as step and link; Flyte keeps links, and the cluster the logs."""
+    from flytekit.models.core.identifier import NodeExecutionIdentifier
+
+    found = []
+    for step in _steps(connection, run):
+        node = NodeExecutionIdentifier(step.name, _place(connection, run))
+        executions, _ = connection.call(connection.client.list_task_executions_paginated, node)
+        found += [(step.name, log.uri) for execution in executions for log in execution.closure.logs]
+    return found
+
+
+def failure(run: Run) -> RunFailedError:
+    """Why a run failed: the first step's error, with the user's own traceback."""
+    if run.phase == "aborted":
+        return RunFailedError(f"Run {run.id} was aborted{f': {run.error}' if run.error else '.'}", f"See {run.url}")
+    step = next((step for step in run.steps if step.phase == "failed"), None)
+    text = (step.error if step else None) or run.error or ""
+    name = f"Task {step.name}" if step else f"Run {run.id}"
+    if re.search(r"OOMKilled|exit(ed with)? code:? 137|signal: killed", text):
+        stage = {"read": "data_reader", "split": "data_splitter", "evaluate": "evaluator"}.get(
+            step.name if step else "", "trainer"
+        )
+        return RunFailedError(
+            f"{name} ran out of memory.",
+            f"Give it more: @app.{stage}(resources=Resources(memory='16Gi')), then train again.",
+        )
+    if re.search(r"ImagePullBackOff|ErrImagePull", text):
+        return RunFailedError(
+            f"{name}: the cluster cannot pull the image: {_last_line(text)}",
+            "Check that it is pushed, and that the cluster has credentials for its registry.",
+        )
+    trace, message = _parts(text)
+    what, _, todo = message.partition("\n")
+    return RunFailedError(f"{name} failed: {what or 'no reason given'}", todo or f"See {run.url}", trace)
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The user's traceback, and the message, of what a task wrote when it failed."""
+    found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
+    if found is None:
+        return "", _last_line(text)
+    trace = textwrap.dedent(found.group(1)).partition(FRAME_OF_OURS)[0].strip()
+    message = textwrap.dedent(found.group(2)).strip()
+    if "StageError: " not in message:
+        return trace, message.splitlines()[0]
+    message = message.partition("StageError: ")[2]
+    return (trace if trace.startswith("Traceback") and "mlapp.flyte.tasks." not in trace else ""), message
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _looks_finished(run: Run) -> bool:
+    phases = {step.phase for step in run.steps}
+    return not phases or bool(phases & {"failed", "aborted"}) or phases == {"succeeded"}
+
+
+def _with_steps(run: Run, steps: tuple[Step, ...]) -> Run:
+    import dataclasses
+
+    return dataclasses.replace(run, steps=steps or run.steps)
+
+
+def _steps_after(connection: Connection, run: str, due: float) -> tuple[Step, ...]:
+    time.sleep(max(0.0, due - time.monotonic()))
+    return _steps(connection, run)
+
+
+def _steps(connection: Connection, run: str) -> tuple[Step, ...]:
+    with _known(run):
+        nodes, _ = connection.call(connection.client.list_node_executions, _place(connection, run), limit=100)
+    nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
+    nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
+    return tuple(_step(node) for node in nodes)
+
+
+def _step(node: Any) -> Step:
+    closure = node.closure
+    task = closure.task_node_metadata
+    return Step(
+        name=node.id.node_id,
+        phase=NODE_PHASES.get(closure.phase, "running"),
+        started=closure.started_at or None,
+        seconds=closure.duration.total_seconds() if closure.duration else None,
+        error=closure.error.message if closure.error else None,
+        cached=bool(task is not None and getattr(task, "cache_status", 0) == 2),
+    )
+
+
+def _run(connection: Connection, execution: Any) -> Run:
+    closure, plan = execution.closure, execution.spec.launch_plan
+    workflow = closure.workflow_id.name if closure.workflow_id else plan.name
+    return Run(
+        id=execution.id.name,
+        workflow=workflow,
+        version=plan.version,
+        phase=WORKFLOW_PHASES.get(closure.phase, "running"),
+        url=connection.console(execution.id.name),
+        started=closure.started_at or None,
+        seconds=closure.duration.total_seconds() if closure.duration else None,
+        error=closure.error.message if closure.error else None,
+        schedule=plan.name.removeprefix(f"{workflow}.") if plan.name.startswith(f"{workflow}.") else None,
+    )
+
+
+def _get(connection: Connection, run: str) -> Any:
+    with _known(run):
+        return connection.call(connection.client.get_execution, _place(connection, run))
+
+
+def _place(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
+    return WorkflowExecutionIdentifier(*_settings(connection), run)
+
+
+def _settings(connection: Connection) -> tuple[str, str]:
+    return connection.settings.project, connection.settings.domain
+
+
+class _known:
+    """Tells a run that is not there from other refusals."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, FlyteError) and "NOT_FOUND" in error.what:
+            raise UsageError(f"There is no run '{self._run}'.", "See `mlapp runs list`.") from error

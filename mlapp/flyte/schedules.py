@@ -1,0 +1,185 @@
+"""The app's schedules as launch plans of `<app>.train`, and their state in Flyte."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from flytekit.core.launch_plan import LaunchPlan
+from flytekit.core.schedule import CronSchedule, FixedRate
+from flytekit.models.admin.common import Sort
+from flytekit.models.common import NamedEntityIdentifier
+from flytekit.models.core.identifier import Identifier, ResourceType
+from flytekit.models.launch_plan import LaunchPlanState
+
+from mlapp.errors import DeclarationError, UsageError, nearest
+from mlapp.flyte import inputs, promotion
+from mlapp.flyte.connection import Connection
+from mlapp.flyte.interface import ScheduleState
+from mlapp.flyte.source import Source
+from mlapp.flyte.workflow import train_inputs, train_workflow
+from mlapp.pipeline import bind
+from mlapp.pipeline.schedule import Schedule
+
+NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
+_plans: dict[tuple[int, str], LaunchPlan] = {}
+
+
+def plans(source: Source) -> list[LaunchPlan]:
+    """A launch plan a schedule, `<app>.train.<schedule>`; each is made once.
+
+    Raises:
+        UsageError: a parameter that no stage takes, or of the wrong type.
+        DeclarationError: the parameter for the scheduled time is no datetime.
+    """
+    return [_plan(source, schedule) for schedule in source.app.schedules.values()]
+
+
+def active(connection: Connection, app: str) -> dict[str, Any]:
+    """The active launch plans of the app's schedules, by schedule."""
+    settings = connection.settings
+    prefix, found, token = f"{app}.train.", {}, ""
+    while True:
+        page, token = connection.call(
+            connection.client.list_active_launch_plans_paginated, settings.project, settings.domain, token=token
+        )
+        found.update({plan.id.name.removeprefix(prefix): plan for plan in page if plan.id.name.startswith(prefix)})
+        if not token:
+            return found
+
+
+def activate_new(connection: Connection, source: Source, version: str, before: Mapping[str, Any]) -> None:
+    """After a registration: move the active schedules to the new version, switch on those that are new, and switch off
+    those that the app has no more. One that somebody switched off stays off.
+    """
+    app = source.app.name
+    for name in source.app.schedules:
+        if name in before or len(_versions(connection, app, name, limit=2)) < 2:
+            _set(connection, _place(connection, app, name, version), LaunchPlanState.ACTIVE)
+    for name, plan in before.items():
+        if name not in source.app.schedules:
+            _set(connection, plan.id, LaunchPlanState.INACTIVE)
+
+
+def states(connection: Connection, source: Source) -> list[ScheduleState]:
+    """The declared schedules, and those still active that are declared no more. One without a version was never
+    deployed.
+    """
+    app, running = source.app.name, active(connection, source.app.name)
+    found = []
+    for name, schedule in source.app.schedules.items():
+        versions = [running[name]] if name in running else _versions(connection, app, name, limit=1)
+        found.append(_state(schedule, versions[0].id.version if versions else "", name in running))
+    for name, plan in running.items():
+        if name not in source.app.schedules:
+            found.append(ScheduleState(name, "no longer declared", True, plan.id.version))
+    return found
+
+
+def switch(connection: Connection, source: Source, name: str, is_active: bool) -> ScheduleState:
+    """Switch a schedule on, in its newest version, or off.
+
+    Raises:
+        UsageError: the app has no such schedule, or it is not deployed.
+    """
+    app, known = source.app.name, source.app.schedules
+    running = active(connection, app)
+    if name not in known and name not in running:
+        raise UsageError(
+            f"App '{app}' has no schedule '{name}'.{nearest(name, known)}", f"It has: {', '.join(known) or 'none'}."
+        )
+    if not is_active and name in running:
+        _set(connection, running[name].id, LaunchPlanState.INACTIVE)
+        version = running[name].id.version
+    else:
+        versions = _versions(connection, app, name, limit=1)
+        if not versions:
+            raise UsageError(f"Schedule '{name}' is not on the cluster.", "Deploy it: mlapp deploy --target flyte.")
+        version = versions[0].id.version
+        if is_active:
+            _set(connection, versions[0].id, LaunchPlanState.ACTIVE)
+    schedule = known.get(name)
+    return _state(schedule, version, is_active) if schedule else ScheduleState(name, "", is_active, version)
+
+
+def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
+    key = (id(source.app), schedule.name)
+    if key not in _plans:
+        workflow = train_workflow(source)
+        given = _values(source, schedule)
+        _plans[key] = LaunchPlan.create(
+            f"{workflow.name}.{schedule.name}",
+            workflow,
+            default_inputs={
+                name: value
+                for name, value in workflow.python_interface.default_inputs_as_kwargs.items()
+                if name not in given and name != schedule.time
+            },
+            fixed_inputs=given,
+            schedule=_clock(source, schedule),
+        )
+    return _plans[key]
+
+
+def _values(source: Source, schedule: Schedule) -> dict[str, Any]:
+    """The values that the schedule gives, as Flyte carries them."""
+    own = train_inputs(source)
+    given = dict(schedule.parameters)
+    if schedule.time is not None:
+        given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
+    bound = bind([input.parameter for input in own], given)
+    named = [parameter.rpartition(".")[2] for parameter in schedule.parameters]
+    values = {
+        input.name: input.encode(bound[input.parameter.stage][input.parameter.name])
+        for input in own
+        if input.parameter.name in named and _is_given(input, schedule)
+    }
+    return {**values, promotion.INPUT: schedule.promote_if or ""}
+
+
+def _is_given(input: inputs.Input, schedule: Schedule) -> bool:
+    return any(
+        name in (input.parameter.name, input.parameter.full_name) or input.parameter.full_name.endswith(f"_{name}")
+        for name in schedule.parameters
+    )
+
+
+def _clock(source: Source, schedule: Schedule) -> Any:
+    kickoff = None
+    if schedule.time is not None:
+        input = next(
+            (input for input in train_inputs(source) if schedule.time in (input.name, input.parameter.name)), None
+        )
+        if input is None or inputs.carried(input.parameter.kind) not in (
+            datetime.datetime,
+            datetime.datetime | None,
+        ):
+            raise DeclarationError(
+                f"Schedule '{schedule.name}': time='{schedule.time}' is not a parameter of type datetime.",
+                f"Annotate it in a stage: {schedule.time}: datetime.",
+            )
+        kickoff = input.name
+    if schedule.every is not None:
+        return FixedRate(duration=schedule.every, kickoff_time_input_arg=kickoff)
+    return CronSchedule(schedule=schedule.cron, kickoff_time_input_arg=kickoff)
+
+
+def _state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
+    return ScheduleState(schedule.name, schedule.when, is_active, version, schedule.promote_if or "")
+
+
+def _place(connection: Connection, app: str, name: str, version: str) -> Identifier:
+    settings = connection.settings
+    return Identifier(ResourceType.LAUNCH_PLAN, settings.project, settings.domain, f"{app}.train.{name}", version)
+
+
+def _versions(connection: Connection, app: str, name: str, *, limit: int) -> list[Any]:
+    settings = connection.settings
+    place = NamedEntityIdentifier(settings.project, settings.domain, f"{app}.train.{name}")
+    found, _ = connection.call(connection.client.list_launch_plans_paginated, place, limit=limit, sort_by=NEWEST)
+    return list(found)
+
+
+def _set(connection: Connection, place: Identifier, state: int) -> None:
+    connection.call(connection.client.update_launch_plan, place, state)

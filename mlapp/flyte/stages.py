@@ -1,0 +1,178 @@
+"""What the tasks do: the same steps as a run in one process, with folders between them.
+
+Nothing here knows Flyte. A task calls one of these functions with the folders that Flyte brought it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp import frameworks, prediction, training
+from mlapp.environment import GitState
+from mlapp.flyte import types
+from mlapp.flyte.types import Identity
+from mlapp.model import TrainedModel, load_estimator
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.parameters import flat
+from mlapp.schema import ModelSchema, infer, infer_predictions
+from mlapp.store import Manifest, ModelVersion, Store, open_store
+from mlapp.training import steps
+from mlapp.training.run import first_rows, identity
+
+Bound = Mapping[str, Mapping[str, Any]]
+"""stage → name → value"""
+TABLE = "table"
+TRAINED = "trained.json"
+MANIFEST = "manifest.json"
+FILES = "files"
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """What training knows of a model beside its files.
+
+    `declared_framework` is that of the model before it was fitted: the default evaluator comes from there.
+    """
+
+    framework: str
+    declared_framework: str
+    model_format: str
+    schema: ModelSchema
+    identity: Identity
+    splits: list[str]
+    started: datetime
+    duration: float
+
+
+def read(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -> None:
+    """Read and load; the table goes to `out`."""
+    data = steps.read(pipeline, bound.get("data_reader", {}))
+    table = steps.load(pipeline, data, bound.get("data_loader", {}))
+    types.write(out, {TABLE: table}, Identity(*identity(table)), pickle=pickle)
+
+
+def split(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:
+    """Split the table; the splits go to `out`."""
+    values, known = types.read(table)
+    splits = steps.split(pipeline, values[TABLE], bound.get("data_splitter", {}))
+    types.write(out, splits, known, pickle=pickle)
+
+
+def train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
+    """Build and fit on the first split; the model goes to `out`, in its framework's format."""
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    model = steps.build(pipeline, bound.get("model", {}))
+    declared = frameworks.of(type(model))
+    index = types.open_index(splits)
+    part = types.read_part(splits, index.names[0])
+    features, target = steps.parse(pipeline, part, bound.get("data_parser", {}))
+    del part
+    features_schema, sample = infer(features), first_rows(features)
+    transformed = steps.transform(pipeline, features)
+    del features
+    estimator = steps.fit(steps.fit_stage(pipeline, declared), model, transformed, target, bound.get("trainer", {}))
+    framework = frameworks.of(type(estimator))
+    predictions = prediction.sample(pipeline, framework, estimator, sample)
+    trained = TrainedModel(
+        pipeline=pipeline,
+        estimator=estimator,
+        framework=framework,
+        parameters={},
+        metrics={},
+        schema=ModelSchema(features=features_schema, predictions=infer_predictions(predictions)),
+        fingerprint=index.identity.fingerprint,
+        rows=index.identity.rows,
+        columns=index.identity.columns,
+        started=started,
+        duration=time.perf_counter() - clock,
+    )
+    (out / FILES).mkdir()
+    trained.save(out / FILES)
+    fitted = Fitted(
+        framework.name,
+        declared.name,
+        trained.format,
+        trained.schema,
+        index.identity,
+        index.names,
+        started,
+        trained.duration,
+    )
+    (out / TRAINED).write_bytes(msgspec.json.format(msgspec.json.encode(fitted)))
+
+
+def evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
+    """The metrics of each split, in the splits' order."""
+    fitted = _fitted(trained)
+    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES)
+    evaluator = steps.evaluate_stage(pipeline, frameworks.named(fitted.declared_framework))
+    metrics = {}
+    for name in types.open_index(splits).names:
+        features, target = steps.parse(pipeline, types.read_part(splits, name), bound.get("data_parser", {}))
+        transformed = steps.transform(pipeline, features)
+        metrics[name] = steps.evaluate(evaluator, estimator, transformed, target, bound.get("evaluator", {}))
+    return metrics
+
+
+def save(
+    pipeline: Pipeline,
+    bound: Bound,
+    trained: Path,
+    metrics: Mapping[str, Mapping[str, float]],
+    out: Path,
+    *,
+    origin: Mapping[str, str],
+    git: GitState | None = None,
+) -> ModelVersion:
+    """A version as a store keeps it, in `out`: `manifest.json` and `files/`. Its number is that of no store yet.
+
+    Flyte's maps have no order: the splits get theirs back, and the metrics are sorted by name.
+    """
+    fitted = _fitted(trained)
+    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES)
+    model = TrainedModel(
+        pipeline=pipeline,
+        estimator=estimator,
+        framework=frameworks.named(fitted.framework),
+        parameters=flat(bound),
+        metrics={split: dict(sorted(metrics[split].items())) for split in fitted.splits},
+        schema=fitted.schema,
+        fingerprint=fitted.identity.fingerprint,
+        rows=fitted.identity.rows,
+        columns=fitted.identity.columns,
+        started=fitted.started,
+        duration=fitted.duration,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        store: Store = open_store(folder, Path(folder))
+        version = store.put(model, origin=origin, git=git)
+        (out / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)))
+        shutil.copytree(version.files, out / FILES)
+    return open_version(out)
+
+
+def open_version(folder: Path) -> ModelVersion:
+    """The version that `save` wrote."""
+    return ModelVersion(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder / FILES)
+
+
+def predict(pipeline: Pipeline, bound: Bound, model: Path, out: Path) -> None:
+    """Predictions for what the reader reads, as a Parquet file: the column `prediction`, or the predictor's own."""
+    import pandas as pd
+
+    predictor = prediction.load(pipeline, open_version(model))
+    values = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
+    predictions = predictor.predict(training.read_features(pipeline, values))
+    table = predictions if isinstance(predictions, pd.DataFrame) else pd.DataFrame({"prediction": list(predictions)})
+    table.reset_index(drop=True).to_parquet(out)
+
+
+def _fitted(folder: Path) -> Fitted:
+    return msgspec.json.decode((folder / TRAINED).read_bytes(), type=Fitted)

@@ -1,0 +1,171 @@
+"""What a result depends on, as short texts: a function with what it calls, and a whole registration."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import textwrap
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.environment import GitState, libraries
+
+SIMPLE = (str, bytes, int, float, bool, type(None))
+
+
+def cache_version(functions: Iterable[Callable[..., Any]], root: Path) -> str:
+    """The cache version of a task: changes with the source of its functions and of all that they call in the project.
+
+    Comments, layout and decorators do not count. Neither do libraries, except mlapp itself: what another version of
+    scikit-learn gives is for the image to tell.
+    """
+    hasher = hashlib.sha256(libraries(["mlapp"]).get("mlapp", "").encode())
+    walk = _Walk(root.resolve(), hasher.update)
+    for function in functions:
+        walk.add(function)
+    return hasher.hexdigest()[:16]
+
+
+def registration_version(archive: str, image: str, settings: Mapping[str, Any], git: GitState | None) -> str:
+    """The version of a registration: of the code's archive, the image and the settings. Marked when git is dirty."""
+    text = msgspec.json.encode([archive, image, settings, libraries(["mlapp", "flytekit"])], order="sorted")
+    digest = hashlib.sha256(text).hexdigest()[:16]
+    return f"{digest}-dirty" if git is not None and git.dirty else digest
+
+
+class _Walk:
+    """Feeds the sources of functions, and of all that they refer to in the project, to `update`."""
+
+    def __init__(self, root: Path, update: Callable[[bytes], Any]) -> None:
+        self._root = root
+        self._update = update
+        self._seen: set[int] = set()
+        self._files: set[str] = set()
+
+    def add(self, value: Any) -> None:
+        if isinstance(value, functools.partial):
+            for part in (value.func, value.args, value.keywords):
+                self.add(part)
+            return
+        value = inspect.unwrap(value) if callable(value) else value
+        value = getattr(value, "__func__", value)
+        if isinstance(value, SIMPLE):
+            self._update(repr(value).encode() + b"\0")
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
+                self.add(item)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                self.add(key)
+                self.add(item)
+        elif id(value) not in self._seen:
+            self._seen.add(id(value))
+            self._add_code(value)
+
+    def _add_code(self, value: Any) -> None:
+        if isinstance(value, types.ModuleType):
+            self._add_file(getattr(value, "__file__", None))
+        elif isinstance(value, types.FunctionType):
+            self._name(value)
+            if self._is_own(value.__code__.co_filename):
+                self._add_function(value)
+        elif isinstance(value, type):
+            self._name(value)
+            if self._is_own(_file(value)):
+                self._update(_source(value))
+                for member in (*vars(value).values(), *value.__bases__):
+                    if isinstance(member, (types.FunctionType, type, staticmethod, classmethod)):
+                        self.add(member)
+        elif callable(value) and hasattr(value, "__dict__"):
+            self.add(type(value))
+            for attribute in vars(value).values():
+                if isinstance(attribute, (*SIMPLE, list, tuple, dict, types.FunctionType)):
+                    self.add(attribute)
+
+    def _add_function(self, function: types.FunctionType) -> None:
+        self._update(_source(function))
+        for value in (function.__defaults__, function.__kwdefaults__):
+            self.add(value)
+        for cell in function.__closure__ or ():
+            try:
+                self.add(cell.cell_contents)
+            except ValueError:  # not yet assigned
+                continue
+        for name in _names(function.__code__):
+            if name in function.__globals__:
+                self.add(function.__globals__[name])
+            else:  # perhaps a module that the function imports when it is called
+                self._add_import(name, Path(function.__code__.co_filename).parent)
+
+    def _add_file(self, file: str | None) -> None:
+        """A whole module, with the modules of the project that it imports, at its top or later."""
+        if file is None or not self._is_own(file) or file in self._files:
+            return
+        self._files.add(file)
+        path = Path(file)
+        content = path.read_bytes()
+        self._update(content)
+        try:
+            nodes = list(ast.walk(ast.parse(content)))
+        except SyntaxError:
+            return
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    self._add_import(alias.name, path.parent)
+            elif isinstance(node, ast.ImportFrom):
+                start = path.parents[node.level - 1] if node.level else path.parent
+                for alias in node.names:
+                    self._add_import(f"{node.module}.{alias.name}" if node.module else alias.name, start)
+
+    def _add_import(self, name: str, start: Path) -> None:
+        parts = name.split(".")
+        for base in dict.fromkeys((start.resolve(), self._root)):
+            for length in range(1, len(parts) + 1):
+                place = base.joinpath(*parts[:length])
+                for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+                    if file.is_file():
+                        self._add_file(str(file))
+
+    def _name(self, value: Any) -> None:
+        self._update(f"{value.__module__}.{value.__qualname__}\0".encode())
+
+    def _is_own(self, file: str | None) -> bool:
+        if file is None:
+            return False
+        path = Path(file).resolve()
+        return path.is_relative_to(self._root) and "site-packages" not in path.parts
+
+
+def _names(code: types.CodeType) -> Iterable[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _source(value: Any) -> bytes:
+    """The source without comments, layout and decorators, as far as it can be had."""
+    try:
+        text = textwrap.dedent(inspect.getsource(value))
+        tree = ast.parse(text)
+    except (OSError, TypeError, SyntaxError):
+        code = getattr(value, "__code__", None)
+        return b"" if code is None else code.co_code + repr(code.co_names).encode()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            node.decorator_list = []
+    return ast.dump(tree).encode()
+
+
+def _file(kind: type) -> str | None:
+    try:
+        return inspect.getfile(kind)
+    except (OSError, TypeError):
+        return None

@@ -1,0 +1,65 @@
+"""`--engine flyte-local`: the compiled workflow gives what the plain runner gives."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp import prediction, training
+from mlapp.errors import UserCodeError
+from mlapp.flyte import local, source
+from mlapp.project import Project
+
+TEMPLATES = sorted(path.parent.name for path in Path(__file__).parents[3].glob("templates/*/cookiecutter.json"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_metrics_and_predictions_are_those_of_the_plain_runner(
+    template: str, mlapp: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pd.DataFrame({"age": range(60), "kind": list("abc") * 20, "sold": [0, 1] * 30}).to_csv(tmp_path / "data.csv")
+    given = ["--set", "data=data.csv", "--set", "target=sold"] if template == "tabular" else []
+    ran = mlapp("init", "sample", "--template", template, *given, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    monkeypatch.chdir(tmp_path / "sample")
+    opened = Project.find()
+    left = set(os.listdir(tempfile.gettempdir()))
+
+    plain = training.run(opened.app)
+    version = local.train(source.of_project(opened), {}, opened.store)
+
+    assert version.manifest.metrics == plain.metrics
+    assert version.manifest.data.fingerprint == plain.fingerprint
+    assert version.manifest.parameters.keys() == plain.parameters.keys()
+    assert version.manifest.origin == {"engine": "flyte-local"}
+    inputs = training.read_features(opened.app)
+    there = prediction.load(opened.app, version).predict(inputs)
+    np.testing.assert_array_equal(np.asarray(there), np.asarray(prediction.of_trained(plain).predict(inputs)))
+    assert not {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("mlapp-")} - left
+
+
+def test_an_error_of_the_user_s_is_the_same_error(project: Callable[..., Path]) -> None:
+    opened = Project.find(
+        project(
+            """
+            from sklearn.linear_model import LogisticRegression
+            from mlapp import App
+
+            app = App("broken", target="y")
+            app.model(LogisticRegression)
+
+            @app.data_reader
+            def read():
+                return 1 / 0
+            """
+        )
+    )
+    with pytest.raises(UserCodeError, match=r"data_reader 'read' in app\.py:.* raised ZeroDivisionError"):
+        local.train(source.of_project(opened), {}, opened.store)

@@ -1,0 +1,84 @@
+"""Data between tasks comes back as it was, and no pickle is written unasked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp.errors import DataError
+from mlapp.flyte import types
+from mlapp.flyte.types import Identity
+
+IDENTITY = Identity("abc", 3, 2)
+
+
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "number": [1, 2, 3],
+            "share": [0.5, None, 1.5],
+            "text": ["a", None, "c"],
+            "kind": pd.Categorical(["x", "y", "x"], categories=["y", "x", "z"]),
+            "when": pd.to_datetime(["2026-01-01", "2026-01-02", None]),
+            "small": np.array([1, 2, 3], dtype="int8"),
+            "flag": [True, False, True],
+        },
+        index=[7, 3, 9],
+    )
+
+
+def round_trip(folder: Path, **values: Any) -> dict[str, Any]:
+    types.write(folder, values, IDENTITY)
+    back, identity = types.read(folder)
+    assert identity == IDENTITY
+    assert not list(folder.glob("*.pkl"))
+    return back
+
+
+def test_splits_keep_order_types_and_index(tmp_path: Path) -> None:
+    back = round_trip(tmp_path, train=table(), test=table().head(1), odd=table().iloc[1:])
+    assert list(back) == ["train", "test", "odd"]
+    pd.testing.assert_frame_equal(back["train"], table())
+    pd.testing.assert_frame_equal(types.read_part(tmp_path, "odd"), table().iloc[1:])
+    assert (tmp_path / "train.parquet").is_file()
+
+
+def test_columns_may_be_numbers(tmp_path: Path) -> None:
+    numbered = pd.DataFrame(np.eye(3))
+    pd.testing.assert_frame_equal(round_trip(tmp_path, train=numbered)["train"], numbered)
+
+
+def test_arrays_and_plain_values_travel_too(tmp_path: Path) -> None:
+    pair = (np.arange(6.0).reshape(3, 2), np.array([0, 1, 0]))
+    back = round_trip(tmp_path, pair=pair, texts=["a", "b"], named={"x": np.ones(2), "y": np.zeros(2)})
+    assert isinstance(back["pair"], tuple)
+    np.testing.assert_array_equal(back["pair"][0], pair[0])
+    assert back["texts"] == ["a", "b"]
+    np.testing.assert_array_equal(back["named"]["y"], np.zeros(2))
+
+
+def test_a_column_of_mixed_types_is_named(tmp_path: Path) -> None:
+    mixed = pd.DataFrame({"age": [1, "two", 3.0]}, dtype=object)
+    with pytest.raises(DataError, match=r"'train' cannot be written as Parquet.*age"):
+        types.write(tmp_path, {"train": mixed}, IDENTITY)
+
+
+def test_what_has_no_format_needs_the_opt_in(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'train' is a builtins\.set, which has no format") as raised:
+        types.write(tmp_path, {"train": {1, 2}}, IDENTITY)
+    assert "flyte: {pickle: true}" in raised.value.todo
+    types.write(tmp_path, {"train": {1, 2}}, IDENTITY, pickle=True)
+    assert types.read(tmp_path)[0] == {"train": {1, 2}}
+
+
+def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first", "second", "other")]
+    for folder, rows in zip(folders, (3, 3, 2), strict=True):
+        folder.mkdir()
+        types.write(folder, {"train": table().head(rows)}, IDENTITY)
+    first, second, other = map(types.digest, folders)
+    assert first == second != other

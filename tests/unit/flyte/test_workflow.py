@@ -1,0 +1,95 @@
+"""The pipeline as Flyte sees it: tasks with typed interfaces and what their stages declare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from mlapp.flyte import source, workflow
+from mlapp.flyte.tasks import StageTask
+from mlapp.project import Project
+
+APP = """
+import pandas as pd
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from mlapp import App
+from mlapp.pipeline import Resources
+
+app = App("flowers", target="target")
+
+
+@app.data_reader(cache=True, resources=Resources(cpu=2, memory="4Gi"))
+def read(limit: int | None = None) -> pd.DataFrame:
+    return load_iris(as_frame=True).frame.head(limit)
+
+
+@app.model
+def build(C: float = 1.0, penalty=None) -> LogisticRegression:
+    return LogisticRegression(C=C)
+
+
+@app.trainer(
+    resources=Resources(cpu=4, memory="8Gi", gpu=1), retries=2, timeout=3600, secrets=["database/password"]
+)
+def fit(model, features, target):
+    return model.fit(features, target)
+"""
+
+
+@pytest.fixture
+def tasks(project: Callable[..., Path]) -> dict[str, StageTask]:
+    origin = source.of_project(Project.find(project(APP)))
+    return {step: workflow.task(origin, step) for step in ("read", "split", "train", "evaluate", "save", "batch")}
+
+
+def test_a_task_has_what_its_stage_declares(tasks: dict[str, StageTask]) -> None:
+    train = tasks["train"]
+    assert train.name == "flowers.train.train"
+    assert (train.resources.requests.cpu, train.resources.requests.mem, train.resources.limits.gpu) == ("4", "8Gi", "1")
+    assert (train.metadata.retries, train.metadata.timeout) == (2, timedelta(hours=1))
+    (secret,) = train.security_context.secrets
+    assert (secret.group, secret.key, secret.env_var) == ("database", "password", "PASSWORD")
+    assert tasks["read"].metadata.cache
+    assert len(tasks["read"].metadata.cache_version) == 16
+    assert not train.metadata.cache
+
+
+def test_what_is_not_declared_is_taken_from_the_task_with_the_same_data(tasks: dict[str, StageTask]) -> None:
+    assert tasks["split"].resources.requests.mem == "4Gi"
+    assert tasks["evaluate"].resources.requests.mem == "8Gi"
+    assert tasks["evaluate"].resources.requests.gpu is None
+
+
+def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, StageTask]) -> None:
+    train = workflow.train_workflow(tasks["train"].source)
+    assert train.name == "flowers.train"
+    assert train.python_interface.inputs_with_defaults == {
+        "limit": (int | None, None),
+        "test_size": (float, 0.2),
+        "shuffle": (bool, True),
+        "random_state": (int, 0),
+        "C": (float, 1.0),
+        "penalty": (str, "null"),
+        "promote_if": (str, ""),
+    }
+    assert list(train.interface.outputs) == ["metrics", "model"]
+    assert [node.id for node in train.nodes] == ["read", "split", "train", "evaluate", "save"]
+
+
+def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask]) -> None:
+    import flytekit
+
+    train = workflow.train_workflow(tasks["train"].source.app)
+
+    @flytekit.workflow
+    def twice(C: float = 0.5) -> dict[str, dict[str, float]]:
+        train(C=1.0)
+        return train(C=C).metrics
+
+    assert len(twice.nodes) == 2
+    assert set(twice(C=0.1)) == {"train", "test"}
