@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlapp.cli import data, doctor, init, models, output, predict, serve, train
+from mlapp.cli import build, data, doctor, init, models, output, predict, serve, train
 from mlapp.errors import MlappError
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
@@ -27,6 +27,7 @@ cli.command()(init.init)
 cli.command()(train.train)
 cli.command()(predict.predict)
 cli.command()(serve.serve)
+cli.command()(build.build)
 cli.add_typer(models.cli, name="models")
 cli.add_typer(data.cli, name="data")
 cli.command()(doctor.doctor)

@@ -7,26 +7,24 @@ same image id, and only layers that the engine has not got are sent.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from mlapp.images.base import Base
 from mlapp.images.engine import checked, explained
-from mlapp.images.layer import TIME, Layer
+from mlapp.images.layer import END, TIME, FolderLayer, Layer
 from mlapp.images.plan import LAYERS, LAYOUT, USER, VENV, Plan
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-CHUNK = 1 << 20
 SECOND = 1_000_000_000
 
 
-def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: dict[str, str]) -> bytes:
+def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
     """The image's configuration, by the OCI image specification; the SHA-256 of these bytes is the image's id."""
     inspected = base.inspected
     inherited = inspected["Config"]
@@ -65,44 +63,48 @@ def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: dict[
     return json.dumps(document, sort_keys=True).encode()
 
 
-def load(client: DockerClient, config: bytes, base: Base, layers: Sequence[Layer], tags: Sequence[str]) -> str:
-    """Give the image to the engine; its id. It gets its tags at the very end, or not at all.
+def load(
+    client: DockerClient,
+    plan: Plan,
+    base: Base,
+    layers: Sequence[Layer],
+    *,
+    labels: Mapping[str, str],
+    tag: str,
+) -> str:
+    """Give the image to the engine; its id. It gets its tag at the very end, or not at all.
 
     Raises:
         EngineError: the engine refused it, or its disk is full.
     """
+    made: list[bytes] = []
+
+    def archive() -> Iterator[bytes]:
+        """What `docker load` reads: the layers that it has not got, the configuration, and the list of all."""
+        members = [f"base/{number}" for number in range(len(base.layers))]
+        for number, layer in enumerate(layers):
+            members.append(f"layer/{number}")
+            if isinstance(layer, FolderLayer):
+                yield _header(members[-1], layer.size)
+                yield from layer.stream()
+        config = configuration(plan, base, layers, labels)
+        made.append(config)
+        name = f"{hashlib.sha256(config).hexdigest()}.json"
+        listed = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": members}]).encode()
+        for member, content in ((name, config), ("manifest.json", listed)):
+            yield _header(member, len(content)) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
+        yield END
+
     with explained("Loading the image"):
-        stream = client.api.load_image(_archive(config, base, layers, tags), quiet=True)
-        for _ in checked(stream, "Loading the image"):
+        for _ in checked(client.api.load_image(archive(), quiet=True), "Loading the image"):
             pass
-    return f"sha256:{hashlib.sha256(config).hexdigest()}"
+    return f"sha256:{hashlib.sha256(made[0]).hexdigest()}"
 
 
-def _archive(config: bytes, base: Base, layers: Sequence[Layer], tags: Sequence[str]) -> Iterator[bytes]:
-    """What `docker load` reads: the layers that it has not got, the configuration, and the list of all."""
-    name = f"{hashlib.sha256(config).hexdigest()}.json"
-    digests = [*base.layers, *(layer.digest for layer in layers)]
-    listed = [{"Config": name, "RepoTags": list(tags), "Layers": [_member(digest) for digest in digests]}]
-    for layer in layers:
-        if layer.tar is not None:
-            with layer.tar.open("rb") as file:
-                yield from _entry(_member(layer.digest), file, layer.tar.stat().st_size)
-    for member, content in ((name, config), ("manifest.json", json.dumps(listed).encode())):
-        yield from _entry(member, io.BytesIO(content), len(content))
-    yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _entry(name: str, file: IO[bytes], size: int) -> Iterator[bytes]:
+def _header(name: str, size: int) -> bytes:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mtime = size, TIME
-    yield entry.tobuf(tarfile.USTAR_FORMAT)
-    while chunk := file.read(CHUNK):
-        yield chunk
-    yield bytes(-size % tarfile.BLOCKSIZE)
-
-
-def _member(digest: str) -> str:
-    return f"{digest.partition(':')[2]}/layer.tar"
+    return entry.tobuf(tarfile.PAX_FORMAT)
 
 
 def find_layers(client: DockerClient, base: Base, keys: dict[str, str]) -> list[str]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import MODEL
 from mlapp.errors import ConfigError
-from mlapp.images import assemble, custom, dependencies, layer
+from mlapp.images import assemble, custom, dependencies
 from mlapp.images.base import Base, find, home_of_python
 from mlapp.images.engine import ImageError, connected, explained
-from mlapp.images.layer import Layer
+from mlapp.images.layer import FolderLayer, Layer
 from mlapp.images.layout import lay_out
 from mlapp.images.plan import LAYERS, Plan, plan, platforms
 
@@ -161,10 +161,9 @@ def _assemble(
     for attempt in (known, []):
         with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
             layers = _layers(client, bundle, base, what, platform, attempt, Path(folder), progress, warn)
-            config = assemble.configuration(what, base, layers, keys)
             progress("load the image")
             try:
-                return assemble.load(client, config, base, layers, [reference])
+                return assemble.load(client, what, base, layers, labels=keys, tag=reference)
             except ImageError as error:
                 if not attempt or "disk is full" in error.what:
                     raise
@@ -183,7 +182,7 @@ def _layers(
     progress: Progress,
     warn: Progress,
 ) -> list[Layer]:
-    layers = [Layer(digest) for digest in known]
+    layers: list[Layer] = [Layer(digest) for digest in known]
     missing = LAYERS[len(known) :]
     home = ""
     if len(known) == 0:
@@ -191,15 +190,11 @@ def _layers(
         progress(f"lay out the dependencies for {platform}")
     try:
         lay_out(bundle, platform, home, folder, warn, [each.source for each in missing])
-        for each in missing:
-            progress(f"pack {each.target}")
-            layers.append(layer.write(folder / each.source, each.target, folder / f"{each.source}.tar"))
     except OSError as error:
         raise ImageError(
-            f"The layers cannot be written: {error.filename or folder}: {error.strerror}.",
-            "Free some space there, or give --output.",
+            f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free some space there."
         ) from error
-    return layers
+    return layers + [FolderLayer(folder / each.source, each.target) for each in missing]
 
 
 def _key(*parts: str) -> str:

@@ -1,0 +1,133 @@
+"""`mlapp build`"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+from mlapp.errors import UsageError
+
+
+def build(
+    model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
+    tag: Annotated[
+        str | None, typer.Option(help="Name of the image, as registry.example.org/team/digits:1. [app:version-hash]")
+    ] = None,
+    push: Annotated[
+        bool, typer.Option("--push", help="Push it to the registry in its name, and print its digest.")
+    ] = False,
+    platform: Annotated[
+        list[str] | None, typer.Option(help="linux/amd64 or linux/arm64, or both with a comma. [the engine's]")
+    ] = None,
+    bundle_only: Annotated[
+        bool, typer.Option("--bundle-only", help="Make the bundle, a folder, and no image: needs no Docker.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--output", help="With --bundle-only: the folder to make it in. [.mlapp/bundles]")
+    ] = None,
+    print_dockerfile: Annotated[
+        bool, typer.Option("--print-dockerfile", help="Print what is built, as a Dockerfile, and build nothing.")
+    ] = False,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Resolve the requirements anew rather than as they were resolved last.")
+    ] = False,
+    scan: Annotated[
+        bool, typer.Option("--scan", help="Scan the image with trivy or grype; exit 1 if it is bad.")
+    ] = False,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """Build the app's container image: its code, one model version and what they need.
+
+    Examples:
+
+      mlapp build
+
+      mlapp build --model production --tag registry.example.org/team/digits --push
+
+      mlapp build --platform linux/amd64,linux/arm64 --push
+
+      mlapp build --bundle-only
+    """
+    from mlapp.images.project import bundle_of, image_of
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+
+    def warn(text: str) -> None:
+        output.note(f"Warning: {text}")
+
+    if to is not None and not bundle_only:
+        raise UsageError("--output is given without --bundle-only.", "An image goes to the engine: name it with --tag.")
+    if bundle_only or print_dockerfile:
+        made = bundle_of(project, model=model, settings_of=environment, output=to, upgrade=upgrade, warn=warn)
+        if print_dockerfile:
+            from mlapp.images.dockerfile import render
+            from mlapp.images.plan import plan
+
+            typer.echo(render(plan(made)), nl=False)
+        elif json:
+            output.json({"bundle": made.folder, "hash": made.hash, "manifest": made.manifest})
+        else:
+            typer.echo(made.folder)
+            output.note(f"Serve it: mlapp serve --bundle {made.folder}")
+        return
+    with output.progress() as tell, _bars() as bar:
+        images = image_of(
+            project,
+            model=model,
+            settings_of=environment,
+            tag=tag,
+            platform=platform,
+            upgrade=upgrade,
+            pushed=push,
+            progress=tell,
+            warn=warn,
+            bar=bar,
+        )
+    if scan:
+        from mlapp.images.scan import scan as run_scanner
+
+        run_scanner(images[-1])
+    if json:
+        output.json([{**_summary(image), "layers": image.layers} for image in images])
+        return
+    for image in images:
+        typer.echo(image.pinned if push else image.reference)
+    first = images[0]
+    output.note(
+        f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker"
+        if not push
+        else f"{first.reference} is in the registry, pinned above by its digest."
+    )
+
+
+def _summary(image: object) -> dict[str, object]:
+    return {name: getattr(image, name) for name in ("reference", "pinned", "id", "digest", "platform", "size")}
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar a layer on a terminal; nothing elsewhere, where each step has its line already."""
+    if not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            progress.update(tasks[name], completed=done, total=total)
+
+        yield show

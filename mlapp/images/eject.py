@@ -1,0 +1,51 @@
+"""Handing over the Dockerfile, to edit and keep."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mlapp.bundle import Bundle
+from mlapp.images.base import find, home_of_python
+from mlapp.images.dockerfile import render
+from mlapp.images.engine import ImageError, connected, explained
+from mlapp.images.layout import lay_out
+from mlapp.images.plan import LAYOUT, plan, platforms
+
+IGNORED = f"# Of all the project, the build needs the laid out layers alone.\n**\n!{LAYOUT}/**\n"
+
+
+def eject(
+    bundle: Bundle,
+    root: Path,
+    *,
+    platform: list[str] | None,
+    progress: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> list[Path]:
+    """Write `Dockerfile` into the project and lay out its layers, so that `docker build .` works there; the files.
+
+    The layers are laid out anew each time; a Dockerfile that is there is never written over.
+
+    Raises:
+        ImageError: no engine, or no base image. UvError: the dependencies cannot be fetched.
+    """
+    file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT
+    what = plan(bundle)
+    with connected() as client:
+        with explained():
+            version = client.version()
+        for_ = platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
+        base = find(client, what, for_, progress)
+        home = home_of_python(client, base, what.python)
+    progress(f"lay out the dependencies for {for_}")
+    try:
+        shutil.rmtree(layout, ignore_errors=True)
+        lay_out(bundle, for_, home, layout, warn)
+        written = [path for path in (file, ignore) if not path.exists()]
+        for path in written:
+            path.write_text(render(what) if path == file else IGNORED, encoding="utf-8")
+    except OSError as error:
+        raise ImageError(f"{error.filename or root}: {error.strerror}.", "Check its permissions and space.") from error
+    return [*written, layout]

@@ -1,0 +1,66 @@
+"""From a project to its image, in one call: bundle, build, push."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.errors import MissingExtraError
+from mlapp.images.build import Image, build
+from mlapp.images.push import Bar, push
+
+if TYPE_CHECKING:
+    from mlapp.bundle import Bundle
+    from mlapp.project import Project
+
+Tell = Callable[[str], None]
+
+
+def bundle_of(
+    project: Project,
+    *,
+    model: str | int = "latest",
+    settings_of: str | None = None,
+    output: Path | None = None,
+    upgrade: bool = False,
+    warn: Tell,
+) -> Bundle:
+    """`mlapp.bundle.make.make`, for those who may not have the packages that it needs.
+
+    Raises:
+        MissingExtraError: the `docker` extra is not installed.
+    """
+    try:
+        from mlapp.bundle.make import make
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("mlapp"):
+            raise
+        raise MissingExtraError("Bundles and images", "docker") from None
+    return make(project, model, settings_of=settings_of, output=output, upgrade=upgrade, warn=warn)
+
+
+def image_of(
+    project: Project,
+    *,
+    model: str | int = "latest",
+    settings_of: str | None = None,
+    tag: str | None = None,
+    platform: list[str] | None = None,
+    upgrade: bool = False,
+    pushed: bool = False,
+    progress: Tell = lambda _: None,
+    warn: Tell = lambda _: None,
+    bar: Bar = lambda *_: None,
+) -> list[Image]:
+    """Build the image of a project and one version of its model, and push it if `pushed`.
+
+    The first of the images is the one to run: of several platforms that are pushed, it is the list of them.
+
+    Raises:
+        MlappError: what `make`, `build` and `push` raise.
+    """
+    progress("bundle the project")
+    bundle = bundle_of(project, model=model, settings_of=settings_of, upgrade=upgrade, warn=warn)
+    images = build(bundle, project_root=project.root, tag=tag, platform=platform, progress=progress, warn=warn)
+    return push(images, bar=bar, progress=progress) if pushed else images

@@ -1,0 +1,35 @@
+"""Scanning an image for known vulnerabilities, with the scanner that is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from mlapp.images.build import Image
+from mlapp.images.engine import ImageError
+
+SCANNERS = {
+    "trivy": ["image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"],
+    "grype": ["--quiet", "--fail-on", "high", "--only-fixed"],
+}
+"""Arguments with which each scanner exits 1 when it finds something grave that a newer version mends."""
+
+
+def scan(image: Image) -> None:
+    """Scan; the scanner prints its own report.
+
+    Raises:
+        ImageError: no scanner is installed, or it found something grave.
+    """
+    for name, arguments in SCANNERS.items():
+        program = shutil.which(name)
+        if program is not None:
+            if subprocess.run([program, *arguments, image.reference], check=False).returncode:  # noqa: S603
+                raise ImageError(
+                    f"{name} found grave vulnerabilities in {image.reference}, or could not scan it.",
+                    "Update what it names: mlapp build --upgrade, or a newer image.base.",
+                )
+            return
+    raise ImageError(
+        "No scanner is installed.", f"Install one of {', '.join(SCANNERS)}; the bundle's sbom.cdx.json lists it all."
+    )
