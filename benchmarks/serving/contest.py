@@ -1,0 +1,209 @@
+"""One scenario's contest: start every server, check its answers, load them in turn."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import environments, load, processes
+from .peers import Peer
+from .scenarios import Samples, Scenario
+
+START_SECONDS = 180.0
+WARM_UP_SECONDS = 1.0
+
+
+@dataclass
+class Measurements:
+    """What was measured of one server in one scenario.
+
+    Attributes:
+        failure: why there is nothing else, or "".
+        extra_bytes: the idle server's memory above a process that imported the same libraries and loaded the model.
+        loads: by number of connections, one a round.
+        cpu: as `loads`: processor time a request, in microseconds, of all the server's processes.
+    """
+
+    failure: str = ""
+    extra_bytes: int | None = None
+    loads: dict[int, list[load.Load]] = field(default_factory=dict)
+    cpu: dict[int, list[float]] = field(default_factory=dict)
+
+    as_dict = asdict
+
+
+@dataclass
+class Server:
+    """A peer that runs, or what became of it."""
+
+    peer: Peer
+    scenario: Scenario
+    samples: Samples
+    port: int
+    measured: Measurements = field(default_factory=Measurements)
+    process: subprocess.Popen[Any] | None = None
+
+    def body(self, number: int) -> bytes:
+        return json.dumps(self.peer.request(self.scenario, self.samples, number)).encode()
+
+    def answer(self, number: int) -> Any:
+        reply = load.ask(self.port, self.peer.path, self.body(number))
+        return self.peer.answer(reply) if self.peer.answer else None
+
+    def start(self, models: Path) -> None:
+        """Lay its folder anew, start it there, wait for its first answer.
+
+        Raises:
+            RuntimeError: it did not start or answers wrongly; the text says how.
+        """
+        peer, model = self.peer, models / f"{self.scenario.name}.joblib"
+        programs = environments.prepare(peer.environment or peer.folder)
+        folder = environments.CACHE / "run" / self.scenario.name / peer.folder
+        source = environments.PEERS / peer.folder
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source / self.scenario.name if (source / self.scenario.name).is_dir() else source, folder)
+        filled = {"port": str(self.port), "model": str(model), "scenario": self.scenario.name}
+        variables = {
+            **environments.variables(programs),
+            **{"MODEL": filled["model"], "SCENARIO": self.scenario.name},
+            **{name: value.format(**filled) for name, value in peer.variables.items()},
+        }
+        with (folder / "output.log").open("wb") as log:
+            run = partial(subprocess.Popen, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT)
+            if peer.prepare and run([part.format(**filled) for part in peer.prepare]).wait() != 0:
+                raise RuntimeError(f"its preparation failed: see {log.name}")
+            process = self.process = run([part.format(**filled) for part in peer.serve], start_new_session=True)
+        self._wait(folder / "output.log")
+        if peer.answer:
+            baseline = _resident_of_model(programs, variables, model)
+            self.measured.extra_bytes = processes.resident_bytes(process.pid) - baseline
+            questions = [partial(self.answer, number) for number in range(len(self.samples.rows))]
+            try:
+                load.check(questions, self.samples.expected)
+            except (AssertionError, OSError, http.client.HTTPException, LookupError) as error:
+                raise RuntimeError(f"wrong answer: {error}") from error
+
+    def _wait(self, log: Path) -> None:
+        assert self.process
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.answer(0)
+                return
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"it ended with code {self.process.returncode}: see {log}") from error
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"no answer in {START_SECONDS:.0f} s: {error!r}: see {log}") from error
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        if self.process:
+            processes.stop(self.process.pid)
+            self.process.wait()
+
+    def load(self, connections: int, seconds: float) -> tuple[load.Load, float]:
+        """One run of wrk, and the processor time a request in microseconds."""
+        assert self.process
+        before = processes.cpu_seconds(self.process.pid)
+        url = f"http://127.0.0.1:{self.port}{self.peer.path}"
+        seen = load.run(url, self.body(0), connections, seconds)
+        used = processes.cpu_seconds(self.process.pid) - before
+        return seen, used * 1e6 / max(seen.requests, 1)
+
+    def measure(self, connections: int, seconds: float) -> None:
+        """Add one round."""
+        seen, cpu = self.load(connections, seconds)
+        self.measured.loads.setdefault(connections, []).append(seen)
+        self.measured.cpu.setdefault(connections, []).append(cpu)
+
+
+def _resident_of_model(programs: Path, variables: dict[str, str], model: Path) -> int:
+    command = [programs / "python", environments.PEERS / "model" / "resident.py", model]
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdout.readline()
+        size = processes.resident_bytes(process.pid)
+        process.stdin.close()
+    return size
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _own_call(programs: Path, models: Path, scenario: Scenario, seconds: float) -> float:
+    """Median time of the model's own call, in microseconds, in mlapp's environment."""
+    script, model = environments.PEERS / "model" / "own_call.py", models / f"{scenario.name}.joblib"
+    command = [str(part) for part in (programs / "python", script, model, models / "samples.json", seconds)]
+    return float(subprocess.run(command, check=True, capture_output=True, env=environments.variables(programs)).stdout)
+
+
+@dataclass
+class Contest:
+    """What one scenario gave.
+
+    Attributes:
+        own_call: the model's own call for one request, median of the rounds, in microseconds.
+        servers: by peer's name.
+    """
+
+    scenario: Scenario
+    own_call: float
+    servers: dict[str, Measurements]
+
+    as_dict = asdict
+
+
+def hold(
+    scenario: Scenario,
+    peers: Sequence[Peer],
+    models: Path,
+    samples: Samples,
+    *,
+    rounds: int,
+    seconds: float,
+    connections: Sequence[int],
+) -> Contest:
+    """Start all the peers, then in each round load each of them in turn, so that all share the machine's drift."""
+    servers = [Server(peer, scenario, samples, _free_port()) for peer in peers]
+    programs = environments.prepare("mlapp")
+    own_calls = []
+    with ExitStack() as stack:
+        running = []
+        for server in servers:
+            stack.callback(server.close)
+            print(f"{scenario.name}: starting {server.peer.name} …", file=sys.stderr)
+            try:
+                server.start(models)
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                server.measured.failure = str(error)
+                server.close()
+                print(f"{scenario.name}: {server.peer.name}: {error}", file=sys.stderr)
+                continue
+            running.append(server)
+        for server in running:
+            for number in connections:
+                server.load(number, WARM_UP_SECONDS)
+        for turn in range(rounds):
+            print(f"{scenario.name}: round {turn + 1} of {rounds} …", file=sys.stderr)
+            own_calls.append(_own_call(programs, models, scenario, seconds))
+            for number in connections:
+                for server in running:
+                    server.measure(number, seconds)
+    return Contest(scenario, statistics.median(own_calls), {server.peer.name: server.measured for server in servers})

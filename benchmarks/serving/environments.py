@@ -1,0 +1,47 @@
+"""A peer's virtual environment, in a cache outside the repository."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "benchmarks" / "peers"
+CACHE = Path(os.environ.get("MLAPP_BENCH_CACHE", Path.home() / ".cache" / "mlapp-bench"))
+
+
+def prepare(name: str) -> Path:
+    """Install what benchmarks/peers/NAME/requirements.txt pins, unless that is done, and give the environment's bin.
+
+    Raises:
+        subprocess.CalledProcessError: uv could not install it; its own message is on stderr.
+    """
+    requirements = PEERS / name / "requirements.txt"
+    folder = CACHE / name
+    stamp = folder / "requirements.sha256"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
+        print(f"installing {name} …", file=sys.stderr)
+        subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
+        install = ["uv", "pip", "install", "--quiet", "--python", str(folder), "--requirement", str(requirements)]
+        subprocess.run(install, check=True, cwd=ROOT)
+        stamp.write_text(digest)
+    return folder / "bin"
+
+
+def variables(bin_folder: Path) -> dict[str, str]:
+    """The variables that every server gets: its own programs first, the shared model importable, no thread pools.
+
+    One numerical thread each: the model is tiny, and the load generator has the other core.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    return {
+        **kept,
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(PEERS / "model"),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }

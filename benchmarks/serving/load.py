@@ -1,0 +1,96 @@
+"""Load with wrk, and a check of the answers before it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = [==[%s]==]
+done = function(summary, latency, requests)
+  io.write(string.format('\\nRESULT {"requests": %%d, "microseconds": %%d, "p50": %%f, "p99": %%f, ' ..
+    '"status": %%d, "socket": %%d}\\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), summary.errors.status,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run of wrk saw.
+
+    Attributes:
+        rate: answers a second that were 2xx.
+        p50, p99: latency in microseconds, of all answers.
+        errors: answers that were not 2xx, and connections that failed or timed out.
+    """
+
+    requests: int
+    rate: float
+    p50: float
+    p99: float
+    errors: int
+
+    as_dict = asdict
+
+
+def run(url: str, body: bytes, connections: int, seconds: float) -> Load:
+    """POST `body` again and again over `connections` connections.
+
+    Raises:
+        subprocess.CalledProcessError: wrk failed.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_SCRIPT % body.decode())
+        script.flush()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name, url]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seen = json.loads(output.rpartition("RESULT ")[2])
+    good = seen["requests"] - seen["status"]
+    return Load(
+        requests=seen["requests"],
+        rate=good / (seen["microseconds"] / 1e6),
+        p50=seen["p50"],
+        p99=seen["p99"],
+        errors=seen["status"] + seen["socket"],
+    )
+
+
+def ask(port: int, path: str, body: bytes, timeout: float = 30.0) -> Any:
+    """One request's parsed answer.
+
+    Raises:
+        OSError, http.client.HTTPException: no connection, or an answer that is not 200; the text says what it was.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise http.client.HTTPException(f"HTTP {response.status}: {content[:300].decode(errors='replace')}")
+    return json.loads(content)
+
+
+def check(questions: Sequence[Callable[[], Any]], expected: Sequence[Any], concurrency: int = 16) -> None:
+    """Ask all questions at once; each must get its own answer back, batched or not.
+
+    Raises:
+        AssertionError: names the first that differs.
+    """
+    with ThreadPoolExecutor(concurrency) as pool:
+        answers = list(pool.map(lambda question: question(), questions))
+    for number, (answer, right) in enumerate(zip(answers, expected, strict=True)):
+        if answer != right:
+            raise AssertionError(f"sample {number}: answered {answer!r}, not {right!r}")

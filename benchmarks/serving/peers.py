@@ -1,0 +1,115 @@
+"""The servers that are compared, how each is started, and what each wants to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .scenarios import Samples, Scenario
+
+Request = Callable[[Scenario, Samples, int], object]
+
+
+def _inputs(scenario: Scenario, samples: Samples, number: int) -> object:
+    row = samples.rows[number]
+    return {"inputs": [dict(zip(samples.columns, row, strict=True)) if scenario.records else row]}
+
+
+def _mlflow(scenario: Scenario, samples: Samples, number: int) -> object:
+    (row,) = _inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
+    return {"dataframe_records": [row]} if scenario.records else {"inputs": [row]}
+
+
+def _open_inference(scenario: Scenario, samples: Samples, number: int) -> object:
+    """The Open Inference Protocol: one tensor, or one a column for MLServer's pandas codec."""
+    row = samples.rows[number]
+    if not scenario.records:
+        return {"inputs": [{"name": "inputs", "shape": [1, len(row)], "datatype": "FP64", "data": row}]}
+    columns = [
+        {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+        for name, value in zip(samples.columns, row, strict=True)
+    ]
+    return {"parameters": {"content_type": "pd"}, "inputs": columns}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One server.
+
+    Attributes:
+        folder: under benchmarks/peers; its files, or those of its folder named like the scenario, are copied to where
+            the server runs. Its requirements.txt is installed into an environment of its own.
+        environment: whose environment it runs in, when not its own.
+        prepare: run once before the server starts. In it, as in `serve` and `variables`, {port}, {model} (a joblib
+            file) and {scenario} are filled in.
+        answer: the one prediction in a parsed response; None: it predicts nothing.
+        processes: that the architecture needs for "one worker", for the reader of the table.
+    """
+
+    name: str
+    folder: str
+    serve: tuple[str, ...]
+    environment: str = ""
+    prepare: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    path: str = "/predict"
+    request: Request = _inputs
+    answer: Callable[[Any], Any] | None = lambda reply: reply["predictions"][0]
+    processes: int = 1
+
+
+_UVICORN = (
+    *("uvicorn", "app:app", "--port", "{port}", "--loop", "uvloop", "--http", "httptools", "--no-access-log"),
+    *("--log-level", "warning", "--no-proxy-headers", "--no-server-header", "--no-date-header"),
+)
+
+EMPTY = "empty ASGI app"
+MLAPP = "mlapp"
+
+PEERS = (
+    Peer(EMPTY, "asgi", (*_UVICORN, "--lifespan", "off"), environment="mlapp", answer=None),
+    Peer(
+        MLAPP,
+        "mlapp",
+        ("mlapp", "serve", "--host", "127.0.0.1", "--port", "{port}"),
+        prepare=("mlapp", "train", "-p", "test_size=0"),
+        variables={"MLAPP_SERVE__ACCESS_LOG": "false"},
+    ),
+    Peer(
+        "BentoML",
+        "bentoml",
+        ("bentoml", "serve", "service:Digits", "--host", "127.0.0.1", "--port", "{port}"),
+        variables={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": "."},
+        answer=lambda reply: reply[0],
+        processes=2,
+    ),
+    Peer("LitServe", "litserve", ("python", "server.py", "{port}"), processes=3),
+    Peer(
+        "MLServer",
+        "mlserver",
+        ("mlserver", "start", "."),
+        variables={
+            "MLSERVER_HTTP_PORT": "{port}",
+            "MLSERVER_MODEL_URI": "{model}",
+            "MLSERVER_MODEL_NAME": "digits",
+        },
+        path="/v2/models/digits/infer",
+        request=_open_inference,
+        answer=lambda reply: reply["outputs"][0]["data"][0],
+    ),
+    Peer(
+        "MLflow",
+        "mlflow",
+        (
+            *("mlflow", "models", "serve", "--model-uri", "model", "--env-manager", "local"),
+            *("--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
+        ),
+        prepare=("python", "save.py", "{model}", "model"),
+        variables={"UVICORN_ACCESS_LOG": "false", "UVICORN_LOG_LEVEL": "warning", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        path="/invocations",
+        request=_mlflow,
+        processes=2,
+    ),
+    Peer("FastAPI", "fastapi", _UVICORN),
+)
