@@ -1,198 +1,45 @@
-"""Real servers, one of each a test process, on free ports of this machine's loopback.
-
-Tests that need a server carry its `xdist_group`, so that one worker starts it once. Without its binary a test is
-skipped on a laptop and fails in CI.
-"""
+"""One server of each kind a test process. Tests that need one carry its `xdist_group`: one worker starts it once."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-PASSWORD = "p@ss/word:1%"  # every character that an address must escape
-ENCODED = "p%40ss%2Fword%3A1%25"
+from tests import servers
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The address of a PostgreSQL with the database `postgres`, for its superuser."""
-    initdb = binary("initdb", "/usr/lib/postgresql/*/bin")
-    with folder_of("postgres") as folder, as_user("postgres") as user:
-        (folder / "password").write_text(PASSWORD)
-        data = folder / "data"
-        run([*user, initdb, "-D", data, "-A", "scram-sha-256", "-U", "postgres", "-N", f"--pwfile={folder}/password"])
-        port = free_port()
-        server = [*user, Path(initdb).with_name("postgres"), "-D", data, "-p", port, "-k", folder, "-c", "fsync=off"]
-        with running(server, folder, lambda: is_open(port), stop=signal.SIGINT):
-            wait(lambda: psql_ready(initdb, port), folder)
-            yield f"postgresql://postgres:{ENCODED}@127.0.0.1:{port}/postgres"
+    with servers.postgres() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[str]:
-    """The address of a MariaDB with the database `shop`, for a user who may do everything in it."""
-    server = binary("mariadbd", "/usr/sbin")
-    install = binary("mariadb-install-db")
-    with folder_of("mysql") as folder, as_user("mysql") as user:
-        data = folder / "data"
-        run([*user, install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"])
-        (folder / "init.sql").write_text(
-            "CREATE DATABASE shop;\n"
-            f"CREATE USER 'reader'@'localhost' IDENTIFIED BY '{PASSWORD}';\n"
-            "GRANT ALL ON shop.* TO 'reader'@'localhost';\n"
-        )
-        port = free_port()
-        options = [f"--datadir={data}", f"--port={port}", f"--socket={folder}/socket", f"--init-file={folder}/init.sql"]
-        command = [*user, server, "--no-defaults", *options, "--bind-address=127.0.0.1", f"--pid-file={folder}/pid"]
-        with running(command, folder, lambda: is_open(port)):
-            yield f"mysql://reader:{ENCODED}@127.0.0.1:{port}/shop"
+    with servers.mariadb() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    """The address of a Redis with a password."""
-    server = binary("redis-server")
-    port = free_port()
-    with folder_of() as folder:
-        options = ["--port", port, "--bind", "127.0.0.1", "--requirepass", PASSWORD, "--save", "", "--dir", folder]
-        with running([server, *options], folder, lambda: is_open(port)):
-            yield f"redis://:{ENCODED}@127.0.0.1:{port}/0"
+    with servers.redis() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def mongo_server() -> Iterator[str]:
-    """The address of a SecantusDB: MongoDB's wire protocol over WiredTiger, MongoDB's own storage engine."""
-    port = free_port()
-    with folder_of() as folder:
-        server = [binary("secantusd-py"), "--port", port, "--storage-path", folder / "data", "--enable-test-commands"]
-        with running(server, folder, lambda: is_open(port)):
-            yield f"mongodb://127.0.0.1:{port}/?directConnection=true"
+    with servers.mongo() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def dynamodb_server() -> Iterator[str]:
-    """The endpoint of moto's server, the usual stand-in for AWS."""
-    port = free_port()
-    with folder_of() as folder, running([binary("moto_server"), "-p", port], folder, lambda: is_open(port)):
-        yield f"http://127.0.0.1:{port}"
+    with servers.dynamodb() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The endpoint of a SeaweedFS, with the keys `key` and `secret` for everything and none for `stranger`."""
-    weed = binary("weed")
-    ports = [free_port() for _ in range(4)]
-    with folder_of() as folder:
-        (folder / "s3.json").write_text(
-            '{"identities": [{"name": "key", "credentials": [{"accessKey": "key", "secretKey": "secret"}],'
-            ' "actions": ["Admin", "Read", "List", "Tagging", "Write"]},'
-            ' {"name": "stranger", "credentials": [{"accessKey": "stranger", "secretKey": "secret"}], "actions": []}]}'
-        )
-        options = [
-            f"-dir={folder}", "-ip=127.0.0.1", "-s3", f"-s3.config={folder}/s3.json", "-volume.max=20",
-            f"-s3.port={ports[0]}", f"-master.port={ports[1]}", f"-volume.port={ports[2]}", f"-filer.port={ports[3]}",
-            f"-s3.port.grpc={free_port()}", f"-master.port.grpc={free_port()}", f"-volume.port.grpc={free_port()}",
-            f"-filer.port.grpc={free_port()}", "-master.volumeSizeLimitMB=64",
-        ]  # fmt: skip
-        with running([weed, "server", *options], folder, lambda: is_open(ports[0]), stop=signal.SIGKILL):
-            yield f"http://127.0.0.1:{ports[0]}"
-
-
-def binary(name: str, *places: str) -> str:
-    """The path of a program; skips the test when it is not installed, and fails it in CI."""
-    folders = [str(folder) for place in places for folder in Path("/").glob(place[1:])]
-    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), *folders, os.environ["PATH"]]))
-    if found is None:
-        told = f"{name} is not installed: scripts/ci/data.sh installs it"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
-    return found
-
-
-@contextmanager
-def folder_of(user: str | None = None) -> Iterator[Path]:
-    """A temporary folder that belongs to a user, if there is one of that name and we may give it away."""
-    folder = Path(tempfile.mkdtemp(prefix="mlapp-"))
-    try:
-        if user and os.geteuid() == 0:
-            shutil.chown(folder, user)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def as_user(user: str) -> Iterator[list[str]]:
-    """The start of a command that runs as the user: databases refuse to run as root."""
-    if os.geteuid() != 0:
-        yield []
-        return
-    pwd.getpwnam(user)
-    yield [shutil.which("runuser") or "runuser", "-u", user, "--"]
-
-
-@contextmanager
-def running(
-    command: Sequence[object], folder: Path, ready: Callable[[], bool], stop: int = signal.SIGTERM
-) -> Iterator[None]:
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            list(map(str, command)),
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            cwd=folder,
-            start_new_session=True,
-        )
-    try:
-        wait(ready, folder, process)
-        yield
-    finally:
-        os.killpg(process.pid, stop)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait(ready: Callable[[], bool], folder: Path, process: subprocess.Popen[bytes] | None = None) -> None:
-    deadline = time.monotonic() + 60
-    while not ready():
-        ended = process is not None and process.poll() is not None
-        if ended or time.monotonic() > deadline:
-            pytest.fail(f"a server did not start:\n{(folder / 'log').read_text(errors='replace')[-3000:]}")
-        time.sleep(0.1)
-
-
-def run(command: Sequence[object]) -> None:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd="/")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def psql_ready(initdb: str, port: int) -> bool:
-    ready = Path(initdb).with_name("pg_isready")
-    return subprocess.run([ready, "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with servers.s3() as address:
+        yield address
