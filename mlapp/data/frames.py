@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.data.source import report
@@ -56,17 +56,49 @@ def frame(table: pa.Table, types: Types | None = None, *, always_nullable: bool 
     return made
 
 
-def frames(tables: Iterable[pa.Table], rows: int, types: Types | None = None) -> Iterator[pd.DataFrame]:
+def frames(
+    tables: Iterable[pa.Table],
+    rows: int,
+    types: Types | None = None,
+    infer: Callable[[pa.Table], pa.Table] | None = None,
+) -> Iterator[pd.DataFrame]:
     """The same as a stream: DataFrames of `rows` rows each, but for the last, and of the same types throughout.
 
+    Args:
+        tables: what was read, as it comes.
+        rows: of each DataFrame.
+        types: pandas types of single columns.
+        infer: gives the columns of the first part better types, which the others then have to fit.
+
     Raises:
-        DataError: a value does not fit the type that its column had in the first part.
+        DataError: a value does not fit the type that its column had in the first part, or a column is new.
     """
-    kinds: dict[str, pa.DataType] = {}
+    import pyarrow as pa
+
+    kinds: dict[str, pa.DataType] | None = None
     for table in resized(tables, rows):
-        like_before = _cast(table, kinds)
-        kinds = {field.name: field.type for field in like_before.schema if str(field.type) != "null"}
-        yield frame(like_before, types, always_nullable=True)
+        if kinds is None:
+            part = infer(table) if infer else table
+            kinds = {field.name: field.type for field in part.schema}
+        else:
+            part = _like(table, kinds)
+        kinds |= {field.name: field.type for field in part.schema if pa.types.is_null(kinds[field.name])}
+        yield frame(part, types, always_nullable=True)
+
+
+def _like(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    """The table with the columns of the first part, those that it lacks as missing values."""
+    import pyarrow as pa
+
+    for name in table.column_names:
+        if name not in kinds:
+            raise DataError(
+                f"The column '{name}' appears only after the first part.", "Name the columns to read: fields=[…]."
+            )
+    for name, kind in kinds.items():
+        if name not in table.column_names:
+            table = table.append_column(pa.field(name, kind), pa.nulls(table.num_rows, kind))
+    return _cast(table.select(list(kinds)), {name: kind for name, kind in kinds.items() if not pa.types.is_null(kind)})
 
 
 def resized(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -96,9 +128,19 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
     schemas = [part.schema for part in parts]
     if all(schema.equals(schemas[0]) for schema in schemas):
         return pa.concat_tables(parts)
-    names = schemas[0].names
-    kinds = {name: _widest([schema.types[at] for schema in schemas]) for at, name in enumerate(names)}
-    return pa.concat_tables([_cast(part, kinds) for part in parts])
+    names = dict.fromkeys(name for schema in schemas for name in schema.names)
+    kinds = {name: _widest([schema.field(name).type for schema in schemas if name in schema.names]) for name in names}
+    return pa.concat_tables([_cast(part, kinds) for part in parts], promote_options="default")
+
+
+def array(values: Sequence[Any]) -> pa.Array:
+    """Python values as Arrow, of the type that they have; as text when they have several."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def _widest(kinds: list[pa.DataType]) -> pa.DataType:

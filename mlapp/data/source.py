@@ -24,10 +24,12 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from mlapp.errors import DeclarationError, UsageError, nearest
 
 Reader = Callable[..., Any]
 
@@ -69,6 +71,48 @@ def reader(kind: str, says: str, read: Callable[[dict[str, Any]], Any], paramete
     return read_with
 
 
+def refuse_undeclared(
+    wanted: Sequence[str], parameters: Mapping[str, Any], where: str, options: Sequence[str] = ()
+) -> None:
+    """Check, where an app is declared, that the parameters and what names them (`where`, as "the query") agree.
+
+    Raises:
+        DeclarationError: a parameter has neither a type nor a value, or is not named there.
+    """
+    for name in wanted:
+        if name not in parameters:
+            raise DeclarationError(
+                f"{_capital(where)} has the parameter '{name}', and nothing says its type.",
+                f"Add {name}=date (or int, str, …) to require it, or {name}=<a value> as its default.",
+            )
+    for name in parameters:
+        if name not in wanted:
+            listed = f" Options: {', '.join(options)}." if options else ""
+            raise DeclarationError(
+                f"'{name}' is not a parameter of {where}.{nearest(name, [*wanted, *options])}",
+                f"Name it in {where}, or leave it out.{listed}",
+            )
+
+
+def refuse_misfits(wanted: Sequence[str], values: Mapping[str, Any], where: str) -> None:
+    """Check, where data is read, that each parameter has a value and each value a parameter.
+
+    Raises:
+        UsageError: one has not.
+    """
+    for name in wanted:
+        if name not in values:
+            raise UsageError(
+                f"{_capital(where)} has the parameter '{name}', which has no value.", f"Give it: {name}=…."
+            )
+    for name in values:
+        if name not in wanted:
+            raise UsageError(
+                f"'{name}' is not a parameter of {where}.{nearest(name, wanted)}",
+                f"Name it in {where}, or leave it out.",
+            )
+
+
 @contextmanager
 def watched(progress: Callable[[int], None]) -> Iterator[None]:
     """Within it, every source calls `progress` with the number of rows that have come since the last call."""
@@ -88,3 +132,7 @@ def report(rows: int) -> None:
 
 def _is_type(given: object) -> bool:
     return isinstance(given, type | types.UnionType | types.GenericAlias) or typing.get_origin(given) is not None
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

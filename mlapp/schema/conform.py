@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import numbers
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, nearest
@@ -105,7 +106,7 @@ def _accepts(field: Field, value: Any) -> bool:
         case "boolean":
             return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
         case "integer" | "number":
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
                 return False
             if not _is_finite(value):
                 return field.nullable and not isinstance(value, int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -83,9 +84,9 @@ def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
     import pandas as pd
 
     kind = _type(column)
-    field = Field(
-        name=name, type=kind, dtype=str(column.dtype), nullable=bool(column.isna().any()), example=example.get(name)
-    )
+    # Exact decimals come from databases; what a client sends are floats, and models compute with those.
+    dtype = "float64" if kind == "number" and (column.dtype == object or _is_decimal(column.dtype)) else column.dtype
+    field = Field(name=name, type=kind, dtype=str(dtype), nullable=bool(column.isna().any()), example=example.get(name))
     if kind in ("integer", "number", "datetime") and column.notna().any():
         if kind == "number":
             low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))
@@ -113,18 +114,25 @@ def _type(column: pd.Series[Any]) -> FieldType:
         return "boolean"
     if types.is_integer_dtype(dtype):
         return "integer"
-    if types.is_float_dtype(dtype):
+    if types.is_float_dtype(dtype) or _is_decimal(dtype):
         return "number"
     if types.is_datetime64_any_dtype(dtype):
         return "datetime"
     kinds = {type(value) for value in column.dropna().head(10_000)}
     if kinds == {str}:
         return "string"
+    if kinds == {Decimal}:
+        return "number"
     if kinds and all(issubclass(kind, datetime.date) for kind in kinds):
         return "datetime"
     if kinds == {bool}:
         return "boolean"
     return "any"
+
+
+def _is_decimal(dtype: Any) -> bool:
+    """Whether it is pandas' type for Arrow's decimals."""
+    return str(dtype).startswith("decimal")
 
 
 def _finite_range(values: np.ndarray[Any, Any]) -> tuple[float | None, float | None]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 FAST = 0.005
 """Seconds that a call may hold up the event loop."""
 SLOW = 0.02
+"""Seconds from which the usual call goes to a thread."""
+STUCK = 0.1
 """Seconds from which one call alone sends the next ones to a thread."""
-CALM = 200
-"""Fast calls in a row after which the thread is left again."""
+RECENT = 5
+"""Calls whose median is the usual call. A busy machine may hold up any one of them: that says nothing of the model."""
+CALM = 20
+"""Fast calls after which the thread is left again; twice as many after each relapse."""
 
 
 class Pace:
@@ -15,22 +22,27 @@ class Pace:
 
     def __init__(self) -> None:
         self.is_fast = False
-        self._call = 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._usual = 0.0
         self._row = 0.0
         self._calm = CALM
         self._needed = CALM
 
     def expects_fast(self, rows: int) -> bool:
-        """Whether a call with so many rows will be short: by the mean call, and by the most expensive row."""
-        return self.is_fast and max(self._call, self._row * rows) <= FAST
+        """Whether a call with so many rows will be short: by the usual call, and by the cost of a row."""
+        return self.is_fast and max(self._usual, self._row * rows) <= FAST
 
     def add(self, seconds: float, rows: int) -> None:
         """Take a measured call into account."""
+        self._recent.append(seconds)
+        self._usual = median(self._recent)
         a_row = seconds / max(rows, 1)
-        self._call = seconds if not self._call else 0.9 * self._call + 0.1 * seconds
         # The cost of a row is best seen in large batches; in small ones it is mostly the cost of the call.
-        self._row = min(a_row, self._row) if self._row and seconds <= FAST else a_row
-        if seconds >= SLOW:
+        if not self._row or self._usual > FAST:
+            self._row = a_row
+        elif seconds <= FAST:
+            self._row = min(a_row, self._row)
+        if seconds >= STUCK or self._usual >= SLOW:
             if self.is_fast:
                 self._needed = min(self._needed * 2, 100_000)
             self.is_fast, self._calm = False, 0

@@ -18,8 +18,8 @@ from mlapp.data.files.formats import FORMATS, format_of, tables
 from mlapp.data.files.places import File, found
 from mlapp.data.frames import Types, check_rows, counted, frame, frames, joined
 from mlapp.data.secrets import expand, redact
-from mlapp.data.source import Reader, declared, reader
-from mlapp.errors import DataError, DeclarationError, MissingExtraError, UsageError, nearest
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ def read(
     if format is not None and format not in FORMATS:
         raise UsageError(f"'{format}' is not a format.{nearest(format, FORMATS)}", f"Known: {', '.join(FORMATS)}.")
     template = fspath(path)
-    _refuse_misfits(template, parameters)
+    refuse_misfits(_NAME.findall(template), parameters, "the path")
     filled = _NAME.sub(lambda match: str(parameters[match[1]]), template)
     try:
         import pyarrow  # noqa: F401
@@ -103,30 +103,9 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     known = ("format", "columns", "chunks", "types", "encoding", "sheet")
     settings = {name: options.pop(name) for name in known if name in options}
     template = fspath(path)
-    for name in _NAME.findall(template):
-        if name not in options:
-            raise DeclarationError(
-                f"The path has {{{name}}}, and nothing says its type.",
-                f"Add {name}=str, or {name}=<a value> as its default.",
-            )
-    for name in options:
-        if name not in _NAME.findall(template):
-            raise DeclarationError(
-                f"'{name}' is neither an option of files nor in the path.{nearest(name, known)}",
-                f"Write {{{name}}} into the path. Options: {', '.join(known)}.",
-            )
+    refuse_undeclared(_NAME.findall(template), options, "the path", known)
     says = f"The files {redact(template)}."
     return reader("files", says, lambda values: read(template, **settings, **values), declared(options))
-
-
-def _refuse_misfits(template: str, parameters: Mapping[str, Any]) -> None:
-    wanted = _NAME.findall(template)
-    for name in wanted:
-        if name not in parameters:
-            raise UsageError(f"The path has {{{name}}}, which has no value.", f"Give it: {name}=….")
-    for name in parameters:
-        if name not in wanted:
-            raise UsageError(f"'{name}' is not in the path.{nearest(name, wanted)}", f"Write {{{name}}} into it.")
 
 
 def _stream(

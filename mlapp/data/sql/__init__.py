@@ -11,24 +11,20 @@ or, inside a reader of your own:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data.frames import Types, check_rows, counted, frame, frames, joined
+from mlapp.data import connection
+from mlapp.data.frames import Types, check_rows
 from mlapp.data.secrets import Address, expand, redact
-from mlapp.data.source import Reader, declared, reader
+from mlapp.data.source import Reader, declared, reader, refuse_undeclared
 from mlapp.data.sql import alchemy, duck, postgres
-from mlapp.data.sql.errors import LostConnectionError, UnreachableError
 from mlapp.data.sql.query import names
-from mlapp.errors import DataError, DeclarationError, UsageError, nearest
+from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-PAUSES = (0.2, 1.0, 3.0)
-"""Seconds before each further attempt at a read whose connection broke."""
 
 Engine = Callable[[Address, str, dict[str, Any]], "Iterator[pa.Table]"]
 
@@ -61,9 +57,9 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `sql` are not installed.
     """
-    check_rows(chunks)
-    parts = _parts(expand(url), query, chunks, types, parameters)
-    return next(parts) if chunks is None else parts
+    address = expand(url)
+    stream = _engine(address)
+    return connection.read(address.shown, lambda: stream(address, query, parameters), chunks, types)
 
 
 def source(url: str, query: str, *, chunks: int | None = None, types: Types | None = None, **parameters: Any) -> Reader:
@@ -74,50 +70,11 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     """
     check_rows(chunks)
     wanted = names(query, backslashes=url.startswith(("mysql", "mariadb")))
-    for name in wanted:
-        if name not in parameters:
-            raise DeclarationError(
-                f"The query has the parameter :{name}, and nothing says its type.",
-                f"Add {name}=date (or int, str, …) to require it, or {name}=<a value> as its default.",
-            )
-    for name in parameters:
-        if name not in wanted:
-            raise DeclarationError(
-                f"'{name}' is not a parameter of the query.{nearest(name, wanted)}", f"Write :{name} into the query."
-            )
+    refuse_undeclared(wanted, parameters, "the query")
     says = f"The rows of `{' '.join(query.split())}` from {redact(url)}."
     return reader(
         "sql", says, lambda values: read(url, query, chunks=chunks, types=types, **values), declared(parameters)
     )
-
-
-def _parts(
-    address: Address, query: str, chunks: int | None, types: Types | None, parameters: dict[str, Any]
-) -> Iterator[pd.DataFrame]:
-    """The query's rows in parts of `chunks`, or all in one; read again from the start while no part is out."""
-    stream = _engine(address)
-    given = 0
-    for attempt, pause in enumerate((*PAUSES, None), 1):
-        try:
-            tables = counted(stream(address, query, parameters))
-            for part in [frame(joined(tables), types)] if chunks is None else frames(tables, chunks, types):
-                yield part
-                given += len(part)
-            return
-        except (LostConnectionError, UnreachableError) as error:
-            if given:
-                raise DataError(
-                    f"The connection to {address} broke after {given:,} rows: {error}",
-                    "Start again, or read in pieces that a parameter of the query chooses.",
-                ) from None
-            if pause is None:
-                raise DataError(
-                    f"The connection to {address} broke {attempt} times: {error}",
-                    "Try again later, or read less at once: chunks=50_000.",
-                ) from None
-            if attempt == 1 and isinstance(error, UnreachableError):
-                raise
-            time.sleep(pause)
 
 
 def _engine(address: Address) -> Engine:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlapp.data.connection import LostConnectionError
+from mlapp.data.frames import array
 from mlapp.data.secrets import Address
-from mlapp.data.sql.errors import LostConnectionError, refused, unreachable
+from mlapp.data.sql.errors import refused, unreachable
 from mlapp.data.sql.query import bind
 from mlapp.errors import DataError, MissingExtraError
 
@@ -52,17 +54,7 @@ def stream(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[
         names = list(rows.keys())
         yield pa.table([pa.nulls(0)] * len(names), names=names)
         for part in rows.partitions(FETCHED):
-            yield pa.table([_column(values) for values in zip(*part, strict=True)], names=names)
-
-
-def _column(values: Sequence[Any]) -> pa.Array:
-    """Python values as Arrow, of the type that they have; as text when they have several, as SQLite allows."""
-    import pyarrow as pa
-
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        return pa.array([None if value is None else str(value) for value in values])
+            yield pa.table([array(values) for values in zip(*part, strict=True)], names=names)
 
 
 def _engine(address: Address) -> Engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from mlapp.data.connection import UnreachableError
 from mlapp.errors import DataError
 
 _TODO = {
@@ -25,14 +26,6 @@ _QUOTED = (
     re.compile(r"no such (?:table|column|function): (?:\w+\.)*(?P<word>\w+)"),
     re.compile(r"(?:table|column|function)(?: with name)? ['\"]?(?:[^'\" ]+\.)?(?P<word>\w+)['\"]?", re.IGNORECASE),
 )
-
-
-class LostConnectionError(Exception):
-    """The connection broke after it had been made; the same read may work again."""
-
-
-class UnreachableError(DataError):
-    """No connection could be made."""
 
 
 def unreachable(shown: str, message: str) -> UnreachableError:

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mlapp.data.connection import LostConnectionError
 from mlapp.data.secrets import Address
-from mlapp.data.sql.errors import LostConnectionError, refused, unreachable
+from mlapp.data.sql.errors import refused, unreachable
 from mlapp.data.sql.query import Bound, bind
 from mlapp.errors import DataError, MissingExtraError
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlapp.errors import UsageError, nearest
+from mlapp.data.source import refuse_misfits
+from mlapp.errors import UsageError
 
 # A colon inside a text, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) names no parameter.
 _LEXEMES = r"""
@@ -59,15 +60,7 @@ def bind(
         UsageError: a parameter without a value, a value without a parameter, an empty list.
     """
     wanted = names(query, backslashes=backslashes)
-    for name in wanted:
-        if name not in values:
-            raise UsageError(f"The query has the parameter :{name}, which has no value.", f"Give it: {name}=….")
-    for name in values:
-        if name not in wanted:
-            raise UsageError(
-                f"'{name}' is not a parameter of the query.{nearest(name, wanted)}",
-                f"The query has {', '.join(f':{each}' for each in wanted)}." if wanted else f"Write :{name} into it.",
-            )
+    refuse_misfits(wanted, values, "the query")
     flat: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
     for name in wanted:

@@ -12,7 +12,7 @@ import pandas as pd
 import psycopg
 import pytest
 
-from mlapp.data import sql
+from mlapp.data import connection, sql
 from mlapp.errors import DataError, UsageError
 
 pytestmark = pytest.mark.xdist_group("postgres")
@@ -229,7 +229,7 @@ def test_a_lost_connection_is_read_again(url):
 
 
 def test_a_connection_that_is_lost_again_and_again_is_an_error(url, monkeypatch):
-    monkeypatch.setattr(sql, "PAUSES", (0.01,))
+    monkeypatch.setattr(connection, "PAUSES", (0.01,))
     killer = cut(url, 2)
     with pytest.raises(DataError, match="broke 2 times"):
         sql.read(url, SLOW)
@@ -252,7 +252,7 @@ def test_a_stream_needs_little_memory(url):
     """Rows of 100 MB in all pass through little more than one part."""
     code = f"""
 import resource
-from mlapp.data import sql
+from mlapp.data import connection, sql
 import adbc_driver_postgresql.dbapi, pandas, pyarrow
 next(sql.read({url!r}, "SELECT 1 AS n, 2.0::float8 AS x", chunks=10))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

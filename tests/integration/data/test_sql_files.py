@@ -112,7 +112,7 @@ def test_addresses_that_lead_nowhere(url, what):
 
 
 def test_parameters_must_fit_the_query(sqlite):
-    with pytest.raises(UsageError, match=":since, which has no value"):
+    with pytest.raises(UsageError, match="parameter 'since', which has no value"):
         sql.read(sqlite, "SELECT :since")
     with pytest.raises(UsageError, match=r"'sinse' is not a parameter of the query. Did you mean 'since'"):
         sql.read(sqlite, "SELECT :since", since=1, sinse=2)
@@ -147,7 +147,7 @@ def test_a_source_never_holds_what_the_environment_says(monkeypatch):
 
 
 def test_a_source_refuses_what_does_not_fit_its_query():
-    with pytest.raises(DeclarationError, match=":since, and nothing says its type"):
+    with pytest.raises(DeclarationError, match="'since', and nothing says its type"):
         sql.source("sqlite://", "SELECT :since")
     with pytest.raises(DeclarationError, match="'sinse' is not a parameter"):
         sql.source("sqlite://", "SELECT :since", since=int, sinse=int)

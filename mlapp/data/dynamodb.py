@@ -1,0 +1,222 @@
+"""DynamoDB: the items of a table as a DataFrame, a nested map in columns `address.city`.
+
+    app.data_reader.dynamodb("orders", filter="day >= :since AND paid = :paid", since=str, paid=True)
+    app.data_reader.dynamodb("orders", key="customer = :customer", customer=str)
+
+The region, the credentials and another endpoint come from where AWS's own tools look: `AWS_REGION`, `~/.aws`, a role.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, overload
+
+from mlapp.data import connection, documents
+from mlapp.data.connection import LostConnectionError, UnreachableError
+from mlapp.data.frames import Types, check_rows
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.errors import DataError, MissingExtraError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_VALUE = re.compile(r":([A-Za-z_]\w*)")
+_WORD = re.compile(r"(?<![:#\w])[A-Za-z_]\w*")
+_SYNTAX = {
+    "and", "or", "not", "in", "between",
+    "attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains", "size",
+}  # fmt: skip
+
+
+@overload
+def read(
+    table: str,
+    *,
+    filter: str | None = None,
+    key: str | None = None,
+    index: str | None = None,
+    fields: Sequence[str] | None = None,
+    chunks: None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> pd.DataFrame: ...
+@overload
+def read(
+    table: str,
+    *,
+    filter: str | None = None,
+    key: str | None = None,
+    index: str | None = None,
+    fields: Sequence[str] | None = None,
+    chunks: int,
+    types: Types | None = None,
+    **parameters: Any,
+) -> Iterator[pd.DataFrame]: ...
+def read(
+    table: str,
+    *,
+    filter: str | None = None,
+    key: str | None = None,
+    index: str | None = None,
+    fields: Sequence[str] | None = None,
+    chunks: int | None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> pd.DataFrame | Iterator[pd.DataFrame]:
+    """Read items: all that a filter lets through, or those of one key.
+
+    Args:
+        table: the table's name.
+        filter: a filter expression of DynamoDB with `:name` for a parameter. Names that DynamoDB reserves may be used.
+        key: a key condition, as `customer = :customer`: reads those items alone instead of the whole table.
+        index: the secondary index to read.
+        fields: the attributes to read; all when absent.
+        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
+        types: pandas types for single columns. Numbers are integers where all are whole, else floats.
+        parameters: the values. A date is given as its text, 2026-01-31.
+
+    Raises:
+        DataError: no connection, no such table, no permission, an expression that DynamoDB refuses.
+        UsageError: a parameter is missing or unknown.
+        MissingExtraError: the packages of the extra `dynamodb` are not installed.
+    """
+    refuse_misfits(_names(filter, key), parameters, "the expressions")
+
+    def stream() -> Iterator[pa.Table]:
+        return _stream(table, filter, key, index, fields, parameters)
+
+    return connection.read(f"DynamoDB's table {table}", stream, chunks, types)
+
+
+def source(
+    table: str,
+    *,
+    filter: str | None = None,
+    key: str | None = None,
+    index: str | None = None,
+    fields: Sequence[str] | None = None,
+    chunks: int | None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> Reader:
+    """The source behind `app.data_reader.dynamodb`: each `:name` in the expressions is a parameter of the reader.
+
+    Raises:
+        DeclarationError: a parameter has neither a type nor a value, or the expressions have it not.
+    """
+    check_rows(chunks)
+    refuse_undeclared(_names(filter, key), parameters, "the expressions")
+
+    options: dict[str, Any] = {"filter": filter, "key": key, "index": index, "fields": fields}
+
+    def all_of(values: dict[str, Any]) -> Any:
+        return read(table, chunks=chunks, types=types, **options, **values)
+
+    return reader("dynamodb", f"The items of DynamoDB's table {table}.", all_of, declared(parameters))
+
+
+def _names(*expressions: str | None) -> list[str]:
+    return list(dict.fromkeys(name for expression in expressions for name in _VALUE.findall(expression or "")))
+
+
+def _stream(
+    table: str,
+    filter: str | None,
+    key: str | None,
+    index: str | None,
+    fields: Sequence[str] | None,
+    values: dict[str, Any],
+) -> Iterator[pa.Table]:
+    with _client(table) as client:
+        from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+        aliases: dict[str, str] = {}
+        request: dict[str, Any] = {"TableName": table}
+        if filter:
+            request["FilterExpression"] = _aliased(filter, aliases)
+        if key:
+            request["KeyConditionExpression"] = _aliased(key, aliases)
+        if index:
+            request["IndexName"] = index
+        if fields:
+            request["ProjectionExpression"] = ", ".join(_aliased(field, aliases) for field in fields)
+        if aliases:
+            request["ExpressionAttributeNames"] = aliases
+        if values:
+            ask = TypeSerializer().serialize
+            request["ExpressionAttributeValues"] = {f":{name}": ask(_asked(value)) for name, value in values.items()}
+        pages = client.get_paginator("query" if key else "scan").paginate(**request)
+        answer = TypeDeserializer().deserialize
+        rows = ({name: answer(value) for name, value in item.items()} for page in pages for item in page["Items"])
+        yield from documents.tables(rows, _plain)
+
+
+def _aliased(expression: str, aliases: dict[str, str]) -> str:
+    """The expression with `#name` for each attribute's name: DynamoDB reserves hundreds of words, as `day`."""
+
+    def alias(match: re.Match[str]) -> str:
+        word = match[0]
+        if word.lower() in _SYNTAX:
+            return word
+        aliases[f"#{word}"] = word
+        return f"#{word}"
+
+    return _WORD.sub(alias, expression)
+
+
+def _asked(value: Any) -> Any:
+    if isinstance(value, float):
+        return Decimal(str(value))
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _plain(value: Any) -> Any:
+    from boto3.dynamodb.types import Binary
+
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() and abs(value) < 2**63 else float(value)
+    return bytes(value.value) if isinstance(value, Binary) else value
+
+
+@contextmanager
+def _client(table: str) -> Iterator[Any]:
+    try:
+        import boto3
+        from botocore import exceptions
+        from botocore.config import Config
+    except ImportError:
+        raise MissingExtraError("Reading DynamoDB", "dynamodb") from None
+    shown = f"DynamoDB's table {table}"
+    try:
+        retries = {"mode": "standard", "max_attempts": 3}
+        client = boto3.client("dynamodb", config=Config(connect_timeout=10, retries=retries))
+        yield client
+    except exceptions.NoRegionError:
+        raise DataError(f"{shown} is in no region.", "Set AWS_REGION.") from None
+    except exceptions.NoCredentialsError:
+        raise DataError(
+            f"There are no credentials for {shown}.", "Set AWS_ACCESS_KEY_ID, or run aws configure."
+        ) from None
+    except exceptions.ClientError as error:
+        code, told = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        if code == "ResourceNotFoundException":
+            known = client.list_tables()["TableNames"]
+            what = f"There is no table '{table}' in DynamoDB.{nearest(table, known)}"
+            raise DataError(what, f"It has {', '.join(known)}." if known else "Check the region.") from None
+        todo = (
+            "Mend the expression."
+            if code == "ValidationException"
+            else "Check the credentials, and what they may read."
+        )
+        raise DataError(f"{shown} refuses: {told}", todo) from None
+    except exceptions.EndpointConnectionError as error:
+        raise UnreachableError(
+            f"{shown} cannot be reached: {error}", "Check AWS_REGION and AWS_ENDPOINT_URL."
+        ) from None
+    except exceptions.HTTPClientError as error:
+        raise LostConnectionError(str(error)) from None

@@ -1,0 +1,205 @@
+"""MongoDB: the documents of a collection as a DataFrame, a nested one in columns `address.city`.
+
+    app.data_reader.mongo("${MONGO_URL}", "shop.orders", {"day": {"$gte": ":since"}}, fields=["price"], since=date)
+
+or, inside a reader of your own, `mongo.read("${MONGO_URL}", "shop.orders", {"paid": True})`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, overload
+
+from mlapp.data import connection, documents
+from mlapp.data.connection import LostConnectionError, UnreachableError
+from mlapp.data.frames import Types, check_rows
+from mlapp.data.secrets import Address, expand, redact
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Query = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+TIMEOUT = 10_000
+"""Milliseconds to look for a server."""
+
+
+@overload
+def read(
+    url: str,
+    collection: str,
+    query: Query | None = None,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> pd.DataFrame: ...
+@overload
+def read(
+    url: str,
+    collection: str,
+    query: Query | None = None,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: int,
+    types: Types | None = None,
+    **parameters: Any,
+) -> Iterator[pd.DataFrame]: ...
+def read(
+    url: str,
+    collection: str,
+    query: Query | None = None,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: int | None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> pd.DataFrame | Iterator[pd.DataFrame]:
+    """Read documents.
+
+    Args:
+        url: `mongodb://…` or `mongodb+srv://…`; `${NAME}` is taken from the environment.
+        collection: `database.collection`, or the collection alone when the URL names the database.
+        query: a filter, or a list of stages to aggregate. A text `":name"` in it stands for a parameter.
+        fields: the fields to read, `address.city` too; all but `_id` when absent.
+        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
+        types: pandas types for single columns, as `{"city": "category"}`.
+        parameters: the values. A date stands for its midnight in UTC.
+
+    Raises:
+        DataError: no connection, no such collection, a query that MongoDB refuses.
+        UsageError: a parameter is missing or unknown.
+        MissingExtraError: the packages of the extra `mongo` are not installed.
+    """
+    check_rows(chunks)
+    refuse_misfits(documents.names(query), parameters, "the query")
+    filled = documents.filled(query, {name: documents.moment(value) for name, value in parameters.items()})
+    address = expand(url)
+    return connection.read(address.shown, lambda: _stream(address, collection, filled, fields), chunks, types)
+
+
+def source(
+    url: str,
+    collection: str,
+    query: Query | None = None,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: int | None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> Reader:
+    """The source behind `app.data_reader.mongo`: the query's parameters are the reader's.
+
+    Raises:
+        DeclarationError: a parameter of the query has neither a type nor a value, or the query has it not.
+    """
+    check_rows(chunks)
+    refuse_undeclared(documents.names(query), parameters, "the query")
+
+    def all_of(values: dict[str, Any]) -> Any:
+        return read(url, collection, query, fields=fields, chunks=chunks, types=types, **values)
+
+    return reader("mongo", f"The documents of {collection} in {redact(url)}.", all_of, declared(parameters))
+
+
+def _stream(address: Address, collection: str, query: Any, fields: Sequence[str] | None) -> Iterator[pa.Table]:
+    with _collection(address, collection) as found, _translated(address):
+        if isinstance(query, list | tuple):
+            cursor = found.aggregate([*query, {"$project": _projection(fields)}] if fields else query)
+        else:
+            cursor = found.find(query or {}, _projection(fields))
+        with cursor:
+            first = next(cursor, None)
+            if first is None:
+                _refuse_unknown(found)
+            yield from documents.tables(_all(first, cursor), _plain)
+
+
+def _projection(fields: Sequence[str] | None) -> dict[str, int]:
+    if fields is None:
+        return {"_id": 0}
+    return {**dict.fromkeys(fields, 1), **({} if "_id" in fields else {"_id": 0})}
+
+
+def _all(first: Any, rest: Any) -> Iterator[Any]:
+    if first is not None:
+        yield first
+        yield from rest
+
+
+def _plain(value: Any) -> Any:
+    """A value of BSON's own types as one of Python's."""
+    from bson import Binary, Code, Decimal128, Int64, ObjectId, Regex
+
+    if isinstance(value, Decimal128):
+        return value.to_decimal()
+    if isinstance(value, Int64):
+        return int(value)
+    if isinstance(value, Binary):
+        return bytes(value)
+    return str(value) if isinstance(value, ObjectId | Code | Regex) else value
+
+
+@contextmanager
+def _collection(address: Address, name: str) -> Iterator[Any]:
+    try:
+        import pymongo
+        from pymongo import errors
+    except ImportError:
+        raise MissingExtraError("Reading MongoDB", "mongo") from None
+    try:
+        client: Any = pymongo.MongoClient(address.value, serverSelectionTimeoutMS=TIMEOUT, tz_aware=True)
+    except (errors.ConfigurationError, errors.InvalidURI, ValueError) as error:
+        raise DataError(
+            f"{address} is not the address of a MongoDB: {address.hide(error)}",
+            "Write it as mongodb://user:${MONGO_PASSWORD}@host:port/.",
+        ) from None
+    try:
+        try:
+            yield client.get_default_database()[name]
+        except errors.ConfigurationError:  # the address names none
+            database, dot, short = name.partition(".")
+            if not dot:
+                raise UsageError(f"'{name}' does not say its database.", f"Write it as database.{name}.") from None
+            yield client[database][short]
+    finally:
+        client.close()
+
+
+@contextmanager
+def _translated(address: Address) -> Iterator[None]:
+    from pymongo import errors
+
+    try:
+        yield
+    except errors.ServerSelectionTimeoutError as error:
+        line = address.hide(error).partition(", Timeout:")[0].partition(" (configured timeouts")[0]
+        raise UnreachableError(
+            f"{address} cannot be reached: {line}", "Check the host and the port, and that MongoDB is up."
+        ) from None
+    except errors.OperationFailure as error:
+        told = address.hide((error.details or {}).get("errmsg") or error)
+        if error.code == 18:
+            raise DataError(f"{address} refuses: {told}", "Check the user and the password in the address.") from None
+        todo = "Ask for the right to read it." if error.code == 13 else "Mend the query."
+        raise DataError(f"The query failed: {told}", todo) from None
+    except errors.ConnectionFailure as error:
+        raise LostConnectionError(address.hide(error).partition(" (configured timeouts")[0]) from None
+    except errors.PyMongoError as error:
+        raise DataError(f"The query failed: {address.hide(error)}", "Mend the query.") from None
+
+
+def _refuse_unknown(collection: Any) -> None:
+    """An unknown collection reads as an empty one: say so."""
+    known = sorted(collection.database.list_collection_names())
+    if collection.name not in known:
+        raise DataError(
+            f"The database '{collection.database.name}' has no collection '{collection.name}'."
+            f"{nearest(collection.name, known)}",
+            f"It has {', '.join(known)}." if known else "It has none: check the database's name.",
+        )

@@ -1,0 +1,222 @@
+"""Redis: the values under a pattern of keys as a DataFrame, one row for each.
+
+    app.data_reader.redis("${REDIS_URL}", "user:*")
+    app.data_reader.redis("${REDIS_URL}", "clicks:{day}", day=date)
+
+A hash is a row. A text that holds a JSON object is one too, and each item of a list, entry of a stream and member of
+a sorted set. The column `key` has the key, without which rows could not be told apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, overload
+
+from mlapp.data import connection, documents
+from mlapp.data.connection import LostConnectionError, UnreachableError
+from mlapp.data.frames import Types, check_rows
+from mlapp.data.secrets import Address, expand, redact
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+KEYS = 1000
+"""Keys asked for in one round trip."""
+
+_NAME = re.compile(r"(?<!\$)\{(\w+)\}")
+
+
+@overload
+def read(
+    url: str,
+    keys: str,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> pd.DataFrame: ...
+@overload
+def read(
+    url: str,
+    keys: str,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: int,
+    types: Types | None = None,
+    **parameters: Any,
+) -> Iterator[pd.DataFrame]: ...
+def read(
+    url: str,
+    keys: str,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: int | None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> pd.DataFrame | Iterator[pd.DataFrame]:
+    """Read the values under the keys that match a pattern, in the order of the keys.
+
+    Args:
+        url: `redis://:${REDIS_PASSWORD}@host:port/0` or `rediss://…`; `${NAME}` is taken from the environment.
+        keys: a key, or a pattern of keys with `*`; `{name}` stands for a parameter.
+        fields: the columns to keep, `key` among them if it is wanted; all when absent.
+        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
+        types: pandas types for single columns. Redis keeps texts: without a type, a column of a hash or stream whose
+            values are all numbers is read as numbers.
+        parameters: the values.
+
+    Raises:
+        DataError: no connection, no key that matches, a value that is no row.
+        UsageError: a parameter is missing or unknown.
+        MissingExtraError: the packages of the extra `redis` are not installed.
+    """
+    refuse_misfits(_NAME.findall(keys), parameters, "the pattern of keys")
+    pattern = _NAME.sub(lambda match: str(parameters[match[1]]), keys)
+    address = expand(url)
+    kept = list(types or {})
+    return connection.read(
+        address.shown,
+        lambda: _stream(address, pattern, fields),
+        chunks,
+        types,
+        infer=lambda table: documents.numbers(table, kept),
+    )
+
+
+def source(
+    url: str,
+    keys: str,
+    *,
+    fields: Sequence[str] | None = None,
+    chunks: int | None = None,
+    types: Types | None = None,
+    **parameters: Any,
+) -> Reader:
+    """The source behind `app.data_reader.redis`: each `{name}` in the pattern is a parameter of the reader.
+
+    Raises:
+        DeclarationError: a name in the pattern has neither a type nor a value, or the pattern has it not.
+    """
+    check_rows(chunks)
+    refuse_undeclared(_NAME.findall(keys), parameters, "the pattern of keys")
+
+    def all_of(values: dict[str, Any]) -> Any:
+        return read(url, keys, fields=fields, chunks=chunks, types=types, **values)
+
+    return reader("redis", f"The values of the keys {keys} in {redact(url)}.", all_of, declared(parameters))
+
+
+def _stream(address: Address, pattern: str, fields: Sequence[str] | None) -> Iterator[pa.Table]:
+    with _client(address) as client:
+        keys = sorted(set(client.scan_iter(pattern, count=KEYS)))
+        if not keys:
+            raise DataError(
+                f"No key in {address} matches {pattern}.", "Check the pattern, and the number of the database."
+            )
+        remaining = iter(keys)
+        rows = itertools.chain.from_iterable(
+            _rows(client, part) for part in iter(lambda: list(itertools.islice(remaining, KEYS)), [])
+        )
+        for table in documents.tables(rows):
+            yield table.select([name for name in fields if name in table.column_names]) if fields else table
+
+
+def _rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of these keys, asked for in two round trips: their kinds, then their values."""
+    with client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.type(key)
+        kinds = pipeline.execute()
+        for key, kind in zip(keys, kinds, strict=True):
+            match kind:
+                case "hash":
+                    pipeline.hgetall(key)
+                case "string":
+                    pipeline.get(key)
+                case "list":
+                    pipeline.lrange(key, 0, -1)
+                case "stream":
+                    pipeline.xrange(key)
+                case "zset":
+                    pipeline.zrange(key, 0, -1, withscores=True)
+                case "set":
+                    pipeline.smembers(key)
+                case _:
+                    pipeline.exists(key)
+        for key, kind, value in zip(keys, kinds, pipeline.execute(), strict=True):
+            yield from ({"key": key, **row} for row in _rows_of(key, kind, value))
+
+
+def _rows_of(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
+    match kind:
+        case "hash":
+            yield value
+        case "string":
+            yield _object(key, value)
+        case "list":
+            yield from (_object(key, item) for item in value)
+        case "stream":
+            yield from ({"id": entry, **row} for entry, row in value)
+        case "zset":
+            yield from ({"member": member, "score": score} for member, score in value)
+        case "set":
+            yield from ({"member": member} for member in sorted(value))
+        case "none":  # it expired between the questions
+            return
+        case _:
+            raise DataError(
+                f"The key {key} holds a {kind}, which is no row.", "Choose keys of hashes, JSON texts or streams."
+            )
+
+
+def _object(key: str, text: str) -> dict[str, Any]:
+    """A JSON object as its fields, and any other text as the column `value`."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {"value": text}
+    return found if isinstance(found, dict) else {"value": text}
+
+
+@contextmanager
+def _client(address: Address) -> Iterator[Any]:
+    try:
+        import redis
+        from redis import exceptions
+    except ImportError:
+        raise MissingExtraError("Reading Redis", "redis") from None
+    try:
+        client: Any = redis.Redis.from_url(address.value, decode_responses=True, socket_connect_timeout=10)
+    except ValueError as error:
+        raise DataError(
+            f"{address} is not the address of a Redis: {address.hide(error)}",
+            "Write it as redis://:${REDIS_PASSWORD}@host:port/0.",
+        ) from None
+    try:
+        client.ping()
+    except exceptions.AuthenticationError as error:
+        raise DataError(f"{address} refuses: {address.hide(error)}", "Check the password in the address.") from None
+    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        raise UnreachableError(
+            f"{address} cannot be reached: {address.hide(error)}", "Check the host and the port, and that Redis is up."
+        ) from None
+    except exceptions.RedisError as error:
+        raise DataError(f"{address} refuses: {address.hide(error)}", "Check the password in the address.") from None
+    try:
+        yield client
+    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        raise LostConnectionError(address.hide(error)) from None
+    except UnicodeDecodeError:
+        raise DataError(f"A value in {address} is not text.", "Choose keys whose values are text.") from None
+    except exceptions.RedisError as error:
+        raise DataError(f"{address} refuses: {address.hide(error)}", "Check what the user may read.") from None
+    finally:
+        client.close()

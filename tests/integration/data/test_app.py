@@ -1,0 +1,54 @@
+"""An app whose reader is a query: trained, and asked for predictions over the same rows."""
+
+import json
+
+import duckdb
+import pytest
+
+APP = """
+from datetime import date
+from sklearn.ensemble import HistGradientBoostingClassifier
+from mlapp import App
+
+app = App("shop", target="paid", features=["price", "visits"])
+app.data_reader.sql("${SHOP_URL}", "SELECT * FROM orders WHERE day >= :since", since=date)
+app.model(HistGradientBoostingClassifier)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    with duckdb.connect(str(tmp_path / "secret-place.duckdb")) as connection:
+        connection.execute("""
+            CREATE TABLE orders AS SELECT i AS id, (i / 7)::DECIMAL(12, 2) AS price, i % 2 = 0 AS paid,
+                CASE WHEN i % 10 > 0 THEN i % 5 END AS visits, DATE '2026-01-01' + (i % 300)::INT AS day
+            FROM range(2000) t(i)
+        """)
+    (tmp_path / "app.py").write_text(APP)
+    monkeypatch.setenv("SHOP_URL", f"duckdb:///{tmp_path}/secret-place.duckdb")
+    return tmp_path
+
+
+def test_a_query_is_trained_on_and_predicted_over(shop, mlapp):
+    trained = mlapp("train", "-p", "since=2026-02-01", "--json", cwd=shop)
+    assert trained.code == 0, trained.err
+    manifest = json.loads(trained.out)
+    fields = {field["name"]: (field["type"], field["dtype"]) for field in manifest["schema"]["features"]["fields"]}
+    assert fields == {"price": ("number", "float64"), "visits": ("integer", "Int64")}
+    assert manifest["data"]["rows"] == 1783
+    assert "secret-place" not in trained.out
+
+    over_rows = mlapp("predict", "-p", "since=2026-10-01", cwd=shop)
+    assert over_rows.code == 0, over_rows.err
+    (shop / "one.json").write_text('[{"price": 1.5, "visits": null}]')
+    one = mlapp("predict", "--features", "one.json", cwd=shop)
+    assert json.loads(one.out) in ([True], [False])
+
+
+def test_a_wrong_parameter_and_a_missing_variable_are_told(shop, mlapp, monkeypatch):
+    assert "'since' of data_reader has no default" in mlapp("train", cwd=shop).err
+    assert "takes date, not 'soon'" in mlapp("train", "-p", "since=soon", cwd=shop).err
+    monkeypatch.delenv("SHOP_URL")
+    ran = mlapp("train", "-p", "since=2026-02-01", cwd=shop)
+    assert ran.code == 1
+    assert "needs the environment variable SHOP_URL" in ran.err
