@@ -8,7 +8,26 @@ from typing import Annotated
 
 import typer
 
-from mlapp.cli import build, data, doctor, init, models, output, predict, serve, train
+from mlapp.cli import (
+    abort,
+    build,
+    data,
+    delete,
+    deploy,
+    doctor,
+    eject,
+    init,
+    logs,
+    models,
+    output,
+    predict,
+    promote,
+    releases,
+    rollback,
+    serve,
+    status,
+    train,
+)
 from mlapp.errors import MlappError
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
@@ -28,6 +47,15 @@ cli.command()(train.train)
 cli.command()(predict.predict)
 cli.command()(serve.serve)
 cli.command()(build.build)
+cli.command()(deploy.deploy)
+cli.command()(status.status)
+cli.command()(logs.logs)
+cli.command()(releases.releases)
+cli.command()(rollback.rollback)
+cli.command()(promote.promote)
+cli.command()(abort.abort)
+cli.command()(delete.delete)
+cli.add_typer(eject.cli, name="eject")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(data.cli, name="data")
 cli.command()(doctor.doctor)

@@ -241,7 +241,7 @@ def test_a_namespace_is_made_when_asked_for(target, ship, api, namespace):
 
 
 def test_the_server_accepts_what_a_dry_run_prints(target, ship):
-    from mlapp.deploy.k8s.text import to_yaml_all
+    from mlapp.deploy.documents import to_yaml_all
 
     shipper = target(replicas=2, ingress={"host": "digits.example"}, autoscaling={}, volumes={"d": {"path": "/d"}})
     text = to_yaml_all(shipper.render(ship()))

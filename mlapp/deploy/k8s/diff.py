@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from mlapp.deploy.documents import to_yaml
 from mlapp.deploy.k8s.plan import Plan, clean
-from mlapp.deploy.k8s.text import to_yaml
 
 
 def unified(plan: Plan) -> str:

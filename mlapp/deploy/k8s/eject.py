@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mlapp.deploy.documents import to_yaml
 from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, SERVICE
 from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.text import to_yaml
 from mlapp.deploy.target import DeployError
 from mlapp.errors import UsageError, nearest
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlapp.config import Serve
+from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import labels, releases
 from mlapp.deploy.k8s.apply import execute, prune
 from mlapp.deploy.k8s.cluster import Cluster
@@ -24,7 +25,6 @@ from mlapp.deploy.k8s.refusal import UnreachableError
 from mlapp.deploy.k8s.releases import Record, Releases
 from mlapp.deploy.k8s.rollout import Rollout
 from mlapp.deploy.k8s.settings import KubernetesSettings
-from mlapp.deploy.k8s.text import to_yaml_all
 from mlapp.deploy.target import DeployError, Progress, Shipment
 
 

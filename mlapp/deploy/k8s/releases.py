@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 import yaml
 
+from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.kinds import CONFIG_MAP
 from mlapp.deploy.k8s.naming import Names
 from mlapp.deploy.k8s.refusal import ApiError
-from mlapp.deploy.k8s.text import to_yaml_all
 from mlapp.deploy.target import DeployError, Release, Shipment, State
 
 TARGET = "k8s"

@@ -17,9 +17,9 @@ import yaml
 
 from mlapp.config import Serve, section
 from mlapp.deploy import Shipment
+from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import KubernetesSettings
 from mlapp.deploy.k8s.render import render, render_canary
-from mlapp.deploy.k8s.text import to_yaml_all
 from mlapp.errors import ConfigError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -1,0 +1,22 @@
+"""`mlapp abort`"""
+
+from __future__ import annotations
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.target_options import Context, Namespace, TargetName, canary_target
+
+
+def abort(
+    target: TargetName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """Take the canary away; the live release serves all traffic again."""
+    release = canary_target(environment, target, namespace, context).abort(progress=output.note)
+    if json:
+        output.json(release)
+    else:
+        output.note(f"Release {release.number} was taken away.")

@@ -1,0 +1,32 @@
+"""`mlapp delete`"""
+
+from __future__ import annotations
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json, Yes
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+
+
+def delete(
+    target: TargetName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Remove the app from its target, with its releases. What holds data (claims, Secrets, the namespace) stays."""
+    from mlapp.project import Project
+
+    place = open_for(Project.find(environment=environment), target, namespace, context)
+    if not yes:
+        found = place.status()
+        where = found.place or place.name
+        typer.confirm(f"Remove {place.app} from {where}, {found.ready} ready replicas of it?", abort=True, err=True)
+    removed = place.delete(progress=output.note)
+    if json:
+        output.json(removed)
+    else:
+        output.note(f"{place.app} is removed." if removed else f"There was nothing of {place.app} to remove.")

@@ -1,0 +1,106 @@
+"""`mlapp deploy`"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.errors import UsageError
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def deploy(
+    target: TargetName = None,
+    model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
+    image: Annotated[
+        str | None, typer.Option(help="Ship this image, repository@sha256:…, instead of building one.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be applied as YAML, and apply nothing.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Print what would change, and change nothing; exit 1 if anything would.")
+    ] = False,
+    canary: Annotated[
+        int | None, typer.Option(min=1, max=99, help="Give it this percent of the traffic, beside the live release.")
+    ] = None,
+    auto_promote: Annotated[
+        str | None, typer.Option(help="With --canary: watch it this long, as 10m, then promote or abort it.")
+    ] = None,
+    force_conflicts: Annotated[
+        bool, typer.Option("--force-conflicts", help="Take what others have changed or made.")
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """Ship the app: build and push what is needed, show what changes, apply it, wait until it answers.
+
+    When it does not come up, the reason is shown and the release before stays live.
+
+    Examples:
+
+      mlapp deploy --target k8s
+
+      mlapp deploy --target k8s --env staging --diff
+
+      mlapp deploy --target k8s --dry-run | kubectl apply --dry-run=server -f -
+
+      mlapp deploy --target k8s --canary 10 --auto-promote 10m
+    """
+    from mlapp.deploy import CanaryTarget, DiffTarget
+    from mlapp.deploy.shipping import shipment_of
+    from mlapp.project import Project
+
+    if dry_run and diff:
+        raise UsageError("--dry-run and --diff are both given.", "Give one of them.")
+    seconds = _seconds(auto_promote) if auto_promote else None
+    if seconds and canary is None:
+        raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
+    project = Project.find(environment=environment)
+    place = open_for(project, target, namespace, context)
+    if canary is not None and not isinstance(place, CanaryTarget):
+        raise UsageError(f"The target {place.name} has no canaries.", "Leave --canary out.")
+    if diff and not isinstance(place, DiffTarget):
+        raise UsageError(f"The target {place.name} has no diff.", "Use --dry-run.")
+    shipment = shipment_of(project, place, model=model, image=image, settings_of=environment, progress=output.note)
+    if dry_run:
+        _print_documents(place.render(shipment))
+        return
+    if diff and isinstance(place, DiffTarget):
+        text = place.diff(shipment)
+        typer.echo(text, nl=False)
+        raise typer.Exit(1 if text else 0)
+    if canary is not None and isinstance(place, CanaryTarget):
+        release = place.canary(shipment, canary, progress=output.note, take_over=force_conflicts)
+        if seconds:
+            release = place.judge(seconds, progress=output.note)
+    else:
+        release = place.apply(shipment, progress=output.note, take_over=force_conflicts)
+    if json:
+        output.json(release)
+    elif release.state == "canary":
+        output.note(f"Release {release.number} is a canary: mlapp promote, or mlapp abort.")
+    else:
+        output.note(f"Release {release.number} is live:")
+        typer.echo(release.url or "")
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found:
+        raise UsageError(f"--auto-promote {text} is not a time.", "Give it as 90s, 10m or 1h.")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def _print_documents(documents: list[dict[str, Any]]) -> None:
+    from mlapp.deploy.documents import to_yaml_all
+
+    typer.echo(to_yaml_all(documents), nl=False)

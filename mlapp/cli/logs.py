@@ -1,0 +1,36 @@
+"""`mlapp logs`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mlapp.cli.options import Environment
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.errors import UsageError
+
+
+def logs(
+    target: TargetName = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as new lines come.")] = False,
+    tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines of each replica.")] = None,
+    since: Annotated[float | None, typer.Option(min=0, help="Only the last seconds.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+) -> None:
+    """Print what the replicas print, each line after the replica's name.
+
+    Example:
+
+      mlapp logs --target k8s -f --tail 10
+    """
+    from mlapp.deploy import LogTarget
+    from mlapp.project import Project
+
+    place = open_for(Project.find(environment=environment), target, namespace, context)
+    if not isinstance(place, LogTarget):
+        raise UsageError(f"The target {place.name} has no logs.", "Look where it keeps them itself.")
+    for line in place.logs(follow=follow, tail=tail, since=since):
+        typer.echo(f"{line.replica}  {line.text}")

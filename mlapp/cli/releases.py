@@ -1,0 +1,38 @@
+"""`mlapp releases`"""
+
+from __future__ import annotations
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+
+
+def releases(
+    target: TargetName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """List the releases that can be gone back to, and those that failed; the newest last."""
+    from mlapp.project import Project
+
+    found = open_for(Project.find(environment=environment), target, namespace, context).releases()
+    if json:
+        output.json(found)
+        return
+    output.table(
+        ["release", "state", "created", "model", "code", "by", "note"],
+        [
+            [
+                release.number,
+                release.state,
+                f"{release.created:%Y-%m-%d %H:%M}",
+                release.shipment.model_version,
+                release.shipment.code_revision,
+                release.by,
+                (release.note or "")[:80],
+            ]
+            for release in found
+        ],
+    )

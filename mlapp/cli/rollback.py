@@ -1,0 +1,39 @@
+"""`mlapp rollback`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+
+
+def rollback(
+    target: TargetName = None,
+    to: Annotated[int | None, typer.Option(min=1, help="The release; the one before the live one when absent.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """Go back to an earlier release: image, model and configuration together, as a new release.
+
+    Examples:
+
+      mlapp rollback --target k8s
+
+      mlapp rollback --target k8s --to 3
+    """
+    from mlapp.project import Project
+
+    place = open_for(Project.find(environment=environment), target, namespace, context)
+    release = place.rollback(to, progress=output.note)
+    if json:
+        output.json(release)
+    else:
+        output.note(
+            f"Release {release.number} is live: {release.note}, model version {release.shipment.model_version}."
+        )

@@ -1,0 +1,99 @@
+"""`mlapp status`"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+
+
+def status(
+    target: TargetName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is wrong.")] = False,
+    json: Json = False,
+) -> None:
+    """Show how the app stands: release, replicas, model version, traffic, scaling, latest events, problems.
+
+    Example:
+
+      mlapp status --target k8s
+    """
+    from mlapp.project import Project
+
+    found = open_for(Project.find(environment=environment), target, namespace, context).status()
+    if json:
+        output.json(found)
+    else:
+        release, canary = found.release, found.canary
+        rows: list[list[object]] = [["place", found.place or found.target]]
+        if release:
+            shipped = release.shipment
+            by = f" by {release.by}" if release.by else ""
+            rows += [
+                ["release", f"{release.number}, {_ago(release.created)} ago{by}{_noted(release.note)}"],
+                ["model", f"version {shipped.model_version or 'unknown'}"],
+                ["code", shipped.code_revision or "unknown"],
+                ["image", shipped.image],
+                ["url", found.url or "none"],
+            ]
+        else:
+            rows.append(["release", "none is live"])
+        if canary:
+            rows.append(["canary", f"release {canary.number}, model version {canary.shipment.model_version}"])
+        if len(found.traffic) > 1:
+            parts = [f"{share} % to release {number}" for number, share in found.traffic.items()]
+            rows.append(["traffic", ", ".join(parts)])
+        rows.append(["ready", f"{found.ready} of {found.desired}"])
+        if found.scaling:
+            rows.append(["scaling", found.scaling])
+        output.table([found.app, ""], rows)
+        if found.replicas:
+            typer.echo("")
+            output.table(
+                ["replica", "state", "release", "restarts", "age", "node"],
+                [
+                    [
+                        each.name,
+                        "Ready" if each.ready else each.state,
+                        each.release,
+                        each.restarts,
+                        _ago(each.started) if each.started else None,
+                        each.node,
+                    ]
+                    for each in found.replicas
+                ],
+            )
+        if found.events:
+            typer.echo("")
+            output.table(
+                ["event", "about", "ago", "message"],
+                [
+                    [each.reason, each.subject, _ago(each.time), " ".join(each.message.split())[:160]]
+                    for each in found.events
+                ],
+            )
+        for problem in found.problems:
+            output.note(f"Problem: {problem}")
+    if check and (found.problems or found.release is None or found.ready < found.desired):
+        raise typer.Exit(1)
+
+
+def _noted(note: str | None) -> str:
+    return f" ({note})" if note else ""
+
+
+def _ago(time: datetime) -> str:
+    """The time since then in its largest unit, as kubectl's AGE: 5d, 3h, 20m, 45s."""
+    seconds = max(0, int((datetime.now(timezone.utc) - time).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

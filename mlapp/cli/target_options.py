@@ -1,0 +1,48 @@
+"""Options by which a command finds its target, and the target that they mean."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mlapp.deploy import CanaryTarget, Target, open_target
+from mlapp.errors import UsageError
+from mlapp.project import Project
+
+TargetName = Annotated[
+    str | None, typer.Option("--target", "-t", help="docker, k8s, …; the one in mlapp.yaml when it has only one.")
+]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Kubernetes namespace.")]
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
+
+
+def open_for(
+    project: Project, name: str | None, namespace: str | None = None, context: str | None = None
+) -> Target[Any]:
+    """The target of a command.
+
+    Raises:
+        UsageError: no target is named, and mlapp.yaml has none or several.
+    """
+    configured = list(project.settings.targets)
+    if name is None and len(configured) != 1:
+        found = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
+        raise UsageError(f"Which target? {found}", "Say it: --target k8s, or --target docker.")
+    flags = {"namespace": namespace, "context": context}
+    given = {key: value for key, value in flags.items() if value is not None}
+    return open_target(name or configured[0], project.name, project.settings, given)
+
+
+def canary_target(
+    environment: str | None, name: str | None, namespace: str | None, context: str | None
+) -> CanaryTarget:
+    """The target of a command about a canary.
+
+    Raises:
+        UsageError: it has none.
+    """
+    place = open_for(Project.find(environment=environment), name, namespace, context)
+    if not isinstance(place, CanaryTarget):
+        raise UsageError(f"The target {place.name} has no canaries.", "Deploy without one.")
+    return place

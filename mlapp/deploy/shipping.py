@@ -1,0 +1,78 @@
+"""From a project to a Shipment: bundle it, build the image, push it where the target pulls from."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from mlapp import environment
+from mlapp.deploy.target import DeployError, Progress, Shipment, Target
+from mlapp.errors import UsageError
+from mlapp.project import Project
+from mlapp.store import Manifest
+
+PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
+
+
+def shipment_of(
+    project: Project,
+    target: Target[Any],
+    *,
+    model: str = "latest",
+    image: str | None = None,
+    settings_of: str | None = None,
+    progress: Progress,
+) -> Shipment:
+    """What a deploy of the project ships.
+
+    Args:
+        model: a version, alias or `latest` of the store.
+        image: an image that is there already, instead of building one; by digest where the target pulls.
+        settings_of: the key of `environments:` whose settings the image serves with.
+        progress: told each step of the build and push.
+
+    Raises:
+        UsageError: `image` is named by a tag, which may mean another image tomorrow.
+        MlappError: the bundle, the image or the push failed.
+    """
+    manifest: Manifest | None
+    if image is None:
+        manifest = project.store.manifest(project.name, project.store.resolve(project.name, model))
+        image = _built(project, manifest, settings_of, target.needs_registry, progress)
+    elif target.needs_registry and not PINNED.fullmatch(image):
+        raise UsageError(
+            f"--image {image} does not name an image by its digest.",
+            "Give it as repository@sha256:…; `docker buildx imagetools inspect IMAGE` prints it.",
+        )
+    else:
+        manifest = _recorded(project, model)
+    git = environment.git_state(project.root)
+    return Shipment(
+        app=project.name,
+        image=image,
+        model_version=str(manifest.version) if manifest else None,
+        code_revision=f"{git.commit[:12]}{'-dirty' if git.dirty else ''}" if git else None,
+        example=manifest.schema.features.example_inputs() if manifest else None,
+        model_uri=_uri(project, manifest),
+    )
+
+
+def _recorded(project: Project, model: str) -> Manifest | None:
+    """The version's manifest; None when the store that an image was built from is not here."""
+    try:
+        return project.store.manifest(project.name, project.store.resolve(project.name, model))
+    except UsageError:
+        if model != "latest":
+            raise
+        return None
+
+
+def _uri(project: Project, manifest: Manifest | None) -> str | None:
+    """Where the version lies, when the store is an object store."""
+    if manifest is None or "://" not in project.settings.store or project.settings.store.startswith("file://"):
+        return None
+    return f"{project.settings.store.rstrip('/')}/{project.name}/{manifest.folder}"
+
+
+def _built(project: Project, manifest: Manifest, settings_of: str | None, push: bool, progress: Progress) -> str:
+    raise DeployError("No image is given.", "Give one that is in a registry: --image repository@sha256:…")
