@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -251,7 +252,7 @@ def test_the_server_accepts_what_a_dry_run_prints(target, ship):
         input=text,
         capture_output=True,
         text=True,
-        env={"KUBECONFIG": shipper.settings.kubeconfig, "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        env={**os.environ, "KUBECONFIG": shipper.settings.kubeconfig},
     )
 
     assert done.returncode == 0, done.stderr
