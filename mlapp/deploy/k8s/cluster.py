@@ -169,10 +169,18 @@ class Cluster:
             raise
         return True
 
+    def listed(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
+        """The objects as they are now, and the version from which to watch them on."""
+        answer = self._json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
+        return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
+
     @contextmanager
-    def watch(self, kind: Kind, timeout: float, **query: str) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
-        """The objects as they are, then each change: pairs of ADDED, MODIFIED, DELETED and the object."""
-        query = {"watch": "true", "timeoutSeconds": str(max(1, int(timeout))), **query}
+    def watch(
+        self, kind: Kind, version: str, timeout: float, **query: str
+    ) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
+        """Each change since `version`: pairs of ADDED, MODIFIED, DELETED and the object."""
+        seconds = str(max(1, int(timeout)))
+        query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds, **query}
         path = self._path(kind)
         response = self._send("GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5)
         try:
