@@ -75,4 +75,19 @@ def _uri(project: Project, manifest: Manifest | None) -> str | None:
 
 
 def _built(project: Project, manifest: Manifest, settings_of: str | None, push: bool, progress: Progress) -> str:
-    raise DeployError("No image is given.", "Give one that is in a registry: --image repository@sha256:…")
+    from mlapp.images.project import image_of
+
+    if push and "/" not in (project.settings.image.name or ""):
+        raise DeployError(
+            "The cluster pulls images from a registry, and mlapp.yaml names none.",
+            f"Set image.name to a place in yours, as `image: {{name: registry.example.org/team/{project.name}}}`.",
+        )
+    images = image_of(
+        project,
+        model=manifest.version,
+        settings_of=settings_of,
+        pushed=push,
+        progress=progress,
+        warn=lambda text: progress(f"Warning: {text}"),
+    )
+    return images[0].pinned

@@ -96,6 +96,11 @@ class Cluster:
                 return None
             raise
 
+    def listed(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
+        """The objects as they are now, and the version from which to watch them on."""
+        answer = self._json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
+        return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
+
     def list(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
         """Objects of a kind that `selector` chooses; none when the cluster does not know the kind."""
         if selector:
@@ -168,11 +173,6 @@ class Cluster:
                 return False
             raise
         return True
-
-    def listed(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
-        """The objects as they are now, and the version from which to watch them on."""
-        answer = self._json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
-        return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
 
     @contextmanager
     def watch(

@@ -24,6 +24,8 @@ from mlapp.deploy.k8s.refusal import refusal
 from mlapp.deploy.target import DeployError, Progress
 
 LAST_LINES = 15
+LISTED = "LISTED"
+"""All objects of a kind at once, rather than a change of one."""
 UNCHECKED = frozenset({401, 403})
 """Answers of a server that wants an API key: it is there, and what it predicts is not ours to see."""
 
@@ -77,6 +79,12 @@ class Rollout:
         if change is None:
             return
         kind, action, item = change
+        if action == LISTED:
+            if kind is POD:  # those that are gone are in no later change
+                self.pods = {}
+            for one in item["items"]:
+                self._take((kind, "ADDED", one))
+            return
         name = item["metadata"]["name"]
         if kind is DEPLOYMENT:
             self.deployment = item
@@ -167,16 +175,16 @@ class Rollout:
                 raise RolloutError(self._late(None), "Look at `mlapp status` and `mlapp logs`.")
 
     def _late(self, timeout: float | None) -> str:
-        reasons = [
-            found.text + self._last_words(found)
-            for name, pod in self.pods.items()
-            if (found := trouble(pod, self.warnings.get(name, ())))
-        ]
+        reasons = []
+        for name, pod in self.pods.items():
+            if found := trouble(pod, self.warnings.get(name, ())):
+                reasons.append(found.text + self._last_words(found))
+            elif not is_ready(pod):
+                reasons.append(f"pod {name} is {state(pod)}")
         wanted = self.deployment.get("spec", {}).get("replicas", 1)
         after = f" after {timeout:.0f} s" if timeout else ""
-        return (
-            f"{self._available()} of {wanted} new pods are available{after}: {'; '.join(reasons) or 'no reason known'}"
-        )
+        why = "; ".join(reasons) or "the cluster has made no pods of it"
+        return f"{self._available()} of {wanted} new pods are available{after}: {why}"
 
     def _last_words(self, found: Trouble) -> str:
         """The last log lines of a container that crashed, of its last run if this one has said nothing yet."""
@@ -202,7 +210,7 @@ def _advice(found: Trouble) -> str:
 
 
 class _Feed:
-    """Several watches as one stream of changes. A watch that ends is begun again."""
+    """Several watches as one stream of changes: a list, and what changes since. One that ends is begun again."""
 
     def __init__(self, cluster: Cluster, timeout: float) -> None:
         self._cluster = cluster
@@ -239,7 +247,9 @@ class _Feed:
 
         while not self._ended.is_set():
             try:
-                with self._cluster.watch(kind, self._timeout, **query) as changes:
+                items, version = self._cluster.listed(kind, **query)
+                self._changes.put((kind, LISTED, {"items": items}))
+                with self._cluster.watch(kind, version, self._timeout, **query) as changes:
                     for action, item in changes:
                         if self._ended.is_set():
                             return

@@ -93,6 +93,12 @@ class ApiDouble:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    @property
+    def seen(self) -> int:
+        """The version of the latest change."""
+        with self._lock:
+            return self._history[-1][0] if self._history else 0
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -103,7 +109,7 @@ class ApiDouble:
         return self.objects.get((plural, "" if plural == "namespaces" else namespace, name))
 
     def names(self, plural: str, namespace: str = "team-a") -> list[str]:
-        return sorted(name for kind, space, name in self.objects if kind == plural and space == namespace)
+        return sorted(name for kind, space, name in list(self.objects) if kind == plural and space == namespace)
 
     def edit(self, plural: str, name: str, manager: str, change: Callable[[dict[str, Any]], None]) -> None:
         """Somebody else changes an object."""
@@ -197,12 +203,8 @@ class ApiDouble:
             return {"kind": "Status", "status": "Success"}
 
     def watch(self, plural: str, namespace: str, query: dict[str, str], send: Callable[[Any], None]) -> None:
-        """The objects as they are, then what changes."""
-        with self._changed:
-            seen = self._history[-1][0] if self._history else 0
-            present = self.list(plural, namespace, query)
-        for item in present:
-            send({"type": "ADDED", "object": item})
+        """What changes from a version on."""
+        seen = int(query["resourceVersion"])
         end = time.monotonic() + float(query.get("timeoutSeconds", "5"))
         while time.monotonic() < end:
             with self._changed:
@@ -415,7 +417,10 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
             if self.command == "GET" and query.get("watch"):
                 return self._watch(plural, namespace, query)
             if self.command == "GET" and not name:
-                return self._answer(200, {"items": api.list(plural, namespace, query)})
+                version = str(api.seen)
+                return self._answer(
+                    200, {"items": api.list(plural, namespace, query), "metadata": {"resourceVersion": version}}
+                )
             key = (plural, namespace, name or ((body or {}).get("metadata") or {}).get("name", ""))
             if self.command == "GET":
                 return self._answer(200, api.read(key))
