@@ -27,7 +27,7 @@ class Framework(ABC):
 
     @abstractmethod
     def owns(self, kind: type) -> bool:
-        """Whether models of this type are this framework's. Decided by names alone; imports nothing."""
+        """Whether this class, a model's or one of its bases, is this framework's. Decided by names; imports nothing."""
 
     @abstractmethod
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
@@ -66,5 +66,5 @@ class Framework(ABC):
         raise NotImplementedError(f"{self.name} declares no suffixes")
 
     def module_owns(self, kind: type, *packages: str) -> bool:
-        """Whether the type or one of its bases is defined in one of these packages."""
-        return any(base.__module__.partition(".")[0] in packages for base in kind.__mro__)
+        """Whether the class is defined in one of these packages."""
+        return kind.__module__.partition(".")[0] in packages

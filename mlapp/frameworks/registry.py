@@ -16,8 +16,15 @@ if TYPE_CHECKING:
 
 
 def of(kind: type) -> Framework:
-    """The framework of models of this type; plain Python's for a type that no adapter owns."""
-    return next((framework for framework in _adapters() if framework.owns(kind)), PythonFramework())
+    """The framework of models of this type; plain Python's for a type that no adapter owns.
+
+    The nearest base decides: XGBoost's classifier is scikit-learn's too, but XGBoost's first.
+    """
+    for base in kind.__mro__[:-1]:
+        for framework in _adapters():
+            if framework.owns(base):
+                return framework
+    return PythonFramework()
 
 
 def named(name: str) -> Framework:

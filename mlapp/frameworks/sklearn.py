@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import pickled
+from mlapp.frameworks import metrics, pickled
 from mlapp.frameworks.framework import Framework
 
 FILE = "model.skops"
@@ -42,9 +42,9 @@ class SklearnFramework(Framework):
         if target is None:
             return _clustering(model, features) if base.is_clusterer(model) else _own_score(model, features)
         if base.is_classifier(model):
-            return _classification(target, model.predict(features))
+            return metrics.classification(target, model.predict(features))
         if base.is_regressor(model):
-            return _regression(target, model.predict(features))
+            return metrics.regression(target, model.predict(features))
         return {"score": float(model.score(features, target))} if hasattr(model, "score") else {}
 
     def predictor(self, model: Any, features: Any) -> Any:
@@ -120,37 +120,15 @@ def _require_trusted(io: Any, file: Path, trusted: Sequence[str], what: str) -> 
         )
 
 
-def _classification(target: Any, predicted: Any) -> dict[str, float]:
-    import numpy as np
-    from sklearn import metrics
-
-    if np.ndim(target) == 2 and np.shape(target)[1] > 1:
-        return {"accuracy": float(np.mean(np.all(np.asarray(target) == np.asarray(predicted), axis=1)))}
-    return {
-        "accuracy": float(metrics.accuracy_score(target, predicted)),
-        "f1": float(metrics.f1_score(target, predicted, average="macro")),
-    }
-
-
-def _regression(target: Any, predicted: Any) -> dict[str, float]:
-    from sklearn import metrics
-
-    return {
-        "r2": float(metrics.r2_score(target, predicted)),
-        "mae": float(metrics.mean_absolute_error(target, predicted)),
-        "rmse": float(metrics.mean_squared_error(target, predicted)) ** 0.5,
-    }
-
-
 def _clustering(model: Any, features: Any) -> dict[str, float]:
-    from sklearn import metrics
+    from sklearn.metrics import silhouette_score
 
     sample = features[:2000]
     labels = model.predict(sample) if hasattr(model, "predict") else model.labels_[:2000]
     found = len(set(labels.tolist()))
     if not 1 < found < len(sample):
         return {"clusters": float(found)}
-    return {"clusters": float(found), "silhouette": float(metrics.silhouette_score(sample, labels))}
+    return {"clusters": float(found), "silhouette": float(silhouette_score(sample, labels))}
 
 
 def _own_score(model: Any, features: Any) -> dict[str, float]:

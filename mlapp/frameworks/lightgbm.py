@@ -1,0 +1,125 @@
+"""LightGBM: its scikit-learn classes and its Booster, saved in its own text format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from mlapp.errors import MissingExtraError, ModelError
+from mlapp.frameworks import metrics, threads
+from mlapp.frameworks.framework import Framework
+
+FILE = "model.txt"
+WRAPPER = "wrapper.json"
+END = "\nend of trees\n"
+
+
+class _Wrapper(msgspec.Struct):
+    """What the model knows beside its trees: its class, the iteration at which it stopped early, its labels."""
+
+    kind: str
+    best_iteration: int
+    has_names: bool = False
+    classes: list[bool | int | float | str] | None = None
+
+
+class LightGBMFramework(Framework):
+    """`LGBMClassifier`, `LGBMRegressor`, `LGBMRanker` and `Booster`.
+
+    LightGBM writes its boosters as text and has no format for its scikit-learn classes, which add the classes'
+    labels: those go into a JSON file beside it.
+    """
+
+    name: ClassVar[str] = "lightgbm"
+    libraries: ClassVar[tuple[str, ...]] = ("lightgbm", "numpy", "scikit-learn")
+    formats: ClassVar[tuple[str, ...]] = ("txt",)
+    extra: ClassVar[str | None] = "lightgbm"
+
+    def owns(self, kind: type) -> bool:
+        return self.module_owns(kind, "lightgbm")
+
+    def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
+        return model.fit(features, target)
+
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """As scikit-learn's: accuracy and F1 of a classifier, R², MAE and RMSE of anything else."""
+        if target is None:
+            return {}
+        predicted = self.predictor(model, features)
+        if hasattr(model, "predict_proba"):
+            return metrics.classification(target, predicted)
+        return metrics.regression(target, predicted)
+
+    def predictor(self, model: Any, features: Any) -> Any:
+        return model.predict(features, num_threads=threads.for_rows(len(features)))
+
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        import lightgbm
+        from sklearn.exceptions import NotFittedError
+
+        if isinstance(model, lightgbm.Booster):
+            booster, wrapper = model, _Wrapper("Booster", model.best_iteration)
+        else:
+            try:
+                booster = model.booster_
+            except NotFittedError as error:
+                raise ModelError(
+                    f"The model, a {type(model).__name__}, is not fitted.",
+                    "Let the @app.trainer return the fitted model.",
+                ) from error
+            classes = model.classes_.tolist() if hasattr(model, "predict_proba") else None
+            kind, has_names = _public_class(type(model)), hasattr(model, "feature_names_in_")
+            wrapper = _Wrapper(kind, booster.best_iteration, has_names, classes)
+        # num_iteration=-1 keeps every tree: continuing from this version needs those after the best one too.
+        booster.save_model(folder / FILE, num_iteration=-1)
+        (folder / WRAPPER).write_bytes(msgspec.json.encode(wrapper))
+
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        try:
+            import lightgbm
+        except ImportError:
+            raise MissingExtraError("Loading LightGBM models", "lightgbm") from None
+        try:
+            text = (folder / FILE).read_text(encoding="utf-8")
+            if END not in text:  # LightGBM itself ends the process on a text that is cut off
+                raise ModelError(f"{folder / FILE} is no LightGBM model, or is cut off.", "Train again, or restore it.")
+            booster = lightgbm.Booster(model_str=text)
+            wrapper = msgspec.json.decode((folder / WRAPPER).read_bytes(), type=_Wrapper)
+        except (lightgbm.basic.LightGBMError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ModelError(
+                f"{folder / FILE} is no LightGBM model, or is cut off: {error}", "Train again here, or restore it."
+            ) from error
+        booster.best_iteration = wrapper.best_iteration
+        return booster if wrapper.kind == "Booster" else _wrapped(lightgbm, wrapper, booster)
+
+
+def _wrapped(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
+    """The scikit-learn class around a loaded booster, with the attributes that its `fit` sets."""
+    import numpy as np
+    from sklearn.preprocessing import LabelEncoder
+
+    model = getattr(lightgbm, wrapper.kind)(n_jobs=threads.cores())
+    model._Booster = booster
+    model._n_features = model._n_features_in = booster.num_feature()
+    model._best_iteration = booster.best_iteration
+    model._fitted_with_feature_names = wrapper.has_names
+    model.fitted_ = True
+    if wrapper.classes is not None:
+        model._classes = np.asarray(wrapper.classes)
+        model._n_classes = len(wrapper.classes)
+        model._le = LabelEncoder()
+        model._le.classes_ = model._classes
+        model._class_map = dict(zip(wrapper.classes, range(model._n_classes), strict=True))
+        model._objective = "binary" if model._n_classes <= 2 else "multiclass"
+    return model
+
+
+def _public_class(kind: type) -> str:
+    """The name of LightGBM's own class that the model is, or that it is a subclass of."""
+    import lightgbm
+
+    own: type = next(base for base in kind.__mro__ if getattr(lightgbm, base.__name__, None) is base)
+    return own.__name__

@@ -1,0 +1,135 @@
+"""XGBoost: its scikit-learn classes and its Booster, saved in its own binary JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlapp.errors import DataError, MissingExtraError, ModelError
+from mlapp.frameworks import metrics, threads
+from mlapp.frameworks.framework import Framework
+
+FILES = {"ubj": "model.ubj", "json": "model.json"}
+KIND = "class"
+"""The attribute of the stored booster that names the class of the model."""
+
+
+class XGBoostFramework(Framework):
+    """`XGBClassifier`, `XGBRegressor`, `XGBRanker`, their random forests, and `Booster`.
+
+    The format is described in https://xgboost.readthedocs.io/en/stable/tutorials/saving_model.html.
+    """
+
+    name: ClassVar[str] = "xgboost"
+    libraries: ClassVar[tuple[str, ...]] = ("xgboost", "xgboost-cpu", "numpy", "scikit-learn")
+    formats: ClassVar[tuple[str, ...]] = ("ubj", "json")
+    suffixes: ClassVar[tuple[str, ...]] = (".ubj",)
+    extra: ClassVar[str | None] = "xgboost"
+
+    def owns(self, kind: type) -> bool:
+        return self.module_owns(kind, "xgboost")
+
+    def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
+        """Fit. A classifier takes the classes as numbers from 0 on.
+
+        Raises:
+            DataError: the target is a text.
+        """
+        _require_numbers(model, target)
+        return model.fit(features, target)
+
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """As scikit-learn's: accuracy and F1 of a classifier, R², MAE and RMSE of anything else."""
+        if target is None:
+            return {}
+        predicted = self.predictor(model, features)
+        if hasattr(model, "predict_proba") or _is_class_booster(model):
+            return metrics.classification(target, predicted)
+        return metrics.regression(target, predicted)
+
+    def predictor(self, model: Any, features: Any) -> Any:
+        count = threads.for_rows(len(features))
+        if hasattr(model, "get_booster"):
+            model.get_booster().set_param({"nthread": count})
+            return model.predict(features)
+        model.set_param({"nthread": count})
+        return model.inplace_predict(features)
+
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        import xgboost
+
+        booster = model if isinstance(model, xgboost.Booster) else _booster(model)
+        booster.set_attr(**{KIND: _public_class(type(model))})
+        try:
+            model.save_model(folder / FILES[format])
+        finally:
+            booster.set_attr(**{KIND: None})
+
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        return self.load_file(folder / FILES[format], trusted)
+
+    def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
+        try:
+            import xgboost
+        except ImportError:
+            raise MissingExtraError("Loading XGBoost models", "xgboost") from None
+        try:
+            booster = xgboost.Booster(model_file=file)
+            kind = getattr(xgboost, booster.attr(KIND) or "Booster")
+            booster.set_attr(**{KIND: None})
+            if kind is xgboost.Booster:
+                return booster
+            model = kind(n_jobs=threads.cores())
+            model.load_model(file)
+            model.get_booster().set_attr(**{KIND: None})
+            return model
+        except xgboost.core.XGBoostError as error:
+            raise ModelError(
+                f"{file} is no XGBoost model, or is cut off: {str(error).strip().splitlines()[-1]}",
+                "Train again here, or restore the file.",
+            ) from error
+
+
+def _booster(model: Any) -> Any:
+    from sklearn.exceptions import NotFittedError
+
+    try:
+        return model.get_booster()
+    except NotFittedError as error:
+        raise ModelError(
+            f"The model, a {type(model).__name__}, is not fitted.", "Let the @app.trainer return the fitted model."
+        ) from error
+
+
+def _public_class(kind: type) -> str:
+    """The name of XGBoost's own class that the model is, or that it is a subclass of."""
+    import xgboost
+
+    own: type = next(base for base in kind.__mro__ if getattr(xgboost, base.__name__, None) is base)
+    return own.__name__
+
+
+def _is_class_booster(model: Any) -> bool:
+    """Whether a Booster answers with classes: `multi:softmax` does, the other objectives give numbers."""
+    if not hasattr(model, "save_config"):
+        return False
+    import json
+
+    objective = json.loads(model.save_config())["learner"]["objective"]["name"]
+    return objective in ("multi:softmax", "binary:hinge")
+
+
+def _require_numbers(model: Any, target: Any) -> None:
+    if not hasattr(model, "predict_proba") or target is None:
+        return
+    import pandas as pd
+
+    values = pd.Series(target if getattr(target, "ndim", 1) == 1 else target.iloc[:, 0])
+    if values.dtype.kind in "biuf" or not len(values):
+        return
+    classes = ", ".join(map(repr, sorted(map(str, values.unique()))[:4]))
+    raise DataError(
+        f"XGBoost's classifiers take classes as numbers from 0 on; the target holds {classes}.",
+        "Number them in the data_reader: table[target] = table[target].astype('category').cat.codes",
+    )

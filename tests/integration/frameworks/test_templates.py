@@ -1,0 +1,93 @@
+"""The same app in each framework: made from its template, trained, stored, loaded by a clean process and served."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+
+# Template → the parameters of a short training.
+TEMPLATES = {
+    "xgboost": ["n_estimators=20"],
+    "lightgbm": ["n_estimators=20"],
+}
+SOURCE = Path(__file__).parents[3] / "templates"
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_trained_stored_loaded_served(mlapp: Callable, tmp_path: Path, template: str) -> None:
+    assert mlapp("init", "digits", "--template", template, cwd=tmp_path).code == 0
+    root = tmp_path / "digits"
+    given = [part for parameter in ("limit=600", *TEMPLATES[template]) for part in ("-p", parameter)]
+    train = subprocess.run(command("train", "--json", *given), cwd=root, capture_output=True, text=True)
+    assert train.returncode == 0, train.stderr
+    manifest = json.loads(train.stdout)
+    assert manifest["metrics"]["test"]["accuracy"] > 0.8
+    assert not {Path(name).suffix for name in manifest["files"]} & {".pkl", ".joblib", ".pickle"}
+
+    rows = [[0.0] * 64, [field["example"] for field in manifest["schema"]["features"]["fields"]]]
+    with serving(root) as url:
+        answer = post(url, {"inputs": rows})
+    assert len(answer["predictions"]) == 2
+    assert all(digit in range(10) for digit in answer["predictions"])
+    assert answer["version"] == "1"
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_differs_from_basic_by_the_model_function_alone(template: str) -> None:
+    inner = "{{ cookiecutter.name }}"
+    basic, other = ((SOURCE / name / inner / "app.py").read_text().splitlines() for name in ("basic", template))
+    changed = [line[1:] for line in unified_diff(basic, other, n=0) if re.match(r"[+-](?![+-])", line)]
+    built = other[other.index("@app.model") :]
+    model = built[: built.index("")]
+    # What may differ beside the model function: imports, and the model's type where an annotation names it.
+    rest = [line for line in changed if line not in model and not re.match(r"(from|import) ", line) and line.strip()]
+    assert {re.sub(r"\w*(Regression|Classifier)", "Model", line) for line in rest} <= {
+        "def build(C: float = 1.0, max_iter: int = 1000) -> Model:",
+        "    return Model(C=C, max_iter=max_iter)",
+        "def predict(model: Model, features: pd.DataFrame) -> list[int]:",
+        "def evaluate(model: Model, features: pd.DataFrame, target: pd.Series) -> dict[str, float]:",
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mlapp", *arguments]
+
+
+@contextmanager
+def serving(root: Path, *options: str) -> Iterator[str]:
+    """The address of a server for the project, in a process of its own."""
+    process = subprocess.Popen(
+        command("serve", "--port", "0", *options),
+        cwd=root,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    told = ""
+    try:
+        for line in process.stderr:
+            told += line
+            if found := re.search(r"answers at (http://\S+)", line):
+                yield found.group(1)
+                return
+        pytest.fail(told)
+    finally:
+        process.terminate()
+        process.stderr.close()
+        process.wait(30)
+
+
+def post(url: str, body: object) -> dict:
+    request = urllib.request.Request(f"{url}predict", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
