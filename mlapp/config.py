@@ -39,6 +39,9 @@ class Serve(Section, frozen=True):
     ] = None
     workers: Annotated[int, Meta(ge=1, description="Processes that share the socket.")] = 1
     model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
+    refresh: Annotated[
+        float, Meta(ge=0, description="Seconds between looks at the alias that is served; 0 never looks.")
+    ] = 5.0
     max_body: Annotated[int, Meta(ge=1, description="Largest request body, in bytes.")] = 16 * 1024 * 1024
     max_batch: Annotated[int, Meta(ge=1, description="Most rows that go through the predictor at once.")] = 1024
     batch_wait: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,11 +17,21 @@ def serve(
         list[str] | None,
         typer.Argument(help="Files of apps, as digits/app.py:app; several are served each under its name."),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address; 127.0.0.1, or 0.0.0.0 in a container.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0 picks a free one. [8000, or $PORT]")
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [127.0.0.1, or 0.0.0.0 in a container]")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A version, an alias or `latest`.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 picks a free one. [$PORT, or 8000]")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the Open Inference Protocol over gRPC. [off]")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that share the socket. [1]")] = None,
+    model: Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [latest]")] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Load again when the code changes or there is a new version.")
+    ] = False,
+    grace: Annotated[
+        float | None, typer.Option(min=0, help="Seconds from a failing /readyz to the end, on SIGTERM. [0]")
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Serve a bundle, as the image does; `mlapp build --bundle-only` makes one.")
     ] = None,
@@ -29,11 +39,13 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
+    Every other setting is in the `serve:` section of mlapp.yaml, or a variable as MLAPP_SERVE__MAX_BATCH.
+
     Examples:
 
       mlapp serve
 
-      mlapp serve --model production --port 80
+      mlapp serve --model production --port 80 --workers 4
 
       mlapp serve digits/app.py iris/app.py
 
@@ -41,28 +53,34 @@ def serve(
     """
     import msgspec
 
-    from mlapp.bundle import open as open_bundle
-    from mlapp.serving import launch, sockets
+    from mlapp.serving import plan as plans
+    from mlapp.serving import sockets
 
-    found = [open_bundle(bundle).project] if bundle else launch.projects(apps or [], environment)
-    settings = launch.serve_settings(found, environment)
-    settings = msgspec.structs.replace(
-        settings,
-        host=host or settings.host or sockets.default_host(),
-        port=sockets.port(settings, os.environ) if port is None else port,
-        model=model or settings.model,
-    )
-    assert settings.host is not None
-    listener = sockets.bind(settings.host, settings.port)
-    application = launch.application(found, settings)
+    what: dict[str, Any] = {
+        "apps": tuple(apps or ()),
+        "bundle": str(bundle) if bundle else None,
+        "environment": environment,
+    }
+    found = plans.projects(**what)
+    settings = plans.settings_of(found, environment)
+    given: dict[str, Any] = {
+        "host": host or settings.host or sockets.default_host(),
+        "port": sockets.port(settings, os.environ) if port is None else port,
+    }
+    flags = {"grpc_port": grpc_port, "workers": workers, "model": model, "grace": grace}
+    given |= {name: value for name, value in flags.items() if value is not None}
+    if reload:
+        given |= {"workers": 1, "refresh": 1.0}
+    settings = msgspec.structs.replace(settings, **given)
+    plan = plans.Plan(**what, settings=settings, reload=reload)
+    listener = sockets.bind(given["host"], settings.port)
+    url = sockets.url(listener, settings.tls_cert is not None)
+    if settings.workers > 1 or reload:
+        from mlapp.serving.workers import Supervisor
 
-    def ready() -> None:
-        url = sockets.url(listener, settings.tls_cert is not None)
-        for endpoint in application.endpoints:
-            for difference in endpoint.current.differences():
-                output.note(f"Warning: {endpoint.name}: {difference}")
-            output.note(f"{endpoint.name} version {endpoint.current.version} answers at {url}{endpoint.prefix}/")
+        watched = [project.root for project in found] if reload else []
+        Supervisor(plan, listener, lambda line: output.note(line.format(url=url)), watched).run()
+    else:
+        from mlapp.serving.launch import launch
 
-    from mlapp.serving.server import run
-
-    run(application, listener, settings, ready)
+        launch(plan, listener, lambda lines: output.note("\n".join(lines).format(url=url)))

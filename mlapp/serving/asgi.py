@@ -44,6 +44,7 @@ class Application:
         self.endpoints: list[Endpoint] = []
         self.access_log = AccessLog() if settings.access_log else None
         self.stopping = False
+        self.on_start: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._api: Asgi | None = api
         self.keys = Keys(settings.api_keys)
@@ -92,8 +93,13 @@ class Application:
         Raises:
             MlappError: a model cannot predict its own example.
         """
+        if self.is_ready:
+            return
         for endpoint in self.endpoints:
             await endpoint.start()
+        callbacks, self.on_start = self.on_start, []
+        for callback in callbacks:
+            await callback()
 
     async def close(self) -> None:
         for callback in self.on_close:

@@ -1,63 +1,67 @@
-"""From projects to a running server."""
+"""From a plan to a running server, in this process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from mlapp import config
-from mlapp.config import Serve
 from mlapp.errors import UsageError
-from mlapp.project import Project
 from mlapp.serving.asgi import Application, load
 from mlapp.serving.endpoint import Endpoint
+from mlapp.serving.plan import Plan
+from mlapp.serving.server import run
+from mlapp.serving.switching import Follower
+
+Told = Callable[[list[str]], None]
 
 
-def projects(places: Sequence[str], environment: str | None = None) -> list[Project]:
-    """The projects of `FILE` or `FILE:APP` arguments; that of the current folder when there are none.
+def launch(plan: Plan, listener: socket.socket, ready: Told, *, has_parent: bool = False) -> None:
+    """Load the models and serve them until the process is told to stop.
+
+    Args:
+        ready: gets a line for each model when connections are accepted.
+        has_parent: stop when standard input ends: the parent that held it is gone.
 
     Raises:
-        UsageError: no such file. ConfigError: a project's mlapp.yaml is wrong.
+        MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.
     """
-    if not places:
-        return [Project.find(environment=environment)]
-    found = []
-    for place in places:
-        file, _, name = place.partition(":")
-        path = Path(file).resolve()
-        if path.is_dir():
-            path = path / "app.py"
-        if not path.is_file():
-            raise UsageError(f"There is no {path}.", "Give files as `digits/app.py` or `digits/app.py:app`.")
-        project = Project.find(path.parent, environment)
-        at = path.relative_to(project.root).as_posix() + (f":{name}" if name else "")
-        found.append(Project(project.root, msgspec.structs.replace(project.settings, app=at)))
-    return found
+    made = application(plan)
+
+    def tell() -> None:
+        ready([line for endpoint in made.endpoints for line in _lines(endpoint)])
+
+    run(made, listener, plan.settings, tell, has_parent=has_parent)
 
 
-def serve_settings(found: Sequence[Project], environment: str | None = None) -> Serve:
-    """The `serve:` section: of the project, or, for several, of the current folder."""
-    return found[0].settings.serve if len(found) == 1 else config.load(Path.cwd(), environment).serve
-
-
-def application(found: Sequence[Project], settings: Serve) -> Application:
-    """All of their models behind one application; each of several under its name.
+def application(plan: Plan) -> Application:
+    """All of the plan's models behind one application; each of several under its name.
 
     Raises:
         MlappError: an app cannot be imported, a model cannot be loaded, two apps have one name.
     """
+    settings = plan.settings
     made = Application(settings)
     start = Path.cwd()
+    found = plan.projects()
     for project in found:
-        app = project.app
+        app, store = project.app, project.store
         if any(endpoint.name == app.name for endpoint in made.endpoints):
             raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
-        loaded = load(app, settings.model, project.store)
         prefix = "" if len(found) == 1 else f"/{app.name}"
-        made.add(Endpoint(app, loaded, settings, made.metrics, prefix))
+        endpoint = Endpoint(app, load(app, settings.model, store), settings, made.metrics, prefix)
+        made.add(endpoint)
+        if plan.reload or settings.model not in ("latest", endpoint.current.version):
+            follower = Follower(endpoint, store, settings.model)
+            made.on_start.append(follower.start)
+            made.on_close.append(follower.stop)
     if len(found) > 1:
         os.chdir(start)
     return made
+
+
+def _lines(endpoint: Endpoint) -> list[str]:
+    version = endpoint.current.version
+    warnings = [f"Warning: {endpoint.name}: {difference}" for difference in endpoint.current.differences()]
+    return [*warnings, f"{endpoint.name} version {version} answers at {{url}}{endpoint.prefix}/"]

@@ -30,7 +30,7 @@ class ModelMetrics:
         errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
         self.failed = errors["predictor"]
         self.callback_failed = errors["on_predict"]
-        self.reload_failed = errors["load"]
+        self.load_failed = errors["load"]
         self.rejected = errors["queue_full"]
         self.expired = errors["deadline"]
         self.cancelled = errors["client_left"]
@@ -45,7 +45,7 @@ class ModelMetrics:
     def version(self, version: str | None) -> None:
         """The version that answers from now on."""
         if self._version is not None:
-            self._metrics.info.remove(self._model, self._version)
+            self._metrics.info.labels(self._model, self._version).set(0)
         self._version = version or "unsaved"
         self._metrics.info.labels(self._model, self._version).set(1)
 

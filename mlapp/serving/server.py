@@ -22,11 +22,19 @@ KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""
 
 
-def run(application: Application, listener: socket.socket, settings: Serve, ready: Callable[[], None]) -> None:
+def run(
+    application: Application,
+    listener: socket.socket,
+    settings: Serve,
+    ready: Callable[[], None],
+    *,
+    has_parent: bool = False,
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
 
     Args:
         ready: called when connections are accepted.
+        has_parent: stop when standard input ends: the parent that held it is gone.
 
     Raises:
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
@@ -53,7 +61,8 @@ def run(application: Application, listener: socket.socket, settings: Serve, read
         raise ConfigError(
             f"The TLS files cannot be used: {error}", "Check serve.tls_cert and serve.tls_key in mlapp.yaml."
         ) from None
-    _run(Server(config, application, settings.grace, ready).live(listener))
+    server = Server(config, application, settings.grace, ready)
+    _run(server.live(listener, has_parent=has_parent))
 
 
 class Server(uvicorn.Server):
@@ -68,15 +77,21 @@ class Server(uvicorn.Server):
         self._ready = ready
         self._closes: float | None = None
 
-    async def live(self, listener: socket.socket) -> None:
+    async def live(self, listener: socket.socket, *, has_parent: bool) -> None:
         """Warm the models, serve, and clean up."""
         await self._application.start()
+        if has_parent:
+            asyncio.get_running_loop().add_reader(0, self._parent_is_gone)
         # What was loaded stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 50)
         await self.serve(sockets=[listener])
         await self._application.close()
+
+    def _parent_is_gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(0)
+        self.handle_exit(signal.SIGTERM, None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

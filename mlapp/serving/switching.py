@@ -1,0 +1,70 @@
+"""Switch to another version of the model without a restart, when the alias that is served moves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mlapp.errors import MlappError
+from mlapp.serving.endpoint import Endpoint
+from mlapp.serving.loaded import Loaded, of_version
+from mlapp.store import Store
+
+log = logging.getLogger("mlapp.serving")
+
+
+class Follower:
+    """Looks now and then where the served reference points, and loads what it finds there beside the old model.
+
+    Args:
+        reference: an alias or `latest`.
+    """
+
+    def __init__(self, endpoint: Endpoint, store: Store, reference: str) -> None:
+        self._endpoint = endpoint
+        self._store = store
+        self._reference = reference
+        self._refused: int | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._endpoint.settings.refresh > 0:
+            self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def look(self) -> None:
+        """Switch if there is another version; keep the old one if the new one cannot be loaded or cannot predict."""
+        endpoint = self._endpoint
+        try:
+            version = await asyncio.to_thread(self._resolve)
+        except MlappError as error:  # a store that cannot be reached for a moment
+            log.warning("%s: %s", endpoint.name, error.what)
+            return
+        if version in (endpoint.current.predictor.version, self._refused):
+            return
+        try:
+            fresh = await asyncio.to_thread(self._load, version)
+            await endpoint.warm(fresh)
+        except Exception as error:
+            self._refused = version
+            endpoint.metrics.load_failed.inc()
+            what = error.what if isinstance(error, MlappError) else repr(error)
+            old = endpoint.current.version
+            log.error("%s: version %s stays, because %s cannot be served: %s", endpoint.name, old, version, what)
+            return
+        self._refused = None
+        endpoint.switch(fresh)
+
+    def _resolve(self) -> int:
+        return self._store.resolve(self._endpoint.name, self._reference)
+
+    def _load(self, version: int) -> Loaded:
+        return of_version(self._endpoint.pipeline, self._store.get(self._endpoint.name, version))
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._endpoint.settings.refresh)
+            await self.look()

@@ -1,0 +1,48 @@
+"""One of several processes of a server. Started by `workers.Supervisor`; not by hand."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+
+import msgspec
+
+from mlapp.errors import MlappError
+from mlapp.serving.plan import Plan
+
+
+def main() -> int:
+    """Read the plan from standard input, serve, and tell through the pipe when that has begun."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    listener, pipe = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    plan = msgspec.json.decode(_first_line(), type=Plan)
+
+    def ready(lines: list[str]) -> None:
+        with os.fdopen(pipe, "wb") as file:
+            file.write(msgspec.json.encode(lines))
+
+    try:
+        from mlapp.serving.launch import launch
+
+        launch(plan, listener, ready, has_parent=True)
+    except MlappError as error:
+        print(f"Error: {error.what}\n{error.todo}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+def _first_line() -> bytes:
+    """Byte by byte: what is buffered past the line would hide the end of the input."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            raise SystemExit(1)
+        line += byte
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())
