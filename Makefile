@@ -1,11 +1,11 @@
-# make demo | test | check | bench | bench-serving. Each makes its own virtual environment, .venv, first.
+# make demo | test | check | bench | bench-serving | bench-data. Each makes its own virtual environment, .venv, first.
 PYTHON ?= python3
 UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 BIN := $(CURDIR)/.venv/bin
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: demo test check bench bench-serving format clean
+.PHONY: demo test check bench bench-serving bench-data format clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/demo.py
@@ -28,6 +28,9 @@ bench: .venv/ready
 
 bench-serving: .venv/ready
 	$(BIN)/python -m benchmarks.serving
+
+bench-data: .venv/ready
+	$(BIN)/python -m benchmarks.data
 
 .venv/ready: pyproject.toml Makefile | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv

@@ -114,10 +114,10 @@ def source(
 
     options: dict[str, Any] = {"filter": filter, "key": key, "index": index, "fields": fields}
 
-    def all_of(values: dict[str, Any]) -> Any:
-        return read(table, chunks=chunks, types=types, **options, **values)
+    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+        return read(table, chunks=rows, types=types, **options, **values)
 
-    return reader("dynamodb", f"The items of DynamoDB's table {table}.", all_of, declared(parameters))
+    return reader("dynamodb", f"The items of DynamoDB's table {table}.", rows_of, declared(parameters), rows_of)
 
 
 def _names(*expressions: str | None) -> list[str]:

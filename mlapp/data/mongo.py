@@ -101,10 +101,11 @@ def source(
     check_rows(chunks)
     refuse_undeclared(documents.names(query), parameters, "the query")
 
-    def all_of(values: dict[str, Any]) -> Any:
-        return read(url, collection, query, fields=fields, chunks=chunks, types=types, **values)
+    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+        options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
+        return read(url, collection, query, **options, **values)
 
-    return reader("mongo", f"The documents of {collection} in {redact(url)}.", all_of, declared(parameters))
+    return reader("mongo", f"The documents of {collection} in {redact(url)}.", rows_of, declared(parameters), rows_of)
 
 
 def _stream(address: Address, collection: str, query: Any, fields: Sequence[str] | None) -> Iterator[pa.Table]:

@@ -108,10 +108,11 @@ def source(
     check_rows(chunks)
     refuse_undeclared(_NAME.findall(keys), parameters, "the pattern of keys")
 
-    def all_of(values: dict[str, Any]) -> Any:
-        return read(url, keys, fields=fields, chunks=chunks, types=types, **values)
+    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+        options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
+        return read(url, keys, **options, **values)
 
-    return reader("redis", f"The values of the keys {keys} in {redact(url)}.", all_of, declared(parameters))
+    return reader("redis", f"The values of the keys {keys} in {redact(url)}.", rows_of, declared(parameters), rows_of)
 
 
 def _stream(address: Address, pattern: str, fields: Sequence[str] | None) -> Iterator[pa.Table]:

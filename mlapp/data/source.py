@@ -48,7 +48,13 @@ def declared(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
     ]
 
 
-def reader(kind: str, says: str, read: Callable[[dict[str, Any]], Any], parameters: list[inspect.Parameter]) -> Reader:
+def reader(
+    kind: str,
+    says: str,
+    read: Callable[[dict[str, Any]], Any],
+    parameters: list[inspect.Parameter],
+    parts: Callable[[dict[str, Any], int], Iterator[Any]] | None = None,
+) -> Reader:
     """A function that calls `read` with the values of its parameters, by name.
 
     Args:
@@ -56,6 +62,8 @@ def reader(kind: str, says: str, read: Callable[[dict[str, Any]], Any], paramete
         says: what it reads, in a sentence without secrets; its docstring.
         read: gets the values of all parameters, defaults included, and returns the data.
         parameters: what `declared` returned.
+        parts: gets the values and a number of rows, and gives DataFrames of so many rows: what `mlapp data export`
+            calls, to hold little of a large table in memory. It becomes the function's attribute `parts`.
     """
     signature = inspect.Signature(parameters)
 
@@ -64,6 +72,14 @@ def reader(kind: str, says: str, read: Callable[[dict[str, Any]], Any], paramete
         bound.apply_defaults()
         return read(dict(bound.arguments))
 
+    def parts_with(rows: int, **values: Any) -> Iterator[Any]:
+        bound = signature.bind(**values)
+        bound.apply_defaults()
+        assert parts is not None
+        return parts(dict(bound.arguments), rows)
+
+    if parts is not None:
+        read_with.parts = parts_with  # type: ignore[attr-defined]  # found by name, as a reader may lack it
     read_with.__name__ = read_with.__qualname__ = f"read_{kind}"
     read_with.__doc__ = says
     read_with.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature looks for

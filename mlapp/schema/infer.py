@@ -60,6 +60,8 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return None if value != value else float(value)
+    if isinstance(value, Decimal):
+        return plain(float(value))
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):

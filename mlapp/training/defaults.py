@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import DataError, nearest
@@ -16,7 +16,7 @@ MOST_CLASSES = 100
 
 
 def load(data: Any) -> pd.DataFrame:
-    """A table from pandas, polars, Arrow, a list of dicts, a dict of columns, or JSON text.
+    """A table from pandas, polars, Arrow, a list of dicts, a dict of columns, JSON text, or an iterator of such parts.
 
     Raises:
         DataError: it is none of them.
@@ -27,6 +27,9 @@ def load(data: Any) -> pd.DataFrame:
         return data
     if isinstance(data, (str, bytes)):
         data = _json(data)
+    if isinstance(data, Iterator):
+        parts = [load(part) for part in data]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if hasattr(data, "to_pandas"):
         table: pd.DataFrame = data.to_pandas()
         return table

@@ -105,7 +105,11 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     template = fspath(path)
     refuse_undeclared(_NAME.findall(template), options, "the path", known)
     says = f"The files {redact(template)}."
-    return reader("files", says, lambda values: read(template, **settings, **values), declared(options))
+
+    def rows_of(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
+        return read(template, **{**settings, "chunks": rows}, **values)
+
+    return reader("files", says, rows_of, declared(options), rows_of)
 
 
 def _stream(

@@ -72,9 +72,12 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     wanted = names(query, backslashes=url.startswith(("mysql", "mariadb")))
     refuse_undeclared(wanted, parameters, "the query")
     says = f"The rows of `{' '.join(query.split())}` from {redact(url)}."
-    return reader(
-        "sql", says, lambda values: read(url, query, chunks=chunks, types=types, **values), declared(parameters)
-    )
+
+    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+        options: dict[str, Any] = {"chunks": rows, "types": types}
+        return read(url, query, **options, **values)
+
+    return reader("sql", says, rows_of, declared(parameters), rows_of)
 
 
 def _engine(address: Address) -> Engine:

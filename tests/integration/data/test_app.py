@@ -3,6 +3,7 @@
 import json
 
 import duckdb
+import pandas as pd
 import pytest
 
 APP = """
@@ -52,3 +53,34 @@ def test_a_wrong_parameter_and_a_missing_variable_are_told(shop, mlapp, monkeypa
     ran = mlapp("train", "-p", "since=2026-02-01", cwd=shop)
     assert ran.code == 1
     assert "needs the environment variable SHOP_URL" in ran.err
+
+
+def test_data_is_shown_exported_and_checked(shop, mlapp):
+    shown = json.loads(mlapp("data", "show", "-p", "since=2026-10-01", "--rows", "1", "--json", cwd=shop).out)
+    assert shown["rows"] == 162
+    assert {column["name"]: column["missing"] for column in shown["columns"]}["visits"] > 0
+    assert isinstance(shown["head"][0]["price"], float)
+    told = mlapp("data", "show", "-p", "since=2026-10-01", cwd=shop)
+    assert "True ×" in told.out
+
+    exported = mlapp("data", "export", "--to", "out.parquet", "-p", "since=2026-10-01", "--json", cwd=shop)
+    assert json.loads(exported.out)["rows"] == 162
+    assert len(pd.read_parquet(shop / "out.parquet")) == 162
+
+    assert mlapp("train", "-p", "since=2026-02-01", cwd=shop).code == 0
+    fits = mlapp("data", "check", "-p", "since=2026-10-01", cwd=shop)
+    assert (fits.code, "fit version 1" in fits.err) == (0, True)
+    app = shop / "app.py"
+    app.write_text(app.read_text().replace("SELECT *", "SELECT price::VARCHAR AS price, visits, paid"))
+    broken = mlapp("data", "check", "-p", "since=2026-10-01", cwd=shop)
+    assert broken.code == 1
+    assert "was number, is string" in broken.out
+    assert "does not fit version 1: price" in broken.err
+
+
+def test_a_stream_of_parts_is_trained_on_and_exported(shop, mlapp):
+    app = shop / "app.py"
+    app.write_text(app.read_text().replace("since=date)", "since=date, chunks=500)"))
+    assert mlapp("train", "-p", "since=2026-02-01", cwd=shop).code == 0
+    assert mlapp("data", "export", "--to", "out.csv", "-p", "since=2026-02-01", cwd=shop).code == 0
+    assert len(pd.read_csv(shop / "out.csv")) == 1783

@@ -1,0 +1,111 @@
+"""Keep what a reader read, for whoever asks for it: the next read of the same with the same parameters is a file's.
+
+    @app.data_reader
+    @cached(hours=24)
+    def orders(since: date) -> pd.DataFrame:
+        return sql.read("${DB_URL}", "SELECT * FROM orders WHERE day >= :since", since=since)
+
+    app.data_reader(cached(hours=24)(sql.source("${DB_URL}", "SELECT * FROM orders")))
+
+Nothing is cached that was not asked for. The key is made of the reader's code, its parameters and the values of the
+`${NAME}` that it names: another query, day or database is another key. What lies there carries its fingerprint, and is
+read again when it does not fit.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlapp.data.export import export
+from mlapp.data.fingerprint import fingerprint
+from mlapp.errors import DataError, MissingExtraError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = Path(".mlapp/cache/data")
+"""Where cached reads lie, below the project's folder. May be deleted at any time."""
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def cached(*, hours: float | None = None, folder: str | os.PathLike[str] = FOLDER) -> Callable[[F], F]:
+    """Cache the DataFrame that a reader returns.
+
+    Args:
+        hours: how long a read is good for; until it is deleted when absent.
+        folder: where it lies.
+
+    The decorated reader raises MissingExtraError without pyarrow, and DataError when it returns no DataFrame.
+    """
+
+    def decorate(read: F) -> F:
+        @functools.wraps(read)
+        def read_once(*args: Any, **values: Any) -> Any:
+            return _read_once(read, args, values, Path(folder), hours)
+
+        read_once.__signature__ = inspect.signature(read)  # type: ignore[attr-defined]  # of a source: made, not written
+        return read_once  # type: ignore[return-value]
+
+    return decorate
+
+
+def _read_once(
+    read: Callable[..., Any], args: tuple[Any, ...], values: dict[str, Any], folder: Path, hours: float | None
+) -> Any:
+    import pandas as pd
+
+    try:
+        import pyarrow as pa  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Caching reads", "parquet") from None
+    bound = inspect.signature(read).bind(*args, **values)
+    bound.apply_defaults()
+    name = f"{getattr(read, '__name__', 'read')}-{_key(read, bound.arguments)}"
+    for file in sorted(folder.glob(f"{name}-*.parquet")):
+        table = _kept(file, hours)
+        if table is not None:
+            return table
+    table = read(*args, **values)
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(
+            f"{name.partition('-')[0]} returned a {type(table).__name__}, which cannot be cached.",
+            "Return a DataFrame, or leave @cached out.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{name}-*.parquet"):
+        old.unlink(missing_ok=True)
+    export(table, folder / f"{name}-{fingerprint(table)}.parquet")
+    return table
+
+
+def _key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    """What decides the result, hashed: the reader's code, its parameters, and the variables that it names."""
+    try:
+        code = inspect.getsource(read)
+    except (OSError, TypeError):
+        code = ""
+    # A source's function is the same for every query: its docstring tells them apart.
+    said = f"{code}\n{read.__doc__ or ''}"
+    variables = {name: os.environ.get(name) for name in sorted(set(_VARIABLE.findall(said)))}
+    return hashlib.sha256(repr((said, sorted(arguments.items()), variables)).encode()).hexdigest()[:16]
+
+
+def _kept(file: Path, hours: float | None) -> Any:
+    """The table in a cached file; None when it is too old, or not what its name says."""
+    import pandas as pd
+
+    try:
+        if hours is not None and time.time() - file.stat().st_mtime > hours * 3600:
+            return None
+        table = pd.read_parquet(file)
+    except (OSError, ValueError):
+        return None
+    return table if file.stem.endswith(fingerprint(table)) else None

@@ -1,0 +1,147 @@
+"""Write a table to a CSV or Parquet file, part by part. The file is whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlapp.errors import DataError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Writer(Protocol):
+    """Takes the parts of a table one after another."""
+
+    def __call__(self, part: pd.DataFrame) -> None: ...
+
+
+def export(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.PathLike[str]) -> int:
+    """Write a table, or the parts of one as they come, to a `.csv`, `.csv.gz` or `.parquet` file.
+
+    The rows go to a file of another name beside it, which takes the name at the end: who reads `path` meanwhile sees
+    the old file, and an error leaves nothing behind.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UsageError: another suffix. DataError: the file cannot be written, the disk is full, or a part has columns
+            that the first has not. MissingExtraError: Parquet without pyarrow.
+    """
+    import pandas as pd
+
+    file = Path(path)
+    open_writer = _writer_of(file)
+    parts = [data] if isinstance(data, pd.DataFrame) else data
+    rows = 0
+    with _replacing(file) as unfinished, open_writer(unfinished) as write:
+        for part in parts:
+            write(part)
+            rows += len(part)
+    return rows
+
+
+def _writer_of(file: Path) -> Any:
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes[-1:] == [".parquet"]:
+        return _parquet
+    if suffixes[-1:] == [".csv"] or suffixes[-2:] == [".csv", ".gz"]:
+        return _csv
+    raise UsageError(f"{file} is neither CSV nor Parquet.", "Name it .csv, .csv.gz or .parquet.")
+
+
+@contextmanager
+def _csv(file: Path) -> Iterator[Writer]:
+    import gzip
+    import io
+
+    columns: list[str] = []
+    with file.open("wb") as raw, contextlib.ExitStack() as stack:
+        target: Any = stack.enter_context(gzip.open(raw, "wb")) if file.suffix == ".gz" else raw
+        text = stack.enter_context(io.TextIOWrapper(target, encoding="utf-8", newline=""))
+
+        def write(part: pd.DataFrame) -> None:
+            _refuse_other(part, columns)
+            part.to_csv(text, index=False, header=not columns)
+            columns[:] = map(str, part.columns)
+
+        yield write
+
+
+@contextmanager
+def _parquet(file: Path) -> Iterator[Writer]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("Writing Parquet", "parquet") from None
+    with contextlib.ExitStack() as stack:
+        writers: list[Any] = []
+
+        def write(part: pd.DataFrame) -> None:
+            if not writers:
+                table = pa.Table.from_pandas(part, preserve_index=False)
+                writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema, compression="zstd")))
+            else:
+                _refuse_other(part, writers[0].schema.names)
+                try:
+                    table = pa.Table.from_pandas(part, preserve_index=False).cast(writers[0].schema)
+                except (pa.ArrowException, ValueError) as error:
+                    raise DataError(
+                        f"A later part of the data has other types: {error}", "Read it with types=, or export a CSV."
+                    ) from None
+            writers[0].write_table(table)
+
+        yield write
+
+
+def _refuse_other(part: pd.DataFrame, columns: list[str]) -> None:
+    if columns and list(map(str, part.columns)) != list(columns):
+        raise DataError(
+            f"A later part of the data has the columns {', '.join(map(str, part.columns))}.",
+            f"The first has {', '.join(columns)}: read one set of columns.",
+        )
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """A new file in the same folder, which takes the place of `file` when all went well and goes away when not."""
+    unfinished: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix="".join(file.suffixes), dir=file.parent)
+        os.close(handle)
+        unfinished = Path(name)
+        yield unfinished
+        with unfinished.open("rb+") as written:
+            os.fsync(written.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        unfinished.chmod(0o666 & ~mask)  # a temporary file is its owner's alone
+        unfinished.replace(file)
+        unfinished = None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"{file} cannot be written: the disk is full.",
+                "Free some space, or export elsewhere. Nothing was kept.",
+            ) from None
+        if not _is_of(error, file, unfinished):
+            raise
+        raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
+    finally:
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+
+
+def _is_of(error: OSError, file: Path, unfinished: Path | None) -> bool:
+    """Whether an error is about the file being written: what the reader meets meanwhile is its own to tell."""
+    named = str(error.filename or "")
+    return unfinished is None or named in ("", str(unfinished), str(file))

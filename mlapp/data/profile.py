@@ -1,0 +1,87 @@
+"""A table at a glance: each column's type, what is missing, how its values are spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BINS = 12
+"""Bars of a distribution of numbers or times."""
+
+MOST = 5
+"""Values of a column of texts or categories that are counted one by one."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column holds.
+
+    Attributes:
+        missing: rows without a value.
+        distinct: different values; None where values cannot be told apart, as lists.
+        minimum, maximum: of numbers, times and texts; None for others and for empty columns.
+        counts: numbers and times: rows in each of `BINS` steps of equal size from minimum to maximum.
+        top: texts, categories and booleans: the most frequent values and their rows.
+    """
+
+    name: str
+    dtype: str
+    missing: int
+    distinct: int | None
+    minimum: Any = None
+    maximum: Any = None
+    counts: tuple[int, ...] = ()
+    top: tuple[tuple[Any, int], ...] = ()
+
+    @property
+    def distribution(self) -> str:
+        """The spread in a few characters: bars, or the most frequent values."""
+        if self.counts:
+            highest = max(self.counts)
+            return "".join(_BARS[-(-count * (len(_BARS) - 1) // highest)] if count else " " for count in self.counts)
+        return ", ".join(f"{value} ×{count:,}" for value, count in self.top)
+
+
+def profile(table: pd.DataFrame) -> list[Column]:
+    """Summarise each column of a table."""
+    return [_column(str(name), table.iloc[:, at]) for at, name in enumerate(table.columns)]
+
+
+def _column(name: str, column: pd.Series) -> Column:
+    from pandas.api import types
+
+    dtype = column.dtype
+    missing = int(column.isna().sum())
+    values = column.dropna()
+    try:
+        distinct: int | None = int(values.nunique())
+    except TypeError:
+        distinct = None
+    if distinct is None or values.empty:
+        return Column(name, str(dtype), missing, distinct)
+    is_time = types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype)
+    is_number = types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype)
+    if is_time or is_number:
+        counts = _counts(values, is_time)
+        return Column(name, str(dtype), missing, distinct, values.min(), values.max(), counts)
+    top = tuple((value, int(count)) for value, count in values.value_counts().head(MOST).items())
+    if distinct > len(values) / 2 and distinct > MOST:  # names, say: none of them tells anything
+        top = ()
+    is_text = all(isinstance(value, str) for value in values.head(1000)) and str(dtype) != "category"
+    low, high = (values.min(), values.max()) if is_text else (None, None)
+    return Column(name, str(dtype), missing, distinct, low, high, (), top)
+
+
+def _counts(values: pd.Series, is_time: bool) -> tuple[int, ...]:
+    import numpy as np
+
+    numbers = (values - values.min()).dt.total_seconds().to_numpy() if is_time else values.to_numpy(dtype="float64")
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite) or finite.min() == finite.max():
+        return ()
+    return tuple(int(count) for count in np.histogram(finite, BINS)[0])
