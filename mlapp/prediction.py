@@ -48,6 +48,10 @@ class Predictor:
         """Whether the first function that sees the features wants an array: then no DataFrame need be built."""
         return wants_array(self.pipeline.stage("feature_transformer") or self.stage)
 
+    @cached_property
+    def _wants_array(self) -> bool:
+        return wants_array(self.stage)
+
     def accept(self, inputs: Any) -> Any:
         """One request's inputs as features: by the feature_loader, or checked against the schema.
 
@@ -88,7 +92,7 @@ class Predictor:
                 raise
             except Exception as error:
                 raise UserCodeError(stage.title, error) from error
-        return as_array(features) if wants_array(self.stage) else features
+        return as_array(features) if self._wants_array else features
 
     def call(self, features: Any) -> Any:
         """What the predictor returns for transformed features: a coroutine or an iterator where it is one.

@@ -181,27 +181,30 @@ class Batcher:
         batch = self._take()
         loaded = batch[0].loaded
         rows = sum(item.part.rows for item in batch)
-        self._metrics.batch(rows, batch[0].arrived, len(self._waiting))
+        waited = time.perf_counter() - batch[0].arrived
         if loaded.is_async:
             task = asyncio.get_running_loop().create_task(self._run_async(loaded, batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif self._pace.expects_fast(rows):
-            results, after = self._run(loaded, batch)
-            _deliver(batch, results)
+            results, after, seconds = self._run(loaded, batch)
+            _deliver(batch, results)  # before any bookkeeping: a client that is alone waits for nothing else
+            self._observe(seconds, rows)
             self._call_after(loaded, after)
         else:
             self._busy = True
             self._watch(batch)
             self._watch(self._waiting)
             loop = asyncio.get_running_loop()
-            self.thread.submit(self._run_in_thread, loop, loaded, batch)
+            self.thread.submit(self._run_in_thread, loop, loaded, batch, rows)
+        self._metrics.batch(rows, waited, len(self._waiting))
         if self._waiting and not self._scheduled and not self._busy:
             self._schedule()
 
-    def _run_in_thread(self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item]) -> None:
-        results, after = self._run(loaded, batch)
+    def _run_in_thread(self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item], rows: int) -> None:
+        results, after, seconds = self._run(loaded, batch)
         loop.call_soon_threadsafe(_deliver, batch, results)
+        self._observe(seconds, rows)
         self._call_after(loaded, after)
         loop.call_soon_threadsafe(self._free)
 
@@ -210,14 +213,15 @@ class Batcher:
         if self._waiting and not self._scheduled:
             self._schedule()
 
-    def _run(self, loaded: Loaded, batch: list[Item]) -> tuple[list[Any], list[Any]]:
-        """Predict a batch: the result of each request, and the calls of on_predict that are due."""
+    def _run(self, loaded: Loaded, batch: list[Item]) -> tuple[list[Any], list[Any], float]:
+        """Predict a batch: the result of each request, the calls of on_predict that are due, and the seconds."""
         started = time.perf_counter()
         results, after = self._attempt(loaded, [item.part for item in batch])
-        seconds = time.perf_counter() - started
+        return results, after, time.perf_counter() - started
+
+    def _observe(self, seconds: float, rows: int) -> None:
         self._metrics.model_seconds.observe(seconds)
-        self._pace.add(seconds, sum(item.part.rows for item in batch))
-        return results, after
+        self._pace.add(seconds, rows)
 
     def _attempt(self, loaded: Loaded, parts: list[Part]) -> tuple[list[Any], list[Any]]:
         """Predict the parts together; if that fails, each half by itself, so that only the bad ones fail."""

@@ -7,7 +7,6 @@ files that every worker can read, and any worker answers with those of all.
 from __future__ import annotations
 
 import os
-import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -36,10 +35,10 @@ class ModelMetrics:
         self.cancelled = errors["client_left"]
         self._version: str | None = None
 
-    def batch(self, rows: int, arrived: float, waiting: int) -> None:
-        """A batch of so many rows leaves the queue. `arrived` is when its first request came."""
+    def batch(self, rows: int, waited: float, waiting: int) -> None:
+        """A batch of so many rows left the queue. `waited` is how many seconds its first request did."""
         self.batch_rows.observe(rows)
-        self.queue_seconds.observe(time.perf_counter() - arrived)
+        self.queue_seconds.observe(waited)
         self.queue_depth.set(waiting)
 
     def version(self, version: str | None) -> None:
