@@ -14,7 +14,7 @@ STUCK = 0.1
 RECENT = 5
 """Calls whose median is the usual call. A busy machine may hold up any one of them: that says nothing of the model."""
 CALM = 20
-"""Fast calls after which the thread is left again; twice as many after each relapse."""
+"""Fast calls after which the thread is left again; twice as many after each relapse that follows soon."""
 
 
 class Pace:
@@ -44,7 +44,8 @@ class Pace:
             self._row = min(a_row, self._row)
         if seconds >= STUCK or self._usual >= SLOW:
             if self.is_fast:
-                self._needed = min(self._needed * 2, 100_000)
+                soon = self._calm < 10 * self._needed
+                self._needed = min(self._needed * 2, 100_000) if soon else CALM
             self.is_fast, self._calm = False, 0
         elif seconds <= FAST:
             self._calm += 1
