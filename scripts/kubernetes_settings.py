@@ -29,11 +29,9 @@ def tables() -> str:
     for name, field in top.items():
         section = _section(field)
         if section:
-            each = "NAME." if "additionalProperties" in field else "[]." if "items" in field else ""
+            each = ".NAME." if "additionalProperties" in field else "[]." if "items" in field else "."
             parts += [f"### `{name}`\n", _lead(sections[section])]
-            parts.append(
-                _table(f"{name}.{each}" if each != "[]." else f"{name}{each}", sections[section]["properties"])
-            )
+            parts.append(_table(f"{name}{each}", sections[section]["properties"]))
             for inner, below in sections[section]["properties"].items():
                 if nested := _section(below):
                     parts.append(_table(f"{name}.{inner}[].", sections[nested]["properties"]))
@@ -42,8 +40,8 @@ def tables() -> str:
 
 def _lead(section: dict[str, Any]) -> str:
     """What the section's docstring says after its name."""
-    text = " ".join(section.get("description", "").split())
-    return f"{text.rpartition('` ')[2] if text.count('`') == 2 else text}\n"
+    text = " ".join(section.get("description", "").split()).partition(":` ")[2]
+    return f"{text[:1].upper()}{text[1:]}\n" if text else ""
 
 
 def _section(field: dict[str, Any]) -> str | None:
@@ -68,9 +66,9 @@ def _type(field: dict[str, Any]) -> str:
     options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
     if any(option.get("pattern", "").endswith("Ei)?$") for option in options):
         return "quantity"
-    if field.get("enum"):
-        return " or ".join(f"`{value}`" for value in field["enum"] if value is not None)
-    names = ["mapping" if "$ref" in option else str(option.get("type", "any")) for option in options]
+    if values := next((option["enum"] for option in options if "enum" in option), None):
+        return " or ".join(f"`{value}`" for value in values if value is not None)
+    names = ["mapping" if "$ref" in option else str(option.get("type", "text")) for option in options]
     return " or ".join({"array": "list", "object": "mapping"}.get(name, name) for name in names)
 
 

@@ -1,8 +1,12 @@
-"""What users read and what they take with them: the page of settings, the schema for editors, ejected files, the Role."""
+"""What users read and take with them: the page of settings, the schema for editors, ejected files, the Role."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.util
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -105,6 +109,41 @@ def test_a_chart_keeps_what_people_change_in_its_values(tmp_path):
     template = (tmp_path / "templates/deployment.yaml").read_text()
     assert 'image: "{{ .Values.image.repository }}@{{ .Values.image.digest }}"' in template
     assert "replicas: {{ .Values.replicas }}" in template
+
+
+def test_a_chart_with_its_own_values_is_what_is_applied(tmp_path):
+    """Filled in here as helm fills in the few actions that a chart of ours has."""
+    target(**FULL, replicas=2).eject(SHIPMENT, tmp_path, "helm")
+    values = yaml.safe_load((tmp_path / "values.yaml").read_text())
+
+    def filled(action):
+        words = action[1].strip()
+        if words == '"{{"':
+            return "{{"
+        if words.startswith(".Release."):
+            return {"Namespace": "team-a", "Service": "Helm"}[words.removeprefix(".Release.")]
+        place = re.search(r"\.Values((?:\.\w+)+)", words)[1].strip(".").split(".")
+        value = functools.reduce(lambda inner, key: inner[key], place, values)
+        if "sha256sum" in words:
+            return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()[:8]
+        if "nindent" in words:
+            depth = " " * int(words.rpartition(" ")[2])
+            return "\n" + "".join(f"{depth}{line}\n" for line in yaml.safe_dump(value).splitlines())
+        return str(value)
+
+    made = {}
+    for file in (tmp_path / "templates").iterdir():
+        document = yaml.safe_load(re.sub(r"\{\{(.*?)\}\}", filled, file.read_text()))
+        made[document["kind"]] = document
+
+    for wanted in target(**FULL, replicas=2).render(SHIPMENT):
+        if wanted["kind"] not in ("Namespace", "ConfigMap", "Deployment"):
+            assert made[wanted["kind"]].get("spec") == wanted.get("spec")
+    container = made["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == SHIPMENT.image
+    assert container["resources"]["requests"] == {"cpu": "500m", "memory": "512Mi"}
+    assert container["envFrom"] == [{"configMapRef": {"name": made["ConfigMap"]["metadata"]["name"]}}]
+    assert made["ConfigMap"]["data"]["BRACES"] == "{{ not a template }}"
 
 
 def test_the_role_holds_no_secrets_and_no_other_namespace():
