@@ -24,6 +24,8 @@ from mlapp.cli import (
     promote,
     releases,
     rollback,
+    runs,
+    schedule,
     serve,
     status,
     train,
@@ -58,6 +60,8 @@ cli.command()(delete.delete)
 cli.add_typer(eject.cli, name="eject")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(data.cli, name="data")
+cli.add_typer(runs.cli, name="runs")
+cli.add_typer(schedule.cli, name="schedule")
 cli.command()(doctor.doctor)
 
 

@@ -2,37 +2,103 @@
 
 from __future__ import annotations
 
+import enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
+from mlapp.cli.remote import NoWait, Remote, follow, open_engine, start
+from mlapp.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlapp.project import Project
+    from mlapp.store import ModelVersion
 
 
-def train(parameter: Parameters = None, environment: Environment = None, json: Json = False) -> None:
-    """Run the pipeline here; the result is a new model version.
+class Engine(str, enum.Enum):
+    """What runs the pipeline on this machine."""
+
+    LOCAL = "local"
+    FLYTE_LOCAL = "flyte-local"
+
+
+def train(
+    parameter: Parameters = None,
+    environment: Environment = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Runs it here: plainly, or as the compiled Flyte workflow.")
+    ] = Engine.LOCAL,
+    remote: Remote = False,
+    no_wait: NoWait = False,
+    json: Json = False,
+) -> None:
+    """Run the pipeline here, or on Flyte; the result is a new model version.
 
     Examples:
 
       mlapp train
 
       mlapp train -p C=0.1 -p limit=500
+
+      mlapp train --remote
     """
-    from mlapp import training
-    from mlapp.environment import git_state
     from mlapp.project import Project
 
     values = parse(parameter)
+    if remote and engine is not Engine.LOCAL:
+        raise UsageError(
+            "--remote and --engine are both given.", "Give --remote to run on Flyte, --engine to run here."
+        )
+    if no_wait and not remote:
+        raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte can be left alone.")
     project = Project.find(environment=environment)
-    app = project.app
     project.store.check_writable()
-    with output.progress() as tell:
-        trained = training.run(app, values, progress=tell)
-        tell("save")
-        version = project.store.put(trained, git=git_state(project.root))
+    if remote:
+        version = _on_flyte(project, values, is_followed=not no_wait)
+    elif engine is Engine.FLYTE_LOCAL:
+        version = _as_workflow(project, values)
+    else:
+        version = _here(project, values)
+    if version is None:
+        return
     if json:
         output.json(version.manifest)
         return
-    columns = list(dict.fromkeys(name for metrics in trained.metrics.values() for name in metrics))
-    output.table(
-        ["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in trained.metrics.items()]
-    )
-    output.note(f"{app.name} version {version.version} is in the store. Next: mlapp serve")
+    found = version.manifest.metrics
+    columns = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
+    output.table(["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in found.items()])
+    output.note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
+
+
+def _here(project: Project, values: dict[str, str]) -> ModelVersion:
+    from mlapp import training
+    from mlapp.environment import git_state
+
+    app = project.app
+    with output.progress() as tell:
+        trained = training.run(app, values, progress=tell)
+        tell("save")
+        return project.store.put(trained, git=git_state(project.root))
+
+
+def _as_workflow(project: Project, values: dict[str, str]) -> ModelVersion:
+    from mlapp.flyte import require
+
+    require()
+    from mlapp.flyte import local, source
+
+    with output.progress() as tell:
+        return local.train(source.of_project(project), values, project.store, progress=tell)
+
+
+def _on_flyte(project: Project, values: dict[str, str], *, is_followed: bool) -> ModelVersion | None:
+    engine = open_engine(project)
+    run = start(engine, "train", values)
+    if not is_followed:
+        output.note(f"Come back: mlapp runs wait {run.id}")
+        return None
+    follow(engine, run.id)
+    return engine.fetch(run.id)

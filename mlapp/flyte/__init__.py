@@ -11,7 +11,10 @@ A module that holds them is all that pyflyte needs:
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from mlapp.flyte.workflow import predict_workflow, train_workflow
@@ -22,12 +25,13 @@ __all__ = ["predict_workflow", "train_workflow"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(name)
-    from mlapp.errors import MissingExtraError
-
-    try:
-        import flytekit  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("Flyte", "flyte") from None
+    require()
     from mlapp.flyte import workflow
 
     return getattr(workflow, name)
+
+
+def require() -> None:
+    """Raises MissingExtraError where flytekit is not installed."""
+    if importlib.util.find_spec("flytekit") is None:
+        raise MissingExtraError("Flyte", "flyte")

@@ -38,6 +38,7 @@ class Connection:
         if named and not os.path.exists(named):
             raise ConfigError(f"FLYTECTL_CONFIG names {named}, which does not exist.", "Correct it, or unset it.")
         try:
+            get_config_file.cache_clear()  # it remembers what it found when flytekit was imported
             file = get_config_file(None)
             config = Config.auto(file)
         except Exception as error:  # a YAML error, a missing certificate: flytekit's own have no common base

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.environment import git_state
-from mlapp.flyte import fetch, files, register, runs, schedules, source, stages
+from mlapp.flyte import fetch, files, image, register, runs, schedules, source, stages
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, Workflow
 from mlapp.flyte.source import Source
@@ -20,8 +19,6 @@ from mlapp.flyte.workflow import predict_inputs, train_inputs
 from mlapp.pipeline import bind
 from mlapp.project import Project
 from mlapp.store import ModelVersion
-
-__all__ = ["FlytekitEngine", "git_state"]
 
 
 class FlytekitEngine(Engine):
@@ -36,7 +33,7 @@ class FlytekitEngine(Engine):
         return source.of_project(self.project)
 
     def build(self, tell: Tell) -> str:
-        raise NotImplementedError
+        return image.build(self.project, tell)
 
     def register(self, image: str, tell: Tell) -> Registration:
         return register.register(self.connection, self.project, image, tell)
@@ -58,7 +55,18 @@ class FlytekitEngine(Engine):
     def fetch(self, run: str) -> ModelVersion:
         return fetch.fetch_model(self.connection, run, self.project.store, self.project.name)
 
+    def fetch_scheduled(self, run: Run) -> ModelVersion:
+        """As `fetch`, and promote the model if it is better by its schedule's `promote_if`."""
+        schedule = self.source.app.schedules.get(run.schedule or "")
+        promote_if = (schedule.promote_if if schedule else None) or ""
+        return fetch.fetch_model(self.connection, run.id, self.project.store, self.project.name, promote_if)
+
+    def logs(self, run: str) -> list[tuple[str, str]]:
+        """Step and link of each log that Flyte links to."""
+        return runs.logs(self.connection, run)
+
     def predictions(self, run: str) -> Any:
+        """The predictions of a run of `<app>.predict`, as a DataFrame."""
         return fetch.fetch_predictions(self.connection, run)
 
     def runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:

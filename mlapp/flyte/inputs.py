@@ -61,9 +61,12 @@ class Input:
 
     def decode(self, value: Any) -> Any:
         """What the stage's function gets."""
+        default = self.parameter.default
+        if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
+            value = value.replace(tzinfo=None)  # Flyte's times are in UTC, and know it
         # An untouched default is handed over as it is: its text may stand for a tuple, a class, a function.
-        if self.parameter.default is not REQUIRED and value == self._written(self.parameter.default):
-            return self.parameter.default
+        if default is not REQUIRED and value == self._written(default):
+            return default
         return self._read(value)
 
     def _written(self, value: Any) -> Any:

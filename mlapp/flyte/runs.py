@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import textwrap
 import time
@@ -179,7 +180,7 @@ def failure(run: Run) -> RunFailedError:
     step = next((step for step in run.steps if step.phase == "failed"), None)
     text = (step.error if step else None) or run.error or ""
     name = f"Task {step.name}" if step else f"Run {run.id}"
-    if re.search(r"OOMKilled|exit(ed with)? code:? 137|signal: killed", text):
+    if re.search(r"OOMKilled|exit(ed with)? code:? \(?(137|247)|signal: killed", text):
         stage = {"read": "data_reader", "split": "data_splitter", "evaluate": "evaluator"}.get(
             step.name if step else "", "trainer"
         )
@@ -221,8 +222,6 @@ def _looks_finished(run: Run) -> bool:
 
 
 def _with_steps(run: Run, steps: tuple[Step, ...]) -> Run:
-    import dataclasses
-
     return dataclasses.replace(run, steps=steps or run.steps)
 
 
@@ -254,17 +253,19 @@ def _step(node: Any) -> Step:
 
 def _run(connection: Connection, execution: Any) -> Run:
     closure, plan = execution.closure, execution.spec.launch_plan
-    workflow = closure.workflow_id.name if closure.workflow_id else plan.name
+    # A schedule's plan is called after its workflow: <app>.train.<schedule>.
+    before, _, last = plan.name.rpartition(".")
+    is_schedule = last not in ("train", "predict")
     return Run(
         id=execution.id.name,
-        workflow=workflow,
+        workflow=before if is_schedule else plan.name,
         version=plan.version,
         phase=WORKFLOW_PHASES.get(closure.phase, "running"),
         url=connection.console(execution.id.name),
         started=closure.started_at or None,
         seconds=closure.duration.total_seconds() if closure.duration else None,
-        error=closure.error.message if closure.error else None,
-        schedule=plan.name.removeprefix(f"{workflow}.") if plan.name.startswith(f"{workflow}.") else None,
+        error=closure.error.message if closure.error else getattr(closure.abort_metadata, "cause", None),
+        schedule=last if is_schedule else None,
     )
 
 

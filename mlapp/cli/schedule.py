@@ -1,0 +1,87 @@
+"""`mlapp schedule`: training on a clock"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Json
+from mlapp.cli.remote import open_engine, summary
+
+cli = typer.Typer(help="Training on a clock, on Flyte.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="The schedule's name, as app.schedule gives it.")]
+
+
+@cli.command("list")
+def list_schedules(json: Json = False) -> None:
+    """List the app's schedules, and whether they are active."""
+    found = open_engine().schedules()
+    if json:
+        output.json([dataclasses.asdict(state) for state in found])
+        return
+    output.table(
+        ["schedule", "when (UTC)", "state", "promote_if", "version"],
+        [
+            [
+                state.name,
+                state.when,
+                "active" if state.active else "inactive" if state.version else "not deployed",
+                state.promote_if,
+                state.version,
+            ]
+            for state in found
+        ],
+    )
+    if not found:
+        output.note("The app declares no schedule: app.schedule('nightly', cron='0 3 * * *').")
+
+
+@cli.command()
+def activate(name: Name) -> None:
+    """Switch a schedule on."""
+    state = open_engine().schedule(name, True)
+    output.note(f"{name} is active: {state.when}.")
+
+
+@cli.command()
+def deactivate(name: Name) -> None:
+    """Switch a schedule off; it stays off when the app is deployed again."""
+    open_engine().schedule(name, False)
+    output.note(f"{name} is inactive. Switch it on again: mlapp schedule activate {name}")
+
+
+@cli.command()
+def runs(
+    name: Name,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Take the models of runs that succeeded into the store.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="How many.")] = 20,
+    json: Json = False,
+) -> None:
+    """List a schedule's runs, the newest first.
+
+    A store that the cluster reaches has their models already. For a local one, `--fetch` takes them in, the oldest
+    first, and promotes those that are better by the schedule's `promote_if`.
+
+    Example:
+
+      mlapp schedule runs nightly --fetch
+    """
+    engine = open_engine()
+    found = engine.runs(limit=limit, schedule=name)
+    if fetch:
+        for run in reversed(found):
+            if run.phase == "succeeded":
+                version = engine.fetch_scheduled(run)
+                output.note(f"{run.id} is version {version.version}")
+    if json:
+        output.json([summary(run) for run in found])
+        return
+    output.table(
+        ["run", "phase", "started", "seconds"],
+        [[run.id, run.phase, f"{run.started:%Y-%m-%d %H:%M}" if run.started else "", run.seconds] for run in found],
+    )

@@ -1,0 +1,120 @@
+"""`mlapp train --remote` against a small Flyte that runs what is registered, each task in a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+
+from mlapp import training
+from mlapp.errors import UsageError
+from mlapp.flyte import runs
+from mlapp.flyte.engine import FlytekitEngine
+from mlapp.flyte.errors import RunFailedError
+from mlapp.flyte.interface import Registration, Run
+from tests.integration.flyte.flyteadmin import Flyteadmin
+
+REGISTERING = [
+    "GetLaunchPlan",  # is it there already?
+    "CreateUploadLocation",
+    "ListActiveLaunchPlans",
+    *["CreateTask"] * 5,
+    "CreateWorkflow",
+    "CreateTask",
+    "CreateWorkflow",
+    *["CreateLaunchPlan"] * 2,
+    "ListLaunchPlans",
+    "UpdateLaunchPlan",
+    "CreateLaunchPlan",
+]
+
+
+def test_registering_is_a_few_calls_and_again_one(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration
+) -> None:
+    registering = admin.methods()[: len(REGISTERING)]
+    assert registering == REGISTERING
+    assert len(registering) <= 20
+    assert registered.created[-1] == "flowers.train"
+
+    before, clock = len(admin.calls), time.process_time()
+    again = engine.register(engine.build(print), print)
+    assert time.process_time() - clock < 2
+    assert (again.version, again.created) == (registered.version, ())
+    assert admin.methods(before) == ["GetLaunchPlan"]
+
+
+def test_a_run_gives_the_version_that_a_run_here_gives(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration
+) -> None:
+    before = len(admin.calls)
+    started = engine.run("train", {"C": "0.1", "limit": 120}, registered)
+    seen: list[Run] = []
+    done = engine.watch(started.id, seen.append)
+
+    times = [call.time for call in admin.calls[before + 1 :]]
+    assert all(later - earlier >= 1.9 for earlier, later in itertools.pairwise(times))
+    assert done.phase == "succeeded"
+    assert [step.name for step in done.steps] == ["read", "split", "train", "evaluate", "save"]
+    assert (
+        started.url
+        == f"http://{admin.address}/console/projects/flytesnacks/domains/development/executions/{started.id}"
+    )
+
+    version = engine.fetch(started.id)
+    here = training.run(engine.project.app, {"C": 0.1, "limit": 120})
+    assert version.manifest.metrics == here.metrics
+    assert version.manifest.parameters == {**here.parameters, "now": "2026-01-01T00:00:00"}
+    assert version.manifest.schema == here.schema
+    assert version.manifest.data.fingerprint == here.fingerprint
+    assert version.manifest.origin["execution"] == started.id
+    assert version.manifest.git is not None
+    assert not version.manifest.git.dirty
+    assert engine.fetch(started.id).version == version.version
+
+    predicting = engine.run("predict", {"limit": 10}, registered, version=version)
+    runs.watch(engine.connection, predicting.id, seen.append, pause=0.2)
+    there = engine.predictions(predicting.id)["prediction"].tolist()
+    inputs = training.read_features(engine.project.app, {"limit": 10})
+    assert there == here.estimator.predict(inputs).tolist()
+
+
+def test_a_failed_task_shows_the_user_s_traceback(engine: FlytekitEngine, registered: Registration) -> None:
+    started = engine.run("train", {"fail": "really", "limit": 120}, registered)
+    with pytest.raises(RunFailedError) as raised:
+        runs.watch(engine.connection, started.id, lambda run: None, pause=0.2)
+    error = raised.value
+    assert error.trace.splitlines()[0] == "Traceback (most recent call last):"
+    assert "app.py" in error.trace.splitlines()[1]
+    assert error.trace.splitlines()[-1] == "ValueError: bad luck: really"
+    assert error.what.startswith("Task train failed: trainer 'fit' in app.py:")
+    assert error.todo.startswith("Mend it at ")
+    with pytest.raises(RunFailedError):
+        runs.watch(engine.connection, started.id, lambda run: None, pause=0)
+    assert engine.show(started.id).steps[0].cached
+
+
+def test_a_task_without_memory_is_told_what_to_set(engine: FlytekitEngine, registered: Registration) -> None:
+    started = engine.run("train", {"fail": "memory", "limit": 120}, registered)
+    with pytest.raises(RunFailedError, match="Task train ran out of memory") as raised:
+        runs.watch(engine.connection, started.id, lambda run: None, pause=0.2)
+    assert "@app.trainer(resources=Resources(memory=" in raised.value.todo
+
+
+def test_a_wrong_parameter_starts_nothing(engine: FlytekitEngine, admin: Flyteadmin, registered: Registration) -> None:
+    before = len(admin.calls)
+    with pytest.raises(UsageError, match="No stage takes a parameter 'CC'"):
+        engine.run("train", {"CC": 1}, registered)
+    assert len(admin.calls) == before
+
+
+def test_a_run_can_be_listed_and_stopped(engine: FlytekitEngine, registered: Registration, root: Path) -> None:
+    started = engine.run("train", {"limit": 50}, registered)
+    assert started.id in [run.id for run in engine.runs()]
+    engine.abort(started.id, "enough")
+    with pytest.raises(RunFailedError, match="was aborted: enough"):
+        runs.watch(engine.connection, started.id, lambda run: None, pause=0.2)
+    with pytest.raises(UsageError, match="There is no run 'nothing'"):
+        engine.show("nothing")
