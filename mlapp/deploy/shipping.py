@@ -36,7 +36,9 @@ def shipment_of(
         MlappError: the bundle, the image or the push failed.
     """
     manifest: Manifest | None
-    if image is None:
+    if image is None and not target.ships_image:
+        manifest, image = _recorded(project, model), ""
+    elif image is None:
         manifest = project.store.manifest(project.name, project.store.resolve(project.name, model))
         image = _built(project, manifest, settings_of, target.needs_registry, progress)
     elif target.needs_registry and not PINNED.fullmatch(image):

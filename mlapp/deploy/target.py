@@ -168,6 +168,8 @@ class Target(ABC, Generic[S]):
     settings_type: ClassVar[type[Section]]
     needs_registry: ClassVar[bool] = True
     """Whether the image must be in a registry, by digest, before `apply`."""
+    ships_image: ClassVar[bool] = True
+    """Whether it runs the app's image; for one that does not, none is built."""
 
     def __init__(self, app: str, settings: S, serve: Serve | None = None) -> None:
         """`settings` is the target's own section, `targets.<name>`; `serve` the server's, which fits the probes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,23 @@ class FlytekitEngine(Engine):
 
     def schedule(self, name: str, active: bool) -> ScheduleState:
         return schedules.switch(self.connection, self.source, name, active)
+
+    def versions(self) -> list[tuple[str, datetime]]:
+        """The registered versions and when each was registered, from old to new."""
+        return schedules.registered(self.connection, f"{self.project.name}.train")
+
+    def active_version(self) -> str | None:
+        """The version that the active schedules run; None when none is active."""
+        running = schedules.active(self.connection, self.project.name)
+        return next((str(plan.id.version) for plan in running.values()), None)
+
+    def activate(self, version: str, tell: Tell) -> list[str]:
+        """Let the active schedules run another registered version; the names of those that do."""
+        return schedules.move(self.connection, self.project.name, version, tell)
+
+    def deactivate_all(self) -> list[str]:
+        """Switch all schedules off; the names of those that were on."""
+        return schedules.stop(self.connection, self.project.name)
 
     def _uploaded(self, version: ModelVersion) -> Any:
         """A version of the store as the input `model`: a folder in Flyte's object store."""

@@ -17,7 +17,7 @@ from flytekit.models.admin import workflow as workflows
 from flytekit.models.core.identifier import Identifier, ResourceType
 from flytekit.tools.translator import get_serializable
 
-from mlapp.environment import git_state
+from mlapp.environment import GitState, git_state
 from mlapp.flyte import code, files, schedules, source, versions
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
@@ -46,20 +46,10 @@ def register(connection: Connection, project: Project, image: str, tell: Tell) -
     dirty = git is not None and git.dirty
     if _is_registered(connection, project, version):
         return Registration(version, (), dirty)
-    revision = f"{git.commit}{'-dirty' if git.dirty else ''}" if git is not None else ""
     with tempfile.TemporaryDirectory() as folder:
         file = code.write(content, Path(folder), digest)
         place = files.upload(connection, file, file.name, digest[:32])
-    settings = SerializationSettings(
-        image_config=ImageConfig.auto(img_name=image),
-        project=flyte.project,
-        domain=flyte.domain,
-        version=version,
-        env={CODE_REVISION: revision} if revision else None,
-        fast_serialization_settings=FastSerializationSettings(
-            enabled=True, destination_dir=DESTINATION, distribution_location=place
-        ),
-    )
+    settings = _settings(project, image, version, _revision(git), place)
     origin = source.of_project(project)
     app = origin.app.name
     created: list[str] = []
@@ -69,6 +59,29 @@ def register(connection: Connection, project: Project, image: str, tell: Tell) -
     schedules.activate_new(connection, origin, version, previous)
     created.append(_create(connection, last))
     return Registration(version, tuple(created), dirty)
+
+
+def documents(project: Project, image: str) -> list[dict[str, Any]]:
+    """What `register` would send, as plain data. Talks to nobody: the archive has no place yet."""
+    from google.protobuf.json_format import MessageToDict
+
+    _, digest = code.archive(project, lambda text: None)
+    git = git_state(project.root)
+    flyte = project.settings.flyte
+    version = versions.registration_version(digest, image, {"flyte": flyte, "app": project.settings.app}, git)
+    settings = _settings(project, image, version, _revision(git), f"uploaded-when-applied/{digest[:32]}.tar.gz")
+    origin = source.of_project(project)
+    found = []
+    for entity in _entities(settings, origin, schedules.plans(origin)):
+        kind, place, spec = _parts(entity)
+        found.append(
+            {
+                "kind": kind,
+                "id": MessageToDict(place.to_flyte_idl()),
+                "spec": MessageToDict(spec.to_flyte_idl(), preserving_proto_field_name=True),
+            }
+        )
+    return found
 
 
 def identifier(connection: Connection, kind: int, name: str, version: str) -> Identifier:
@@ -90,19 +103,39 @@ def _entities(settings: SerializationSettings, origin: source.Source, scheduled:
 
 def _create(connection: Connection, entity: Any) -> str:
     client = connection.client
-    if isinstance(entity, launch_plans.LaunchPlan):
-        place, spec, create = entity.id, entity.spec, client.create_launch_plan
-    elif isinstance(entity, workflows.WorkflowSpec):
-        place, spec, create = entity.template.id, entity, client.create_workflow
-    else:
-        place, spec, create = entity.template.id, entity, client.create_task
+    kind, place, spec = _parts(entity)
+    create = {"task": client.create_task, "workflow": client.create_workflow, "launch plan": client.create_launch_plan}
     try:
-        connection.call(create, place, spec)
+        connection.call(create[kind], place, spec)
     except FlyteError as error:
         # Left by a registration that was interrupted: the same version has the same content.
         if "ALREADY_EXISTS" not in error.what:
             raise
     return str(place.name)
+
+
+def _parts(entity: Any) -> tuple[str, Identifier, Any]:
+    """What is to be created: kind, identifier, spec."""
+    if isinstance(entity, launch_plans.LaunchPlan):
+        return "launch plan", entity.id, entity.spec
+    return "workflow" if isinstance(entity, workflows.WorkflowSpec) else "task", entity.template.id, entity
+
+
+def _settings(project: Project, image: str, version: str, revision: str, place: str) -> SerializationSettings:
+    return SerializationSettings(
+        image_config=ImageConfig.auto(img_name=image),
+        project=project.settings.flyte.project,
+        domain=project.settings.flyte.domain,
+        version=version,
+        env={CODE_REVISION: revision} if revision else None,
+        fast_serialization_settings=FastSerializationSettings(
+            enabled=True, destination_dir=DESTINATION, distribution_location=place
+        ),
+    )
+
+
+def _revision(git: GitState | None) -> str:
+    return "" if git is None else f"{git.commit}{'-dirty' if git.dirty else ''}"
 
 
 def _is_registered(connection: Connection, project: Project, version: str) -> bool:

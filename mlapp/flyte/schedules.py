@@ -16,7 +16,8 @@ from flytekit.models.launch_plan import LaunchPlanState
 from mlapp.errors import DeclarationError, UsageError, nearest
 from mlapp.flyte import inputs, promotion
 from mlapp.flyte.connection import Connection
-from mlapp.flyte.interface import ScheduleState
+from mlapp.flyte.errors import FlyteError
+from mlapp.flyte.interface import ScheduleState, Tell
 from mlapp.flyte.source import Source
 from mlapp.flyte.workflow import train_inputs, train_workflow
 from mlapp.pipeline import bind
@@ -103,6 +104,44 @@ def switch(connection: Connection, source: Source, name: str, is_active: bool) -
     return _state(schedule, version, is_active) if schedule else ScheduleState(name, "", is_active, version)
 
 
+def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
+    """The versions of a launch plan and when each was created, from old to new."""
+    settings = connection.settings
+    place = NamedEntityIdentifier(settings.project, settings.domain, plan)
+    found, token = [], ""
+    while True:
+        page, token = connection.call(
+            connection.client.list_launch_plans_paginated, place, limit=100, token=token, sort_by=NEWEST
+        )
+        found += [(str(plan.id.version), plan.closure.created_at) for plan in page]
+        if not token:
+            return [(version, _utc(created)) for version, created in reversed(found)]
+
+
+def move(connection: Connection, app: str, version: str, tell: Tell) -> list[str]:
+    """Let the active schedules run another version, as far as it has them; the names of those that do."""
+    moved = []
+    for name in active(connection, app):
+        place = _place(connection, app, name, version)
+        try:
+            _set(connection, place, LaunchPlanState.ACTIVE)
+        except FlyteError as error:
+            if "NOT_FOUND" not in error.what:
+                raise
+            tell(f"version {version} has no schedule {name}; it stays as it is")
+        else:
+            moved.append(name)
+    return moved
+
+
+def stop(connection: Connection, app: str) -> list[str]:
+    """Switch all schedules off; the names of those that were on."""
+    running = active(connection, app)
+    for plan in running.values():
+        _set(connection, plan.id, LaunchPlanState.INACTIVE)
+    return sorted(running)
+
+
 def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
     key = (id(source.app), schedule.name)
     if key not in _plans:
@@ -183,3 +222,7 @@ def _versions(connection: Connection, app: str, name: str, *, limit: int) -> lis
 
 def _set(connection: Connection, place: Identifier, state: int) -> None:
     connection.call(connection.client.update_launch_plan, place, state)
+
+
+def _utc(time: datetime.datetime) -> datetime.datetime:
+    return time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)

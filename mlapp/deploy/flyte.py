@@ -1,0 +1,113 @@
+"""Flyte as a target: the app's workflows and schedules, registered. What runs there is the code; no server."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mlapp.config import Section
+from mlapp.deploy.target import DeployError, Event, Progress, Release, Shipment, Status, Target, silent
+from mlapp.flyte import require
+from mlapp.project import Project
+
+if TYPE_CHECKING:
+    from mlapp.flyte.engine import FlytekitEngine
+
+
+class FlyteSettings(Section, frozen=True):
+    """`targets.flyte:` nothing; project, domain and image are in `flyte:`, as they hold for `--remote` too."""
+
+
+class FlyteTarget(Target[FlyteSettings]):
+    """Registers the app. A release is a registered version: of code, image and settings together.
+
+    Flyte keeps every version for ever. The live one is that which the schedules run; the newest when there are none.
+    """
+
+    name: ClassVar[str] = "flyte"
+    settings_type: ClassVar[type[Section]] = FlyteSettings
+    needs_registry: ClassVar[bool] = False
+    ships_image: ClassVar[bool] = False
+
+    @cached_property
+    def engine(self) -> FlytekitEngine:
+        require()
+        from mlapp.flyte.engine import FlytekitEngine
+
+        return FlytekitEngine(Project.find())
+
+    def render(self, shipment: Shipment) -> list[dict[str, Any]]:
+        from mlapp.flyte import register
+
+        image = shipment.image or self.engine.project.settings.flyte.image or "built when it is applied"
+        return register.documents(self.engine.project, image)
+
+    def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
+        registration = self.engine.register(shipment.image or self.engine.build(progress), progress)
+        news = f"{len(registration.created)} new" if registration.created else "registered already"
+        progress(f"version {registration.version}: {news}")
+        found = next(release for release in self._releases() if release.note == registration.version)
+        return Release(**{**vars(found), "shipment": shipment})
+
+    def status(self) -> Status:
+        found = self._releases()
+        live = next((release for release in found if release.state == "live"), None)
+        schedules = self.engine.schedules() if live else []
+        events, problems = [], []
+        for run in self.engine.runs(limit=10) if live else ():
+            if run.started is not None:
+                kind = "warning" if run.phase == "failed" else "normal"
+                text = f"{run.workflow}{f' by {run.schedule}' if run.schedule else ''}"
+                events.append(Event(run.started, kind, f"run/{run.id}", run.phase, text))  # type: ignore[arg-type]
+        problems += [
+            f"schedule {state.name} is not active" for state in schedules if not state.active and state.version
+        ]
+        place = self.engine.connection.settings
+        return Status(
+            app=self.app,
+            target=self.name,
+            release=live,
+            events=tuple(reversed(events)),
+            problems=tuple(problems),
+            scaling=", ".join(f"{state.name}: {state.when}" for state in schedules if state.active) or None,
+            place=f"{self.engine.connection.endpoint}, project {place.project}, domain {place.domain}",
+        )
+
+    def releases(self) -> list[Release]:
+        return self._releases()
+
+    def rollback(self, to: int | None = None, *, progress: Progress = silent) -> Release:
+        found = self._releases()
+        live = next((release for release in found if release.state == "live"), None)
+        earlier = [release for release in found if live and release.number < live.number]
+        chosen = next((r for r in found if r.number == to), None) if to else earlier[-1] if earlier else None
+        if chosen is None:
+            listed = ", ".join(str(release.number) for release in found) or "none"
+            raise DeployError(f"There is no release {to or 'before the live one'} of {self.app}.", f"It has: {listed}.")
+        if not self.engine.activate(chosen.note or "", progress):
+            raise DeployError(
+                f"Release {chosen.number} of {self.app} has no schedule that is active now: nothing to go back.",
+                "Run that code by hand: git checkout it, and mlapp train --remote.",
+            )
+        return Release(**{**vars(chosen), "state": "live"})
+
+    def delete(self, *, progress: Progress = silent) -> list[str]:
+        removed = self.engine.deactivate_all()
+        progress("Flyte keeps what was registered; nothing of it runs by itself any more")
+        return removed
+
+    def _releases(self) -> list[Release]:
+        found = self.engine.versions()
+        active = self.engine.active_version() or (found[-1][0] if found else None)
+        return [
+            Release(
+                number=number,
+                app=self.app,
+                target=self.name,
+                shipment=Shipment(self.app, "", code_revision=None),
+                created=created,
+                state="live" if version == active else "superseded",
+                note=version,
+            )
+            for number, (version, created) in enumerate(found, 1)
+        ]
