@@ -1,6 +1,8 @@
 """An app whose reader is a query: trained, and asked for predictions over the same rows."""
 
 import json
+import subprocess
+import sys
 
 import duckdb
 import pandas as pd
@@ -72,10 +74,11 @@ def test_data_is_shown_exported_and_checked(shop, mlapp):
     assert (fits.code, "fit version 1" in fits.err) == (0, True)
     app = shop / "app.py"
     app.write_text(app.read_text().replace("SELECT *", "SELECT price::VARCHAR AS price, visits, paid"))
-    broken = mlapp("data", "check", "-p", "since=2026-10-01", cwd=shop)
-    assert broken.code == 1
-    assert "was number, is string" in broken.out
-    assert "does not fit version 1: price" in broken.err
+    check = [sys.executable, "-m", "mlapp", "data", "check", "-p", "since=2026-10-01"]  # anew: the app has changed
+    broken = subprocess.run(check, cwd=shop, capture_output=True, text=True)
+    assert broken.returncode == 1
+    assert "was number, is string" in broken.stdout
+    assert "does not fit version 1: price" in broken.stderr
 
 
 def test_a_stream_of_parts_is_trained_on_and_exported(shop, mlapp):
