@@ -137,6 +137,9 @@ class Application:
         template, methods, request.tail = self._find(path)
         identity = request_id(request.headers)
         extra = [(b"x-request-id", identity), *self._cors.headers(request.headers)]
+        if self.stopping:
+            # A connection that is kept would be cut in the end, with a request on its way perhaps.
+            extra.append((b"connection", b"close"))
         status = 499
         self.metrics.in_flight.inc()
         try:

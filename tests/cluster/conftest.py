@@ -114,7 +114,7 @@ def target(namespace) -> Callable[..., Any]:
 
     def opened(app: str = "digits", **settings: Any) -> Any:
         resources = {"cpu": "20m", "cpu_limit": None, "memory": "64Mi", **settings.pop("resources", {})}
-        rollout = {"leave": 3, "timeout": 180, **settings.pop("rollout", {})}
+        rollout = {"timeout": 180, **settings.pop("rollout", {})}
         defaults = {"kubeconfig": KUBECONFIG, "namespace": namespace}
         raw = {**defaults, "resources": resources, "rollout": rollout, **settings}
         return open_target("k8s", app, Settings(targets={"k8s": raw}, serve=Serve(drain=5)))
