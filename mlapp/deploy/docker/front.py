@@ -1,0 +1,145 @@
+"""The front: a container that holds the published port, and passes connections on to the live release.
+
+So a release can be replaced while the port stays open. It passes bytes and knows nothing of HTTP: what is open stays
+with the release that it began with, which ends its connections in its own time. SIGHUP makes it read anew where new
+ones go.
+Run in the image, by `python -m mlapp.deploy.docker.front PORT`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+from typing import cast
+
+STATE = "/state"
+BACKEND = "backend"
+"""The file in STATE that names the live release's container and its port, as `digits-3:8000`."""
+
+PATIENCE = 10.0
+"""Seconds that a connection waits for a backend that refuses it: one that is being started again."""
+
+
+class Pipe(asyncio.Protocol):
+    """One end of a passed connection. What it receives goes to `peer`, as fast as that takes it."""
+
+    def __init__(self, peer: Pipe | None = None) -> None:
+        self.peer = peer
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Pass the end of one direction on; the other goes on."""
+        if self.peer is not None and self.peer.transport is not None and not self.peer.transport.is_closing():
+            with contextlib.suppress(OSError):
+                self.peer.transport.write_eof()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.close()
+
+
+class Front:
+    """Where new connections go, and those that are being made."""
+
+    def __init__(self, state: Path) -> None:
+        self._file = state / BACKEND
+        self._backend = ("", 0)
+        self._connecting: set[asyncio.Task[None]] = set()
+        self.reload()
+
+    def reload(self) -> None:
+        """Read where new connections go."""
+        host, _, port = self._file.read_text().strip().partition(":")
+        self._backend = (host, int(port))
+
+    def accept(self) -> Pipe:
+        """The client's end of a new connection; nothing is read from it before the backend's end is there."""
+        client = _Client(self)
+        return client
+
+    def connect(self, client: Pipe) -> None:
+        """Connect a client to the live release."""
+        task = asyncio.get_running_loop().create_task(self._connect(client))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, client: Pipe) -> None:
+        assert client.transport is not None
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + PATIENCE
+        while not client.transport.is_closing():
+            try:
+                _, backend = await loop.create_connection(lambda: Pipe(client), *self._backend)
+            except OSError:
+                if loop.time() > ends:
+                    break
+                await asyncio.sleep(0.05)
+                continue
+            client.peer = backend
+            if client.transport.is_closing():
+                assert backend.transport is not None
+                backend.transport.close()
+                return
+            client.transport.resume_reading()
+            return
+        client.transport.abort()
+
+
+class _Client(Pipe):
+    def __init__(self, front: Front) -> None:
+        super().__init__()
+        self._front = front
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.pause_reading()
+        self._front.connect(self)
+
+
+async def serve(port: int, state: Path) -> None:
+    """Pass connections on until SIGTERM."""
+    front = Front(state)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, front.reload)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    server = await loop.create_server(front.accept, "0.0.0.0", port, backlog=4096)  # noqa: S104 (in a container)
+    await ended.wait()
+    server.close()
+
+
+def main() -> None:
+    """Run the front of the command line's port."""
+    port, state = int(sys.argv[1]), Path(STATE)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve(port, state))
+    else:
+        uvloop.run(serve(port, state))
+
+
+if __name__ == "__main__":
+    main()
