@@ -25,6 +25,7 @@ APP = "mlapp.app"
 ROLE = "mlapp.role"
 RELEASE = "mlapp.release"
 FAILED = "-failed"
+START_FRONT = "from mlapp.deploy.docker.front import main; main()"
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -119,7 +120,7 @@ class Containers:
         made = self.client.containers.create(
             image,
             name=self.name,
-            entrypoint=[f"{VENV}/bin/python", "-m", "mlapp.deploy.docker.front", str(self.port)],
+            entrypoint=[f"{VENV}/bin/python", "-c", START_FRONT, str(self.port)],
             command=[],
             labels=self._labels("front"),
             network=self._network(),

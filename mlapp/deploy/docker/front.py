@@ -3,7 +3,7 @@
 So a release can be replaced while the port stays open. It passes bytes and knows nothing of HTTP: what is open stays
 with the release that it began with, which ends its connections in its own time. SIGHUP makes it read anew where new
 ones go.
-Run in the image, by `python -m mlapp.deploy.docker.front PORT`.
+It runs in a container of the image itself.
 """
 
 from __future__ import annotations
@@ -73,17 +73,16 @@ class Front:
         self._backend = (host, int(port))
 
     def accept(self) -> Pipe:
-        """The client's end of a new connection; nothing is read from it before the backend's end is there."""
-        client = _Client(self)
-        return client
+        """The client's end of a new connection."""
+        return _Client(self)
 
-    def connect(self, client: Pipe) -> None:
+    def connect(self, client: _Client) -> None:
         """Connect a client to the live release."""
         task = asyncio.get_running_loop().create_task(self._connect(client))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, client: Pipe) -> None:
+    async def _connect(self, client: _Client) -> None:
         assert client.transport is not None
         loop = asyncio.get_running_loop()
         ends = loop.time() + PATIENCE
@@ -95,26 +94,43 @@ class Front:
                     break
                 await asyncio.sleep(0.05)
                 continue
-            client.peer = backend
-            if client.transport.is_closing():
-                assert backend.transport is not None
-                backend.transport.close()
-                return
-            client.transport.resume_reading()
+            client.join(backend)
             return
         client.transport.abort()
 
 
 class _Client(Pipe):
+    """The client's end. What arrives before the backend's end is there is kept, and no more is read until then."""
+
     def __init__(self, front: Front) -> None:
         super().__init__()
         self._front = front
+        self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
-        self.transport.pause_reading()
         self._front.connect(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None:
+            super().data_received(data)
+            return
+        self._early.append(data)
+        if len(self._early) == 1 and self.transport is not None:
+            self.transport.pause_reading()
+
+    def join(self, backend: Pipe) -> None:
+        """Pass on to the backend what has arrived and what will."""
+        assert self.transport is not None
+        assert backend.transport is not None
+        self.peer = backend
+        if self.transport.is_closing():
+            backend.transport.close()
+            return
+        if self._early:
+            backend.transport.write(b"".join(self._early))
+            self._early.clear()
+            self.transport.resume_reading()
 
 
 async def serve(port: int, state: Path) -> None:
@@ -139,7 +155,3 @@ def main() -> None:
         asyncio.run(serve(port, state))
     else:
         uvloop.run(serve(port, state))
-
-
-if __name__ == "__main__":
-    main()

@@ -16,9 +16,12 @@ class DockerSettings(Section, frozen=True):
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=1, le=65535, description="Port of the machine.")] = 8000
-    cpu: Annotated[float | None, Meta(gt=0, description="Processors that it may use at most, as 1.5.")] = None
+    cpu: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="Processors that it may use at most, as 1.5.")
+    ] = None
     memory: Annotated[
-        str | None, Meta(pattern="^[0-9]+[bkmg]?$", description="Memory that it may use at most, as 512m or 2g.")
+        Annotated[str, Meta(pattern="^[0-9]+[bkmg]?$")] | None,
+        Meta(description="Memory that it may use at most, as 512m or 2g."),
     ] = None
     tmp: Annotated[str, Meta(pattern="^[0-9]+[bkmg]?$", description="Size of /tmp, the one place to write.")] = "64m"
     processes: Annotated[int, Meta(ge=1, description="Processes and threads that it may have at most.")] = 512

@@ -179,6 +179,7 @@ class DockerTarget(Target[DockerSettings]):
                 self._await_ready(server)
                 self._switch(containers, server, progress)
             except BaseException as error:
+                self._switch_back(containers, before)
                 _set_aside(server)
                 if isinstance(error, docker.errors.APIError):
                     raise _refused(error, self.settings, server) from error
@@ -227,15 +228,16 @@ class DockerTarget(Target[DockerSettings]):
             progress(f"publish {self.settings.host}:{self.settings.port}")
             if front is not None:
                 front.remove(force=True)
-            front = None
-            try:
-                front = containers.make_front(server.record.image, server)
-            except BaseException:
-                found = containers.front()
-                if found is not None:
-                    found.remove(force=True)
-                raise
+            containers.make_front(server.record.image, server)
         self._await_answer(server)
+
+    def _switch_back(self, containers: Containers, before: Server | None) -> None:
+        """Let the front send connections to the release before again; a front without one goes."""
+        front = containers.front()
+        if front is not None and before is not None:
+            containers.point(front, before)
+        elif front is not None:
+            front.remove(force=True)
 
     def _await_answer(self, server: Server) -> None:
         ends = time.monotonic() + 15
