@@ -167,7 +167,7 @@ def running(
 
 
 def wait(ready: Callable[[], bool], folder: Path, process: subprocess.Popen[bytes] | None = None) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not ready():
         ended = process is not None and process.poll() is not None
         if ended or time.monotonic() > deadline:

@@ -10,12 +10,12 @@ import pytest
 
 APP = """
 from datetime import date
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.tree import DecisionTreeClassifier
 from mlapp import App
 
 app = App("shop", target="paid", features=["price", "visits"])
 app.data_reader.sql("${SHOP_URL}", "SELECT * FROM orders WHERE day >= :since", since=date)
-app.model(HistGradientBoostingClassifier)
+app.model(DecisionTreeClassifier)
 """
 
 
