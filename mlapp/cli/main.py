@@ -83,15 +83,34 @@ def main(
 
 def run() -> None:
     """Run the command line. An error is two lines on stderr and exit code 1 or 2; its traceback only with `--debug`."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = "--debug" in sys.argv
     try:
-        cli(arguments)
-    except MlappError as error:
-        if "--debug" in sys.argv:
-            raise
-        output.error(error)
-        sys.exit(error.exit_code)
+        cli([argument for argument in sys.argv[1:] if argument != "--debug"])
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except MlappError as error:
+        if debug:
+            raise
+        output.error(error)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        output.error(_unexpected(error))
+        sys.exit(1)
+
+
+def _unexpected(error: Exception) -> MlappError:
+    """What to say where mlapp itself was surprised: by the machine, or by a mistake of its own."""
+    if isinstance(error, MemoryError):
+        return MlappError("There is not enough memory.", "Read less data, or use a larger machine.")
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return MlappError(
+            f"{error.strerror or error}{where}.", "Check the disk's space and permissions, and try again."
+        )
+    return MlappError(
+        f"mlapp failed: {type(error).__name__}: {error}", "Run it again with --debug, and report what it shows."
+    )

@@ -60,7 +60,7 @@ def declared(stages: Iterable[Stage]) -> list[Parameter]:
     found = []
     for stage in stages:
         for argument in stage.own:
-            if argument.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            if argument.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
                 continue
             kind = _kind(argument, is_library=isinstance(stage.function, type))
             found.append(Parameter(stage.role.name, argument.name, kind, argument.default))

@@ -104,7 +104,7 @@ def make(
         for argument in own[min(receives, len(leading)) :]
         if argument.kind is not inspect.Parameter.VAR_POSITIONAL
     ]
-    positional_only = [argument for argument in rest if argument.kind is inspect.Parameter.POSITIONAL_ONLY]
+    positional_only = [argument for argument in rest if _is_required_by_position(argument)]
     if positional_only or (rest and not role.parameters and any(_is_named(argument) for argument in rest)):
         raise _unfit(role, function, wanted, own)
     return Stage(role, function, receives, dict(options or {}))
@@ -179,6 +179,10 @@ def _raw_signature(function: Callable[..., Any]) -> inspect.Signature:
 
 def _is_named(argument: inspect.Parameter) -> bool:
     return argument.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _is_required_by_position(argument: inspect.Parameter) -> bool:
+    return argument.kind is inspect.Parameter.POSITIONAL_ONLY and argument.default is inspect.Parameter.empty
 
 
 def _takes_target(leading: list[inspect.Parameter], wanted: tuple[str, ...]) -> bool:

@@ -132,3 +132,13 @@ def test_init_overwrites_nothing(mlapp: Callable, tmp_path: Path) -> None:
     assert "is there already" in ran.err
     assert (tmp_path / "digits/app.py").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits"]
+
+
+def test_a_surprise_is_told_without_a_traceback(mlapp: Callable, project: Callable) -> None:
+    source = "from mlapp import App\napp = App('flowers')\napp.data_reader(lambda: [{'x': 1}])\napp.model(list)\n"
+    project(source + "app.trainer(lambda model, features: (_ for _ in ()).throw(MemoryError()))\n")
+    ran = mlapp("train")
+    assert (ran.code, ran.err.splitlines()[-2:]) == (
+        1,
+        ["Error: There is not enough memory.", "Read less data, or use a larger machine."],
+    )
