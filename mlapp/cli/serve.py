@@ -79,8 +79,8 @@ def serve(
         from mlapp.serving.workers import Supervisor
 
         watched = [project.root for project in found] if reload else []
-        Supervisor(plan, listener, lambda line: output.note(line.format(url=url)), watched).run()
+        Supervisor(plan, listener, lambda line: output.note(line.replace("{url}", url)), watched).run()
     else:
         from mlapp.serving.launch import launch
 
-        launch(plan, listener, lambda lines: output.note("\n".join(lines).format(url=url)))
+        launch(plan, listener, lambda lines: output.note("\n".join(lines).replace("{url}", url)))

@@ -32,9 +32,14 @@ async def part_of(endpoint: Endpoint, loaded: Loaded, media: bytes, body: bytes)
     return part
 
 
+def is_json(media: bytes) -> bool:
+    """Whether a body of that type, or of none, is JSON."""
+    return not media or media == b"application/json" or media.endswith(b"+json")
+
+
 def _part_of(loaded: Loaded, media: bytes, body: bytes) -> Part:
     codec = loaded.codec
-    if not media or media == b"application/json" or media.endswith(b"+json"):
+    if is_json(media):
         return codec.decode(body)
     if media == b"text/csv":
         return codec.accept(csv(body, loaded))
@@ -46,7 +51,7 @@ def _part_of(loaded: Loaded, media: bytes, body: bytes) -> Part:
 
 
 def csv(body: bytes, loaded: Loaded) -> Any:
-    """A CSV with a header line, read into the schema's types.
+    """A CSV, read into the schema's types. Without a line of names its columns are in training order.
 
     Raises:
         HttpError: 400, not CSV.
@@ -58,11 +63,16 @@ def csv(body: bytes, loaded: Loaded) -> Any:
         for field in loaded.predictor.schema.features.fields
         if field.type in ("string", "datetime") or (field.categories and isinstance(field.categories[0], str))
     }
+    names = loaded.predictor.schema.features.names
+    first = body.partition(b"\n")[0].decode("utf-8", "replace").replace('"', "").strip().split(",")
+    has_names = not names or len(first) != len(names) or bool(set(first) & set(names))
     try:
-        table = pd.read_csv(io.BytesIO(body), dtype=texts)
+        content = io.BytesIO(body)
+        if has_names:
+            return pd.read_csv(content, dtype=texts)
+        return pd.read_csv(content, dtype=texts, header=None, names=names)
     except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HttpError(400, f"The body is not CSV with a header line: {error}") from None
-    return table
+        raise HttpError(400, f"The body is not CSV: {error}") from None
 
 
 def arrow(body: bytes) -> Any:

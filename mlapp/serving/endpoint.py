@@ -133,6 +133,14 @@ class Endpoint:
         if not loaded.is_stream:
             loaded.rows_of(predictions, part.rows)
 
+    async def accept(self, loaded: Loaded, inputs: Any) -> Part:
+        """Plain inputs, a table or an array as features: in a thread, as it may be much.
+
+        Raises:
+            InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
+        """
+        return await asyncio.to_thread(loaded.codec.accept, inputs)
+
     async def predict(self, part: Part, timeout: float, loaded: Loaded, left: Callable[[], Any] | None = None) -> Any:
         """The predictions for one request's features, a list with one entry a row.
 

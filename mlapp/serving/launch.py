@@ -56,6 +56,12 @@ def application(plan: Plan) -> Application:
             follower = Follower(endpoint, store, settings.model)
             made.on_start.append(follower.start)
             made.on_close.append(follower.stop)
+    if settings.grpc_port is not None:
+        from mlapp.serving.protocols.grpc import GrpcServer
+
+        server = GrpcServer(made, settings)
+        made.on_start.append(server.start)
+        made.on_close.append(server.stop)
     if len(found) > 1:
         os.chdir(start)
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from mlapp.serving import metrics as prometheus
@@ -12,7 +11,8 @@ from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import Request, Response
 from mlapp.serving.openapi import docs_page, document
 from mlapp.serving.page import page
-from mlapp.serving.problems import HttpError
+from mlapp.serving.protocols import invocations, open_inference
+from mlapp.serving.timeouts import deadline
 
 if TYPE_CHECKING:
     from mlapp.serving.asgi import Application
@@ -43,6 +43,7 @@ def add_server_routes(application: Application) -> None:
         application.route("GET", path, readyz)
     application.route("GET", "/livez", livez)
     _add_documents(application, "")
+    open_inference.add_routes(application)
 
 
 def _add_documents(application: Application, prefix: str) -> None:
@@ -81,6 +82,7 @@ def add_model_routes(application: Application, endpoint: Endpoint) -> None:
 
     application.route("POST", f"{prefix}/predict", predict)
     application.route("GET", f"{prefix}/model", describe)
+    invocations.add_routes(application, endpoint)
     if prefix:
         application.route("GET", prefix, to_page)
         _add_documents(application, prefix)
@@ -107,21 +109,3 @@ async def answer(endpoint: Endpoint, request: Request) -> Response:
         return Response(media=EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     predictions = await endpoint.predict(part, timeout, loaded, request.left)
     return Response(encode_predictions(predictions, loaded.tail))
-
-
-def deadline(request: Request, most: float) -> float:
-    """Seconds that the client gives the request, in `X-Request-Timeout`; never more than the server does.
-
-    Raises:
-        HttpError: 400, it is not a positive number.
-    """
-    given = request.headers.get(b"x-request-timeout")
-    if given is None:
-        return most
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise HttpError(400, "X-Request-Timeout is not a positive number of seconds.")
-    return min(seconds, most)

@@ -1,0 +1,184 @@
+"""The Open Inference Protocol v2 over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from mlapp import environment
+from mlapp.config import Serve
+from mlapp.errors import MissingExtraError, MlappError
+from mlapp.serving.problems import HttpError, http_error
+from mlapp.serving.protocols import open_inference, tensors
+from mlapp.serving.protocols.messages import PACKAGE, message
+from mlapp.serving.protocols.tensors import Tensor
+
+if TYPE_CHECKING:
+    from mlapp.serving.asgi import Application
+
+log = logging.getLogger("mlapp.serving")
+SERVICE = f"{PACKAGE}.GRPCInferenceService"
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    413: "RESOURCE_EXHAUSTED",
+    422: "INVALID_ARGUMENT",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+OPEN = frozenset(("ServerLive", "ServerReady"))
+"""Probes need no API key."""
+Method = Callable[["Application", Any, Any], Awaitable[Any]]
+
+
+class GrpcServer:
+    """Answers on a port of its own, in the event loop of the HTTP server, with the same batchers.
+
+    Raises:
+        MissingExtraError: grpcio or protobuf is not installed.
+    """
+
+    def __init__(self, application: Application, settings: Serve) -> None:
+        try:
+            import google.protobuf  # noqa: F401
+            import grpc
+        except ImportError:
+            raise MissingExtraError("The Open Inference Protocol over gRPC", "grpc") from None
+        self._grpc = grpc
+        self._application = application
+        self._settings = settings
+        self._server: Any = None
+
+    async def start(self) -> None:
+        """Begin to answer.
+
+        Raises:
+            MlappError: the port is in use.
+        """
+        settings = self._settings
+        options = [
+            ("grpc.max_receive_message_length", settings.max_body),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 1 if settings.workers > 1 else 0),
+        ]
+        self._server = self._grpc.aio.server(options=options)
+        handlers = {name: self._handler(name, method) for name, method in METHODS.items()}
+        self._server.add_generic_rpc_handlers((self._grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        address = f"{settings.host or '127.0.0.1'}:{settings.grpc_port}"
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise MlappError(f"Cannot listen on {address} for gRPC.", "Choose another: --grpc-port.") from None
+        await self._server.start()
+        log.warning("gRPC answers at %s", f"{settings.host or '127.0.0.1'}:{port}")
+
+    async def stop(self) -> None:
+        """Finish what is in flight."""
+        if self._server is not None:
+            await self._server.stop(self._settings.drain)
+
+    def _handler(self, name: str, method: Method) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
+            try:
+                if name not in OPEN:
+                    self._application.keys.check(_headers(context))
+                return await method(self._application, request, context)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                problem = http_error(error)
+                code = getattr(self._grpc.StatusCode, STATUS.get(problem.status, "INTERNAL"))
+                await context.abort(code, problem.detail)
+
+        return self._grpc.unary_unary_rpc_method_handler(
+            answer,
+            request_deserializer=message(f"{name}Request").FromString,
+            response_serializer=lambda answer: answer.SerializeToString(),
+        )
+
+
+async def _server_live(application: Application, request: Any, context: Any) -> Any:
+    return message("ServerLiveResponse")(live=True)
+
+
+async def _server_ready(application: Application, request: Any, context: Any) -> Any:
+    return message("ServerReadyResponse")(ready=application.is_ready)
+
+
+async def _model_ready(application: Application, request: Any, context: Any) -> Any:
+    open_inference.find(application, request.name, request.version)
+    return message("ModelReadyResponse")(ready=application.is_ready)
+
+
+async def _server_metadata(application: Application, request: Any, context: Any) -> Any:
+    version = environment.libraries(["mlapp"]).get("mlapp", "")
+    return message("ServerMetadataResponse")(name="mlapp", version=version)
+
+
+async def _model_metadata(application: Application, request: Any, context: Any) -> Any:
+    endpoint = open_inference.find(application, request.name, request.version)
+    return message("ModelMetadataResponse")(**open_inference.metadata(endpoint))
+
+
+async def _model_infer(application: Application, request: Any, context: Any) -> Any:
+    endpoint = open_inference.find(application, request.model_name, request.model_version)
+    remaining = context.time_remaining()
+    most = endpoint.settings.timeout
+    timeout = most if remaining is None else max(min(remaining, most), 0.001)
+    outputs, version = await open_inference.predict(endpoint, _tensors(request), timeout)
+    wanted = [output.name for output in request.outputs]
+    chosen = [output for output in outputs if not wanted or output.name in wanted]
+    answer = message("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=request.id)
+    for output in chosen:
+        answer.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+        answer.raw_output_contents.append(output.raw())
+    return answer
+
+
+METHODS: dict[str, Method] = {
+    "ServerLive": _server_live,
+    "ServerReady": _server_ready,
+    "ModelReady": _model_ready,
+    "ServerMetadata": _server_metadata,
+    "ModelMetadata": _model_metadata,
+    "ModelInfer": _model_infer,
+}
+
+
+def _tensors(request: Any) -> list[Tensor]:
+    raw = list(request.raw_input_contents)
+    if raw and len(raw) != len(request.inputs):
+        raise HttpError(400, f"{len(request.inputs)} inputs came with {len(raw)} raw_input_contents.")
+    found = []
+    for at, given in enumerate(request.inputs):
+        shape = list(given.shape)
+        if raw:
+            found.append(tensors.from_raw(given.name, given.datatype, shape, raw[at]))
+        else:
+            values = list(getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents")))
+            found.append(tensors.from_values(given.name, given.datatype, shape, values))
+    return found
+
+
+def _headers(context: Any) -> dict[bytes, bytes]:
+    return {
+        key.encode(): value if isinstance(value, bytes) else value.encode()
+        for key, value in context.invocation_metadata() or ()
+    }

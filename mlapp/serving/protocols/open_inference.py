@@ -1,0 +1,228 @@
+"""The Open Inference Protocol v2 over HTTP, with the binary tensor extension.
+
+https://github.com/kserve/open-inference-protocol and, for binary tensors,
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlapp import environment
+from mlapp.serving.codec import encode
+from mlapp.serving.endpoint import Endpoint
+from mlapp.serving.http import ClientLeft, Request, Response
+from mlapp.serving.problems import HttpError, http_error
+from mlapp.serving.protocols import tensors
+from mlapp.serving.protocols.tensors import Tensor
+from mlapp.serving.timeouts import deadline
+
+if TYPE_CHECKING:
+    from mlapp.serving.asgi import Application
+
+HEADER = b"inference-header-content-length"
+BINARY = b"application/octet-stream"
+EXTENSIONS = ["binary_tensor_data"]
+Options = dict[str, Any]
+
+
+class InputTensor(msgspec.Struct):
+    """A tensor of a request; its values are in `data`, or behind the JSON."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any] | None = None
+    parameters: Options = {}
+
+
+class OutputWanted(msgspec.Struct):
+    name: str
+    parameters: Options = {}
+
+
+class InferRequest(msgspec.Struct):
+    """The JSON part of a request."""
+
+    inputs: list[InputTensor]
+    id: str | None = None
+    outputs: list[OutputWanted] | None = None
+    parameters: Options = {}
+
+
+def add_routes(application: Application) -> None:
+    """`/v2/…` for all models of the application."""
+
+    async def server(request: Request) -> Response:
+        version = environment.libraries(["mlapp"]).get("mlapp", "")
+        return _json({"name": "mlapp", "version": version, "extensions": EXTENSIONS})
+
+    async def live(request: Request) -> Response:
+        return _json({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return _json({"ready": application.is_ready}, 200 if application.is_ready else 503)
+
+    async def get_model(request: Request) -> Response:
+        name, rest = _split(request.tail)
+        endpoint = find(application, name, _version(rest))
+        match rest[-1:] if len(rest) % 2 else []:
+            case []:
+                return _json(metadata(endpoint))
+            case ["ready"]:
+                is_ready = application.is_ready
+                return _json({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
+        raise HttpError(404, f"There is no /v2/models/{request.tail:.100}.")
+
+    async def post_model(request: Request) -> Response:
+        name, rest = _split(request.tail)
+        if rest[-1:] != ["infer"]:
+            raise HttpError(404, f"There is no /v2/models/{request.tail:.100}.")
+        return await _infer(find(application, name, _version(rest)), request)
+
+    application.route("GET", "/v2", server)
+    application.route("GET", "/v2/", server)
+    application.route("GET", "/v2/health/live", live)
+    application.route("GET", "/v2/health/ready", ready)
+    application.route("GET", "/v2/models/*", told(get_model))
+    application.route("POST", "/v2/models/*", told(post_model))
+
+
+def find(application: Application, name: str, version: str | None) -> Endpoint:
+    """The model of a name.
+
+    Raises:
+        HttpError: 404, no such model, or it does not answer with that version now.
+    """
+    for endpoint in application.endpoints:
+        if endpoint.name == name:
+            if version and version != endpoint.current.version:
+                raise HttpError(404, f"'{name}' answers with version {endpoint.current.version}, not {version:.60}.")
+            return endpoint
+    known = ", ".join(endpoint.name for endpoint in application.endpoints)
+    raise HttpError(404, f"There is no model '{name:.60}'; there is {known}.")
+
+
+def metadata(endpoint: Endpoint) -> dict[str, Any]:
+    """What the protocol tells of a model."""
+    loaded = endpoint.current
+    schema = loaded.predictor.schema
+    return {
+        "name": endpoint.name,
+        "versions": [loaded.version] if loaded.version else [],
+        "platform": f"mlapp_{loaded.predictor.framework.name}",
+        "inputs": tensors.describe(schema.features, tensors.INPUTS),
+        "outputs": tensors.describe(schema.predictions, tensors.OUTPUTS),
+    }
+
+
+async def predict(
+    endpoint: Endpoint, given: list[Tensor], timeout: float, left: Callable[[], Awaitable[None]] | None = None
+) -> tuple[list[Tensor], str]:
+    """Predictions as tensors, and the version that made them.
+
+    Raises:
+        HttpError, MlappError: as for `/predict`; 400 for a predictor that yields.
+    """
+    loaded = endpoint.current
+    if loaded.is_stream:
+        raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
+    inputs = tensors.inputs_of(given, loaded)
+    part = await endpoint.accept(loaded, inputs)
+    predictions = await endpoint.predict(part, timeout, loaded, left)
+    return tensors.outputs_of(predictions), loaded.version or ""
+
+
+def told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Tell problems as the protocol does, `{"error": …}`: its clients look for nothing else."""
+
+    async def tell(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (ClientLeft, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            problem = http_error(error)
+            status = 400 if problem.status == 422 else problem.status
+            return Response(encode({"error": problem.detail}), status=status, headers=list(problem.headers))
+
+    return tell
+
+
+async def _infer(endpoint: Endpoint, request: Request) -> Response:
+    settings = endpoint.settings
+    timeout = deadline(request, settings.timeout)
+    body = await request.body(settings.max_body, timeout)
+    size = request.headers.get(HEADER)
+    if size is not None and (not size.isdigit() or int(size) > len(body)):
+        raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
+    split = len(body) if size is None else int(size)
+    try:
+        asked = msgspec.json.decode(body[:split], type=InferRequest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise HttpError(400, f"The body is not a request of the Open Inference Protocol: {error}") from None
+    outputs, version = await predict(endpoint, _tensors(asked, body[split:]), timeout, request.left)
+    return _answer(endpoint.name, version, asked, outputs)
+
+
+def _tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:
+    found, at = [], 0
+    for given in asked.inputs:
+        size = given.parameters.get("binary_data_size")
+        if size is None:
+            if given.data is None:
+                raise HttpError(400, f"Tensor '{given.name:.60}' has no data.")
+            found.append(tensors.from_values(given.name, given.datatype, given.shape, given.data))
+            continue
+        if not isinstance(size, int) or size < 0 or at + size > len(rest):
+            raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size is not what the body holds.")
+        found.append(tensors.from_raw(given.name, given.datatype, given.shape, rest[at : at + size]))
+        at += size
+    if at != len(rest):
+        raise HttpError(400, f"The body has {len(rest) - at} bytes more than its tensors.")
+    return found
+
+
+def _answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor]) -> Response:
+    all_binary = asked.parameters.get("binary_data_output") is True
+    wanted = None if asked.outputs is None else {output.name: output.parameters for output in asked.outputs}
+    if wanted is not None:
+        known = {output.name for output in outputs}
+        if missing := [name for name in wanted if name not in known]:
+            raise HttpError(400, f"There is no output '{missing[0]:.60}'; there is {', '.join(sorted(known))}.")
+        outputs = [output for output in outputs if output.name in wanted]
+    told, binary = [], []
+    for output in outputs:
+        about: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
+        if (wanted or {}).get(output.name, {}).get("binary_data", all_binary) is True:
+            raw = output.raw()
+            about["parameters"] = {"binary_data_size": len(raw)}
+            binary.append(raw)
+        else:
+            about["data"] = output.array.ravel().tolist()
+        told.append(about)
+    answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
+    if asked.id is not None:
+        answer["id"] = asked.id
+    head = encode(answer)
+    if not binary:
+        return Response(head)
+    return Response(head + b"".join(binary), BINARY, headers=[(HEADER, b"%d" % len(head))])
+
+
+def _split(tail: str) -> tuple[str, list[str]]:
+    """`NAME[/versions/V][/WORD]` as the name and what follows it, without empty parts."""
+    name, *rest = [part for part in tail.split("/") if part] or [""]
+    return name, rest
+
+
+def _version(rest: list[str]) -> str | None:
+    return rest[1] if len(rest) >= 2 and rest[0] == "versions" else None
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(encode(content), status=status)

@@ -1,0 +1,212 @@
+"""Tensors of the Open Inference Protocol v2, and how a model's features and predictions look as tensors.
+
+https://github.com/kserve/open-inference-protocol. A table has a tensor for each column; rows of numbers are one tensor
+`inputs` of shape [-1, columns], which a table takes as well, its columns in training order.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlapp.schema import Schema
+from mlapp.serving.codec import encode
+from mlapp.serving.loaded import Loaded
+from mlapp.serving.problems import HttpError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DTYPES = {
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
+}
+DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
+INPUTS = "inputs"
+OUTPUTS = "predictions"
+
+
+class Tensor(msgspec.Struct):
+    """One tensor. A `BYTES` tensor is an array of objects that are texts."""
+
+    name: str
+    array: Any
+    datatype: str
+
+    @property
+    def shape(self) -> list[int]:
+        return list(self.array.shape)
+
+    def raw(self) -> bytes:
+        """The little-endian, row-major bytes; each text has its length in four bytes before it."""
+        if self.datatype != "BYTES":
+            return bytes(self.array.astype(self.array.dtype.newbyteorder("<"), copy=False).tobytes())
+        texts = [_as_bytes(item) for item in self.array.ravel()]
+        return b"".join([struct.pack("<I", len(text)) + text for text in texts])
+
+
+def from_values(name: str, datatype: str, shape: Sequence[int], values: Any) -> Tensor:
+    """A tensor from values, nested or flat.
+
+    Raises:
+        HttpError: 400, an unknown datatype; values that are not of it, or not as many as the shape says.
+    """
+    import numpy as np
+
+    _check_shape(name, shape)
+    dtype = "object" if datatype == "BYTES" else DTYPES.get(datatype)
+    if dtype is None:
+        raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
+    flat = list(_flat(values)) if isinstance(values, list) else values
+    if datatype == "BYTES":
+        array = np.empty(len(flat), dtype=object)
+        array[:] = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in flat]
+    else:
+        if isinstance(flat, list) and any(not _fits(item, datatype) for item in flat):
+            raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}.")
+        try:
+            array = np.array(flat, dtype=dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}: {error}") from None
+    return Tensor(name, _shaped(name, array, shape), datatype)
+
+
+def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
+    """A tensor from its bytes, as `Tensor.raw` gives them.
+
+    Raises:
+        HttpError: 400, an unknown datatype; not as many bytes as the shape says.
+    """
+    import numpy as np
+
+    _check_shape(name, shape)
+    if datatype == "BYTES":
+        texts, at = [], 0
+        while at + 4 <= len(raw):
+            (length,) = struct.unpack_from("<I", raw, at)
+            texts.append(raw[at + 4 : at + 4 + length].decode("utf-8", "replace"))
+            at += 4 + length
+        if at != len(raw):
+            raise HttpError(400, f"Tensor '{name:.60}': its bytes end within a text.")
+        array: np.ndarray[Any, Any] = np.empty(len(texts), dtype=object)
+        array[:] = texts
+        return Tensor(name, _shaped(name, array, shape), datatype)
+    dtype = DTYPES.get(datatype)
+    if dtype is None:
+        raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
+    little = np.dtype(dtype).newbyteorder("<")
+    if len(raw) % little.itemsize:
+        raise HttpError(400, f"Tensor '{name:.60}' has {len(raw)} bytes, which are no whole {datatype}s.")
+    array = np.frombuffer(raw, dtype=little)
+    return Tensor(name, _shaped(name, array, shape), datatype)
+
+
+def inputs_of(tensors: Sequence[Tensor], loaded: Loaded) -> Any:
+    """The inputs for the codec: a table where the model has columns, else an array or a list.
+
+    Raises:
+        HttpError: 400, no tensors, or tensors that are not of one length. What does not fit the schema is found later.
+    """
+    if not tensors:
+        raise HttpError(400, "There are no inputs.")
+    schema = loaded.predictor.schema.features
+    own = loaded.predictor.pipeline.stage("feature_loader") is not None
+    one = tensors[0].array
+    if len(tensors) == 1 and (schema.kind != "table" or tensors[0].name not in schema.names):
+        return one if tensors[0].datatype != "BYTES" and not own else one.tolist()
+    if schema.kind != "table" and not own:
+        raise HttpError(400, f"The model takes one tensor, '{INPUTS}'; {len(tensors)} came.")
+    columns = {tensor.name: _column(tensor) for tensor in tensors}
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1 or len(columns) < len(tensors):
+        raise HttpError(400, "The tensors are not of one length, or two have one name.")
+    import pandas as pd
+
+    return pd.DataFrame(columns)
+
+
+def outputs_of(predictions: Sequence[Any]) -> list[Tensor]:
+    """Predictions as tensors: one for each field of records, else one called `predictions`."""
+    if predictions and all(isinstance(row, dict) for row in predictions):
+        names = dict.fromkeys(str(name) for row in predictions for name in row)
+        return [_output(name, [row.get(name) for row in predictions]) for name in names]
+    return [_output(OUTPUTS, list(predictions))]
+
+
+def describe(schema: Schema, name: str) -> list[dict[str, Any]]:
+    """Metadata of the tensors that features or predictions are."""
+    if schema.kind == "table":
+        return [
+            {"name": field.name, "datatype": DATATYPES.get(field.dtype, "BYTES"), "shape": [-1]}
+            for field in schema.fields
+        ]
+    if schema.kind == "array":
+        return [{"name": name, "datatype": DATATYPES.get(schema.dtype or "", "FP64"), "shape": [-1, *schema.shape]}]
+    known = {"integer": "INT64", "number": "FP64", "boolean": "BOOL"}
+    return [{"name": name, "datatype": known.get(schema.dtype or "", "BYTES"), "shape": [-1]}]
+
+
+def _output(name: str, values: list[Any]) -> Tensor:
+    import numpy as np
+
+    try:
+        array = np.array(values)
+    except ValueError:  # rows of different lengths
+        array = np.array([], dtype=object)
+    if array.dtype.kind in "biuf":
+        return Tensor(name, array, DATATYPES[array.dtype.name])
+    texts: np.ndarray[Any, Any] = np.empty(len(values), dtype=object)
+    texts[:] = [value if isinstance(value, str) else encode(value).decode() for value in values]
+    return Tensor(name, texts, "BYTES")
+
+
+def _column(tensor: Tensor) -> Any:
+    array = tensor.array
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise HttpError(400, f"Tensor '{tensor.name:.60}' has the shape {tensor.shape}; a column has [rows].")
+    return array
+
+
+def _shaped(name: str, array: Any, shape: Sequence[int]) -> Any:
+    try:
+        return array.reshape(tuple(shape))
+    except ValueError:
+        raise HttpError(400, f"Tensor '{name:.60}' has {array.size} values, not those of {list(shape)}.") from None
+
+
+def _check_shape(name: str, shape: Sequence[int]) -> None:
+    if not shape or any(size < 0 for size in shape):
+        raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}.")
+
+
+def _fits(value: Any, datatype: str) -> bool:
+    if isinstance(value, bool) or datatype == "BOOL":
+        return isinstance(value, bool) and datatype == "BOOL"
+    return isinstance(value, (int, float) if datatype.startswith("FP") else int)
+
+
+def _flat(values: Any) -> Any:
+    if isinstance(values, list):
+        for item in values:
+            yield from _flat(item)
+    else:
+        yield values
+
+
+def _as_bytes(item: Any) -> bytes:
+    return item if isinstance(item, bytes) else str(item).encode()

@@ -1,0 +1,168 @@
+"""A trained project, and `mlapp serve` as its operator runs it: a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+MLAPP = Path(sys.executable).with_name("mlapp")
+APP = '''
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mlapp import App
+
+app = App("sums", target="y")
+
+
+class Sums:
+    """The sum of each row, times a factor."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def fit(self, features, target=None):
+        return self
+
+    def predict(self, features):
+        return self.factor * np.asarray(features).sum(axis=1)
+
+
+@app.data_reader
+def read(rows: int = 50) -> pd.DataFrame:
+    return pd.DataFrame({"a": np.arange(rows, dtype=float), "b": 0.5}).assign(y=lambda table: table["a"] > 10)
+
+
+app.model(Sums)
+
+
+@app.saver
+def save(model, path: Path) -> None:
+    (path / "model.json").write_text(json.dumps({"factor": model.factor}))
+
+
+@app.loader
+def load(path: Path) -> Sums:
+    return Sums(**json.loads((path / "model.json").read_text()))
+
+
+@app.predictor
+def predict(model: Sums, features: np.ndarray) -> list[float]:
+    if (features == -1).any():
+        raise RuntimeError("a secret of the code")
+    if (features == -2).any():
+        time.sleep(2)
+    return model.predict(features).tolist()
+'''
+
+
+@dataclass
+class Server:
+    """A running `mlapp serve`."""
+
+    process: subprocess.Popen[str]
+    log: Path
+    urls: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@contextlib.contextmanager
+def serving(project: Path, *arguments: str, **environ: str) -> Iterator[Server]:
+    log = project.parent / f"{project.name}-{time.monotonic_ns()}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [MLAPP, "serve", "--port", "0", *arguments],
+            cwd=project,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **environ},
+        )
+    server = Server(process, log)
+    try:
+        end = time.monotonic() + 60
+        while not server.urls and process.poll() is None and time.monotonic() < end:
+            server.urls = re.findall(r"answers at (https?://\S+?)/?$", server.text(), re.MULTILINE)
+            time.sleep(0.05)
+        assert server.urls, server.text()
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(20)
+
+
+def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([MLAPP, *arguments], cwd=project, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def new_project(tmp_path_factory) -> Callable[[], Path]:
+    """A project with version 1, each time another."""
+    trained = tmp_path_factory.mktemp("trained")
+    (trained / "app.py").write_text(APP)
+    done = run(trained, "train")
+    assert done.returncode == 0, done.stderr
+
+    def make() -> Path:
+        import shutil
+
+        copy = tmp_path_factory.mktemp("project")
+        shutil.copytree(trained, copy, dirs_exist_ok=True)
+        return copy
+
+    return make
+
+
+@pytest.fixture
+def serve() -> Callable[..., contextlib.AbstractContextManager[Server]]:
+    return serving
+
+
+@pytest.fixture
+def mlapp() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(new_project) -> Iterator[Server]:
+    """One server that the tests of the session share; it speaks gRPC too."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(new_project(), "--grpc-port", str(port)) as server:
+        server.urls.append(f"127.0.0.1:{port}")
+        yield server
+
+
+@pytest.fixture
+def client(server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        yield client
