@@ -3,5 +3,6 @@
 from mlapp.app import App
 from mlapp.errors import MlappError
 from mlapp.pipeline import Resources
+from mlapp.progress import report
 
-__all__ = ["App", "MlappError", "Resources"]
+__all__ = ["App", "MlappError", "Resources", "report"]

@@ -11,7 +11,8 @@ from typing import Any
 from mlapp import frameworks
 from mlapp.errors import ModelError, UserCodeError
 from mlapp.frameworks import Framework
-from mlapp.pipeline import Pipeline
+from mlapp.pipeline import Pipeline, bind
+from mlapp.pipeline.parameters import declared
 from mlapp.schema import ModelSchema
 
 
@@ -67,8 +68,13 @@ class TrainedModel:
             )
 
 
-def load_estimator(pipeline: Pipeline, framework: str, format: str, folder: Path) -> Any:
+def load_estimator(
+    pipeline: Pipeline, framework: str, format: str, folder: Path, parameters: Mapping[str, Any] | None = None
+) -> Any:
     """Read the model that `TrainedModel.save` wrote, with the app's `loader` if it has one.
+
+    Args:
+        parameters: of the training: a framework that keeps weights alone needs the model function's.
 
     Raises:
         ModelError: its files cannot be read, or hold types that the app does not declare trusted.
@@ -81,7 +87,10 @@ def load_estimator(pipeline: Pipeline, framework: str, format: str, folder: Path
                 f"The model was saved by an @app.saver; app '{pipeline.name}' has no loader.",
                 "Write an @app.loader that reads it.",
             )
-        return frameworks.named(framework).load(folder, format, _trusted(pipeline))
+        adapter = frameworks.named(framework)
+        if adapter.weights_only:
+            return adapter.restore(_built(pipeline, parameters or {}), folder)
+        return adapter.load(folder, format, _trusted(pipeline))
     try:
         return loader(folder)
     except Exception as error:
@@ -102,6 +111,19 @@ def saved_format(pipeline: Pipeline, framework: Framework) -> str:
         known = ", ".join(format for format in framework.formats if format)
         raise ModelError(f"{framework.name} models cannot be saved as '{chosen}'.", f"Choose one of {known}.")
     return chosen or framework.formats[0]
+
+
+def _built(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
+    """The model as the app's model function built it for the training that had these parameters."""
+    pipeline.require("model")
+    stage = pipeline.stages["model"]
+    own = declared([stage])
+    names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
+    values = bind(own, {name: value for name, value in parameters.items() if name in names}).get("model", {})
+    try:
+        return stage(**values)
+    except Exception as error:
+        raise UserCodeError(stage.title, error) from error
 
 
 def _trusted(pipeline: Pipeline) -> Sequence[str]:

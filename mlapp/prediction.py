@@ -142,7 +142,7 @@ def load(pipeline: Pipeline, version: ModelVersion) -> Predictor:
         UserCodeError: the app's loader raised.
     """
     manifest = version.manifest
-    estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files)
+    estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files, manifest.parameters)
     return Predictor(pipeline, estimator, frameworks.named(manifest.framework), manifest.schema, manifest.version)
 
 

@@ -111,7 +111,7 @@ def train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
 def evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
     """The metrics of each split, in the splits' order."""
     fitted = _fitted(trained)
-    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES)
+    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
     evaluator = steps.evaluate_stage(pipeline, frameworks.named(fitted.declared_framework))
     metrics = {}
     for name in types.open_index(splits).names:
@@ -136,7 +136,7 @@ def save(
     Flyte's maps have no order: the splits get theirs back, and the metrics are sorted by name.
     """
     fitted = _fitted(trained)
-    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES)
+    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
     model = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,

@@ -24,6 +24,8 @@ class Framework(ABC):
     """Files of a ready model that `load` can read."""
     extra: ClassVar[str | None] = None
     """The extra of mlapp that installs the framework."""
+    weights_only: ClassVar[bool] = False
+    """`save` keeps weights alone: the app's model function builds the model, and `restore` reads them into it."""
 
     @abstractmethod
     def owns(self, kind: type) -> bool:
@@ -56,6 +58,14 @@ class Framework(ABC):
         Raises:
             ModelError: not readable, or it holds types that are not trusted.
         """
+
+    def restore(self, model: Any, folder: Path) -> Any:
+        """Read the weights that `save` wrote into a model that the app built; for adapters with `weights_only`.
+
+        Raises:
+            ModelError: not readable, or they do not fit the model.
+        """
+        raise NotImplementedError(f"{self.name} saves whole models")
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
         """Read the file of a ready model, one of `suffixes`.

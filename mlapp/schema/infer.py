@@ -56,8 +56,10 @@ def infer_predictions(predictions: Any) -> Schema:
 
 def plain(value: Any) -> Any:
     """`value` as JSON holds it: NumPy and pandas scalars and arrays become Python's, a missing value None."""
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (bool, int)):
         return value
+    if isinstance(value, str):
+        return str(value)  # NumPy's texts are str too, and JSON encoders refuse them
     if isinstance(value, float):
         return None if value != value else float(value)
     if isinstance(value, Decimal):

@@ -13,6 +13,7 @@ from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, saved_format
 from mlapp.pipeline import Pipeline, Stage, bind
 from mlapp.pipeline.parameters import declared, flat
+from mlapp.progress import listening
 from mlapp.schema import ModelSchema, infer, infer_predictions
 from mlapp.training import defaults, steps
 
@@ -69,7 +70,8 @@ def run(
     del features
 
     tell("train")
-    estimator = steps.fit(trainer, model, transformed, target, bound.get("trainer", {}))
+    with listening(lambda reached: tell(f"train {reached}")):
+        estimator = steps.fit(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.of(type(estimator))
 
     tell("evaluate")

@@ -1,0 +1,117 @@
+"""What mlapp needs of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlapp.errors import MissingExtraError, ModelError
+from mlapp.frameworks import metrics, threads
+from mlapp.frameworks.framework import Framework
+from mlapp.frameworks.pytorch import loop, tensors
+
+FILE = "model.safetensors"
+LABELS = "labels"
+
+
+class PyTorchFramework(Framework):
+    """A `torch.nn.Module` that takes a batch of numbers and gives a number or a score for each class, a row.
+
+    safetensors (https://huggingface.co/docs/safetensors) holds the weights alone, so loading runs no code: the app's
+    model function builds the module, with the parameters of its training, and the weights are read into it.
+    """
+
+    name: ClassVar[str] = "pytorch"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "numpy")
+    formats: ClassVar[tuple[str, ...]] = ("safetensors",)
+    extra: ClassVar[str | None] = "torch"
+    weights_only: ClassVar[bool] = True
+
+    def owns(self, kind: type) -> bool:
+        return self.module_owns(kind, "torch")
+
+    def trainer(
+        self,
+        model: Any,
+        features: Any,
+        target: Any = None,
+        *,
+        epochs: int = 50,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        validation: float = 0.1,
+        patience: int = 5,
+        device: str = "auto",
+        seed: int = 0,
+        checkpoint_every: float = 30.0,
+    ) -> Any:
+        """Fit with AdamW; see `loop.fit`, which takes the same parameters."""
+        settings = loop.Settings(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            validation=validation,
+            patience=patience,
+            device=device,
+            seed=seed,
+            checkpoint_every=checkpoint_every,
+        )
+        return loop.fit(model, features, target, settings)
+
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """Accuracy and F1 where the module gives a score a class; R², MAE and RMSE where it gives numbers."""
+        if target is None:
+            return {}
+        predicted = self.predictor(model, features)
+        if getattr(model, LABELS, None) is not None:
+            return metrics.classification(target, predicted)
+        return metrics.regression(target, predicted)
+
+    def predictor(self, model: Any, features: Any) -> Any:
+        """The label of the best score, or the numbers that the module gives; in batches of 4,096 rows."""
+        import torch
+
+        torch.set_num_threads(threads.for_rows(len(features)))
+        outputs = tensors.outputs(model, tensors.of_features(features))
+        return tensors.answers(outputs, getattr(model, LABELS, None))
+
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        from safetensors.torch import save_model
+
+        metadata = tensors.write_labels(getattr(model, LABELS, None))
+        try:
+            save_model(model, str(folder / FILE), metadata)
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"The weights of the model, a {type(model).__name__}, cannot be saved: {error}",
+                "Write an @app.saver and an @app.loader for it.",
+            ) from error
+
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        raise ModelError(
+            f"{folder / FILE} holds weights alone.", "Load it with the app that trained it: its model function builds."
+        )
+
+    def restore(self, model: Any, folder: Path) -> Any:
+        file = folder / FILE
+        try:
+            from safetensors import SafetensorError, safe_open
+            from safetensors.torch import load_model
+        except ImportError:
+            raise MissingExtraError("Loading PyTorch models", "torch") from None
+        try:
+            with safe_open(file, "pt") as opened:
+                metadata = opened.metadata()
+            load_model(model, file)
+        except SafetensorError as error:
+            raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from error
+        except RuntimeError as error:
+            raise ModelError(
+                f"The weights in {file} do not fit the module that the app's model function builds: {error}",
+                "Let it build what it built in training, or train again.",
+            ) from error
+        model.labels = tensors.read_labels(metadata)
+        return model.eval()

@@ -1,0 +1,104 @@
+"""The state of a training on disk, so that one that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import ModelError
+
+FOLDER = Path(".mlapp/checkpoints")
+
+
+@dataclass
+class State:
+    """Where a training is: epochs done, the best loss and its weights, and epochs since."""
+
+    epoch: int = 0
+    best_loss: float = math.inf
+    stale: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One safetensors file, named by what is trained: module, data and settings. It appears whole or not at all."""
+
+    file: Path
+
+    @classmethod
+    def of(cls, model: Any, inputs: Any, wanted: Any, settings: object) -> Checkpoint:
+        """The checkpoint of one training, in the current folder's `.mlapp`."""
+        digest = hashlib.sha256(f"{model}{settings}".encode())
+        for tensor in (inputs, wanted):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+        return cls(FOLDER / f"{digest.hexdigest()[:24]}.safetensors")
+
+    def write(self, model: Any, optimizer: Any, generator: Any, state: State) -> None:
+        """Put the state in the place of the one before.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        from safetensors.torch import save_file
+
+        held = {f"model.{name}": value for name, value in model.state_dict().items()}
+        held |= {f"best.{name}": value for name, value in state.best.items()}
+        for at, values in optimizer.state_dict()["state"].items():
+            held |= {f"optimizer.{at}.{name}": value for name, value in values.items()}
+        held["generator"] = generator.get_state()
+        told = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_suffix(f".{os.getpid()}")
+        try:
+            # Modules may share weights, which safetensors refuses: each entry is a copy.
+            copies = {name: value.detach().cpu().clone().contiguous() for name, value in held.items()}
+            save_file(copies, temporary, {"state": msgspec.json.encode(told).decode()})
+            temporary.replace(self.file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self, model: Any, optimizer: Any, generator: Any) -> State | None:
+        """Put a checkpoint, if there is one, into the module, the optimizer and the generator.
+
+        Raises:
+            ModelError: it is cut off or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not self.file.is_file():
+            return None
+        try:
+            with safe_open(self.file, "pt") as opened:
+                held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                told = msgspec.json.decode(opened.metadata()["state"])
+        except (SafetensorError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"The checkpoint {self.file} is cut off or damaged: {error}",
+                f"Delete it to train from the beginning: rm {self.file}",
+            ) from error
+        optimizer_state: dict[int, dict[str, Any]] = {}
+        for name, value in held.items():
+            if name.startswith("optimizer."):
+                _, at, key = name.split(".", 2)
+                optimizer_state.setdefault(int(at), {})[key] = value
+        model.load_state_dict(_under("model.", held))
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
+        generator.set_state(held["generator"])
+        best_loss = math.inf if told["best_loss"] is None else told["best_loss"]
+        return State(told["epoch"], best_loss, told["stale"], _under("best.", held))
+
+    def remove(self) -> None:
+        """The training is done."""
+        self.file.unlink(missing_ok=True)
+
+
+def _under(prefix: str, held: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}

@@ -1,0 +1,53 @@
+"""How far a training has come: told by trainers, heard by whoever runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report: `step` of `steps` (None when nobody knows), counted from 1, and what was measured in it."""
+
+    step: int
+    steps: int | None
+    metrics: Mapping[str, float]
+
+    def __str__(self) -> str:
+        measured = "".join(f", {name} {value:.4g}" for name, value in self.metrics.items())
+        return f"{self.step}{f' of {self.steps}' if self.steps else ''}{measured}"
+
+
+Listener = Callable[[Progress], None]
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+def report(step: int, steps: int | None = None, **metrics: float) -> None:
+    """Tell from a trainer how far it is: `report(epoch, epochs, loss=0.3)`. Costs nothing when nobody listens.
+
+    While parameters are searched, a call may raise to end a trial that is worse than the others were by then:
+    let that exception pass.
+    """
+    listener = _listener.get()
+    if listener is not None:
+        listener(Progress(step, steps, {name: float(value) for name, value in metrics.items()}))
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Hear the reports of the trainings in this block; they reach an outer listener too."""
+    outer = _listener.get()
+
+    def both(progress: Progress) -> None:
+        listener(progress)
+        if outer is not None:
+            outer(progress)
+
+    token = _listener.set(both)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
