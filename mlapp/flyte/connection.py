@@ -98,6 +98,7 @@ class Connection:
         import grpc
         import requests
         from flytekit.exceptions import user
+        from flytekit.exceptions.system import FlyteSystemException
 
         chain = list(_chain(error))
         rpc = next((found for found in chain if isinstance(found, grpc.RpcError) and hasattr(found, "code")), None)
@@ -122,6 +123,11 @@ class Connection:
             return UnreachableError(
                 f"Flyte at {self.endpoint} does not answer{f': {details}' if details else '.'}",
                 "Check the endpoint in ~/.flyte/config.yaml, `insecure: true` for one without TLS, and the network.",
+            )
+        if code is None and any(isinstance(found, FlyteSystemException) for found in chain):
+            return FlyteError(  # no answer of Flyte's is in it: getting a token failed
+                f"Flyte at {self.endpoint} refuses you, and logging in failed: {chain[-1]}",
+                "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
         if code is not None:
             return FlyteError(f"Flyte at {self.endpoint} refused: {code.name}: {details}", "Mend that, and try again.")

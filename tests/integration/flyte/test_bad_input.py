@@ -1,0 +1,139 @@
+"""What can go wrong between here and Flyte, and what the user reads then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from flyteidl.admin import execution_pb2
+from flyteidl.core import literals_pb2
+
+from mlapp.errors import ConfigError
+from mlapp.flyte import runs
+from mlapp.flyte.engine import FlytekitEngine
+from mlapp.flyte.errors import FlyteError, UnreachableError
+from mlapp.flyte.files import ExpiredError
+from mlapp.flyte.interface import Registration
+from mlapp.project import Project
+from tests.integration.flyte.flyteadmin import DOMAIN, PROJECT, Execution, Flyteadmin, WorkflowPhase
+
+
+def test_no_configuration(mlapp: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLYTECTL_CONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ran = mlapp("runs", "list")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "Error: There is no configuration for Flyte.")
+    assert "~/.flyte/config.yaml" in ran.err
+    monkeypatch.setenv("FLYTECTL_CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match=r"none\.yaml, which does not exist"):
+        FlytekitEngine(Project.find()).runs()
+
+
+def test_an_endpoint_that_does_not_answer(configured: Path, mlapp: Callable[..., Any]) -> None:
+    configured.write_text("admin:\n  endpoint: 127.0.0.1:9\n  insecure: true\n")
+    ran = mlapp("train", "--remote")
+    assert ran.code == 1
+    assert "Error: Flyte at 127.0.0.1:9 does not answer" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_expired_login(engine: FlytekitEngine, admin: Flyteadmin, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flytekit.clients.auth.authenticator import PKCEAuthenticator
+
+    def no_browser(self: object) -> None:
+        raise RuntimeError("no browser here")
+
+    monkeypatch.setattr(PKCEAuthenticator, "refresh_credentials", no_browser)
+    with (
+        admin.refusing("*", grpc.StatusCode.UNAUTHENTICATED, "token is expired"),
+        pytest.raises(FlyteError, match="refuses you") as raised,
+    ):
+        engine.runs()
+    assert raised.value.todo.startswith("Log in again")
+
+
+def test_a_project_that_does_not_exist(root: Path, mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAPP_FLYTE__PROJECT", "nowhere")
+    ran = mlapp("train", "--remote")
+    assert ran.code == 1
+    assert "has no project 'nowhere' with a domain 'development'" in ran.err
+
+
+def test_changes_that_are_not_committed_mark_the_version(engine: FlytekitEngine, root: Path) -> None:
+    said: list[str] = []
+    (root / "note.txt").write_text("not committed")
+    try:
+        registration = engine.register(engine.build(print), said.append)
+    finally:
+        (root / "note.txt").unlink()
+    assert registration.dirty
+    assert registration.version.endswith("-dirty")
+    assert said[0].startswith("git has changes that are not committed")
+
+
+def ended(admin: Flyteadmin, registered: Registration, name: str, phase: int) -> Execution:
+    """A run that is there, without its having run."""
+    plan = admin.plans["flowers.train", registered.version]
+    message = execution_pb2.Execution(spec=execution_pb2.ExecutionSpec(launch_plan=plan.id))
+    message.id.project, message.id.domain, message.id.name = PROJECT, DOMAIN, name
+    message.closure.phase = phase
+    admin.executions[name] = Execution(message, {})
+    return admin.executions[name]
+
+
+def test_outputs_that_have_expired(engine: FlytekitEngine, admin: Flyteadmin, registered: Registration) -> None:
+    execution = ended(admin, registered, "old", WorkflowPhase.SUCCEEDED)
+    with pytest.raises(FlyteError, match="Run old has no output 'model'"):
+        engine.fetch("old")
+    gone = literals_pb2.Blob(uri=str(admin.root / "store" / "gone"))
+    execution.outputs["model"] = literals_pb2.Literal(scalar=literals_pb2.Scalar(blob=gone))
+    with pytest.raises(ExpiredError, match="is not there any more") as raised:
+        engine.fetch("old")
+    assert raised.value.todo == "Run again: mlapp train --remote."
+
+
+def test_a_network_that_drops_in_the_middle(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = ended(admin, registered, "long", WorkflowPhase.RUNNING)
+    said: list[str] = []
+
+    def drop() -> None:
+        time.sleep(0.3)
+        with admin.refusing("*", grpc.StatusCode.UNAVAILABLE, "connection reset"):
+            time.sleep(0.5)
+        execution.message.closure.phase = WorkflowPhase.SUCCEEDED
+
+    threading.Thread(target=drop).start()
+    done = runs.watch(engine.connection, "long", lambda run: None, say=said.append, pause=0.1)
+    assert done.phase == "succeeded"
+    assert said[0] == "Flyte does not answer; the run goes on, and is asked for again"
+    assert said[-1] == "Flyte answers again"
+
+    execution.message.closure.phase = WorkflowPhase.RUNNING
+    monkeypatch.setattr(runs, "PATIENCE", 0.3)
+    with (
+        admin.refusing("*", grpc.StatusCode.UNAVAILABLE),
+        pytest.raises(UnreachableError) as raised,
+    ):
+        runs.watch(engine.connection, "long", lambda run: None, pause=0.1)
+    assert raised.value.todo == "The run goes on. Come back: mlapp runs wait long"
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
+    admin: Flyteadmin, registered: Registration, mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(admin, registered, "longer", WorkflowPhase.RUNNING)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.time, "sleep", interrupt)
+    ran = mlapp("runs", "wait", "longer")
+    assert ran.code == 130
+    assert "The run goes on. Come back: mlapp runs wait longer. Stop it: mlapp runs abort longer" in ran.err

@@ -1,0 +1,62 @@
+"""Schedules: bound to the scheduled time, switched by hand, and their models promoted only if they are better."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mlapp import training
+from mlapp.flyte import promotion
+from mlapp.flyte.engine import FlytekitEngine
+from mlapp.flyte.interface import Registration
+from mlapp.store import ModelVersion
+from tests.integration.flyte.flyteadmin import Flyteadmin
+
+
+def test_a_schedule_is_a_launch_plan(admin: Flyteadmin, registered: Registration) -> None:
+    plan = admin.plans["flowers.train.nightly", registered.version]
+    schedule = plan.spec.entity_metadata.schedule
+    assert schedule.cron_schedule.schedule == "0 3 * * *"
+    assert schedule.kickoff_time_input_arg == "now"
+    fixed = plan.spec.fixed_inputs.literals
+    assert fixed["C"].scalar.primitive.float_value == 0.5
+    assert fixed["promote_if"].scalar.primitive.string_value == "accuracy"
+    assert "now" not in fixed
+
+
+def test_it_is_switched_off_and_on(registered: Registration, mlapp: Callable[..., Any]) -> None:
+    def state() -> str:
+        (found,) = json.loads(mlapp("schedule", "list", "--json").out)
+        assert (found["name"], found["when"], found["promote_if"]) == ("nightly", "0 3 * * *", "accuracy")
+        return "active" if found["active"] else "inactive"
+
+    assert state() == "active"
+    assert mlapp("schedule", "deactivate", "nightly").code == 0
+    assert state() == "inactive"
+    assert mlapp("schedule", "activate", "nightly").code == 0
+    assert state() == "active"
+    ran = mlapp("schedule", "activate", "nightlyy")
+    assert (ran.code, "Did you mean 'nightly'?" in ran.err) == (2, True)
+
+
+def test_a_model_is_promoted_only_if_it_is_better(engine: FlytekitEngine) -> None:
+    store = engine.project.store
+    base = store.put(training.run(engine.project.app, {"limit": 100}))
+
+    def arrive(execution: str, metric: str, **metrics: float) -> ModelVersion:
+        manifest = msgspec.structs.replace(
+            base.manifest, metrics={"train": {}, "test": metrics}, origin={"engine": "flyte", "execution": execution}
+        )
+        return promotion.keep(store, ModelVersion(manifest, base.files), metric)
+
+    first = arrive("a", "accuracy", accuracy=0.8)
+    assert store.aliases("flowers")["production"] == first.version
+    arrive("b", "accuracy", accuracy=0.7)
+    assert store.aliases("flowers")["production"] == first.version
+    better = arrive("c", "accuracy", accuracy=0.9)
+    assert store.aliases("flowers")["production"] == better.version
+    assert arrive("c", "accuracy", accuracy=0.9).version == better.version
+    assert promotion.is_better(store, first.manifest, "-accuracy")
