@@ -30,7 +30,8 @@ class Input:
     """One parameter as Flyte carries it.
 
     Args:
-        name: in Flyte's interface: the parameter's own, or `stage__name` where that is not clear.
+        name: in Flyte's interface: the parameter's own, or `stage__name` where that is not clear; in lower case, as
+            `pyflyte run` takes no other.
         kind: the type in Flyte's interface.
     """
 
@@ -96,11 +97,14 @@ def inputs(parameters: Sequence[Parameter]) -> list[Input]:
     Raises:
         UsageError: a parameter without a default is of a type that Flyte cannot carry; names it.
     """
-    names = [parameter.name for parameter in parameters]
+    names = [parameter.name.lower() for parameter in parameters]
+    taken = set(RESERVED)
     made = []
-    for parameter in parameters:
-        is_clear = names.count(parameter.name) == 1 and parameter.name not in RESERVED
-        name = parameter.name if is_clear else f"{parameter.stage}__{parameter.name}"
+    for parameter, short in zip(parameters, names, strict=True):
+        full = f"{parameter.stage}__{parameter.name}"
+        is_clear = names.count(short) == 1
+        name = next(name for name in (short, full.lower(), full) if name not in taken and (is_clear or name != short))
+        taken.add(name)
         kind = carried(parameter.kind)
         if kind is None:
             if parameter.required and not _has_text(parameter.kind):

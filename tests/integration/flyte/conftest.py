@@ -65,8 +65,8 @@ predict = predict_workflow(app)
 
 
 @workflow
-def train_and_predict(C: float = 1.0) -> dict[str, dict[str, float]]:
-    trained = train(C=C)
+def train_and_predict(c: float = 1.0) -> dict[str, dict[str, float]]:
+    trained = train(c=c)
     predict(model=trained.model)
     return trained.metrics
 """

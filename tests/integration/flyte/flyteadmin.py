@@ -197,7 +197,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             if parameter.HasField("default")
         }
         inputs |= {**given, **dict(plan.spec.fixed_inputs.literals)}
-        name = request.name if request is not None else f"s{len(self.executions)}"
+        name = (request.name if request is not None else "") or f"s{len(self.executions)}"
         place = identifier_pb2.WorkflowExecutionIdentifier(project=PROJECT, domain=DOMAIN, name=name)
         spec = request.spec if request is not None else execution_pb2.ExecutionSpec(launch_plan=plan.id)
         message = execution_pb2.Execution(id=place, spec=spec)

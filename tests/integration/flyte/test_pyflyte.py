@@ -27,12 +27,12 @@ def test_register(admin: Flyteadmin, configured: Path, root: Path) -> None:
     assert names == {"flowers.train", "flowers.predict", "workflows.train_and_predict"}
     assert ("flowers.train.evaluate", "by-hand") in admin.tasks
     plan = admin.plans["flowers.train", "by-hand"]
-    assert plan.spec.default_inputs.parameters["C"].default.scalar.primitive.float_value == 1.0
+    assert plan.spec.default_inputs.parameters["c"].default.scalar.primitive.float_value == 1.0
 
 
 def test_run_a_workflow_of_the_user_s_own(admin: Flyteadmin, configured: Path, root: Path) -> None:
     before = set(admin.executions)
-    given = ["workflows.py", "train_and_predict", "--C", "0.5"]
+    given = ["workflows.py", "train_and_predict", "--c", "0.5"]
     pyflyte("run", "--remote", "--copy", "all", "--image", IMAGE, *given, config=configured, cwd=root)
     (name,) = set(admin.executions) - before
     execution = admin.executions[name]

@@ -22,7 +22,7 @@ def test_a_schedule_is_a_launch_plan(admin: Flyteadmin, registered: Registration
     assert schedule.cron_schedule.schedule == "0 3 * * *"
     assert schedule.kickoff_time_input_arg == "now"
     fixed = plan.spec.fixed_inputs.literals
-    assert fixed["C"].scalar.primitive.float_value == 0.5
+    assert fixed["c"].scalar.primitive.float_value == 0.5
     assert fixed["promote_if"].scalar.primitive.string_value == "accuracy"
     assert "now" not in fixed
 

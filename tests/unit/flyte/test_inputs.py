@@ -82,8 +82,9 @@ def test_a_name_of_two_stages_or_of_a_task_goes_by_its_full_one() -> None:
             Parameter("trainer", "seed", int, 0),
             Parameter("data_splitter", "seed", int, 0),
             Parameter("trainer", "model", int, 0),
+            Parameter("trainer", "Gamma", int, 0),
         ]
     )
-    assert [input.name for input in made] == ["trainer__seed", "data_splitter__seed", "trainer__model"]
-    bound = by_stage(made, {"trainer__seed": 1, "data_splitter__seed": 2, "trainer__model": 3})
-    assert bound == {"trainer": {"seed": 1, "model": 3}, "data_splitter": {"seed": 2}}
+    assert [input.name for input in made] == ["trainer__seed", "data_splitter__seed", "trainer__model", "gamma"]
+    bound = by_stage(made, {"trainer__seed": 1, "data_splitter__seed": 2, "trainer__model": 3, "gamma": 4})
+    assert bound == {"trainer": {"seed": 1, "model": 3, "Gamma": 4}, "data_splitter": {"seed": 2}}

@@ -73,7 +73,7 @@ def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, St
         "test_size": (float, 0.2),
         "shuffle": (bool, True),
         "random_state": (int, 0),
-        "C": (float, 1.0),
+        "c": (float, 1.0),
         "penalty": (str, "null"),
         "promote_if": (str, ""),
     }
@@ -87,9 +87,9 @@ def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask]) -> None:
     train = workflow.train_workflow(tasks["train"].source.app)
 
     @flytekit.workflow
-    def twice(C: float = 0.5) -> dict[str, dict[str, float]]:
-        train(C=1.0)
-        return train(C=C).metrics
+    def twice(c: float = 0.5) -> dict[str, dict[str, float]]:
+        train(c=1.0)
+        return train(c=c).metrics
 
     assert len(twice.nodes) == 2
-    assert set(twice(C=0.1)) == {"train", "test"}
+    assert set(twice(c=0.1)) == {"train", "test"}
