@@ -19,7 +19,7 @@ and a command's flag overrides both. `environments:` holds overlays by name: `ml
 """
 TAIL = """## `targets`
 
-Each target types its own section: [Kubernetes](kubernetes.md), [Docker](images.md).
+Each target types its own section; see [Kubernetes](kubernetes.md).
 """
 
 

@@ -30,7 +30,8 @@ def test_metrics_and_predictions_are_those_of_the_plain_runner(
     assert ran.code == 0, ran.err
     monkeypatch.chdir(tmp_path / "sample")
     opened = Project.find()
-    left = set(os.listdir(tempfile.gettempdir()))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
     plain = training.run(opened.app)
     version = local.train(source.of_project(opened), {}, opened.store)
@@ -42,7 +43,7 @@ def test_metrics_and_predictions_are_those_of_the_plain_runner(
     inputs = training.read_features(opened.app)
     there = prediction.load(opened.app, version).predict(inputs)
     np.testing.assert_array_equal(np.asarray(there), np.asarray(prediction.of_trained(plain).predict(inputs)))
-    assert not {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("mlapp-")} - left
+    assert not [name for name in os.listdir(tmp_path / "temporary") if name.startswith("mlapp-")]
 
 
 def test_an_error_of_the_user_s_is_the_same_error(project: Callable[..., Path]) -> None:
