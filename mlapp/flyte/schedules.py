@@ -6,6 +6,8 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from flyteidl.admin import common_pb2
+from flytekit.clients.raw import RawSynchronousFlyteClient
 from flytekit.core.launch_plan import LaunchPlan
 from flytekit.core.schedule import CronSchedule, FixedRate
 from flytekit.models.admin.common import Sort
@@ -108,14 +110,21 @@ def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.da
     """The versions of a launch plan and when each was created, from old to new."""
     settings = connection.settings
     place = NamedEntityIdentifier(settings.project, settings.domain, plan)
-    found, token = [], ""
+    found: list[tuple[str, datetime.datetime]] = []
+    token = ""
     while True:
-        page, token = connection.call(
-            connection.client.list_launch_plans_paginated, place, limit=100, token=token, sort_by=NEWEST
+        request = common_pb2.ResourceListRequest(
+            id=place.to_flyte_idl(), limit=100, token=token, sort_by=NEWEST.to_flyte_idl()
         )
-        found += [(str(plan.id.version), plan.closure.created_at) for plan in page]
+        # flytekit's own LaunchPlan drops the time; its raw client gives the message as it is.
+        page = connection.call(RawSynchronousFlyteClient.list_launch_plans_paginated, connection.client, request)
+        found += [
+            (str(plan.id.version), plan.closure.created_at.ToDatetime(tzinfo=datetime.timezone.utc))
+            for plan in page.launch_plans
+        ]
+        token = page.token
         if not token:
-            return [(version, _utc(created)) for version, created in reversed(found)]
+            return found[::-1]
 
 
 def move(connection: Connection, app: str, version: str, tell: Tell) -> list[str]:
@@ -222,7 +231,3 @@ def _versions(connection: Connection, app: str, name: str, *, limit: int) -> lis
 
 def _set(connection: Connection, place: Identifier, state: int) -> None:
     connection.call(connection.client.update_launch_plan, place, state)
-
-
-def _utc(time: datetime.datetime) -> datetime.datetime:
-    return time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)
