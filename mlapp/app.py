@@ -11,6 +11,7 @@ from mlapp.pipeline import Pipeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from mlapp.client import Remote
     from mlapp.model import TrainedModel
     from mlapp.prediction import Predictor
     from mlapp.store import ModelVersion, Store
@@ -102,6 +103,17 @@ class App(Pipeline):
             # A file of past data still holds what is to be predicted; a request that does is a mistake.
             inputs = inputs.drop(columns=[name for name in self.targets if name in inputs.columns])
         return predictor.predict(inputs)
+
+    @staticmethod
+    def remote(url: str, *, timeout: float = 30.0, api_key: str | None = None) -> Remote:
+        """Another app's server, to call from a predictor: `app.remote("http://digits:8000").predict(features)`.
+
+        Raises:
+            UsageError: not an http or https URL.
+        """
+        from mlapp.client import Remote
+
+        return Remote(url, timeout=timeout, api_key=api_key)
 
     def store(self) -> Store:
         """The store that mlapp.yaml of the current folder names."""

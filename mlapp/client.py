@@ -1,0 +1,100 @@
+"""Call a served model from Python, as from another app's predictor: systems are composed of such calls."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import threading
+import urllib.parse
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import InputError, MlappError, Problem, UsageError
+
+
+class RemoteError(MlappError):
+    """A served model did not answer with predictions."""
+
+
+class Remote:
+    """The model at a URL, as `http://digits:8000`. Threads may share it; each keeps its connection open.
+
+    Args:
+        timeout: seconds for one call; the server gives up then as well.
+        api_key: sent as X-API-Key.
+
+    Raises:
+        UsageError: not an http or https URL.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30.0, api_key: str | None = None) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"'{url}' is not the URL of a server.", "Give it as http://host:8000.")
+        self.url = url.rstrip("/")
+        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._place = (parts.hostname, parts.port)
+        self._path = f"{parts.path.rstrip('/')}/predict"
+        self._timeout = timeout
+        self._headers = {"content-type": "application/json", "x-request-timeout": str(timeout)}
+        if api_key is not None:
+            self._headers["x-api-key"] = api_key
+        self._local = threading.local()
+
+    def predict(self, inputs: Any) -> list[Any]:
+        """Predictions for records, rows, columns, an array or a DataFrame, one a row.
+
+        Raises:
+            InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.
+        """
+        from mlapp.schema.infer import plain
+
+        if hasattr(inputs, "columns"):
+            inputs = inputs.to_dict("records")
+        status, content = self._post(msgspec.json.encode({"inputs": inputs}, enc_hook=plain))
+        try:
+            answer = msgspec.json.decode(content)
+            if status == 200:
+                predictions: list[Any] = answer["predictions"]
+                return predictions
+            detail = answer.get("detail", "")
+            errors = answer.get("errors") or [{"detail": detail}]
+        except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
+            raise RemoteError(f"{self.url} answered {status}, and not as mlapp.", "Check the URL.") from None
+        if status == 422:
+            raise InputError([Problem(one["detail"], one.get("field"), one.get("row")) for one in errors])
+        raise RemoteError(f"{self.url} answered {status}: {detail}", "See the log of that server.")
+
+    async def predict_async(self, inputs: Any) -> list[Any]:
+        """As `predict`, for an `async def` predictor: calls of several models run side by side."""
+        return await asyncio.to_thread(self.predict, inputs)
+
+    def _post(self, body: bytes) -> tuple[int, bytes]:
+        """Send over the thread's open connection; once more over a new one if the server had closed it."""
+        is_new = getattr(self._local, "connection", None) is None
+        try:
+            return self._send(body)
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+            self._local.connection = None
+            if is_new:
+                raise self._unreachable(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            self._local.connection = None
+            raise self._unreachable(error) from None
+        try:
+            return self._send(body)
+        except (OSError, http.client.HTTPException) as error:
+            self._local.connection = None
+            raise self._unreachable(error) from None
+
+    def _send(self, body: bytes) -> tuple[int, bytes]:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._kind(*self._place, timeout=self._timeout)
+        connection.request("POST", self._path, body, self._headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    def _unreachable(self, error: Exception) -> RemoteError:
+        return RemoteError(f"{self.url} cannot be reached: {error}", "Check that it runs, and the URL.")

@@ -1,0 +1,98 @@
+"""What waits together is predicted together, and each request gets its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+
+from mlapp import App
+
+pytestmark = pytest.mark.anyio
+
+
+def with_predictor(numbers_app: App, predictor, **options) -> App:
+    app = App("other", target="y")
+    app.stages |= {role: stage for role, stage in numbers_app.stages.items() if role != "predictor"}
+    app.predictor(**options)(predictor)
+    return app
+
+
+async def ask(client, *values: float, **headers: str):
+    return await client.post("/predict", json=[[value, 0] for value in values], headers=headers)
+
+
+async def test_one_bad_request_fails_alone(numbers, serve, caplog):
+    sizes = []
+
+    def predict(model, features: np.ndarray):
+        sizes.append(len(features))
+        if (features == 113).any():
+            raise RuntimeError("secret")
+        return features[:, 0].tolist()
+
+    app = with_predictor(numbers[0], predict)
+    async with serve(app) as client:
+        answers = await asyncio.gather(*(ask(client, value) for value in (*range(13), 113, *range(14, 20))))
+        assert max(sizes) > 1
+        for value, answer in enumerate(answers):
+            if value == 13:
+                assert answer.status_code == 500
+                assert "secret" not in answer.text
+            else:
+                assert answer.json()["predictions"] == [value]
+    assert "secret" in caplog.text
+
+
+async def test_batch_false_gets_one_request_at_a_time(numbers, serve):
+    sizes = []
+
+    def predict(model, features: np.ndarray):
+        sizes.append(len(features))
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict, batch=False)) as client:
+        sizes.clear()
+        await asyncio.gather(*(ask(client, 1, 2) for _ in range(5)))
+        assert sizes == [2] * 5
+
+
+async def test_slow_predictor_leaves_the_loop_free_and_keeps_deadlines(numbers, serve):
+    def predict(model, features: np.ndarray):
+        time.sleep(0.4)
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict), queue=2) as client:
+        slow = asyncio.create_task(ask(client, 1))
+        await asyncio.sleep(0.05)
+        started = time.perf_counter()
+        assert (await client.get("/livez")).status_code == 200
+        assert time.perf_counter() - started < 0.05
+        late = asyncio.create_task(ask(client, 2, **{"x-request-timeout": "0.1"}))
+        waiting = asyncio.create_task(ask(client, 3))
+        await asyncio.sleep(0.02)
+        full = await ask(client, 4)
+        assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+        assert (await late).status_code == 504
+        assert (await slow).json()["predictions"] == [1]
+        assert (await waiting).json()["predictions"] == [3]
+
+
+async def test_async_predictor_and_stream(numbers, serve):
+    async def predict(model, features: np.ndarray):
+        await asyncio.sleep(0.01)
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict)) as client:
+        assert (await ask(client, 5)).json()["predictions"] == [5]
+
+    def words(model, features: np.ndarray):
+        yield from ["a", {"b": 1}]
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        answer = await ask(client, 5)
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.text == 'data: "a"\n\ndata: {"b":1}\n\nevent: end\ndata: {}\n\n'
+        assert (await ask(client, 5, accept="application/json")).json()["predictions"] == ["a", {"b": 1}]
