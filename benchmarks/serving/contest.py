@@ -22,7 +22,7 @@ from .peers import Peer
 from .scenarios import Samples, Scenario
 
 START_SECONDS = 180.0
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS = 2.0
 
 
 @dataclass
@@ -197,13 +197,13 @@ def hold(
                 print(f"{scenario.name}: {server.peer.name}: {error}", file=sys.stderr)
                 continue
             running.append(server)
-        for server in running:
-            for number in connections:
+        # A number of connections at a time: BentoML's batching takes long to forget the load that it had before.
+        for number in connections:
+            for server in running:
                 server.load(number, WARM_UP_SECONDS)
-        for turn in range(rounds):
-            print(f"{scenario.name}: round {turn + 1} of {rounds} …", file=sys.stderr)
-            own_calls.append(_own_call(programs, models, scenario, seconds))
-            for number in connections:
+            for turn in range(rounds):
+                print(f"{scenario.name}: {number} connections, round {turn + 1} of {rounds} …", file=sys.stderr)
+                own_calls.append(_own_call(programs, models, scenario, seconds))
                 for server in running:
                     server.measure(number, seconds)
     return Contest(scenario, statistics.median(own_calls), {server.peer.name: server.measured for server in servers})
