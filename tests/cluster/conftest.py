@@ -63,6 +63,12 @@ def build(name: str, **variables: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def place() -> tuple[str, str, str]:
+    """kubeconfig, registry, and base of the images."""
+    return KUBECONFIG or "", REGISTRY, BASE
+
+
+@pytest.fixture(scope="session")
 def image() -> Callable[..., str]:
     """Makes an image once: `image("1")`, `image("2", fault="crash")`."""
     made: dict[str, str] = {}
