@@ -38,8 +38,6 @@ def variables(context: RenderContext) -> dict[str, str]:
     if context.grace:
         told["MLAPP_SERVE__GRACE"] = _text(context.grace)
     told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
-    if context.settings.model_pull is not None:
-        told["MLAPP_MODEL_DIR"] = context.model_folder
     own = {name: _text(value) for name, value in context.settings.env.items()}
     return dict(sorted({**told, **own}.items()))
 

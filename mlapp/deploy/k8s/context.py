@@ -23,7 +23,7 @@ class RenderContext:
     settings: KubernetesSettings
     serve: Serve
     track: Track = "live"
-    model_folder: str = "/model"
+    model_folder: str = "/app/model"
 
     @property
     def names(self) -> Names:

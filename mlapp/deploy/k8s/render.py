@@ -99,11 +99,6 @@ def _refuse_contradictions(context: RenderContext) -> None:
         )
     if scaling and not (scaling.cpu or scaling.memory or scaling.metrics):
         raise ConfigError("targets.k8s.autoscaling aims at nothing.", "Give it cpu, memory or metrics.")
-    if settings.model_pull is not None and not (settings.model_pull.uri or context.shipment.model_uri):
-        raise ConfigError(
-            "targets.k8s.model_pull has no place to fetch the model from: the store is not an object store.",
-            "Set targets.k8s.model_pull.uri, or `store:` to an object store such as s3://bucket/prefix.",
-        )
     both = sorted(set(settings.env) & set(settings.secrets))
     if both:
         raise ConfigError(f"targets.k8s: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")

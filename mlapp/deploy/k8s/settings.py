@@ -141,17 +141,17 @@ class Volume(Section, frozen=True):
 
 
 class ModelPull(Section, frozen=True):
-    """`model_pull:` an init container fetches the model from an object store, rather than the image holding it."""
+    """`model_pull:` an init container fetches the model store from an object store, in place of the image's own."""
 
-    uri: Annotated[str | None, Meta(description="Where it lies; the version's own place in the store when absent.")] = (
-        None
-    )
-    secret: Annotated[str | None, Meta(description="Secret whose keys are the store's credentials, as variables.")] = (
-        None
-    )
+    image: Annotated[str, Meta(description="Image with the object store's own tool, as amazon/aws-cli@sha256:….")]
+    command: Annotated[
+        list[str],
+        Meta(min_length=1, description="Fills /app/model, as [aws, s3, sync, s3://models/digits, /app/model]."),
+    ]
+    secret: Annotated[str | None, Meta(description="Secret whose keys are its credentials, as variables.")] = None
     size: Annotated[Quantity, Meta(description="Room for the model on the node's disk.")] = "2Gi"
     cidrs: Annotated[
-        list[str], Meta(description="Addresses of the store, for the NetworkPolicy; any on port 443 when empty.")
+        list[str], Meta(description="Addresses of the store, for the NetworkPolicy; any on that port when empty.")
     ] = []
     port: Annotated[int, Meta(ge=1, le=65535, description="Port of the store.")] = 443
 
@@ -234,9 +234,7 @@ class KubernetesSettings(Section, frozen=True):
     volumes: Annotated[
         dict[Annotated[str, Meta(pattern=DNS_LABEL)], Volume], Meta(description="Volumes of the pods, by name.")
     ] = {}
-    model_pull: Annotated[ModelPull | None, Meta(description="Fetch the model at start; `{}` takes the defaults.")] = (
-        None
-    )
+    model_pull: Annotated[ModelPull | None, Meta(description="Fetch the model at start.")] = None
     service_account: ServiceAccount = msgspec.field(default_factory=ServiceAccount)
     image_pull_secrets: Annotated[list[str], Meta(description="Secrets for the image's registry.")] = []
     user: Annotated[

@@ -8,6 +8,7 @@ from typing import Any
 from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.context import RenderContext
 from mlapp.deploy.k8s.naming import label_value
+from mlapp.deploy.k8s.settings import ModelPull
 from mlapp.deploy.k8s.storage import claimed_volumes, model_volume
 
 PORT = 8000
@@ -71,7 +72,7 @@ def _pod(context: RenderContext, config_name: str) -> dict[str, Any]:
         "topologySpreadConstraints": _spread(context),
     }
     if settings.model_pull is not None:
-        pod["initContainers"] = [_model_puller(context, config_name)]
+        pod["initContainers"] = [_model_puller(context, settings.model_pull)]
         pod["volumes"].append(model_volume(settings.model_pull))
     optional = {
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
@@ -122,22 +123,19 @@ def _server(context: RenderContext, config_name: str) -> dict[str, Any]:
     return server
 
 
-def _model_puller(context: RenderContext, config_name: str) -> dict[str, Any]:
-    pull = context.settings.model_pull
-    uri = (pull.uri if pull else None) or context.shipment.model_uri or ""
-    sources = _environment_sources(context, config_name)
-    if pull and pull.secret:
-        sources.append({"secretRef": {"name": pull.secret}})
-    return {
+def _model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any]:
+    container: dict[str, Any] = {
         "name": "model",
-        "image": context.shipment.image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "mlapp.cli.main", "models", "pull", uri, "--to", context.model_folder],
-        "envFrom": sources,
-        "resources": {key: dict(value) for key, value in _resources(context, gpu=False).items()},
+        "image": pull.image,
+        "command": list(pull.command),
+        "env": [{"name": "HOME", "value": TMP}],
+        "resources": _resources(context, gpu=False),
         "volumeMounts": [{"name": "tmp", "mountPath": TMP}, {"name": "model", "mountPath": context.model_folder}],
         "securityContext": _container_security(),
     }
+    if pull.secret:
+        container["envFrom"] = [{"secretRef": {"name": pull.secret}}]
+    return container
 
 
 def _environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:

@@ -43,7 +43,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "secrets": {"secrets": {"DATABASE_URL": {"secret": "digits-db", "key": "url"}}},
     "external_secret": {"external_secret": {"store": "vault", "data": {"TOKEN": "ml/digits#token"}}},
     "volumes": {"volumes": {"data": {"path": "/data", "size": "5Gi"}, "shared": {"path": "/s", "claim": "shared"}}},
-    "model_pull": {"model_pull": {"uri": "s3://models/digits/3", "secret": "s3", "cidrs": ["10.2.0.5/32"]}},
+    "model_pull": {
+        "model_pull": {
+            "image": "amazon/aws-cli@sha256:" + "3" * 64,
+            "command": ["aws", "s3", "sync", "s3://models/digits", "/app/model"],
+            "secret": "s3",
+            "cidrs": ["10.2.0.5/32"],
+        }
+    },
     "service_account": {"service_account": {"annotations": {"iam.example/role": "digits"}}},
     "existing_account": {"service_account": {"name": "robot"}},
     "placing": {
@@ -183,7 +190,7 @@ def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
     [
         ({"autoscaling": {"min": 5, "max": 2}}, "min 5 is more than max 2"),
         ({"autoscaling": {"cpu": None}}, "aims at nothing"),
-        ({"model_pull": {}}, "no place to fetch the model from"),
+        ({"model_pull": {}}, "model_pull.*missing required field `image`"),
         ({"env": {"A": "1"}, "secrets": {"A": {"secret": "s", "key": "k"}}}, "A is in both"),
         ({"resources": {"memory": "much"}}, r"targets\.k8s\.resources\.memory"),
         ({"replcas": 2}, "Did you mean 'replicas'"),
