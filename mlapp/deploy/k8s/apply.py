@@ -39,7 +39,8 @@ def execute(cluster: Cluster, plan: Plan, lock: Lock, progress: Progress) -> Non
     except DeployError as error:
         left = [change.title for change in plan.pending if change.title not in done]
         if isinstance(error, UnreachableError) or done:
-            raise DeployError(
+            kind = UnreachableError if isinstance(error, UnreachableError) else DeployError
+            raise kind(
                 f"{error.what} Written by then: {', '.join(done) or 'nothing'}; not written: {', '.join(left)}.",
                 f"{error.todo} Then deploy again: it goes on from there.",
             ) from error
