@@ -1,0 +1,193 @@
+"""`mlapp serve` as a process: how it starts, changes its model, and ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+BODY = {"inputs": [{"a": 1.0, "b": 2.0}]}
+SLOW = {"inputs": [{"a": -2.0, "b": 2.0}]}
+
+
+def until(condition: Callable[[], bool], seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_sigterm_finishes_what_is_in_flight_and_exits_0(serve, new_project) -> None:
+    answers: list[httpx.Response] = []
+    with serve(new_project()) as server:
+        thread = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{server.url}/predict", json=SLOW, timeout=20))
+        )
+        thread.start()
+        time.sleep(0.7)
+        assert server.stop(signal.SIGTERM) == 0
+        thread.join()
+    assert answers[0].json()["predictions"] == [0.0]
+
+
+def test_readiness_fails_first_while_requests_are_still_answered(serve, new_project) -> None:
+    with serve(new_project(), "--grace", "3") as server:
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503, 3)
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        assert httpx.post(f"{server.url}/predict", json=BODY).status_code == 200
+        assert server.process.wait(20) == 0
+
+
+def test_a_port_that_is_in_use_is_named(mlapp, new_project) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = mlapp(new_project(), "serve", "--port", str(port))
+    assert ran.returncode in (1, 2)
+    assert str(port) in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--model", "7"], "'sums' has no version 7; it has 1."), (["--model", "prod"], "'sums' has no alias 'prod'")],
+)
+def test_a_model_that_is_not_there_is_an_error_at_the_start(
+    mlapp, new_project, arguments: list[str], says: str
+) -> None:
+    ran = mlapp(new_project(), "serve", "--port", "0", *arguments)
+    assert ran.returncode == 2
+    assert says in ran.stderr
+
+
+def test_a_model_that_fails_to_load_is_an_error_at_the_start(mlapp, new_project) -> None:
+    project: Path = new_project()
+    app = project / "app.py"
+    app.write_text(app.read_text().replace("return Sums(**json", "raise RuntimeError('no weights')  #"))
+    ran = mlapp(project, "serve", "--port", "0")
+    assert ran.returncode == 1
+    assert "loader 'load' in app.py" in ran.stderr
+    assert "raised RuntimeError: no weights" in ran.stderr
+
+
+def test_a_changed_file_of_a_model_is_refused_at_the_start(mlapp, new_project) -> None:
+    project: Path = new_project()
+    (weights,) = project.glob(".mlapp/store/sums/files/*/model.json")
+    weights.write_text('{"factor": 99}')
+    ran = mlapp(project, "serve", "--port", "0")
+    assert ran.returncode == 1
+    assert "was changed after it was stored" in ran.stderr
+
+
+def test_a_moved_alias_switches_the_model_without_failing_a_request(serve, mlapp, new_project) -> None:
+    project: Path = new_project()
+    assert mlapp(project, "models", "promote", "1", "production").returncode == 0
+    assert mlapp(project, "train", "-p", "factor=10").returncode == 0
+    with serve(project, "--model", "production", MLAPP_SERVE__REFRESH="0.2") as server, httpx.Client() as client:
+        failed: list[httpx.Response] = []
+
+        def ask() -> tuple[str, list[float]]:
+            answer = client.post(f"{server.url}/predict", json=BODY)
+            if answer.status_code != 200:
+                failed.append(answer)
+            found = answer.json()
+            return found["version"], found["predictions"]
+
+        assert ask() == ("1", [3.0])
+        promoting = threading.Thread(target=mlapp, args=(project, "models", "promote", "2", "production"))
+        promoting.start()
+        until(lambda: ask() == ("2", [30.0]))
+        promoting.join()
+        assert not failed
+
+
+def test_a_new_version_that_fails_leaves_the_old_one_serving(serve, mlapp, new_project) -> None:
+    project: Path = new_project()
+    mlapp(project, "models", "promote", "1", "production")
+    mlapp(project, "train")
+    newest = max(project.glob(".mlapp/store/sums/files/*/model.json"), key=lambda path: path.stat().st_mtime)
+    newest.write_text("not json")
+    with serve(project, "--model", "production", MLAPP_SERVE__REFRESH="0.2") as server:
+        mlapp(project, "models", "promote", "2", "production")
+        until(lambda: "was changed after it was stored" in server.text())
+        assert httpx.post(f"{server.url}/predict", json=BODY).json()["version"] == "1"
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_reload_follows_the_code_and_new_versions(serve, mlapp, new_project) -> None:
+    project: Path = new_project()
+    with serve(project, "--reload") as server:
+
+        def ask() -> dict:
+            try:
+                return httpx.post(f"{server.url}/predict", json=BODY).json()
+            except httpx.HTTPError:
+                return {}
+
+        assert ask()["predictions"] == [3.0]
+        mlapp(project, "train", "-p", "factor=2")
+        until(lambda: ask().get("version") == "2")
+        app = project / "app.py"
+        app.write_text(
+            app.read_text().replace("return model.predict(features).tolist()", "return [42.0] * len(features)")
+        )
+        until(lambda: ask().get("predictions") == [42.0])
+
+
+def test_a_worker_that_dies_is_replaced_and_metrics_are_of_all(serve, new_project) -> None:
+    import psutil
+
+    with serve(new_project(), "--workers", "2") as server:
+        for _ in range(20):
+            assert httpx.post(f"{server.url}/predict", json=BODY).status_code == 200
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        counted = [line for line in lines if line.startswith("http_requests_total") and "/predict" in line]
+        assert sum(float(line.rpartition(" ")[2]) for line in counted) == 20, counted
+
+        def workers() -> set[int]:
+            children = psutil.Process(server.process.pid).children()
+            alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+            return {child.pid for child in alive if "resource_tracker" not in " ".join(child.cmdline())}
+
+        before = workers()
+        assert len(before) == 2
+        victim = min(before)
+        psutil.Process(victim).kill()
+        until(lambda: len(workers()) == 2 and victim not in workers())
+        until(lambda: httpx.post(f"{server.url}/predict", json=BODY).status_code == 200)
+        assert server.stop() == 0
+
+
+def test_a_key_is_asked_for_but_not_by_the_probes(serve, new_project) -> None:
+    with serve(new_project(), MLAPP_SERVE__API_KEYS="first,second") as server:
+        url = f"{server.url}/predict"
+        assert httpx.post(url, json=BODY).status_code == 401
+        assert httpx.post(url, json=BODY, headers={"X-API-Key": "wrong"}).status_code in (401, 403)
+        assert httpx.post(url, json=BODY, headers={"X-API-Key": "second"}).status_code == 200
+        assert httpx.post(url, json=BODY, headers={"Authorization": "Bearer first"}).status_code == 200
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+
+
+def test_a_client_that_hangs_up_frees_its_place_and_half_a_body_holds_nobody_up(serve, new_project) -> None:
+    with serve(new_project()) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        half = []
+        for _ in range(50):
+            connection = socket.create_connection((host, int(port)))
+            connection.sendall(head + b'{"inputs": [')
+            half.append(connection)
+        assert httpx.post(f"{server.url}/predict", json=BODY).json()["predictions"] == [3.0]
+        for connection in half:
+            connection.close()
+        assert httpx.post(f"{server.url}/predict", json=BODY).status_code == 200
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
