@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-serving | bench-data. Each makes its own virtual environment, .venv, first.
+# make demo | test | check | bench | bench-serving | bench-data. Each makes the virtual environment that it needs first.
 PYTHON ?= python3
 UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 BIN := $(CURDIR)/.venv/bin
@@ -7,8 +7,8 @@ export UV_PYTHON_DOWNLOADS ?= never
 
 .PHONY: demo test check bench bench-serving bench-data format clean
 
-demo: .venv/ready
-	$(BIN)/python scripts/demo.py
+demo: .venv-demo/ready
+	.venv-demo/bin/python scripts/demo.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup $(ARGS)
@@ -34,11 +34,17 @@ bench-data: .venv/ready
 
 .venv/ready: pyproject.toml Makefile | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	$(UV) pip install --quiet --python .venv --editable . --group dev
+	$(UV) pip install --quiet --compile-bytecode --python .venv --editable . --group dev
+	touch $@
+
+# What she installs, and no more: no test needs to be waited for.
+.venv-demo/ready: pyproject.toml Makefile | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-demo
+	$(UV) pip install --quiet --python .venv-demo --editable ".[sklearn]"
 	touch $@
 
 $(CURDIR)/.uv/bin/uv:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
 
 clean:
-	rm -rf .venv .uv dist build
+	rm -rf .venv .venv-demo .uv dist build
