@@ -83,3 +83,55 @@ def schema() -> None:
     from mlapp.deploy.schema import schema as of_settings
 
     output.json(of_settings())
+
+
+@cli.command()
+def dockerfile(
+    model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
+    platform: Annotated[list[str] | None, typer.Option(help="linux/amd64 or linux/arm64. [the engine's]")] = None,
+    environment: Environment = None,
+) -> None:
+    """Write the Dockerfile into the project, with what it copies; `mlapp build` uses it from then on.
+
+    Example:
+
+      mlapp eject dockerfile && docker build --tag digits .
+    """
+    from mlapp.images.eject import eject
+    from mlapp.images.project import bundle_of
+    from mlapp.project import Project
+
+    def warn(text: str) -> None:
+        output.note(f"Warning: {text}")
+
+    project = Project.find(environment=environment)
+    made = bundle_of(project, model=model, settings_of=environment, warn=warn)
+    with output.progress() as tell:
+        written = eject(made, project.root, platform=platform, progress=tell, warn=warn)
+    for path in written:
+        typer.echo(path)
+
+
+@cli.command("compose")
+def compose_file(
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+    model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
+    image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
+    environment: Environment = None,
+) -> None:
+    """Write a compose file that runs the app as the target docker does.
+
+    Example:
+
+      mlapp eject compose && docker compose up
+    """
+    from mlapp.deploy import EjectTarget
+    from mlapp.deploy.shipping import shipment_of
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    place = open_for(project, "docker")
+    assert isinstance(place, EjectTarget)
+    shipment = shipment_of(project, place, model=model, image=image, settings_of=environment, progress=output.note)
+    for path in place.eject(shipment, to, "compose"):
+        typer.echo(path)

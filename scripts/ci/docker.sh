@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# What the tests of images need: a Docker engine, a registry's program, and a base image with Python, made from Debian.
+set -euo pipefail
+sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+missing=()
+command -v docker >/dev/null || missing+=(docker.io)
+command -v debootstrap >/dev/null || missing+=(debootstrap)
+command -v docker-registry >/dev/null || missing+=(docker-registry)
+if [ ${#missing[@]} -gt 0 ]; then
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+if ! docker info >/dev/null 2>&1; then
+  setsid $sudo dockerd >/tmp/dockerd.log 2>&1 </dev/null &
+  for _ in $(seq 60); do docker info >/dev/null 2>&1 && break; sleep 1; done
+  docker info >/dev/null
+fi
+image=mlapp-test/python:3.11
+if ! docker image inspect "$image" >/dev/null 2>&1; then
+  root=$(mktemp -d)
+  trap '$sudo rm -rf "$root"' EXIT
+  $sudo debootstrap --variant=minbase --include=python3,libgomp1,ca-certificates bookworm "$root/fs" >"$root/log" ||
+    { tail "$root/log" >&2; exit 1; }
+  $sudo rm -rf "$root"/fs/var/cache/apt/* "$root"/fs/var/lib/apt/lists/* "$root"/fs/usr/share/{doc,man,info,locale}/*
+  $sudo tar -C "$root/fs" --numeric-owner -c . | docker import -c 'ENV LANG=C.UTF-8' -c 'CMD ["python3"]' - "$image"
+fi
