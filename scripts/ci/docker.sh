@@ -3,15 +3,17 @@
 set -euo pipefail
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 missing=()
-command -v docker >/dev/null || missing+=(docker.io)
+export PATH="$PATH:/usr/sbin:/sbin"
+command -v dockerd >/dev/null || missing+=(docker.io)
 command -v debootstrap >/dev/null || missing+=(debootstrap)
 command -v docker-registry >/dev/null || missing+=(docker-registry)
 if [ ${#missing[@]} -gt 0 ]; then
   $sudo apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  command -v docker >/dev/null || ! apt-cache show docker-cli >/dev/null 2>&1 || missing+=(docker-cli) # from Debian 13
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 if ! docker info >/dev/null 2>&1; then
-  setsid $sudo dockerd >/tmp/dockerd.log 2>&1 </dev/null &
+  setsid $sudo "$(command -v dockerd)" >/tmp/dockerd.log 2>&1 </dev/null &
   for _ in $(seq 60); do docker info >/dev/null 2>&1 && break; sleep 1; done
   docker info >/dev/null
 fi
@@ -21,6 +23,7 @@ if ! docker image inspect "$image" >/dev/null 2>&1; then
   trap '$sudo rm -rf "$root"' EXIT
   $sudo debootstrap --variant=minbase --include=python3,libgomp1,ca-certificates bookworm "$root/fs" >"$root/log" ||
     { tail "$root/log" >&2; exit 1; }
-  $sudo rm -rf "$root"/fs/var/cache/apt/* "$root"/fs/var/lib/apt/lists/* "$root"/fs/usr/share/{doc,man,info,locale}/*
+  $sudo rm -rf "$root"/fs/var/cache/apt/* "$root"/fs/var/lib/apt/lists/* "$root"/fs/var/log/*
+  $sudo rm -rf "$root"/fs/usr/share/{doc,man,info,locale}/*
   $sudo tar -C "$root/fs" --numeric-owner -c . | docker import -c 'ENV LANG=C.UTF-8' -c 'CMD ["python3"]' - "$image"
 fi

@@ -7,6 +7,7 @@ import re
 import tarfile
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,6 @@ from mlapp.config import Serve
 from mlapp.deploy.docker import compose, front
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import Release, Shipment, State
-from mlapp.images.plan import VENV
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -25,7 +25,7 @@ APP = "mlapp.app"
 ROLE = "mlapp.role"
 RELEASE = "mlapp.release"
 FAILED = "-failed"
-START_FRONT = "from mlapp.deploy.docker.front import main; main()"
+PROGRAM = Path(front.__file__)
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -116,11 +116,14 @@ class Containers:
         return Server(container, record)
 
     def make_front(self, image: str, to: Server) -> Container:
-        """Create and start the front, which sends connections to a server."""
+        """Create and start the front, which sends connections to a server.
+
+        Its program comes from here and not from the image, whose mlapp may be older, and needs Python alone.
+        """
         made = self.client.containers.create(
             image,
             name=self.name,
-            entrypoint=[f"{VENV}/bin/python", "-c", START_FRONT, str(self.port)],
+            entrypoint=["python", "-I", f"{front.STATE}/{PROGRAM.name}", str(self.port)],
             command=[],
             labels=self._labels("front"),
             network=self._network(),
@@ -130,19 +133,14 @@ class Containers:
             mem_limit="128m",
             **self._hardened(),
         )
+        self._put(made, PROGRAM.name, PROGRAM.read_bytes())
         self.point(made, to)
         made.start()
         return made
 
     def point(self, holder: Container, to: Server) -> None:
         """Let the front send new connections to a server."""
-        content = f"{to.name}:{self.port}".encode()
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            entry = tarfile.TarInfo(front.BACKEND)
-            entry.size, entry.mode = len(content), 0o644
-            archive.addfile(entry, io.BytesIO(content))
-        holder.put_archive(front.STATE, packed.getvalue())
+        self._put(holder, front.BACKEND, f"{to.name}:{self.port}".encode())
         holder.reload()
         if holder.status == "running":
             holder.kill("SIGHUP")
@@ -164,6 +162,14 @@ class Containers:
                 continue
             removed.append(found)
         return removed
+
+    def _put(self, holder: Container, name: str, content: bytes) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+        holder.put_archive(front.STATE, packed.getvalue())
 
     @property
     def _network_name(self) -> str:

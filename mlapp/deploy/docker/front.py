@@ -3,7 +3,7 @@
 So a release can be replaced while the port stays open. It passes bytes and knows nothing of HTTP: what is open stays
 with the release that it began with, which ends its connections in its own time. SIGHUP makes it read anew where new
 ones go.
-It runs in a container of the image itself.
+It runs in a container of the image itself, as a file alone: it imports nothing of mlapp.
 """
 
 from __future__ import annotations
@@ -155,3 +155,7 @@ def main() -> None:
         asyncio.run(serve(port, state))
     else:
         uvloop.run(serve(port, state))
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -24,6 +24,9 @@ from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Replica, Shipment, Status, Target, silent
 from mlapp.errors import MissingExtraError
 from mlapp.images.engine import EngineError, connected
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
 
 POLL = 0.2
 LINES = 15
@@ -204,7 +207,7 @@ class DockerTarget(Target[DockerSettings]):
             if state["Status"] == "exited" or server.container.attrs["RestartCount"]:
                 killed = " for want of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
                 raise DeployError(
-                    f"{server.name} ended with code {state['ExitCode']}{killed}; it said: {_tail(server)}",
+                    f"{server.name} ended with code {state['ExitCode']}{killed}; it said: {_tail(server.container)}",
                     "Mend what it names; the release before, if any, serves on.",
                 )
             if state["Status"] == "running" and (
@@ -212,8 +215,9 @@ class DockerTarget(Target[DockerSettings]):
             ):
                 return
             if time.monotonic() > ends:
+                said = _tail(server.container)
                 raise DeployError(
-                    f"{server.name} was not ready in {self.settings.ready_timeout:g} s; it said: {_tail(server)}",
+                    f"{server.name} was not ready in {self.settings.ready_timeout:g} s; it said: {said}",
                     "Raise targets.docker.ready_timeout if it needs longer; the release before, if any, serves on.",
                 )
             time.sleep(POLL)
@@ -229,7 +233,7 @@ class DockerTarget(Target[DockerSettings]):
             if front is not None:
                 front.remove(force=True)
             containers.make_front(server.record.image, server)
-        self._await_answer(server)
+        self._await_answer(containers, server)
 
     def _switch_back(self, containers: Containers, before: Server | None) -> None:
         """Let the front send connections to the release before again; a front without one goes."""
@@ -239,7 +243,7 @@ class DockerTarget(Target[DockerSettings]):
         elif front is not None:
             front.remove(force=True)
 
-    def _await_answer(self, server: Server) -> None:
+    def _await_answer(self, containers: Containers, server: Server) -> None:
         ends = time.monotonic() + 15
         while True:
             try:
@@ -249,6 +253,12 @@ class DockerTarget(Target[DockerSettings]):
                 return
             except OSError as error:
                 if time.monotonic() > ends:
+                    front = containers.front()
+                    if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
+                        raise DeployError(
+                            f"The front {front.name}, which holds the port, does not run; it said: {_tail(front)}",
+                            "The image needs a `python` on its PATH: 3.8 or newer.",
+                        ) from error
                     raise DeployError(
                         f"{server.name} is ready, but {self._url()} does not answer: {error}",
                         "Check targets.docker.host and the machine's firewall.",
@@ -354,11 +364,11 @@ def _problems(containers: Containers, live: Server | None) -> Iterator[str]:
     if front is not None and front.status != "running":
         yield f"the front {front.name} is {front.status}: docker start {front.name}"
     if live is not None and not live.is_running:
-        yield f"{live.name} is {live.container.status}; it said: {_tail(live)}"
+        yield f"{live.name} is {live.container.status}; it said: {_tail(live.container)}"
 
 
-def _tail(server: Server) -> str:
-    lines = server.container.logs(tail=LINES).decode(errors="replace").splitlines()
+def _tail(container: Container) -> str:
+    lines = container.logs(tail=LINES).decode(errors="replace").splitlines()
     return " | ".join(line.strip() for line in lines if line.strip()) or "nothing"
 
 
