@@ -15,7 +15,7 @@ from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.form import as_array, wants_array
 from mlapp.pipeline.stage import ROLES
-from mlapp.training import defaults
+from mlapp.training import defaults, seeds
 
 Values = Mapping[str, Any]
 
@@ -133,7 +133,8 @@ def build(pipeline: Pipeline, parameters: Values) -> Any:
                 "Give app.model a path that exists, from the project's folder.",
             )
         return frameworks.for_file(file).load_file(file, stage.options["trusted"])
-    model = call(stage, **parameters)
+    with seeds.fixed():
+        model = call(stage, **parameters)
     if model is None:
         raise DeclarationError(f"{stage.title} returned None.", "Let it return the model.")
     return model
@@ -164,7 +165,8 @@ def fit(stage: Stage | None, model: Any, features: Any, target: Any, parameters:
     """
     if stage is None:
         return model
-    estimator = call(stage, model, _formed(stage, features), target, **parameters)
+    with seeds.fixed():
+        estimator = call(stage, model, _formed(stage, features), target, **parameters)
     if estimator is None:
         raise DeclarationError(f"{stage.title} returned None.", "Let it return the fitted model.")
     return estimator

@@ -14,6 +14,8 @@ from mlapp.progress import report
 
 FEW = 20
 """With fewer rows none is held out."""
+SMALL = 50_000_000
+"""Multiplications of one batch below which one thread is the fastest: threads would wait for each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ def fit(model: Any, features: Any, target: Any, settings: Settings) -> Any:
     import torch
 
     device = _device(settings.device)
-    torch.set_num_threads(threads.cores())
+    work = settings.batch_size * sum(weights.numel() for weights in model.parameters())
+    torch.set_num_threads(1 if work < SMALL else threads.cores())
     if target is None:
         raise DataError("The default trainer of PyTorch needs a target.", "Write an @app.trainer for this module.")
     inputs = tensors.of_features(features)

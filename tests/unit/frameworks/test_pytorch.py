@@ -52,6 +52,25 @@ def test_text_classes_are_kept_with_the_weights(tmp_path: Path, monkeypatch: pyt
     assert set(loaded.predict(FEATURES)) <= set(names)
 
 
+def test_the_same_data_and_parameters_give_the_same_model() -> None:
+    app = App("flowers", target="target")
+    app.data_reader(lambda: IRIS)
+
+    @app.model
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3))
+
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    first = app.train(epochs=3)
+    assert torch.rand(1) == expected, "the user's own random numbers go on as if nothing had been trained"
+    second = app.train(epochs=3)
+    assert second.metrics == first.metrics
+    for name, weights in first.estimator.state_dict().items():
+        torch.testing.assert_close(second.estimator.state_dict()[name], weights, rtol=0, atol=0)
+
+
 def test_numbers_are_learned_with_one_output() -> None:
     model = PYTORCH.trainer(net(1), FEATURES, TARGET.astype(float), epochs=60, learning_rate=0.02)
     assert PYTORCH.evaluator(model, FEATURES, TARGET)["r2"] > 0.8
