@@ -23,8 +23,8 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready
-	$(BIN)/python -m benchmarks.core
+bench: .venv-demo/ready
+	.venv-demo/bin/python -m benchmarks.core
 
 bench-serving: .venv/ready
 	$(BIN)/python -m benchmarks.serving

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.processes import Run, in_turn, mlapp, python, ratio, run
+from benchmarks.processes import ENVIRON, Run, in_turn, mlapp, python, ratio, run
 
 TRAIN = """
 import numpy as np, pandas as pd, skops.io
@@ -122,7 +122,8 @@ def _serve(project: Path, rounds: int) -> tuple[str, str, float, str]:
 
 def _until_ready(project: Path) -> Run:
     began = time.perf_counter()
-    server = subprocess.Popen(mlapp("serve", "--port", "0"), cwd=project, stderr=subprocess.PIPE, text=True)
+    command = mlapp("serve", "--port", "0")
+    server = subprocess.Popen(command, cwd=project, env=ENVIRON, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     ready = next(line for line in server.stderr if re.search(r"http://", line))
     took = time.perf_counter() - began

@@ -14,7 +14,12 @@ def abort(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Take the canary away; the live release serves all traffic again."""
+    """Take the canary away; the live release serves all traffic again.
+
+    Example:
+
+      mlapp abort --target k8s
+    """
     release = canary_target(environment, target, namespace, context).abort(progress=output.note)
     if json:
         output.json(release)

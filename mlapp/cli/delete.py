@@ -17,7 +17,12 @@ def delete(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Remove the app from its target, with its releases. What holds data (claims, Secrets, the namespace) stays."""
+    """Remove the app from its target, with its releases. What holds data (claims, Secrets, the namespace) stays.
+
+    Example:
+
+      mlapp delete --target k8s --namespace team-a
+    """
     from mlapp.project import Project
 
     place = open_for(Project.find(environment=environment), target, namespace, context)

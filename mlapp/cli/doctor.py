@@ -9,7 +9,12 @@ from mlapp.cli.options import Json
 
 
 def doctor(json: Json = False) -> None:
-    """Show what works on this machine, what is missing, and how to get it."""
+    """Show what works on this machine, what is missing, and how to get it.
+
+    Example:
+
+      mlapp doctor
+    """
     from mlapp.diagnosis import examine
 
     findings = examine(Path.cwd())

@@ -63,7 +63,12 @@ def list_versions(
 
 @cli.command()
 def show(version: Version = "latest", json: Json = False) -> None:
-    """Show all that is known of a version: parameters, metrics, schema, libraries, files."""
+    """Show all that is known of a version: parameters, metrics, schema, libraries, files.
+
+    Example:
+
+      mlapp models show production
+    """
     from mlapp.project import Project
 
     project = Project.find()
@@ -141,7 +146,12 @@ def promote(version: Version, alias: Annotated[str, typer.Argument(help="The ali
 
 @cli.command()
 def delete(version: Version, yes: Yes = False) -> None:
-    """Delete a version and its files; its number is never given again."""
+    """Delete a version and its files; its number is never given again.
+
+    Example:
+
+      mlapp models delete 3
+    """
     from mlapp.project import Project
 
     project = Project.find()

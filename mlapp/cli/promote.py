@@ -14,7 +14,12 @@ def promote(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Make the canary the live release."""
+    """Make the canary the live release.
+
+    Example:
+
+      mlapp promote --target k8s
+    """
     release = canary_target(environment, target, namespace, context).promote(progress=output.note)
     if json:
         output.json(release)

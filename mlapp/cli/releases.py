@@ -14,7 +14,12 @@ def releases(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """List the releases that can be gone back to, and those that failed; the newest last."""
+    """List the releases that can be gone back to, and those that failed; the newest last.
+
+    Example:
+
+      mlapp releases --target k8s
+    """
     from mlapp.project import Project
 
     found = open_for(Project.find(environment=environment), target, namespace, context).releases()

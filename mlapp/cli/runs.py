@@ -46,7 +46,12 @@ def list_runs(limit: Annotated[int, typer.Option(help="How many.")] = 20, json: 
 
 @cli.command()
 def show(run: Id, json: Json = False) -> None:
-    """Show a run and each of its tasks; of one that failed, why."""
+    """Show a run and each of its tasks; of one that failed, why.
+
+    Example:
+
+      mlapp runs show abc123
+    """
     from mlapp.flyte.runs import failure
 
     found = open_engine().show(run)
@@ -87,14 +92,24 @@ def wait(run: Id, json: Json = False) -> None:
 
 @cli.command()
 def abort(run: Id, reason: Annotated[str, typer.Option(help="Is kept with the run.")] = "aborted with mlapp") -> None:
-    """Stop a run."""
+    """Stop a run.
+
+    Example:
+
+      mlapp runs abort abc123
+    """
     open_engine().abort(run, reason)
     output.note(f"Run {run} is being stopped.")
 
 
 @cli.command()
 def logs(run: Id, json: Json = False) -> None:
-    """Say where the logs of each task are: Flyte keeps links, and the cluster the logs."""
+    """Say where the logs of each task are: Flyte keeps links, and the cluster the logs.
+
+    Example:
+
+      mlapp runs logs abc123
+    """
     found = open_engine().logs(run)
     if json:
         output.json([{"task": task, "url": url} for task, url in found])

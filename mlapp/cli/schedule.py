@@ -17,7 +17,12 @@ Name = Annotated[str, typer.Argument(help="The schedule's name, as app.schedule 
 
 @cli.command("list")
 def list_schedules(json: Json = False) -> None:
-    """List the app's schedules, and whether they are active."""
+    """List the app's schedules, and whether they are active.
+
+    Example:
+
+      mlapp schedule list
+    """
     found = open_engine().schedules()
     if json:
         output.json([dataclasses.asdict(state) for state in found])
@@ -41,14 +46,24 @@ def list_schedules(json: Json = False) -> None:
 
 @cli.command()
 def activate(name: Name) -> None:
-    """Switch a schedule on."""
+    """Switch a schedule on.
+
+    Example:
+
+      mlapp schedule activate nightly
+    """
     state = open_engine().schedule(name, True)
     output.note(f"{name} is active: {state.when}.")
 
 
 @cli.command()
 def deactivate(name: Name) -> None:
-    """Switch a schedule off; it stays off when the app is deployed again."""
+    """Switch a schedule off; it stays off when the app is deployed again.
+
+    Example:
+
+      mlapp schedule deactivate nightly
+    """
     open_engine().schedule(name, False)
     output.note(f"{name} is inactive. Switch it on again: mlapp schedule activate {name}")
 

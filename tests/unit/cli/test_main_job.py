@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
+import typer
+
+from mlapp.cli.main import cli
 
 
 def test_from_an_empty_folder_to_predictions(mlapp: Callable, tmp_path: Path) -> None:
@@ -109,11 +112,19 @@ def test_doctor_names_libraries_that_differ_from_those_that_trained(mlapp: Calla
     assert "0.1 in training" in findings["libraries"]["detail"]
 
 
-def test_every_command_has_help_with_an_example_or_says_what_it_does(mlapp: Callable) -> None:
-    listed = mlapp("--help").out
-    for command in ("init", "train", "predict", "models", "data", "doctor"):
-        assert command in listed
-        assert mlapp(command, "--help").code == 0
+def commands(group: typer.core.TyperGroup, path: str = "mlapp") -> Iterator[tuple[str, str]]:
+    """The path and the help of every command."""
+    for name, command in group.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command.help or ""
+
+
+def test_every_command_shows_an_example_of_itself() -> None:
+    found = dict(commands(typer.main.get_group(cli)))
+    assert len(found) > 25
+    assert [path for path, text in found.items() if f"  {path}" not in text] == []
 
 
 def test_importing_mlapp_imports_none_of_the_heavy_packages() -> None:
