@@ -196,8 +196,8 @@ def _cast_datetime(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
     if field.dtype == "object":  # training had datetime.date objects
         return column.map(lambda value: None if _is_missing(value) else pd.Timestamp(value).date())
-    zoned = "," in field.dtype
-    parsed = pd.to_datetime(column, format="ISO8601" if column.dtype == object else None, utc=zoned)
-    if not zoned and parsed.dt.tz is not None:
-        parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None)
+    # By way of UTC: the values of one column may have different zones, and some none.
+    parsed = pd.to_datetime(column, format="ISO8601" if column.dtype == object else None, utc=True)
+    if "," not in field.dtype:
+        parsed = parsed.dt.tz_localize(None)
     return parsed.astype(field.dtype)  # type: ignore[call-overload,no-any-return]

@@ -80,7 +80,14 @@ class Codec:
             if decode is not None:
                 try:
                     return decode(body)
-                except (msgspec.MsgspecError, struct.error, OverflowError, _Doubtful, RecursionError):
+                except (
+                    msgspec.MsgspecError,
+                    UnicodeDecodeError,
+                    struct.error,
+                    OverflowError,
+                    _Doubtful,
+                    RecursionError,
+                ):
                     pass
         return self.accept(inputs_of(body))
 

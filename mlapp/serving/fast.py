@@ -33,7 +33,7 @@ NOT_PLAIN = frozenset(
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
 CLOSE = b"connection: close\r\n"
 SLOW_READ = 30.0
-"""Seconds in which a request's headers, or a small body, must be there."""
+"""Most seconds in which a request's headers, or a small body, must be there; less if `serve.timeout` is."""
 
 
 class FastCycle:
@@ -124,6 +124,7 @@ class FastProtocol(HttpToolsProtocol):
 
     application: ClassVar[Application]
     fast: ClassVar[dict[bytes, Endpoint]]
+    patience: ClassVar[float]
 
     _reading = False
     _read_timer: asyncio.TimerHandle | None = None
@@ -143,7 +144,7 @@ class FastProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._reading:
             if self._read_timer is None:
-                self._read_timer = self.loop.call_later(SLOW_READ, self._give_up)
+                self._read_timer = self.loop.call_later(self.patience, self._give_up)
         elif self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
@@ -202,7 +203,7 @@ class FastProtocol(HttpToolsProtocol):
         self._read_timer = None
         cycle: Any = self.cycle
         if type(cycle) is FastCycle and cycle.more_body and not cycle.response_complete:
-            cycle.finish(HttpError(408, f"The body did not arrive within {SLOW_READ:g} seconds."))
+            cycle.finish(HttpError(408, f"The body did not arrive within {self.patience:g} seconds."))
         elif cycle is None or cycle.response_complete:
             self.transport.close()
 
@@ -210,7 +211,8 @@ class FastProtocol(HttpToolsProtocol):
 def protocol_for(application: Application) -> type[FastProtocol]:
     """The protocol class that knows the application's endpoints."""
     fast = {endpoint.path.encode(): endpoint for endpoint in application.endpoints}
-    return type("ServingProtocol", (FastProtocol,), {"application": application, "fast": fast})
+    patience = min(SLOW_READ, application.settings.timeout)
+    return type("ServingProtocol", (FastProtocol,), {"application": application, "fast": fast, "patience": patience})
 
 
 def _problem(problem: HttpError, identity: bytes, keep_alive: bool) -> bytes:

@@ -17,6 +17,8 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = b"application/json"
+CLOSE = ((b"connection", b"close"),)
+"""The header of an answer that is given before the whole body has come: what still comes is nobody's."""
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -54,20 +56,15 @@ class Request:
         length = self.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit:
             raise too_large(limit)
-        message = await asyncio.wait_for(self.receive(), timeout) if length != b"0" else {"type": "http.request"}
-        body: bytes = _part(message)
-        if message.get("more_body"):
-            try:
-                body = await asyncio.wait_for(self._rest(body, limit), timeout)
-            except asyncio.TimeoutError:
-                raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.") from None
-        if len(body) > limit:
-            raise too_large(limit)
+        try:
+            body = await asyncio.wait_for(self._whole(limit), timeout) if length != b"0" else b""
+        except asyncio.TimeoutError:
+            raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.", headers=CLOSE) from None
         encoding = self.headers.get(b"content-encoding", b"").strip().lower()
         return unpack(body, encoding, limit) if encoding else body
 
-    async def _rest(self, first: bytes, limit: int) -> bytes:
-        parts, size = [first], len(first)
+    async def _whole(self, limit: int) -> bytes:
+        parts, size = [], 0
         while True:
             message = await self.receive()
             part = _part(message)
@@ -76,7 +73,7 @@ class Request:
             if size > limit:
                 raise too_large(limit)
             if not message.get("more_body"):
-                return b"".join(parts)
+                return b"".join(parts) if len(parts) > 1 else part
 
     async def left(self) -> None:
         """Wait until the client closes the connection."""
@@ -123,7 +120,7 @@ def media_type(value: bytes) -> bytes:
 
 
 def too_large(limit: int) -> HttpError:
-    return HttpError(413, f"The body has more than {limit} bytes.", headers=((b"connection", b"close"),))
+    return HttpError(413, f"The body has more than {limit} bytes.", headers=CLOSE)
 
 
 def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:

@@ -184,7 +184,17 @@ def _paths(endpoint: Endpoint) -> Json:
                 "operationId": f"describe_{endpoint.name}",
                 "tags": tags,
                 "responses": {
-                    "200": {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}},
+                    "200": {
+                        "description": "OK",
+                        "content": {"application/json": {"schema": DESCRIPTION}},
+                        "links": {
+                            "example": {
+                                "operationId": f"predict_{endpoint.name}",
+                                "requestBody": "$response.body#/example",
+                                "description": "The example is a body that can be sent.",
+                            }
+                        },
+                    },
                     **_problems("401"),
                 },
             }
@@ -235,6 +245,16 @@ def _problems(*statuses: str) -> Json:
     return {status: {"description": TITLES[int(status)], "content": content} for status in statuses}
 
 
+DESCRIPTION: Json = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string"},
+        "version": {"type": ["string", "null"]},
+        "schema": {"type": "object"},
+        "example": {"type": "object", "properties": {"inputs": {}}, "required": ["inputs"]},
+    },
+    "required": ["model", "version", "schema", "example"],
+}
 PROBLEM: Json = {
     "type": "object",
     "properties": {

@@ -148,4 +148,7 @@ def test_dates_and_zones_come_back_as_they_were() -> None:
     schema = infer(trained)
     table = to_table([{"zoned": "2026-01-01T02:00:00+02:00", "day": "2026-05-05"}], schema)
     assert table["zoned"].iloc[0] == pd.Timestamp("2026-01-01T00:00Z")
+    times = ["2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00-01:00", "2026-01-01"]
+    table = to_table([{"zoned": time, "day": "2026-05-05"} for time in times], schema)
+    assert [moment.hour for moment in table["zoned"]] == [0, 1, 0]
     assert table["day"].iloc[0] == datetime.date(2026, 5, 5)

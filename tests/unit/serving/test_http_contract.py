@@ -84,6 +84,7 @@ async def test_missing_column_is_named(client):
         (b'{"inputs": [[NaN]]}', 400, "send null"),
         (b"\xff\xfe[", 400, "not JSON"),
         (b'["\xff"]', 400, "UTF-8"),
+        (b'{"inputs": [{"\xaf": 1}]}', 400, "UTF-8"),
         (b"[" * 10_000 + b"]" * 10_000, 400, "nested"),
         (b'{"inputs":' * 10_000 + b"1" + b"}" * 10_000, 400, "nested"),
         (b'{"inputs": [], "inputs": []}', 400, "'inputs' twice"),
