@@ -35,7 +35,7 @@ def belonging(root: Path, *, include: Iterable[str] = (), leave_out: Path | None
         warn: takes one line a file that is left out, or is suspiciously large.
 
     Raises:
-        BundleError: git is missing, a file cannot be read or is huge, a name is not UTF-8.
+        BundleError: git is missing, a file cannot be read, a name is not UTF-8.
     """
     included = {path.relative_to(root) for glob in include for path in _files_of(root, glob)}
     tracked, others = _listed_by_git(root)
@@ -67,10 +67,11 @@ def _is_shippable(root: Path, path: Path, is_included: bool, warn: Warn) -> bool
         return False  # tracked, but deleted
     size = absolute.stat().st_size
     if size >= HUGE and not is_included:
-        raise BundleError(
-            f"{path} has {size / 1024**3:.1f} GiB, which looks like a mistake.",
-            "Name it in .dockerignore, or, to ship it, under image.include in mlapp.yaml.",
+        warn(
+            f"{path} has {size / 1024**3:.1f} GiB, which looks like a mistake, and is left out. "
+            "Name it in .dockerignore, or, to ship it, under image.include in mlapp.yaml."
         )
+        return False
     if size >= LARGE:
         warn(f"{path} has {size / 1024**2:.0f} MiB. If the server does not need it, name it in .dockerignore.")
     if not os.access(absolute, os.R_OK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from mlapp.bundle.requirements import declared
 from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.store import Manifest, ModelVersion
+
+PASSWORD = re.compile(r"https?://[^\s/@:]*:(?!\$\{)[^\s/@]+@")
+"""An address with a password that is not taken from the environment."""
 
 
 def make(
@@ -77,6 +81,7 @@ def _fill(
     warn: Warn,
 ) -> Bundle:
     _copy_code(project, staging / bundle.CODE, warn)
+    _warn_of_credentials(staging / bundle.CODE, warn)
     _copy_model(version, staging / bundle.MODEL)
     packages, source, entries = _requirements(project, version.manifest, python, staging, upgrade, warn)
     (staging / bundle.REQUIREMENTS).write_text("".join(f"{entry}\n" for entry in entries))
@@ -120,6 +125,16 @@ def _copy_code(project: Project, target: Path, warn: Warn) -> None:
         else:
             shutil.copyfile(source, copy)
             copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _warn_of_credentials(code: Path, warn: Warn) -> None:
+    """A package index's password that is written out would be shipped with the file."""
+    for name in ("mlapp.yaml", "requirements.txt", "pyproject.toml", "uv.toml", "pip.conf"):
+        file = code / name
+        if file.is_file() and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
+            warn(
+                f"{name} holds a password in an address, and is shipped: write ${{VARIABLE}} in its place."
+            )
 
 
 def _copy_model(version: ModelVersion, target: Path) -> None:

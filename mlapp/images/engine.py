@@ -44,6 +44,13 @@ def connected() -> Iterator[DockerClient]:
             client.close()
 
 
+def address() -> str:
+    """Where a connected engine is, as DOCKER_HOST writes it."""
+    from docker.constants import DEFAULT_UNIX_SOCKET
+
+    return str(_endpoint().get("base_url") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
+
+
 @contextmanager
 def explained(doing: str = "Docker") -> Iterator[None]:
     """Turn what goes wrong with the engine inside the block into an EngineError."""

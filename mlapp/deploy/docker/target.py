@@ -23,7 +23,7 @@ from mlapp.deploy.docker.containers import FAILED, Containers, Record, Server, c
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Replica, Shipment, Status, Target, silent
 from mlapp.errors import MissingExtraError
-from mlapp.images.engine import EngineError, connected
+from mlapp.images.engine import EngineError, address, connected
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -62,7 +62,7 @@ class DockerTarget(Target[DockerSettings]):
                 traffic={live.record.number: 100} if live else {},
                 url=url if live else None,
                 problems=tuple(_problems(containers, live)),
-                place=f"Docker engine {containers.client.api.base_url}",
+                place=f"Docker engine {address()}",
             )
 
     def releases(self) -> list[Release]:

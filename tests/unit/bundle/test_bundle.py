@@ -1,5 +1,6 @@
 """A bundle: the same project gives the same folder, and a changed one is refused."""
 
+import contextlib
 import json
 import os
 
@@ -146,3 +147,15 @@ def test_a_python_that_is_none_is_refused(project):
     (project.root / "mlapp.yaml").write_text("image: {python: '3.x'}\n")
     with pytest.raises(ConfigError, match=r"image\.python: '3\.x'"):
         made(project)
+
+
+def test_a_password_that_would_be_shipped_is_named(project):
+    (project.root / "requirements.txt").write_text("--extra-index-url https://me:${TOKEN}@127.0.0.1:9\npandas\n")
+    warnings = []
+    with contextlib.suppress(BundleError):
+        make(project, warn=warnings.append)
+    assert not any("password" in warning for warning in warnings)
+    (project.root / "requirements.txt").write_text("--extra-index-url https://me:hunter2@127.0.0.1:9\npandas\n")
+    with contextlib.suppress(BundleError):
+        make(project, warn=warnings.append)
+    assert any("requirements.txt holds a password" in warning and "hunter2" not in warning for warning in warnings)

@@ -82,7 +82,7 @@ def test_a_link_that_leaves_the_project_is_left_out_and_named(root, tmp_path_fac
     assert any("nowhere is a link" in warning for warning in warnings)
 
 
-def test_a_large_file_is_named_and_a_huge_one_refused(root):
+def test_a_large_file_is_named_and_a_huge_one_left_out(root):
     with (root / "large.bin").open("wb") as file:
         file.truncate(200 * 1024**2)
     warnings = []
@@ -90,11 +90,11 @@ def test_a_large_file_is_named_and_a_huge_one_refused(root):
     assert "large.bin has 200 MiB. If the server does not need it, name it in .dockerignore." in warnings
     with (root / "huge.bin").open("wb") as file:
         file.truncate(20 * 1024**3)
-    with pytest.raises(BundleError, match=r"huge\.bin has 20\.0 GiB") as caught:
-        names(root)
-    assert ".dockerignore" in caught.value.todo
-    (root / ".dockerignore").write_text("huge.bin")
-    assert "huge.bin" not in names(root)
+    assert "huge.bin" not in names(root, warn=warnings.append)
+    assert any("huge.bin has 20.0 GiB, which looks like a mistake" in warning for warning in warnings)
+    assert "huge.bin" in names(root, include=["huge.bin"])
+    (root / ".dockerignore").write_text("*.bin\n.env")
+    assert names(root, warn=pytest.fail)
 
 
 def test_a_name_that_is_not_utf8_is_refused(root):
