@@ -132,9 +132,7 @@ def _warn_of_credentials(code: Path, warn: Warn) -> None:
     for name in ("mlapp.yaml", "requirements.txt", "pyproject.toml", "uv.toml", "pip.conf"):
         file = code / name
         if file.is_file() and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
-            warn(
-                f"{name} holds a password in an address, and is shipped: write ${{VARIABLE}} in its place."
-            )
+            warn(f"{name} holds a password in an address, and is shipped: write ${{VARIABLE}} in its place.")
 
 
 def _copy_model(version: ModelVersion, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-KNOWN = tuple(f"3.{minor}" for minor in range(9, 16))
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,11 @@ def home_of_python(client: DockerClient, base: Base, python: str) -> str:
             for folder in folders:
                 if _exists(client, container, f"{folder}/python{python}"):
                     return folder
-            found = [each for each in KNOWN if any(_exists(client, container, f"{at}/python{each}") for at in folders)]
+            names = {_points_to(client, container, f"{folder}/python3") for folder in folders}
+            found = sorted(match.group(1) for name in names if (match := re.search(r"python(3\.\d+)$", name)))
         finally:
             client.api.remove_container(container, force=True)
-    has = f"it has {', '.join(found)}" if found else "it has none at all"
+    has = f"it has {', '.join(found)}" if found else "it has no other that is seen"
     todo = f"Set image.python to '{found[-1]}'" if found else "Set image.base to an image with Python"
     raise ImageError(
         f"The base image has no Python {python}; {has}.", f"{todo} in mlapp.yaml, or choose another image.base."
@@ -91,14 +92,23 @@ def home_of_python(client: DockerClient, base: Base, python: str) -> str:
 
 
 def _exists(client: DockerClient, container: str, path: str) -> bool:
+    return _status(client, container, path) is not None
+
+
+def _points_to(client: DockerClient, container: str, path: str) -> str:
+    """Where a symbolic link points, as `python3` does to its minor version; empty when it is none."""
+    return str((_status(client, container, path) or {}).get("linkTarget") or "")
+
+
+def _status(client: DockerClient, container: str, path: str) -> dict[str, Any] | None:
     import docker.errors
 
     try:
-        stream, _ = client.api.get_archive(container, path)
+        stream, status = client.api.get_archive(container, path)
     except docker.errors.NotFound:
-        return False
+        return None
     stream.close()
-    return True
+    return dict(status)
 
 
 def _local(client: DockerClient, reference: str, platform: str) -> Base | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 
 from mlapp.images.build import Image
 from mlapp.images.engine import ImageError
@@ -16,7 +17,7 @@ SCANNERS = {
 
 
 def scan(image: Image) -> None:
-    """Scan; the scanner prints its own report.
+    """Scan; the scanner prints its own report, to stderr.
 
     Raises:
         ImageError: no scanner is installed, or it found something grave.
@@ -24,7 +25,8 @@ def scan(image: Image) -> None:
     for name, arguments in SCANNERS.items():
         program = shutil.which(name)
         if program is not None:
-            if subprocess.run([program, *arguments, image.reference], check=False).returncode:  # noqa: S603
+            command = [program, *arguments, image.reference]
+            if subprocess.run(command, check=False, stdout=sys.stderr).returncode:  # noqa: S603
                 raise ImageError(
                     f"{name} found grave vulnerabilities in {image.reference}, or could not scan it.",
                     "Update what it names: mlapp build --upgrade, or a newer image.base.",

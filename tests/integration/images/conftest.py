@@ -1,0 +1,170 @@
+"""A project, its image on a real engine, and a real registry that asks for a password: made once for all tests."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlapp import training
+from mlapp.images.build import Image
+from mlapp.images.engine import connected
+from mlapp.images.project import image_of
+from mlapp.project import Project
+from tests.servers import binary, free_port, is_open, running
+
+BASE = "mlapp-test/python:3.11"
+SETTINGS = f"image: {{base: '{BASE}', python: '3.11'}}\n"
+USER, PASSWORD = "pusher", "s3cret"
+BCRYPT = "$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK"
+APP = """
+import json
+
+import pandas as pd
+
+from mlapp import App
+
+app = App("imaged", target="kind")
+
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    return pd.DataFrame({"length": [1.0, 1.2, 3.0, 3.3] * 5, "kind": [0, 0, 1, 1] * 5})
+
+
+@app.model
+def build() -> dict:
+    return {"at": 2.0}
+
+
+@app.trainer
+def train(model: dict, features: pd.DataFrame, target: pd.Series) -> dict:
+    return model
+
+
+@app.evaluator
+def evaluate(model: dict, features: pd.DataFrame, target: pd.Series) -> float:
+    return 1.0
+
+
+@app.saver
+def save(model: dict, folder) -> None:
+    (folder / "model.json").write_text(json.dumps(model))
+
+
+@app.loader
+def load(folder) -> dict:
+    return json.loads((folder / "model.json").read_text())
+
+
+@app.predictor
+def predict(model: dict, features: pd.DataFrame) -> list[int]:
+    return (features["length"] > model["at"]).astype(int).tolist()
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> Iterator[None]:
+    """The Docker engine, without anything of ours at the end."""
+    command = ["docker", "image", "inspect", BASE]
+    if not shutil.which("docker") or subprocess.run(command, capture_output=True).returncode:
+        told = f"needs a Docker engine and {BASE}: run scripts/ci/docker.sh"
+        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+    yield
+    with connected() as client:
+        for image in client.api.images(filters={"label": "mlapp.app=imaged"}):
+            client.api.remove_image(image["Id"], force=True)
+
+
+@pytest.fixture(scope="session")
+def trained(engine, tmp_path_factory) -> Path:
+    """The folder of a project with a trained model; nothing else is in it than what tests may rely on."""
+    root = tmp_path_factory.mktemp("imaged")
+    (root / "app.py").write_text(APP)
+    (root / "requirements.txt").write_text("pandas\n")
+    (root / ".gitignore").write_text(".mlapp/\n")
+    (root / "mlapp.yaml").write_text(SETTINGS)
+    before = Path.cwd()
+    project = Project.find(root)
+    project.store.put(training.run(project.app))
+    os.chdir(before)
+    return root
+
+
+@pytest.fixture(scope="session")
+def built(trained) -> Image:
+    """Its image."""
+    return image_of(Project.find(trained))[0]
+
+
+@pytest.fixture
+def root(trained, tmp_path) -> Path:
+    """A copy of the project, to change."""
+    return Path(shutil.copytree(trained, tmp_path / "project"))
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry on loopback; `config` is a docker configuration that may push there."""
+
+    host: str
+    config: Path
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory) -> Iterator[Registry]:
+    folder, port = tmp_path_factory.mktemp("registry"), free_port()
+    (folder / "htpasswd").write_text(f"{USER}:{BCRYPT}\n")
+    settings = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+        "auth": {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}},
+    }
+    (folder / "config.yml").write_text(json.dumps(settings))
+    command = [binary("docker-registry"), "serve", folder / "config.yml"]
+    with running(command, folder, lambda: is_open(port)):
+        yield Registry(f"127.0.0.1:{port}", docker_config(folder / "docker", f"127.0.0.1:{port}"))
+
+
+def docker_config(folder: Path, *hosts: str, password: str = PASSWORD) -> Path:
+    """The folder of a docker configuration with a login."""
+    folder.mkdir(parents=True, exist_ok=True)
+    login = {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}
+    (folder / "config.json").write_text(json.dumps({"auths": dict.fromkeys(hosts, login)}))
+    return folder
+
+
+@pytest.fixture
+def login(registry, monkeypatch) -> None:
+    """Be logged in."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(registry.config))
+
+
+@pytest.fixture(scope="session")
+def tiny(engine, tmp_path_factory) -> Iterator[Callable[..., Image]]:
+    """Make an image of a few files, not to be run, for a platform."""
+    made: list[str] = []
+
+    def make(reference: str, platform: str = "linux/amd64", **files: bytes) -> Image:
+        archive = tmp_path_factory.mktemp("tiny") / "image.tar"
+        with tarfile.open(archive, "w") as tar:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name.replace("__", "/"))
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        command = ["docker", "import", "--platform", platform, "--change", "LABEL mlapp.app=imaged", archive, reference]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        made.append(done.stdout.strip())
+        return Image(reference, made[-1], platform, 0, ())
+
+    return make

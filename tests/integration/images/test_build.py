@@ -1,0 +1,180 @@
+"""What an image is: the same for the same project, layered by change, for nobody, and without what is not the app's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from io import BytesIO
+
+import pytest
+
+from mlapp import images
+from mlapp.errors import MlappError
+from mlapp.images.base import find, home_of_python
+from mlapp.images.engine import connected
+from mlapp.images.plan import plan
+from mlapp.images.project import bundle_of, image_of
+from mlapp.project import Project
+from tests.integration.images.conftest import SETTINGS
+
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
+
+
+def file_of(image, path):
+    """The content of a file of an image, which is not run."""
+    with connected() as client:
+        container = client.api.create_container(image, ["true"])["Id"]
+        try:
+            stream, _ = client.api.get_archive(container, path)
+            with tarfile.open(fileobj=BytesIO(b"".join(stream))) as archive:
+                return archive.extractfile(archive.next()).read()
+        finally:
+            client.api.remove_container(container)
+
+
+def test_the_same_project_gives_the_same_image_wherever_it_lies(root, built):
+    assert image_of(Project.find(root))[0].id == built.id
+    subprocess.run(["docker", "rmi", "--force", built.id], check=True, capture_output=True)
+    assert image_of(Project.find(root))[0].id == built.id, "also when every layer is made anew"
+
+
+def test_a_change_of_code_changes_the_last_layer_alone(root, built):
+    with (root / "app.py").open("a") as file:
+        file.write("\n# changed\n")
+    changed = image_of(Project.find(root))[0]
+    assert changed.layers[:-1] == built.layers[:-1]
+    assert changed.layers[-1] != built.layers[-1]
+
+
+def test_it_is_for_nobody_and_says_what_it_is(built):
+    with connected() as client:
+        inspected = client.api.inspect_image(built.id)
+    config, labels = inspected["Config"], inspected["Config"]["Labels"]
+    assert config["User"] == "65532:65532"
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Healthcheck"]["Test"][0] == "CMD", "no shell"
+    assert config["Entrypoint"][0] == "/opt/venv/bin/python", "no shell"
+    assert labels["org.opencontainers.image.version"] == "1"
+    assert labels["org.opencontainers.image.created"] == inspected["Created"].replace(".000000000", "")
+    assert b'"bomFormat"' in file_of(built.id, labels["mlapp.sbom"])
+
+
+def test_nothing_of_the_environment_gets_in(root, built, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    monkeypatch.setenv("MLAPP_SERVE__PORT", "8000")
+    (root / ".env").write_text("TOKEN=hush")
+    warned = []
+    assert image_of(Project.find(root), warn=warned.append)[0].id == built.id
+    assert warned == [
+        ".env looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml."
+    ]
+
+
+def test_bytecode_is_there_and_holds_no_time(built):
+    for path in ("/app/code/__pycache__/app", "/opt/venv/lib/python3.11/site-packages/pandas/__pycache__/__init__"):
+        assert file_of(built.id, f"{path}.cpython-311.pyc")[4:8] == b"\x01\0\0\0", "PEP 552: unchecked, by hash"
+
+
+def test_system_packages_are_a_layer_on_the_base(root, built):
+    (root / "mlapp.yaml").write_text(SETTINGS.replace("}", ", system_packages: [hello]}"))
+    with connected() as client:
+        made = find(client, plan(bundle_of(Project.find(root), warn=print)), "linux/amd64", print)
+    assert made.layers[:-1] == list(built.layers[:1])
+    command = ["docker", "run", "--rm", "--read-only", made.id, "hello", "--greeting=hi"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "hi\n"
+    subprocess.run(["docker", "rmi", made.id], capture_output=True)
+
+
+def test_an_interrupted_build_tags_nothing(root):
+    (root / "app.py").write_text((root / "app.py").read_text() + "\n# interrupted\n")
+    (root / "weights.bin").write_bytes(os.urandom(90 * 1024**2))
+    command = [sys.executable, "-m", "mlapp", "build", "--tag", "imaged-interrupted:1"]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "load the image" in line:
+            break
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    listed = subprocess.run(["docker", "images", "-q", "imaged-interrupted"], capture_output=True, text=True)
+    assert listed.stdout == ""
+    assert not list((root / ".mlapp" / "bundles").glob(".*")), "nor leaves anything behind"
+
+
+def test_a_python_that_the_base_has_not_is_named(trained):
+    with connected() as client:
+        base = find(client, plan(bundle_of(Project.find(trained), warn=print)), "linux/amd64", print)
+        with pytest.raises(images.ImageError, match=r"has no Python 3\.12; it has 3\.11") as caught:
+            home_of_python(client, base, "3.12")
+    assert "image.python to '3.11'" in caught.value.todo
+
+
+def test_without_an_engine_the_error_says_what_works_without(root, mlapp, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    done = mlapp("build", cwd=root)
+    assert done.code == 1
+    assert "No Docker engine answers at unix:///nowhere/docker.sock." in done.err
+    assert "mlapp serve --bundle" in done.err
+
+
+def test_who_may_not_use_the_engine_is_told_so():
+    if os.getuid():
+        pytest.skip("only root can become another user")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            with connected() as client:
+                client.ping()
+            os.write(writer, b"could")
+        except images.EngineError as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"You may not use the Docker engine" in os.read(reader, 1000)
+
+
+def test_a_full_disk_is_named(root, tmp_path):
+    if os.getuid():
+        pytest.skip("only root can mount")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
+    try:
+        (root / "weights.bin").write_bytes(bytes(8 * 1024**2))
+        with pytest.raises(MlappError, match="No space left on device") as caught:
+            bundle_of(Project.find(root), output=small, warn=print)
+        assert "Free some space there" in caught.value.todo
+        assert not list(small.iterdir()), "what was begun is gone"
+        (root / "weights.bin").unlink()
+        (root / "requirements.txt").write_text("pandas\nsix\n")  # what no image in the engine has
+        bundle = bundle_of(Project.find(root), output=small, warn=print)
+        with pytest.raises(MlappError, match="No space left on device"):
+            images.build(bundle, tag="imaged-full:1")
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert not subprocess.run(["docker", "images", "-q", "imaged-full"], capture_output=True).stdout
+
+
+def test_a_scanner_is_named_when_there_is_none_and_run_when_there_is(root, built, mlapp, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = mlapp("build", "--scan", cwd=root)
+    assert (done.code, "Install one of trivy, grype" in done.err) == (1, True)
+    grype = tmp_path / "grype"
+    grype.write_text('#!/bin/sh\necho "scanned $*"\nexit ${FOUND:-0}\n')
+    grype.chmod(0o755)
+    done = mlapp("build", "--scan", cwd=root)
+    assert done.code == 0
+    assert f"scanned --quiet --fail-on high --only-fixed {built.reference}" in done.err
+    monkeypatch.setenv("FOUND", "1")
+    done = mlapp("build", "--scan", cwd=root)
+    assert (done.code, "grype found grave vulnerabilities" in done.err) == (1, True)
