@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from mlapp import environment
-from mlapp.errors import MlappError
+from mlapp.config import Settings
+from mlapp.deploy import CheckTarget, open_target, target_names
+from mlapp.errors import MissingExtraError, MlappError
 from mlapp.project import Project
 
 ENABLES = {
-    "sklearn": "scikit-learn models",
-    "parquet": "Parquet files",
     "docker": "mlapp build, mlapp deploy --target docker",
-    "k8s": "mlapp deploy --target k8s",
+    "dynamodb": "data_reader.dynamodb",
+    "files": "data_reader.files: Parquet, Arrow, Excel and JSON lines",
     "flyte": "mlapp train --remote, schedules",
+    "grpc": "mlapp serve --grpc-port",
+    "k8s": "mlapp deploy --target k8s",
+    "lightgbm": "LightGBM models",
+    "mongo": "data_reader.mongo",
+    "parquet": "Parquet files",
+    "redis": "data_reader.redis",
+    "sklearn": "scikit-learn models",
+    "sql": "data_reader.sql: PostgreSQL, MySQL, SQLite, DuckDB and what SQLAlchemy knows",
+    "torch": "PyTorch models",
+    "xgboost": "XGBoost models",
 }
 TOOLS = {
     "git": ("the commit in a version's manifest", "install git"),
     "uv": ("fast image builds", "pip install uv"),
-    "docker": ("a look at images by hand; mlapp talks to the engine itself", "install Docker"),
     "kubectl": ("a look at the cluster by hand; mlapp talks to it itself", "install kubectl"),
 }
 
@@ -38,11 +49,12 @@ class Finding:
 
 
 def examine(start: Path) -> list[Finding]:
-    """Look at Python, the extras, the tools and the project of a folder."""
+    """Look at Python, the extras, the tools, what can be deployed to, and the project of a folder."""
     return [
         Finding("python", True, environment.python_version()),
         *_extras(),
         *_tools(),
+        *_targets(start),
         *_project(start),
     ]
 
@@ -63,13 +75,18 @@ def _extras() -> list[Finding]:
 
 
 def _requirements() -> dict[str, list[str]]:
-    """The distributions of each of mlapp's extras, from its own metadata."""
-    found: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("mlapp") or []:
-        matched = re.match(r"([A-Za-z0-9._-]+).*;.*extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
-        if matched and matched.group(2) != "all" and matched.group(1) != "mlapp":
-            found.setdefault(matched.group(2), []).append(matched.group(1))
-    return found
+    """The distributions of each of mlapp's extras that this Python needs, from mlapp's own metadata."""
+    distribution = importlib.metadata.distribution("mlapp")
+    wanted = [Requirement(text) for text in distribution.requires or []]
+    extras = [extra for extra in distribution.metadata.get_all("Provides-Extra") or [] if extra != "all"]
+    return {
+        extra: [
+            one.name
+            for one in wanted
+            if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""})
+        ]
+        for extra in extras
+    }
 
 
 def _tools() -> list[Finding]:
@@ -77,6 +94,26 @@ def _tools() -> list[Finding]:
     for tool, (enables, todo) in TOOLS.items():
         path = shutil.which(tool)
         found.append(Finding(tool, bool(path), path or f"not found; would enable {enables}", "" if path else todo))
+    return found
+
+
+def _targets(start: Path) -> list[Finding]:
+    """Whether the engine or cluster of each target answers; of those alone whose extra is installed."""
+    try:
+        project = Project.find(start)
+        app, settings = project.name, project.settings
+    except MlappError:
+        app, settings = "app", Settings()
+    found = []
+    for name in target_names():
+        try:
+            target = open_target(name, app, settings)
+            if isinstance(target, CheckTarget):
+                found.append(Finding(f"target {name}", True, target.check()))
+        except MissingExtraError:
+            continue
+        except MlappError as error:
+            found.append(Finding(f"target {name}", False, error.what, error.todo))
     return found
 
 

@@ -21,7 +21,9 @@ def doctor(json: Json = False) -> None:
     if json:
         output.json(findings)
         return
-    output.table(
-        ["", "", "", ""],
-        [["ok" if finding.works else "--", finding.what, finding.detail, finding.todo] for finding in findings],
-    )
+    rows = []
+    for finding in findings:
+        rows.append(["ok" if finding.works else "--", finding.what, finding.detail])
+        if finding.todo:
+            rows.append(["", "", f"→ {finding.todo}"])
+    output.table(["", "what", "found"], rows)

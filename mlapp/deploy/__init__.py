@@ -2,6 +2,7 @@
 
 from mlapp.deploy.target import (
     CanaryTarget,
+    CheckTarget,
     DeployError,
     DiffTarget,
     EjectTarget,
@@ -21,6 +22,7 @@ from mlapp.deploy.target import (
 
 __all__ = [
     "CanaryTarget",
+    "CheckTarget",
     "DeployError",
     "DiffTarget",
     "EjectTarget",

@@ -206,6 +206,15 @@ class Target(ABC, Generic[S]):
 
 
 @runtime_checkable
+class CheckTarget(Protocol):
+    """Can say whether what it deploys to answers."""
+
+    def check(self) -> str:
+        """What answers, and where, in one line. Raises `MlappError` when nothing does."""
+        ...
+
+
+@runtime_checkable
 class DiffTarget(Protocol):
     """Can say what `apply` would change."""
 

@@ -41,6 +41,11 @@ class DockerTarget(Target[DockerSettings]):
     needs_registry: ClassVar[bool] = False
     eject_formats: ClassVar[tuple[str, ...]] = ("compose",)
 
+    def check(self) -> str:
+        """The engine's version, and where it is."""
+        with connected() as client:
+            return f"engine {client.version()['Version']} at {client.api.base_url}"
+
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         return [compose.project(container_name(self.app), shipment, self.settings, self.serve)]
 

@@ -42,6 +42,10 @@ class KubernetesTarget(Target[KubernetesSettings]):
         """The cluster; connected to when it is first needed."""
         return Cluster(connect(self.settings))
 
+    def check(self) -> str:
+        """The cluster's version, and which context and namespace would be deployed to."""
+        return "version {}.{}, {}".format(*self.cluster.version(), self.cluster.place)
+
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order in which they are applied."""
         return render(shipment, self.settings, self.serve)

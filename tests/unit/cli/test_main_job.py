@@ -100,6 +100,16 @@ def test_doctor_shows_what_works_and_what_is_missing(mlapp: Callable, project: C
     assert findings["libraries"]["detail"] == "those that trained version 1"
 
 
+def test_doctor_says_whether_an_engine_and_a_cluster_answer(mlapp: Callable, project: Callable, monkeypatch) -> None:
+    project()
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("KUBECONFIG", "nowhere.yaml")
+    findings = {finding["what"]: finding for finding in json.loads(mlapp("doctor", "--json").out)}
+    assert findings["target docker"]["detail"] == "No Docker engine answers at tcp://127.0.0.1:1."
+    assert findings["target k8s"]["detail"] == "There is no kubeconfig: nowhere.yaml does not exist."
+    assert not findings["target k8s"]["works"]
+
+
 def test_doctor_names_libraries_that_differ_from_those_that_trained(mlapp: Callable, project: Callable) -> None:
     root = project()
     mlapp("train")
