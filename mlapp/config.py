@@ -47,7 +47,10 @@ class Serve(Section, frozen=True):
     batch_wait: Annotated[
         float, Meta(ge=0, description="Seconds that a request may wait for company; 0 never waits.")
     ] = 0.0
-    queue: Annotated[int, Meta(ge=1, description="Requests that may wait; beyond it the answer is 503.")] = 1024
+    queue: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Rows that may wait; beyond it the answer is 503. As many as one batch takes when absent."),
+    ] = None
     timeout: Annotated[
         float, Meta(gt=0, description="Seconds that a request may take, unless X-Request-Timeout says less.")
     ] = 30.0

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
@@ -62,7 +61,7 @@ class Batcher:
         batch: False gives the predictor one request at a time.
         max_batch: most rows of one call; a request with more goes alone.
         wait: seconds that a request may wait for company.
-        queue: most requests that may wait.
+        queue: most rows that may wait; a request with more may wait alone.
     """
 
     def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int) -> None:
@@ -72,6 +71,7 @@ class Batcher:
         self._wait = wait
         self._queue = queue
         self._waiting: deque[Item] = deque()
+        self._rows = 0
         self._pace = Pace()
         self._scheduled = False
         self._busy = False
@@ -87,12 +87,13 @@ class Batcher:
         Raises:
             HttpError: 503, the queue is full.
         """
-        waiting = self._waiting
-        if len(waiting) >= self._queue:
+        rows = self._rows + part.rows
+        if rows > self._queue and self._rows:
             self._metrics.rejected.inc()
-            raise HttpError(503, f"{len(waiting)} requests wait already. Try again in a second.", headers=RETRY_AFTER)
+            raise HttpError(503, f"{self._rows} rows wait already. Try again in a second.", headers=RETRY_AFTER)
         item = Item(loaded, part, done, timeout)
-        waiting.append(item)
+        self._waiting.append(item)
+        self._rows = rows
         if self.holds_up(loaded):
             self._watch((item,))
         if not self._scheduled and not self._busy:
@@ -105,11 +106,8 @@ class Batcher:
         if item.timer is not None:
             item.timer.cancel()
             item.timer = None
-        try:
-            self._waiting.remove(item)
-        except ValueError:  # it is in the model by now
-            return
-        self._metrics.cancelled.inc()
+        if self._remove(item):
+            self._metrics.cancelled.inc()
 
     def holds_up(self, loaded: Loaded) -> bool:
         """Whether a request may have to wait longer than a turn of the event loop."""
@@ -138,8 +136,7 @@ class Batcher:
     def _schedule(self) -> None:
         self._scheduled = True
         loop = asyncio.get_running_loop()
-        rows = sum(item.part.rows for item in self._waiting) if self._wait else 0
-        if self._wait and rows < self._max_batch:
+        if self._wait and self._rows < self._max_batch:
             loop.call_later(self._wait, self._flush)
         else:
             loop.call_soon(self._flush)
@@ -155,32 +152,39 @@ class Batcher:
 
     def _expire(self, item: Item) -> None:
         item.timer = None
-        with suppress(ValueError):  # it is in the model: the batch's other requests want their answers
-            self._waiting.remove(item)
+        self._remove(item)
         self._metrics.expired.inc()
         item.finish(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
 
-    def _take(self) -> list[Item]:
-        """The next batch: requests in order, for one version of the model, up to the most rows."""
+    def _remove(self, item: Item) -> bool:
+        """Take a request out of the queue. It stays in a batch that runs: the others in it want their answers."""
+        try:
+            self._waiting.remove(item)
+        except ValueError:
+            return False
+        self._rows -= item.part.rows
+        return True
+
+    def _take(self) -> tuple[list[Item], int]:
+        """The next batch and its rows: requests in order, for one version of the model, up to the most rows."""
         waiting = self._waiting
         first = waiting.popleft()
-        batch = [first]
+        batch, rows = [first], first.part.rows
         if self._batch:
-            rows = first.part.rows
             while waiting and waiting[0].loaded is first.loaded:
-                rows += waiting[0].part.rows
-                if rows > self._max_batch:
+                if rows + waiting[0].part.rows > self._max_batch:
                     break
+                rows += waiting[0].part.rows
                 batch.append(waiting.popleft())
-        return batch
+        self._rows -= rows
+        return batch, rows
 
     def _flush(self) -> None:
         self._scheduled = False
         if self._busy or not self._waiting:
             return
-        batch = self._take()
+        batch, rows = self._take()
         loaded = batch[0].loaded
-        rows = sum(item.part.rows for item in batch)
         waited = time.perf_counter() - batch[0].arrived
         if loaded.is_async:
             task = asyncio.get_running_loop().create_task(self._run_async(loaded, batch))

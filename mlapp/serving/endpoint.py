@@ -48,13 +48,13 @@ class Endpoint:
         self.current = loaded
         self.metrics.version(loaded.version)
         options: dict[str, Any] = dict(loaded.predictor.stage.options)
-        wait, max_batch = options.get("wait"), options.get("max_batch")
+        wait, max_batch = options.get("wait"), options.get("max_batch") or settings.max_batch
         self.batcher = Batcher(
             self.metrics,
             batch=options.get("batch", True),
-            max_batch=max_batch or settings.max_batch,
+            max_batch=max_batch,
             wait=settings.batch_wait if wait is None else wait,
-            queue=settings.queue,
+            queue=settings.queue or max_batch,
         )
         self.accepting = Pace()
         self._is_warm = False

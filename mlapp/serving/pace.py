@@ -15,6 +15,8 @@ RECENT = 5
 """Calls whose median is the usual call. A busy machine may hold up any one of them: that says nothing of the model."""
 CALM = 20
 """Fast calls after which the thread is left again; twice as many after each relapse that follows soon."""
+REPAID = 0.001
+"""Seconds of a long call that one fast call in the thread makes up for: after 2 s in the loop, 2000 must be fast."""
 
 
 class Pace:
@@ -45,7 +47,7 @@ class Pace:
         if seconds >= STUCK or self._usual >= SLOW:
             if self.is_fast:
                 soon = self._calm < 10 * self._needed
-                self._needed = min(self._needed * 2, 100_000) if soon else CALM
+                self._needed = max(min(self._needed * 2, 100_000) if soon else CALM, round(seconds / REPAID))
             self.is_fast, self._calm = False, 0
         elif seconds <= FAST:
             self._calm += 1

@@ -102,6 +102,7 @@ async def test_missing_column_is_named(client):
         (b'{"inputs": [5]}', 422, ""),
         (b'{"inputs": [[1], {"a": 1}]}', 422, "row 1"),
     ],
+    ids=lambda value: repr(value[:20]) if isinstance(value, bytes) else None,
 )
 async def test_wrong_bodies(client, body, status, says):
     response = await client.post("/predict", content=body, headers={"content-type": "application/json"})

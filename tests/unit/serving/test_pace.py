@@ -41,16 +41,22 @@ def test_a_model_that_becomes_slow_goes_to_a_thread_and_comes_back_when_it_is_fa
 def test_a_relapse_after_a_long_good_time_is_soon_forgiven(fast):
     for _ in range(20 * CALM):
         fast.add(0.0003, rows=1)
-    fast.add(0.2, rows=1)
+    for _ in range(RECENT):
+        fast.add(0.02, rows=1)
     assert not fast.is_fast
-    for _ in range(CALM):
+    for _ in range(CALM + RECENT):
         fast.add(0.0003, rows=1)
     assert fast.expects_fast(1)
 
 
-def test_one_very_long_call_is_enough(fast):
+def test_one_very_long_call_is_enough_and_is_long_remembered(fast):
     fast.add(2.0, rows=1)
+    for _ in range(1900):
+        fast.add(0.0003, rows=1)
     assert not fast.is_fast
+    for _ in range(200):
+        fast.add(0.0003, rows=1)
+    assert fast.expects_fast(1)
 
 
 def test_a_large_batch_goes_to_a_thread_when_its_rows_are_dear(fast):
