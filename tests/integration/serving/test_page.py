@@ -1,0 +1,74 @@
+"""The page at `/`, in a real browser that may reach nothing but the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server) -> Iterator[Page]:
+    """The page of the shared server, just opened. A request to anywhere else is an error."""
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(server.url)
+    yield page
+    page.close()
+    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
+
+
+def test_it_shows_the_model_and_predicts_what_the_form_says(page: Page) -> None:
+    expect(page.locator("#name")).to_have_text("sums")
+    expect(page.locator("#version")).to_have_text("version 1")
+    expect(page.locator("#parameters")).to_contain_text("factor")
+    page.get_by_label("a", exact=True).fill("40")
+    page.get_by_label("b", exact=True).fill("2")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#answer .answer")).to_have_text("42")
+
+
+def test_the_command_that_it_shows_gives_the_same_prediction(page: Page) -> None:
+    page.get_by_label("a", exact=True).fill("1.5")
+    page.get_by_label("b", exact=True).fill("-0.5")
+    command = page.locator("#curl").inner_text()
+    answer = json.loads(subprocess.check_output(["sh", "-c", command], stderr=subprocess.DEVNULL))
+    assert answer == {"predictions": [1.0], "model": "sums", "version": "1"}
+
+
+def test_what_does_not_fit_is_said_beside_the_form(page: Page) -> None:
+    page.get_by_label("a", exact=True).fill("")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#answer .bad")).to_contain_text("'a'")
+    page.get_by_role("button", name="Example").click()
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#answer .answer")).to_be_visible()
+
+
+def test_inputs_may_be_edited_as_json(page: Page) -> None:
+    page.get_by_role("button", name="Edit as JSON").click()
+    page.get_by_label("Inputs as JSON").fill('{"inputs": [{"a": 1, "b": 1}, {"a": 2, "b": 2}]}')
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#answer pre")).to_contain_text("predictions")
+    assert json.loads(page.locator("#answer pre").inner_text())["predictions"] == [2, 4]
