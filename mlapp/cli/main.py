@@ -29,6 +29,7 @@ from mlapp.cli import (
     serve,
     status,
     train,
+    tune,
 )
 from mlapp.errors import MlappError
 
@@ -46,6 +47,7 @@ cli = typer.Typer(
 )
 cli.command()(init.init)
 cli.command()(train.train)
+cli.command()(tune.tune)
 cli.command()(predict.predict)
 cli.command()(serve.serve)
 cli.command()(build.build)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 FEW_ROWS = 256
 """Up to so many rows, one thread is the fastest."""
@@ -26,6 +28,16 @@ def cores() -> int:
 def for_rows(rows: int) -> int:
     """The threads with which to predict so many rows."""
     return 1 if rows <= FEW_ROWS else cores()
+
+
+def single() -> AbstractContextManager[Any]:
+    """Numeric libraries use one thread in this block: theirs wait for each other where the cores have other work."""
+    try:
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+    except ImportError:
+        return nullcontext()
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    return limits
 
 
 def _quota() -> float | None:

@@ -71,8 +71,8 @@ def split(
     if not shuffle:
         return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}
     random = np.random.default_rng(random_state)
-    classes = _classes(table, targets)
-    chosen = random.permutation(rows)[:test_rows] if classes is None else _stratified(classes, test_rows, random)
+    of_rows = classes(table, targets)
+    chosen = random.permutation(rows)[:test_rows] if of_rows is None else _stratified(of_rows, test_rows, random)
     is_test = np.zeros(rows, dtype=bool)
     is_test[chosen] = True
     return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
@@ -111,7 +111,7 @@ def _json(text: str | bytes) -> Any:
         ) from None
 
 
-def _classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
+def classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
     """The class of each row as a number, or None where the target is no class or a class has one row only."""
     import numpy as np
 

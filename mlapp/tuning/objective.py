@@ -1,0 +1,98 @@
+"""One trial: the pipeline with some parameters, judged by cross-validation on the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mlapp import frameworks
+from mlapp.errors import DataError, UsageError, nearest
+from mlapp.pipeline import Pipeline, bind
+from mlapp.pipeline.parameters import declared
+from mlapp.progress import Progress, listening
+from mlapp.training import defaults, steps
+from mlapp.training.run import parameter_stages
+
+Heard = Callable[[int, Progress], None]
+
+
+class Judge:
+    """Reads the data once, and judges parameters on it. The test split is never looked at."""
+
+    def __init__(self, pipeline: Pipeline, fixed: Mapping[str, Any], folds: int, seed: int) -> None:
+        self.pipeline, self.fixed, self.folds, self.seed = pipeline, fixed, folds, seed
+        self._table: Any = None
+
+    def scores(self, parameters: Mapping[str, Any], heard: Heard) -> Iterator[dict[str, float]]:
+        """The metrics of one fold after the other. `heard` gets what the trainer reports, with the fold's number.
+
+        Raises:
+            MlappError: the pipeline fails with these parameters.
+        """
+        values = {**self.fixed, **parameters}
+        framework, bound = self._bind(values)
+        evaluator = steps.evaluate_stage(self.pipeline, framework)
+        trainer = steps.fit_stage(self.pipeline, framework)
+        table = self._train_split(bound)
+        for number, (learned, held_out) in enumerate(_folds(table, self.pipeline.targets, self.folds, self.seed)):
+            model = steps.build(self.pipeline, bound.get("model", {}))
+            features, target = self._parse(table.iloc[learned], bound)
+            with listening(lambda progress, fold=number: heard(fold, progress)):  # type: ignore[misc]
+                estimator = steps.fit(trainer, model, features, target, bound.get("trainer", {}))
+            features, target = self._parse(table.iloc[held_out], bound)
+            yield steps.evaluate(evaluator, estimator, features, target, bound.get("evaluator", {}))
+
+    def _bind(self, values: Mapping[str, Any]) -> tuple[Any, dict[str, dict[str, Any]]]:
+        own = declared([self.pipeline.stages["model"]])
+        names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
+        model = bind(own, {name: value for name, value in values.items() if name in names}).get("model", {})
+        framework = frameworks.of(type(steps.build(self.pipeline, model)))
+        return framework, bind(declared(parameter_stages(self.pipeline, framework)), values)
+
+    def _train_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:
+        key = repr([bound.get(role) for role in ("data_reader", "data_loader", "data_splitter")])
+        if self._table is None or self._table[0] != key:
+            data = steps.read(self.pipeline, bound.get("data_reader", {}))
+            table = steps.load(self.pipeline, data, bound.get("data_loader", {}))
+            first = next(iter(steps.split(self.pipeline, table, bound.get("data_splitter", {})).values()))
+            if not hasattr(first, "iloc"):
+                raise DataError(
+                    f"The train split is a {type(first).__name__}; only a table can be cross-validated.",
+                    "Let the data_splitter return DataFrames.",
+                )
+            self._table = (key, first)
+        return self._table[1]
+
+    def _parse(self, part: Any, bound: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
+        features, target = steps.parse(self.pipeline, part, bound.get("data_parser", {}))
+        return steps.transform(self.pipeline, features), target
+
+
+def value_of(metrics: Mapping[str, float], metric: str | None) -> float:
+    """The metric by which trials are compared: the one named, or the evaluator's first.
+
+    Raises:
+        UsageError: the evaluator gives no such metric.
+    """
+    name = metric or next(iter(metrics), "")
+    if name not in metrics:
+        raise UsageError(
+            f"The evaluator gives no metric '{name}'.{nearest(name, metrics)}",
+            f"Choose one: --metric {' or '.join(metrics) or '(it gives none)'}.",
+        )
+    return metrics[name]
+
+
+def _folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    """Positions of the rows to learn from and of those held out; each class keeps its share in every fold."""
+    import numpy as np
+
+    if len(table) < 2 * folds:
+        raise DataError(f"{len(table)} rows are too few for {folds} folds.", "Read more data, or give fewer --folds.")
+    order = np.random.default_rng(seed).permutation(len(table))
+    classes = defaults.classes(table, targets)
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+    for number in range(folds):
+        is_held_out = np.arange(len(order)) % folds == number
+        yield np.sort(order[~is_held_out]), np.sort(order[is_held_out])

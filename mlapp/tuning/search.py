@@ -1,0 +1,164 @@
+"""The search on this machine: worker processes that take trials from one study."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, get_context
+from typing import Any
+
+from mlapp.errors import MlappError, UserCodeError
+from mlapp.frameworks import threads
+from mlapp.pipeline import Pipeline
+from mlapp.progress import Progress
+from mlapp.tuning.objective import Judge, value_of
+from mlapp.tuning.study import Asked, Found, Options, Question, Study, require_optuna
+
+FOLD = 1_000_000
+"""Trials are compared at equal steps: a fold's end is a step beyond every epoch within it."""
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Load = Callable[[], Pipeline]
+
+
+def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda found: None) -> Found:
+    """Search the parameters that the app declares.
+
+    Args:
+        load: gives the pipeline; it is called in every worker process, so it can be pickled.
+        tell: gets all trials so far, about once a second.
+
+    Raises:
+        UsageError: nothing to search, no such metric. MissingExtraError: Optuna is not installed.
+        MlappError: the first trial's error, when every trial failed; a worker process died.
+    """
+    require_optuna()
+    pipeline = load()
+    pipeline.require("data_reader", "model")
+    question = Question.of(pipeline, options)
+    study = Study.open(pipeline, options, question)
+    study.end_abandoned()
+    missing = options.trials - sum(trial.state != "failed" for trial in study.found().trials)
+    if missing > 0:
+        _run(load, options, question, missing, lambda: tell(study.found()))
+    found = study.found()
+    if not found.ranked():
+        raise study.first_error()
+    return found
+
+
+def _run(load: Load, options: Options, question: Question, missing: int, tell: Callable[[], None]) -> None:
+    workers = max(1, min(options.workers or threads.cores(), missing))
+    context = get_context("spawn")
+    left = context.Value("i", missing)
+    processes = [
+        context.Process(target=_work, args=(load, options, question, left, at, os.getpid()), daemon=True)
+        for at in range(workers)
+    ]
+    try:
+        with _threads(max(1, threads.cores() // workers)):
+            for process in processes:
+                process.start()
+        waiting = {process.sentinel for process in processes}
+        while waiting:
+            waiting -= set(connection.wait(list(waiting), timeout=1))
+            tell()
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+            process.join()
+    died = [process.exitcode for process in processes if process.exitcode]
+    if died:
+        raise MlappError(
+            f"{len(died)} of {workers} workers ended with exit code {died[0]}; -9 is often a lack of memory.",
+            "Run it again: it goes on with the trials that are done. Give fewer --workers if memory is short.",
+        )
+
+
+def _work(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:
+    """Take trials until none is left; what a worker process does."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    pipeline = load()
+    judge = Judge(pipeline, options.fixed, options.folds, options.seed)
+    study = Study.open(pipeline, options, question, worker=worker)
+    while _take(left):
+        asked = study.ask()
+        try:
+            study.tell(asked, evaluate(judge, asked, question))
+        except MlappError as error:
+            study.tell(asked, error=error)
+
+
+def evaluate(judge: Judge, asked: Asked, question: Question) -> float | None:
+    """The mean of the metric over the folds; None when the trial was worse than the others were by then.
+
+    Raises:
+        MlappError: the pipeline fails with these parameters.
+    """
+    trial = asked.handle
+
+    def heard(fold: int, progress: Progress) -> None:
+        shown = _shown(progress, question)
+        if fold or shown is None:
+            return
+        trial.report(shown, progress.step)
+        if trial.should_prune():
+            raise _Pruned("The trial is worse than the others were by then.", "Nothing is to be done.")
+
+    values: list[float] = []
+    try:
+        for fold, measured in enumerate(judge.scores(asked.parameters, heard)):
+            values.append(value_of(measured, question.metric))
+            trial.report(sum(values) / len(values), FOLD + fold)
+            if len(values) < judge.folds and trial.should_prune():
+                return None
+    except _Pruned:
+        return None
+    except UserCodeError as error:
+        if isinstance(error.__cause__, _Pruned):
+            return None
+        raise
+    return sum(values) / len(values)
+
+
+class _Pruned(MlappError):
+    """Passes through the user's trainer to end a trial."""
+
+
+def _shown(progress: Progress, question: Question) -> float | None:
+    """What a trainer reported, in the metric's direction: the metric itself, or a loss."""
+    if question.metric in progress.metrics:
+        return progress.metrics[question.metric]
+    loss = progress.metrics.get("val_loss", progress.metrics.get("loss"))
+    return loss if loss is None or question.minimize else -loss
+
+
+def _take(left: Any) -> bool:
+    with left.get_lock():
+        left.value -= 1
+        return bool(left.value >= 0)
+
+
+def _end_with(parent: int) -> None:
+    """A search that is killed takes its workers with it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Processes started in this block use so many threads each; numeric libraries read this when they are imported."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

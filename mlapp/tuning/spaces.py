@@ -1,0 +1,94 @@
+"""What can be searched: `Search` annotations, `Literal` and `bool`."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlapp.errors import DeclarationError, UsageError
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.parameters import Parameter, declared
+from mlapp.pipeline.search import Search
+
+BY_THEMSELVES = ("model", "trainer")
+"""Stages of whose functions `Literal` and `bool` parameters are searched; elsewhere a parameter needs a `Search`."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """One parameter with the numbers or the choices that it may take."""
+
+    parameter: Parameter
+    choices: tuple[Any, ...] | None = None
+    numbers: Search | None = None
+
+    @property
+    def name(self) -> str:
+        return self.parameter.full_name
+
+    @property
+    def example(self) -> Any:
+        """One value that it may take."""
+        if self.choices is not None:
+            return self.choices[0]
+        assert self.numbers is not None
+        return int(self.numbers.low) if _bare(self.parameter.kind) is int else self.numbers.low
+
+    def suggest(self, trial: Any) -> Any:
+        """A value for one of Optuna's trials."""
+        if self.choices is not None:
+            return trial.suggest_categorical(self.name, self.choices)
+        assert self.numbers is not None
+        low, high, step = self.numbers.low, self.numbers.high, self.numbers.step
+        if _bare(self.parameter.kind) is int:
+            step = None if self.numbers.log else int(step or 1)
+            return trial.suggest_int(self.name, int(low), int(high), log=self.numbers.log, step=step or 1)
+        return trial.suggest_float(self.name, low, high, log=self.numbers.log, step=step)
+
+
+def spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
+    """The spaces of the user's stages, without the parameters that are given a value.
+
+    Raises:
+        UsageError: there is nothing to search. DeclarationError: a Search on what is no number.
+    """
+    found = []
+    for parameter in declared(pipeline.stages.values()):
+        # A library's class given as the model has switches that exclude each other: only the user's own are searched.
+        is_users = not isinstance(pipeline.stages[parameter.stage].function, type)
+        if parameter.name in fixed or parameter.full_name in fixed:
+            continue
+        space = _space(parameter, is_users)
+        if space is not None:
+            found.append(space)
+    if not found:
+        raise UsageError(
+            f"App '{pipeline.name}' declares no parameter to search.",
+            "Annotate one: C: Annotated[float, Search(1e-3, 10, log=True)] = 1.0, with `from mlapp import Search`.",
+        )
+    return found
+
+
+def _space(parameter: Parameter, is_users: bool) -> Space | None:
+    kind = parameter.kind
+    if typing.get_origin(kind) is typing.Annotated:
+        for note in typing.get_args(kind)[1:]:
+            if isinstance(note, Search):
+                if _bare(kind) not in (int, float):
+                    raise DeclarationError(
+                        f"Parameter '{parameter.name}' of {parameter.stage} has a Search and is no number.",
+                        "Annotate it as Annotated[float, Search(…)] or Annotated[int, Search(…)].",
+                    )
+                return Space(parameter, numbers=note)
+    if parameter.stage not in BY_THEMSELVES or not is_users:
+        return None
+    kind = _bare(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return Space(parameter, choices=typing.get_args(kind))
+    return Space(parameter, choices=(False, True)) if kind is bool else None
+
+
+def _bare(kind: Any) -> Any:
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind

@@ -1,0 +1,237 @@
+"""The study: Optuna's, in SQLite, so that processes share it and a search that was killed goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import MissingExtraError, MlappError
+from mlapp.frameworks import threads
+from mlapp.pipeline import Pipeline
+from mlapp.schema.infer import plain
+from mlapp.tuning.objective import Judge, value_of
+from mlapp.tuning.spaces import Space, spaces
+
+LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "mape")
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to search.
+
+    Attributes:
+        trials: of the study in all: run again with the same app and options, it goes on from those it has.
+        metric: of the evaluator; its first when None. `minimize` None decides by the metric's name.
+        folds: of the cross-validation on the training split.
+        workers: processes; as many as cores when None.
+        fixed: parameters that are given and not searched.
+        folder: where the study is kept.
+    """
+
+    trials: int = 20
+    metric: str | None = None
+    minimize: bool | None = None
+    folds: int = 3
+    workers: int | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path(".mlapp/tuning")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: `state` is complete, pruned or failed; `value` the metric's mean over its folds."""
+
+    number: int
+    state: str
+    value: float | None
+    parameters: Mapping[str, Any]
+    duration: float | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial to run: `parameters` by their full names, for `training.run` or `Judge.scores`."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    handle: Any
+    """Optuna's trial, to report to and to ask whether to go on."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found; `study` is Optuna's own, for whoever wants more of it."""
+
+    metric: str
+    minimize: bool
+    trials: list[Trial]
+    study: Any
+
+    @property
+    def best(self) -> Trial:
+        return self.ranked()[0]
+
+    def ranked(self) -> list[Trial]:
+        """The complete trials, the best first."""
+        complete = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
+        return sorted(complete, key=lambda trial: (trial.value or 0.0) * (1 if self.minimize else -1))
+
+    def record(self) -> dict[str, Any]:
+        """What a version's manifest keeps of the search."""
+        return {
+            "metric": self.metric,
+            "minimize": self.minimize,
+            "study": self.study.study_name,
+            "best": self.best.number,
+            "trials": [
+                {
+                    "number": trial.number,
+                    "state": trial.state,
+                    "value": trial.value,
+                    "parameters": {name: plain(value) for name, value in trial.parameters.items()},
+                }
+                for trial in self.trials
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is searched for, as every process of a search knows it."""
+
+    name: str
+    metric: str
+    minimize: bool
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, options: Options) -> Question:
+        """The question of these options. One fold with the defaults shows what metrics there are.
+
+        Raises:
+            UsageError: nothing to search, no such metric. MlappError: the pipeline fails.
+        """
+        searched = spaces(pipeline, options.fixed)
+        metric = _metric(pipeline, searched, options)
+        is_lower = any(word in metric.lower().split("_") for word in LOWER_IS_BETTER)
+        minimize = is_lower if options.minimize is None else options.minimize
+        # Other spaces, data, folds or direction are another study.
+        what = [(space.name, space.choices, space.numbers) for space in searched]
+        text = repr((what, metric, minimize, options.folds, sorted(options.fixed.items())))
+        return cls(f"{pipeline.name}-{metric}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", metric, minimize)
+
+
+class Study:
+    """Asks for the next trial's parameters, and is told what came of it.
+
+    study = Study.open(pipeline, options, Question.of(pipeline, options))
+    asked = study.ask()
+    study.tell(asked, value)
+    """
+
+    def __init__(self, study: Any, question: Question, searched: list[Space]) -> None:
+        self.study, self.question, self.searched = study, question, searched
+
+    @classmethod
+    def open(cls, pipeline: Pipeline, options: Options, question: Question, *, worker: int | None = None) -> Study:
+        """Create the study, or go on with the one that is there.
+
+        Args:
+            worker: its number, for a process beside the one that created the study.
+
+        Raises:
+            MissingExtraError: Optuna is not installed. OSError: the folder cannot be written.
+        """
+        optuna = require_optuna()
+        file = (options.folder / "studies.db").resolve()
+        if worker is None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")  # who reads does not wait for who writes
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{file}",
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            skip_compatibility_check=worker is not None,
+            skip_table_creation=worker is not None,
+        )
+        direction = "minimize" if question.minimize else "maximize"
+        study = optuna.create_study(storage=storage, study_name=question.name, direction=direction, load_if_exists=True)
+        # A search that goes on must not draw again what it drew at first.
+        drawn = len(study.get_trials(deepcopy=False))
+        study.sampler = optuna.samplers.TPESampler(
+            seed=options.seed + 1000 * drawn + (worker or 0), constant_liar=True, n_startup_trials=5
+        )
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3)
+        return cls(study, question, spaces(pipeline, options.fixed))
+
+    def ask(self) -> Asked:
+        """The next trial."""
+        trial = self.study.ask()
+        return Asked(trial.number, {space.name: space.suggest(trial) for space in self.searched}, trial)
+
+    def tell(self, asked: Asked, value: float | None = None, error: MlappError | None = None) -> None:
+        """The trial is done: with a value, with an error, or, when neither is given, pruned."""
+        states = require_optuna().trial.TrialState
+        if error is not None:
+            asked.handle.set_user_attr("error", (error.what, error.todo))
+            self.study.tell(asked.handle, state=states.FAIL)
+        elif value is None:
+            self.study.tell(asked.handle, state=states.PRUNED)
+        else:
+            self.study.tell(asked.handle, value)
+
+    def end_abandoned(self) -> None:
+        """Trials that a killed search left running count as failed."""
+        states = require_optuna().trial.TrialState
+        for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            self.study.tell(trial.number, state=states.FAIL)
+
+    def found(self) -> Found:
+        """All trials that ended."""
+        trials = [
+            Trial(
+                trial.number,
+                STATES[trial.state.name],
+                trial.value,
+                trial.params,
+                trial.duration.total_seconds() if trial.duration else None,
+            )
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state.name in STATES
+        ]
+        return Found(self.question.metric, self.question.minimize, trials, self.study)
+
+    def first_error(self) -> MlappError:
+        """Why no trial was completed."""
+        told = (trial.user_attrs.get("error") for trial in self.study.get_trials(deepcopy=False))
+        what, todo = next((error for error in told if error), ("No trial was completed.", "Give more --trials."))
+        return MlappError(f"Every trial failed; the first with: {what}", todo)
+
+
+def require_optuna() -> Any:
+    """Optuna, without its messages.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise MissingExtraError("mlapp tune", "tune") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _metric(pipeline: Pipeline, searched: list[Space], options: Options) -> str:
+    judge = Judge(pipeline, options.fixed, options.folds, options.seed)
+    needed = {space.name: space.example for space in searched if space.parameter.required}
+    with threads.single():
+        measured = next(judge.scores(needed, lambda fold, progress: None))
+    value_of(measured, options.metric)
+    return options.metric or next(iter(measured))
