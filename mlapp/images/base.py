@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlapp.images import registry
 from mlapp.images.dockerfile import install
 from mlapp.images.engine import ImageError, checked, explained
 from mlapp.images.plan import Plan
@@ -43,7 +44,9 @@ def find(client: DockerClient, plan: Plan, platform: str, progress: Callable[[st
     Raises:
         ImageError: there is no such image, or not for the platform, or its packages cannot be installed.
     """
-    base = _local(client, plan.base, platform) or _pulled(client, plan.base, platform, progress)
+    with explained():
+        local = _local(client, plan.base, platform)
+    base = local or _pulled(client, plan.base, platform, progress)
     if not plan.system_packages:
         return base
     progress(f"install {', '.join(plan.system_packages)}")
@@ -57,7 +60,7 @@ def find(client: DockerClient, plan: Plan, platform: str, progress: Callable[[st
         built = None
         for message in checked(stream, f"Installing {', '.join(plan.system_packages)}"):
             built = (message.get("aux") or {}).get("ID") or built
-    found = _inspected(client, str(built), platform)
+    found = _local(client, str(built), platform)
     assert found is not None
     return found
 
@@ -112,25 +115,31 @@ def _status(client: DockerClient, container: str, path: str) -> dict[str, Any] |
 
 
 def _local(client: DockerClient, reference: str, platform: str) -> Base | None:
+    """An image that the engine has, if it is for the platform."""
+    inspected = _inspect(client, reference)
+    if inspected is None or f"{inspected['Os']}/{inspected['Architecture']}" != platform:
+        return None
+    return Base(inspected["Id"], platform, inspected)
+
+
+def _has(client: DockerClient, reference: str) -> bool:
+    return _inspect(client, reference) is not None
+
+
+def _inspect(client: DockerClient, reference: str) -> dict[str, Any] | None:
     import docker.errors
 
     try:
-        with explained():
-            return _inspected(client, reference, platform)
-    except ImageError as error:
-        if isinstance(error.__cause__, docker.errors.ImageNotFound):
-            return None
-        raise
-
-
-def _inspected(client: DockerClient, reference: str, platform: str) -> Base | None:
-    inspected = client.api.inspect_image(reference)
-    here = f"{inspected['Os']}/{inspected['Architecture']}"
-    return Base(inspected["Id"], platform, inspected) if here == platform else None
+        return dict(client.api.inspect_image(reference))
+    except docker.errors.ImageNotFound:
+        return None
 
 
 def _pulled(client: DockerClient, reference: str, platform: str, progress: Callable[[str], None]) -> Base:
-    """Pull by digest where the registry tells it, so that no tag of the user's moves to another platform."""
+    """Pull by digest, so that no tag of the user's moves to another platform; a tag that is free is given to it.
+
+    Under the digest of a list an engine keeps the image of one platform: those of others are pulled by their own.
+    """
     import docker.errors
 
     progress(f"pull {reference} for {platform}")
@@ -139,12 +148,18 @@ def _pulled(client: DockerClient, reference: str, platform: str, progress: Calla
     repository = name[: -len(last)] + last.partition(":")[0]
     try:
         digest = client.api.inspect_distribution(reference)["Descriptor"]["digest"]
-        for message in checked(
-            client.api.pull(repository, tag=digest, platform=platform, stream=True, decode=True), f"Pulling {reference}"
-        ):
-            if message.get("status", "").startswith("Status:"):
-                progress(message["status"].removeprefix("Status: "))
-        found = _inspected(client, f"{repository}@{digest}", platform)
+        found = _local(client, f"{repository}@{digest}", platform)
+        if found is None and _has(client, f"{repository}@{digest}"):
+            digest = registry.digest_for(repository, digest, platform)
+            found = _local(client, f"{repository}@{digest}", platform)
+        if found is None:
+            stream = client.api.pull(repository, tag=digest, platform=platform, stream=True, decode=True)
+            for message in checked(stream, f"Pulling {reference}"):
+                if message.get("status", "").startswith("Status:"):
+                    progress(message["status"].removeprefix("Status: "))
+            found = _local(client, f"{repository}@{digest}", platform)
+        if found is not None and "@" not in reference and not _has(client, reference):
+            client.api.tag(found.id, repository, last.partition(":")[2] or "latest")
     except docker.errors.APIError as error:
         raise ImageError(
             f"The base image {reference} cannot be pulled: {error.explanation or error}.",

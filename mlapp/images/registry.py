@@ -1,4 +1,4 @@
-"""The one thing that the engine cannot do in a registry: a list of images, one for each platform (OCI image index)."""
+"""What the engine cannot do in a registry: read and write a list of images, one a platform (OCI image index)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mlapp.images.engine import ImageError
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = ("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json")
+ANY = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json", *MANIFESTS)
 HUB = "registry-1.docker.io"
 
 
@@ -47,6 +48,19 @@ def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> s
     body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, sort_keys=True).encode()
     session.request("PUT", f"manifests/{tag}", headers={"Content-Type": INDEX}, data=body)
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def digest_for(repository: str, digest: str, platform: str) -> str:
+    """The digest of a platform's image in the list that has this digest; the digest itself if it is of no such list.
+
+    Raises:
+        ImageError: the registry refuses, or cannot be reached.
+    """
+    answer = _Session(repository).request("GET", f"manifests/{digest}", headers={"Accept": ", ".join(ANY)})
+    for entry in answer.json().get("manifests", []):
+        if f"{entry['platform']['os']}/{entry['platform']['architecture']}" == platform:
+            return str(entry["digest"])
+    return digest
 
 
 class _Session:

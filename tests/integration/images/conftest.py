@@ -151,20 +151,23 @@ def login(registry, monkeypatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(engine, tmp_path_factory) -> Iterator[Callable[..., Image]]:
+def tiny(engine) -> Callable[..., Image]:
     """Make an image of a few files, not to be run, for a platform."""
-    made: list[str] = []
 
     def make(reference: str, platform: str = "linux/amd64", **files: bytes) -> Image:
-        archive = tmp_path_factory.mktemp("tiny") / "image.tar"
-        with tarfile.open(archive, "w") as tar:
-            for name, content in files.items():
-                entry = tarfile.TarInfo(name.replace("__", "/"))
+        lines = b"FROM scratch\nCOPY files /\nLABEL mlapp.app=imaged\n"
+        members = {"Dockerfile": lines, **{f"files/{name.replace('__', '/')}": files[name] for name in files}}
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as tar:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(name)
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
-        command = ["docker", "import", "--platform", platform, "--change", "LABEL mlapp.app=imaged", archive, reference]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        made.append(done.stdout.strip())
-        return Image(reference, made[-1], platform, 0, ())
+        context.seek(0)
+        with connected() as client:
+            made, _ = client.images.build(
+                fileobj=context, custom_context=True, tag=reference, platform=platform, nocache=True
+            )
+        return Image(reference, str(made.id), platform, 0, ())
 
     return make

@@ -1,0 +1,140 @@
+"""Images in a real registry: by digest, through broken connections, for several platforms; and who may not push."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import socketserver
+import threading
+import urllib.request
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from mlapp import images
+from mlapp.images.engine import connected
+from mlapp.images.project import image_of
+from mlapp.project import Project
+from tests.integration.images.conftest import PASSWORD, USER, docker_config
+from tests.servers import free_port
+
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
+
+
+@contextmanager
+def breaking(registry):
+    """The address of a way to the registry that breaks off in the middle of a layer, then twice at the manifest."""
+    host, port = registry.host.split(":")
+    broken = []
+
+    def pass_on(source, sink, limit):
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                limit -= len(chunk)
+                at = "layer" if limit < 0 else "manifest" if chunk.startswith(b"PUT /v2/team/broken/manifests") else ""
+                if at and broken.count(at) < {"layer": 1, "manifest": 2}[at]:
+                    broken.append(at)
+                    break
+                sink.sendall(chunk)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    class Passing(socketserver.BaseRequestHandler):
+        def handle(self):
+            with socket.create_connection((host, int(port))) as server:
+                back = threading.Thread(target=pass_on, args=(server, self.request, 10**12))
+                back.start()
+                pass_on(self.request, server, 1_000_000)
+                back.join()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Passing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}", broken
+        server.shutdown()
+
+
+def manifest_of(registry, repository, reference):
+    """A manifest as the registry holds it."""
+    request = urllib.request.Request(f"http://{registry.host}/v2/{repository}/manifests/{reference}")
+    request.add_header("Accept", "application/vnd.oci.image.index.v1+json")
+    login = json.loads((registry.config / "config.json").read_text())["auths"][registry.host]["auth"]
+    request.add_header("Authorization", f"Basic {login}")
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def test_a_pushed_image_is_known_by_its_digest_and_the_same_when_pulled(root, built, registry, login, mlapp):
+    done = mlapp("build", "--tag", f"{registry.host}/team/imaged", "--push", cwd=root)
+    pinned = done.out.strip()
+    assert done.code == 0
+    assert pinned.startswith(f"{registry.host}/team/imaged@sha256:")
+    with connected() as client:
+        client.api.remove_image(pinned, noprune=True)
+        assert client.images.pull(pinned).id == built.id
+
+
+def test_a_push_that_breaks_off_is_taken_up_again(registry, tiny, monkeypatch, tmp_path):
+    with breaking(registry) as (host, broken):
+        monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path, host)))
+        image = tiny(f"{host}/team/broken:1", file=os.urandom(4_000_000))
+        told = []
+        [pushed] = images.push([image], progress=told.append)
+    assert broken == ["layer", "manifest", "manifest"]
+    assert sum("broke off" in line for line in told) == 2, "the engine itself goes on with a layer"
+    assert manifest_of(registry, "team/broken", pushed.digest)["config"]["digest"] == image.id
+
+
+def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
+    host = f"127.0.0.1:{free_port()}"
+    monkeypatch.setattr(importlib.import_module("mlapp.images.push"), "ATTEMPTS", 2)
+    with pytest.raises(images.ImageError, match=f"The registry {host} cannot be reached, tried 2 times"):
+        images.push([tiny(f"{host}/team/down:1", file=b"1")])
+
+
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_who_may_not_push_is_told_how_to_log_in(registry, tiny, monkeypatch, tmp_path, password):
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    if password:
+        docker_config(tmp_path, registry.host, password=password)
+    with pytest.raises(images.ImageError, match=f"The registry {registry.host} refuses") as caught:
+        images.push([tiny(f"{registry.host}/team/refused:1", file=b"1")])
+    assert f"docker login {registry.host}" in caught.value.todo
+
+
+def test_a_credential_helper_is_asked(registry, tiny, monkeypatch, tmp_path):
+    helper = tmp_path / "docker-credential-tests"
+    secret = json.dumps({"ServerURL": registry.host, "Username": USER, "Secret": PASSWORD})
+    helper.write_text(f"#!/bin/sh\necho '{secret}'\n")
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {registry.host: "tests"}}))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert images.push([tiny(f"{registry.host}/team/helped:1", file=b"1")])[0].digest
+
+
+def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, login, tiny):
+    python = {"usr__bin__python3.11": b"no base image is run in a build"}
+    bases = [tiny(f"{registry.host}/base:1-{machine}", f"linux/{machine}", **python) for machine in ("amd64", "arm64")]
+    listed, *pushed = images.push(bases)
+    assert listed.reference == f"{registry.host}/base:1"
+    assert [
+        (entry["platform"]["architecture"], entry["digest"])
+        for entry in manifest_of(registry, "base", listed.digest)["manifests"]
+    ] == [("amd64", pushed[0].digest), ("arm64", pushed[1].digest)]
+
+    (root / "mlapp.yaml").write_text(f"image: {{base: '{registry.host}/base:1', python: '3.11'}}\n")
+    both = image_of(Project.find(root), tag="imaged-both:1", platform=["linux/amd64,linux/arm64"])
+    assert [image.reference for image in both] == ["imaged-both:1-amd64", "imaged-both:1-arm64"]
+    assert both[0].layers[2:] == both[1].layers[2:], "model and code are the same for both"
+    with connected() as client:
+        assert client.api.inspect_image(both[1].id)["Architecture"] == "arm64"
+        container = client.api.create_container(both[1].id, ["true"])["Id"]
+        stream, _ = client.api.get_archive(container, "/opt/venv/lib/python3.11/site-packages/httptools")
+        assert b"aarch64-linux-gnu.so" in b"".join(stream)
+        client.api.remove_container(container)
