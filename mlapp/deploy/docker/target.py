@@ -180,7 +180,7 @@ class DockerTarget(Target[DockerSettings]):
                         f"{containers.name}-{number}.",
                         "Wait for it; see `docker ps -a`.",
                     ) from error
-                raise
+                raise _refused(error, self.settings, shipment.image) from error
             try:
                 progress(f"start {server.name}")
                 server.container.start()
@@ -190,7 +190,7 @@ class DockerTarget(Target[DockerSettings]):
                 self._switch_back(containers, before)
                 _set_aside(server)
                 if isinstance(error, docker.errors.APIError):
-                    raise _refused(error, self.settings, server) from error
+                    raise _refused(error, self.settings, server.name) from error
                 raise
             if before is not None and before.is_running:
                 progress(f"stop {before.name}")
@@ -335,13 +335,13 @@ def _set_aside(server: Server) -> None:
         server.container.remove(force=True)
 
 
-def _refused(error: Any, settings: DockerSettings, server: Server) -> DeployError:
+def _refused(error: Any, settings: DockerSettings, what: str) -> DeployError:
     text = str(error.explanation or error)
     if "port is already allocated" in text or "address already in use" in text:
         return DeployError(
             f"Port {settings.port} of {settings.host} is taken.", "Choose another: targets.docker.port in mlapp.yaml."
         )
-    return DeployError(f"The engine refuses {server.name}: {text}", "Mend what it names.")
+    return DeployError(f"The engine refuses {what}: {text}", "Mend what it names.")
 
 
 def _replica(server: Server) -> Replica:

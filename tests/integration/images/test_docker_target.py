@@ -1,0 +1,150 @@
+"""The target docker: an image runs on this engine, and is replaced without losing a request."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlapp.deploy import DeployError, Shipment, open_target
+from mlapp.images.engine import connected
+from mlapp.images.project import bundle_of
+from mlapp.project import Project
+from tests.servers import free_port, is_open, running
+
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
+HADOLINT = Path(sys.executable).with_name("hadolint")
+ROWS = [{"length": 1.1}, {"length": 3.1}]
+
+
+@pytest.fixture(scope="module")
+def target(trained, built):
+    """The target, with one release."""
+    settings = {"port": free_port(), "cpu": 1, "memory": "512m", "restart": "on-failure"}
+    target = open_target("docker", "imaged", Project.find(trained).settings, settings)
+    target.apply(Shipment("imaged", built.id, "1"))
+    yield target
+    target.delete()
+
+
+def ask(url):
+    body = json.dumps({"inputs": ROWS}).encode()
+    request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read()
+
+
+def test_what_is_served_from_the_bundle_is_what_is_served_from_the_image(trained, target, tmp_path):
+    bundle, port = bundle_of(Project.find(trained), warn=print), free_port()
+    command = [sys.executable, "-m", "mlapp", "serve", "--bundle", bundle.folder, "--port", port]
+    with running([str(each) for each in command], tmp_path, lambda: is_open(port)):
+        here = ask(f"http://127.0.0.1:{port}")
+    assert json.loads(here)["predictions"] == [0, 1]
+    assert ask(target.status().url) == here
+
+
+def test_the_container_is_limited_and_can_write_nothing_but_tmp(target):
+    with connected() as client:
+        container = client.containers.get("imaged-1")
+        host = container.attrs["HostConfig"]
+        wrote = container.exec_run(["python", "-c", "open('/tmp/a', 'w'); open('/app/a', 'w')"])
+    assert (host["NanoCpus"], host["Memory"]) == (10**9, 512 * 1024**2)
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["RestartPolicy"]["Name"]) == (True, ["ALL"], "on-failure")
+    assert b"Read-only file system: '/app/a'" in wrote.output
+
+
+def test_it_is_replaced_and_rolled_back_under_load(target, built):
+    failures, answers, stop = [], [], threading.Event()
+
+    def load():
+        while not stop.is_set():
+            try:
+                answers.append(json.loads(ask(url))["predictions"])
+            except OSError as error:
+                failures.append(repr(error))
+            time.sleep(0.005)
+
+    url = target.status().url
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    second = target.apply(Shipment("imaged", built.id, "1"))
+    back = target.rollback()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(answers) > 20
+    assert all(answer == [0, 1] for answer in answers)
+    assert (second.number, back.number, back.note) == (2, 3, "rollback to 1")
+    assert [each.state for each in target.releases()] == ["superseded", "superseded", "live"]
+    status = target.status()
+    assert (status.release.number, status.ready, status.problems) == (3, 1, ())
+
+
+def test_a_release_that_does_not_start_leaves_the_one_before(target, tiny):
+    live = target.status().release.number
+    with pytest.raises(DeployError, match="no image nothing"):
+        target.apply(Shipment("imaged", "nothing"))
+    with pytest.raises(DeployError, match="The engine refuses sha256:.*No command"):
+        target.apply(Shipment("imaged", tiny("imaged-empty:1", file=b"1").id))
+    assert target.status().release.number == live
+    assert json.loads(ask(target.status().url))["predictions"] == [0, 1]
+
+
+def test_logs_are_followed(target):
+    assert any("answers at" in line.text for line in target.logs())
+    lines = list(islice(target.logs(follow=True, tail=2), 1))
+    assert lines[0].replica.startswith("imaged-")
+
+
+def test_a_compose_file_says_the_same(target, built, tmp_path):
+    [file] = target.eject(Shipment("imaged", built.id, "1"), tmp_path, "compose")
+    service = yaml.safe_load(file.read_text())["services"]["imaged"]
+    assert (service["image"], service["read_only"], service["cpus"], service["mem_limit"]) == (
+        built.id,
+        True,
+        1,
+        "512m",
+    )
+    with pytest.raises(DeployError, match="exists already"):
+        target.eject(Shipment("imaged", built.id, "1"), tmp_path, "compose")
+
+
+def test_a_dockerfile_is_ejected_and_used(root, built, mlapp):
+    printed = mlapp("build", "--print-dockerfile", cwd=root)
+    ejected = mlapp("eject", "dockerfile", cwd=root)
+    assert (printed.code, ejected.code) == (0, 0)
+    assert (root / "Dockerfile").read_text() == printed.out
+    linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=root)
+    assert (linted.returncode, linted.stdout) == (0, "")
+    with connected() as client:
+        made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
+        config = client.api.inspect_image(made.id)["Config"]
+        of_ours = client.api.inspect_image(built.id)["Config"]
+    assert sorted(config["Env"]) == sorted(of_ours["Env"])
+    for key in ("User", "Entrypoint", "Healthcheck", "StopSignal", "WorkingDir", "ExposedPorts"):
+        assert config[key] == of_ours[key], key
+
+    (root / "Dockerfile").write_text('FROM scratch\nCOPY app.py /\nLABEL of="hers"\n')
+    (root / ".gitignore").write_text(".mlapp/\ntrash\n")
+    (root / "trash").write_bytes(bytes(1000))
+    done = mlapp("build", "--tag", "imaged-hers:1", cwd=root)
+    assert done.code == 0, done.err
+    with connected() as client:
+        labels = client.api.inspect_image("imaged-hers:1")["Config"]["Labels"]
+    assert (labels["of"], labels["mlapp.app"]) == ("hers", "imaged")
+
+
+def test_delete_leaves_nothing(trained, target):
+    assert {"imaged", "imaged-1"} <= set(target.delete())
+    assert target.releases() == []
+    assert "imaged" not in subprocess.run(["docker", "ps", "-a"], capture_output=True, text=True).stdout
