@@ -141,7 +141,7 @@ class Application:
             # A connection that is kept would be cut in the end, with a request on its way perhaps.
             extra.append((b"connection", b"close"))
         status = 499
-        self.metrics.in_flight.inc()
+        self.metrics.begun()
         try:
             if methods is None and self._api is not None:
                 template, status = await self._pass_on(scope, receive, send, extra)
@@ -152,7 +152,6 @@ class Application:
         except ClientLeft:
             status = 499
         finally:
-            self.metrics.in_flight.dec()
             seconds = time.perf_counter() - started
             self.metrics.answered(request.method, template, status, seconds)
             if self.access_log is not None:

@@ -192,9 +192,9 @@ class Batcher:
             task.add_done_callback(self._tasks.discard)
         elif self._pace.expects_fast(rows):
             results, after, seconds = self._run(loaded, batch)
-            _deliver(batch, results)  # before any bookkeeping: a client that is alone waits for nothing else
-            self._observe(seconds, rows)
-            self._call_after(loaded, after)
+            _deliver(batch, results)
+            # In the next turn, when the answers are sent: a client that is alone waits for nothing else.
+            asyncio.get_running_loop().call_soon(self._note, loaded, after, seconds, rows)
         else:
             self._busy = True
             self._watch(batch)
@@ -208,8 +208,7 @@ class Batcher:
     def _run_in_thread(self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item], rows: int) -> None:
         results, after, seconds = self._run(loaded, batch)
         loop.call_soon_threadsafe(_deliver, batch, results)
-        self._observe(seconds, rows)
-        self._call_after(loaded, after)
+        self._note(loaded, after, seconds, rows)
         loop.call_soon_threadsafe(self._free)
 
     def _free(self) -> None:
@@ -223,9 +222,11 @@ class Batcher:
         results, after = self._attempt(loaded, [item.part for item in batch])
         return results, after, time.perf_counter() - started
 
-    def _observe(self, seconds: float, rows: int) -> None:
+    def _note(self, loaded: Loaded, after: list[Any], seconds: float, rows: int) -> None:
+        """What is to be done when a batch was answered."""
         self._metrics.model_seconds.observe(seconds)
         self._pace.add(seconds, rows)
+        self._call_after(loaded, after)
 
     def _attempt(self, loaded: Loaded, parts: list[Part]) -> tuple[list[Any], list[Any]]:
         """Predict the parts together; if that fails, each half by itself, so that only the bad ones fail."""

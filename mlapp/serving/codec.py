@@ -12,6 +12,7 @@ import re
 import struct
 import types
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -178,13 +179,9 @@ class Codec:
             return Part(len(found), tuples=[astuple(row) for row in found])
 
         def join(parts: list[Part]) -> Any:
-            import pandas as pd
-
             cells = [row for part in parts for row in part.tuples or ()]
             columns = zip(*cells, strict=True)
-            return pd.DataFrame(
-                {field.name: _column(field, column) for field, column in zip(fields, columns, strict=True)}
-            )
+            return self._table([_column(field, column) for field, column in zip(fields, columns, strict=True)])
 
         self._join = join
         texts = sum(field.type in ("string", "category") for field in fields)
@@ -205,17 +202,24 @@ class Codec:
         import pandas as pd
 
         if cells.dtype.names is None:
-            return pd.DataFrame(cells, columns=self._columns(), copy=False)
-        fields = self.predictor.schema.features.fields
-        return pd.DataFrame({field.name: cells[f"c{at}"] for at, field in enumerate(fields)})
+            return pd.DataFrame(cells, columns=self._columns, copy=False)
+        return self._table([cells[name] for name in cells.dtype.names])
 
+    def _table(self, columns: list[Any]) -> Any:
+        import pandas as pd
+
+        table = pd.DataFrame(dict(enumerate(columns)))
+        table.columns = self._columns
+        return table
+
+    @cached_property
     def _columns(self) -> Any:
-        index = self.__dict__.get("_index")
-        if index is None:
-            import pandas as pd
+        """The names. pandas keeps texts in Arrow; as Python's own they are listed far quicker, once a call at least."""
+        import numpy as np
+        import pandas as pd
 
-            index = self.__dict__["_index"] = pd.Index(self.predictor.schema.features.names)
-        return index
+        index = pd.Index(self.predictor.schema.features.names)
+        return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
 
 
 def inputs_of(body: bytes) -> Any:

@@ -108,12 +108,11 @@ class FastCycle:
         self._record(status, identity)
         if not self.keep_alive:
             protocol.transport.close()
-        protocol.on_response_complete()
+        protocol.on_fast_response()
 
     def _record(self, status: int, identity: bytes) -> None:
         seconds = time.perf_counter() - self.started
         application, path = self.protocol.application, self.endpoint.path
-        application.metrics.in_flight.dec()
         application.metrics.answered("POST", path, status, seconds)
         if application.access_log is not None:
             application.access_log.write("POST", path, status, seconds, identity, self.protocol.client)
@@ -127,18 +126,42 @@ class FastProtocol(HttpToolsProtocol):
     patience: ClassVar[float]
 
     _reading = False
+    _used = False
     _read_timer: asyncio.TimerHandle | None = None
+    _idle_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # uvicorn begins to count when the first request is answered; a client may never send one.
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._watch_idleness()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        if self._read_timer is not None:
-            self._read_timer.cancel()
+        for timer in (self._read_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _watch_idleness(self) -> None:
+        """Close a connection that nothing came on between two looks. A timer a request, as uvicorn has, is dearer."""
+        cycle: Any = self.cycle
+        if (
+            self._used
+            or self._reading
+            or (cycle is not None and not cycle.response_complete)
+            or self._idle_timer is None
+        ):
+            self._used = False
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._watch_idleness)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def on_fast_response(self) -> None:
+        """Go on with what came behind the request that was answered."""
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -150,17 +173,24 @@ class FastProtocol(HttpToolsProtocol):
             self._read_timer = None
 
     def on_message_begin(self) -> None:
-        self._reading = True
-        super().on_message_begin()
+        self._reading = self._used = True
+        # uvicorn makes a scope here; only the long way needs it.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         endpoint = self.fast.get(self.url)
         headers = self._plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-            self.application.metrics.in_flight.inc()
+            self.application.metrics.begun()
             self.cycle = FastCycle(self, endpoint, headers, keep_alive)  # type: ignore[assignment]
         else:
+            url, given, expect = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expect
+            self.headers += given
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

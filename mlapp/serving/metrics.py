@@ -6,6 +6,7 @@ files that every worker can read, and any worker answers with those of all.
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -13,6 +14,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+DELAY = 0.05
+"""Seconds after which requests are counted, many together: each lock that a counter takes is dear."""
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -101,22 +104,41 @@ class Metrics:
         )
         if not self.shared:
             ProcessCollector(registry=registry)
-        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._open = 0
+        self._answered: dict[tuple[str, str, int], list[float]] = {}
+
+    def begun(self) -> None:
+        """A request's headers are here."""
+        self._open += 1
 
     def answered(self, method: str, handler: str, status: int, seconds: float) -> None:
-        """A request was answered. `handler` is the route's template, or `other`."""
+        """A request that had begun was answered. `handler` is the route's template, or `other`.
+
+        Called in the event loop. What is noted here is counted a little later, together with others.
+        """
+        self._open -= 1
+        if not self._answered:
+            asyncio.get_running_loop().call_later(DELAY, self.count)
         key = (method, handler, status)
         found = self._answered.get(key)
         if found is None:
-            found = self._answered[key] = (
-                self.requests.labels(method, handler, str(status)),
-                self.seconds.labels(method, handler),
-            )
-        found[0].inc()
-        found[1].observe(seconds)
+            self._answered[key] = [seconds]
+        else:
+            found.append(seconds)
+
+    def count(self) -> None:
+        """Bring the counters up to date."""
+        answered, self._answered = self._answered, {}
+        for (method, handler, status), durations in answered.items():
+            self.requests.labels(method, handler, str(status)).inc(len(durations))
+            observe = self.seconds.labels(method, handler).observe
+            for seconds in durations:
+                observe(seconds)
+        self.in_flight.set(self._open)
 
     def text(self) -> bytes:
         """The metrics as Prometheus reads them."""
+        self.count()
         if not self.shared:
             return bytes(generate_latest(self.registry))
         from prometheus_client.multiprocess import MultiProcessCollector

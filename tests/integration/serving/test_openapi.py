@@ -70,9 +70,9 @@ def url(tmp_path_factory):
 @pytest.mark.parametrize(
     "phases",
     [
-        ["--phases", "examples,coverage,fuzzing", "--max-examples", "30"],
+        ["--phases", "examples,coverage,fuzzing", "--max-examples", "20"],
         # It takes the example that it got by a link for a wrong body.
-        ["--phases", "stateful", "--max-examples", "10", "--exclude-checks", "negative_data_rejection"],
+        ["--phases", "stateful", "--max-examples", "5", "--exclude-checks", "negative_data_rejection"],
     ],
     ids=["each", "stateful"],
 )
@@ -99,7 +99,7 @@ def test_the_example_of_the_document_is_answered(url: str) -> None:
 def test_a_coverage_guided_fuzz_finds_no_body_that_is_a_500(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris has wheels for some Pythons only", exc_type=ImportError)
     script = Path(__file__).with_name("fuzz_bodies.py")
-    options = ["-max_total_time=4", "-max_len=8192", "-len_control=0", f"-artifact_prefix={tmp_path}/"]
+    options = ["-max_total_time=3", "-max_len=8192", "-len_control=0", f"-artifact_prefix={tmp_path}/"]
     ran = subprocess.run(
         [sys.executable, script, tmp_path / "corpus", *options], capture_output=True, text=True, timeout=120
     )

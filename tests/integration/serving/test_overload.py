@@ -71,10 +71,12 @@ def test_at_twice_the_capacity_what_is_accepted_keeps_its_latency(serve, new_pro
         .replace("@app.predictor", f"@app.predictor(max_batch={BATCH})")
         .replace("return model.predict(features).tolist()", slow)
     )
-    with serve(project, MLAPP_SERVE__ACCESS_LOG="false") as server:
+    with serve(project) as server:
         alone = asyncio.run(uncontended(server.url))
         answers = asyncio.run(overload(server.url))
         metrics = httpx.get(f"{server.url}/metrics").text
+        assert server.stop() == 0
+    logged = [json.loads(line) for line in server.text().splitlines() if line.startswith('{"time"')]
     accepted = [seconds for status, seconds, _ in answers if status == 200]
     refused = [(seconds, answer) for status, seconds, answer in answers if status == 503]
     assert len(accepted) + len(refused) == len(answers)
@@ -83,6 +85,9 @@ def test_at_twice_the_capacity_what_is_accepted_keeps_its_latency(serve, new_pro
     assert all(b"\r\nretry-after: 1\r\n" in answer for _, answer in refused)
     assert statistics.median(seconds for seconds, _ in refused) < CALL / 2
     assert f'mlapp_errors_total{{kind="queue_full",model="sums"}} {len(refused)}.0' in metrics
+    assert f'http_requests_total{{handler="/predict",method="POST",status="503"}} {len(refused)}.0' in metrics
+    assert sum(line["status"] == 503 for line in logged) == len(refused)
+    assert sum(line["status"] == 200 for line in logged) == len(accepted) + 12 * BATCH + 1  # and /metrics
 
 
 @pytest.fixture(scope="module")

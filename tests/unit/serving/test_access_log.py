@@ -1,0 +1,39 @@
+"""The access log: lines of JSON, written together, none lost."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from mlapp.serving.access_log import AccessLog
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_line_a_request_whatever_is_in_the_path():
+    read, write = os.pipe()
+    log = AccessLog(write)
+    log.write("POST", "/predict", 200, 0.00123456, b"id-1", ("127.0.0.1", 5))
+    log.write("GET", '/a"\\\n%s\u20ac', 404, 1.5, b"id-2", None)
+    log.flush()
+    first, second = map(json.loads, os.read(read, 10_000).decode().splitlines())
+    assert first.pop("time") > 1e9
+    assert first == {
+        "method": "POST",
+        "path": "/predict",
+        "status": 200,
+        "seconds": 0.001235,
+        "request_id": "id-1",
+        "client": "127.0.0.1",
+    }
+    assert (second["path"], second["status"], second["client"]) == ('/a"\\\n%s\u20ac', 404, None)
+
+
+async def test_a_closed_output_stops_nothing():
+    read, write = os.pipe()
+    os.close(read)
+    log = AccessLog(write)
+    log.write("GET", "/livez", 200, 0.1, b"id", None)
+    log.flush()
