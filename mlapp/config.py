@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -39,6 +39,10 @@ class Serve(Section, frozen=True):
     ] = None
     workers: Annotated[int, Meta(ge=1, description="Processes that share the socket.")] = 1
     model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
+    runtime: Annotated[
+        Literal["native", "onnx"],
+        Meta(description="What computes: the model's own framework, or ONNX Runtime after a checked conversion."),
+    ] = "native"
     refresh: Annotated[
         float, Meta(ge=0, description="Seconds between looks at the alias that is served; 0 never looks.")
     ] = 5.0

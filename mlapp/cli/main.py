@@ -16,6 +16,7 @@ from mlapp.cli import (
     deploy,
     doctor,
     eject,
+    export,
     init,
     logs,
     models,
@@ -49,6 +50,7 @@ cli.command()(init.init)
 cli.command()(train.train)
 cli.command()(tune.tune)
 cli.command()(predict.predict)
+cli.command()(export.export)
 cli.command()(serve.serve)
 cli.command()(build.build)
 cli.command()(deploy.deploy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,13 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment
+
+
+class Runtime(str, enum.Enum):
+    """What computes the predictions."""
+
+    NATIVE = "native"
+    ONNX = "onnx"
 
 
 def serve(
@@ -26,6 +34,9 @@ def serve(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that share the socket. [1]")] = None,
     model: Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [latest]")] = None,
+    runtime: Annotated[
+        Runtime | None, typer.Option(help="onnx: ONNX Runtime computes, after a conversion that is checked. [native]")
+    ] = None,
     reload: Annotated[
         bool, typer.Option("--reload", help="Load again when the code changes or there is a new version.")
     ] = False,
@@ -47,6 +58,8 @@ def serve(
 
       mlapp serve --model production --port 80 --workers 4
 
+      mlapp serve --runtime onnx
+
       mlapp serve digits/app.py iris/app.py
 
       mlapp serve --bundle .mlapp/bundles/digits-3-8c1f29d0a7b4
@@ -67,7 +80,8 @@ def serve(
         "host": host or settings.host or sockets.default_host(),
         "port": sockets.port(settings, os.environ) if port is None else port,
     }
-    flags = {"grpc_port": grpc_port, "workers": workers, "model": model, "grace": grace}
+    flags: dict[str, Any] = {"grpc_port": grpc_port, "workers": workers, "model": model, "grace": grace}
+    flags["runtime"] = runtime.value if runtime else None
     given |= {name: value for name, value in flags.items() if value is not None}
     if reload:
         given |= {"workers": 1, "refresh": 1.0}

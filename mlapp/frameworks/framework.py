@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mlapp.errors import ModelError
+
 
 class Framework(ABC):
     """One framework. Its own packages are imported inside the methods only.
@@ -74,6 +76,16 @@ class Framework(ABC):
             ModelError: as `load`.
         """
         raise NotImplementedError(f"{self.name} declares no suffixes")
+
+    def to_onnx(self, model: Any, features: Any) -> bytes:
+        """The model as ONNX; the first rows of `features` show what it takes.
+
+        Raises:
+            ModelError: it cannot be converted. MissingExtraError: the converter is not installed.
+        """
+        raise ModelError(
+            f"Models of {self.name} cannot be converted to ONNX: a {type(model).__name__}.", "Serve it as it is."
+        )
 
     def module_owns(self, kind: type, *packages: str) -> bool:
         """Whether the class is defined in one of these packages."""

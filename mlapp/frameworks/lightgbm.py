@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import metrics, threads
+from mlapp.frameworks import conversion, metrics, threads
 from mlapp.frameworks.framework import Framework
 
 FILE = "model.txt"
@@ -55,6 +55,9 @@ class LightGBMFramework(Framework):
 
     def predictor(self, model: Any, features: Any) -> Any:
         return model.predict(features, num_threads=threads.for_rows(len(features)))
+
+    def to_onnx(self, model: Any, features: Any) -> bytes:
+        return conversion.lightgbm(model, features)
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         import lightgbm

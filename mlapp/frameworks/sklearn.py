@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import metrics, pickled
+from mlapp.frameworks import conversion, metrics, onnx, pickled
 from mlapp.frameworks.framework import Framework
 
 FILE = "model.skops"
@@ -23,7 +23,7 @@ class SklearnFramework(Framework):
 
     name: ClassVar[str] = "sklearn"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "numpy", "scipy", "skops")
-    formats: ClassVar[tuple[str, ...]] = ("skops", "joblib")
+    formats: ClassVar[tuple[str, ...]] = ("skops", "joblib", "onnx")
     suffixes: ClassVar[tuple[str, ...]] = (".skops", ".joblib", ".pkl")
     extra: ClassVar[str | None] = "sklearn"
 
@@ -53,6 +53,11 @@ class SklearnFramework(Framework):
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         if format == "joblib":
             return pickled.save(model, folder)
+        if format == "onnx":
+            # A model that was saved and loaded before, as between Flyte's tasks, is ONNX by now.
+            content = model.content if isinstance(model, onnx.OnnxModel) else _as_onnx(model)
+            (folder / onnx.FILE).write_bytes(content)
+            return None
         io = _skops()
         try:
             io.dump(model, folder / FILE)
@@ -65,7 +70,13 @@ class SklearnFramework(Framework):
             ) from error
         _require_trusted(io, folder / FILE, trusted, type(model).__name__)
 
+    def to_onnx(self, model: Any, features: Any) -> bytes:
+        return conversion.sklearn(model, features)
+
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        """The estimator; an `OnnxModel`, which answers as it does, where it was saved as ONNX."""
+        if format == "onnx":
+            return onnx.OnnxFramework().load(folder, format, trusted)
         return self.load_file(folder / (pickled.FILE if format == "joblib" else FILE), trusted)
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
@@ -82,6 +93,23 @@ class SklearnFramework(Framework):
                 f"{file} cannot be loaded: {type(error).__name__}: {error}",
                 "Train again here, or install what it was trained with.",
             ) from error
+
+
+def _as_onnx(model: Any) -> bytes:
+    """The model as ONNX, compared with it on rows drawn at random."""
+    import numpy as np
+    import pandas as pd
+
+    rows = np.random.default_rng(0).normal(scale=10, size=(256, model.n_features_in_))
+    names = getattr(model, "feature_names_in_", None)
+    features = rows if names is None else pd.DataFrame(rows, columns=names)
+    content = conversion.sklearn(model, features)
+    converted = onnx.OnnxModel(content)
+    probabilities = None
+    if hasattr(model, "predict_proba") and hasattr(converted, "predict_proba"):
+        probabilities = (model.predict_proba(features), converted.predict_proba(features))
+    onnx.require_same(model.predict(features), converted.predict(features), probabilities)
+    return content
 
 
 def _skops() -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import metrics, threads
+from mlapp.frameworks import conversion, metrics, threads
 from mlapp.frameworks.framework import Framework
 
 FILES = {"ubj": "model.ubj", "json": "model.json"}
@@ -55,6 +55,11 @@ class XGBoostFramework(Framework):
             return model.predict(features)
         model.set_param({"nthread": count})
         return model.inplace_predict(features)
+
+    def to_onnx(self, model: Any, features: Any) -> bytes:
+        if not hasattr(model, "get_booster"):
+            return super().to_onnx(model, features)
+        return conversion.xgboost(model, features)
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         import xgboost

@@ -229,11 +229,11 @@ def create_asgi(
     """
     settings = settings or Serve()
     application = Application(settings, api)
-    application.add(Endpoint(app, load(app, model, store), settings, application.metrics))
+    application.add(Endpoint(app, load(app, model, store, settings.runtime), settings, application.metrics))
     return application
 
 
-def load(app: Pipeline, model: str | int | TrainedModel, store: Store | None = None) -> Loaded:
+def load(app: Pipeline, model: str | int | TrainedModel, store: Store | None = None, runtime: str = "native") -> Loaded:
     """The model to serve.
 
     Raises:
@@ -249,7 +249,7 @@ def load(app: Pipeline, model: str | int | TrainedModel, store: Store | None = N
 
         root = Path.cwd()
         store = open_store(config.load(root).store, root)
-    return models.of_version(app, store.get(app.name, model))
+    return models.of_version(app, store.get(app.name, model), runtime)
 
 
 def _path(scope: Scope) -> str:

@@ -50,7 +50,7 @@ def application(plan: Plan) -> Application:
         if any(endpoint.name == app.name for endpoint in made.endpoints):
             raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
         prefix = "" if len(found) == 1 else f"/{app.name}"
-        endpoint = Endpoint(app, load(app, settings.model, store), settings, made.metrics, prefix)
+        endpoint = Endpoint(app, load(app, settings.model, store, settings.runtime), settings, made.metrics, prefix)
         made.add(endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
             follower = Follower(endpoint, store, settings.model)

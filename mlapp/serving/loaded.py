@@ -70,11 +70,14 @@ class Loaded:
         return list(found)
 
 
-def of_version(pipeline: Pipeline, version: ModelVersion) -> Loaded:
+def of_version(pipeline: Pipeline, version: ModelVersion, runtime: str = "native") -> Loaded:
     """A stored version.
 
+    Args:
+        runtime: `onnx` converts the model, and compares its answers with the original's.
+
     Raises:
-        ModelError: it cannot be loaded. UserCodeError: the app's loader raised.
+        ModelError: it cannot be loaded or converted. UserCodeError: the app's loader raised.
     """
     manifest = version.manifest
     details = {
@@ -83,7 +86,13 @@ def of_version(pipeline: Pipeline, version: ModelVersion) -> Loaded:
         "parameters": manifest.parameters,
         "framework": manifest.framework,
     }
-    return _make(prediction.load(pipeline, version), manifest, details)
+    predictor = prediction.load(pipeline, version)
+    if runtime == "onnx":
+        from mlapp.conversion import to_onnx
+
+        predictor = to_onnx(predictor)
+        details["framework"] = f"{manifest.framework} as onnx"
+    return _make(predictor, manifest, details)
 
 
 def of_trained(trained: TrainedModel) -> Loaded:

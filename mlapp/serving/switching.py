@@ -62,7 +62,8 @@ class Follower:
         return self._store.resolve(self._endpoint.name, self._reference)
 
     def _load(self, version: int) -> Loaded:
-        return of_version(self._endpoint.pipeline, self._store.get(self._endpoint.name, version))
+        found = self._store.get(self._endpoint.name, version)
+        return of_version(self._endpoint.pipeline, found, self._endpoint.settings.runtime)
 
     async def _follow(self) -> None:
         while True:

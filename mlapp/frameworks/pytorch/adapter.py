@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import metrics, threads
+from mlapp.frameworks import conversion, metrics, threads
 from mlapp.frameworks.framework import Framework
 from mlapp.frameworks.pytorch import loop, tensors
 
@@ -77,6 +77,9 @@ class PyTorchFramework(Framework):
         torch.set_num_threads(threads.for_rows(len(features)))
         outputs = tensors.outputs(model, tensors.of_features(features))
         return tensors.answers(outputs, getattr(model, LABELS, None))
+
+    def to_onnx(self, model: Any, features: Any) -> bytes:
+        return conversion.pytorch(model, tensors.of_features(features), getattr(model, LABELS, None))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         from safetensors.torch import save_model

@@ -19,6 +19,7 @@ TEMPLATES = {
     "xgboost": ["n_estimators=20"],
     "lightgbm": ["n_estimators=20"],
     "pytorch": ["epochs=30"],
+    "onnx": ["n_estimators=20"],
 }
 SOURCE = Path(__file__).parents[3] / "templates"
 
@@ -40,6 +41,9 @@ def test_trained_stored_loaded_served(mlapp: Callable, tmp_path: Path, template:
     assert len(answer["predictions"]) == 2
     assert all(digit in range(10) for digit in answer["predictions"])
     assert answer["version"] == "1"
+    if template == "xgboost":
+        with serving(root, "--runtime", "onnx") as url:
+            assert post(url, {"inputs": rows}) == answer
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -47,7 +51,7 @@ def test_differs_from_basic_by_the_model_function_alone(template: str) -> None:
     inner = "{{ cookiecutter.name }}"
     basic, other = ((SOURCE / name / inner / "app.py").read_text().splitlines() for name in ("basic", template))
     changed = [line[1:] for line in unified_diff(basic, other, n=0) if re.match(r"[+-](?![+-])", line)]
-    built = other[other.index("@app.model") :]
+    built = other[next(at for at, line in enumerate(other) if line.startswith("@app.model")) :]
     model = set(built[: built.index("")] if "" in built else built)
     # Beside the model function: imports, the model's type in annotations, and for a model without the methods of
     # scikit-learn's the framework's own predictor and evaluator in the place of the template's.

@@ -1,0 +1,49 @@
+"""`mlapp export`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment
+from mlapp.cli.parameters import Parameters, parse
+from mlapp.errors import UsageError
+
+MOST_ROWS = 1000
+
+
+def export(
+    onnx: Annotated[bool, typer.Option("--onnx", help="As an ONNX file.")] = False,
+    model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
+    to: Annotated[Path | None, typer.Option(help="The file to write. [<app>-<version>.onnx]")] = None,
+    parameter: Parameters = None,
+    environment: Environment = None,
+) -> None:
+    """Write a model for other programs, after comparing its answers with the original's on what the reader reads.
+
+    Examples:
+
+      mlapp export --onnx
+
+      mlapp export --onnx --model production --to model.onnx -p limit=500
+    """
+    from mlapp import conversion, prediction, training
+    from mlapp.project import Project
+
+    if not onnx:
+        raise UsageError("mlapp export needs a format.", "Give --onnx.")
+    values = parse(parameter)
+    project = Project.find(environment=environment)
+    version = project.store.get(project.name, model)
+    predictor = prediction.load(project.app, version)
+    features = training.read_features(project.app, values)[:MOST_ROWS]
+    converted = conversion.to_onnx(predictor, features)
+    file = to or Path(f"{project.name}-{version.version}.onnx")
+    file.write_bytes(converted.estimator.content)
+    output.note(
+        f"{file} answers as {project.name} version {version.version}: {len(features)} rows were compared. It takes the "
+        "features as the model does, after a feature_transformer."
+    )

@@ -1,0 +1,197 @@
+"""ONNX: models of any origin, run by ONNX Runtime, and what a conversion is judged by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlapp.errors import DeclarationError, MissingExtraError, ModelError
+from mlapp.frameworks import metrics, threads
+from mlapp.frameworks.framework import Framework
+
+FILE = "model.onnx"
+LABELS = "labels"
+"""The metadata that holds the classes of a model whose output is a score for each of them."""
+TOLERANCE = 1e-4
+"""Of numbers, beside the larger of 1 and the original's own: ONNX models compute with 32 bits."""
+
+
+class OnnxModel:
+    """An ONNX model that answers like an estimator: `predict`, and `predict_proba` where it gives probabilities.
+
+    It takes one tensor of numbers, or one input a column with the columns' names.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        """Load the model.
+
+        Raises:
+            MissingExtraError: ONNX Runtime is not installed. ModelError: it is no ONNX model, or is cut off.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("Running ONNX models", "onnx") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads.cores()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own errors have no common public base
+            raise ModelError(
+                f"It is no ONNX model, or is cut off: {error}", "Export it again, or restore the file."
+            ) from error
+        self.content = content
+        self.inputs = self.session.get_inputs()
+        self.outputs = [output.name for output in self.session.get_outputs()]
+        text = self.session.get_modelmeta().custom_metadata_map.get(LABELS)
+        self.labels = json.loads(text) if text else None
+
+    def predict(self, features: Any) -> Any:
+        """The first output, one entry a row: a label, or a number, or several."""
+        import numpy as np
+
+        found = np.asarray(self.session.run(self.outputs[:1], self._feed(features))[0])
+        if self.labels is not None:
+            return np.asarray(self.labels)[found.argmax(axis=1)]
+        return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+
+    def score(self, features: Any, target: Any) -> float:
+        """Accuracy, or R² where the predictions are quantities: as scikit-learn's estimators."""
+        found = measure(self, features, target)
+        return found["accuracy" if "accuracy" in found else "r2"]
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever asks hasattr(model, "predict_proba") learns whether this one has probabilities.
+        if name == "predict_proba" and self._probabilities:
+            return lambda features: self.session.run(["probabilities"], self._feed(features))[0]
+        raise AttributeError(f"This ONNX model has no {name}.")
+
+    @cached_property
+    def _probabilities(self) -> bool:
+        return "probabilities" in self.outputs
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it answers with labels."""
+        kind: str = self.session.get_outputs()[0].type
+        return self.labels is not None or kind in ("tensor(int64)", "tensor(string)", "tensor(bool)")
+
+    def _feed(self, features: Any) -> dict[str, Any]:
+        import numpy as np
+
+        if len(self.inputs) == 1:
+            return {self.inputs[0].name: np.asarray(features, dtype=_dtype(self.inputs[0].type))}
+        return {
+            column.name: np.asarray(features[column.name], dtype=_dtype(column.type)).reshape(-1, 1)
+            for column in self.inputs
+        }
+
+
+class OnnxFramework(Framework):
+    """A ready `.onnx` file, as `app.model("model.onnx")`; it can be evaluated and served, and not trained."""
+
+    name: ClassVar[str] = "onnx"
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "numpy")
+    formats: ClassVar[tuple[str, ...]] = ("onnx",)
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
+    extra: ClassVar[str | None] = "onnx"
+
+    def owns(self, kind: type) -> bool:
+        return kind is OnnxModel
+
+    def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
+        raise DeclarationError(
+            "An ONNX model cannot be trained.",
+            "Declare it as it is, app.model('model.onnx'), or train another and export it: mlapp export --onnx.",
+        )
+
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """Accuracy and F1 where the model answers with labels; R², MAE and RMSE where it gives numbers."""
+        return {} if target is None else measure(model, features, target)
+
+    def predictor(self, model: Any, features: Any) -> Any:
+        return model.predict(features)
+
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        (folder / FILE).write_bytes(model.content)
+
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        return self.load_file(folder / FILE, trusted)
+
+    def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
+        try:
+            return OnnxModel(file.read_bytes())
+        except ModelError as error:
+            raise ModelError(f"{file}: {error.what}", error.todo) from error
+
+
+def measure(model: OnnxModel, features: Any, target: Any) -> dict[str, float]:
+    """The usual metrics, by whether the model answers with labels."""
+    predicted = model.predict(features)
+    return metrics.classification(target, predicted) if model.is_classifier else metrics.regression(target, predicted)
+
+
+def require_same(original: Any, converted: Any, probabilities: tuple[Any, Any] | None = None) -> None:
+    """Compare the predictions of a model with those of its conversion.
+
+    Args:
+        probabilities: of both: where two classes are as likely as each other, rounding may choose the other one.
+
+    Raises:
+        ModelError: they differ by more than rounding; names the worst difference.
+    """
+    import numpy as np
+
+    expected, found = np.asarray(original), np.asarray(converted)
+    if probabilities is not None:
+        _require_close("probabilities", *probabilities)
+    if expected.shape != found.shape:
+        raise _differs(f"its predictions have the shape {list(found.shape)}, not {list(expected.shape)}")
+    if expected.dtype.kind == "f":
+        return _require_close("predictions", expected, found)
+    wrong = np.flatnonzero((expected != found).reshape(len(expected), -1).any(axis=1))
+    if probabilities is not None and len(wrong):
+        best = np.sort(np.asarray(probabilities[0])[wrong], axis=1)
+        wrong = wrong[best[:, -1] - best[:, -2] > TOLERANCE]
+    if len(wrong):
+        row = wrong[0]
+        raise _differs(f"{len(wrong)} of {len(expected)} rows differ, as {found[row]!r} for {expected[row]!r}")
+
+
+def _require_close(what: str, original: Any, converted: Any) -> None:
+    import numpy as np
+
+    expected, found = np.asarray(original, dtype=float), np.asarray(converted, dtype=float)
+    if expected.shape != found.shape:
+        raise _differs(f"its {what} have the shape {list(found.shape)}, not {list(expected.shape)}")
+    off = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
+    off = np.where(np.isnan(expected) & np.isnan(found), 0.0, off)
+    if off.size and not off.max() <= TOLERANCE:
+        at = np.unravel_index(np.nanargmax(np.where(np.isnan(off), np.inf, off)), off.shape)
+        raise _differs(f"the worst of its {what} is {found[at]:.6g} for {expected[at]:.6g} (row {at[0]})")
+
+
+def _differs(how: str) -> ModelError:
+    return ModelError(
+        f"The ONNX model does not answer as the original: {how}.",
+        "Serve the original; or scale the features, as ONNX models compute with 32 bits.",
+    )
+
+
+def _dtype(kind: str) -> Any:
+    import numpy as np
+
+    kinds = {
+        "tensor(float)": np.float32,
+        "tensor(double)": np.float64,
+        "tensor(int64)": np.int64,
+        "tensor(int32)": np.int32,
+        "tensor(bool)": np.bool_,
+        "tensor(float16)": np.float16,
+    }
+    return kinds.get(kind, object)

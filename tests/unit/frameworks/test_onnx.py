@@ -1,0 +1,145 @@
+"""ONNX: what is exported answers as the original, and is refused where it does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_digits, load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from torch import nn
+
+from mlapp import App, conversion, prediction
+from mlapp.errors import DeclarationError, ModelError
+from mlapp.frameworks import onnx
+from mlapp.schema import infer
+
+IRIS = load_iris(as_frame=True).frame
+NAMES = np.array(["setosa", "versicolor", "virginica"])
+MIXED = pd.DataFrame({"size": np.arange(60.0), "kind": list("abc") * 20, "y": [0, 1] * 30})
+
+
+def iris(model: Any, **columns: Any) -> App:
+    app = App("flowers", target="target")
+    app.data_reader(lambda: IRIS.assign(**columns))
+    app.model(lambda: model)
+    return app
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        pytest.param(iris(RandomForestClassifier(10, random_state=0), target=NAMES[IRIS["target"]]), id="text classes"),
+        pytest.param(iris(make_pipeline(StandardScaler(), LogisticRegression())), id="pipeline"),
+        pytest.param(iris(LinearRegression(), target=IRIS["target"].astype(float)), id="regression"),
+        pytest.param(iris(xgboost.XGBClassifier(n_estimators=5)), id="xgboost"),
+        pytest.param(iris(xgboost.XGBRegressor(n_estimators=5)), id="xgboost regression"),
+        pytest.param(iris(lightgbm.LGBMClassifier(n_estimators=5, verbose=-1)), id="lightgbm"),
+        pytest.param(
+            iris(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), target=NAMES[IRIS["target"]]), id="pytorch"
+        ),
+    ],
+)
+def test_the_conversion_answers_as_the_original(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    predictor = prediction.of_trained(app.train())
+    features = IRIS.drop(columns="target")
+    converted = conversion.to_onnx(predictor, features)
+    expected, found = np.asarray(predictor.predict(features)), np.asarray(converted.predict(features))
+    if expected.dtype.kind == "f":
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    else:
+        assert found.tolist() == expected.tolist()
+    assert len(converted.predict(features.head(1))) == 1
+
+
+def test_columns_of_texts_and_numbers() -> None:
+    app = App("mixed", target="y")
+    app.data_reader(lambda: MIXED)
+
+    @app.model
+    def build() -> Any:
+        columns = ColumnTransformer([("kind", OneHotEncoder(), ["kind"]), ("size", StandardScaler(), ["size"])])
+        return make_pipeline(columns, LogisticRegression())
+
+    predictor = prediction.of_trained(app.train())
+    converted = conversion.to_onnx(predictor)
+    assert [each.name for each in converted.estimator.inputs] == ["size", "kind"]
+    assert (
+        converted.predict([{"size": 3.0, "kind": "b"}]).tolist()
+        == predictor.predict([{"size": 3, "kind": "b"}]).tolist()
+    )
+
+
+def test_a_forest_answers_single_rows_at_least_three_times_as_fast() -> None:
+    digits = load_digits(as_frame=True)
+    forest = RandomForestClassifier(100, random_state=0).fit(digits.data, digits.target)
+    app = App("digits", target="target")
+    schema = prediction.ModelSchema(features=infer(digits.data), predictions=prediction.UNKNOWN)
+    predictor = prediction.Predictor(app, forest, prediction.frameworks.named("sklearn"), schema)
+    converted = conversion.to_onnx(predictor, digits.data)
+    row = digits.data.head(1)
+
+    def seconds(model: Any) -> float:
+        clock = time.perf_counter()
+        for _ in range(20):
+            model.predict(row)
+        return time.perf_counter() - clock
+
+    assert min(seconds(forest) for _ in range(3)) > 3 * min(seconds(converted.estimator) for _ in range(3))
+    assert converted.estimator.predict(digits.data).tolist() == forest.predict(digits.data).tolist()
+
+
+def test_a_conversion_that_answers_otherwise_is_refused_with_the_worst_difference() -> None:
+    with pytest.raises(ModelError, match=r"worst of its predictions is 2\.5 for 2 \(row 1\)"):
+        onnx.require_same([1.0, 2.0], [1.00001, 2.5])
+    with pytest.raises(ModelError, match=r"1 of 2 rows differ, as .*3.* for .*2"):
+        onnx.require_same([1, 2], [1, 3])
+    as_likely = np.array([[0.5, 0.5], [0.1, 0.9]])
+    onnx.require_same([0, 1], [1, 1], (as_likely, as_likely))
+
+
+def test_export_writes_a_file_that_can_be_served_as_a_model(mlapp: Callable, project: Callable) -> None:
+    root = project()
+    assert mlapp("train").code == 0
+    ran = mlapp("export", "--onnx")
+    assert ran.code == 0, ran.err
+    assert "flowers-1.onnx answers as flowers version 1: 150 rows were compared." in ran.err
+
+    app = App("flowers", target="target")
+    app.data_reader(lambda: IRIS)
+    app.model("flowers-1.onnx")
+    trained = app.train()
+    assert trained.metrics["test"]["accuracy"] > 0.9
+    assert app.save().manifest.framework == "onnx"
+    assert app.load().predict(IRIS.drop(columns="target")).tolist() == app.predict().tolist()
+
+    file = root / "flowers-1.onnx"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"flowers-1\.onnx: It is no ONNX model, or is cut off"):
+        app.train()
+
+
+def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    class Own:
+        def fit(self, X: Any, y: Any) -> Any:
+            return self
+
+        def predict(self, X: Any) -> list[int]:
+            return [0] * len(X)
+
+    with pytest.raises(ModelError, match="Models of python cannot be converted to ONNX: a Own"):
+        conversion.to_onnx(prediction.of_trained(iris(Own()).train()))
+    with pytest.raises(DeclarationError, match="An ONNX model cannot be trained"):
+        onnx.OnnxFramework().trainer(object(), None)
