@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from mlapp.errors import UsageError
+from mlapp.modules import Modules
 from mlapp.serving.asgi import Application, load
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.plan import Plan
@@ -46,14 +48,17 @@ def application(plan: Plan) -> Application:
     start = Path.cwd()
     found = plan.projects()
     for project in found:
-        app, store = project.app, project.store
-        if any(endpoint.name == app.name for endpoint in made.endpoints):
-            raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
+        within = Modules.of(project.root).active if len(found) > 1 else contextlib.nullcontext
+        with within():
+            app, store = project.app, project.store
+            if any(endpoint.name == app.name for endpoint in made.endpoints):
+                raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
+            loaded = load(app, settings.model, store, settings.runtime)
         prefix = "" if len(found) == 1 else f"/{app.name}"
-        endpoint = Endpoint(app, load(app, settings.model, store, settings.runtime), settings, made.metrics, prefix)
+        endpoint = Endpoint(app, loaded, settings, made.metrics, prefix)
         made.add(endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
-            follower = Follower(endpoint, store, settings.model)
+            follower = Follower(endpoint, store, settings.model, within)
             made.on_start.append(follower.start)
             made.on_close.append(follower.stop)
     if settings.grpc_port is not None:

@@ -16,8 +16,12 @@ BITS = {name: int(name.lstrip("uint")) for name in ("int8", "int16", "int32", "i
 LARGEST = 1.7976931348623157e308
 
 
-def document(application: Application) -> Json:
-    """The OpenAPI document, with the paths of the user's own FastAPI in it."""
+def document(application: Application, root: str = "") -> Json:
+    """The OpenAPI document, with the paths of the user's own FastAPI in it.
+
+    Args:
+        root: the path below which the application is mounted.
+    """
     paths: Json = {}
     for endpoint in application.endpoints:
         paths.update(_paths(endpoint))
@@ -41,6 +45,8 @@ def document(application: Application) -> Json:
         found["paths"] = {**own.get("paths", {}), **paths}
         for kind, components in own.get("components", {}).items():
             found["components"][kind] = {**components, **found["components"].get(kind, {})}
+    if root:
+        found["servers"] = [{"url": root}]
     found["info"]["x-mlapp"] = environment.libraries(["mlapp"]).get("mlapp", "")
     return found
 
@@ -277,10 +283,3 @@ PROBLEM: Json = {
     },
     "required": ["type", "title", "status", "detail"],
 }
-
-
-def docs_page() -> bytes:
-    """Swagger UI as FastAPI shows it."""
-    from fastapi.openapi.docs import get_swagger_ui_html
-
-    return bytes(get_swagger_ui_html(openapi_url="openapi.json", title="mlapp").body)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from mlapp.serving import metrics as prometheus
+from mlapp.serving import swagger
 from mlapp.serving.bodies import part_of
 from mlapp.serving.codec import encode, encode_predictions
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import Request, Response
-from mlapp.serving.openapi import docs_page, document
+from mlapp.serving.openapi import document
 from mlapp.serving.page import page
 from mlapp.serving.protocols import invocations, open_inference
 from mlapp.serving.timeouts import deadline
@@ -53,10 +55,14 @@ def _add_documents(application: Application, prefix: str) -> None:
         return Response(application.metrics.text(), prometheus.MEDIA)
 
     async def openapi(request: Request) -> Response:
-        return Response(encode(document(application)))
+        return Response(encode(document(application, request.scope.get("root_path", ""))))
 
     async def docs(request: Request) -> Response:
-        return Response(docs_page(), HTML)
+        return Response(swagger.page(), HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
+
+    async def asset(request: Request) -> Response:
+        found = await asyncio.to_thread(swagger.asset, request.tail)
+        return Response(found.content, found.media, headers=[(b"cache-control", b"public, max-age=86400")])
 
     async def show(request: Request) -> Response:
         return Response(page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
@@ -65,6 +71,7 @@ def _add_documents(application: Application, prefix: str) -> None:
     application.route("GET", f"{prefix}/metrics", scrape)
     application.route("GET", f"{prefix}/openapi.json", openapi)
     application.route("GET", f"{prefix}/docs", docs)
+    application.route("GET", f"{prefix}/docs/*", asset)
 
 
 def add_model_routes(application: Application, endpoint: Endpoint) -> None:
@@ -91,6 +98,11 @@ def add_model_routes(application: Application, endpoint: Endpoint) -> None:
 PAGE_POLICY = (
     b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+DOCS_POLICY = (
+    b"default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; connect-src 'self'; "
+    b"img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
 )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from mlapp.errors import MlappError
 from mlapp.serving.endpoint import Endpoint
@@ -18,12 +20,20 @@ class Follower:
 
     Args:
         reference: an alias or `latest`.
+        within: what a model of the app is loaded in.
     """
 
-    def __init__(self, endpoint: Endpoint, store: Store, reference: str) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: Store,
+        reference: str,
+        within: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._endpoint = endpoint
         self._store = store
         self._reference = reference
+        self._within = within
         self._refused: int | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -62,8 +72,9 @@ class Follower:
         return self._store.resolve(self._endpoint.name, self._reference)
 
     def _load(self, version: int) -> Loaded:
-        found = self._store.get(self._endpoint.name, version)
-        return of_version(self._endpoint.pipeline, found, self._endpoint.settings.runtime)
+        stored = self._store.get(self._endpoint.name, version)
+        with self._within():
+            return of_version(self._endpoint.pipeline, stored, self._endpoint.settings.runtime)
 
     async def _follow(self) -> None:
         while True:

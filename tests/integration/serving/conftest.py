@@ -139,12 +139,12 @@ def new_project(tmp_path_factory) -> Callable[[], Path]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve() -> Callable[..., contextlib.AbstractContextManager[Server]]:
     return serving
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mlapp() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 

@@ -1,0 +1,99 @@
+"""Several projects in one process: each sees its own modules, whatever the others call theirs.
+
+Every project has an `app.py`, and many have a `features.py` beside it; Python knows one module a name. So a project's
+modules are in `sys.modules` only while its code is imported or loaded, and an `import` inside one of its functions
+looks there first. Nothing of this is in use while there is one project.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_import = builtins.__import__
+_lock = threading.RLock()
+_all: list[Modules] = []
+_here = threading.local()
+"""`active`: the project whose modules this thread has put in place."""
+
+
+class Modules:
+    """The modules of the project in `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._modules: dict[str, ModuleType] = {}
+
+    @classmethod
+    def of(cls, root: Path) -> Modules:
+        """Those of a project that shares the process with others; the same for each app in that folder."""
+        with _lock:
+            found = next((known for known in _all if known._root == str(root)), None)
+            if found is None:
+                found = cls(root)
+                _all.append(found)
+                _all.sort(key=lambda known: len(known._root), reverse=True)  # a folder within another comes first
+            builtins.__import__ = _import_for_caller
+            return found
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Import in here as if the project were alone. One project at a time: a thread with another one waits."""
+        if getattr(_here, "active", None) is self:
+            yield
+            return
+        with _lock:
+            outer, _here.active = getattr(_here, "active", None), self
+            others = {name: module for name, module, owner in _owned() if owner is not self}
+            for name in others:
+                del sys.modules[name]
+            sys.modules.update(self._modules)
+            sys.path.insert(0, self._root)
+            try:
+                yield
+            finally:
+                sys.path.remove(self._root)
+                self._modules = {name: module for name, module, owner in _owned() if owner is self}
+                sys.modules.update(others)
+                _here.active = outer
+
+    def has(self, name: str) -> bool:
+        return name in self._modules
+
+
+def _owner(namespace: Mapping[str, Any]) -> Modules | None:
+    """The project whose file a module's namespace comes from; installed packages are nobody's."""
+    file = namespace.get("__file__")
+    if not isinstance(file, str) or f"{os.sep}site-packages{os.sep}" in file:
+        return None
+    return next((one for one in _all if file.startswith(one._root + os.sep)), None)
+
+
+def _owned() -> list[tuple[str, ModuleType, Modules]]:
+    """Every project's modules that are in place, each with its project."""
+    found = ((name, module, _owner(getattr(module, "__dict__", {}))) for name, module in list(sys.modules.items()))
+    return [(name, module, owner) for name, module, owner in found if owner is not None]
+
+
+def _import_for_caller(
+    name: str,
+    globals: Mapping[str, Any] | None = None,
+    locals: Mapping[str, Any] | None = None,
+    fromlist: Any = (),
+    level: int = 0,
+) -> ModuleType:
+    """Python's own `import`; one that stands in a project's code finds that project's modules."""
+    first = name.partition(".")[0]
+    if globals is not None and (level or first not in sys.modules or any(one.has(first) for one in _all)):
+        owner = _owner(globals)
+        if owner is not None:
+            with owner.active():
+                return _import(name, globals, locals, fromlist, level)
+    return _import(name, globals, locals, fromlist, level)
