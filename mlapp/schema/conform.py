@@ -45,6 +45,9 @@ def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     ]
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
+    floats = _as_floats(table, schema)
+    if floats is not None:
+        return floats
     columns = {}
     for field in schema.fields:
         column = table[field.name]
@@ -59,6 +62,24 @@ def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     if problems:
         raise InputError(problems)
     return pd.DataFrame(columns, index=table.index)
+
+
+def _as_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
+    """A table of finite numbers, for a schema of floats of one size, in one piece; None for any other table.
+
+    Column by column, sixty-four of them take twenty milliseconds.
+    """
+    import numpy as np
+    import pandas as pd
+
+    kinds = {(field.type, field.dtype) for field in schema.fields}
+    if kinds not in ({("number", "float64")}, {("number", "float32")}):
+        return None
+    if any(not isinstance(dtype, np.dtype) or dtype.kind not in "iuf" for dtype in table.dtypes):
+        return None
+    table = table[schema.names]
+    block = table.to_numpy(schema.fields[0].dtype, copy=True)
+    return pd.DataFrame(block, columns=table.columns, index=table.index) if np.isfinite(block).all() else None
 
 
 def _first_bad(column: pd.Series[Any], field: Field) -> Problem | None:

@@ -7,6 +7,7 @@ and every wrong one, goes through the general way, which accepts more forms and 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import struct
@@ -117,9 +118,13 @@ class Codec:
 
     def combine(self, parts: list[Part]) -> Any:
         """The features of several requests as one table, array or list."""
-        if self._join is not None and all(part.features is None for part in parts):
-            return self._join(parts)
-        features = [self._join([part]) if part.features is None and self._join else part.features for part in parts]
+        if self._join is None:
+            features = [part.features for part in parts]
+        else:
+            features = []
+            for is_raw, found in itertools.groupby(parts, lambda part: part.features is None):
+                group = list(found)
+                features += [self._join(group)] if is_raw else [part.features for part in group]
         return features[0] if len(features) == 1 else _concatenate(features)
 
     def combines(self, features: Any) -> bool:

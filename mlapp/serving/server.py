@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
         # What was loaded stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 50, 50)
+        gc.set_threshold(20_000, 5, 5)
         await self.serve(sockets=[listener])
         await self._application.close()
 

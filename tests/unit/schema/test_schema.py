@@ -152,3 +152,14 @@ def test_dates_and_zones_come_back_as_they_were() -> None:
     table = to_table([{"zoned": time, "day": "2026-05-05"} for time in times], schema)
     assert [moment.hour for moment in table["zoned"]] == [0, 1, 0]
     assert table["day"].iloc[0] == datetime.date(2026, 5, 5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_table_of_floats_is_taken_in_one_piece_in_any_order_and_from_integers(dtype: str) -> None:
+    schema = infer(pd.DataFrame({"a": [0.5, 1], "b": [2.0, 3]}, dtype=dtype))
+    table = to_table(pd.DataFrame({"b": [1, 2], "a": [0.5, -1e300 if dtype == "float64" else 3]}), schema)
+    assert list(table.columns) == ["a", "b"]
+    assert [str(kind) for kind in table.dtypes] == [dtype, dtype]
+    assert table["b"].tolist() == [1, 2]
+    with pytest.raises(InputError, match="column 'b', row 1: infinity"):
+        to_table(pd.DataFrame({"a": [0.5, 1], "b": [1.0, float("inf")]}), schema)
