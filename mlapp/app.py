@@ -34,10 +34,13 @@ class App(Pipeline):
 
     _trained: TrainedModel | None = None
 
-    def train(self, parameters: Mapping[str, Any] | None = None, /, **named: Any) -> TrainedModel:
+    def train(
+        self, parameters: Mapping[str, Any] | None = None, /, *, from_: str | int | None = None, **named: Any
+    ) -> TrainedModel:
         """Run the pipeline in this process; `save` keeps the result as a version.
 
         Args:
+            from_: the version whose model goes on learning, in the place of one that begins.
             parameters: as `named`, for names that Python does not allow, as `{"data_reader.limit": 10}`.
 
         Raises:
@@ -45,7 +48,8 @@ class App(Pipeline):
         """
         from mlapp import training
 
-        self._trained = training.run(self, {**(parameters or {}), **named})
+        previous = None if from_ is None else self.store().get(self.name, from_)
+        self._trained = training.run(self, {**(parameters or {}), **named}, previous=previous)
         return self._trained
 
     def save(self, trained: TrainedModel | None = None) -> ModelVersion:

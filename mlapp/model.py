@@ -26,6 +26,7 @@ class TrainedModel:
         metrics: split → metric → value.
         schema: of features (before the transformer) and predictions.
         fingerprint: of the data that the loader gave; `rows` and `columns` are its size.
+        parent: the version that the training went on from.
         started: in UTC; `duration` in seconds.
     """
 
@@ -40,6 +41,7 @@ class TrainedModel:
     columns: int
     started: datetime
     duration: float
+    parent: int | None = None
 
     @property
     def format(self) -> str:

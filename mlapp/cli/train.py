@@ -31,6 +31,9 @@ def train(
     engine: Annotated[
         Engine, typer.Option(help="Runs it here: plainly, or as the compiled Flyte workflow.")
     ] = Engine.LOCAL,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="A version, an alias or `latest`, whose model goes on learning.")
+    ] = None,
     remote: Remote = False,
     no_wait: NoWait = False,
     json: Json = False,
@@ -43,6 +46,8 @@ def train(
 
       mlapp train -p C=0.1 -p limit=500
 
+      mlapp train --from latest -p day=2026-01-31
+
       mlapp train --remote
     """
     from mlapp.project import Project
@@ -54,6 +59,8 @@ def train(
         )
     if no_wait and not remote:
         raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte can be left alone.")
+    if start_from is not None and (remote or engine is not Engine.LOCAL):
+        raise UsageError("--from is given, and the training runs on Flyte.", "Train further here: without --remote.")
     project = Project.find(environment=environment)
     project.store.check_writable()
     if remote:
@@ -61,7 +68,7 @@ def train(
     elif engine is Engine.FLYTE_LOCAL:
         version = _as_workflow(project, values)
     else:
-        version = _here(project, values)
+        version = _here(project, values, start_from)
     if version is None:
         return
     if json:
@@ -73,13 +80,14 @@ def train(
     output.note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
 
 
-def _here(project: Project, values: dict[str, str]) -> ModelVersion:
+def _here(project: Project, values: dict[str, str], start_from: str | None) -> ModelVersion:
     from mlapp import training
     from mlapp.environment import git_state
 
     app = project.app
+    previous = None if start_from is None else project.store.get(app.name, start_from)
     with output.progress() as tell:
-        trained = training.run(app, values, progress=tell)
+        trained = training.run(app, values, progress=tell, previous=previous)
         tell("save")
         return project.store.put(trained, git=git_state(project.root))
 

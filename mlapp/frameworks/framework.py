@@ -77,6 +77,16 @@ class Framework(ABC):
         """
         raise NotImplementedError(f"{self.name} declares no suffixes")
 
+    def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
+        """Go on learning from `previous`, with the settings of the unfitted `model`; returns the fitted model.
+
+        An adapter with `weights_only` returns `model` with the weights of `previous`, for its `trainer` to go on with.
+
+        Raises:
+            ModelError: models of this kind cannot go on.
+        """
+        raise cannot_proceed(model, f"the framework {self.name} has no way to")
+
     def to_onnx(self, model: Any, features: Any) -> bytes:
         """The model as ONNX; the first rows of `features` show what it takes.
 
@@ -90,3 +100,11 @@ class Framework(ABC):
     def module_owns(self, kind: type, *packages: str) -> bool:
         """Whether the class is defined in one of these packages."""
         return kind.__module__.partition(".")[0] in packages
+
+
+def cannot_proceed(model: Any, reason: object) -> ModelError:
+    """The error of a model that cannot go on learning."""
+    return ModelError(
+        f"A {type(model).__name__} cannot be trained further: {reason}.",
+        "Train it anew, without --from; or choose a model that can, as docs/frameworks.md lists.",
+    )

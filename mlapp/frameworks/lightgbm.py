@@ -10,7 +10,7 @@ import msgspec
 
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import conversion, metrics, threads
-from mlapp.frameworks.framework import Framework
+from mlapp.frameworks.framework import Framework, cannot_proceed
 
 FILE = "model.txt"
 WRAPPER = "wrapper.json"
@@ -43,6 +43,12 @@ class LightGBMFramework(Framework):
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         return model.fit(features, target)
+
+    def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
+        """Add the trees of `model` to those of `previous`."""
+        if not hasattr(previous, "booster_"):
+            raise cannot_proceed(model, "only LightGBM's scikit-learn classes can")
+        return model.fit(features, target, init_model=previous.booster_)
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
         """As scikit-learn's: accuracy and F1 of a classifier, R², MAE and RMSE of anything else."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import conversion, metrics, onnx, pickled
-from mlapp.frameworks.framework import Framework
+from mlapp.frameworks.framework import Framework, cannot_proceed
 
 FILE = "model.skops"
 
@@ -32,6 +32,24 @@ class SklearnFramework(Framework):
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         return model.fit(features) if target is None else model.fit(features, target)
+
+    def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
+        """By `partial_fit`; else by `warm_start`, where an ensemble grows by as many members as `model` has."""
+        if not hasattr(previous, "partial_fit") and not hasattr(model, "warm_start"):
+            raise cannot_proceed(model, "it has neither partial_fit nor warm_start")
+        settings = model.get_params()
+        previous.set_params(**settings)
+        try:
+            if hasattr(previous, "partial_fit"):
+                return previous.partial_fit(features) if target is None else previous.partial_fit(features, target)
+            for count, fitted in (("n_estimators", "estimators_"), ("max_iter", "n_iter_")):
+                if count in settings and hasattr(previous, fitted) and _grows(model, count):
+                    done = getattr(previous, fitted)
+                    previous.set_params(**{count: settings[count] + (done if isinstance(done, int) else len(done))})
+            previous.set_params(warm_start=True)
+            return self.trainer(previous, features, target).set_params(warm_start=settings["warm_start"])
+        except ValueError as error:
+            raise cannot_proceed(model, error) from error
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
         """Accuracy and macro F1 of a classifier; R², mean absolute and root mean squared error of a regressor;
@@ -93,6 +111,11 @@ class SklearnFramework(Framework):
                 f"{file} cannot be loaded: {type(error).__name__}: {error}",
                 "Train again here, or install what it was trained with.",
             ) from error
+
+
+def _grows(model: Any, count: str) -> bool:
+    """Whether this setting counts what a fitted model consists of: `max_iter` does for histogram boosting alone."""
+    return count == "n_estimators" or type(model).__name__.startswith("HistGradientBoosting")
 
 
 def _as_onnx(model: Any) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import conversion, metrics, threads
-from mlapp.frameworks.framework import Framework
+from mlapp.frameworks.framework import Framework, cannot_proceed
 
 FILES = {"ubj": "model.ubj", "json": "model.json"}
 KIND = "class"
@@ -38,6 +38,16 @@ class XGBoostFramework(Framework):
         """
         _require_numbers(model, target)
         return model.fit(features, target)
+
+    def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
+        """Add the trees of `model` to those of `previous`."""
+        if not hasattr(model, "get_booster"):
+            raise cannot_proceed(model, "only XGBoost's scikit-learn classes can")
+        _require_numbers(model, target)
+        try:
+            return model.fit(features, target, xgb_model=previous.get_booster())
+        except ValueError as error:  # XGBoostError is one
+            raise cannot_proceed(model, str(error).strip().splitlines()[0]) from error
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
         """As scikit-learn's: accuracy and F1 of a classifier, R², MAE and RMSE of anything else."""

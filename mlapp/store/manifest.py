@@ -40,6 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         files: name, relative to the version's folder → file.
         folder: where the files are, relative to the app's part of the store.
         origin: the engine that trained it, and what that engine calls the run.
+        parent: the version that the training went on from.
         tuning: the trials of a search, when one found the parameters.
     """
 
@@ -62,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     git: GitState | None = None
     origin: dict[str, str] = {}
     tuning: dict[str, Any] | None = None
+    parent: int | None = None
     model: str = ""
 
     @property

@@ -121,6 +121,7 @@ class Store:
             git=git,
             origin=dict(origin or {"engine": "local"}),
             tuning=dict(tuning) if tuning else None,
+            parent=trained.parent,
             model=type(trained.estimator).__name__,
         )
         try:

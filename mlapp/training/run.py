@@ -15,7 +15,8 @@ from mlapp.pipeline import Pipeline, Stage, bind
 from mlapp.pipeline.parameters import declared, flat
 from mlapp.progress import listening
 from mlapp.schema import ModelSchema, infer, infer_predictions
-from mlapp.training import defaults, steps
+from mlapp.store import ModelVersion
+from mlapp.training import continuation, defaults, steps
 
 Progress = Callable[[str], None]
 EXAMPLE_ROWS = 100
@@ -23,7 +24,11 @@ EXAMPLE_ROWS = 100
 
 
 def run(
-    pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, progress: Progress | None = None
+    pipeline: Pipeline,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    progress: Progress | None = None,
+    previous: ModelVersion | None = None,
 ) -> TrainedModel:
     """Train a model.
 
@@ -32,9 +37,11 @@ def run(
     Args:
         parameters: by name, or `stage.name` where two stages share one.
         progress: called with the name of each step as it begins.
+        previous: the version whose model goes on learning, in the place of one that begins.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing of use.
+        ModelError: the model cannot go on from `previous`.
         UsageError: an unknown parameter, or a value of the wrong type.
         DataError: empty data, no target, metrics that are no numbers.
         UserCodeError: one of the user's functions raised.
@@ -51,6 +58,7 @@ def run(
     saved_format(pipeline, framework)
     trainer, evaluator = steps.fit_stage(pipeline, framework), steps.evaluate_stage(pipeline, framework)
     bound = bind(declared(parameter_stages(pipeline, framework)), values)
+    begun = None if previous is None else continuation.load(pipeline, model, framework, previous)
 
     tell("read")
     table = steps.load(pipeline, steps.read(pipeline, bound.get("data_reader", {})), bound.get("data_loader", {}))
@@ -65,12 +73,16 @@ def run(
     # Each split is dropped as soon as its features are taken from it: a large table is not held twice.
     features, target = steps.parse(pipeline, splits.pop(names[0]), parser_parameters)
     features_schema = infer(features)
+    if previous is not None:
+        continuation.require_same_features(previous, features_schema)
     sample = first_rows(features)
     transformed = steps.transform(pipeline, features)
     del features
 
     tell("train")
     with listening(lambda reached: tell(f"train {reached}")):
+        if begun is not None:
+            trainer, model = continuation.proceed(trainer, framework, model, begun, transformed, target)
         estimator = steps.fit(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.of(type(estimator))
 
@@ -96,6 +108,7 @@ def run(
         columns=columns,
         started=started,
         duration=time.perf_counter() - clock,
+        parent=None if previous is None else previous.version,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import conversion, metrics, threads
-from mlapp.frameworks.framework import Framework
+from mlapp.frameworks.framework import Framework, cannot_proceed
 from mlapp.frameworks.pytorch import loop, tensors
 
 FILE = "model.safetensors"
@@ -60,6 +60,15 @@ class PyTorchFramework(Framework):
             checkpoint_every=checkpoint_every,
         )
         return loop.fit(model, features, target, settings)
+
+    def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
+        """The weights of `previous` in `model`, for the trainer to go on with."""
+        try:
+            model.load_state_dict(previous.state_dict())
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise cannot_proceed(model, f"its weights do not fit those of the version: {reason}") from error
+        return model
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
         """Accuracy and F1 where the module gives a score a class; R², MAE and RMSE where it gives numbers."""

@@ -36,9 +36,11 @@ class Checkpoint:
     def of(cls, model: Any, inputs: Any, wanted: Any, settings: object) -> Checkpoint:
         """The checkpoint of one training, in the current folder's `.mlapp`."""
         digest = hashlib.sha256(f"{model}{settings}".encode())
-        for tensor in (inputs, wanted):
+        # The weights that it begins with too: a training from a version is not one from the beginning.
+        for tensor in (inputs, wanted, *model.state_dict().values()):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+            if tensor.numel():
+                digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).numpy()).cast("B"))
         return cls(FOLDER / f"{digest.hexdigest()[:24]}.safetensors")
 
     def write(self, model: Any, optimizer: Any, generator: Any, state: State) -> None:

@@ -1,0 +1,67 @@
+"""Training that goes on from a version, in the place of one that begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.errors import DataError, ModelError
+from mlapp.frameworks import Framework
+from mlapp.model import load_estimator
+from mlapp.pipeline import Pipeline, Stage
+from mlapp.schema import Schema
+from mlapp.store import ModelVersion
+from mlapp.training import seeds
+
+
+def load(pipeline: Pipeline, model: Any, framework: Framework, previous: ModelVersion) -> Any:
+    """The model of the version that the training goes on from.
+
+    Raises:
+        ModelError: it is of another framework, was kept as ONNX, or the app's own trainer decides how to fit.
+    """
+    manifest = previous.manifest
+    which = f"{manifest.app} version {manifest.version}"
+    if manifest.framework != framework.name:
+        raise ModelError(
+            f"{which} is a model of {manifest.framework}; the model function builds one of {framework.name}.",
+            "Choose a version of the same framework, or train anew.",
+        )
+    if manifest.model_format == "onnx":
+        raise ModelError(f"{which} is kept as ONNX, which cannot be trained further.", "Train anew, without --from.")
+    trainer = pipeline.stage("trainer")
+    if trainer is not None and not framework.weights_only:
+        raise ModelError(
+            f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
+            "Leave the trainer out to train further, or train anew, without --from.",
+        )
+    return load_estimator(pipeline, manifest.framework, manifest.model_format, previous.files, manifest.parameters)
+
+
+def require_same_features(previous: ModelVersion, now: Schema) -> None:
+    """Check that the columns are those that the version was trained on, in their order.
+
+    Raises:
+        DataError: they are not; names one.
+    """
+    before = [field.name for field in previous.manifest.schema.features.fields]
+    names = [field.name for field in now.fields]
+    if before == names:
+        return
+    odd = next((name for name in (*names, *before) if (name in names) != (name in before)), None)
+    what = "their order is another" if odd is None else f"'{odd}' is only in {'the data' if odd in names else 'it'}"
+    raise DataError(
+        f"The features are not those of version {previous.version}: {what}.", "Read the same columns, or train anew."
+    )
+
+
+def proceed(
+    trainer: Stage | None, framework: Framework, model: Any, begun: Any, features: Any, target: Any
+) -> tuple[Stage | None, Any]:
+    """What is left to fit, and with which trainer: none where the framework itself went on.
+
+    Raises:
+        ModelError: the model cannot go on.
+    """
+    with seeds.fixed():
+        ahead = framework.proceed(model, begun, features, target)
+    return (trainer if framework.weights_only else None), ahead

@@ -1,0 +1,110 @@
+"""Training further: `app.train(from_=…)` and `mlapp train --from`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.datasets import load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
+
+from mlapp import App
+from mlapp.errors import DataError, ModelError
+
+IRIS = load_iris(as_frame=True).frame
+HALVES = {"first": IRIS[::2], "second": IRIS[1::2]}
+
+
+def flowers(make: Callable[[], Any]) -> App:
+    app = App("flowers", target="target")
+
+    @app.data_reader
+    def read(half: str = "first") -> pd.DataFrame:
+        return HALVES[half]
+
+    app.model(make)
+    return app
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "learned", "expected"),
+    [
+        (lambda: GaussianNB(), lambda model: model.class_count_.sum(), [60, 120]),
+        (lambda: RandomForestClassifier(5), lambda model: len(model.estimators_), [5, 10]),
+        (lambda: HistGradientBoostingClassifier(max_iter=4), lambda model: model.n_iter_, [4, 8]),
+        (lambda: xgboost.XGBClassifier(n_estimators=3), lambda model: model.get_booster().num_boosted_rounds(), [3, 6]),
+        (
+            lambda: lightgbm.LGBMClassifier(n_estimators=3, verbose=-1),
+            lambda model: model.booster_.current_iteration(),
+            [3, 6],
+        ),
+    ],
+)
+def test_a_model_goes_on(make: Callable[[], Any], learned: Callable[[Any], Any], expected: list[int]) -> None:
+    app = flowers(make)
+    first = app.train()
+    version = app.save(first)
+    further = app.train(half="second", from_=version.version)
+    assert [learned(first.estimator), learned(further.estimator)] == expected
+    manifest = app.save(further).manifest
+    assert (manifest.parent, version.manifest.parent) == (1, None)
+    assert app.load(2).predict(IRIS.drop(columns="target")).tolist()[:3] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("make", [lambda: SGDClassifier(), lambda: LogisticRegression()])
+def test_linear_models_go_on(make: Callable[[], Any]) -> None:
+    app = flowers(make)
+    app.save(app.train())
+    assert app.train(from_="latest", half="second").parent == 1
+
+
+def test_a_module_begins_with_the_version_s_weights() -> None:
+    app = flowers(lambda: nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
+    losses = []
+    app.save(app.train(epochs=20, learning_rate=0.05))
+    for start in (None, 1):
+        losses.append(app.train(half="second", epochs=1, learning_rate=1e-6, from_=start).metrics["test"]["accuracy"])
+    assert losses[1] > 0.85 > losses[0]
+
+
+def test_what_cannot_go_on_says_why() -> None:
+    neighbours = flowers(lambda: KNeighborsClassifier())
+    neighbours.save(neighbours.train())
+    with pytest.raises(ModelError, match="KNeighborsClassifier cannot be trained further: it has neither partial_fit"):
+        neighbours.train(from_=1)
+    with pytest.raises(ModelError, match=r"version 1 is a model of sklearn; .* builds one of xgboost"):
+        flowers(lambda: xgboost.XGBClassifier()).train(from_=1)
+
+    app = flowers(lambda: GaussianNB())
+    app.data_loader(lambda table: table.drop(columns="sepal length (cm)"))
+    with pytest.raises(DataError, match="not those of version 1: 'sepal length"):
+        app.train(from_=1)
+
+    own = flowers(lambda: GaussianNB())
+    own.trainer(lambda model, features, target: model.fit(features, target))
+    with pytest.raises(ModelError, match="fits from the beginning"):
+        own.train(from_=1)
+
+
+def test_the_command_names_the_parent(mlapp: Callable, project: Callable) -> None:
+    project()
+    assert mlapp("train").code == 0
+    ran = mlapp("train", "--from", "latest", "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["parent"] == 1
+    assert mlapp("train", "--from", "latest", "--engine", "flyte-local").code == 2
