@@ -1,5 +1,6 @@
 """A real cluster, named by the caller: MLAPP_TEST_KUBECONFIG, and a registry that its nodes can pull from,
-MLAPP_TEST_REGISTRY. The images are made here on MLAPP_TEST_BASE, any image with `python`.
+MLAPP_TEST_REGISTRY. The images are made here by the local Docker engine, on MLAPP_TEST_BASE, any image with `python`,
+or on the base that scripts/ci/docker.sh makes.
 
 Needs a standard cluster of one node: no LoadBalancer, Ingress controller, metrics-server or cluster DNS. Namespaces are
 made for the tests and removed.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import tarfile
 import time
 import uuid
@@ -21,8 +23,9 @@ import pytest
 
 KUBECONFIG = os.environ.get("MLAPP_TEST_KUBECONFIG")
 REGISTRY = os.environ.get("MLAPP_TEST_REGISTRY", "localhost:5000")
-BASE = os.environ.get("MLAPP_TEST_BASE", "python:3.11-slim")
+MADE = "mlapp-test/python:3.11"
 STANDIN = Path(__file__).parent / "standin"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "ci" / "docker.sh"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,11 +38,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="MLAPP_TEST_KUBECONFIG names no cluster"))
 
 
-def build(name: str, **variables: str) -> str:
+@pytest.fixture(scope="session")
+def base() -> str:
+    """The image that the others are made on."""
+    import docker
+
+    if "MLAPP_TEST_BASE" in os.environ:
+        return os.environ["MLAPP_TEST_BASE"]
+    try:
+        docker.from_env().images.get(MADE)
+    except docker.errors.DockerException:
+        subprocess.run([SCRIPT], check=True)
+    return MADE
+
+
+def build(base: str, name: str, **variables: str) -> str:
     """An image of the stand-in server, pushed; its reference by digest."""
     import docker
 
-    lines = [f"FROM {BASE}", *(f"ENV {key}={value}" for key, value in variables.items())]
+    lines = [f"FROM {base}", *(f"ENV {key}={value}" for key, value in variables.items())]
     lines += ["COPY server.py load.py /app/", "USER 10001:10001", 'ENTRYPOINT ["python", "-u", "/app/server.py"]']
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
@@ -63,20 +80,20 @@ def build(name: str, **variables: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def place() -> tuple[str, str, str]:
+def place(base) -> tuple[str, str, str]:
     """kubeconfig, registry, and base of the images."""
-    return KUBECONFIG or "", REGISTRY, BASE
+    return KUBECONFIG or "", REGISTRY, base
 
 
 @pytest.fixture(scope="session")
-def image() -> Callable[..., str]:
+def image(base) -> Callable[..., str]:
     """Makes an image once: `image("1")`, `image("2", fault="crash")`."""
     made: dict[str, str] = {}
 
     def get(version: str, fault: str = "") -> str:
         name = f"{version}-{fault or 'good'}"
         if name not in made:
-            made[name] = build(name, VERSION=version, **({"FAULT": fault} if fault else {}))
+            made[name] = build(base, name, VERSION=version, **({"FAULT": fault} if fault else {}))
         return made[name]
 
     return get
