@@ -29,7 +29,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Step:
-    """One task of a run. `error` is what it failed with, `attempts` how often it was tried."""
+    """One task of a run. `error` is what it failed with."""
 
     name: str
     phase: Phase
