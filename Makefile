@@ -1,11 +1,11 @@
-# make demo | test | check | bench | bench-serving | bench-data | soak. Each makes the virtual environment that it needs first.
+# make demo | test | check | bench | bench-serving | bench-data | bench-images | soak. Each makes the virtual environment that it needs first.
 PYTHON ?= python3
 UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 BIN := $(CURDIR)/.venv/bin
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: demo test check bench bench-serving bench-data soak format clean
+.PHONY: demo test check bench bench-serving bench-data bench-images soak format clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python scripts/demo.py
@@ -34,6 +34,9 @@ bench-data: .venv/ready
 
 soak: .venv/ready
 	$(BIN)/python -m benchmarks.soak
+
+bench-images: .venv/ready
+	$(BIN)/python -m benchmarks.images
 
 .venv/ready: pyproject.toml Makefile | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlapp.bundle.bundle import BundleError
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) -> 
         MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
     """
     secrets: list[str] = []
-    environ = {**os.environ, **_indexes(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environ = {**os.environ, **indexes(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     command = [_program(), *arguments]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
@@ -65,7 +65,13 @@ def _program() -> str:
         return found
 
 
-def _indexes(image: Image, secrets: list[str]) -> Mapping[str, str]:
+def indexes(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
+    """The environment variables that tell uv the indexes, credentials included; those are added to `secrets`.
+
+    Raises:
+        ConfigError: an index needs an unset variable.
+    """
+    secrets = [] if secrets is None else secrets
     environ = {}
     if image.index_url:
         environ["UV_DEFAULT_INDEX"] = _expanded(image.index_url, secrets)

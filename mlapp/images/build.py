@@ -15,6 +15,7 @@ from mlapp.bundle.bundle import MODEL
 from mlapp.errors import ConfigError
 from mlapp.images import assemble, custom, dependencies
 from mlapp.images.base import Base, find, home_of_python
+from mlapp.images.compiled import compiler
 from mlapp.images.engine import ImageError, connected, explained
 from mlapp.images.layer import FolderLayer, Layer
 from mlapp.images.layout import lay_out
@@ -189,7 +190,8 @@ def _layers(
         home = home_of_python(client, base, what.python)
         progress(f"lay out the dependencies for {platform}")
     try:
-        lay_out(bundle, platform, home, folder, warn, [each.source for each in missing])
+        compile = compiler(client, base, home, bundle, progress)
+        lay_out(bundle, platform, home, folder, warn, [each.source for each in missing], compile=compile)
     except OSError as error:
         raise ImageError(
             f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free some space there."

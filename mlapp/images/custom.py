@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from mlapp.bundle import Bundle
 from mlapp.images.base import find, home_of_python
+from mlapp.images.compiled import compiler
 from mlapp.images.dockerfile import render
 from mlapp.images.engine import checked, explained
-from mlapp.images.layer import TIME
+from mlapp.images.layer import plain
 from mlapp.images.layout import lay_out
 from mlapp.images.plan import LAYOUT, Plan
 
@@ -46,7 +47,8 @@ def build(
         if LAYOUT in text:
             base = find(client, _on_base_of(plan, text), platform, progress)
             progress(f"lay out the dependencies for {platform}")
-            lay_out(bundle, platform, home_of_python(client, base, plan.python), layout, warn)
+            home = home_of_python(client, base, plan.python)
+            lay_out(bundle, platform, home, layout, warn, compile=compiler(client, base, home, bundle, progress))
         context = Path(folder, "context.tar")
         _write_context(context, bundle.root, layout, text)
         progress("build with " + (str(project_root / "Dockerfile") if project_root else "a Dockerfile"))
@@ -83,11 +85,6 @@ def _on_base_of(plan: Plan, text: str) -> Plan:
 
 def _write_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
     """A tar of what belongs to the project and the layout: the same bytes for the same files, so that caches hit."""
-
-    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = TIME, 0, 0, "", ""
-        entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
-        return entry
 
     written = context.parent / "Dockerfile"
     written.write_text(dockerfile, encoding="utf-8")

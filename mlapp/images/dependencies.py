@@ -8,24 +8,30 @@ import io
 import re
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
-from mlapp.bundle.lock import is_for, parse
+from mlapp.bundle.lock import Locked, is_for, parse
 from mlapp.config import Image
 from mlapp.images import bytecode
-from mlapp.images.engine import ImageError
 from mlapp.images.plan import PLATFORMS, VENV
 
 Warn = Callable[[str], None]
+Compile = Callable[[Sequence[Locked]], Path]
+"""Builds packages that have no wheel on the base image; the folder that they are then installed in."""
+
+NO_WHEEL = r"([\w.-]+)==\S+ has no (?:usable |compatible )?wheels"
+NO_BUILD = r"Failed to build `([\w.-]+)=="
+"""What uv says, with the package's name."""
 
 LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED")
 """Files of a dist-info that say how it was installed here: they name this machine's paths or its time."""
 
 
-def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn) -> None:
+def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, compile: Compile) -> None:
     """Make `folder` the virtual environment that the image has at /opt/venv.
 
     It is uv's own layout on this machine, with hard links into its cache: nothing is downloaded twice, no code of a
@@ -35,14 +41,15 @@ def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn) 
         platform: as linux/arm64.
         home: the folder of the base image's Python, as /usr/local/bin.
         warn: takes a line about what is worth a look.
+        compile: builds packages on the base image.
 
     Raises:
-        ImageError: a package has no wheel for the platform and cannot be built. UvError: the index does not answer.
+        ImageError: a package has no wheel for the platform and does not build. UvError: the index does not answer.
     """
     python = bundle.manifest.python
     packages = folder / "lib" / f"python{python}" / "site-packages"
     packages.mkdir(parents=True)
-    _install(bundle, platform, packages, warn)
+    _install(bundle, platform, packages, warn, compile)
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
@@ -71,62 +78,69 @@ def interpreter(python: str, image: Image) -> str | None:
         return None
 
 
-def _install(bundle: Bundle, platform: str, target: Path, warn: Warn) -> None:
-    """Install the wheels; what has none is built here, if it is pure Python."""
+def _install(bundle: Bundle, platform: str, target: Path, warn: Warn, compile: Compile) -> None:
+    """Install the wheels. What has none is built here if it is pure Python, and on the base image if not."""
     machine = PLATFORMS[platform]
-    source: set[str] = set()
+    locked = {package.name: package for package in parse((bundle.folder / REQUIREMENTS).read_text())}
+    needed = {name for name, package in locked.items() if is_for(package, bundle.manifest.python, machine)}
+    here: set[str] = set()
+    there: set[str] = set()
     while True:
         try:
-            _run_uv(bundle, platform, target, source)
-            break
+            _run_uv(bundle, platform, target, here, there)
         except uv.UvError as error:
-            missing = re.search(r"([\w.-]+)==(\S+) has no (?:usable |compatible )?wheels", error.detail)
-            needed = {
-                package.name
-                for package in parse((bundle.folder / REQUIREMENTS).read_text())
-                if is_for(package, bundle.manifest.python, machine)
-            }
-            if missing is None or missing.group(1) in source or missing.group(1) not in needed:
+            if (found := _named(NO_WHEEL, error) & needed - here - there) and not _named(NO_BUILD, error):
+                here |= found
+            elif found := _named(NO_BUILD, error) & here:
+                here, there = here - found, there | found
+            else:
                 raise
-            source.add(missing.group(1))
-            warn(f"{missing.group(1)} {missing.group(2)} has no wheel for {platform}: building it from its source.")
-    for name in sorted(source):
-        _require_pure(target, name, platform)
+            continue
+        compiled = {name for name in here if not _is_pure(target, name)}
+        if not compiled:
+            break
+        here, there = here - compiled, there | compiled
+    for name in sorted(here | there):
+        place = "the base image" if name in there else "this machine"
+        warn(f"{name} {locked[name].version} has no wheel for {platform}: built from its source on {place}.")
+    if there:
+        shutil.copytree(compile([locked[name] for name in sorted(there)]), target, dirs_exist_ok=True)
 
 
-def _run_uv(bundle: Bundle, platform: str, target: Path, source: set[str]) -> None:
+def _named(pattern: str, error: uv.UvError) -> set[str]:
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(pattern, error.detail)}
+
+
+def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
+    text = (bundle.folder / REQUIREMENTS).read_text()
+    packages = [package for package in parse(text) if package.name not in there]
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
     arguments += ["--python-version", bundle.manifest.python]
     arguments += ["--python-platform", f"{PLATFORMS[platform]}-manylinux_2_28"]
-    arguments += ["--only-binary", ":all:"] if not source else []
-    for name in sorted(source):
-        arguments += ["--no-binary", name]
-    if source:
-        allowed = {package.name for package in parse((bundle.folder / REQUIREMENTS).read_text())} - source
-        for name in sorted(allowed):
-            arguments += ["--only-binary", name]
-    arguments += ["--requirements", REQUIREMENTS]
+    arguments += ["--only-binary", ":all:"] if not here else []
+    for package in packages if here else []:
+        arguments += ["--no-binary" if package.name in here else "--only-binary", package.name]
     shutil.rmtree(target)
     target.mkdir()
-    uv.run(
-        arguments,
-        folder=bundle.folder,
-        image=bundle.settings.image,
-        doing=f"Fetching the dependencies for {platform}",
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        own = [line for line in text.splitlines() if line.startswith(f"./{WHEELS}/")]
+        file.write("".join(f"mlapp @ {bundle.folder.as_uri()}{line[1:]}\n" for line in own))
+        file.write("".join(f"{package}\n" for package in packages))
+        file.flush()
+        uv.run(
+            [*arguments, "--requirements", file.name],
+            folder=bundle.folder,
+            image=bundle.settings.image,
+            doing=f"Fetching the dependencies for {platform}",
+        )
 
 
-def _require_pure(packages: Path, name: str, platform: str) -> None:
-    """A package built on this machine is right for the image only when it holds no compiled code."""
+def _is_pure(packages: Path, name: str) -> bool:
+    """Whether a package that was built on this machine holds no compiled code, and so is right for any image."""
     for info in packages.glob("*.dist-info"):
         if re.sub(r"[-_.]+", "-", info.name.split("-")[0]).lower() == name:
-            wheel = (info / "WHEEL").read_text()
-            if "Root-Is-Purelib: true" in wheel:
-                return
-    raise ImageError(
-        f"{name} has no wheel for {platform}, and its source holds code to compile.",
-        f"Choose a version of {name} that has one, or compile it in a Dockerfile of yours: mlapp eject dockerfile.",
-    )
+            return "Root-Is-Purelib: true" in (info / "WHEEL").read_text()
+    return False
 
 
 def _move_scripts(packages: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlapp.bundle import Bundle
 from mlapp.images.base import find, home_of_python
+from mlapp.images.compiled import compiler
 from mlapp.images.dockerfile import render
 from mlapp.images.engine import ImageError, connected, explained
 from mlapp.images.layout import lay_out
@@ -39,13 +40,14 @@ def eject(
         for_ = platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
         base = find(client, what, for_, progress)
         home = home_of_python(client, base, what.python)
-    progress(f"lay out the dependencies for {for_}")
-    try:
-        shutil.rmtree(layout, ignore_errors=True)
-        lay_out(bundle, for_, home, layout, warn)
-        written = [path for path in (file, ignore) if not path.exists()]
-        for path in written:
-            path.write_text(render(what) if path == file else IGNORED, encoding="utf-8")
-    except OSError as error:
-        raise ImageError(f"{error.filename or root}: {error.strerror}.", "Check its permissions and space.") from error
+        progress(f"lay out the dependencies for {for_}")
+        try:
+            shutil.rmtree(layout, ignore_errors=True)
+            lay_out(bundle, for_, home, layout, warn, compile=compiler(client, base, home, bundle, progress))
+            written = [path for path in (file, ignore) if not path.exists()]
+            for path in written:
+                path.write_text(render(what) if path == file else IGNORED, encoding="utf-8")
+        except OSError as error:
+            where = error.filename or root
+            raise ImageError(f"{where}: {error.strerror}.", "Check its permissions and space.") from error
     return [*written, layout]

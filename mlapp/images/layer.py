@@ -15,6 +15,13 @@ CHUNK = 1 << 20
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 
+def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """An entry without what differs from machine to machine: a filter for `TarFile.add`."""
+    entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = TIME, 0, 0, "", ""
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+    return entry
+
+
 class Layer:
     """A layer of an image. `digest` is `sha256:` and that of its tar."""
 

@@ -16,12 +16,21 @@ from mlapp.images.plan import APP, LAYERS
 Warn = Callable[[str], None]
 
 
-def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, only: Sequence[str] = ()) -> None:
+def lay_out(
+    bundle: Bundle,
+    platform: str,
+    home: str,
+    folder: Path,
+    warn: Warn,
+    only: Sequence[str] = (),
+    *,
+    compile: dependencies.Compile,
+) -> None:
     """Lay out the layers' files in `folder`: venv, model and app, or those named in `only`."""
     wanted = only or [each.source for each in LAYERS]
     if "venv" in wanted:
         (folder / "venv").mkdir(parents=True)
-        dependencies.lay_out(bundle, platform, home, folder / "venv", warn)
+        dependencies.lay_out(bundle, platform, home, folder / "venv", warn, compile)
     if "model" in wanted:
         shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=_link)
     if "app" in wanted:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests of images need: a Docker engine, a registry's program, and a base image with Python, made from Debian.
+# What the tests of images need: a Docker engine, a registry's program, and base images with Python, made from Debian.
 set -euo pipefail
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 missing=()
@@ -26,4 +26,8 @@ if ! docker image inspect "$image" >/dev/null 2>&1; then
   $sudo rm -rf "$root"/fs/var/cache/apt/* "$root"/fs/var/lib/apt/lists/* "$root"/fs/var/log/*
   $sudo rm -rf "$root"/fs/usr/share/{doc,man,info,locale}/*
   $sudo tar -C "$root/fs" --numeric-owner -c . | docker import -c 'ENV LANG=C.UTF-8' -c 'CMD ["python3"]' - "$image"
+fi
+if ! docker image inspect mlapp-test/python-dev:3.11 >/dev/null 2>&1; then
+  printf '%s\n' "FROM $image" "RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev \
+    python3-dev >/dev/null && rm -rf /var/lib/apt/lists/*" | docker build --quiet --tag mlapp-test/python-dev:3.11 -
 fi

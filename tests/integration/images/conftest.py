@@ -166,7 +166,7 @@ def tiny(engine) -> Callable[..., Image]:
         context.seek(0)
         with connected() as client:
             made, _ = client.images.build(
-                fileobj=context, custom_context=True, tag=reference, platform=platform, nocache=True
+                fileobj=context, custom_context=True, tag=reference, platform=platform, nocache=True, rm=True
             )
         return Image(reference, str(made.id), platform, 0, ())
 
