@@ -78,8 +78,8 @@ def create(name: str | None, template: str, values: Mapping[str, str], parent: P
         if data is not None and not Path(context["data"]).is_absolute():
             (made / context["data"]).parent.mkdir(exist_ok=True)
             shutil.copyfile(data, made / context["data"])
-        _pin(made / "requirements.txt")
-        _pin(made / "requirements-dev.txt")
+        for file in made.rglob("requirements*.txt"):
+            _pin(file)
         target = parent / made.name
         _refuse_existing(target)
         made.rename(target)
@@ -186,8 +186,6 @@ def _is_date(column: Any) -> bool:
 
 def _pin(file: Path) -> None:
     """Pin each requirement to the version that is installed here; one that is not keeps the template's range."""
-    if not file.is_file():
-        return
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         name = re.match(r"[A-Za-z0-9._-]+", line)
