@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import sys
 import threading
 import urllib.parse
 from typing import Any
@@ -92,9 +93,19 @@ class Remote:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._kind(*self._place, timeout=self._timeout)
-        connection.request("POST", self._path, body, self._headers)
+        connection.request("POST", self._path, body, _with_trace(self._headers))
         response = connection.getresponse()
         return response.status, response.read()
 
     def _unreachable(self, error: Exception) -> RemoteError:
         return RemoteError(f"{self.url} cannot be reached: {error}", "Check that it runs, and the URL.")
+
+
+def _with_trace(headers: dict[str, str]) -> dict[str, str]:
+    """The headers, and those that continue the trace where this process makes one with OpenTelemetry."""
+    propagate = sys.modules.get("opentelemetry.propagate")
+    if propagate is None:
+        return headers
+    headers = dict(headers)
+    propagate.inject(headers)
+    return headers

@@ -24,6 +24,7 @@ ENABLES = {
     "k8s": "mlapp deploy --target k8s",
     "lightgbm": "LightGBM models",
     "mongo": "data_reader.mongo",
+    "otel": "OpenTelemetry traces of mlapp serve, where OTEL_* is set",
     "parquet": "Parquet files",
     "redis": "data_reader.redis",
     "sklearn": "scikit-learn models",

@@ -22,6 +22,7 @@ from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import Metrics
 from mlapp.serving.problems import MEDIA, HttpError, http_error
 from mlapp.serving.request_id import request_id
+from mlapp.serving.tracing import Tracing, from_environment
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.serving")
@@ -36,9 +37,10 @@ class Application:
     Args:
         settings: the `serve:` section.
         api: the user's own FastAPI (or any ASGI) application: it answers what mlapp has no route for.
+        tracing: makes the spans; none where absent.
     """
 
-    def __init__(self, settings: Serve, api: Any = None) -> None:
+    def __init__(self, settings: Serve, api: Any = None, tracing: Tracing | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.endpoints: list[Endpoint] = []
@@ -46,6 +48,9 @@ class Application:
         self.stopping = False
         self.on_start: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
+        self.tracing = tracing
+        if tracing is not None:
+            self.on_close.append(tracing.close)
         self._api: Asgi | None = api
         self.keys = Keys(settings.api_keys)
         self._cors = Cors(settings.cors)
@@ -111,7 +116,10 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            if self.tracing is None:
+                await self._answer(scope, receive, send)
+            else:
+                await self.tracing.serve(self._answer, self._find(_path(scope))[0], scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         elif self._api is not None:
@@ -228,8 +236,12 @@ def create_asgi(
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
     """
     settings = settings or Serve()
-    application = Application(settings, api)
-    application.add(Endpoint(app, load(app, model, store, settings.runtime), settings, application.metrics))
+    application = Application(settings, api, from_environment(app.name))
+    application.add(
+        Endpoint(
+            app, load(app, model, store, settings.runtime), settings, application.metrics, tracing=application.tracing
+        )
+    )
     return application
 
 

@@ -22,6 +22,7 @@ from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import Metrics, ModelMetrics
 from mlapp.serving.pace import Pace
 from mlapp.serving.problems import HttpError, http_error
+from mlapp.serving.tracing import TracedBatcher, Tracing
 
 log = logging.getLogger("mlapp.serving")
 STREAMS = 32
@@ -36,9 +37,18 @@ class Endpoint:
     Args:
         prefix: of its URLs: empty, or as `/digits`.
         loaded: the model to begin with.
+        tracing: makes spans of the calls of the model.
     """
 
-    def __init__(self, pipeline: Pipeline, loaded: Loaded, settings: Serve, metrics: Metrics, prefix: str = "") -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        loaded: Loaded,
+        settings: Serve,
+        metrics: Metrics,
+        prefix: str = "",
+        tracing: Tracing | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.name = pipeline.name
         self.prefix = prefix
@@ -49,13 +59,18 @@ class Endpoint:
         self.metrics.version(loaded.version)
         options: dict[str, Any] = dict(loaded.predictor.stage.options)
         wait, max_batch = options.get("wait"), options.get("max_batch") or settings.max_batch
-        self.batcher = Batcher(
-            self.metrics,
-            batch=options.get("batch", True),
-            max_batch=max_batch,
-            wait=settings.batch_wait if wait is None else wait,
-            queue=settings.queue or max_batch,
-        )
+        queueing = {
+            "batch": options.get("batch", True),
+            "max_batch": max_batch,
+            "wait": settings.batch_wait if wait is None else wait,
+            "queue": settings.queue or max_batch,
+        }
+        self.batcher: Batcher
+        if tracing is None:
+            self.batcher = Batcher(self.metrics, **queueing)
+        else:
+            self.batcher = TracedBatcher(self.metrics, tracing, self.name, **queueing)
+        self._is_traced = tracing is not None
         self.accepting = Pace()
         self._is_warm = False
         self._warming: asyncio.Lock | None = None
@@ -69,8 +84,10 @@ class Endpoint:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a request's body becomes features in the event loop, and predictions one answer."""
-        return self._is_warm and not self.current.is_stream and self.pipeline.stage("feature_loader") is None
+        """Whether a request's body becomes features in the event loop, and predictions one answer, with no span."""
+        if self._is_traced or not self._is_warm:
+            return False
+        return not self.current.is_stream and self.pipeline.stage("feature_loader") is None
 
     @property
     def accepts_fast(self) -> bool:
@@ -164,7 +181,11 @@ class Endpoint:
 
         item = self.batcher.submit(loaded, part, done, timeout)
         if left is None or not self.batcher.holds_up(loaded):
-            return await future
+            try:
+                return await future
+            except asyncio.CancelledError:  # a gRPC client hung up
+                self.batcher.cancel(item)
+                raise
         watch = asyncio.ensure_future(left())
         try:
             await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)

@@ -15,6 +15,7 @@ from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.plan import Plan
 from mlapp.serving.server import run
 from mlapp.serving.switching import Follower
+from mlapp.serving.tracing import from_environment
 
 Told = Callable[[list[str]], None]
 
@@ -44,9 +45,9 @@ def application(plan: Plan) -> Application:
         MlappError: an app cannot be imported, a model cannot be loaded, two apps have one name.
     """
     settings = plan.settings
-    made = Application(settings)
     start = Path.cwd()
     found = plan.projects()
+    made = Application(settings, tracing=from_environment(",".join(project.name for project in found)))
     for project in found:
         within = Modules.of(project.root).active if len(found) > 1 else contextlib.nullcontext
         with within():
@@ -55,7 +56,7 @@ def application(plan: Plan) -> Application:
                 raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
             loaded = load(app, settings.model, store, settings.runtime)
         prefix = "" if len(found) == 1 else f"/{app.name}"
-        endpoint = Endpoint(app, loaded, settings, made.metrics, prefix)
+        endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
         made.add(endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
             follower = Follower(endpoint, store, settings.model, within)

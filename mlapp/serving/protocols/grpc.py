@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlapp import environment
@@ -83,11 +84,19 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((self._grpc.method_handlers_generic_handler(SERVICE, handlers),))
         address = f"{settings.host or '127.0.0.1'}:{settings.grpc_port}"
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._listen(address)
         except RuntimeError:
             raise MlappError(f"Cannot listen on {address} for gRPC.", "Choose another: --grpc-port.") from None
         await self._server.start()
         log.warning("gRPC answers at %s", f"{settings.host or '127.0.0.1'}:{port}")
+
+    def _listen(self, address: str) -> int:
+        """The port that was opened: with TLS when the HTTP server has it."""
+        cert, key = self._settings.tls_cert, self._settings.tls_key
+        if cert is None or key is None:
+            return int(self._server.add_insecure_port(address))
+        pair = (Path(key).read_bytes(), Path(cert).read_bytes())
+        return int(self._server.add_secure_port(address, self._grpc.ssl_server_credentials([pair])))
 
     async def stop(self) -> None:
         """Finish what is in flight."""
