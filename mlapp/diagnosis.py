@@ -27,6 +27,7 @@ ENABLES = {
     "otel": "OpenTelemetry traces of mlapp serve, where OTEL_* is set",
     "parquet": "Parquet files",
     "redis": "data_reader.redis",
+    "s3": "a model store at s3://, gs:// or az://",
     "sklearn": "scikit-learn models",
     "sql": "data_reader.sql: PostgreSQL, MySQL, SQLite, DuckDB and what SQLAlchemy knows",
     "torch": "PyTorch models",

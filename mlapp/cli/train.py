@@ -89,7 +89,7 @@ def _here(project: Project, values: dict[str, str], start_from: str | None) -> M
     with output.progress() as tell:
         trained = training.run(app, values, progress=tell, previous=previous)
         tell("save")
-        return project.store.put(trained, git=git_state(project.root))
+        return project.store.put(trained, git=git_state(project.root), progress=tell)
 
 
 def _as_workflow(project: Project, values: dict[str, str]) -> ModelVersion:

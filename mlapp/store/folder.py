@@ -7,11 +7,13 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlapp.errors import StoreError
+from mlapp.store.manifest import StoredFile
+from mlapp.store.storage import Tell
 
 ABANDONED = 24 * 3600
 """Seconds after which a temporary file counts as left by a process that was killed."""
@@ -27,7 +29,7 @@ class FolderStorage:
 
     def create(self, key: str, content: bytes) -> bool:
         path = self.root / key
-        with _reported(path):
+        with reported(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
             try:
@@ -46,24 +48,27 @@ class FolderStorage:
 
     def read(self, key: str) -> bytes | None:
         path = self.root / key
-        with _reported(path):
+        with reported(path):
             try:
                 return path.read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
+    def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+        return [self.read(key) for key in keys]
+
     def names(self, prefix: str) -> list[str]:
         path = self.root / prefix
-        with _reported(path):
+        with reported(path):
             try:
                 return [name for name in os.listdir(path) if not name.startswith(".")]
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
     @contextmanager
-    def upload(self, prefix: str) -> Iterator[Path]:
+    def upload(self, prefix: str, tell: Tell | None = None) -> Iterator[Path]:
         path = self.root / prefix
-        with _reported(path):
+        with reported(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(path.parent)
             staging = path.parent / f".{path.name}"
@@ -79,19 +84,21 @@ class FolderStorage:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
 
-    def folder(self, prefix: str, files: Iterable[str]) -> Path:
+    def folder(
+        self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
+    ) -> Path:
         return self.root / prefix
 
     def delete(self, prefix: str) -> None:
         path = self.root / prefix
-        with _reported(path):
+        with reported(path):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
     def check_writable(self) -> None:
-        with _reported(self.root):
+        with reported(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
@@ -101,7 +108,8 @@ class FolderStorage:
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def reported(path: Path) -> Iterator[None]:
+    """An error of the operating system as ours."""
     try:
         yield
     except OSError as error:

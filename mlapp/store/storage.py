@@ -6,10 +6,15 @@ creating a key that nobody else has. A folder and an object store (with conditio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
+
+from mlapp.store.manifest import StoredFile
+
+Tell = Callable[[str], None]
+"""Is told how far a transfer is."""
 
 
 class Storage(Protocol):
@@ -21,14 +26,22 @@ class Storage(Protocol):
     def read(self, key: str) -> bytes | None:
         """The content of a key, or None."""
 
+    def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+        """The content of each key, or None."""
+
     def names(self, prefix: str) -> list[str]:
         """The names directly under a prefix, in no order."""
 
-    def upload(self, prefix: str) -> AbstractContextManager[Path]:
+    def upload(self, prefix: str, tell: Tell | None = None) -> AbstractContextManager[Path]:
         """A folder to write files into; they are under `prefix` when the block ends without an error, else gone."""
 
-    def folder(self, prefix: str, files: Iterable[str]) -> Path:
-        """A local folder that holds these files of `prefix`."""
+    def folder(
+        self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
+    ) -> Path:
+        """A local folder that holds these files of `prefix`, but for those that are lost.
+
+        Their content is not checked. `fresh` fetches again what was fetched before.
+        """
 
     def delete(self, prefix: str) -> None:
         """Remove a key, or everything under a prefix; nothing if it is not there."""

@@ -14,7 +14,6 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,7 +27,7 @@ from mlapp.errors import StoreError, UsageError, nearest
 from mlapp.model import TrainedModel
 from mlapp.schema.infer import plain
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
-from mlapp.store.storage import Storage
+from mlapp.store.storage import Storage, Tell
 
 ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 LATEST = "latest"
@@ -83,6 +82,7 @@ class Store:
         git: GitState | None = None,
         origin: Mapping[str, str] | None = None,
         tuning: Mapping[str, Any] | None = None,
+        progress: Tell | None = None,
     ) -> ModelVersion:
         """Store a trained model as the next version.
 
@@ -96,7 +96,7 @@ class Store:
         self._check_format()
         self.storage.create("store.json", msgspec.json.encode(_Format(FORMAT)))
         identity = uuid.uuid4().hex
-        with self.storage.upload(f"{app}/files/{identity}") as folder:
+        with self.storage.upload(f"{app}/files/{identity}", progress) as folder:
             trained.save(folder)
             files = _hash_all(folder)
         manifest = Manifest(
@@ -124,14 +124,9 @@ class Store:
             parent=trained.parent,
             model=type(trained.estimator).__name__,
         )
-        try:
-            return self._claim(manifest)
-        except BaseException:
-            with suppress(StoreError):
-                self.storage.delete(f"{app}/files/{identity}")
-            raise
+        return self._claim(manifest)
 
-    def adopt(self, version: ModelVersion) -> ModelVersion:
+    def adopt(self, version: ModelVersion, *, progress: Tell | None = None) -> ModelVersion:
         """Take in a version that was made elsewhere, as the next version here.
 
         Raises:
@@ -142,7 +137,7 @@ class Store:
         self.storage.create("store.json", msgspec.json.encode(_Format(FORMAT)))
         _check_files(version.manifest, version.files)
         identity = uuid.uuid4().hex
-        with self.storage.upload(f"{app}/files/{identity}") as folder:
+        with self.storage.upload(f"{app}/files/{identity}", progress) as folder:
             shutil.copytree(version.files, folder, dirs_exist_ok=True)
         return self._claim(msgspec.structs.replace(version.manifest, folder=f"files/{identity}"))
 
@@ -153,7 +148,9 @@ class Store:
 
     def versions(self, app: str) -> list[Manifest]:
         """The manifests of all versions, from old to new."""
-        return [self.manifest(app, number) for number in self.numbers(app)]
+        keys = [_manifest_key(app, number) for number in self.numbers(app)]
+        contents = self.storage.read_all(keys)
+        return [self._decoded(key, content, Manifest) for key, content in zip(keys, contents, strict=True)]
 
     def apps(self) -> list[str]:
         """The names of the apps that have versions here."""
@@ -165,8 +162,12 @@ class Store:
         Raises:
             UsageError: there is no such version or alias; names the nearest.
         """
-        numbers = self.numbers(app)
         text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
+        if not text.isdecimal() and text != LATEST and ALIAS.fullmatch(text):
+            last = self._last_move(app, text)  # cheap: servers look often where an alias points
+            if last is not None and last.version is not None:
+                return last.version
+        numbers = self.numbers(app)
         if text.isdecimal():
             if int(text) in numbers:
                 return int(text)
@@ -180,8 +181,6 @@ class Store:
                 return numbers[-1]
             raise UsageError(f"'{app}' has no version in {self.storage!r} yet.", "Train one: `mlapp train`.")
         aliases = self.aliases(app)
-        if text in aliases:
-            return aliases[text]
         known = ", ".join(sorted(aliases)) or "none"
         raise UsageError(
             f"'{app}' has no alias '{text}'; it has {known}.{nearest(text, (*aliases, LATEST))}",
@@ -194,18 +193,22 @@ class Store:
         Raises:
             StoreError: it is not readable.
         """
-        key = f"{app}/versions/{number:06}.json"
-        return self._decode(key, Manifest)
+        return self._decode(_manifest_key(app, number), Manifest)
 
-    def get(self, app: str, reference: str | int = LATEST) -> ModelVersion:
+    def get(self, app: str, reference: str | int = LATEST, *, progress: Tell | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
 
         Raises:
             UsageError: no such version or alias. StoreError: a file is missing or is not what was stored.
         """
         manifest = self.manifest(app, self.resolve(app, reference))
-        folder = self.storage.folder(f"{app}/{manifest.folder}", manifest.files)
-        _check_files(manifest, folder)
+        prefix = f"{app}/{manifest.folder}"
+        folder = self.storage.folder(prefix, manifest.files, progress)
+        try:
+            _check_files(manifest, folder)
+        except StoreError:  # of a local copy, it may be
+            folder = self.storage.folder(prefix, manifest.files, progress, fresh=True)
+            _check_files(manifest, folder)
         return ModelVersion(manifest, folder)
 
     def delete(self, app: str, reference: str | int) -> int:
@@ -230,9 +233,9 @@ class Store:
         """Where each alias points."""
         found = {}
         for alias in self.storage.names(f"{app}/aliases"):
-            history = self.history(app, alias)
-            if history and history[-1].version is not None:
-                found[alias] = history[-1].version
+            last = self._last_move(app, alias)
+            if last is not None and last.version is not None:
+                found[alias] = last.version
         return found
 
     def history(self, app: str, alias: str) -> list[AliasEntry]:
@@ -241,6 +244,11 @@ class Store:
         return [
             self._decode(f"{prefix}/{at:06}.json", AliasEntry) for at in sorted(_numbers(self.storage.names(prefix)))
         ]
+
+    def _last_move(self, app: str, alias: str) -> AliasEntry | None:
+        prefix = f"{app}/aliases/{alias}"
+        last = max(_numbers(self.storage.names(prefix)), default=None)
+        return None if last is None else self._decode(f"{prefix}/{last:06}.json", AliasEntry)
 
     def promote(self, app: str, reference: str | int, alias: str) -> int:
         """Point an alias at a version, in one step for every reader.
@@ -261,6 +269,7 @@ class Store:
                 return number
 
     def _claim(self, manifest: Manifest) -> ModelVersion:
+        """Make the version. An error leaves its files: the manifest may be there, with only the answer lost."""
         prefix = f"{manifest.app}/versions"
         number = max(_numbers(self.storage.names(prefix)), default=0)
         while True:
@@ -282,7 +291,9 @@ class Store:
             )
 
     def _decode(self, key: str, kind: type[Struct]) -> Struct:
-        content = self.storage.read(key)
+        return self._decoded(key, self.storage.read(key), kind)
+
+    def _decoded(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
         if content is None:
             raise StoreError(f"The model store {self.storage!r} has lost {key}.", "Restore it from a backup.")
         try:
@@ -305,6 +316,10 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
                 f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({folder / name}).",
                 "Restore it from a backup, or use another version; do not trust this one.",
             )
+
+
+def _manifest_key(app: str, number: int) -> str:
+    return f"{app}/versions/{number:06}.json"
 
 
 def _numbers(names: Iterable[str]) -> set[int]:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from mlapp.data.secrets import redact
 from mlapp.errors import ConfigError
 from mlapp.store.folder import FolderStorage
 from mlapp.store.store import Store
 
+SCHEMES = ("s3", "gs", "az")
+CACHE = Path(".mlapp/cache/models")
+"""Where the files of versions lie that were pulled, below the project's folder. May be deleted at any time."""
+
 
 def open_store(url: str, root: Path) -> Store:
-    """The store that `store:` names: a folder, relative to the project's `root`.
+    """The store that `store:` names: a folder, relative to the project's `root`, or a bucket of an object store.
 
     Raises:
-        ConfigError: a URL of a kind that mlapp cannot open.
+        ConfigError: a URL of a kind that mlapp cannot open. MissingExtraError: what opens it is not installed.
     """
     scheme, separator, _ = url.partition("://")
+    if scheme in SCHEMES and separator:
+        from mlapp.store import clouds
+        from mlapp.store.objects import ObjectStorage
+
+        shown = url.rstrip("/")
+        return Store(
+            ObjectStorage(clouds.connect(url), shown, root / CACHE / hashlib.sha256(shown.encode()).hexdigest()[:16])
+        )
     if separator and scheme != "file":
-        raise ConfigError(f"store: '{url}' is of a kind that mlapp cannot open.", "Give a folder.")
+        raise ConfigError(
+            f"store: '{redact(url)}' is of a kind that mlapp cannot open.",
+            "Give a folder, or a bucket: s3://…, gs://… or az://….",
+        )
     return Store(FolderStorage((root / url.removeprefix("file://")).expanduser().resolve()))
