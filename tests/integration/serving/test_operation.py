@@ -104,15 +104,16 @@ def test_a_grpc_client_that_hangs_up_frees_its_place(server) -> None:
         found = []
         for name in ("a", "b"):
             tensor = triton.InferInput(name, [1], "FP64")
-            tensor.set_data_from_numpy(np.array([value]))
+            tensor.set_data_from_numpy(np.array([value], dtype="float64"))
             found.append(tensor)
         return found
 
-    def cancelled() -> float:
+    def left() -> float:
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if 'kind="cancelled"' in line)
+        return sum(float(line.rpartition(" ")[2]) for line in lines if 'kind="client_left"' in line)
 
-    before = cancelled()
+    httpx.post(f"{server.url}/predict", json={"inputs": [[-2, 0]]}, timeout=20)  # now it is known to be slow
+    before = left()
     with triton.InferenceServerClient(server.urls[-1]) as client:
         slow = client.async_infer("sums", tensors(-2), lambda result, error: None)
         time.sleep(0.5)
@@ -120,9 +121,9 @@ def test_a_grpc_client_that_hangs_up_frees_its_place(server) -> None:
         time.sleep(0.3)
         waiting.cancel()
         end = time.monotonic() + 1
-        while cancelled() == before and time.monotonic() < end:
+        while left() == before and time.monotonic() < end:
             time.sleep(0.05)
-        assert cancelled() == before + 1
+        assert left() == before + 1
         slow.cancel()
 
 
