@@ -66,7 +66,11 @@ class Project:
     @cached_property
     def store(self) -> Store:
         """The model store that `store:` names."""
-        return open_store(self.settings.store, self.root)
+        return self.open_store(self.settings.store)
+
+    def open_store(self, url: str) -> Store:
+        """Another model store: a URL, or a folder relative to the project's."""
+        return open_store(url, self.root)
 
 
 def _is_project(folder: Path) -> bool:

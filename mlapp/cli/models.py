@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Json, Yes
 from mlapp.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlapp.store import Store
 
 cli = typer.Typer(help="The model store: versions, and the aliases that name them.", no_args_is_help=True)
 Version = Annotated[str, typer.Argument(help="A version, an alias or `latest`.")]
@@ -142,6 +145,72 @@ def promote(version: Version, alias: Annotated[str, typer.Argument(help="The ali
     project = Project.find()
     number = project.store.promote(project.name, version, alias)
     output.note(f"{alias} is now version {number} of {project.name}.")
+
+
+@cli.command()
+def pull(
+    version: Version,
+    to: Annotated[str | None, typer.Option(help="Copy it to this store: a folder, or s3://bucket/prefix.")] = None,
+) -> None:
+    """Fetch a version from the project's store: its files, or a copy in another store.
+
+    Prints the folder of the files, each checked against its SHA-256; with --to, the number that it has there.
+
+    Examples:
+
+      mlapp models pull production
+
+      mlapp models pull 7 --to ./models
+    """
+    from mlapp.project import Project
+
+    project = Project.find()
+    if to is None:
+        with output.progress() as tell:
+            output.result(str(project.store.get(project.name, version, progress=tell).files))
+        return
+    _copy(project.name, project.store, version, project.open_store(to))
+
+
+@cli.command()
+def push(
+    version: Version,
+    to: Annotated[
+        str | None, typer.Option(help="A store: a folder, or s3://bucket/prefix; `store:` if absent.")
+    ] = None,
+) -> None:
+    """Copy a version to another store: of the project's store to --to, or of the local folder to `store:`.
+
+    It gets the next number there and keeps all else. What is there already is not copied again. Prints the number.
+
+    Examples:
+
+      mlapp models push 7 --to s3://models/shared
+
+      mlapp models push latest
+    """
+    from mlapp.config import Settings
+    from mlapp.project import Project
+
+    project = Project.find()
+    source = project.open_store(Settings().store) if to is None else project.store
+    _copy(project.name, source, version, project.store if to is None else project.open_store(to))
+
+
+def _copy(app: str, source: Store, version: str, target: Store) -> None:
+    if repr(source.storage) == repr(target.storage):
+        raise UsageError(
+            f"The version is in {source.storage!r} already.", "Give another store: --to s3://bucket/prefix."
+        )
+    manifest = source.manifest(app, source.resolve(app, version))
+    number = target.find(manifest)
+    if number is None:
+        with output.progress() as tell:
+            number = target.adopt(source.get(app, manifest.version, progress=tell), progress=tell).version
+        output.note(f"Version {manifest.version} of {app} is version {number} in {target.storage!r}.")
+    else:
+        output.note(f"Version {manifest.version} of {app} is in {target.storage!r} already, as version {number}.")
+    output.result(str(number))
 
 
 @cli.command()

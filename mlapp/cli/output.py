@@ -16,6 +16,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def result(text: str) -> None:
+    """A result of one line, on stdout."""
+    print(text, flush=True)
+
+
 def error(error: MlappError) -> None:
     """What happened and what to do, on two lines of stderr."""
     red, plain = ("\033[31m", "\033[0m") if _is_colored(sys.stderr) else ("", "")

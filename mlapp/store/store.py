@@ -141,6 +141,13 @@ class Store:
             shutil.copytree(version.files, folder, dirs_exist_ok=True)
         return self._claim(msgspec.structs.replace(version.manifest, folder=f"files/{identity}"))
 
+    def find(self, manifest: Manifest) -> int | None:
+        """The number under which a version of any store is here: made at the same time, of the same files."""
+        for own in self.versions(manifest.app):
+            if (own.created, own.files) == (manifest.created, manifest.files):
+                return own.version
+        return None
+
     def numbers(self, app: str) -> list[int]:
         """The numbers of the versions that are there, from old to new."""
         self._check_format()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 
 from mlapp import App
+from mlapp.cli.main import run
 from mlapp.errors import ConfigError, StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.prediction import load
@@ -256,3 +258,33 @@ def test_the_bucket_copied_by_any_tool_is_a_store_in_a_folder(
         path.parent.mkdir(parents=True, exist_ok=True)
         s3.download_file("models", f"{bucket.removeprefix('s3://models/')}/{key}", str(path))
     assert open_store("model", tmp_path).get("numbers", "production").version == 1
+
+
+def test_the_command_line_copies_versions_between_stores(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mlapp(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["mlapp", "models", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code in (0, None), capsys.readouterr().err
+        return capsys.readouterr().out.strip()
+
+    (tmp_path / "app.py").write_text("from tests.integration.data.test_store import an_app\napp = an_app()\n")
+    monkeypatch.chdir(tmp_path)
+    local = open_store(".mlapp/store", tmp_path)
+    for _ in range(2):
+        local.put(an_app().train())
+    assert mlapp("push", "2", "--to", bucket) == "1"
+    assert mlapp("push", "2", "--to", bucket) == "1"  # it is there already
+
+    monkeypatch.setenv("MLAPP_STORE", bucket)
+    assert mlapp("push", "1") == "2"  # of the folder that was the store before
+    assert mlapp("promote", "1", "production") == ""
+    assert [version["version"] for version in json.loads(mlapp("list", "--json"))] == [1, 2]
+    assert "size (test)" in mlapp("compare", "1", "2")
+    assert (Path(mlapp("pull", "production")) / "mean").read_text() == "0.5"
+    assert mlapp("pull", "production", "--to", "copy") == "1"
+    copied = open_store("copy", tmp_path).manifest("numbers", 1)
+    assert copied.created == local.manifest("numbers", 2).created
+    assert copied.metrics == {"train": {"size": 0.0}, "test": {"size": 0.0}}
