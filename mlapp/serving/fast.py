@@ -93,6 +93,8 @@ class FastCycle:
         if self.response_complete:
             return
         protocol = self.protocol
+        # A client that keeps its connection goes elsewhere before the doors close.
+        self.keep_alive = self.keep_alive and not protocol.application.stopping
         identity = request_id(self.headers)
         if isinstance(result, list):
             status = 200

@@ -42,7 +42,9 @@ def test_readiness_fails_first_while_requests_are_still_answered(serve, new_proj
         server.process.send_signal(signal.SIGTERM)
         until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503, 3)
         assert httpx.get(f"{server.url}/livez").status_code == 200
-        assert httpx.post(f"{server.url}/predict", json=BODY).status_code == 200
+        answer = httpx.post(f"{server.url}/predict", json=BODY)
+        assert answer.status_code == 200
+        assert answer.headers["connection"] == "close"  # who keeps connections goes elsewhere before the doors close
         assert server.process.wait(20) == 0
 
 
