@@ -67,6 +67,10 @@ class Serve(Section, frozen=True):
     tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None
     tls_key: Annotated[str | None, Meta(description="PEM file of its key.")] = None
     access_log: Annotated[bool, Meta(description="One JSON line a request.")] = True
+    api: Annotated[
+        str | None,
+        Meta(description="Your own FastAPI application, as `routes.py:api`: it answers what mlapp has no route for."),
+    ] = None
 
 
 class Image(Section, frozen=True):

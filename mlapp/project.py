@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mlapp import config, notebook
 from mlapp.app import App
@@ -71,6 +72,25 @@ class Project:
     def open_store(self, url: str) -> Store:
         """Another model store: a URL, or a folder relative to the project's."""
         return open_store(url, self.root)
+
+
+def attribute(place: str, root: Path) -> Any:
+    """What `FILE:NAME` names in a project's folder.
+
+    Raises:
+        ProjectError: no such file, or nothing of that name in it. UserCodeError: the import raised.
+    """
+    file, _, name = place.partition(":")
+    path = (root / file).resolve()
+    if not path.is_file():
+        raise ProjectError(f"There is no {file} in {root}.", "Name it as `routes.py:api`.")
+    module = _import(path, root)
+    if not name or not hasattr(module, name):
+        raise ProjectError(
+            f"{file} has no '{name}'.{nearest(name, vars(module))}",
+            "Name what is in it after a colon: `routes.py:api`.",
+        )
+    return getattr(module, name)
 
 
 def _is_project(folder: Path) -> bool:

@@ -107,7 +107,8 @@ class Application:
             await callback()
 
     async def close(self) -> None:
-        for callback in self.on_close:
+        callbacks, self.on_close = self.on_close, []
+        for callback in callbacks:
             await callback()
         for endpoint in self.endpoints:
             await endpoint.close()
@@ -122,10 +123,10 @@ class Application:
                 await self.tracing.serve(self._answer, self._find(_path(scope))[0], scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(scope, receive, send)
-        elif self._api is not None:
+        elif self._api is not None and self.keys.allow(dict(scope["headers"])):
             await self._api(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1000})
+            await send({"type": "websocket.close", "code": 1008})
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.start()
@@ -151,7 +152,7 @@ class Application:
         status = 499
         self.metrics.begun()
         try:
-            if methods is None and self._api is not None:
+            if methods is None and self._api is not None and self.keys.allow(request.headers):
                 template, status = await self._pass_on(scope, receive, send, extra)
                 return
             response = await self._respond(request, path, methods)

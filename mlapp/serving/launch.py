@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from mlapp.errors import UsageError
+from mlapp.errors import ConfigError, UsageError
 from mlapp.modules import Modules
+from mlapp.project import Project, attribute
 from mlapp.serving.asgi import Application, load
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.plan import Plan
@@ -47,7 +49,7 @@ def application(plan: Plan) -> Application:
     settings = plan.settings
     start = Path.cwd()
     found = plan.projects()
-    made = Application(settings, tracing=from_environment(",".join(project.name for project in found)))
+    made = Application(settings, _own(plan, found), from_environment(",".join(project.name for project in found)))
     for project in found:
         within = Modules.of(project.root).active if len(found) > 1 else contextlib.nullcontext
         with within():
@@ -71,6 +73,23 @@ def application(plan: Plan) -> Application:
     if len(found) > 1:
         os.chdir(start)
     return made
+
+
+def _own(plan: Plan, found: Sequence[Project]) -> Any:
+    """The user's own application: of the project, or, for several, in the current folder.
+
+    Raises:
+        ConfigError: it is none. ProjectError: it is not there.
+    """
+    place = plan.settings.api
+    if place is None:
+        return None
+    api = attribute(place, found[0].root if len(found) == 1 else Path.cwd())
+    if not callable(api):
+        raise ConfigError(
+            f"serve.api: {place} is a {type(api).__name__}, not an ASGI application.", "Name a FastAPI object."
+        )
+    return api
 
 
 def _lines(endpoint: Endpoint) -> list[str]:
