@@ -84,7 +84,11 @@ def _own(plan: Plan, found: Sequence[Project]) -> Any:
     place = plan.settings.api
     if place is None:
         return None
-    api = attribute(place, found[0].root if len(found) == 1 else Path.cwd())
+    if len(found) == 1:
+        _ = found[0].app  # first: it goes to the project's folder, and the application may import it
+        api = attribute(place, found[0].root)
+    else:
+        api = attribute(place, Path.cwd())
     if not callable(api):
         raise ConfigError(
             f"serve.api: {place} is a {type(api).__name__}, not an ASGI application.", "Name a FastAPI object."

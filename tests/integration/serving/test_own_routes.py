@@ -51,7 +51,7 @@ def test_the_users_routes_stand_beside_those_of_mlapp(serve, mlapp, new_project)
         assert httpx.get(f"{server.url}/about/cats").status_code == 401
         assert server.stop() == 0
 
-    (project / "mlapp.yaml").write_text("serve:\n  api: routes.py:apo\n")
+    (project / "mlapp.yaml").write_text("serve:\n  api: routes.py:apis\n")
     ran = mlapp(project, "serve", "--port", "0")
     assert ran.returncode == 1
-    assert "routes.py has no 'apo'. Did you mean 'api'?" in ran.stderr
+    assert "routes.py has no 'apis'. Did you mean 'api'?" in ran.stderr
