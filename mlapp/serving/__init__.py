@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlapp.serving.asgi import Application, create_asgi
+    from mlapp.serving.application import Application
+    from mlapp.serving.asgi import create_asgi
 
 __all__ = ["Application", "create_asgi"]
 

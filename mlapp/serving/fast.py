@@ -22,7 +22,7 @@ from mlapp.serving.problems import MEDIA, HttpError, http_error
 from mlapp.serving.request_id import request_id
 
 if TYPE_CHECKING:
-    from mlapp.serving.asgi import Application
+    from mlapp.serving.application import Application
     from mlapp.serving.batcher import Item
     from mlapp.serving.endpoint import Endpoint
 

@@ -12,7 +12,9 @@ from typing import Any
 from mlapp.errors import ConfigError, UsageError
 from mlapp.modules import Modules
 from mlapp.project import Project, attribute
-from mlapp.serving.asgi import Application, load
+from mlapp.serving import routes
+from mlapp.serving.application import Application
+from mlapp.serving.asgi import load
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.plan import Plan
 from mlapp.serving.server import run
@@ -59,7 +61,7 @@ def application(plan: Plan) -> Application:
             loaded = load(app, settings.model, store, settings.runtime)
         prefix = "" if len(found) == 1 else f"/{app.name}"
         endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
-        made.add(endpoint)
+        routes.add(made, endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
             follower = Follower(endpoint, store, settings.model, within)
             made.on_start.append(follower.start)

@@ -8,7 +8,7 @@ from mlapp import environment
 from mlapp.schema import Field, Schema
 
 if TYPE_CHECKING:
-    from mlapp.serving.asgi import Application
+    from mlapp.serving.application import Application
     from mlapp.serving.endpoint import Endpoint
 
 Json = dict[str, Any]

@@ -17,13 +17,21 @@ from mlapp.serving.protocols import invocations, open_inference
 from mlapp.serving.timeouts import deadline
 
 if TYPE_CHECKING:
-    from mlapp.serving.asgi import Application
+    from mlapp.serving.application import Application
 
 HTML = b"text/html; charset=utf-8"
 EVENTS = b"text/event-stream"
 
 
-def add_server_routes(application: Application) -> None:
+def add(application: Application, endpoint: Endpoint) -> None:
+    """Serve another model. The first without a prefix has the short paths."""
+    if not application.endpoints:
+        _add_server_routes(application)
+    application.endpoints.append(endpoint)
+    _add_model_routes(application, endpoint)
+
+
+def _add_server_routes(application: Application) -> None:
     """What there is once, however many models there are."""
 
     async def livez(request: Request) -> Response:
@@ -74,7 +82,7 @@ def _add_documents(application: Application, prefix: str) -> None:
     application.route("GET", f"{prefix}/docs/*", asset)
 
 
-def add_model_routes(application: Application, endpoint: Endpoint) -> None:
+def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
     """What each model has, under its prefix."""
     prefix = endpoint.prefix
 

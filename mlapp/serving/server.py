@@ -15,7 +15,7 @@ import uvicorn
 
 from mlapp.config import Serve
 from mlapp.errors import ConfigError
-from mlapp.serving.asgi import Application
+from mlapp.serving.application import Application
 from mlapp.serving.fast import protocol_for
 
 KEEP_ALIVE = 75

@@ -17,7 +17,7 @@ from mlapp.serving.protocols.messages import PACKAGE, message
 from mlapp.serving.protocols.tensors import Tensor
 
 if TYPE_CHECKING:
-    from mlapp.serving.asgi import Application
+    from mlapp.serving.application import Application
 
 log = logging.getLogger("mlapp.serving")
 SERVICE = f"{PACKAGE}.GRPCInferenceService"

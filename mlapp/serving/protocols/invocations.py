@@ -17,7 +17,7 @@ from mlapp.serving.problems import HttpError
 from mlapp.serving.timeouts import deadline
 
 if TYPE_CHECKING:
-    from mlapp.serving.asgi import Application
+    from mlapp.serving.application import Application
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 

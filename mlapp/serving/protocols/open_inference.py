@@ -22,7 +22,7 @@ from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.timeouts import deadline
 
 if TYPE_CHECKING:
-    from mlapp.serving.asgi import Application
+    from mlapp.serving.application import Application
 
 HEADER = b"inference-header-content-length"
 BINARY = b"application/octet-stream"

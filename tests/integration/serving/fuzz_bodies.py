@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["mlapp"]):
 
     from mlapp import App
     from mlapp.config import Serve
-    from mlapp.serving import create_asgi
+    from mlapp.serving import create_asgi, routes
     from mlapp.serving.asgi import load
     from mlapp.serving.endpoint import Endpoint
 
@@ -137,7 +137,7 @@ class Client:
         first, second, settings = people(), numbers(), Serve(access_log=False)
         self.application = create_asgi(first, model=first.train(), settings=settings)
         loaded = load(second, second.train())
-        self.application.add(Endpoint(second, loaded, settings, self.application.metrics, "/numbers"))
+        routes.add(self.application, Endpoint(second, loaded, settings, self.application.metrics, "/numbers"))
         self.loop = asyncio.new_event_loop()
         self.loop.run_until_complete(self.application.start())
 

@@ -1,0 +1,206 @@
+"""The ASGI application: finds a route, and does what holds for every request: ids, keys, problems, metrics, the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from mlapp.config import Serve
+from mlapp.serving.access_log import AccessLog
+from mlapp.serving.auth import Keys
+from mlapp.serving.cors import Cors
+from mlapp.serving.endpoint import Endpoint
+from mlapp.serving.http import Asgi, ClientLeft, Receive, Request, Response, Scope, Send
+from mlapp.serving.metrics import Metrics
+from mlapp.serving.problems import MEDIA, HttpError, http_error
+from mlapp.serving.request_id import request_id
+from mlapp.serving.tracing import Tracing
+
+log = logging.getLogger("mlapp.serving")
+Handler = Callable[[Request], Awaitable[Response]]
+OPEN = frozenset({"/livez", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"})
+"""Paths that need no API key. The page needs none either: it asks for the key, and shows nothing without it."""
+
+
+class Application:
+    """An ASGI application that serves one or more models.
+
+    Args:
+        settings: the `serve:` section.
+        api: the user's own FastAPI (or any ASGI) application: it answers what mlapp has no route for.
+        tracing: makes the spans; none where absent.
+    """
+
+    def __init__(self, settings: Serve, api: Any = None, tracing: Tracing | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.endpoints: list[Endpoint] = []
+        self.access_log = AccessLog() if settings.access_log else None
+        self.stopping = False
+        self.on_start: list[Callable[[], Awaitable[None]]] = []
+        self.on_close: list[Callable[[], Awaitable[None]]] = []
+        self.tracing = tracing
+        if tracing is not None:
+            self.on_close.append(tracing.close)
+        self._api: Asgi | None = api
+        self.keys = Keys(settings.api_keys)
+        self._cors = Cors(settings.cors)
+        self._routes: dict[str, dict[str, Handler]] = {}
+        self._prefixes: list[tuple[str, dict[str, Handler]]] = []
+
+    def route(self, method: str, path: str, handler: Handler) -> None:
+        """Answer a method and path with a handler. A path that ends in `/*` takes all that begins so."""
+        if path.endswith("/*"):
+            methods = dict(self._prefixes).get(path[:-1])
+            if methods is None:
+                methods = {}
+                self._prefixes.append((path[:-1], methods))
+        else:
+            methods = self._routes.setdefault(path, {})
+        methods[method] = handler
+
+    @property
+    def has_api(self) -> bool:
+        """Whether the user's own application answers too."""
+        return self._api is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model has predicted its own example, and the server is not about to stop."""
+        return not self.stopping and bool(self.endpoints) and all(endpoint.is_ready for endpoint in self.endpoints)
+
+    def own_openapi(self) -> dict[str, Any] | None:
+        """The OpenAPI document of the user's own application, if it has one."""
+        make = getattr(self._api, "openapi", None)
+        return make() if callable(make) else None
+
+    async def start(self) -> None:
+        """Warm every model; a second call does nothing.
+
+        Raises:
+            MlappError: a model cannot predict its own example.
+        """
+        if self.is_ready:
+            return
+        for endpoint in self.endpoints:
+            await endpoint.start()
+        callbacks, self.on_start = self.on_start, []
+        for callback in callbacks:
+            await callback()
+
+    async def close(self) -> None:
+        callbacks, self.on_close = self.on_close, []
+        for callback in callbacks:
+            await callback()
+        for endpoint in self.endpoints:
+            await endpoint.close()
+        if self.access_log is not None:
+            self.access_log.flush()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if self.tracing is None:
+                await self._answer(scope, receive, send)
+            else:
+                await self.tracing.serve(self._answer, self._find(_path(scope))[0], scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif self._api is not None and self.keys.allow(dict(scope["headers"])):
+            await self._api(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.start()
+        if self._api is not None:
+            await self._api(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        await self.close()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request = Request(scope, receive)
+        path = _path(scope)
+        template, methods, request.tail = self._find(path)
+        identity = request_id(request.headers)
+        extra = [(b"x-request-id", identity), *self._cors.headers(request.headers)]
+        if self.stopping:
+            # A connection that is kept would be cut in the end, with a request on its way perhaps.
+            extra.append((b"connection", b"close"))
+        status = 499
+        self.metrics.begun()
+        try:
+            if methods is None and self._api is not None and self.keys.allow(request.headers):
+                template, status = await self._pass_on(scope, receive, send, extra)
+                return
+            response = await self._respond(request, path, methods)
+            status = response.status
+            await response.send(send, extra)
+        except ClientLeft:
+            status = 499
+        finally:
+            seconds = time.perf_counter() - started
+            self.metrics.answered(request.method, template, status, seconds)
+            if self.access_log is not None:
+                self.access_log.write(request.method, path, status, seconds, identity, scope.get("client"))
+
+    async def _respond(self, request: Request, path: str, methods: dict[str, Handler] | None) -> Response:
+        try:
+            if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
+                return self._cors.preflight(request.headers)
+            if path not in OPEN and not path.endswith("/"):
+                self.keys.check(request.headers)
+            if methods is None:
+                raise HttpError(404, f"There is no {path:.200}. See /docs.")
+            handler = methods.get(request.method)
+            if handler is None and request.method == "HEAD":
+                handler = methods.get("GET")
+            if handler is None:
+                allowed = ", ".join(methods)
+                raise HttpError(405, f"{path:.200} takes {allowed}.", headers=[(b"allow", allowed.encode())])
+            return await handler(request)
+        except (ClientLeft, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            problem = http_error(error)
+            return Response(problem.body(), MEDIA, problem.status, list(problem.headers))
+
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, send: Send, extra: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[str, int]:
+        """Let the user's own application answer; gives the route's template and the status."""
+        status = 500
+
+        async def watched(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *extra]
+            await send(message)
+
+        assert self._api is not None
+        await self._api(scope, receive, watched)
+        return getattr(scope.get("route"), "path", "other"), status
+
+    def _find(self, path: str) -> tuple[str, dict[str, Handler] | None, str]:
+        methods = self._routes.get(path)
+        if methods is not None:
+            return path, methods, ""
+        for prefix, methods in self._prefixes:
+            if path.startswith(prefix):
+                return prefix + "*", methods, path[len(prefix) :]
+        return "other", None, ""
+
+
+def _path(scope: Scope) -> str:
+    """The path below the place where the application is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] or "/" if root and path.startswith(root) else path
