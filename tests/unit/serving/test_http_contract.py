@@ -175,7 +175,10 @@ async def test_csv_arrow_and_npy(numbers, people, serve, client):
         npy = {"content-type": "application/x-npy"}
         response = await other.post("/predict", content=sink.getvalue(), headers=npy)
         assert response.json()["predictions"] == [3.0, 7.0], response.text
-        for wrong in (b"", b"\x93NUMPY\x01\x00v\x00nonsense", sink.getvalue()[:-3]):
+        unclosed = sink.getvalue().replace(b"(2, 2), }", b"(2, 2),  ")
+        endless = sink.getvalue().replace(b"(2, 2), }                 ", b"(99999999999, 9999999), }")
+        for wrong in (b"", b"\x93NUMPY\x01\x00v\x00nonsense", sink.getvalue()[:-3], b"PK\x03\x04", unclosed, endless):
+            assert wrong != sink.getvalue()
             assert (await other.post("/predict", content=wrong, headers=npy)).status_code == 400
 
 
