@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,11 +12,13 @@ from mlapp.data.fingerprint import fingerprint
 from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, saved_format
 from mlapp.pipeline import Pipeline, Stage, bind
+from mlapp.pipeline.form import wants_batches
 from mlapp.pipeline.parameters import declared, flat
 from mlapp.progress import listening
 from mlapp.schema import ModelSchema, infer, infer_predictions
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, steps
+from mlapp.training.streaming import Stream
 
 Progress = Callable[[str], None]
 EXAMPLE_ROWS = 100
@@ -61,7 +63,35 @@ def run(
     begun = None if previous is None else continuation.load(pipeline, model, framework, previous)
 
     tell("read")
-    table = steps.load(pipeline, steps.read(pipeline, bound.get("data_reader", {})), bound.get("data_loader", {}))
+    read = steps.read(pipeline, bound.get("data_reader", {}))
+    if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
+        tell("train")
+        stream = Stream(pipeline, read, bound)
+        with listening(lambda reached: tell(f"train {reached}")):
+            estimator = steps.fit(trainer, model, stream.features, stream.targets, bound.get("trainer", {}))
+        framework = frameworks.of(type(estimator))
+        tell("evaluate")
+        metrics = {}
+        sample = first_rows(stream.first[0])
+        for name, features, target in stream.splits():
+            transformed = steps.transform(pipeline, features)
+            metrics[name] = steps.evaluate(evaluator, estimator, transformed, target, bound.get("evaluator", {}))
+        predictions = prediction.sample(pipeline, framework, estimator, sample)
+        return TrainedModel(
+            pipeline=pipeline,
+            estimator=estimator,
+            framework=framework,
+            parameters=flat(bound),
+            metrics=metrics,
+            schema=ModelSchema(features=stream.schema, predictions=infer_predictions(predictions)),
+            fingerprint=stream.fingerprint,
+            rows=stream.rows,
+            columns=stream.columns,
+            started=started,
+            duration=time.perf_counter() - clock,
+        )
+    table = steps.load(pipeline, read, bound.get("data_loader", {}))
+    del read
     data, rows, columns = identity(table)
 
     tell("split")

@@ -5,7 +5,7 @@ Each can be run by itself, in this process or as a task on a cluster: what a ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlapp import frameworks
 from mlapp.errors import DataError, DeclarationError, MlappError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.form import as_array, wants_array
+from mlapp.pipeline.form import as_array, wants_array, wants_batches
 from mlapp.pipeline.stage import ROLES
 from mlapp.training import defaults, seeds
 
@@ -165,6 +165,8 @@ def fit(stage: Stage | None, model: Any, features: Any, target: Any, parameters:
     """
     if stage is None:
         return model
+    if wants_batches(stage) and not isinstance(features, Iterator):
+        features, target = iter([features]), iter([target])
     with seeds.fixed():
         estimator = call(stage, model, _formed(stage, features), target, **parameters)
     if estimator is None:

@@ -41,6 +41,7 @@ def stream(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[
     except duckdb.Error as error:
         raise unreachable(address.shown, address.hide(error)) from None
     try:
+        connection.execute("SET enable_progress_bar = false")  # it is drawn on stdout, where results go
         rows = connection.sql(bound.text, params=bound.values or None)
         if rows is None:
             raise DataError("The query returns no rows: it is not a SELECT.", "Give a query that returns a table.")

@@ -1,0 +1,61 @@
+"""The schema of data that was seen in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import DataError
+from mlapp.schema.fields import Field, Schema
+from mlapp.schema.infer import MOST_CATEGORIES
+
+
+def merge(one: Schema, other: Schema) -> Schema:
+    """The schema of two parts together.
+
+    Raises:
+        DataError: their columns are not the same.
+    """
+    if one.kind != "table" or other.kind != "table":
+        return one
+    if one.names != other.names:
+        differing = sorted(set(one.names) ^ set(other.names)) or other.names
+        raise DataError(
+            f"A part of the data has other columns than the first: {', '.join(differing[:10])}.",
+            "Let the reader give every part the same columns.",
+        )
+    return msgspec.structs.replace(one, fields=[_merged(a, b) for a, b in zip(one.fields, other.fields, strict=True)])
+
+
+def _merged(one: Field, other: Field) -> Field:
+    wider = one
+    if one.type != other.type:
+        numbers = {one.type, other.type} == {"integer", "number"}
+        wider = (
+            (one if one.type == "number" else other)
+            if numbers
+            else msgspec.structs.replace(one, type="any", dtype="object")
+        )
+    return msgspec.structs.replace(
+        wider,
+        nullable=one.nullable or other.nullable,
+        minimum=_chosen(min, one.minimum, other.minimum) if wider.type != "any" else None,
+        maximum=_chosen(max, one.maximum, other.maximum) if wider.type != "any" else None,
+        categories=_categories(one, other),
+        example=one.example if one.example is not None else other.example,
+    )
+
+
+def _chosen(choose: Any, one: Any, other: Any) -> Any:
+    known = [value for value in (one, other) if value is not None]
+    return choose(known) if known else None
+
+
+def _categories(one: Field, other: Field) -> list[Any] | None:
+    if one.categories is None or other.categories is None or one.type != other.type:
+        return None
+    both = list(dict.fromkeys([*one.categories, *other.categories]))
+    if one.type == "category":
+        return both
+    return sorted(both) if len(both) <= MOST_CATEGORIES else None

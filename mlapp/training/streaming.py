@@ -1,0 +1,107 @@
+"""Training on data larger than memory: a trainer that takes iterators gets the parts one after another.
+
+    app.data_reader.sql("${DB_URL}", "SELECT * FROM orders", chunks=50_000)
+
+    @app.trainer
+    def train(model: SGDClassifier, features: Iterator[pd.DataFrame], target: Iterator[pd.Series]) -> SGDClassifier:
+        for x, y in zip(features, target):
+            model.partial_fit(x, y, classes=[0, 1])
+        return model
+
+Each part is split by itself. What is held out of the first parts is kept for the evaluation, up to `HELD_OUT` rows;
+later parts are trained on whole. The schema and the fingerprint are those of all parts that the trainer took.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from itertools import chain, tee
+from typing import Any
+
+from mlapp.data.fingerprint import fingerprint
+from mlapp.errors import DataError
+from mlapp.pipeline import Pipeline
+from mlapp.schema import Schema, infer
+from mlapp.schema.merge import merge
+from mlapp.training import defaults, steps
+
+HELD_OUT = 100_000
+"""Rows of each split but the first, kept for the evaluation."""
+
+
+class Stream:
+    """The splits of a reader's parts: the first as iterators, once; what is held out of it after they were taken.
+
+    Args:
+        parts: what the reader yields.
+        bound: stage → its parameters.
+
+    Raises:
+        DataError: there are no rows.
+    """
+
+    def __init__(self, pipeline: Pipeline, parts: Iterator[Any], bound: Mapping[str, Mapping[str, Any]]) -> None:
+        self._pipeline, self._bound = pipeline, bound
+        self._digest = hashlib.sha256()
+        self._held: dict[str, list[tuple[Any, Any]]] = {}
+        self._held_rows: dict[str, int] = {}
+        self._schema: Schema | None = None
+        self.rows = self.columns = 0
+        tables = (table for table in map(defaults.load, parts) if len(table))
+        first = next(tables, None)
+        if first is None:
+            title = pipeline.stages["data_reader"].title
+            raise DataError(f"{title} returned no rows.", "Check what it reads, and its parameters.")
+        pairs = self._pairs(chain([first], tables))
+        del first
+        self.first = next(pairs)
+        """Features and target of the first part that is trained on, before the transformer."""
+        transformed = ((steps.transform(pipeline, features), target) for features, target in chain([self.first], pairs))
+        lefts, rights = tee(transformed)
+        self.features = (features for features, _ in lefts)
+        self.targets = (target for _, target in rights)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the parts in their order: the same rows in parts of another size have another one."""
+        return self._digest.hexdigest()
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the features of all parts so far."""
+        assert self._schema is not None
+        return self._schema
+
+    def splits(self) -> Iterator[tuple[str, Any, Any]]:
+        """Name, features and target of what can be evaluated: the first part trained on, and what was held out."""
+        import pandas as pd
+
+        name = self._name
+        yield name, *self.first
+        for name in list(self._held):
+            features, targets = zip(*self._held.pop(name), strict=True)
+            target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
+            yield name, pd.concat(features, ignore_index=True), target
+
+    def _pairs(self, tables: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+        for table in tables:
+            self._digest.update(fingerprint(table).encode())
+            self.rows, self.columns = self.rows + len(table), len(table.columns)
+            yield self._trained_on(table)
+
+    def _trained_on(self, table: Any) -> tuple[Any, Any]:
+        splits = steps.split(self._pipeline, table, self._bound.get("data_splitter", {}))
+        self._name, *others = splits
+        if others and all(self._held_rows.get(name, 0) >= HELD_OUT for name in others):
+            splits = {self._name: table}
+            others = []
+        parameters = self._bound.get("data_parser", {})
+        features, target = steps.parse(self._pipeline, splits[self._name], parameters)
+        found = infer(features)
+        self._schema = found if self._schema is None else merge(self._schema, found)
+        for name in others:
+            pair = steps.parse(self._pipeline, splits[name], parameters)
+            self._held.setdefault(name, []).append(pair)
+            self._held_rows[name] = self._held_rows.get(name, 0) + len(splits[name])
+        return features, target
