@@ -15,8 +15,9 @@ later parts are trained on whole. The schema and the fingerprint are those of al
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping
-from itertools import chain, tee
+from itertools import chain
 from typing import Any
 
 from mlapp.data.fingerprint import fingerprint
@@ -58,9 +59,7 @@ class Stream:
         self.first = next(pairs)
         """Features and target of the first part that is trained on, before the transformer."""
         transformed = ((steps.transform(pipeline, features), target) for features, target in chain([self.first], pairs))
-        lefts, rights = tee(transformed)
-        self.features = (features for features, _ in lefts)
-        self.targets = (target for _, target in rights)
+        self.features, self.targets = _halves(transformed)
 
     @property
     def fingerprint(self) -> str:
@@ -105,3 +104,21 @@ class Stream:
             self._held.setdefault(name, []).append(pair)
             self._held_rows[name] = self._held_rows.get(name, 0) + len(splits[name])
         return features, target
+
+
+def _halves(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[Any]]:
+    """The firsts and the seconds of pairs. `itertools.tee` would keep up to 57 parts that both have taken."""
+    waiting: tuple[deque[Any], deque[Any]] = (deque(), deque())
+
+    def half(mine: int) -> Iterator[Any]:
+        while True:
+            if not waiting[mine]:
+                pair = next(pairs, None)
+                if pair is None:
+                    return
+                waiting[0].append(pair[0])
+                waiting[1].append(pair[1])
+                del pair
+            yield waiting[mine].popleft()
+
+    return half(0), half(1)
