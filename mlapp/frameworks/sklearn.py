@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -135,9 +137,27 @@ def _as_onnx(model: Any) -> bytes:
     return content
 
 
+@contextmanager
+def _without_other_arrays() -> Iterator[None]:
+    """Hide scikit-learn's ways to PyTorch and the like, which skops imports when it walks through all of its modules.
+
+    Importing PyTorch takes longer than all the rest. The walk passes over what cannot be imported.
+    """
+    names = [f"sklearn.externals.array_api_compat.{library}" for library in ("torch", "cupy", "dask")]
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
+
+
 def _skops() -> Any:
     try:
-        from skops import io
+        with _without_other_arrays():
+            from skops import io
     except ImportError:
         raise MissingExtraError("Saving and loading scikit-learn models", "sklearn") from None
     return io

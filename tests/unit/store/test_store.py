@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -245,3 +246,22 @@ def test_a_store_that_cannot_be_written_is_found_before_training(tmp_path: Path)
     (tmp_path / "models").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match="cannot use"):
         open_store("models", tmp_path).check_writable()
+
+
+ALONE = """
+import sys
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from mlapp import App
+
+app = App("alone", target="y")
+app.data_reader(lambda: pd.DataFrame({"x": range(20), "y": [0, 1] * 10}))
+app.model(LogisticRegression)
+app.save(app.train())
+print([name for name in ("torch", "tensorflow", "xgboost", "lightgbm", "onnxruntime") if name in sys.modules])
+"""
+
+
+def test_storing_a_model_of_scikit_learn_imports_no_other_framework(tmp_path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]", ran.stderr
