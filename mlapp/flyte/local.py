@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ from mlapp.flyte.workflow import train_inputs, train_workflow
 from mlapp.pipeline import bind
 from mlapp.store import ModelVersion, Store
 
+CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
+"""flytekit's local cache keeps the places of outputs, which are removed here, and its key ignores the code."""
+
 
 def train(
     source: Source, parameters: Mapping[str, Any], store: Store, *, progress: Callable[[str], None] = lambda step: None
@@ -34,6 +38,8 @@ def train(
     workflow = train_workflow(source)
     progress("flyte-local")
     folder = tempfile.mkdtemp(prefix="mlapp-")
+    before = os.environ.get(CACHE)
+    os.environ[CACHE] = "false"
     try:
         access = FileAccessProvider(folder, f"{folder}/raw", data_config=DataConfig.auto())
         context = FlyteContextManager.current_context()
@@ -46,6 +52,10 @@ def train(
         return promotion.keep(store, stages.open_version(model))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if before is None:
+            del os.environ[CACHE]
+        else:
+            os.environ[CACHE] = before
 
 
 def _original(error: BaseException) -> BaseException:

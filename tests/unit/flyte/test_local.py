@@ -17,7 +17,20 @@ from mlapp.errors import UserCodeError
 from mlapp.flyte import local, source
 from mlapp.project import Project
 
-TEMPLATES = sorted(path.parent.name for path in Path(__file__).parents[3].glob("templates/*/cookiecutter.json"))
+TEMPLATES = sorted(path.parents[1].name for path in Path(__file__).parents[3].glob("templates/*/*/app.[ip]*"))
+
+CACHED = """
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from mlapp import App
+
+app = App("cached", target="y")
+app.model(LogisticRegression)
+
+@app.data_reader(cache=True)
+def read() -> pd.DataFrame:
+    return pd.DataFrame({"x": range(20), "y": [0, 1] * 10})
+"""
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -44,6 +57,13 @@ def test_metrics_and_predictions_are_those_of_the_plain_runner(
     there = prediction.load(opened.app, version).predict(inputs)
     np.testing.assert_array_equal(np.asarray(there), np.asarray(prediction.of_trained(plain).predict(inputs)))
     assert not [name for name in os.listdir(tmp_path / "temporary") if name.startswith("mlapp-")]
+
+
+def test_a_cached_stage_does_not_go_back_to_files_that_were_removed(project: Callable[..., Path]) -> None:
+    project(CACHED)
+    opened = Project.find()
+    versions = [local.train(source.of_project(opened), {}, opened.store).version for _ in range(2)]
+    assert versions == [1, 2]
 
 
 def test_an_error_of_the_user_s_is_the_same_error(project: Callable[..., Path]) -> None:

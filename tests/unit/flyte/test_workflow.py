@@ -81,8 +81,10 @@ def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, St
     assert [node.id for node in train.nodes] == ["read", "split", "train", "evaluate", "save"]
 
 
-def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask]) -> None:
+def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask], monkeypatch: pytest.MonkeyPatch) -> None:
     import flytekit
+
+    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "false")  # flytekit's own cache outlives the files it names
 
     train = workflow.train_workflow(tasks["train"].source.app)
 
