@@ -87,7 +87,9 @@ def arrow(body: bytes) -> Any:
         raise HttpError(415, "This server reads no Arrow: it has no pyarrow. Send JSON.") from None
     try:
         opened = pa.ipc.open_file(body) if body.startswith(b"ARROW1") else pa.ipc.open_stream(body)
-        return opened.read_all().to_pandas()
+        table = opened.read_all()
+        table.validate(full=True)  # offsets that lead out of the body would be followed, and end the process
+        return table.to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise HttpError(400, f"The body is not Arrow IPC: {error}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import struct
 
 import numpy as np
 import pandas as pd
@@ -152,6 +153,22 @@ async def test_unknown_content_type_says_what_to_send(client):
     response = await client.post("/predict", content=b"a=1", headers={"content-type": "text/plain"})
     assert response.status_code == 415
     assert "application/json" in response.json()["detail"]
+
+
+async def test_an_arrow_body_that_points_out_of_itself_is_refused(client):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"note": pa.array(["here"], pa.large_string())})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    offsets, far = struct.pack("<qq", 0, 4), struct.pack("<qq", 0, 2**35)
+    assert sink.getvalue().count(offsets) == 1
+    content = sink.getvalue().replace(offsets, far)
+    response = await client.post(
+        "/predict", content=content, headers={"content-type": "application/vnd.apache.arrow.stream"}
+    )
+    assert response.status_code == 400
+    assert "not Arrow IPC" in response.json()["detail"]
 
 
 async def test_csv_arrow_and_npy(numbers, people, serve, client):
