@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlapp.deploy import CanaryTarget, Target, open_target
 from mlapp.errors import UsageError
-from mlapp.project import Project
+
+if TYPE_CHECKING:
+    from mlapp.deploy import CanaryTarget, Target
+    from mlapp.project import Project
 
 TargetName = Annotated[
     str | None, typer.Option("--target", "-t", help="docker, k8s, …; the one in mlapp.yaml when it has only one.")
@@ -25,6 +27,8 @@ def open_for(
     Raises:
         UsageError: no target is named, and mlapp.yaml has none or several.
     """
+    from mlapp.deploy import open_target
+
     configured = list(project.settings.targets)
     if name is None and len(configured) != 1:
         found = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
@@ -42,6 +46,9 @@ def canary_target(
     Raises:
         UsageError: it has none.
     """
+    from mlapp.deploy import CanaryTarget
+    from mlapp.project import Project
+
     place = open_for(Project.find(environment=environment), name, namespace, context)
     if not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} has no canaries.", "Deploy without one.")
