@@ -12,14 +12,11 @@ STYLE = (
 )
 
 
-def report(app: str, metrics: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Any]) -> str:
-    """Metrics of each split and the parameters that gave them, as HTML: what `mlapp train` prints."""
+def report(app: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Metrics of each split, as HTML: what `mlapp train` prints."""
     names = list(dict.fromkeys(name for found in metrics.values() for name in found))
     rows = [[split, *(_number(found.get(name)) for name in names)] for split, found in metrics.items()]
-    return (
-        f"{STYLE}<h2>{escape(app)}</h2>{_table(['split', *names], rows)}"
-        f"<h3>Parameters</h3>{_table(['name', 'value'], list(parameters.items()))}"
-    )
+    return f"{STYLE}<h2>{escape(app)}</h2>{_table(['split', *names], rows)}"
 
 
 def publish(title: str, html: str) -> None:

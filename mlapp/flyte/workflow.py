@@ -27,7 +27,7 @@ from mlapp.flyte.source import Source
 from mlapp.flyte.tasks import StageTask, first, folder
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import REQUIRED, declared, flat
+from mlapp.pipeline.parameters import REQUIRED, declared
 from mlapp.pipeline.resources import Task
 from mlapp.training import steps
 from mlapp.training.run import parameter_stages
@@ -220,7 +220,7 @@ class _Plan:
         def work(given: dict[str, Any]) -> Any:
             bound = inputs.by_stage(own, given)
             metrics = stages.evaluate(self.pipeline, bound, _path(given["splits"]), _path(given["trained"]))
-            deck.publish("Evaluation", deck.report(self.name, metrics, flat(bound)))
+            deck.publish("Evaluation", deck.report(self.name, metrics))
             return metrics
 
         data = {"splits": FlyteDirectory, "trained": FlyteDirectory}
