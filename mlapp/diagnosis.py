@@ -22,6 +22,7 @@ ENABLES = {
     "flyte": "mlapp train --remote, schedules",
     "grpc": "mlapp serve --grpc-port",
     "k8s": "mlapp deploy --target k8s",
+    "keras": "Keras models, with a backend: torch, jax or tensorflow",
     "lightgbm": "LightGBM models",
     "mongo": "data_reader.mongo",
     "otel": "OpenTelemetry traces of mlapp serve, where OTEL_* is set",

@@ -28,6 +28,8 @@ class Framework(ABC):
     """The extra of mlapp that installs the framework."""
     weights_only: ClassVar[bool] = False
     """`save` keeps weights alone: the app's model function builds the model, and `restore` reads them into it."""
+    trains_from_weights: ClassVar[bool] = False
+    """`proceed` does not fit: it gives the model the weights to begin with, and the trainer goes on."""
 
     @abstractmethod
     def owns(self, kind: type) -> bool:
@@ -80,7 +82,7 @@ class Framework(ABC):
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """Go on learning from `previous`, with the settings of the unfitted `model`; returns the fitted model.
 
-        An adapter with `weights_only` returns `model` with the weights of `previous`, for its `trainer` to go on with.
+        An adapter that `trains_from_weights` returns `model` with the weights of `previous`, for the trainer to go on.
 
         Raises:
             ModelError: models of this kind cannot go on.

@@ -29,7 +29,7 @@ def load(pipeline: Pipeline, model: Any, framework: Framework, previous: ModelVe
     if manifest.model_format == "onnx":
         raise ModelError(f"{which} is kept as ONNX, which cannot be trained further.", "Train anew, without --from.")
     trainer = pipeline.stage("trainer")
-    if trainer is not None and not framework.weights_only:
+    if trainer is not None and not framework.trains_from_weights:
         raise ModelError(
             f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
             "Leave the trainer out to train further, or train anew, without --from.",
@@ -64,4 +64,4 @@ def proceed(
     """
     with seeds.fixed():
         ahead = framework.proceed(model, begun, features, target)
-    return (trainer if framework.weights_only else None), ahead
+    return (trainer if framework.trains_from_weights else None), ahead

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import conversion, metrics, threads
+from mlapp.frameworks import arrays, conversion, metrics, threads
 from mlapp.frameworks.framework import Framework, cannot_proceed
 from mlapp.frameworks.pytorch import loop, tensors
 
@@ -27,6 +27,7 @@ class PyTorchFramework(Framework):
     formats: ClassVar[tuple[str, ...]] = ("safetensors",)
     extra: ClassVar[str | None] = "torch"
     weights_only: ClassVar[bool] = True
+    trains_from_weights: ClassVar[bool] = True
 
     def owns(self, kind: type) -> bool:
         return self.module_owns(kind, "torch")
@@ -85,7 +86,7 @@ class PyTorchFramework(Framework):
 
         torch.set_num_threads(threads.for_rows(len(features)))
         outputs = tensors.outputs(model, tensors.of_features(features))
-        return tensors.answers(outputs, getattr(model, LABELS, None))
+        return arrays.answers(outputs.numpy(), getattr(model, LABELS, None))
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         return conversion.pytorch(model, tensors.of_features(features), getattr(model, LABELS, None))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlapp.errors import DataError, ModelError, UsageError
-from mlapp.frameworks import threads
+from mlapp.frameworks import arrays, threads
 from mlapp.frameworks.pytorch import tensors
 from mlapp.frameworks.pytorch.checkpoint import Checkpoint, State
 from mlapp.progress import report
@@ -58,7 +58,7 @@ def fit(model: Any, features: Any, target: Any, settings: Settings) -> Any:
     if target is None:
         raise DataError("The default trainer of PyTorch needs a target.", "Write an @app.trainer for this module.")
     inputs = tensors.of_features(features)
-    _refuse_missing(inputs, features)
+    arrays.require_finite(inputs.cpu().float().numpy(), features)
     model.to(device)
     wanted, labels = tensors.of_target(target, _outputs(model, inputs, device))
     loss_of = torch.nn.functional.cross_entropy if labels is not None else _squared_error
@@ -180,13 +180,3 @@ def _device(name: str) -> Any:
             f"The device '{name}' cannot be used here: {reason}", "Leave it out, or give -p device=cpu."
         ) from error
     return device
-
-
-def _refuse_missing(inputs: Any, features: Any) -> None:
-    bad = (~inputs.isfinite()).flatten(1).any(0).nonzero().flatten().tolist()
-    if bad:
-        name = f"Column '{features.columns[bad[0]]}'" if hasattr(features, "columns") else f"Column {bad[0]}"
-        raise DataError(
-            f"{name} of the features has missing or infinite values: the loss would be no number.",
-            "Fill or drop them in the data_reader or a feature_transformer.",
-        )

@@ -1,0 +1,257 @@
+"""Keras 3: models on any of its backends, saved as `.keras`."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlapp.errors import DataError, MissingExtraError, ModelError
+from mlapp.frameworks import arrays, metrics, threads
+from mlapp.frameworks.framework import Framework, cannot_proceed
+from mlapp.progress import report
+
+FILE = "model.keras"
+LABELS_FILE = "labels.json"
+LABELS = "mlapp_labels"
+FEW = 20
+"""With fewer rows none is held out."""
+BATCH = 4096
+"""Rows that go through a model at once in prediction."""
+
+
+class KerasFramework(Framework):
+    """A `keras.Model` that takes a batch of numbers and gives a number, or a score for each class, a row.
+
+    The format is described in https://keras.io/api/models/model_saving_apis/. It is read in Keras's safe mode, which
+    refuses the code of lambdas. The backend is what the app chose before it imported Keras (`KERAS_BACKEND`).
+    """
+
+    name: ClassVar[str] = "keras"
+    libraries: ClassVar[tuple[str, ...]] = ("keras", "torch", "jax", "tensorflow", "tensorflow-cpu", "numpy")
+    formats: ClassVar[tuple[str, ...]] = ("keras",)
+    suffixes: ClassVar[tuple[str, ...]] = (".keras",)
+    extra: ClassVar[str | None] = "keras"
+    trains_from_weights: ClassVar[bool] = True
+
+    def owns(self, kind: type) -> bool:
+        return self.module_owns(kind, "keras")
+
+    def trainer(
+        self,
+        model: Any,
+        features: Any,
+        target: Any = None,
+        *,
+        epochs: int = 50,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        validation: float = 0.1,
+        patience: int = 5,
+        seed: int = 0,
+    ) -> Any:
+        """Fit, with early stopping; the best epoch's weights are kept.
+
+        A model that is not compiled gets AdamW and the loss of its target: cross-entropy for classes (binary for one
+        sigmoid), the mean squared error for numbers. `learning_rate` is of that optimizer alone.
+
+        Args:
+            epochs: most passes over the data.
+            validation: share of the rows that is held out and decides when to stop; 0 stops by the training loss.
+            patience: epochs without a better loss after which training stops.
+            seed: of the shuffling and of the rows held out.
+
+        Raises:
+            DataError: features that are no numbers, or missing. ModelError: the loss is no number, or the model does
+                not fit the data.
+        """
+        import keras
+        import numpy as np
+
+        if target is None:
+            raise DataError("The default trainer of Keras needs a target.", "Write an @app.trainer for this model.")
+        inputs = arrays.of_features(features)
+        arrays.require_finite(inputs, features)
+        _use_threads(1)
+        keras.utils.set_random_seed(seed)
+        tried = _try(model, inputs[:32])
+        wanted, labels = _targets(model, target, tried)
+        if not model.compiled:
+            model.compile(keras.optimizers.AdamW(learning_rate), _loss(keras, tried, labels))
+        order = np.random.default_rng(seed).permutation(len(inputs))
+        held_out = round(len(inputs) * validation) if len(inputs) >= FEW else 0
+        out, learned = order[:held_out], order[held_out:]
+        try:
+            model.fit(
+                inputs[learned],
+                wanted[learned],
+                validation_data=(inputs[out], wanted[out]) if held_out else None,
+                epochs=epochs,
+                batch_size=batch_size,
+                verbose=0,
+                callbacks=[
+                    _watch(keras, epochs),
+                    keras.callbacks.EarlyStopping(
+                        "val_loss" if held_out else "loss", mode="min", patience=patience, restore_best_weights=True
+                    ),
+                ],
+            )
+        except ValueError as error:
+            raise ModelError(
+                f"Keras cannot train the model on this data: {_reason(error)}",
+                "Let the loss given to compile fit the target, or leave compile out.",
+            ) from error
+        setattr(model, LABELS, labels)
+        return model
+
+    def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
+        """The weights of `previous` in `model`, for the trainer to go on with."""
+        _try(model, arrays.of_features(features)[:2])
+        try:
+            model.set_weights(previous.get_weights())
+        except ValueError as error:
+            reason = f"its weights do not fit those of the version: {_reason(error)}"
+            raise cannot_proceed(model, reason) from error
+        return model
+
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """Accuracy and F1 where the model gives classes; R², MAE and RMSE where it gives numbers."""
+        if target is None:
+            return {}
+        predicted = self.predictor(model, features)
+        if getattr(model, LABELS, None) is not None:
+            return metrics.classification(target, predicted)
+        return metrics.regression(target, predicted)
+
+    def predictor(self, model: Any, features: Any) -> Any:
+        """The label of the best score, or the numbers that the model gives; in batches of 4,096 rows."""
+        import numpy as np
+
+        _use_threads(threads.for_rows(len(features)))
+        inputs = arrays.of_features(features)
+        parts = [model.predict_on_batch(inputs[at : at + BATCH]) for at in range(0, len(inputs), BATCH)]
+        return arrays.answers(np.concatenate(parts), getattr(model, LABELS, None))
+
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        labels = getattr(model, LABELS, None)
+        try:
+            model.save(folder / FILE)
+            _read(_keras(), folder / FILE)  # what safe mode refuses is told now, not when it is served
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise ModelError(
+                f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: {_reason(error)}",
+                "Leave Lambda layers out; register own classes with @keras.saving.register_keras_serializable().",
+            ) from error
+        if labels is not None:
+            (folder / LABELS_FILE).write_text(json.dumps(labels))
+
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        model = self.load_file(folder / FILE, trusted)
+        labels = folder / LABELS_FILE
+        setattr(model, LABELS, json.loads(labels.read_text()) if labels.is_file() else None)
+        return model
+
+    def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
+        keras = _keras()
+        try:
+            return _read(keras, file)
+        except (ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            raise ModelError(
+                f"{file} is no Keras model that can be loaded safely, or is cut off: {_reason(error)}",
+                "Train again here, or restore the file.",
+            ) from error
+
+
+def _keras() -> Any:
+    try:
+        import keras
+    except ImportError as error:
+        if error.name in ("tensorflow", "jax", "torch"):
+            raise ModelError(
+                f"Keras's backend {error.name} is not installed.",
+                "Install it, or set KERAS_BACKEND to one that is, in the app before it imports keras.",
+            ) from None
+        raise MissingExtraError("Loading Keras models", "keras") from None
+    return keras
+
+
+def _read(keras: Any, file: Path) -> Any:
+    return keras.saving.load_model(file, compile=False, safe_mode=True)
+
+
+def _use_threads(count: int) -> None:
+    """Only PyTorch can change them while it runs."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def _try(model: Any, inputs: Any) -> Any:
+    """What the model gives for the first rows; builds what is not built yet."""
+    try:
+        return model.predict_on_batch(inputs)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"The model cannot take features of the shape {list(inputs.shape)}: {_reason(error)}",
+            "Let the model function build one for that many columns, or shape them in a feature_transformer.",
+        ) from error
+
+
+def _targets(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None]:
+    """The target as numbers, and its labels where it is a class: a sigmoid has two."""
+    import numpy as np
+
+    outputs = int(tried.shape[1]) if tried.ndim > 1 else 1
+    values = np.asarray(target)
+    activation = getattr(model.layers[-1], "activation", None)
+    if outputs == 1 and getattr(activation, "__name__", "") == "sigmoid" and values.dtype.kind != "f":
+        labels, codes = np.unique(values.ravel(), return_inverse=True)
+        if len(labels) > 2:
+            raise ModelError(
+                f"The target has {len(labels)} classes, the model one sigmoid.",
+                f"Let the model function build a model with {len(labels)} outputs.",
+            )
+        return codes.astype(np.float32).reshape(-1, 1), labels.tolist()
+    return arrays.of_target(target, outputs)
+
+
+def _loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
+    """The loss by the type of the target; scores that are no probabilities are logits."""
+    if labels is None:
+        return keras.losses.MeanSquaredError()
+    if tried.ndim == 1 or tried.shape[1] == 1:
+        return keras.losses.BinaryCrossentropy()
+    is_probability = bool((tried >= 0).all() and (abs(tried.sum(axis=1) - 1) < 1e-3).all())
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=not is_probability)
+
+
+def _watch(keras: Any, epochs: int) -> Any:
+    """Tells how far the training is, and ends one whose loss is no number."""
+
+    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+        epoch = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch = epoch + 1
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            value = float((logs or {}).get("loss", 0.0))
+            if value != value or value == float("inf"):
+                raise ModelError(
+                    f"The loss became {value} in epoch {self.epoch}, batch {batch + 1}.",
+                    "Lower learning_rate, or bring the features to a similar scale.",
+                )
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            report(epoch + 1, epochs, **{name: float(value) for name, value in (logs or {}).items()})
+
+    return Watch()
+
+
+def _reason(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

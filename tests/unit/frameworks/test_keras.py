@@ -1,0 +1,115 @@
+"""Keras: what the default trainer does, what is saved, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_iris
+
+from mlapp import App, frameworks
+from mlapp.errors import DataError, ModelError
+from mlapp.prediction import load
+from mlapp.progress import Progress, listening
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+import keras
+
+KERAS = frameworks.named("keras")
+IRIS = load_iris(as_frame=True).frame
+FEATURES, TARGET = IRIS.drop(columns="target"), IRIS["target"]
+
+
+def net(outputs: int = 3, activation: str | None = None) -> Any:
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense
+    return keras.Sequential([keras.Input((4,)), dense(16, activation="relu"), dense(outputs, activation=activation)])
+
+
+def test_text_classes_are_kept_and_a_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = App("flowers", target="kind")
+    names = np.array(["setosa", "versicolor", "virginica"])
+    app.data_reader(lambda: IRIS.assign(kind=names[TARGET]).drop(columns="target"))
+    app.model(lambda: net(activation="softmax"))
+
+    trained = app.train(learning_rate=0.05, epochs=20)
+    assert trained.metrics["test"]["accuracy"] > 0.8
+    assert app.train(learning_rate=0.05, epochs=20).metrics == trained.metrics
+    version = app.save(trained)
+    assert {*version.manifest.files} == {"model.keras", "labels.json"}
+    loaded = load(app, version)
+    assert loaded.predict(FEATURES).tolist() == KERAS.predictor(trained.estimator, FEATURES).tolist()
+    assert set(loaded.predict(FEATURES)) <= set(names)
+
+    further = app.train(from_="latest", epochs=1, learning_rate=0.0)
+    for before, after in zip(trained.estimator.get_weights(), further.estimator.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_scores_may_be_logits_or_probabilities(activation: str | None) -> None:
+    model = KERAS.trainer(net(activation=activation), FEATURES, TARGET, epochs=20, learning_rate=0.05)
+    assert model.loss.from_logits == (activation is None)
+    assert KERAS.evaluator(model, FEATURES, TARGET)["accuracy"] > 0.8
+
+
+def test_one_sigmoid_answers_with_two_classes() -> None:
+    kind = pd.Series(np.where(TARGET == 0, "setosa", "other"))
+    model = KERAS.trainer(net(1, "sigmoid"), FEATURES, kind, epochs=20, learning_rate=0.05)
+    assert KERAS.evaluator(model, FEATURES, kind)["accuracy"] > 0.9
+    assert KERAS.predictor(model, FEATURES.head(1)).tolist() == ["setosa"]
+    with pytest.raises(ModelError, match="3 classes, the model one sigmoid"):
+        KERAS.trainer(net(1, "sigmoid"), FEATURES, TARGET)
+
+
+def test_numbers_are_learned_with_one_output_and_a_compiled_model_stays_as_it_is() -> None:
+    model = net(1)
+    model.compile(keras.optimizers.Adam(0.02), "mae")
+    model = KERAS.trainer(model, FEATURES, TARGET.astype(float), epochs=40)
+    assert model.loss == "mae"
+    assert KERAS.evaluator(model, FEATURES, TARGET)["r2"] > 0.8
+    assert KERAS.predictor(model, FEATURES.head(1)).shape == (1,)
+
+
+def test_it_stops_early_keeps_the_best_epoch_and_tells_how_far_it_is() -> None:
+    heard: list[Progress] = []
+    with listening(heard.append):
+        KERAS.trainer(net(), FEATURES, TARGET, epochs=500, learning_rate=0.2, patience=3)
+    assert 3 < len(heard) < 500
+    losses = [progress.metrics["val_loss"] for progress in heard]
+    assert min(losses) == losses[-4]
+    assert str(heard[0]).startswith("1 of 500, loss ")
+
+
+def test_what_cannot_be_learned() -> None:
+    with pytest.raises(ModelError, match=r"The loss became (nan|inf) in epoch \d+, batch \d+"):
+        KERAS.trainer(net(1), FEATURES * 1e18, TARGET.astype(float), learning_rate=1e9)
+    with pytest.raises(DataError, match="Column 'city' holds"):
+        KERAS.trainer(net(), FEATURES.assign(city="Bern"), TARGET)
+    with pytest.raises(DataError, match=r"Column 'petal width \(cm\)' of the features has missing"):
+        KERAS.trainer(net(), FEATURES.assign(**{"petal width (cm)": np.nan}), TARGET)
+    with pytest.raises(ModelError, match=r"cannot take features of the shape \[32, 3\]"):
+        KERAS.trainer(net(), FEATURES.iloc[:, :3], TARGET)
+
+
+def test_code_in_a_model_is_not_saved_and_not_loaded(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda rows: rows * 2)])
+    with pytest.raises(ModelError, match="cannot be saved so that it can be loaded") as raised:
+        KERAS.save(model, tmp_path, "keras", ())
+    assert "Lambda" in raised.value.todo
+    model.save(tmp_path / "elsewhere.keras")
+    with pytest.raises(ModelError, match="no Keras model that can be loaded safely"):
+        KERAS.load_file(tmp_path / "elsewhere.keras", ())
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    KERAS.save(net(), tmp_path, "keras", ())
+    file = tmp_path / "model.keras"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ModelError, match=r"model\.keras is no Keras model"):
+        KERAS.load(tmp_path, "keras", ())
