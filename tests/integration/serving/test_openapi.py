@@ -99,7 +99,14 @@ def test_the_example_of_the_document_is_answered(url: str) -> None:
 def test_a_coverage_guided_fuzz_finds_no_body_that_is_a_500(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris has wheels for some Pythons only", exc_type=ImportError)
     script = Path(__file__).with_name("fuzz_bodies.py")
-    options = ["-seed=1", "-max_total_time=3", "-max_len=8192", "-len_control=0", f"-artifact_prefix={tmp_path}/"]
+    options = [
+        "-seed=1",
+        "-runs=2000",
+        "-max_total_time=30",
+        "-max_len=8192",
+        "-len_control=0",
+        f"-artifact_prefix={tmp_path}/",
+    ]
     ran = subprocess.run(
         [sys.executable, script, tmp_path / "corpus", *options], capture_output=True, text=True, timeout=120
     )

@@ -155,6 +155,20 @@ async def test_unknown_content_type_says_what_to_send(client):
     assert "application/json" in response.json()["detail"]
 
 
+async def test_an_arrow_body_with_types_of_pandas_that_are_none_is_refused(client):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.Table.from_pandas(pd.DataFrame({"day": pd.to_datetime(["2026-01-01"])}))
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = sink.getvalue().replace(b"datetime64", b"datetime63")
+    assert content != sink.getvalue()
+    response = await client.post(
+        "/predict", content=content, headers={"content-type": "application/vnd.apache.arrow.stream"}
+    )
+    assert response.status_code == 400
+
+
 async def test_an_arrow_body_that_points_out_of_itself_is_refused(client):
     pa = pytest.importorskip("pyarrow")
     table = pa.table({"note": pa.array(["here"], pa.large_string())})
