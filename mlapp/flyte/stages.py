@@ -25,7 +25,7 @@ from mlapp.pipeline.parameters import flat
 from mlapp.schema import ModelSchema, infer, infer_predictions
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 from mlapp.training import steps
-from mlapp.training.run import first_rows, identity
+from mlapp.training.splits import first_rows, identify
 
 Bound = Mapping[str, Mapping[str, Any]]
 """stage → name → value"""
@@ -55,7 +55,7 @@ def read(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -
     """Read and load; the table goes to `out`."""
     data = steps.read(pipeline, bound.get("data_reader", {}))
     table = steps.load(pipeline, data, bound.get("data_loader", {}))
-    types.write(out, {TABLE: table}, Identity(*identity(table)), pickle=pickle)
+    types.write(out, {TABLE: table}, Identity(*identify(table)), pickle=pickle)
 
 
 def split(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:

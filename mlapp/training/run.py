@@ -8,21 +8,19 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlapp import frameworks, prediction
-from mlapp.data.fingerprint import fingerprint
 from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, saved_format
 from mlapp.pipeline import Pipeline, Stage, bind
 from mlapp.pipeline.form import wants_batches
 from mlapp.pipeline.parameters import declared, flat
 from mlapp.progress import listening
-from mlapp.schema import ModelSchema, infer, infer_predictions
+from mlapp.schema import ModelSchema, infer_predictions
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, steps
+from mlapp.training.splits import Splits, identify
 from mlapp.training.streaming import Stream
 
 Progress = Callable[[str], None]
-EXAMPLE_ROWS = 100
-"""Rows that are predicted to learn what predictions look like."""
 
 
 def run(
@@ -62,84 +60,56 @@ def run(
     bound = bind(declared(parameter_stages(pipeline, framework)), values)
     begun = None if previous is None else continuation.load(pipeline, model, framework, previous)
 
-    tell("read")
-    read = steps.read(pipeline, bound.get("data_reader", {}))
-    if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
-        tell("train")
-        stream = Stream(pipeline, read, bound)
-        with listening(lambda reached: tell(f"train {reached}")):
-            estimator = steps.fit(trainer, model, stream.features, stream.targets, bound.get("trainer", {}))
-        framework = frameworks.of(type(estimator))
-        tell("evaluate")
-        metrics = {}
-        sample = first_rows(stream.first[0])
-        for name, features, target in stream.splits():
-            transformed = steps.transform(pipeline, features)
-            metrics[name] = steps.evaluate(evaluator, estimator, transformed, target, bound.get("evaluator", {}))
-        predictions = prediction.sample(pipeline, framework, estimator, sample)
-        return TrainedModel(
-            pipeline=pipeline,
-            estimator=estimator,
-            framework=framework,
-            parameters=flat(bound),
-            metrics=metrics,
-            schema=ModelSchema(features=stream.schema, predictions=infer_predictions(predictions)),
-            fingerprint=stream.fingerprint,
-            rows=stream.rows,
-            columns=stream.columns,
-            started=started,
-            duration=time.perf_counter() - clock,
-        )
-    table = steps.load(pipeline, read, bound.get("data_loader", {}))
-    del read
-    data, rows, columns = identity(table)
-
-    tell("split")
-    splits = steps.split(pipeline, table, bound.get("data_splitter", {}))
-    del table
-    names = list(splits)
-    parser_parameters = bound.get("data_parser", {})
-
-    # Each split is dropped as soon as its features are taken from it: a large table is not held twice.
-    features, target = steps.parse(pipeline, splits.pop(names[0]), parser_parameters)
-    features_schema = infer(features)
+    data = _data(pipeline, trainer, bound, tell)
     if previous is not None:
-        continuation.require_same_features(previous, features_schema)
-    sample = first_rows(features)
-    transformed = steps.transform(pipeline, features)
-    del features
+        continuation.require_same_features(previous, data.schema)
 
     tell("train")
     with listening(lambda reached: tell(f"train {reached}")):
         if begun is not None:
-            trainer, model = continuation.proceed(trainer, framework, model, begun, transformed, target)
-        estimator = steps.fit(trainer, model, transformed, target, bound.get("trainer", {}))
+            trainer, model = continuation.proceed(trainer, framework, model, begun, *data.first)
+        estimator = steps.fit(trainer, model, *data.training, bound.get("trainer", {}))
     framework = frameworks.of(type(estimator))
 
     tell("evaluate")
-    evaluator_parameters = bound.get("evaluator", {})
-    metrics = {names[0]: steps.evaluate(evaluator, estimator, transformed, target, evaluator_parameters)}
-    del transformed, target
-    for name in names[1:]:
-        features, target = steps.parse(pipeline, splits.pop(name), parser_parameters)
-        transformed = steps.transform(pipeline, features)
-        metrics[name] = steps.evaluate(evaluator, estimator, transformed, target, evaluator_parameters)
+    metrics = {}
+    for name, features, target in data.evaluated():
+        metrics[name] = steps.evaluate(evaluator, estimator, features, target, bound.get("evaluator", {}))
+        del features, target  # before the next split is taken
 
-    predictions = prediction.sample(pipeline, framework, estimator, sample)
+    predictions = prediction.sample(pipeline, framework, estimator, data.sample)
+    fingerprint, rows, columns = data.identity
     return TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
         framework=framework,
         parameters=flat(bound),
         metrics=metrics,
-        schema=ModelSchema(features=features_schema, predictions=infer_predictions(predictions)),
-        fingerprint=data,
+        schema=ModelSchema(features=data.schema, predictions=infer_predictions(predictions)),
+        fingerprint=fingerprint,
         rows=rows,
         columns=columns,
         started=started,
         duration=time.perf_counter() - clock,
         parent=None if previous is None else previous.version,
     )
+
+
+def _data(
+    pipeline: Pipeline, trainer: Stage | None, bound: Mapping[str, Mapping[str, Any]], tell: Progress
+) -> Splits | Stream:
+    """What the reader gives: part after part where it yields them to a trainer that takes parts, else split at once."""
+    tell("read")
+    read = steps.read(pipeline, bound.get("data_reader", {}))
+    if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
+        return Stream(pipeline, read, bound)
+    table = steps.load(pipeline, read, bound.get("data_loader", {}))
+    del read
+    identity = identify(table)
+    tell("split")
+    splits = steps.split(pipeline, table, bound.get("data_splitter", {}))
+    del table
+    return Splits(pipeline, splits, identity, bound)
 
 
 def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
@@ -192,16 +162,3 @@ def _bind_model(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]
     own = declared([pipeline.stages["model"]])
     names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
     return bind(own, {name: value for name, value in values.items() if name in names}).get("model", {})
-
-
-def identity(table: Any) -> tuple[str, int, int]:
-    """Fingerprint, rows and columns of what the loader gave; zeros for what is no table."""
-    if hasattr(table, "columns") and hasattr(table, "iloc"):
-        return fingerprint(table), len(table), len(table.columns)
-    return "", len(table) if hasattr(table, "__len__") else 0, 0
-
-
-def first_rows(features: Any) -> Any:
-    """Rows enough to learn what predictions look like, as a copy: a view would keep the whole table in memory."""
-    head = features[:EXAMPLE_ROWS]
-    return head.copy() if hasattr(head, "copy") else head

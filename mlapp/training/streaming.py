@@ -26,13 +26,14 @@ from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer
 from mlapp.schema.merge import merge
 from mlapp.training import defaults, steps
+from mlapp.training.splits import first_rows
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
 
 
 class Stream:
-    """The splits of a reader's parts: the first as iterators, once; what is held out of it after they were taken.
+    """As `Splits`, of a reader's parts: the first split as iterators, once; the others after these were taken.
 
     Args:
         parts: what the reader yields.
@@ -48,7 +49,7 @@ class Stream:
         self._held: dict[str, list[tuple[Any, Any]]] = {}
         self._held_rows: dict[str, int] = {}
         self._schema: Schema | None = None
-        self.rows = self.columns = 0
+        self._rows = self._columns = 0
         tables = (table for table in map(defaults.load, parts) if len(table))
         first = next(tables, None)
         if first is None:
@@ -56,15 +57,22 @@ class Stream:
             raise DataError(f"{title} returned no rows.", "Check what it reads, and its parameters.")
         pairs = self._pairs(chain([first], tables))
         del first
-        self.first = next(pairs)
-        """Features and target of the first part that is trained on, before the transformer."""
-        transformed = ((steps.transform(pipeline, features), target) for features, target in chain([self.first], pairs))
-        self.features, self.targets = _halves(transformed)
+        features, target = next(pairs)
+        self.sample = first_rows(features)
+        """The first rows of the features, before the transformer."""
+        self.first = steps.transform(pipeline, features), target
+        """Transformed features and target of the first part that is trained on."""
+        del features
+        others = ((steps.transform(pipeline, features), target) for features, target in pairs)
+        self.training: tuple[Any, Any] = _halves(chain([self.first], others))
+        """What the trainer takes: the features and the targets of all parts, as iterators."""
 
     @property
-    def fingerprint(self) -> str:
-        """Of the parts in their order: the same rows in parts of another size have another one."""
-        return self._digest.hexdigest()
+    def identity(self) -> tuple[str, int, int]:
+        """Fingerprint, rows and columns of the parts that the trainer took, in their order: the same rows in parts of
+        another size have another fingerprint.
+        """
+        return self._digest.hexdigest(), self._rows, self._columns
 
     @property
     def schema(self) -> Schema:
@@ -72,21 +80,20 @@ class Stream:
         assert self._schema is not None
         return self._schema
 
-    def splits(self) -> Iterator[tuple[str, Any, Any]]:
-        """Name, features and target of what can be evaluated: the first part trained on, and what was held out."""
+    def evaluated(self) -> Iterator[tuple[str, Any, Any]]:
+        """Name, transformed features and target of what is evaluated: the first part, and what was held out."""
         import pandas as pd
 
-        name = self._name
-        yield name, *self.first
+        yield self._name, *self.first
         for name in list(self._held):
             features, targets = zip(*self._held.pop(name), strict=True)
             target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
-            yield name, pd.concat(features, ignore_index=True), target
+            yield name, steps.transform(self._pipeline, pd.concat(features, ignore_index=True)), target
 
     def _pairs(self, tables: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         for table in tables:
             self._digest.update(fingerprint(table).encode())
-            self.rows, self.columns = self.rows + len(table), len(table.columns)
+            self._rows, self._columns = self._rows + len(table), len(table.columns)
             yield self._trained_on(table)
 
     def _trained_on(self, table: Any) -> tuple[Any, Any]:

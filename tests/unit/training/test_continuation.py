@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,27 @@ def test_a_module_begins_with_the_version_s_weights() -> None:
     for start in (None, 1):
         losses.append(app.train(half="second", epochs=1, learning_rate=1e-6, from_=start).metrics["test"]["accuracy"])
     assert losses[1] > 0.85 > losses[0]
+
+
+def test_a_trainer_of_parts_begins_with_the_version_s_weights() -> None:
+    app = App("parts", target="target")
+    app.data_reader(lambda: iter(HALVES.values()))
+    app.model(lambda: nn.Sequential(nn.Linear(4, 3)))
+    began = []
+
+    @app.trainer
+    def train(model: nn.Module, features: Iterator[pd.DataFrame], target: Iterator[pd.Series]) -> nn.Module:
+        began.append(model[0].weight[0, 0].item())
+        for _ in zip(features, target, strict=True):
+            model[0].weight.data += 1
+        return model
+
+    app.evaluator(lambda model, features, target: 0.0)
+    app.predictor(lambda model, features: [0] * len(features))
+    app.save(app.train())
+    further = app.train(from_=1)
+    assert began[1] == pytest.approx(began[0] + 2)
+    assert further.parent == 1
 
 
 def test_what_cannot_go_on_says_why() -> None:

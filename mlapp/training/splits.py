@@ -1,0 +1,74 @@
+"""Training on a table in memory: its first split goes to the trainer, each in its turn to the evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlapp.data.fingerprint import fingerprint
+from mlapp.pipeline import Pipeline
+from mlapp.schema import infer
+from mlapp.training import steps
+
+EXAMPLE_ROWS = 100
+"""Rows that are predicted to learn what predictions look like."""
+
+
+class Splits:
+    """Features and target of each split. A split is dropped as soon as they are taken from it: a large table is not
+    held twice.
+
+    Args:
+        splits: by name; they are taken out of it.
+        identity: fingerprint, rows and columns of the table that they are of.
+        bound: stage → its parameters.
+
+    Attributes:
+        schema: of the first split's features, before the transformer.
+        sample: the first rows of these.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        splits: dict[str, Any],
+        identity: tuple[str, int, int],
+        bound: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._pipeline, self._left, self._parameters = pipeline, splits, bound.get("data_parser", {})
+        self.identity = identity
+        self._name = next(iter(splits))
+        features, target = steps.parse(pipeline, splits.pop(self._name), self._parameters)
+        self.schema = infer(features)
+        self.sample = first_rows(features)
+        self._first = [(steps.transform(pipeline, features), target)]
+
+    @property
+    def first(self) -> tuple[Any, Any]:
+        """Transformed features and target of the first split, until they are evaluated."""
+        return self._first[0]
+
+    training = first
+    """What the trainer takes."""
+
+    def evaluated(self) -> Iterator[tuple[str, Any, Any]]:
+        """Name, transformed features and target of each split, once."""
+        yield self._name, *self._first.pop()
+        for name in list(self._left):
+            features, target = steps.parse(self._pipeline, self._left.pop(name), self._parameters)
+            features = steps.transform(self._pipeline, features)
+            yield name, features, target
+            del features, target
+
+
+def identify(table: Any) -> tuple[str, int, int]:
+    """Fingerprint, rows and columns of what the loader gave; zeros for what is no table."""
+    if hasattr(table, "columns") and hasattr(table, "iloc"):
+        return fingerprint(table), len(table), len(table.columns)
+    return "", len(table) if hasattr(table, "__len__") else 0, 0
+
+
+def first_rows(features: Any) -> Any:
+    """Rows enough to learn what predictions look like, as a copy: a view would keep the whole table in memory."""
+    head = features[:EXAMPLE_ROWS]
+    return head.copy() if hasattr(head, "copy") else head
