@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import ModelError
+from mlapp.frameworks import metrics
 
 
 class Framework(ABC):
@@ -39,9 +40,19 @@ class Framework(ABC):
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         """Fit the model; returns the fitted model. `target` is None for an app without one."""
 
-    @abstractmethod
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The framework's usual metrics for one split."""
+        """The framework's usual metrics for one split: accuracy and F1 where the model gives classes; R², MAE and RMSE
+        where it gives numbers; none without a target.
+        """
+        if target is None:
+            return {}
+        predicted = self.predictor(model, features)
+        measure = metrics.classification if self.classifies(model) else metrics.regression
+        return measure(target, predicted)
+
+    def classifies(self, model: Any) -> bool:
+        """Whether the fitted model's predictions are classes."""
+        return hasattr(model, "predict_proba")
 
     @abstractmethod
     def predictor(self, model: Any, features: Any) -> Any:
@@ -102,6 +113,14 @@ class Framework(ABC):
     def module_owns(self, kind: type, *packages: str) -> bool:
         """Whether the class is defined in one of these packages."""
         return kind.__module__.partition(".")[0] in packages
+
+
+def unreadable(file: Path, error: Exception) -> ModelError:
+    """The error of a model's file that its library could not load."""
+    return ModelError(
+        f"{file} cannot be loaded: {type(error).__name__}: {error}",
+        "Train again here, or install what it was trained with.",
+    )
 
 
 def cannot_proceed(model: Any, reason: object) -> ModelError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import arrays, metrics, threads
+from mlapp.frameworks import arrays, threads
 from mlapp.frameworks.framework import Framework, cannot_proceed
 from mlapp.progress import report
 
@@ -116,14 +116,8 @@ class KerasFramework(Framework):
             raise cannot_proceed(model, reason) from error
         return model
 
-    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """Accuracy and F1 where the model gives classes; R², MAE and RMSE where it gives numbers."""
-        if target is None:
-            return {}
-        predicted = self.predictor(model, features)
-        if getattr(model, LABELS, None) is not None:
-            return metrics.classification(target, predicted)
-        return metrics.regression(target, predicted)
+    def classifies(self, model: Any) -> bool:
+        return getattr(model, LABELS, None) is not None
 
     def predictor(self, model: Any, features: Any) -> Any:
         """The label of the best score, or the numbers that the model gives; in batches of 4,096 rows."""

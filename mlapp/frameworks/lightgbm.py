@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import conversion, metrics, threads
+from mlapp.frameworks import conversion, threads
 from mlapp.frameworks.framework import Framework, cannot_proceed
 
 FILE = "model.txt"
@@ -49,15 +49,6 @@ class LightGBMFramework(Framework):
         if not hasattr(previous, "booster_"):
             raise cannot_proceed(model, "only LightGBM's scikit-learn classes can")
         return model.fit(features, target, init_model=previous.booster_)
-
-    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """As scikit-learn's: accuracy and F1 of a classifier, R², MAE and RMSE of anything else."""
-        if target is None:
-            return {}
-        predicted = self.predictor(model, features)
-        if hasattr(model, "predict_proba"):
-            return metrics.classification(target, predicted)
-        return metrics.regression(target, predicted)
 
     def predictor(self, model: Any, features: Any) -> Any:
         return model.predict(features, num_threads=threads.for_rows(len(features)))

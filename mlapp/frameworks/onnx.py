@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DeclarationError, MissingExtraError, ModelError
-from mlapp.frameworks import metrics, threads
+from mlapp.frameworks import threads
 from mlapp.frameworks.framework import Framework
 
 FILE = "model.onnx"
@@ -62,7 +62,7 @@ class OnnxModel:
 
     def score(self, features: Any, target: Any) -> float:
         """Accuracy, or R² where the predictions are quantities: as scikit-learn's estimators."""
-        found = measure(self, features, target)
+        found = OnnxFramework().evaluator(self, features, target)
         return found["accuracy" if "accuracy" in found else "r2"]
 
     def __getattr__(self, name: str) -> Any:
@@ -110,9 +110,8 @@ class OnnxFramework(Framework):
             "Declare it as it is, app.model('model.onnx'), or train another and export it: mlapp export --onnx.",
         )
 
-    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """Accuracy and F1 where the model answers with labels; R², MAE and RMSE where it gives numbers."""
-        return {} if target is None else measure(model, features, target)
+    def classifies(self, model: Any) -> bool:
+        return bool(model.is_classifier)
 
     def predictor(self, model: Any, features: Any) -> Any:
         return model.predict(features)
@@ -128,12 +127,6 @@ class OnnxFramework(Framework):
             return OnnxModel(file.read_bytes())
         except ModelError as error:
             raise ModelError(f"{file}: {error.what}", error.todo) from error
-
-
-def measure(model: OnnxModel, features: Any, target: Any) -> dict[str, float]:
-    """The usual metrics, by whether the model answers with labels."""
-    predicted = model.predict(features)
-    return metrics.classification(target, predicted) if model.is_classifier else metrics.regression(target, predicted)
 
 
 def require_same(original: Any, converted: Any, probabilities: tuple[Any, Any] | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp.errors import MissingExtraError, ModelError
+from mlapp.frameworks.framework import unreadable
 
 FILE = "model.joblib"
 log = logging.getLogger("mlapp")
@@ -43,10 +44,7 @@ def load(file: Path) -> Any:
     except OSError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"{file} cannot be loaded: {type(error).__name__}: {error}",
-            "Train again here, or install what it was trained with.",
-        ) from error
+        raise unreadable(file, error) from error
 
 
 def _joblib() -> Any:

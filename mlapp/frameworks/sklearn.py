@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import conversion, metrics, onnx, pickled
-from mlapp.frameworks.framework import Framework, cannot_proceed
+from mlapp.frameworks.framework import Framework, cannot_proceed, unreadable
 
 FILE = "model.skops"
 
@@ -109,10 +109,7 @@ class SklearnFramework(Framework):
         except (OSError, ModelError):
             raise
         except Exception as error:
-            raise ModelError(
-                f"{file} cannot be loaded: {type(error).__name__}: {error}",
-                "Train again here, or install what it was trained with.",
-            ) from error
+            raise unreadable(file, error) from error
 
 
 def _grows(model: Any, count: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import conversion, metrics, threads
+from mlapp.frameworks import conversion, threads
 from mlapp.frameworks.framework import Framework, cannot_proceed
 
 FILES = {"ubj": "model.ubj", "json": "model.json"}
@@ -49,14 +49,8 @@ class XGBoostFramework(Framework):
         except ValueError as error:  # XGBoostError is one
             raise cannot_proceed(model, str(error).strip().splitlines()[0]) from error
 
-    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """As scikit-learn's: accuracy and F1 of a classifier, R², MAE and RMSE of anything else."""
-        if target is None:
-            return {}
-        predicted = self.predictor(model, features)
-        if hasattr(model, "predict_proba") or _is_class_booster(model):
-            return metrics.classification(target, predicted)
-        return metrics.regression(target, predicted)
+    def classifies(self, model: Any) -> bool:
+        return hasattr(model, "predict_proba") or _is_class_booster(model)
 
     def predictor(self, model: Any, features: Any) -> Any:
         count = threads.for_rows(len(features))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import arrays, conversion, metrics, threads
+from mlapp.frameworks import arrays, conversion, threads
 from mlapp.frameworks.framework import Framework, cannot_proceed
 from mlapp.frameworks.pytorch import loop, tensors
 
@@ -71,14 +71,8 @@ class PyTorchFramework(Framework):
             raise cannot_proceed(model, f"its weights do not fit those of the version: {reason}") from error
         return model
 
-    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """Accuracy and F1 where the module gives a score a class; R², MAE and RMSE where it gives numbers."""
-        if target is None:
-            return {}
-        predicted = self.predictor(model, features)
-        if getattr(model, LABELS, None) is not None:
-            return metrics.classification(target, predicted)
-        return metrics.regression(target, predicted)
+    def classifies(self, model: Any) -> bool:
+        return getattr(model, LABELS, None) is not None
 
     def predictor(self, model: Any, features: Any) -> Any:
         """The label of the best score, or the numbers that the module gives; in batches of 4,096 rows."""
