@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mlapp.errors import InputError, Problem
@@ -66,13 +68,11 @@ def csv(body: bytes, loaded: Loaded) -> Any:
     names = loaded.predictor.schema.features.names
     first = body.partition(b"\n")[0].decode("utf-8", "replace").replace('"', "").strip().split(",")
     has_names = not names or len(first) != len(names) or bool(set(first) & set(names))
-    try:
+    with _read_as("CSV"):
         content = io.BytesIO(body)
         if has_names:
             return pd.read_csv(content, dtype=texts)
         return pd.read_csv(content, dtype=texts, header=None, names=names)
-    except Exception as error:  # the parser may raise anything on a broken body
-        raise HttpError(400, f"The body is not CSV: {error}") from None
 
 
 def arrow(body: bytes) -> Any:
@@ -85,13 +85,11 @@ def arrow(body: bytes) -> Any:
         import pyarrow as pa
     except ImportError:
         raise HttpError(415, "This server reads no Arrow: it has no pyarrow. Send JSON.") from None
-    try:
+    with _read_as("Arrow IPC"):  # pandas' own types are named in the body's metadata: a wrong one may raise anything
         opened = pa.ipc.open_file(body) if body.startswith(b"ARROW1") else pa.ipc.open_stream(body)
         table = opened.read_all()
         table.validate(full=True)  # offsets that lead out of the body would be followed, and end the process
         return table.to_pandas()
-    except Exception as error:  # pandas' own types are named in the body's metadata: a wrong one may raise anything
-        raise HttpError(400, f"The body is not Arrow IPC: {error}") from None
 
 
 def npy(body: bytes) -> Any:
@@ -102,10 +100,17 @@ def npy(body: bytes) -> Any:
     """
     import numpy as np
 
-    try:
+    with _read_as("an .npy array of numbers"):  # the header is read as Python source, and a zip file is opened
         array = np.load(io.BytesIO(body), allow_pickle=False)
-    except Exception as error:  # the header is read as Python source, and a zip file is opened: it may raise anything
-        raise HttpError(400, f"The body is not an .npy array of numbers: {error}") from None
     if not isinstance(array, np.ndarray) or not array.ndim:
         raise InputError([Problem("the body is not an array with a row for each prediction")])
     return array
+
+
+@contextmanager
+def _read_as(form: str) -> Iterator[None]:
+    """Whatever a library's reader raises in this block tells that the body is not of that form."""
+    try:
+        yield
+    except Exception as error:
+        raise HttpError(400, f"The body is not {form}: {error}") from None
