@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from flytekit.configuration import DataConfig
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.data_persistence import FileAccessProvider
 
+from mlapp import environ
 from mlapp.errors import MlappError
 from mlapp.flyte import promotion, stages
 from mlapp.flyte.source import Source
@@ -38,12 +38,10 @@ def train(
     workflow = train_workflow(source)
     progress("flyte-local")
     folder = tempfile.mkdtemp(prefix="mlapp-")
-    before = os.environ.get(CACHE)
-    os.environ[CACHE] = "false"
     try:
         access = FileAccessProvider(folder, f"{folder}/raw", data_config=DataConfig.auto())
         context = FlyteContextManager.current_context()
-        with FlyteContextManager.with_context(context.with_file_access(access)):
+        with environ.overridden({CACHE: "false"}), FlyteContextManager.with_context(context.with_file_access(access)):
             try:
                 outputs = workflow(**values)
             except Exception as error:
@@ -52,10 +50,6 @@ def train(
         return promotion.keep(store, stages.open_version(model))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if before is None:
-            del os.environ[CACHE]
-        else:
-            os.environ[CACHE] = before
 
 
 def _original(error: BaseException) -> BaseException:

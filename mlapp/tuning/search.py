@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import connection, get_context
 from typing import Any
 
+from mlapp import environ
 from mlapp.errors import MlappError, UserCodeError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
@@ -58,7 +58,8 @@ def _run(load: Load, options: Options, question: Question, missing: int, tell: C
         for at in range(workers)
     ]
     try:
-        with _threads(max(1, threads.cores() // workers)):
+        # Numeric libraries read this when they are imported.
+        with environ.overridden(dict.fromkeys(THREADS, str(max(1, threads.cores() // workers)))):
             for process in processes:
                 process.start()
         waiting = {process.sentinel for process in processes}
@@ -147,18 +148,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Processes started in this block use so many threads each; numeric libraries read this when they are imported."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, str(count)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
