@@ -75,6 +75,8 @@ def create(name: str | None, template: str, values: Mapping[str, str], parent: P
             context.update(described)
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
         made = _render(str(own[template].folder) if template in own else template, context, Path(temporary))
+        for compiled in list(made.rglob("__pycache__")):  # pip compiles our own templates when it installs them
+            shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():
             (made / context["data"]).parent.mkdir(exist_ok=True)
             shutil.copyfile(data, made / context["data"])

@@ -49,6 +49,10 @@ def _part_of(loaded: Loaded, media: bytes, body: bytes) -> Part:
         return codec.accept(arrow(body))
     if media == b"application/x-npy":
         return codec.accept(npy(body))
+    if media == b"application/x-www-form-urlencoded":
+        raise HttpError(
+            415, "The body says it is a form, as curl does by itself. Add -H 'Content-Type: application/json'."
+        )
     raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {KNOWN}.")
 
 

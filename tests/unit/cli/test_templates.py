@@ -97,3 +97,13 @@ def test_a_template_may_be_a_folder_or_a_git_repository(mlapp: Callable, tmp_pat
         subprocess.run([*git, *command], cwd=template, check=True)
     assert mlapp("init", "two", "--template", f"git+file://{template}", cwd=tmp_path).code == 0
     assert "App('two')" in (tmp_path / "two/app.py").read_text()
+
+
+def test_what_python_compiled_in_a_template_stays_there(mlapp: Callable, tmp_path: Path) -> None:
+    source = tmp_path / "ours"
+    (source / "{{ cookiecutter.name }}/__pycache__").mkdir(parents=True)
+    (source / "cookiecutter.json").write_text('{"name": "sample"}')
+    (source / "{{ cookiecutter.name }}/app.py").write_text("# {{ cookiecutter.name }}")
+    (source / "{{ cookiecutter.name }}/__pycache__/app.cpython-311.pyc").write_bytes(b"\xcb\r\r\n")
+    assert mlapp("init", "sample", "--template", str(source), cwd=tmp_path).code == 0
+    assert [path.name for path in (tmp_path / "sample").iterdir()] == ["app.py"]

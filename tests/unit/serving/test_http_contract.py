@@ -155,6 +155,13 @@ async def test_unknown_content_type_says_what_to_send(client):
     assert "application/json" in response.json()["detail"]
 
 
+async def test_curl_without_a_content_type_is_told_which_header_to_add(client):
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    response = await client.post("/predict", content=b'{"inputs": [[1]]}', headers=form)
+    assert response.status_code == 415
+    assert "-H 'Content-Type: application/json'" in response.json()["detail"]
+
+
 async def test_an_arrow_body_with_types_of_pandas_that_are_none_is_refused(client):
     pa = pytest.importorskip("pyarrow")
     table = pa.Table.from_pandas(pd.DataFrame({"day": pd.to_datetime(["2026-01-01"])}))
