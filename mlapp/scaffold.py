@@ -18,6 +18,8 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 COPIED = 100 * 1024 * 1024
 """The user's data file is copied into the project up to this size, in bytes; a larger one is read where it is."""
 
+SEPARATORS = ",;\t|"
+
 
 @dataclass(frozen=True)
 class Template:
@@ -133,7 +135,8 @@ def _describe(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
             "Give both: mlapp init NAME --template tabular --set data=table.csv --set target=column.",
         )
     path, target = Path(values["data"]).expanduser(), values["target"]
-    table = _table(path)
+    form = _csv_form(path)
+    table = _table(path, form)
     if target not in table.columns:
         raise UsageError(
             f"'{path}' has no column '{target}'.{nearest(target, map(str, table.columns))}",
@@ -149,17 +152,41 @@ def _describe(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
         "target": target,
         "task": "classification" if is_class else "regression",
         "dates": ", ".join(repr(name) for name in dates),
+        "csv": "".join(f", {option}={value!r}" for option, value in form.items()),
     }
 
 
-def _table(path: Path) -> Any:
+def _csv_form(path: Path) -> dict[str, Any]:
+    """The options of `pandas.read_csv` for a CSV that is not separated by commas, as spreadsheets write many."""
+    import pandas as pd
+
+    if not path.is_file() or path.suffix.lower() == ".parquet":
+        return {}
+    with path.open(encoding="utf-8", errors="replace") as file:
+        names = file.readline(1 << 20)
+    separator = max(SEPARATORS, key=names.count)
+    if separator == ",":
+        return {}
+    forms: list[dict[str, Any]] = [{"sep": separator}, {"sep": separator, "decimal": ","}]
+
+    def numbers(form: dict[str, Any]) -> int:
+        table: pd.DataFrame = pd.read_csv(path, nrows=1000, **form)
+        return len(table.select_dtypes("number").columns)
+
+    try:
+        return max(forms, key=numbers)
+    except (ValueError, OSError):  # what is wrong with it is told by whoever reads it next
+        return forms[0]
+
+
+def _table(path: Path, form: Mapping[str, Any]) -> Any:
     import pandas as pd
 
     if not path.is_file():
         raise UsageError(f"There is no data file '{path}'.", "Give the path of a CSV or Parquet file.")
     try:
         is_parquet = path.suffix.lower() == ".parquet"
-        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, nrows=10_000)
+        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, nrows=10_000, **form)
     except ImportError:
         raise MissingExtraError("Reading Parquet", "parquet") from None
     except MlappError:

@@ -16,7 +16,7 @@ app = App("{{ cookiecutter.name }}", target={{ cookiecutter.target.__repr__() }}
 
 @app.data_reader
 def read(path: Path = Path({{ cookiecutter.data.__repr__() }}), limit: int | None = None) -> pd.DataFrame:
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, parse_dates=DATES)
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, parse_dates=DATES{{ cookiecutter.csv }})
     return table.dropna(subset=[{{ cookiecutter.target.__repr__() }}]).head(limit)
 
 

@@ -74,6 +74,17 @@ def test_tabular_trains_on_a_table_as_it_is(mlapp: Callable, tmp_path: Path, tar
     assert target not in fields
 
 
+@pytest.mark.parametrize(("separator", "decimal"), [(";", ","), (";", "."), ("\t", ".")])
+def test_tabular_reads_what_spreadsheets_write(mlapp: Callable, tmp_path: Path, separator: str, decimal: str) -> None:
+    mixed_table("bought").to_csv(tmp_path / "people.csv", index=False, sep=separator, decimal=decimal)
+    chosen = ("--set", "data=people.csv", "--set", "target=bought")
+    ran = mlapp("init", "people", "--template", "tabular", *chosen, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    manifest = json.loads(mlapp("train", "-p", "n_estimators=5", "--json", cwd=tmp_path / "people").out)
+    fields = {field["name"]: field["type"] for field in manifest["schema"]["features"]["fields"]}
+    assert fields == {"age": "integer", "income": "number", "city": "string", "since": "datetime", "vip": "boolean"}
+
+
 def test_tabular_names_a_target_that_is_not_there(mlapp: Callable, tmp_path: Path) -> None:
     mixed_table("bought").to_csv(tmp_path / "people.csv", index=False)
     ran = mlapp("init", "x", "--template", "tabular", "--set", "data=people.csv", "--set", "target=bougt", cwd=tmp_path)
