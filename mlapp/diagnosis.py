@@ -25,6 +25,7 @@ ENABLES = {
     "keras": "Keras models, with a backend: torch, jax or tensorflow",
     "lightgbm": "LightGBM models",
     "mongo": "data_reader.mongo",
+    "onnx": "mlapp export --onnx, mlapp serve --runtime onnx, models that are ONNX files",
     "otel": "OpenTelemetry traces of mlapp serve, where OTEL_* is set",
     "parquet": "Parquet files",
     "redis": "data_reader.redis",
@@ -32,6 +33,7 @@ ENABLES = {
     "sklearn": "scikit-learn models",
     "sql": "data_reader.sql: PostgreSQL, MySQL, SQLite, DuckDB and what SQLAlchemy knows",
     "torch": "PyTorch models",
+    "tune": "mlapp tune",
     "xgboost": "XGBoost models",
 }
 TOOLS = {
@@ -67,7 +69,7 @@ def _extras() -> list[Finding]:
     for extra, names in sorted(_requirements().items()):
         installed = environment.libraries(names)
         missing = [name for name in names if name not in installed]
-        enables = ENABLES.get(extra, extra)
+        enables = ENABLES[extra]
         if missing:
             detail = f"{', '.join(missing)} not installed; would enable {enables}"
             findings.append(Finding(extra, False, detail, f"pip install 'mlapp[{extra}]'"))

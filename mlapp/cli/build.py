@@ -44,7 +44,9 @@ def build(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Build the app's container image: its code, one model version and what they need.
+    """Build the app's container image.
+
+    It holds the app's code, one model version and what they need.
 
     Examples:
 

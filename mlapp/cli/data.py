@@ -28,7 +28,9 @@ def show(
     rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 5,
     json: Json = False,
 ) -> None:
-    """Show the columns: type, missing and different values, range and distribution. And the first rows.
+    """Show the columns and the first rows.
+
+    Of each column its type, missing and different values, range and distribution.
 
     Example:
 

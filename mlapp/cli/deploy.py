@@ -41,8 +41,9 @@ def deploy(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Ship the app: build and push what is needed, show what changes, apply it, wait until it answers.
+    """Ship the app, and wait until it answers.
 
+    Builds and pushes what is needed, shows what changes, applies it.
     When it does not come up, the reason is shown and the release before stays live.
 
     Examples:

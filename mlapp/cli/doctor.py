@@ -9,7 +9,7 @@ from mlapp.cli.options import Json
 
 
 def doctor(json: Json = False) -> None:
-    """Show what works on this machine, what is missing, and how to get it.
+    """Show what works here, what is missing, and how to get it.
 
     Example:
 
@@ -22,7 +22,7 @@ def doctor(json: Json = False) -> None:
         output.json(findings)
         return
     rows = []
-    for finding in findings:
+    for finding in sorted(findings, key=lambda finding: not finding.works):
         rows.append(["ok" if finding.works else "--", finding.what, finding.detail])
         if finding.todo:
             rows.append(["", "", f"→ {finding.todo}"])

@@ -29,7 +29,9 @@ def k8s(
     namespace: Namespace = None,
     environment: Environment = None,
 ) -> None:
-    """Write the Kubernetes objects: plain YAML, a kustomization, or a Helm chart.
+    """Write the Kubernetes objects.
+
+    As plain YAML, a kustomization, or a Helm chart.
 
     Examples:
 
@@ -53,7 +55,9 @@ def k8s(
 
 @cli.command()
 def rbac(namespace: Namespace = None, environment: Environment = None) -> None:
-    """Print the least Role that deploying this app needs, with a ServiceAccount that has it.
+    """Print the least Role that deploying this app needs.
+
+    With a ServiceAccount that has it.
 
     Example:
 
@@ -73,7 +77,9 @@ def rbac(namespace: Namespace = None, environment: Environment = None) -> None:
 
 @cli.command()
 def schema() -> None:
-    """Print a JSON Schema of mlapp.yaml, by which editors complete and check it.
+    """Print a JSON Schema of mlapp.yaml.
+
+    Editors complete and check it by that.
 
     Example:
 
@@ -91,7 +97,9 @@ def dockerfile(
     platform: Annotated[list[str] | None, typer.Option(help="linux/amd64 or linux/arm64. [the engine's]")] = None,
     environment: Environment = None,
 ) -> None:
-    """Write the Dockerfile into the project, with what it copies; `mlapp build` uses it from then on.
+    """Write the Dockerfile into the project.
+
+    With what it copies; `mlapp build` uses it from then on.
 
     Example:
 
@@ -119,7 +127,7 @@ def compose_file(
     image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
     environment: Environment = None,
 ) -> None:
-    """Write a compose file that runs the app as the target docker does.
+    """Write a compose file that does what deploying to docker does.
 
     Example:
 

@@ -22,7 +22,9 @@ def export(
     parameter: Parameters = None,
     environment: Environment = None,
 ) -> None:
-    """Write a model for other programs, after comparing its answers with the original's on what the reader reads.
+    """Write a model for other programs, as ONNX.
+
+    Its answers are compared with the original's first, on what the reader reads.
 
     Examples:
 

@@ -20,7 +20,9 @@ def logs(
     context: Context = None,
     environment: Environment = None,
 ) -> None:
-    """Print what the replicas print, each line after the replica's name.
+    """Print what the replicas print.
+
+    Each line comes after its replica's name.
 
     Example:
 

@@ -66,7 +66,9 @@ def list_versions(
 
 @cli.command()
 def show(version: Version = "latest", json: Json = False) -> None:
-    """Show all that is known of a version: parameters, metrics, schema, libraries, files.
+    """Show all that is known of a version.
+
+    Parameters, metrics, schema, libraries, files.
 
     Example:
 
@@ -152,7 +154,9 @@ def pull(
     version: Version,
     to: Annotated[str | None, typer.Option(help="Copy it to this store: a folder, or s3://bucket/prefix.")] = None,
 ) -> None:
-    """Fetch a version from the project's store: its files, or a copy in another store.
+    """Fetch a version from the project's store.
+
+    Its files, or a copy in another store.
 
     Prints the folder of the files, each checked against its SHA-256; with --to, the number that it has there.
 
@@ -179,7 +183,9 @@ def push(
         str | None, typer.Option(help="A store: a folder, or s3://bucket/prefix; `store:` if absent.")
     ] = None,
 ) -> None:
-    """Copy a version to another store: of the project's store to --to, or of the local folder to `store:`.
+    """Copy a version to another store.
+
+    Of the project's store to --to, or of the local folder to `store:`.
 
     It gets the next number there and keeps all else. What is there already is not copied again. Prints the number.
 

@@ -21,7 +21,9 @@ def predict(
     remote: Remote = False,
     no_wait: NoWait = False,
 ) -> None:
-    """Print predictions as JSON: of a file's features, or of what the reader reads.
+    """Print predictions as JSON.
+
+    Of a file's features, or of what the reader reads.
 
     Examples:
 

@@ -14,7 +14,9 @@ def releases(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """List the releases that can be gone back to, and those that failed; the newest last.
+    """List the releases, the newest last.
+
+    Those that can be gone back to, and those that failed.
 
     Example:
 

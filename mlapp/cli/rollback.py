@@ -19,7 +19,9 @@ def rollback(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Go back to an earlier release: image, model and configuration together, as a new release.
+    """Go back to an earlier release.
+
+    Image, model and configuration together, as a new release.
 
     Examples:
 

@@ -72,7 +72,9 @@ def show(run: Id, json: Json = False) -> None:
 
 @cli.command()
 def wait(run: Id, json: Json = False) -> None:
-    """Follow a run to its end; take its model into the store, or print its predictions.
+    """Follow a run to its end.
+
+    Its model goes into the store, or its predictions are printed.
 
     Example:
 
@@ -104,7 +106,9 @@ def abort(run: Id, reason: Annotated[str, typer.Option(help="Is kept with the ru
 
 @cli.command()
 def logs(run: Id, json: Json = False) -> None:
-    """Say where the logs of each task are: Flyte keeps links, and the cluster the logs.
+    """Say where the logs of each task are.
+
+    Flyte keeps links, and the cluster the logs.
 
     Example:
 

@@ -58,7 +58,9 @@ def activate(name: Name) -> None:
 
 @cli.command()
 def deactivate(name: Name) -> None:
-    """Switch a schedule off; it stays off when the app is deployed again.
+    """Switch a schedule off.
+
+    It stays off when the app is deployed again.
 
     Example:
 

@@ -20,7 +20,9 @@ def status(
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is wrong.")] = False,
     json: Json = False,
 ) -> None:
-    """Show how the app stands: release, replicas, model version, traffic, scaling, latest events, problems.
+    """Show how the app stands on its target.
+
+    Release, replicas, model version, traffic, scaling, latest events, problems.
 
     Example:
 

@@ -38,7 +38,7 @@ def train(
     no_wait: NoWait = False,
     json: Json = False,
 ) -> None:
-    """Run the pipeline here, or on Flyte; the result is a new model version.
+    """Train a new version of the model, here or on Flyte.
 
     Examples:
 

@@ -33,7 +33,9 @@ def tune(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Search the parameters that the app declares; the best become a new model version.
+    """Search the parameters that the app declares.
+
+    The best ones become a new model version.
 
     Examples:
 
