@@ -66,6 +66,7 @@ class Batcher:
 
     def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int) -> None:
         self._metrics = metrics
+        metrics.watch(lambda: len(self._waiting))
         self._batch = batch
         self._max_batch = max_batch
         self._wait = wait
@@ -112,11 +113,6 @@ class Batcher:
     def holds_up(self, loaded: Loaded) -> bool:
         """Whether a request may have to wait longer than a turn of the event loop."""
         return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
-
-    @property
-    def depth(self) -> int:
-        """The requests that wait."""
-        return len(self._waiting)
 
     @property
     def thread(self) -> ThreadPoolExecutor:
@@ -201,7 +197,7 @@ class Batcher:
             self._watch(self._waiting)
             loop = asyncio.get_running_loop()
             self.thread.submit(self._run_in_thread, loop, loaded, batch, rows)
-        self._metrics.batch(rows, waited, len(self._waiting))
+        self._metrics.batch(rows, waited)
         if self._waiting and not self._scheduled and not self._busy:
             self._schedule()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -15,7 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 DELAY = 0.05
-"""Seconds after which requests are counted, many together: each lock that a counter takes is dear."""
+"""Seconds after which what happened is counted, much together: each lock that a metric takes is dear."""
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -27,7 +28,6 @@ class ModelMetrics:
         self._model = model
         self.batch_rows = metrics.batch_rows.labels(model)
         self.queue_seconds = metrics.queue_seconds.labels(model)
-        self.queue_depth = metrics.queue_depth.labels(model)
         self.model_seconds = metrics.model_seconds.labels(model)
         errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
         self.failed = errors["predictor"]
@@ -38,11 +38,14 @@ class ModelMetrics:
         self.cancelled = errors["client_left"]
         self._version: str | None = None
 
-    def batch(self, rows: int, waited: float, waiting: int) -> None:
+    def watch(self, depth: Callable[[], int]) -> None:
+        """Let the queue's depth be asked for when the metrics are brought up to date."""
+        self._metrics.depths.append((self._metrics.queue_depth.labels(self._model), depth))
+
+    def batch(self, rows: int, waited: float) -> None:
         """A batch of so many rows left the queue. `waited` is how many seconds its first request did."""
         self.batch_rows.observe(rows)
         self.queue_seconds.observe(waited)
-        self.queue_depth.set(waiting)
 
     def version(self, version: str | None) -> None:
         """The version that answers from now on."""
@@ -104,12 +107,16 @@ class Metrics:
         )
         if not self.shared:
             ProcessCollector(registry=registry)
+        self.depths: list[tuple[Gauge, Callable[[], int]]] = []
         self._open = 0
         self._answered: dict[tuple[str, str, int], list[float]] = {}
+        self._due = False
 
     def begun(self) -> None:
-        """A request's headers are here."""
+        """A request's headers are here. Called in the event loop."""
         self._open += 1
+        if not self._due:
+            self._count_soon()
 
     def answered(self, method: str, handler: str, status: int, seconds: float) -> None:
         """A request that had begun was answered. `handler` is the route's template, or `other`.
@@ -117,8 +124,8 @@ class Metrics:
         Called in the event loop. What is noted here is counted a little later, together with others.
         """
         self._open -= 1
-        if not self._answered:
-            asyncio.get_running_loop().call_later(DELAY, self.count)
+        if not self._due:
+            self._count_soon()
         key = (method, handler, status)
         found = self._answered.get(key)
         if found is None:
@@ -126,8 +133,13 @@ class Metrics:
         else:
             found.append(seconds)
 
+    def _count_soon(self) -> None:
+        self._due = True
+        asyncio.get_running_loop().call_later(DELAY, self.count)
+
     def count(self) -> None:
-        """Bring the counters up to date."""
+        """Bring the metrics up to date."""
+        self._due = False
         answered, self._answered = self._answered, {}
         for (method, handler, status), durations in answered.items():
             self.requests.labels(method, handler, str(status)).inc(len(durations))
@@ -135,6 +147,8 @@ class Metrics:
             for seconds in durations:
                 observe(seconds)
         self.in_flight.set(self._open)
+        for gauge, depth in self.depths:
+            gauge.set(depth())
 
     def text(self) -> bytes:
         """The metrics as Prometheus reads them."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,9 +67,28 @@ def predict(model: Sums, features: np.ndarray) -> list[float]:
     if (features == -1).any():
         raise RuntimeError("a secret of the code")
     if (features == -2).any():
-        time.sleep(2)
+        time.sleep(0.2)
+    if (features == -273.25).any():
+        Path("busy").touch()
+        while not Path("free").exists():
+            time.sleep(0.005)
     return model.predict(features).tolist()
 '''
+
+SLOW = {"inputs": [[-2, 2]]}
+"""Takes 0.2 s: then the model is known to be slow."""
+HELD = {"inputs": [[-273.25, 0]]}
+"""Takes as long as the test wants."""
+PATIENCE = 40.0
+"""Seconds that a test waits for what must happen at once: the machine may be busy."""
+
+
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
 
 
 @dataclass
@@ -76,6 +96,7 @@ class Server:
     """A running `mlapp serve`."""
 
     process: subprocess.Popen[str]
+    project: Path
     log: Path
     urls: list[str] = field(default_factory=list)
 
@@ -86,9 +107,37 @@ class Server:
     def text(self) -> str:
         return self.log.read_text()
 
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value now, summed over the labels that are not given."""
+        found = 0.0
+        for line in httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text.splitlines():
+            if re.match(rf"{name}[{{ ]", line) and all(f'{key}="{value}"' in line for key, value in labels.items()):
+                found += float(line.rpartition(" ")[2])
+        return found
+
+    def until_waiting(self, requests: int) -> None:
+        """Wait until so many requests are in the model's queue."""
+        until(lambda: self.metric("mlapp_queue_depth") == requests)
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Within it the model is in the middle of a call, in its thread: other requests wait."""
+        busy, free = self.project / "busy", self.project / "free"
+        assert httpx.post(f"{self.url}/predict", json=SLOW, timeout=PATIENCE).status_code == 200
+        with ThreadPoolExecutor(1) as thread:
+            held = thread.submit(httpx.post, f"{self.url}/predict", json=HELD, timeout=PATIENCE)
+            try:
+                until(busy.exists)
+                yield
+            finally:
+                free.touch()
+            assert held.result().json()["predictions"] == [HELD["inputs"][0][0]]
+        busy.unlink()
+        free.unlink()
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -103,18 +152,16 @@ def serving(project: Path, *arguments: str, **environ: str) -> Iterator[Server]:
             text=True,
             env={**os.environ, **environ},
         )
-    server = Server(process, log)
+    server = Server(process, project, log)
     try:
-        end = time.monotonic() + 60
-        while not server.urls and process.poll() is None and time.monotonic() < end:
-            server.urls = re.findall(r"answers at (https?://\S+?)/?$", server.text(), re.MULTILINE)
-            time.sleep(0.05)
+        until(lambda: bool(re.search(r"answers at http\S+\n", server.text())) or process.poll() is not None)
+        server.urls = re.findall(r"answers at (https?://\S+?)/?\n", server.text())
         assert server.urls, server.text()
         yield server
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -164,5 +211,5 @@ def server(new_project) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         yield client

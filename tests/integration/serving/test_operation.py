@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from pathlib import Path
 
 import httpx
@@ -15,6 +14,8 @@ import pytest
 from mlapp import App
 from mlapp.client import RemoteError
 from mlapp.errors import InputError
+
+from .conftest import until
 
 pytestmark = pytest.mark.xdist_group("serving")
 BODY = {"inputs": [{"a": 1, "b": 2}]}
@@ -97,34 +98,22 @@ def test_a_browser_of_an_allowed_origin_may_call(serve, new_project) -> None:
 
 
 def test_a_grpc_client_that_hangs_up_frees_its_place(server) -> None:
-    """The model is busy for two seconds; a request that waits meanwhile is given up by its client."""
     import tritonclient.grpc as triton
 
-    def tensors(value: float) -> list[triton.InferInput]:
-        found = []
-        for name in ("a", "b"):
-            tensor = triton.InferInput(name, [1], "FP64")
-            tensor.set_data_from_numpy(np.array([value], dtype="float64"))
-            found.append(tensor)
-        return found
+    tensors = []
+    for name in ("a", "b"):
+        tensors.append(triton.InferInput(name, [1], "FP64"))
+        tensors[-1].set_data_from_numpy(np.array([1.0]))
 
     def left() -> float:
-        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if 'kind="client_left"' in line)
+        return server.metric("mlapp_errors_total", kind="client_left")
 
-    httpx.post(f"{server.url}/predict", json={"inputs": [[-2, 0]]}, timeout=20)  # now it is known to be slow
     before = left()
-    with triton.InferenceServerClient(server.urls[-1]) as client:
-        slow = client.async_infer("sums", tensors(-2), lambda result, error: None)
-        time.sleep(0.5)
-        waiting = client.async_infer("sums", tensors(1), lambda result, error: None)
-        time.sleep(0.3)
+    with triton.InferenceServerClient(server.urls[-1]) as client, server.busy():
+        waiting = client.async_infer("sums", tensors, lambda result, error: None)
+        server.until_waiting(1)
         waiting.cancel()
-        end = time.monotonic() + 1
-        while left() == before and time.monotonic() < end:
-            time.sleep(0.05)
-        assert left() == before + 1
-        slow.cancel()
+        until(lambda: left() == before + 1)
 
 
 def test_a_remote_app_answers_and_refuses_as_one_in_this_process(server) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
 import statistics
 import time
 from pathlib import Path
 
-import httpx
 import pytest
+
+from .conftest import PATIENCE, until
 
 CALL = 0.05
 BATCH = 8
 CAPACITY = BATCH / CALL
-SECONDS = 3
+SECONDS = 2
+TRIALS = 3
+CLIENTS_REQUESTS = 12
 BODY = json.dumps({"inputs": [{"a": 1.0, "b": 2.0}]}).encode()
-SLOW = json.dumps({"inputs": [{"a": -2.0, "b": 2.0}]}).encode()
 HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -29,7 +30,7 @@ async def ask(url: str, body: bytes = BODY, headers: str = "") -> tuple[int, flo
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"{HEAD}{headers}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
-    answer = await asyncio.wait_for(reader.read(), 20)
+    answer = await asyncio.wait_for(reader.read(), PATIENCE)
     writer.close()
     return int(answer.split(b" ", 2)[1]), time.perf_counter() - started, answer
 
@@ -38,18 +39,23 @@ def p99(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98]
 
 
-async def uncontended(url: str) -> float:
-    """p99 of as many clients as one batch takes, each with one request at a time."""
+def rows(count: int) -> bytes:
+    """A request of so many rows."""
+    return json.dumps([[1, 2]] * count).encode()
+
+
+async def uncontended(url: str) -> list[float]:
+    """The seconds of as many clients as one batch takes, each with one request at a time."""
     seen: list[float] = []
 
     async def client() -> None:
-        for _ in range(12):
+        for _ in range(CLIENTS_REQUESTS):
             status, seconds, _ = await ask(url)
             assert status == 200
             seen.append(seconds)
 
     await asyncio.gather(*(client() for _ in range(BATCH)))
-    return p99(seen)
+    return seen
 
 
 async def overload(url: str) -> list[tuple[int, float, bytes]]:
@@ -63,6 +69,7 @@ async def overload(url: str) -> list[tuple[int, float, bytes]]:
 
 
 def test_at_twice_the_capacity_what_is_accepted_keeps_its_latency(serve, new_project) -> None:
+    """Latencies are those of the server only where nothing else holds the machine up: one of three trials must hold."""
     project: Path = new_project()
     app = project / "app.py"
     slow = f"time.sleep({CALL})\n    return model.predict(features).tolist()"
@@ -71,97 +78,94 @@ def test_at_twice_the_capacity_what_is_accepted_keeps_its_latency(serve, new_pro
         .replace("@app.predictor", f"@app.predictor(max_batch={BATCH})")
         .replace("return model.predict(features).tolist()", slow)
     )
+    all_accepted = all_refused = trials = 0
     with serve(project) as server:
-        alone = asyncio.run(uncontended(server.url))
-        answers = asyncio.run(overload(server.url))
-        metrics = httpx.get(f"{server.url}/metrics").text
+        while True:
+            alone = asyncio.run(uncontended(server.url))
+            answers = asyncio.run(overload(server.url))
+            accepted = [seconds for status, seconds, _ in answers if status == 200]
+            refused = [(seconds, answer) for status, seconds, answer in answers if status == 503]
+            assert len(accepted) + len(refused) == len(answers)
+            assert all(b"\r\nretry-after: 1\r\n" in answer for _, answer in refused)
+            all_accepted += len(alone) + len(accepted)
+            all_refused += len(refused)
+            trials += 1
+            found = {
+                "accepted in time": p99(accepted) / p99(alone) <= 3,
+                "refused at once": statistics.median(seconds for seconds, _ in refused) < CALL / 2,
+                "as many accepted as can be": len(accepted) > 0.7 * CAPACITY * SECONDS,
+            }
+            if all(found.values()) or trials == TRIALS:
+                break
+        assert all(found.values()), found
+        assert server.metric("mlapp_errors_total", kind="queue_full") == all_refused
+        assert server.metric("http_requests_total", handler="/predict", status="503") == all_refused
         assert server.stop() == 0
     logged = [json.loads(line) for line in server.text().splitlines() if line.startswith('{"time"')]
-    accepted = [seconds for status, seconds, _ in answers if status == 200]
-    refused = [(seconds, answer) for status, seconds, answer in answers if status == 503]
-    assert len(accepted) + len(refused) == len(answers)
-    assert p99(accepted) <= 3 * alone, alone
-    assert len(accepted) > 0.7 * CAPACITY * SECONDS
-    assert all(b"\r\nretry-after: 1\r\n" in answer for _, answer in refused)
-    assert statistics.median(seconds for seconds, _ in refused) < CALL / 2
-    assert f'mlapp_errors_total{{kind="queue_full",model="sums"}} {len(refused)}.0' in metrics
-    assert f'http_requests_total{{handler="/predict",method="POST",status="503"}} {len(refused)}.0' in metrics
-    assert sum(line["status"] == 503 for line in logged) == len(refused)
-    assert sum(line["status"] == 200 for line in logged) == len(accepted) + 12 * BATCH + 1  # and /metrics
+    statuses = [line["status"] for line in logged if line["path"] == "/predict"]
+    assert statuses.count(503) == all_refused
+    assert statuses.count(200) == all_accepted
 
 
 @pytest.fixture(scope="module")
-def project(new_project) -> Path:
-    """Its model takes a second for -2."""
-    project: Path = new_project()
-    app = project / "app.py"
-    app.write_text(app.read_text().replace("time.sleep(2)", "time.sleep(1)"))
-    return project
-
-
-@pytest.fixture(scope="module")
-def small(project):
-    """A server where one row may wait."""
+def small(new_project):
+    """A server where 100 rows may wait."""
     from .conftest import serving
 
-    with serving(project, MLAPP_SERVE__QUEUE="1") as server:
+    with serving(new_project(), MLAPP_SERVE__QUEUE="100") as server:
         yield server
 
 
-async def errors(url: str) -> dict[str, float]:
-    async with httpx.AsyncClient() as client:
-        text = (await client.get(f"{url}/metrics")).text
-    return {kind: float(value) for kind, value in re.findall(r'mlapp_errors_total{kind="(\w+)",.*} (.*)', text)}
+def left(server) -> float:
+    """The clients that left before their answer."""
+    return server.metric("mlapp_errors_total", kind="client_left")
 
 
 def test_a_deadline_frees_the_place(small) -> None:
     async def run() -> None:
-        await ask(small.url, SLOW)  # now the model is known to be slow
-        first = asyncio.create_task(ask(small.url, SLOW))
-        await asyncio.sleep(0.2)
-        waiting = asyncio.create_task(ask(small.url, BODY, "X-Request-Timeout: 0.5\r\n"))
-        await asyncio.sleep(0.1)
-        assert (await ask(small.url))[0] == 503
-        status, seconds, _ = await waiting
-        assert status == 504
-        assert 0.4 < seconds < 1.2
-        assert (await ask(small.url))[0] == 200
-        assert (await first)[0] == 200
+        with small.busy():
+            waiting = asyncio.create_task(ask(small.url, rows(100), "X-Request-Timeout: 2\r\n"))
+            await asyncio.to_thread(small.until_waiting, 1)
+            assert (await ask(small.url))[0] == 503
+            status, seconds, _ = await waiting
+            assert status == 504
+            assert 2 <= seconds < PATIENCE / 2
+            next_one = asyncio.create_task(ask(small.url, rows(100)))
+            await asyncio.to_thread(small.until_waiting, 1)
+        assert (await next_one)[0] == 200
 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("headers", ["", "X-Request-Timeout: 20\r\n"], ids=["short way", "asgi"])
+@pytest.mark.parametrize("headers", ["", "X-Request-Timeout: 30\r\n"], ids=["short way", "asgi"])
 def test_a_client_that_hangs_up_frees_its_place(small, headers: str) -> None:
     async def run() -> None:
-        before = (await errors(small.url))["client_left"]
-        first = asyncio.create_task(ask(small.url, SLOW))
-        await asyncio.sleep(0.2)
-        host, _, port = small.url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port))) as left:
-            left.sendall(f"{HEAD}{headers}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
-            await asyncio.sleep(0.2)
-            assert (await ask(small.url))[0] == 503
-        await asyncio.sleep(0.2)
-        assert (await errors(small.url))["client_left"] == before + 1
-        assert (await ask(small.url))[0] == 200
-        assert (await first)[0] == 200
+        with small.busy():
+            before = left(small)
+            host, _, port = small.url.removeprefix("http://").partition(":")
+            body = rows(100)
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(f"{HEAD}{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                small.until_waiting(1)
+                assert (await ask(small.url))[0] == 503
+            until(lambda: left(small) == before + 1)
+            next_one = asyncio.create_task(ask(small.url, body))
+            await asyncio.to_thread(small.until_waiting, 1)
+        assert (await next_one)[0] == 200
 
     asyncio.run(run())
 
 
-def test_a_large_request_counts_by_its_rows(serve, project) -> None:
-    async def run(url: str) -> None:
-        await ask(url, SLOW)
-        first = asyncio.create_task(ask(url, SLOW))
-        await asyncio.sleep(0.2)
-        rows = asyncio.create_task(ask(url, json.dumps([[1, 2]] * 90).encode()))
-        await asyncio.sleep(0.2)
-        assert (await ask(url, json.dumps([[1, 2]] * 20).encode()))[0] == 503
-        assert (await ask(url, json.dumps([[1, 2]] * 10).encode()))[0] == 200
-        assert (await first)[0] == (await rows)[0] == 200
+def test_a_large_request_counts_by_its_rows(small) -> None:
+    async def run() -> None:
+        with small.busy():
+            first = asyncio.create_task(ask(small.url, rows(90)))
+            await asyncio.to_thread(small.until_waiting, 1)
+            assert (await ask(small.url, rows(20)))[0] == 503
+            second = asyncio.create_task(ask(small.url, rows(10)))
+            await asyncio.to_thread(small.until_waiting, 2)
+        assert (await first)[0] == (await second)[0] == 200
         # More than may wait, but nobody else does.
-        assert (await ask(url, json.dumps([[1, 2]] * 500).encode()))[0] == 200
+        assert (await ask(small.url, rows(500)))[0] == 200
 
-    with serve(project, MLAPP_SERVE__QUEUE="100") as server:
-        asyncio.run(run(server.url))
+    asyncio.run(run())

@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from .conftest import until
+
 pytestmark = pytest.mark.xdist_group("serving")
 
 APP = """
@@ -120,17 +122,14 @@ def test_the_server_speaks_for_all(both) -> None:
 
 
 def test_a_new_version_is_loaded_with_the_modules_of_its_own_project(both, folder, mlapp) -> None:
-    import time
-
     for name, column, predicted in (("tens", "a", 31.0), ("hundreds", "b", 302.0)):
         assert mlapp(folder / name, "models", "promote", "2", "production").returncode == 0
-        end = time.monotonic() + 15
-        while True:
-            answer = both.post(f"/{name}/predict", json={"inputs": [{column: 3}]}).json()
-            if answer["version"] == "2" or time.monotonic() > end:
-                break
-            time.sleep(0.1)
-        assert answer == {"predictions": [predicted], "model": name, "version": "2"}
+
+        def answer(name: str = name, column: str = column) -> dict:
+            return both.post(f"/{name}/predict", json={"inputs": [{column: 3}]}).json()
+
+        until(lambda: answer()["version"] == "2")
+        assert answer() == {"predictions": [predicted], "model": name, "version": "2"}
 
 
 def test_two_apps_of_one_name_are_refused(folder, mlapp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import numpy as np
@@ -60,22 +61,34 @@ async def test_batch_false_gets_one_request_at_a_time(numbers, serve):
 
 
 async def test_slow_predictor_leaves_the_loop_free_and_keeps_deadlines(numbers, serve):
+    calls, free = [], threading.Event()
+
     def predict(model, features: np.ndarray):
-        time.sleep(0.4)
-        return features[:, 0].tolist()
+        calls.append(features[:, 0].tolist())
+        if calls[-1] == [1]:
+            free.wait()
+        else:
+            time.sleep(0.15)
+        return calls[-1]
 
     async with serve(with_predictor(numbers[0], predict), queue=2) as client:
+
+        async def until(*lines: str) -> None:
+            while not set(lines) <= set((await client.get("/metrics")).text.splitlines()):
+                await asyncio.sleep(0.001)
+
         slow = asyncio.create_task(ask(client, 1))
-        await asyncio.sleep(0.05)
-        started = time.perf_counter()
+        while calls[-1] != [1]:
+            assert (await client.get("/livez")).status_code == 200
+            await asyncio.sleep(0.001)
         assert (await client.get("/livez")).status_code == 200
-        assert time.perf_counter() - started < 0.05
-        late = asyncio.create_task(ask(client, 2, **{"x-request-timeout": "0.1"}))
+        late = asyncio.create_task(ask(client, 2, **{"x-request-timeout": "1"}))
         waiting = asyncio.create_task(ask(client, 3))
-        await asyncio.sleep(0.02)
+        await until('mlapp_queue_depth{model="other"} 2.0')
         full = await ask(client, 4)
         assert (full.status_code, full.headers["retry-after"]) == (503, "1")
         assert (await late).status_code == 504
+        free.set()
         assert (await slow).json()["predictions"] == [1]
         assert (await waiting).json()["predictions"] == [3]
 
