@@ -12,6 +12,8 @@ import msgspec
 
 DELAY = 0.1
 """Seconds that a line may wait: lines are written together, because a system call a request is dear."""
+PROBES = ("/livez", "/readyz")
+"""Asked every few seconds by whatever runs the server: their successes would bury the rest."""
 LINE = (
     b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":%.6f,"request_id":"%b","client":%b}\n'  # ids are sound
 )
@@ -29,6 +31,8 @@ class AccessLog:
         self, method: str, path: str, status: int, seconds: float, identity: bytes, client: tuple[str, int] | None
     ) -> None:
         """Log a request that was answered. Called in the event loop."""
+        if status == 200 and path in PROBES:
+            return
         if not self._lines:
             asyncio.get_running_loop().call_later(DELAY, self.flush)
         self._lines.append((time.time(), method, path, status, seconds, identity, client))

@@ -377,8 +377,9 @@ def _tail(container: Container) -> str:
     return " | ".join(line.strip() for line in lines if line.strip()) or "nothing"
 
 
-def _lines(server: Server, **options: Any) -> Iterator[LogLine]:
-    for raw in server.container.logs(stream=True, timestamps=True, **options):
+def _lines(server: Server, *, follow: bool = False, **options: Any) -> Iterator[LogLine]:
+    # The SDK follows whatever is streamed, unless it is told not to.
+    for raw in server.container.logs(stream=True, follow=follow, timestamps=True, **options):
         for text in raw.decode(errors="replace").splitlines():
             stamp, _, line = text.partition(" ")
             yield LogLine(server.name, line, datetime.fromisoformat(stamp[:19]).replace(tzinfo=timezone.utc))

@@ -101,7 +101,7 @@ def test_a_release_that_does_not_start_leaves_the_one_before(target, tiny):
 
 
 def test_logs_are_followed(target):
-    assert any("answers at" in line.text for line in target.logs())
+    assert any("answers at" in line.text for line in list(target.logs()))
     lines = list(islice(target.logs(follow=True, tail=2), 1))
     assert lines[0].replica.startswith("imaged-")
 

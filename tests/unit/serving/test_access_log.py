@@ -31,9 +31,20 @@ async def test_a_line_a_request_whatever_is_in_the_path():
     assert (second["path"], second["status"], second["client"]) == ('/a"\\\n%s\u20ac', 404, None)
 
 
+async def test_probes_are_logged_when_they_fail():
+    read, write = os.pipe()
+    log = AccessLog(write)
+    log.write("GET", "/livez", 200, 0.1, b"id", None)
+    log.write("GET", "/readyz", 200, 0.1, b"id", None)
+    log.write("GET", "/readyz", 503, 0.1, b"id", None)
+    log.flush()
+    [line] = os.read(read, 10_000).splitlines()
+    assert json.loads(line)["status"] == 503
+
+
 async def test_a_closed_output_stops_nothing():
     read, write = os.pipe()
     os.close(read)
     log = AccessLog(write)
-    log.write("GET", "/livez", 200, 0.1, b"id", None)
+    log.write("GET", "/predict", 200, 0.1, b"id", None)
     log.flush()
