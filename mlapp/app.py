@@ -103,10 +103,17 @@ class App(Pipeline):
                 f"app.predict got inputs and also {', '.join(parameters)}.",
                 "Give inputs, or the data_reader's parameters, not both.",
             )
-        if hasattr(inputs, "columns") and self.features is None:
-            # A file of past data still holds what is to be predicted; a request that does is a mistake.
-            inputs = inputs.drop(columns=[name for name in self.targets if name in inputs.columns])
-        return predictor.predict(inputs)
+        return predictor.predict(self.features_of(inputs))
+
+    def features_of(self, inputs: Any) -> Any:
+        """The features in a DataFrame: a file of past data still holds what is to be predicted, and what else was read.
+        Records, rows and columns come back as they are: a request that holds more is a mistake.
+        """
+        if not hasattr(inputs, "columns"):
+            return inputs
+        if self.features is not None:
+            return inputs[[name for name in self.features if name in inputs.columns]]
+        return inputs.drop(columns=[name for name in self.targets if name in inputs.columns])
 
     @staticmethod
     def remote(url: str, *, timeout: float = 30.0, api_key: str | None = None) -> Remote:

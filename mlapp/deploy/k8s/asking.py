@@ -11,16 +11,23 @@ from mlapp.deploy.k8s.workload import PORT
 from mlapp.deploy.target import DeployError
 
 
-def request(cluster: Cluster, pod: str, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+def request(
+    cluster: Cluster, pod: str, method: str, path: str, body: Any = None, key: str | None = None
+) -> tuple[int, bytes]:
     """Status and answer of one request to a pod.
+
+    Args:
+        key: an API key of the server.
 
     Raises:
         DeployError: neither a port-forward nor the proxy gets there.
     """
     try:
         with cluster.forwarded(pod, PORT) as connection:
-            content = {} if body is None else {"Content-Type": "application/json"}
-            connection.request(method, path, None if body is None else json.dumps(body), content)
+            headers = {} if body is None else {"Content-Type": "application/json"}
+            if key is not None:
+                headers["X-API-Key"] = key
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
     except ApiError as error:
@@ -29,13 +36,13 @@ def request(cluster: Cluster, pod: str, method: str, path: str, body: Any = None
         return cluster.proxied(pod, PORT, method, path, body)
 
 
-def predict(cluster: Cluster, pod: str, inputs: Any) -> dict[str, Any]:
+def predict(cluster: Cluster, pod: str, inputs: Any, key: str | None = None) -> dict[str, Any]:
     """The answer of `POST /predict`.
 
     Raises:
         DeployError: the pod does not answer, or answers with an error; says which.
     """
-    status, answer = request(cluster, pod, "POST", "/predict", {"inputs": inputs})
+    status, answer = request(cluster, pod, "POST", "/predict", {"inputs": inputs}, key)
     text = answer.decode(errors="replace")
     if status != 200:
         raise AnswerError(pod, status, text)

@@ -115,7 +115,7 @@ class KubernetesTarget(Target[KubernetesSettings]):
         ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
         if not ready:
             raise DeployError(f"{self.app} has no ready pod in {self.cluster.place}.", "Look at `mlapp status`.")
-        return asking.predict(self.cluster, ready[0], inputs)
+        return asking.predict(self.cluster, ready[0], inputs, next(iter(self.serve.api_keys), None))
 
     def canary(
         self, shipment: Shipment, percent: int, *, progress: Progress = silent, take_over: bool = False

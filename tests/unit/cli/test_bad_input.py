@@ -124,6 +124,14 @@ def test_a_store_that_cannot_be_written_is_found_before_training(mlapp: Callable
     assert "The model store cannot use" in ran.err
 
 
+@pytest.mark.parametrize("also", [["--remote"], ["--model", "1"]])
+def test_predict_asks_one_place(mlapp: Callable, project: Callable, also: list[str]) -> None:
+    project()
+    ran = mlapp("predict", "--target", "docker", *also)
+    assert ran.code == 2
+    assert f"--target and {also[0]} are both given." in ran.err
+
+
 def test_init_overwrites_nothing(mlapp: Callable, tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits/app.py").write_text("mine")
