@@ -66,7 +66,7 @@ class Batcher:
 
     def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int) -> None:
         self._metrics = metrics
-        metrics.watch(lambda: len(self._waiting))
+        metrics.depth = lambda: len(self._waiting)
         self._batch = batch
         self._max_batch = max_batch
         self._wait = wait
@@ -183,34 +183,38 @@ class Batcher:
         loaded = batch[0].loaded
         waited = time.perf_counter() - batch[0].arrived
         if loaded.is_async:
-            task = asyncio.get_running_loop().create_task(self._run_async(loaded, batch))
+            task = asyncio.get_running_loop().create_task(self._run_async(loaded, batch, waited))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif self._pace.expects_fast(rows):
             results, after, seconds = self._run(loaded, batch)
             _deliver(batch, results)
             # In the next turn, when the answers are sent: a client that is alone waits for nothing else.
-            asyncio.get_running_loop().call_soon(self._note, loaded, after, seconds, rows)
+            asyncio.get_running_loop().call_soon(self._note, loaded, after, rows, waited, seconds)
         else:
             self._busy = True
             self._watch(batch)
             self._watch(self._waiting)
             loop = asyncio.get_running_loop()
-            self.thread.submit(self._run_in_thread, loop, loaded, batch, rows)
-        self._metrics.batch(rows, waited)
+            self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
         if self._waiting and not self._scheduled and not self._busy:
             self._schedule()
 
-    def _run_in_thread(self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item], rows: int) -> None:
+    def _run_in_thread(
+        self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item], rows: int, waited: float
+    ) -> None:
         results, after, seconds = self._run(loaded, batch)
         loop.call_soon_threadsafe(_deliver, batch, results)
-        self._note(loaded, after, seconds, rows)
-        loop.call_soon_threadsafe(self._free)
+        self._call_after(loaded, after)
+        loop.call_soon_threadsafe(self._free, rows, waited, seconds)
 
-    def _free(self) -> None:
+    def _free(self, rows: int, waited: float, seconds: float) -> None:
+        """The thread has done a batch, and is free for the next."""
         self._busy = False
         if self._waiting and not self._scheduled:
             self._schedule()
+        self._metrics.batch(rows, waited, seconds)
+        self._pace.add(seconds, rows)
 
     def _run(self, loaded: Loaded, batch: list[Item]) -> tuple[list[Any], list[Any], float]:
         """Predict a batch: the result of each request, the calls of on_predict that are due, and the seconds."""
@@ -218,9 +222,9 @@ class Batcher:
         results, after = self._attempt(loaded, [item.part for item in batch])
         return results, after, time.perf_counter() - started
 
-    def _note(self, loaded: Loaded, after: list[Any], seconds: float, rows: int) -> None:
+    def _note(self, loaded: Loaded, after: list[Any], rows: int, waited: float, seconds: float) -> None:
         """What is to be done when a batch was answered."""
-        self._metrics.model_seconds.observe(seconds)
+        self._metrics.batch(rows, waited, seconds)
         self._pace.add(seconds, rows)
         self._call_after(loaded, after)
 
@@ -239,10 +243,10 @@ class Batcher:
             return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
         return _split(rows, parts), [(features, predictions)]
 
-    async def _run_async(self, loaded: Loaded, batch: list[Item]) -> None:
+    async def _run_async(self, loaded: Loaded, batch: list[Item], waited: float) -> None:
         started = time.perf_counter()
         results, after = await self._attempt_async(loaded, [item.part for item in batch])
-        self._metrics.model_seconds.observe(time.perf_counter() - started)
+        self._metrics.batch(sum(item.part.rows for item in batch), waited, time.perf_counter() - started)
         _deliver(batch, results)
         if after and loaded.predictor.pipeline.stage("on_predict") is not None:
             await asyncio.get_running_loop().run_in_executor(self.thread, self._call_after, loaded, after)

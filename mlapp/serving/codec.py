@@ -120,6 +120,8 @@ class Codec:
         """The features of several requests as one table, array or list."""
         if self._join is None:
             features = [part.features for part in parts]
+        elif all(part.features is None for part in parts):
+            return self._join(parts)
         else:
             features = []
             for is_raw, found in itertools.groupby(parts, lambda part: part.features is None):

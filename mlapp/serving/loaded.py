@@ -60,7 +60,8 @@ class Loaded:
         Raises:
             DataError: not one prediction a row.
         """
-        prediction.check_rows(predictions, None, self.predictor.stage)
+        if type(predictions) is not list:
+            prediction.check_rows(predictions, None, self.predictor.stage)
         found = listed(predictions)
         if len(found) != rows:
             raise DataError(

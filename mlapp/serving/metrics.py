@@ -26,9 +26,13 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics = metrics
         self._model = model
-        self.batch_rows = metrics.batch_rows.labels(model)
-        self.queue_seconds = metrics.queue_seconds.labels(model)
-        self.model_seconds = metrics.model_seconds.labels(model)
+        self._batch_rows = metrics.batch_rows.labels(model)
+        self._queue_seconds = metrics.queue_seconds.labels(model)
+        self._queue_depth = metrics.queue_depth.labels(model)
+        self._model_seconds = metrics.model_seconds.labels(model)
+        self._batches: list[tuple[int, float, float]] = []
+        self.depth: Callable[[], int] = int
+        """Gives the requests that wait."""
         errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
         self.failed = errors["predictor"]
         self.callback_failed = errors["on_predict"]
@@ -37,15 +41,24 @@ class ModelMetrics:
         self.expired = errors["deadline"]
         self.cancelled = errors["client_left"]
         self._version: str | None = None
+        metrics.models.append(self)
 
-    def watch(self, depth: Callable[[], int]) -> None:
-        """Let the queue's depth be asked for when the metrics are brought up to date."""
-        self._metrics.depths.append((self._metrics.queue_depth.labels(self._model), depth))
+    def batch(self, rows: int, waited: float, seconds: float) -> None:
+        """A batch of so many rows was predicted in so many seconds; its first request waited before. In the event loop.
 
-    def batch(self, rows: int, waited: float) -> None:
-        """A batch of so many rows left the queue. `waited` is how many seconds its first request did."""
-        self.batch_rows.observe(rows)
-        self.queue_seconds.observe(waited)
+        What is noted here is counted a little later.
+        """
+        self._batches.append((rows, waited, seconds))
+        self._metrics.count_soon()
+
+    def count(self) -> None:
+        """Bring the metrics up to date."""
+        batches, self._batches = self._batches, []
+        for rows, waited, seconds in batches:
+            self._batch_rows.observe(rows)
+            self._queue_seconds.observe(waited)
+            self._model_seconds.observe(seconds)
+        self._queue_depth.set(self.depth())
 
     def version(self, version: str | None) -> None:
         """The version that answers from now on."""
@@ -107,7 +120,7 @@ class Metrics:
         )
         if not self.shared:
             ProcessCollector(registry=registry)
-        self.depths: list[tuple[Gauge, Callable[[], int]]] = []
+        self.models: list[ModelMetrics] = []
         self._open = 0
         self._answered: dict[tuple[str, str, int], list[float]] = {}
         self._due = False
@@ -115,8 +128,7 @@ class Metrics:
     def begun(self) -> None:
         """A request's headers are here. Called in the event loop."""
         self._open += 1
-        if not self._due:
-            self._count_soon()
+        self.count_soon()
 
     def answered(self, method: str, handler: str, status: int, seconds: float) -> None:
         """A request that had begun was answered. `handler` is the route's template, or `other`.
@@ -124,8 +136,7 @@ class Metrics:
         Called in the event loop. What is noted here is counted a little later, together with others.
         """
         self._open -= 1
-        if not self._due:
-            self._count_soon()
+        self.count_soon()
         key = (method, handler, status)
         found = self._answered.get(key)
         if found is None:
@@ -133,9 +144,11 @@ class Metrics:
         else:
             found.append(seconds)
 
-    def _count_soon(self) -> None:
-        self._due = True
-        asyncio.get_running_loop().call_later(DELAY, self.count)
+    def count_soon(self) -> None:
+        """Let what was noted be counted, together with what comes meanwhile."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(DELAY, self.count)
 
     def count(self) -> None:
         """Bring the metrics up to date."""
@@ -147,8 +160,8 @@ class Metrics:
             for seconds in durations:
                 observe(seconds)
         self.in_flight.set(self._open)
-        for gauge, depth in self.depths:
-            gauge.set(depth())
+        for model in self.models:
+            model.count()
 
     def text(self) -> bytes:
         """The metrics as Prometheus reads them."""

@@ -88,9 +88,9 @@ class TracedBatcher(Batcher):
         with self._span(loaded, batch):
             return super()._run(loaded, batch)
 
-    async def _run_async(self, loaded: Loaded, batch: list[Item]) -> None:
+    async def _run_async(self, loaded: Loaded, batch: list[Item], waited: float) -> None:
         with self._span(loaded, batch):
-            await super()._run_async(loaded, batch)
+            await super()._run_async(loaded, batch, waited)
 
     def _span(self, loaded: Loaded, batch: Sequence[Item]) -> Any:
         from opentelemetry import trace
