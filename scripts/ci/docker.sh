@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests of images need: a Docker engine, a registry's program, and base images with Python, made from Debian.
+# What the tests of images need: a Docker engine, Compose, a registry's program, and base images with Python, made from Debian.
 set -euo pipefail
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 missing=()
@@ -7,6 +7,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 command -v dockerd >/dev/null || missing+=(docker.io)
 command -v debootstrap >/dev/null || missing+=(debootstrap)
 command -v docker-registry >/dev/null || missing+=(docker-registry)
+docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing+=(docker-compose)
 if [ ${#missing[@]} -gt 0 ]; then
   $sudo apt-get update -qq
   command -v docker >/dev/null || ! apt-cache show docker-cli >/dev/null 2>&1 || missing+=(docker-cli) # from Debian 13

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.images.engine import connected
 from mlapp.images.project import bundle_of
 from mlapp.project import Project
-from tests.servers import free_port, is_open, running
+from tests.compose import compose
+from tests.servers import free_port, is_open, running, wait
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 HADOLINT = Path(sys.executable).with_name("hadolint")
@@ -40,6 +42,11 @@ def ask(url):
     request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as answer:
         return answer.read()
+
+
+def is_ready(port):
+    with suppress(OSError):
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status == 200
 
 
 def test_what_is_served_from_the_bundle_is_what_is_served_from_the_image(trained, target, tmp_path):
@@ -126,6 +133,15 @@ def test_a_compose_file_says_the_same(target, built, tmp_path):
     )
     with pytest.raises(DeployError, match="exists already"):
         target.eject(Shipment("imaged", built.id, "1"), tmp_path, "compose")
+
+    port = free_port()
+    file.write_text(file.read_text().replace(f":{target.settings.port}:", f":{port}:"))
+    try:
+        compose(file, "up", "--detach")
+        wait(lambda: is_ready(port), tmp_path)
+        assert json.loads(ask(f"http://127.0.0.1:{port}"))["predictions"] == [0, 1]
+    finally:
+        compose(file, "down")
 
 
 def test_a_dockerfile_is_ejected_and_used(root, built, mlapp):
