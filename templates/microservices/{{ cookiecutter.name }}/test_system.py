@@ -18,7 +18,7 @@ def test_the_gateway_answers_from_both_models(tmp_path: Path) -> None:
     with ExitStack() as stack:
         urls = {}
         for name in ("digits", "oddity"):
-            train(name, tmp_path)
+            train(name, tmp_path, "-p", "limit=600")
             urls[f"{name.upper()}_URL"] = stack.enter_context(serving(name, tmp_path))
         metrics = train("gateway", tmp_path, "-p", "limit=400", **urls)["metrics"]["test"]
         assert metrics["accuracy"] > 0.9
