@@ -1,7 +1,10 @@
 """Batching without waiting: whatever waits when the model is free goes through the predictor as one table.
 
-A request never waits for company unless a wait is set: the first of a turn of the event loop asks for a flush in the
-next turn, and the flush takes all that came meanwhile. While a slow predictor runs in its thread, requests collect.
+A lone request never waits for company unless a wait is set: the first of a turn of the event loop asks for a flush in
+the next turn, and the flush takes all that came meanwhile. While a slow predictor runs in its thread, requests collect.
+When it has done, the clients that it answered are about to ask again: the next batch gives them a moment, a small share
+of what it will take, and goes as soon as there are as many rows as there were. Without it, the clients would fall into
+two halves, and each would wait for the other's call.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from mlapp.serving.problems import HttpError
 log = logging.getLogger("mlapp.serving")
 
 Done = Callable[["list[Any] | BaseException"], None]
+SHARE = 0.1
+"""Of a slow call's usual seconds: as long may a batch wait for the clients that were answered just now."""
+MOMENT = 0.005
+"""Most seconds of that wait."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
@@ -75,6 +82,9 @@ class Batcher:
         self._rows = 0
         self._pace = Pace()
         self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._enough = 0
+        self._company = 0
         self._busy = False
         self._thread: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,8 +107,13 @@ class Batcher:
         self._rows = rows
         if self.holds_up(loaded):
             self._watch((item,))
-        if not self._scheduled and not self._busy:
-            self._schedule()
+        if not self._scheduled:
+            if not self._busy:
+                self._schedule()
+        elif self._timer is not None and rows >= self._enough:
+            self._timer.cancel()
+            self._timer = None
+            asyncio.get_running_loop().call_soon(self._flush)
         return item
 
     def cancel(self, item: Item) -> None:
@@ -130,10 +145,16 @@ class Batcher:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _schedule(self) -> None:
+        """Flush in the next turn of the event loop; where that may pay, when there are enough rows or time is up."""
         self._scheduled = True
         loop = asyncio.get_running_loop()
-        if self._wait and self._rows < self._max_batch:
-            loop.call_later(self._wait, self._flush)
+        wait = self._wait
+        if wait:
+            self._enough = self._max_batch
+        elif self._company > self._rows and not self._pace.is_fast:
+            wait, self._enough = min(SHARE * self._pace.usual, MOMENT), min(self._company, self._max_batch)
+        if wait and self._rows < self._enough:
+            self._timer = loop.call_later(wait, self._flush)
         else:
             loop.call_soon(self._flush)
 
@@ -176,7 +197,7 @@ class Batcher:
         return batch, rows
 
     def _flush(self) -> None:
-        self._scheduled = False
+        self._scheduled, self._timer = False, None
         if self._busy or not self._waiting:
             return
         batch, rows = self._take()
@@ -211,6 +232,7 @@ class Batcher:
     def _free(self, rows: int, waited: float, seconds: float) -> None:
         """The thread has done a batch, and is free for the next."""
         self._busy = False
+        self._company = rows + self._rows if self._batch else 0
         if self._waiting and not self._scheduled:
             self._schedule()
         self._metrics.batch(rows, waited, seconds)

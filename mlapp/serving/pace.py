@@ -25,26 +25,27 @@ class Pace:
     def __init__(self) -> None:
         self.is_fast = False
         self._recent: deque[float] = deque(maxlen=RECENT)
-        self._usual = 0.0
+        self.usual = 0.0
+        """Seconds of the usual call."""
         self._row = 0.0
         self._calm = CALM
         self._needed = CALM
 
     def expects_fast(self, rows: int) -> bool:
         """Whether a call with so many rows will be short: by the usual call, and by the cost of a row."""
-        return self.is_fast and max(self._usual, self._row * rows) <= FAST
+        return self.is_fast and max(self.usual, self._row * rows) <= FAST
 
     def add(self, seconds: float, rows: int) -> None:
         """Take a measured call into account."""
         self._recent.append(seconds)
-        self._usual = median(self._recent)
+        self.usual = median(self._recent)
         a_row = seconds / max(rows, 1)
         # The cost of a row is best seen in large batches; in small ones it is mostly the cost of the call.
-        if not self._row or self._usual > FAST:
+        if not self._row or self.usual > FAST:
             self._row = a_row
         elif seconds <= FAST:
             self._row = min(a_row, self._row)
-        if seconds >= STUCK or self._usual >= SLOW:
+        if seconds >= STUCK or self.usual >= SLOW:
             if self.is_fast:
                 soon = self._calm < 10 * self._needed
                 self._needed = max(min(self._needed * 2, 100_000) if soon else CALM, round(seconds / REPAID))

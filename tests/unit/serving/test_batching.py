@@ -60,6 +60,20 @@ async def test_batch_false_gets_one_request_at_a_time(numbers, serve):
         assert sizes == [2] * 5
 
 
+async def test_a_batch_that_may_wait_goes_at_once_when_it_is_full(numbers, serve):
+    sizes = []
+
+    def predict(model, features: np.ndarray):
+        sizes.append(len(features))
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict, wait=3600, max_batch=6)) as client:
+        sizes.clear()
+        answers = await asyncio.gather(*(ask(client, value) for value in range(6)))
+        assert [answer.json()["predictions"] for answer in answers] == [[value] for value in range(6)]
+        assert sizes == [6]
+
+
 async def test_slow_predictor_leaves_the_loop_free_and_keeps_deadlines(numbers, serve):
     calls, free = [], threading.Event()
 
