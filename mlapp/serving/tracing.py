@@ -1,17 +1,18 @@
 """OpenTelemetry traces, where the environment asks for them.
 
-A server span a request, named by the route's template (https://opentelemetry.io/docs/specs/semconv/http/http-spans/),
-continues the caller's trace (W3C `traceparent`). A span a batch of the model belongs to the first of its requests and
-links to all. What the predictor calls with `app.remote` carries the trace on. Sampling, endpoint, headers and resource
-are OpenTelemetry's own `OTEL_*` variables.
+A server span a request, named by the route's template (https://opentelemetry.io/docs/specs/semconv/http/http-spans/)
+or by the gRPC method, continues the caller's trace (W3C `traceparent`). A span a batch of the model belongs to the
+first of its requests and links to all. What the predictor calls with `app.remote` carries the trace on. Sampling,
+endpoint, headers and resource are OpenTelemetry's own `OTEL_*` variables.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp import environment
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mlapp.serving")
 ASKED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+SERVER_FAULTS = frozenset(("DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"))
+"""Of the gRPC statuses that this server gives, those that are its own errors, not the client's."""
 EXPORTERS = "opentelemetry_traces_exporter"
 """OpenTelemetry's group of entry points."""
 
@@ -42,11 +45,9 @@ class Tracing:
 
     async def serve(self, answer: Asgi, template: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Let `answer` answer a request, within a span."""
-        from opentelemetry import propagate
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         method, path = scope["method"], scope["path"]
-        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client")
         attributes = {
             "http.request.method": method,
@@ -56,7 +57,7 @@ class Tracing:
             **({"client.address": client[0]} if client else {}),
         }
         with self.tracer.start_as_current_span(
-            f"{method} {template}", propagate.extract(carrier), SpanKind.SERVER, attributes
+            f"{method} {template}", _caller(scope["headers"]), SpanKind.SERVER, attributes
         ) as span:
 
             async def watched(message: Message) -> None:
@@ -67,6 +68,30 @@ class Tracing:
                 await send(message)
 
             await answer(scope, receive, watched)
+
+    @contextlib.contextmanager
+    def rpc(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Callable[[str], None]]:
+        """The span of a gRPC call (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
+
+        Gives a function that takes the name of the call's status; one that is not told is OK.
+
+        Args:
+            method: with its service, as `package.Service/Method`.
+            headers: the call's metadata.
+        """
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        attributes = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": "OK"}
+        with self.tracer.start_as_current_span(
+            method, _caller(headers), SpanKind.SERVER, attributes, record_exception=False, set_status_on_exception=False
+        ) as span:
+
+            def failed(status: str) -> None:
+                span.set_attribute("rpc.response.status_code", status)
+                if status in SERVER_FAULTS:
+                    span.set_status(Status(StatusCode.ERROR))
+
+            yield failed
 
     async def close(self) -> None:
         """Export what is left."""
@@ -120,6 +145,13 @@ class _Traced:
 
     def __call__(self, result: list[Any] | BaseException) -> None:
         self._done(result)
+
+
+def _caller(headers: Iterable[tuple[bytes, bytes]]) -> Any:
+    """The caller's trace, as the headers tell it."""
+    from opentelemetry import propagate
+
+    return propagate.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
 
 
 def from_environment(name: str, environ: Mapping[str, str] | None = None) -> Tracing | None:

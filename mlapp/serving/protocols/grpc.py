@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,22 +106,36 @@ class GrpcServer:
 
     def _handler(self, name: str, method: Method) -> Any:
         async def answer(request: Any, context: Any) -> Any:
-            try:
-                if name not in OPEN:
-                    self._application.keys.check(_headers(context))
-                return await method(self._application, request, context)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                problem = http_error(error)
-                code = getattr(self._grpc.StatusCode, STATUS.get(problem.status, "INTERNAL"))
-                await context.abort(code, problem.detail)
+            headers = _headers(context)
+            with self._span(name, headers) as failed:
+                try:
+                    if name not in OPEN:
+                        self._application.keys.check(headers)
+                    return await method(self._application, request, context)
+                except asyncio.CancelledError:
+                    failed("CANCELLED")
+                    raise
+                except Exception as error:
+                    problem = http_error(error)
+                    status = STATUS.get(problem.status, "INTERNAL")
+                    failed(status)
+                    await context.abort(getattr(self._grpc.StatusCode, status), problem.detail)
 
         return self._grpc.unary_unary_rpc_method_handler(
             answer,
             request_deserializer=message(f"{name}Request").FromString,
             response_serializer=lambda answer: answer.SerializeToString(),
         )
+
+    def _span(self, name: str, headers: dict[bytes, bytes]) -> AbstractContextManager[Callable[[str], None]]:
+        tracing = self._application.tracing
+        if tracing is None:
+            return nullcontext(_untold)
+        return tracing.rpc(f"{SERVICE}/{name}", headers.items())
+
+
+def _untold(status: str) -> None:
+    """Where there are no traces, nobody asks for a call's status."""
 
 
 async def _server_live(application: Application, request: Any, context: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from mlapp import App
 from mlapp.client import RemoteError
 from mlapp.errors import InputError
 
-from .conftest import until
+from .conftest import free_port, until
 
 pytestmark = pytest.mark.xdist_group("serving")
 BODY = {"inputs": [{"a": 1, "b": 2}]}
@@ -42,12 +41,6 @@ def tls(authority, tmp_path_factory) -> dict[str, str]:
         "MLAPP_SERVE__TLS_KEY": str(folder / "key.pem"),
         "authority": str(folder / "ca.pem"),
     }
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_tls_holds_for_http_and_grpc(serve, new_project, tls, monkeypatch) -> None:

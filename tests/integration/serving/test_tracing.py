@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from .conftest import free_port
+
 pytestmark = pytest.mark.xdist_group("serving")
 GATEWAY = """
 import os
@@ -129,3 +131,29 @@ def test_one_trace_goes_from_the_caller_through_the_gateway_to_the_model(
     assert request["http.route"].string_value == "/predict"
     assert request["http.response.status_code"].int_value == 200
     assert "GET /v2/models/*" in {span.name for _, span in spans}
+
+
+def test_a_grpc_call_continues_the_callers_trace(serve, new_project, collector) -> None:
+    import numpy as np
+    import tritonclient.grpc as triton
+
+    url, spans = collector
+    trace, caller = "5bf92f3577b34da6a3ce929d0e0e4736", "10f067aa0ba902b7"
+    headers = {"traceparent": f"00-{trace}-{caller}-01"}
+    rows = triton.InferInput("inputs", [1, 2], "FP64")
+    rows.set_data_from_numpy(np.array([[1.0, 2.0]]))
+    port = free_port()
+    with serve(new_project(), "--grpc-port", str(port), OTEL_EXPORTER_OTLP_ENDPOINT=url) as server:
+        with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            assert client.infer("sums", [rows], headers=headers).as_numpy("predictions").tolist() == [3.0]
+            with pytest.raises(triton.InferenceServerException):
+                client.infer("other", [rows], headers=headers)
+        server.stop()
+
+    mine = sorted((span for _, span in spans if span.trace_id.hex() == trace), key=lambda span: span.end_time_unix_nano)
+    batch, call, refused = mine
+    assert call.name == refused.name == "inference.GRPCInferenceService/ModelInfer"
+    assert call.parent_span_id.hex() == refused.parent_span_id.hex() == caller
+    assert (batch.name, batch.parent_span_id) == ("predict sums", call.span_id)
+    statuses = [{at.key: at.value.string_value for at in span.attributes} for span in (call, refused)]
+    assert [found["rpc.response.status_code"] for found in statuses] == ["OK", "NOT_FOUND"]
