@@ -127,8 +127,18 @@ def versions() -> dict[str, Registration]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def registering() -> list[str]:
+    """The calls that the registration took; other tests have called before it."""
+    return []
+
+
 @pytest.fixture
-def registered(engine: FlytekitEngine, versions: dict[str, Registration]) -> Registration:
+def registered(
+    engine: FlytekitEngine, admin: Flyteadmin, versions: dict[str, Registration], registering: list[str]
+) -> Registration:
     if not versions:
+        before = len(admin.calls)
         versions["one"] = engine.register(engine.build(print), print)
+        registering += admin.methods(before)
     return versions["one"]
