@@ -31,7 +31,7 @@ Done = Callable[["list[Any] | BaseException"], None]
 SHARE = 0.1
 """Of a slow call's usual seconds: as long may a batch wait for the clients that were answered just now."""
 MOMENT = 0.005
-"""Most seconds of that wait."""
+"""Most seconds of that wait, from when they were answered: who comes later came by himself."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
@@ -85,6 +85,7 @@ class Batcher:
         self._timer: asyncio.TimerHandle | None = None
         self._enough = 0
         self._company = 0
+        self._freed = 0.0
         self._busy = False
         self._thread: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,8 +153,9 @@ class Batcher:
         if wait:
             self._enough = self._max_batch
         elif self._company > self._rows and not self._pace.is_fast:
-            wait, self._enough = min(SHARE * self._pace.usual, MOMENT), min(self._company, self._max_batch)
-        if wait and self._rows < self._enough:
+            moment = min(SHARE * self._pace.usual, MOMENT)
+            wait, self._enough = self._freed + moment - loop.time(), min(self._company, self._max_batch)
+        if wait > 0 and self._rows < self._enough:
             self._timer = loop.call_later(wait, self._flush)
         else:
             loop.call_soon(self._flush)
@@ -233,6 +235,7 @@ class Batcher:
         """The thread has done a batch, and is free for the next."""
         self._busy = False
         self._company = rows + self._rows if self._batch else 0
+        self._freed = asyncio.get_running_loop().time()
         if self._waiting and not self._scheduled:
             self._schedule()
         self._metrics.batch(rows, waited, seconds)
