@@ -142,7 +142,10 @@ class Application:
                 return
             response = await self._respond(request, path, methods)
             status = response.status
-            await response.send(send, extra)
+            try:
+                await response.send(send, extra)
+            except RuntimeError as error:  # of uvloop: the connection was reset in this turn of the event loop
+                raise ClientLeft from error
         except ClientLeft:
             status = 499
         finally:
@@ -169,8 +172,7 @@ class Application:
         except (ClientLeft, asyncio.CancelledError):
             raise
         except Exception as error:
-            problem = http_error(error)
-            return Response(problem.body(), MEDIA, problem.status, list(problem.headers))
+            return _refusal(http_error(error))
 
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, extra: Sequence[tuple[bytes, bytes]]
@@ -197,6 +199,11 @@ class Application:
             if path.startswith(prefix):
                 return prefix + "*", methods, path[len(prefix) :]
         return "other", None, ""
+
+
+def _refusal(problem: HttpError) -> Response:
+    """A problem as a response. Not where it is caught: a frame that keeps its error keeps the request's body too."""
+    return Response(problem.body(), MEDIA, problem.status, list(problem.headers))
 
 
 def _path(scope: Scope) -> str:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -171,31 +172,22 @@ class Endpoint:
         if not self._is_warm:
             await self.start()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def done(result: Any) -> None:
-            if not future.done():
-                if isinstance(result, BaseException):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
-
-        item = self.batcher.submit(loaded, part, done, timeout)
-        if left is None or not self.batcher.holds_up(loaded):
-            try:
-                return await future
-            except asyncio.CancelledError:  # a gRPC client hung up
-                self.batcher.cancel(item)
-                raise
-        watch = asyncio.ensure_future(left())
+        item = self.batcher.submit(loaded, part, partial(_settle, future), timeout)
+        watch = None
         try:
+            if left is None or not self.batcher.holds_up(loaded):
+                return await future
+            watch = asyncio.ensure_future(left())
             await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
             raise ClientLeft
         finally:
-            watch.cancel()
-            if not future.done():
+            if watch is not None:
+                watch.cancel()
+            if not future.done() or future.cancelled():  # a gRPC client that hangs up cancels what it waits for
                 self.batcher.cancel(item)
+            del future  # it keeps its error, the error this frame, and the frame the request's features
 
     async def stream(self, loaded: Loaded, part: Part, timeout: float) -> AsyncIterator[Any]:
         """What a predictor that yields gives, item by item. Streams are not batched.
@@ -269,6 +261,14 @@ class Endpoint:
                 yield item
         finally:
             source.close()
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
 
 
 def _first(predictions: Any, is_stream: bool) -> Any:

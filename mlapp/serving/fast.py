@@ -93,6 +93,10 @@ class FastCycle:
         if self.response_complete:
             return
         protocol = self.protocol
+        if protocol.transport.is_closing():  # reset in this turn of the event loop: uvicorn will know in the next
+            self.disconnected = True
+            self.set()
+            return
         # A client that keeps its connection goes elsewhere before the doors close.
         self.keep_alive = self.keep_alive and not protocol.application.stopping
         identity = request_id(self.headers)

@@ -61,7 +61,7 @@ class Request:
         except asyncio.TimeoutError:
             raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.", headers=CLOSE) from None
         encoding = self.headers.get(b"content-encoding", b"").strip().lower()
-        return unpack(body, encoding, limit) if encoding else body
+        return await asyncio.to_thread(unpack, body, encoding, limit) if encoding else body
 
     async def _whole(self, limit: int) -> bytes:
         parts, size = [], 0
