@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -32,6 +33,16 @@ def read(limit: int | None = None) -> pd.DataFrame:
 def build(C: float = 1.0) -> LogisticRegression:
     return LogisticRegression(C=C, max_iter=1000)
 """
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what is left out for want of a cluster: none can be installed for a run of the tests."""
+    for name, tests in {
+        "MLAPP_TEST_KUBECONFIG": "tests/cluster",
+        "MLAPP_TEST_FLYTE_CONFIG": "tests/cluster/flyte",
+    }.items():
+        if name not in os.environ:
+            terminalreporter.write_line(f"{tests} was left out: {name} names none.")
 
 
 @dataclass(frozen=True)

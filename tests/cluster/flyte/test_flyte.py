@@ -15,7 +15,6 @@ from mlapp.flyte.errors import RunFailedError
 from mlapp.project import Project
 
 CONFIG = os.environ.get("MLAPP_TEST_FLYTE_CONFIG")
-pytestmark = pytest.mark.skipif(not CONFIG, reason="MLAPP_TEST_FLYTE_CONFIG names no Flyte")
 
 
 def test_train_there_and_fetch_the_model(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
