@@ -21,6 +21,7 @@ ENABLES = {
     "files": "data_reader.files: Parquet, Arrow, Excel and JSON lines",
     "flyte": "mlapp train --remote, schedules",
     "grpc": "mlapp serve --grpc-port",
+    "huggingface": "models and pipelines of transformers",
     "k8s": "mlapp deploy --target k8s",
     "keras": "Keras models, with a backend: torch, jax or tensorflow",
     "lightgbm": "LightGBM models",

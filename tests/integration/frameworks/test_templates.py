@@ -47,6 +47,21 @@ def test_trained_stored_loaded_served(mlapp: Callable, tmp_path: Path, template:
             assert post(url, {"inputs": rows}) == answer
 
 
+def test_a_transformer_trained_stored_loaded_served(mlapp: Callable, tmp_path: Path) -> None:
+    assert mlapp("init", "messages", "--template", "huggingface", cwd=tmp_path).code == 0
+    root = tmp_path / "messages"
+    # In this process, as importing transformers takes longer than all else; what serves is a clean one.
+    train = mlapp("train", "--json", cwd=root)
+    assert train.code == 0, train.err
+    manifest = json.loads(train.out)
+    assert manifest["metrics"]["test"]["accuracy"] > 0.5  # of three kinds
+    assert {Path(name).suffix for name in manifest["files"]} == {".json", ".safetensors"}
+    with serving(root) as url:
+        answer = post(url, {"inputs": [{"text": "I was charged twice"}, {"text": "my parcel is late"}]})
+    assert set(answer["predictions"]) <= {"billing", "delivery", "technical"}
+    assert len(answer["predictions"]) == 2
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_differs_from_basic_by_the_model_function_alone(template: str) -> None:
     inner = "{{ cookiecutter.name }}"

@@ -1,0 +1,214 @@
+"""What mlapp needs of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlapp.errors import DataError, ModelError
+from mlapp.frameworks import arrays, metrics, threads
+from mlapp.frameworks.framework import Framework, cannot_proceed
+from mlapp.frameworks.huggingface import files, texts
+from mlapp.frameworks.pytorch import loop, tensors
+
+LABELS = "mlapp_labels"
+TOKENIZER = "mlapp_tokenizer"
+CLASSIFICATION = "text-classification"
+SMALL = 20_000_000
+"""Multiplications of one prediction below which one thread is the fastest."""
+
+
+class HuggingFaceFramework(Framework):
+    """A `transformers` pipeline of texts, or a model by itself whose weights lie in a local folder with a tokenizer.
+
+    Saved by `save_pretrained` (https://huggingface.co/docs/transformers): safetensors and JSON. Nothing is ever fetched
+    from the hub, and code that comes with weights (`trust_remote_code`) is never run.
+    """
+
+    name: ClassVar[str] = "huggingface"
+    libraries: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers", "torch", "safetensors", "numpy")
+    formats: ClassVar[tuple[str, ...]] = ("safetensors",)
+    extra: ClassVar[str | None] = "huggingface"
+    trains_from_weights: ClassVar[bool] = True
+
+    def owns(self, kind: type) -> bool:
+        return self.module_owns(kind, "transformers")
+
+    def trainer(
+        self,
+        model: Any,
+        features: Any,
+        target: Any = None,
+        *,
+        epochs: int = 20,
+        batch_size: int = 16,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        validation: float = 0.1,
+        patience: int = 5,
+        device: str = "auto",
+        seed: int = 0,
+        checkpoint_every: float = 60.0,
+    ) -> Any:
+        """Fit a classifier of texts, or a model of one output on numbers, by PyTorch's loop; see `loop.fit`.
+
+        Args:
+            learning_rate: 5e-5 for weights that were read from a folder and 1e-3 for those drawn at random, if None.
+
+        Raises:
+            DataError: features that are no texts. ModelError: the model is for something else, or has fewer outputs
+                than the target has classes.
+        """
+        transformer, tokenizer = _model(model), _tokenizer(model)
+        if target is None:
+            raise DataError(
+                "The default trainer of Hugging Face needs a target.", "Write an @app.trainer for this model."
+            )
+        values, known = _targets(transformer, target)
+        pretrained = bool(transformer.name_or_path)
+        settings = loop.Settings(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate or (5e-5 if pretrained else 1e-3),
+            weight_decay=weight_decay,
+            validation=validation,
+            patience=patience,
+            device=device,
+            seed=seed,
+            checkpoint_every=checkpoint_every,
+        )
+        before = transformer.device
+        encoded = texts.encode(transformer, tokenizer, texts.columns_of(features))
+        fitted = loop.fit(texts.module(transformer.float()), encoded, values, settings)
+        transformer.to(before)
+        labels = known if known is not None else fitted.labels
+        if labels is not None:
+            transformer.config.id2label = dict(enumerate(map(str, labels)))
+            transformer.config.label2id = {str(label): at for at, label in enumerate(labels)}
+        setattr(transformer, LABELS, labels)
+        return model
+
+    def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
+        """The version itself, for the trainer to go on with: its weights belong to its tokenizer."""
+        one, other = _shapes(_model(model)), _shapes(_model(previous))
+        if one != other:
+            odd = next(name for name in {**one, **other} if one.get(name) != other.get(name))
+            raise cannot_proceed(_model(model), f"its weights do not fit those of the version: {odd}")
+        return previous
+
+    def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
+        """Accuracy and F1 of a classifier; R², MAE and RMSE where it gives numbers; nothing for other tasks."""
+        if target is None or not _is_classifier(model):
+            return {}
+        predicted = self.predictor(model, features)
+        if _labels(_model(model)) is not None:
+            return metrics.classification(target, predicted)
+        return metrics.regression(target, predicted)
+
+    def predictor(self, model: Any, features: Any) -> Any:
+        """The label or number of each text, in batches of 32; what the pipeline gives for other tasks."""
+        import torch
+
+        transformer, tokenizer, columns = _model(model), _tokenizer(model), texts.columns_of(features)
+        if not _is_classifier(model):
+            torch.set_num_threads(threads.cores())
+            with torch.inference_mode():
+                found = model(columns[0], batch_size=texts.BATCH)
+            return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in found]
+        encoded = texts.encode(transformer, tokenizer, columns)
+        tokens = min(len(encoded), texts.BATCH) * encoded.shape[2]
+        work = tokens * transformer.num_parameters(exclude_embeddings=True)
+        torch.set_num_threads(1 if work < SMALL else threads.cores())
+        outputs = tensors.outputs(texts.module(transformer), encoded)
+        return arrays.answers(outputs.float().numpy(), _labels(transformer))
+
+    def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        transformer, tokenizer = _model(model), _tokenizer(model)
+        task = files.Task(getattr(model, "task", None), getattr(transformer, LABELS, None), len(tokenizer))
+        files.save(transformer, tokenizer, task, folder)
+
+    def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
+        model, tokenizer, task = files.load(folder)
+        setattr(model, LABELS, task.labels)
+        setattr(model, TOKENIZER, tokenizer)
+        if task.pipeline is None:
+            return model
+        from transformers import pipeline
+
+        with files.quiet():
+            return pipeline(task.pipeline, model=model, tokenizer=tokenizer)
+
+
+def _model(estimator: Any) -> Any:
+    """The transformer of a pipeline, or the one that it is."""
+    return getattr(estimator, "model", estimator) if hasattr(estimator, "task") else estimator
+
+
+def _tokenizer(estimator: Any) -> Any:
+    """The tokenizer of a pipeline; for a model by itself the one that lies beside the weights that it was read from.
+
+    Raises:
+        ModelError: there is none.
+    """
+    model = _model(estimator)
+    found = getattr(estimator, "tokenizer", None) if model is not estimator else getattr(model, TOKENIZER, None)
+    folder = Path(model.name_or_path)
+    if found is None and model.name_or_path and (folder / files.TOKENIZER_FILE).is_file():
+        from transformers import AutoTokenizer
+
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        setattr(model, TOKENIZER, found)
+    if found is None:
+        raise ModelError(
+            f"The model, a {type(model).__name__}, has no tokenizer.",
+            "Return both from the model function: pipeline('text-classification', model=model, tokenizer=tokenizer).",
+        )
+    return found
+
+
+def _is_classifier(estimator: Any) -> bool:
+    return estimator is _model(estimator) or estimator.task == CLASSIFICATION
+
+
+def _labels(model: Any) -> list[Any] | None:
+    """The classes in the order of the outputs: those that it was trained on here, else those of its configuration."""
+    if getattr(model, LABELS, None) is not None:
+        return list(getattr(model, LABELS))
+    if model.config.num_labels == 1 or model.config.problem_type == "regression":
+        return None
+    return [model.config.id2label[at] for at in range(model.config.num_labels)]
+
+
+def _targets(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
+    """The target for the loop, and the labels of its numbers where the model knows all its classes already.
+
+    Raises:
+        ModelError: the target has several columns, or classes that a model trained here before does not know.
+    """
+    import numpy as np
+
+    values = np.asarray(target)
+    if values.ndim > 1 and values.shape[1] > 1:
+        raise ModelError(
+            "The default trainer of Hugging Face takes a target of one column.", "Write an @app.trainer for this model."
+        )
+    known, trained = _labels(model), getattr(model, LABELS, None) is not None
+    if known is None:
+        return values.astype(np.float32) if values.dtype.kind in "biu" else values, None
+    numbers = {label: at for at, label in enumerate(known)}
+    strange = [value for value in np.unique(values.ravel()).tolist() if value not in numbers]
+    if not strange:
+        return np.array([numbers[value] for value in values.ravel().tolist()]), known
+    if trained:
+        raise cannot_proceed(model, f"it does not know the class {strange[0]!r}")
+    return values, None
+
+
+def _shapes(model: Any) -> dict[str, Any]:
+    """The shapes of the weights; those of the words may differ, as a version brings its own tokenizer."""
+    words = model.config.vocab_size
+    return {
+        name: [None if size == words else size for size in weights.shape]
+        for name, weights in model.state_dict().items()
+    }

@@ -1,0 +1,96 @@
+"""Between columns of text and the tensors that a transformer takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.errors import DataError, ModelError
+
+BATCH = 32
+"""Texts that go through a model at once in prediction."""
+NO_LIMIT = 1_000_000
+"""A tokenizer that knows no limit tells a number far above this one."""
+
+
+def columns_of(features: Any) -> list[list[str]]:
+    """The texts of the features: of one column, or of two as pairs; a list, an array or a Series is one column.
+
+    Raises:
+        DataError: a column holds something else than texts, or misses some; more than two columns.
+    """
+    if hasattr(features, "columns"):
+        columns = {str(name): features[name].tolist() for name in features.columns}
+    else:
+        columns = {"features": list(features)}
+    if not 1 <= len(columns) <= 2:
+        raise DataError(
+            f"The features have {len(columns)} columns: a text model takes one column of texts, or two as pairs.",
+            'Name it: App(…, features=["text"]); or join columns in a feature_transformer.',
+        )
+    for name, values in columns.items():
+        wrong = next((value for value in values if not isinstance(value, str)), None)
+        if wrong is not None or any(value is None for value in values):
+            held = "missing values" if wrong is None or wrong != wrong else f"a {type(wrong).__name__}"
+            raise DataError(
+                f"Column '{name}' of the features holds {held}: the model takes texts.",
+                "Fill, drop or convert them in the data_reader or a feature_transformer.",
+            )
+    return list(columns.values())
+
+
+def encode(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
+    """Token numbers, mask and what else the model takes, as one tensor: rows by kinds by tokens, padded at the end.
+
+    Texts are cut at the tokenizer's `model_max_length`, or at the positions that the model has.
+    """
+    import torch
+
+    limit = tokenizer.model_max_length
+    if limit > NO_LIMIT:
+        limit = getattr(model.config, "max_position_embeddings", 512)
+    encoded = tokenizer(
+        *columns,
+        padding=True,
+        truncation=True,
+        max_length=limit,
+        padding_side="right",
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    taken = [encoded["input_ids"], encoded["attention_mask"]]
+    if len(columns) == 2 and "token_type_ids" in encoded:
+        taken.append(encoded["token_type_ids"])
+    return torch.stack(taken, dim=1)
+
+
+def module(model: Any) -> Any:
+    """The transformer as a module that takes what `encode` gives, and gives a score for each class, or a number.
+
+    Raises:
+        ModelError: it gives something else.
+    """
+    from torch import cat, nn
+
+    class Texts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = model
+
+        def forward(self, encoded: Any) -> Any:
+            if self.training:
+                return self.scores(encoded)
+            return cat([self.scores(part) for part in encoded.split(BATCH)])
+
+        def scores(self, encoded: Any) -> Any:
+            longest = int(encoded[:, 1].sum(dim=1).max())
+            ids, mask, *types = encoded[:, :, :longest].unbind(dim=1)
+            pairs = {"token_type_ids": types[0]} if types else {}
+            given = model(input_ids=ids, attention_mask=mask, **pairs)
+            if getattr(given, "logits", None) is None or given.logits.ndim != 2:
+                raise ModelError(
+                    f"A {type(model).__name__} gives no score for each class.",
+                    "Return a …ForSequenceClassification, or write an @app.trainer and an @app.predictor.",
+                )
+            return given.logits
+
+    return Texts()

@@ -1,0 +1,224 @@
+"""Hugging Face: tiny transformers made here, without a hub: trained, kept, loaded, refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import (
+    BertTokenizer,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForSequenceClassification,
+    pipeline,
+)
+
+from mlapp import App, frameworks
+from mlapp.errors import DataError, MissingExtraError, ModelError
+from mlapp.prediction import load
+from mlapp.progress import Progress, listening
+
+HUGGING_FACE = frameworks.named("huggingface")
+FRUIT, TOOLS = ["an apple", "one pear", "red plum", "some figs"], ["a hammer", "this saw", "two nails", "blue drill"]
+TABLE = pd.DataFrame({"text": (FRUIT + TOOLS) * 5, "kind": (["fruit"] * 4 + ["tool"] * 4) * 5})
+FEATURES, TARGET = TABLE[["text"]], TABLE["kind"]
+
+
+def tokenizer() -> Any:
+    words = sorted(set(" ".join(TABLE["text"]).split()))
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    return BertTokenizer(vocab={word: number for number, word in enumerate(known)})
+
+
+def config(**more: Any) -> DistilBertConfig:
+    torch.manual_seed(0)
+    small = {"dim": 16, "hidden_dim": 16, "n_layers": 1, "n_heads": 2, "initializer_range": 0.2, "dropout": 0.0}
+    return DistilBertConfig(vocab_size=100, max_position_embeddings=16, **small, **more)
+
+
+def classifier(classes: int = 2) -> Any:
+    model = DistilBertForSequenceClassification(config(num_labels=classes))
+    return pipeline("text-classification", model=model, tokenizer=tokenizer(), device="cpu")
+
+
+def trained(model: Any = None, target: Any = TARGET, **given: Any) -> Any:
+    return HUGGING_FACE.trainer(model or classifier(), FEATURES, target, **{"learning_rate": 0.02, **given})
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """The folder of a saved classifier."""
+    HUGGING_FACE.save(classifier(), tmp_path, "safetensors", ())
+    return tmp_path
+
+
+def test_a_pipeline_is_trained_kept_loaded_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = App("things", target="kind")
+    app.data_reader(lambda: TABLE)
+    app.model(classifier)
+
+    found = app.train(learning_rate=0.02)
+    assert found.metrics["test"] == {"accuracy": 1.0, "f1": 1.0}
+    version = app.save(found)
+    assert set(version.manifest.files) == {
+        "config.json",
+        "model.safetensors",
+        "task.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    loaded = load(app, version)
+    assert loaded.predict([{"text": "red plum"}, {"text": "a hammer"}]).tolist() == ["fruit", "tool"]
+    assert loaded.estimator("red plum")[0]["label"] == "fruit"  # the pipeline itself knows the labels too
+
+    further = app.train(from_=version.version, epochs=1, learning_rate=1e-6)
+    assert further.metrics["test"]["accuracy"] == 1.0
+    with pytest.raises(ModelError, match="cannot be trained further: it does not know the class 'animal'"):
+        HUGGING_FACE.trainer(loaded.estimator, FEATURES, TARGET.replace("tool", "animal"))
+    with pytest.raises(ModelError, match="do not fit those of the version"):
+        HUGGING_FACE.proceed(classifier(3), loaded.estimator, FEATURES, TARGET)
+
+
+def test_numbers_as_classes_and_as_quantities() -> None:
+    years = TARGET.map({"fruit": 1990, "tool": 2005})
+    assert HUGGING_FACE.predictor(trained(target=years), ["red plum", "a hammer"]).tolist() == [1990, 2005]
+
+    model = trained(classifier(1), TARGET.eq("tool").astype(float))
+    assert HUGGING_FACE.evaluator(model, FEATURES, TARGET.eq("tool"))["r2"] > 0.5
+
+
+def test_two_columns_are_pairs() -> None:
+    pairs = FEATURES.assign(answer=FEATURES["text"].to_numpy()[::-1])
+    model = HUGGING_FACE.trainer(classifier(), pairs, TARGET, learning_rate=0.02, epochs=4)
+    assert HUGGING_FACE.evaluator(model, pairs, TARGET)["accuracy"] > 0.9
+
+
+def test_texts_are_batched_without_changing_answers_and_cut_at_the_models_length() -> None:
+    model = trained(epochs=3)
+    long = pd.DataFrame({"text": [*(TABLE["text"] + " hammer" * 3), "a saw " * 100]})
+    together = HUGGING_FACE.predictor(model, long).tolist()
+    assert together == [HUGGING_FACE.predictor(model, [text])[0] for text in long["text"]]
+
+
+def test_weights_of_a_folder_are_fine_tuned_gently_with_its_tokenizer(tmp_path: Path) -> None:
+    first = classifier()
+    first.model.config.id2label, first.model.config.label2id = {0: "tool", 1: "fruit"}, {"tool": 0, "fruit": 1}
+    first.save_pretrained(tmp_path)
+    model = DistilBertForSequenceClassification.from_pretrained(tmp_path)  # by itself: no pipeline around it
+    before = model.classifier.weight.detach().clone()
+    HUGGING_FACE.trainer(model, FEATURES, TARGET, epochs=1)
+    assert 0 < (model.classifier.weight - before).abs().max() < 1e-3
+    assert model.config.id2label == {0: "tool", 1: "fruit"}  # those of the folder, not in alphabetic order
+
+    HUGGING_FACE.save(model, tmp_path / "kept", "safetensors", ())
+    again = HUGGING_FACE.load(tmp_path / "kept", "safetensors", ())
+    assert HUGGING_FACE.predictor(again, FEATURES).tolist() == HUGGING_FACE.predictor(model, FEATURES).tolist()
+
+
+def test_a_pipeline_of_another_task_answers_as_it_does(tmp_path: Path) -> None:
+    words = tokenizer()
+    mask = pipeline("fill-mask", model=DistilBertForMaskedLM(config()), tokenizer=words, device="cpu", top_k=1)
+    texts = pd.DataFrame({"text": ["a [MASK]", "red [MASK]"]})
+    expected = [row["token_str"] for row in HUGGING_FACE.predictor(mask, texts)]
+    HUGGING_FACE.save(mask, tmp_path, "safetensors", ())
+    again = HUGGING_FACE.predictor(HUGGING_FACE.load(tmp_path, "safetensors", ()), texts)
+    assert [row["token_str"] if isinstance(row, dict) else row[0]["token_str"] for row in again] == expected
+    assert HUGGING_FACE.evaluator(mask, texts, ["a", "b"]) == {}
+    with pytest.raises(ModelError, match="A DistilBertForMaskedLM gives no score for each class"):
+        trained(mask)
+
+
+def test_a_training_that_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise Stop
+
+    with pytest.raises(Stop), listening(stop):
+        trained(checkpoint_every=0)
+    heard: list[Progress] = []
+    with listening(heard.append):
+        trained(checkpoint_every=0)
+    assert heard[0].step == 3
+
+
+def test_features_that_are_no_texts() -> None:
+    with pytest.raises(DataError, match="Column 'text' of the features holds missing values"):
+        HUGGING_FACE.trainer(classifier(), FEATURES.assign(text=[None, *TABLE["text"][1:]]), TARGET)
+    with pytest.raises(DataError, match="Column 'text' of the features holds missing values"):
+        HUGGING_FACE.trainer(classifier(), FEATURES.assign(text=[np.nan, *TABLE["text"][1:]]), TARGET)
+    with pytest.raises(DataError, match="Column 'price' of the features holds a float"):
+        HUGGING_FACE.predictor(classifier(), FEATURES.assign(price=1.5))
+    with pytest.raises(DataError, match="3 columns: a text model takes one"):
+        HUGGING_FACE.predictor(classifier(), FEATURES.assign(a="x", b="y"))
+
+
+def test_a_model_that_does_not_fit() -> None:
+    with pytest.raises(ModelError, match="8 classes, the model 2 outputs"):
+        trained(target=TABLE["text"])
+    alone = DistilBertForSequenceClassification(config())
+    with pytest.raises(ModelError, match="has no tokenizer") as raised:
+        trained(alone)
+    assert "pipeline('text-classification', model=model, tokenizer=tokenizer)" in raised.value.todo
+
+
+def test_code_is_not_kept(tmp_path: Path) -> None:
+    class Own(DistilBertForSequenceClassification):
+        pass
+
+    own = pipeline("text-classification", model=Own(config()), tokenizer=tokenizer(), device="cpu")
+    with pytest.raises(ModelError, match="an? Own, is not of a class of transformers"):
+        HUGGING_FACE.save(own, tmp_path, "safetensors", ())
+
+
+def test_weights_that_are_cut_off(kept: Path) -> None:
+    file = kept / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="is cut off, damaged or not whole"):
+        HUGGING_FACE.load(kept, "safetensors", ())
+
+
+def test_weights_that_are_not_all_there(kept: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(kept / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, kept / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack classifier\.weight"):
+        HUGGING_FACE.load(kept, "safetensors", ())
+
+
+@pytest.mark.parametrize("missing", ["tokenizer_config.json", "tokenizer.json", "config.json", "task.json"])
+def test_a_file_that_is_missing(kept: Path, missing: str) -> None:
+    (kept / missing).unlink()
+    with pytest.raises(ModelError, match="tokenizer" if "tokenizer" in missing else missing):
+        HUGGING_FACE.load(kept, "safetensors", ())
+
+
+def test_code_beside_the_weights_is_not_run(kept: Path) -> None:
+    (kept / "evil.py").write_text("raise SystemExit('it ran')\n")
+    settings = json.loads((kept / "config.json").read_text())
+    settings |= {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model"}}
+    (kept / "config.json").write_text(json.dumps(settings))
+    words = json.loads((kept / "tokenizer_config.json").read_text())
+    words |= {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}
+    (kept / "tokenizer_config.json").write_text(json.dumps(words))
+    assert len(HUGGING_FACE.predictor(HUGGING_FACE.load(kept, "safetensors", ()), FEATURES)) == len(FEATURES)
+
+
+def test_transformers_that_is_not_installed(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError) as raised:
+        HUGGING_FACE.load(kept, "safetensors", ())
+    assert "mlapp[huggingface]" in raised.value.todo
