@@ -29,7 +29,10 @@ from tests.servers import free_port
 
 BASE = "mlapp-test/python:3.11"
 WITH_PIP = "mlapp-bench/python-pip:3.11"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP = f"""FROM {BASE}
+COPY ca-certificates.crt {CERTIFICATES}
+ENV SSL_CERT_FILE={CERTIFICATES}
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-pip \
  && rm -rf /var/lib/apt/lists/* /usr/lib/python3*/EXTERNALLY-MANAGED
 """
@@ -142,7 +145,7 @@ def with_pip(bundle: Path, folder: Path) -> float:
 
 def with_bentoml(program: Path, folder: Path, changed: str) -> float:
     """Seconds of `bentoml containerize` after the requirements changed: what is below them is in the engine's cache."""
-    environ = {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "1", "DOCKER_BUILDKIT": "1"}
+    environ = {"BENTOML_HOME": str(folder.with_name("bento-home")), "BENTOML_DO_NOT_TRACK": "1", "DOCKER_BUILDKIT": "1"}
     environ["PATH"] = f"{Path(DOCKER).parent}{os.pathsep}{os.environ['PATH']}"
     (folder / "service.py").write_text(SERVICE)
     (folder / "bentofile.yaml").write_text(BENTO.format(base=WITH_PIP, changed=changed))
@@ -249,6 +252,7 @@ def measure(rounds: int, peers: bool, folder: Path) -> Iterator[tuple[str, str, 
         place = folder / "base"
         place.mkdir()
         (place / "Dockerfile").write_text(PIP)
+        shutil.copy(CERTIFICATES, place)  # the index may be behind a proxy with a certificate of its own
         run([DOCKER, "build", "--quiet", "--tag", WITH_PIP, "."], place)
         place = folder / "pip"
         place.mkdir()
