@@ -134,10 +134,11 @@ class HuggingFaceFramework(Framework):
         setattr(model, TOKENIZER, tokenizer)
         if task.pipeline is None:
             return model
-        from transformers import pipeline
+        import transformers
 
+        make: Any = transformers.pipeline  # its overloads know literal tasks alone
         with files.quiet():
-            return pipeline(task.pipeline, model=model, tokenizer=tokenizer)
+            return make(task.pipeline, model=model, tokenizer=tokenizer)
 
 
 def _model(estimator: Any) -> Any:

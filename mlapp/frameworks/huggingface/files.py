@@ -92,8 +92,9 @@ def load(folder: Path) -> tuple[Any, Any, Task]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """transformers draws no bars and says nothing below an error in this block."""
-    from transformers.utils import logging as messages
+    import transformers
 
+    messages: Any = transformers.utils.logging  # untyped
     drawn, level = messages.is_progress_bar_enabled(), messages.get_verbosity()
     messages.disable_progress_bar()
     messages.set_verbosity(logging.ERROR)
