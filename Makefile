@@ -11,7 +11,8 @@ demo: .venv-demo/ready
 	.venv-demo/bin/python scripts/demo.py
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup $(ARGS)
+	@# The tests share the cores: libraries that spin on all of them would wait for each other.
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check .

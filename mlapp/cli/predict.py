@@ -9,7 +9,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import NoWait, Remote, follow, open_engine, start
+from mlapp.cli.remote import NoWait, Remote, follow, open_engine, register, started
 from mlapp.cli.target_options import Context, Namespace, open_for
 from mlapp.errors import UsageError
 
@@ -80,7 +80,8 @@ def predict(
 def _on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:
     """The predictions of a run on Flyte; None where it is left alone."""
     engine = open_engine(project)
-    run = start(engine, "predict", values, version=project.store.get(project.name, model))
+    version = project.store.get(project.name, model)
+    run = started(engine.run("predict", values, register(engine), version=version))
     if no_wait:
         output.note(f"Come back: mlapp runs wait {run.id}")
         return None

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlapp.cli import output
 
 if TYPE_CHECKING:
-    from mlapp.flyte.engine import FlytekitEngine
-    from mlapp.flyte.interface import Run
+    from mlapp.flyte.interface import Engine, Registration, Run
     from mlapp.project import Project
 
 Remote = Annotated[bool, typer.Option("--remote", help="Run on Flyte, and fetch the result.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="With --remote: start it, and do not follow.")]
 
 
-def open_engine(project: Project | None = None) -> FlytekitEngine:
+def open_engine(project: Project | None = None) -> Engine:
     """The engine of the current project.
 
     Raises:
@@ -35,25 +33,30 @@ def open_engine(project: Project | None = None) -> FlytekitEngine:
     return FlytekitEngine(project or Project.find())
 
 
-def start(
-    engine: FlytekitEngine, workflow: Literal["train", "predict"], parameters: Mapping[str, Any], **given: Any
-) -> Run:
-    """Build what changed, register what is new, and start a run.
+def register(engine: Engine) -> Registration:
+    """Build what changed, and register what is new.
 
     Raises:
-        FlyteError: Flyte refused. UsageError: a parameter that no stage takes.
+        FlyteError: Flyte refused.
     """
     image = engine.build(output.note)
     registration = engine.register(image, output.note)
     if registration.created:
         output.note(f"registered version {registration.version}")
-    run = engine.run(workflow, parameters, registration, **given)
+    return registration
+
+
+def started(run: Run) -> Run:
+    """Say which run was started, and where to look at it."""
     output.note(f"run {run.id}: {run.url}")
     return run
 
 
-def follow(engine: FlytekitEngine, run: str) -> Run:
+def follow(engine: Engine, run: str, back: str | None = None) -> Run:
     """Follow a run to its end. Ctrl-C leaves it running, and says how to come back.
+
+    Args:
+        back: the command to come back with, where it is not `mlapp runs wait`.
 
     Raises:
         RunFailedError: it failed; the traceback of the user's function is printed before.
@@ -76,7 +79,8 @@ def follow(engine: FlytekitEngine, run: str) -> Run:
             output.note(error.trace)
         raise
     except KeyboardInterrupt:
-        output.note(f"\nThe run goes on. Come back: mlapp runs wait {run}. Stop it: mlapp runs abort {run}")
+        back = back or f"mlapp runs wait {run}"
+        output.note(f"\nThe run goes on. Come back: {back}. Stop it: mlapp runs abort {run}")
         sys.exit(130)
 
 

@@ -74,7 +74,7 @@ def show(run: Id, json: Json = False) -> None:
 def wait(run: Id, json: Json = False) -> None:
     """Follow a run to its end.
 
-    Its model goes into the store, or its predictions are printed.
+    Its model goes into the store, or its predictions are printed. The trials of a search go to `mlapp tune --remote`.
 
     Example:
 
@@ -82,7 +82,10 @@ def wait(run: Id, json: Json = False) -> None:
     """
     engine = open_engine()
     done = follow(engine, run)
-    if not done.workflow.endswith(".train"):
+    if done.workflow.endswith(".tune"):
+        output.note("Its trials are done. Go on with the same `mlapp tune --remote` as before.")
+        return
+    if done.workflow.endswith(".predict"):
         output.json(engine.predictions(run).to_dict("records"))
         return
     version = engine.fetch(run)

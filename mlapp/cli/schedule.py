@@ -93,7 +93,7 @@ def runs(
     if fetch:
         for run in reversed(found):
             if run.phase == "succeeded":
-                version = engine.fetch_scheduled(run)
+                version = engine.fetch(run.id, schedule=name)
                 output.note(f"{run.id} is version {version.version}")
     if json:
         output.json([summary(run) for run in found])

@@ -10,7 +10,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import NoWait, Remote, follow, open_engine, start
+from mlapp.cli.remote import NoWait, Remote, follow, open_engine, register, started
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _as_workflow(project: Project, values: dict[str, str]) -> ModelVersion:
 
 def _on_flyte(project: Project, values: dict[str, str], *, is_followed: bool) -> ModelVersion | None:
     engine = open_engine(project)
-    run = start(engine, "train", values)
+    run = started(engine.run("train", values, register(engine)))
     if not is_followed:
         output.note(f"Come back: mlapp runs wait {run.id}")
         return None

@@ -15,10 +15,13 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
+from mlapp.cli.remote import follow, open_engine, register, started
 
 if TYPE_CHECKING:
     from mlapp.app import App
-    from mlapp.tuning import Found
+    from mlapp.project import Project
+    from mlapp.store import ModelVersion
+    from mlapp.tuning import Found, Options
 
 
 def tune(
@@ -28,12 +31,15 @@ def tune(
         bool | None, typer.Option("--minimize/--maximize", help="Which is better; by the metric's name when absent.")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 3,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; as many as cores when absent.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once; when absent as many as cores, with --remote 8.")
+    ] = None,
     parameter: Parameters = None,
     environment: Environment = None,
+    remote: Annotated[bool, typer.Option("--remote", help="Run the trials on Flyte, as map tasks.")] = False,
     json: Json = False,
 ) -> None:
-    """Search the parameters that the app declares.
+    """Search the parameters that the app declares, here or on Flyte.
 
     The best ones become a new model version.
 
@@ -42,32 +48,63 @@ def tune(
       mlapp tune --trials 50
 
       mlapp tune --metric rmse --folds 5 -p limit=1000
+
+      mlapp tune --remote --trials 200 --workers 20
     """
-    from mlapp import training, tuning
-    from mlapp.environment import git_state
-    from mlapp.frameworks import threads
+    from mlapp import tuning
     from mlapp.project import Project
 
     fixed = parse(parameter)
     project = Project.find(environment=environment)
-    app = project.app
     project.store.check_writable()
     folder = project.root / ".mlapp/tuning"
     options = tuning.Options(
         trials=trials, metric=metric, minimize=minimize, folds=folds, workers=workers, fixed=fixed, folder=folder
     )
-    with _table() as tell:
-        found = tuning.search(partial(_app, project.root, environment), options, tell)
+    found, version = _on_flyte(project, options) if remote else _here(project, options, environment)
     page = tuning.write_page(found, folder / f"{found.study.study_name}.html")
-    with output.progress() as step, threads.single():  # as its trials were trained
-        trained = training.run(app, {**fixed, **found.best.parameters}, progress=step)
-        version = project.store.put(trained, git=git_state(project.root), tuning=found.record())
     if json:
         output.json(version.manifest)
         return
     _print(found)
     output.note(f"The plots of the {len(found.trials)} trials are in {os.path.relpath(page)}.")
-    output.note(f"{app.name} version {version.version} has the parameters of trial {found.best.number}.")
+    output.note(f"{version.app} version {version.version} has the parameters of trial {found.best.number}.")
+
+
+def _here(project: Project, options: Options, environment: str | None) -> tuple[Found, ModelVersion]:
+    from mlapp import training, tuning
+    from mlapp.environment import git_state
+    from mlapp.frameworks import threads
+
+    with _table() as tell:
+        found = tuning.search(partial(_app, project.root, environment), options, tell)
+    with output.progress() as step, threads.single():  # as its trials were trained
+        trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step)
+        return found, project.store.put(trained, git=git_state(project.root), tuning=found.record())
+
+
+def _on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
+    engine = open_engine(project)
+    from mlapp.flyte.search import metric_of, search
+
+    metric = metric_of(project.store, project.name, options.metric)
+    output.note(f"trials are compared by {metric}")
+    registration = register(engine)
+    again = "the same `mlapp tune --remote`"
+    with _table() as tell:
+        found = search(
+            engine,
+            project.app,
+            options,
+            metric,
+            registration,
+            follow=lambda run: follow(engine, run, again),
+            tell=tell,
+        )
+    values = {**options.fixed, **found.best.parameters}
+    run = started(engine.run("train", values, registration, tuning=found.record()))
+    follow(engine, run.id)
+    return found, engine.fetch(run.id)
 
 
 def _app(root: Path, environment: str | None) -> App:

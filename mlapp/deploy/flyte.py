@@ -11,7 +11,7 @@ from mlapp.flyte import require
 from mlapp.project import Project
 
 if TYPE_CHECKING:
-    from mlapp.flyte.engine import FlytekitEngine
+    from mlapp.flyte.interface import Engine
 
 
 class FlyteSettings(Section, frozen=True):
@@ -30,17 +30,14 @@ class FlyteTarget(Target[FlyteSettings]):
     ships_image: ClassVar[bool] = False
 
     @cached_property
-    def engine(self) -> FlytekitEngine:
+    def engine(self) -> Engine:
         require()
         from mlapp.flyte.engine import FlytekitEngine
 
         return FlytekitEngine(Project.find())
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        from mlapp.flyte import register
-
-        image = shipment.image or self.engine.project.settings.flyte.image or "built when it is applied"
-        return register.documents(self.engine.project, image)
+        return self.engine.documents(shipment.image)
 
     def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
         registration = self.engine.register(shipment.image or self.engine.build(progress), progress)
@@ -62,7 +59,6 @@ class FlyteTarget(Target[FlyteSettings]):
         problems += [
             f"schedule {state.name} is not active" for state in schedules if not state.active and state.version
         ]
-        place = self.engine.connection.settings
         return Status(
             app=self.app,
             target=self.name,
@@ -70,7 +66,7 @@ class FlyteTarget(Target[FlyteSettings]):
             events=tuple(reversed(events)),
             problems=tuple(problems),
             scaling=", ".join(f"{state.name}: {state.when}" for state in schedules if state.active) or None,
-            place=f"{self.engine.connection.endpoint}, project {place.project}, domain {place.domain}",
+            place=self.engine.place,
         )
 
     def releases(self) -> list[Release]:

@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from mlapp.flyte import fetch, files, image, register, runs, schedules, source, stages
+from mlapp.flyte import fetch, files, image, inputs, register, runs, schedules, source, stages
 from mlapp.flyte.connection import Connection
-from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, Workflow
+from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, TrialResult, Trials, Workflow
+from mlapp.flyte.plan import TUNING, plan_of
 from mlapp.flyte.source import Source
-from mlapp.flyte.workflow import predict_inputs, train_inputs
-from mlapp.pipeline import bind
 from mlapp.project import Project
 from mlapp.store import ModelVersion
+from mlapp.tuning import searchable
 
 
 class FlytekitEngine(Engine):
@@ -33,42 +33,73 @@ class FlytekitEngine(Engine):
     def source(self) -> Source:
         return source.of_project(self.project)
 
+    @property
+    def place(self) -> str:
+        settings = self.connection.settings
+        return f"{self.connection.endpoint}, project {settings.project}, domain {settings.domain}"
+
+    def documents(self, image: str | None) -> list[dict[str, Any]]:
+        named = image or self.project.settings.flyte.image
+        return register.documents(self.project, named or "built when it is applied")
+
     def build(self, tell: Tell) -> str:
         return image.build(self.project, tell)
 
     def register(self, image: str, tell: Tell) -> Registration:
         return register.register(self.connection, self.project, image, tell)
 
-    def run(self, workflow: Workflow, parameters: Mapping[str, Any], registration: Registration, **given: Any) -> Run:
-        own = train_inputs(self.source) if workflow == "train" else predict_inputs(self.source)
-        bound = bind([input.parameter for input in own], parameters)
-        values = {input.name: input.encode(bound[input.parameter.stage][input.parameter.name]) for input in own}
+    def run(
+        self,
+        workflow: Workflow,
+        parameters: Mapping[str, Any],
+        registration: Registration,
+        *,
+        version: ModelVersion | None = None,
+        trials: Trials | None = None,
+        tuning: Mapping[str, Any] | None = None,
+    ) -> Run:
+        own = plan_of(self.source).inputs_of("batch") if workflow == "predict" else plan_of(self.source).inputs
+        if workflow == "tune":  # each trial brings a value of its own for what is searched
+            parameters = {
+                **{space.name: space.example for space in searchable(self.source.app, parameters)},
+                **parameters,
+            }
+        values = inputs.encode(own, parameters)
         kinds = {input.name: input.kind for input in own}
-        plan = f"{self.source.app.name}.{workflow}"
-        if workflow == "predict":
-            values["model"] = self._uploaded(given["version"])
-        run = runs.start(self.connection, plan, registration.version, values, kinds)
-        return Run(run, plan, registration.version, "queued", self.connection.console(run))
+        if version is not None:
+            values["model"] = self._uploaded(version)
+        if trials is not None:
+            kinds["trials"] = list[str]
+            values["trials"] = [
+                msgspec.json.encode(stages.Trial(dict(given), trials.folds, trials.seed)).decode()
+                for given in trials.parameters
+            ]
+            if trials.data_of is not None:
+                values["splits"] = _optional_folder(fetch.output(self.connection, trials.data_of, "splits"))
+        if tuning is not None:
+            kinds[TUNING] = str
+            values[TUNING] = msgspec.json.encode(tuning).decode()
+        name = f"{self.source.app.name}.{workflow}"
+        at_once = None if trials is None else trials.at_once
+        run = runs.start(self.connection, name, registration.version, values, kinds, at_once=at_once)
+        return Run(run, name, registration.version, "queued", self.connection.console(run))
 
     def watch(self, run: str, tell: Callable[[Run], None], say: Tell = lambda text: None) -> Run:
         return runs.watch(self.connection, run, tell, say=say)
 
-    def fetch(self, run: str) -> ModelVersion:
-        return fetch.fetch_model(self.connection, run, self.project.store, self.project.name)
-
-    def fetch_scheduled(self, run: Run) -> ModelVersion:
-        """As `fetch`, and promote the model if it is better by its schedule's `promote_if`."""
-        schedule = self.source.app.schedules.get(run.schedule or "")
-        promote_if = (schedule.promote_if if schedule else None) or ""
-        return fetch.fetch_model(self.connection, run.id, self.project.store, self.project.name, promote_if)
-
-    def logs(self, run: str) -> list[tuple[str, str]]:
-        """Step and link of each log that Flyte links to."""
-        return runs.logs(self.connection, run)
+    def fetch(self, run: str, *, schedule: str | None = None) -> ModelVersion:
+        known = self.source.app.schedules.get(schedule or "")
+        promote_if = (known.promote_if if known else None) or ""
+        return fetch.fetch_model(self.connection, run, self.project.store, self.project.name, promote_if)
 
     def predictions(self, run: str) -> Any:
-        """The predictions of a run of `<app>.predict`, as a DataFrame."""
         return fetch.fetch_predictions(self.connection, run)
+
+    def results(self, run: str) -> list[TrialResult | None]:
+        return fetch.fetch_results(self.connection, run)
+
+    def logs(self, run: str) -> list[tuple[str, str]]:
+        return runs.logs(self.connection, run)
 
     def runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
         return runs.recent(self.connection, self.project.name, limit=limit, schedule=schedule)
@@ -86,20 +117,16 @@ class FlytekitEngine(Engine):
         return schedules.switch(self.connection, self.source, name, active)
 
     def versions(self) -> list[tuple[str, datetime]]:
-        """The registered versions and when each was registered, from old to new."""
         return schedules.registered(self.connection, f"{self.project.name}.train")
 
     def active_version(self) -> str | None:
-        """The version that the active schedules run; None when none is active."""
         running = schedules.active(self.connection, self.project.name)
         return next((str(plan.id.version) for plan in running.values()), None)
 
     def activate(self, version: str, tell: Tell) -> list[str]:
-        """Let the active schedules run another registered version; the names of those that do."""
         return schedules.move(self.connection, self.project.name, version, tell)
 
     def deactivate_all(self) -> list[str]:
-        """Switch all schedules off; the names of those that were on."""
         return schedules.stop(self.connection, self.project.name)
 
     def _uploaded(self, version: ModelVersion) -> Any:
@@ -117,3 +144,12 @@ class FlytekitEngine(Engine):
             files.upload(self.connection, version.files / name, f"{stages.FILES}/{name}", root)
         kind = BlobType(format="", dimensionality=BlobType.BlobDimensionality.MULTIPART)
         return Literal(scalar=Scalar(blob=Blob(BlobMetadata(kind), url.removesuffix(f"/{stages.MANIFEST}"))))
+
+
+def _optional_folder(given: Any) -> Any:
+    """A folder's literal as an input of type `FlyteDirectory | None` takes it."""
+    from flytekit.models.literals import Literal, Scalar, Union
+    from flytekit.models.types import LiteralType, TypeStructure
+
+    kind = LiteralType(blob=given.scalar.blob.metadata.type, structure=TypeStructure(tag="FlyteDirectory"))
+    return Literal(scalar=Scalar(union=Union(given, kind)))

@@ -12,6 +12,7 @@ from mlapp.errors import StoreError
 from mlapp.flyte import files, promotion, stages
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
+from mlapp.flyte.interface import TrialResult
 from mlapp.store import Manifest, ModelVersion, Store
 
 
@@ -24,7 +25,7 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
     kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
     if kept is not None:
         return store.get(app, kept.version)
-    url = _output(connection, run, "model").scalar.blob.uri.rstrip("/")
+    url = output(connection, run, "model").scalar.blob.uri.rstrip("/")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files.download(connection, f"{url}/{stages.MANIFEST}", folder / stages.MANIFEST)
@@ -47,14 +48,34 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
     """
     import pandas as pd
 
-    url = _output(connection, run, "predictions").scalar.blob.uri
+    url = output(connection, run, "predictions").scalar.blob.uri
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.parquet"
         files.download(connection, url, file)
         return pd.read_parquet(file)
 
 
-def _output(connection: Connection, run: str, name: str) -> Any:
+def fetch_results(connection: Connection, run: str) -> list[TrialResult | None]:
+    """What came of each trial of a run, in their order; None for one that was killed.
+
+    Raises:
+        FlyteError: the run has none.
+    """
+    texts = [_text(literal) for literal in output(connection, run, "results").collection.literals]
+    return [None if text is None else msgspec.json.decode(text, type=TrialResult) for text in texts]
+
+
+def _text(literal: Any) -> str | None:
+    inner = literal.scalar.union.value if literal.scalar.union is not None else literal
+    return None if inner.scalar.primitive is None else str(inner.scalar.primitive.string_value)
+
+
+def output(connection: Connection, run: str, name: str) -> Any:
+    """One output of a run, as Flyte's literal.
+
+    Raises:
+        FlyteError: the run has no such output.
+    """
     from flyteidl.core import literals_pb2
     from flytekit.models.core.identifier import WorkflowExecutionIdentifier
     from flytekit.models.literals import LiteralMap

@@ -12,10 +12,13 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import UsageError
+from mlapp.pipeline import bind
 from mlapp.pipeline.parameters import REQUIRED, Parameter, type_name
 from mlapp.schema.infer import plain
 
-RESERVED = frozenset({"table", "splits", "trained", "metrics", "model", "predictions", "promote_if"})
+RESERVED = frozenset(
+    {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning"}
+)
 """What the tasks pass to each other; a parameter of that name goes by its full one."""
 CARRIED = (bool, int, float, str, datetime.datetime, datetime.timedelta)
 """Types that Flyte has of its own. All else travels as the text that `mlapp train -p` takes."""
@@ -118,6 +121,16 @@ def inputs(parameters: Sequence[Parameter]) -> list[Input]:
             kind = kind | None
         made.append(Input(parameter, name, kind))
     return made
+
+
+def encode(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user gave, by name or full name, and the defaults of the rest, as Flyte carries it: input → value.
+
+    Raises:
+        UsageError: a parameter that no stage takes, or is not given, or of the wrong type.
+    """
+    bound = bind([input.parameter for input in inputs], values)
+    return {input.name: input.encode(bound[input.parameter.stage][input.parameter.name]) for input in inputs}
 
 
 def by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
+
 from mlapp.store import ModelVersion
 
-Workflow = Literal["train", "predict"]
+Workflow = Literal["train", "predict", "tune"]
 Phase = Literal["queued", "running", "succeeded", "failed", "aborted"]
 Tell = Callable[[str], None]
 
@@ -70,11 +72,44 @@ class ScheduleState:
     promote_if: str = ""
 
 
+@dataclass(frozen=True)
+class Trials:
+    """Parameters to try in one run, each by full name.
+
+    Attributes:
+        folds: of the cross-validation, made with `seed`.
+        at_once: how many run at the same time, at most.
+        data_of: the earlier run whose data is taken again; read anew when None.
+    """
+
+    parameters: Sequence[Mapping[str, Any]]
+    folds: int
+    seed: int
+    at_once: int
+    data_of: str | None = None
+
+
+class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of a trial: its metrics, None for what is no number; or what happened, and what to do."""
+
+    metrics: dict[str, float | None] = {}
+    error: tuple[str, str] | None = None
+
+
 class Engine(ABC):
     """Runs one project's pipeline.
 
     Every method raises `FlyteError` for what the other side refuses, `UnreachableError` when it does not answer.
     """
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the pipeline runs, in words."""
+
+    @abstractmethod
+    def documents(self, image: str | None) -> list[dict[str, Any]]:
+        """What `register` would send, as plain data. Talks to nobody."""
 
     @abstractmethod
     def build(self, tell: Tell) -> str:
@@ -85,20 +120,50 @@ class Engine(ABC):
         """Register the project's workflows and schedules; once for the same code, image and settings."""
 
     @abstractmethod
-    def run(self, workflow: Workflow, parameters: Mapping[str, Any], registration: Registration, **given: Any) -> Run:
-        """Start a workflow with values for its parameters."""
+    def run(
+        self,
+        workflow: Workflow,
+        parameters: Mapping[str, Any],
+        registration: Registration,
+        *,
+        version: ModelVersion | None = None,
+        trials: Trials | None = None,
+        tuning: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Start a workflow with values for its parameters.
+
+        Args:
+            version: for `predict`, the model. trials: for `tune`. tuning: for `train`, the search that found the
+                parameters; it goes into the version's manifest.
+        """
 
     @abstractmethod
-    def watch(self, run: str, tell: Callable[[Run], None]) -> Run:
-        """Follow a run to its end; `tell` is called when something changed.
+    def watch(self, run: str, tell: Callable[[Run], None], say: Tell) -> Run:
+        """Follow a run to its end; `tell` is called when something changed, `say` when the connection comes and goes.
 
         Raises:
             RunFailedError: it failed, or was aborted.
         """
 
     @abstractmethod
-    def fetch(self, run: str) -> ModelVersion:
-        """Take the model of a training run that succeeded into the store; once, however often it is asked."""
+    def fetch(self, run: str, *, schedule: str | None = None) -> ModelVersion:
+        """Take the model of a training run that succeeded into the store; once, however often it is asked.
+
+        Args:
+            schedule: promote the model if it is better by the `promote_if` of this one.
+        """
+
+    @abstractmethod
+    def predictions(self, run: str) -> Any:
+        """The predictions of a run of `predict`, as a DataFrame."""
+
+    @abstractmethod
+    def results(self, run: str) -> list[TrialResult | None]:
+        """What came of each trial of a run of `tune`, in their order; None for one that was killed."""
+
+    @abstractmethod
+    def logs(self, run: str) -> list[tuple[str, str]]:
+        """Step and link of each log."""
 
     @abstractmethod
     def runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
@@ -119,3 +184,19 @@ class Engine(ABC):
     @abstractmethod
     def schedule(self, name: str, active: bool) -> ScheduleState:
         """Switch a schedule on or off."""
+
+    @abstractmethod
+    def versions(self) -> list[tuple[str, datetime]]:
+        """The registered versions and when each was registered, from old to new."""
+
+    @abstractmethod
+    def active_version(self) -> str | None:
+        """The version that the active schedules run; None when none is active."""
+
+    @abstractmethod
+    def activate(self, version: str, tell: Tell) -> list[str]:
+        """Let the active schedules run another registered version; the names of those that do."""
+
+    @abstractmethod
+    def deactivate_all(self) -> list[str]:
+        """Switch all schedules off; the names of those that were on."""

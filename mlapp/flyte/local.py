@@ -14,10 +14,10 @@ from flytekit.core.data_persistence import FileAccessProvider
 
 from mlapp import environ
 from mlapp.errors import MlappError
-from mlapp.flyte import promotion, stages
+from mlapp.flyte import inputs, promotion, stages
+from mlapp.flyte.plan import plan_of
 from mlapp.flyte.source import Source
-from mlapp.flyte.workflow import train_inputs, train_workflow
-from mlapp.pipeline import bind
+from mlapp.flyte.workflow import train_workflow
 from mlapp.store import ModelVersion, Store
 
 CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
@@ -32,9 +32,7 @@ def train(
     Raises:
         UsageError: a parameter that no stage takes, or of the wrong type. UserCodeError: a function raised.
     """
-    own = train_inputs(source)
-    bound = bind([input.parameter for input in own], parameters)
-    values = {input.name: input.encode(bound[input.parameter.stage][input.parameter.name]) for input in own}
+    values = inputs.encode(plan_of(source).inputs, parameters)
     workflow = train_workflow(source)
     progress("flyte-local")
     folder = tempfile.mkdtemp(prefix="mlapp-")

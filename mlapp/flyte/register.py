@@ -22,8 +22,10 @@ from mlapp.flyte import code, files, schedules, source, versions
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.interface import Registration, Tell
-from mlapp.flyte.workflow import CODE_REVISION, predict_workflow, train_workflow
+from mlapp.flyte.plan import CODE_REVISION
+from mlapp.flyte.workflow import AppWorkflow, predict_workflow, train_workflow, tune_workflow
 from mlapp.project import Project
+from mlapp.tuning import searchable
 
 DESTINATION = "."
 """Where a container unpacks the code: its working directory."""
@@ -93,12 +95,18 @@ def _entities(settings: SerializationSettings, origin: source.Source, scheduled:
     context = FlyteContextManager.current_context()
     with FlyteContextManager.with_context(context.with_serialization_settings(settings)) as context:
         found: OrderedDict[Any, Any] = OrderedDict()
-        train, predict = train_workflow(origin), predict_workflow(origin)
-        plans = [LaunchPlan.get_default_launch_plan(context, workflow) for workflow in (predict, train)]
-        for entity in (train, predict, *scheduled, plans[0], plans[1]):
+        made = _workflows(origin)
+        plans = [LaunchPlan.get_default_launch_plan(context, workflow) for workflow in made[::-1]]
+        for entity in (*made, *scheduled, *plans):
             get_serializable(found, settings, entity)
         kinds = (tasks.TaskSpec, workflows.WorkflowSpec, launch_plans.LaunchPlan)
         return [entity for entity in found.values() if isinstance(entity, kinds)]
+
+
+def _workflows(origin: source.Source) -> list[AppWorkflow]:
+    """The app's workflows, `<app>.train` first; `<app>.tune` only where the app declares what to search."""
+    made = [train_workflow(origin), predict_workflow(origin)]
+    return [*made, tune_workflow(origin)] if searchable(origin.app, {}) else made
 
 
 def _create(connection: Connection, entity: Any) -> str:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, get_args
 
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
@@ -22,9 +22,10 @@ from flytekit.models.literals import LiteralMap
 from mlapp.errors import UsageError
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError, RunFailedError, UnreachableError
-from mlapp.flyte.interface import Phase, Run, Step
+from mlapp.flyte.interface import Phase, Run, Step, Workflow
 from mlapp.flyte.schedules import NEWEST
 
+WORKFLOWS = get_args(Workflow)
 PAUSE = 2.0
 """Seconds between two calls while a run is followed, at least."""
 LONGEST_PAUSE = 10.0
@@ -55,8 +56,21 @@ NODE_PHASES: Mapping[int, Phase] = {
 FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
 
 
-def start(connection: Connection, plan: str, version: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> str:
-    """Start a launch plan; returns the run's id. `values` are literals, or Python values of `kinds`."""
+def start(
+    connection: Connection,
+    plan: str,
+    version: str,
+    values: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    *,
+    at_once: int | None = None,
+) -> str:
+    """Start a launch plan; returns the run's id.
+
+    Args:
+        values: literals, or Python values of `kinds`.
+        at_once: how many of its tasks run at the same time, at most.
+    """
     place = _settings(connection)
     literals = TypeEngine.dict_to_literal_map(
         FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
@@ -67,6 +81,7 @@ def start(connection: Connection, plan: str, version: str, values: Mapping[str, 
         Identifier(ResourceType.LAUNCH_PLAN, *place, plan, version),
         ExecutionMetadata(ExecutionMetadata.ExecutionMode.MANUAL, "mlapp", 0),
         notifications=NotificationList([]),
+        max_parallelism=at_once,
     )
     try:
         connection.call(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
@@ -139,7 +154,7 @@ def recent(connection: Connection, app: str, *, limit: int, schedule: str | None
     wanted = (
         filters.Equal("launch_plan.name", f"{app}.train.{schedule}")
         if schedule
-        else filters.ValueIn("workflow.name", [f"{app}.train", f"{app}.predict"])
+        else filters.ValueIn("workflow.name", [f"{app}.{workflow}" for workflow in WORKFLOWS])
     )
     found, _ = connection.call(
         connection.client.list_executions_paginated,
@@ -181,7 +196,7 @@ def failure(run: Run) -> RunFailedError:
     text = (step.error if step else None) or run.error or ""
     name = f"Task {step.name}" if step else f"Run {run.id}"
     if re.search(r"OOMKilled|exit(ed with)? code:? \(?(137|247)|signal: killed", text):
-        stage = {"read": "data_reader", "split": "data_splitter", "evaluate": "evaluator"}.get(
+        stage = {"read": "data_reader", "split": "data_splitter", "evaluate": "evaluator", "data": "data_reader"}.get(
             step.name if step else "", "trainer"
         )
         return RunFailedError(
@@ -255,7 +270,7 @@ def _run(connection: Connection, execution: Any) -> Run:
     closure, plan = execution.closure, execution.spec.launch_plan
     # A schedule's plan is called after its workflow: <app>.train.<schedule>.
     before, _, last = plan.name.rpartition(".")
-    is_schedule = last not in ("train", "predict")
+    is_schedule = last not in WORKFLOWS
     return Run(
         id=execution.id.name,
         workflow=before if is_schedule else plan.name,

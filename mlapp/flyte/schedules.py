@@ -20,13 +20,13 @@ from mlapp.flyte import inputs, promotion
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.interface import ScheduleState, Tell
+from mlapp.flyte.plan import plan_of
 from mlapp.flyte.source import Source
-from mlapp.flyte.workflow import train_inputs, train_workflow
+from mlapp.flyte.workflow import train_workflow
 from mlapp.pipeline import bind
 from mlapp.pipeline.schedule import Schedule
 
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
-_plans: dict[tuple[int, str], LaunchPlan] = {}
 
 
 def plans(source: Source) -> list[LaunchPlan]:
@@ -152,11 +152,11 @@ def stop(connection: Connection, app: str) -> list[str]:
 
 
 def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
-    key = (id(source.app), schedule.name)
-    if key not in _plans:
+    made = plan_of(source).entities
+    if schedule.name not in made:
         workflow = train_workflow(source)
         given = _values(source, schedule)
-        _plans[key] = LaunchPlan.create(
+        made[schedule.name] = LaunchPlan.create(
             f"{workflow.name}.{schedule.name}",
             workflow,
             default_inputs={
@@ -167,12 +167,12 @@ def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
             fixed_inputs=given,
             schedule=_clock(source, schedule),
         )
-    return _plans[key]
+    return made[schedule.name]
 
 
 def _values(source: Source, schedule: Schedule) -> dict[str, Any]:
     """The values that the schedule gives, as Flyte carries them."""
-    own = train_inputs(source)
+    own = plan_of(source).inputs
     given = dict(schedule.parameters)
     if schedule.time is not None:
         given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
@@ -197,7 +197,7 @@ def _clock(source: Source, schedule: Schedule) -> Any:
     kickoff = None
     if schedule.time is not None:
         input = next(
-            (input for input in train_inputs(source) if schedule.time in (input.name, input.parameter.name)), None
+            (input for input in plan_of(source).inputs if schedule.time in (input.name, input.parameter.name)), None
         )
         if input is None or inputs.carried(input.parameter.kind) not in (
             datetime.datetime,

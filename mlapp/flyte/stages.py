@@ -6,6 +6,7 @@ Nothing here knows Flyte. A task calls one of these functions with the folders t
 from __future__ import annotations
 
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ import msgspec
 
 from mlapp import frameworks, prediction, training
 from mlapp.environment import GitState
+from mlapp.errors import MlappError
 from mlapp.flyte import types
+from mlapp.flyte.interface import TrialResult
 from mlapp.flyte.types import Identity
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.pipeline import Pipeline
@@ -26,6 +29,7 @@ from mlapp.schema import ModelSchema, infer, infer_predictions
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 from mlapp.training import steps
 from mlapp.training.splits import first_rows, identify
+from mlapp.tuning import Judge
 
 Bound = Mapping[str, Mapping[str, Any]]
 """stage → name → value"""
@@ -49,6 +53,14 @@ class Fitted(msgspec.Struct, frozen=True):
     splits: list[str]
     started: datetime
     duration: float
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """Parameters to try, by full name; the folds of the cross-validation; the seed that makes them."""
+
+    parameters: dict[str, Any]
+    folds: int
+    seed: int
 
 
 def read(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -> None:
@@ -130,6 +142,7 @@ def save(
     *,
     origin: Mapping[str, str],
     git: GitState | None = None,
+    tuning: Mapping[str, Any] | None = None,
 ) -> ModelVersion:
     """A version as a store keeps it, in `out`: `manifest.json` and `files/`. Its number is that of no store yet.
 
@@ -152,7 +165,7 @@ def save(
     )
     with tempfile.TemporaryDirectory() as folder:
         store: Store = open_store(folder, Path(folder))
-        version = store.put(model, origin=origin, git=git)
+        version = store.put(model, origin=origin, git=git, tuning=tuning)
         (out / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)))
         shutil.copytree(version.files, out / FILES)
     return open_version(out)
@@ -172,6 +185,27 @@ def predict(pipeline: Pipeline, bound: Bound, model: Path, out: Path) -> None:
     predictions = predictor.predict(training.read_features(pipeline, values))
     table = predictions if isinstance(predictions, pd.DataFrame) else pd.DataFrame({"prediction": list(predictions)})
     table.reset_index(drop=True).to_parquet(out)
+
+
+def trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
+    """The metrics of one trial on the first split, each the mean of its folds; or why it failed.
+
+    Args:
+        text: a `Trial` as JSON. What it says goes before `bound`.
+
+    Returns:
+        A `TrialResult` as JSON.
+    """
+    asked = msgspec.json.decode(text, type=Trial)
+    fixed = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
+    first = types.read_part(splits, types.open_index(splits).names[0])
+    judge = Judge(pipeline, fixed, asked.folds, asked.seed, table=first)
+    try:
+        measured = list(judge.scores(asked.parameters, lambda fold, progress: None))
+    except MlappError as error:
+        return msgspec.json.encode(TrialResult(error=(error.what, error.todo))).decode()
+    means = {name: statistics.fmean(metrics[name] for metrics in measured) for name in measured[0]}
+    return msgspec.json.encode(TrialResult(metrics={**means})).decode()
 
 
 def _fitted(folder: Path) -> Fitted:

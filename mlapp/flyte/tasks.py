@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import flytekit
+from flytekit.core.base_task import TaskResolverMixin
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.interface import Interface
 from flytekit.core.python_function_task import PythonInstanceTask
@@ -20,7 +21,6 @@ from flytekit.models.security import Secret
 
 import mlapp
 from mlapp.errors import MlappError, UserCodeError
-from mlapp.flyte.resolver import app_tasks
 from mlapp.flyte.source import Source
 from mlapp.pipeline.resources import Resources, Task
 
@@ -42,6 +42,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
     Args:
         source: the app and its place.
         step: the task's own name within the workflow, as `train`; `name` is its full one.
+        resolver: how a container finds the task.
         declared: resources, cache, retries, timeout and secrets.
         cache_version: what the results depend on beside the inputs.
     """
@@ -55,6 +56,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
         name: str,
         inputs: dict[str, Any],
         outputs: dict[str, Any],
+        resolver: TaskResolverMixin,
         declared: Task,
         cache_version: str = "",
         shows_deck: bool = False,
@@ -67,7 +69,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
         super().__init__(
             name=name,
             task_config=None,
-            task_resolver=app_tasks,
+            task_resolver=resolver,
             interface=Interface(inputs=inputs, outputs=outputs),
             metadata=flytekit.TaskMetadata(
                 cache=declared.cache,
@@ -80,6 +82,10 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             deck_fields=(),
             **_resources(declared.resources),
         )
+
+    @property
+    def lhs(self) -> str:
+        return self.step  # flytekit looks for a module's variable, and there is none
 
     def execute(self, **inputs: Any) -> Any:
         self._expose_secrets()

@@ -1,48 +1,27 @@
-"""The pipeline as Flyte's workflows: `<app>.train` (read → split → train → evaluate → save) and `<app>.predict`.
+"""The pipeline as Flyte's workflows: `<app>.train` (read → split → train → evaluate → save), `.predict`, `.tune`.
 
 They are ordinary workflow objects: a user's own `@workflow` can call them, and pyflyte finds them in a module.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from pathlib import Path
-from typing import Annotated, Any, get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
-import flytekit
-from flytekit.core.hash import HashMethod
+from flytekit.core.array_node_map_task import ArrayNodeMapTask
 from flytekit.core.interface import Interface
 from flytekit.core.workflow import ImperativeWorkflow
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-from mlapp import frameworks
 from mlapp.app import App
-from mlapp.environment import GitState
-from mlapp.errors import ProjectError
-from mlapp.flyte import deck, inputs, promotion, source, stages, types, versions
-from mlapp.flyte.inputs import Input
+from mlapp.flyte import promotion, source
+from mlapp.flyte.plan import TUNING, Metrics, Plan, plan_of, with_defaults
 from mlapp.flyte.source import Source
-from mlapp.flyte.tasks import StageTask, first, folder
-from mlapp.frameworks import Framework
-from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import REQUIRED, declared
-from mlapp.pipeline.resources import Task
-from mlapp.training import steps
-from mlapp.training.run import parameter_stages
+from mlapp.flyte.tasks import StageTask
 
-CODE_REVISION = "MLAPP_CODE_REVISION"
-"""The commit that was registered, with `-dirty` after it: a container has the code, and no git."""
-ROLES = {
-    "read": ("data_reader", "data_loader"),
-    "split": ("data_splitter",),
-    "train": ("trainer", "model", "data_parser", "feature_transformer"),
-    "evaluate": ("evaluator", "data_parser", "feature_transformer"),
-    "batch": ("data_reader", "data_loader"),
-}
-"""The stages that run in a task. The first with declared resources and the like gives the task's."""
-Metrics = dict[str, dict[str, float]]
+ONE_SUCCEEDS = 0.01
+"""A run of trials fails only when none of them comes through: of up to a hundred, this is one."""
 
 
 class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
@@ -69,9 +48,33 @@ class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
         }
         return super().__call__(*args, **absent, **given)
 
+    def add(self, entity: Any, node: str, **given: Any) -> Any:
+        """Add a task as a node; an input that is not given is the workflow's own of that name. Returns its outputs."""
+        own = {name: self.inputs[name] for name in entity.python_interface.inputs if name not in given}
+        added = self.add_entity(entity, **own, **given)
+        added.with_overrides(node_name=node)
+        return added.outputs
+
+
+class MappedTask(ArrayNodeMapTask):  # type: ignore[misc]
+    """A task over a list: `over` gives one value to each of its runs, and every other input is the same for all.
+
+    flytekit names a mapped task by where it is a module's variable; ours has the name of its task.
+    """
+
+    def __init__(self, task: StageTask, over: str) -> None:
+        same = set(task.python_interface.inputs) - {over}
+        self._own_name = str(task.name)
+        super().__init__(task, bound_inputs=same, min_success_ratio=ONE_SUCCEEDS)
+
+    @property
+    def name(self) -> str:
+        return self._own_name
+
 
 def train_workflow(app: App | Source) -> AppWorkflow:
-    """`<app>.train`: its inputs are the parameters, and `promote_if`; its outputs the metrics and the model's folder.
+    """`<app>.train`: its inputs are the parameters, `promote_if` and `tuning`; its outputs the metrics and the model's
+    folder.
 
     Args:
         app: the App, for a workflow of your own; it must be in a module, as in app.py.
@@ -79,269 +82,58 @@ def train_workflow(app: App | Source) -> AppWorkflow:
     Raises:
         DeclarationError: no reader or no model. UsageError: a parameter that Flyte cannot carry.
     """
-    return _plan(app if isinstance(app, Source) else source.of_app(app)).train()
+    return _made(app, _train)
 
 
 def predict_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.predict`: predictions for what the reader reads, by the model in a folder that `<app>.train` wrote."""
-    return _plan(app if isinstance(app, Source) else source.of_app(app)).predict()
+    return _made(app, _predict)
 
 
-def task(source: Source, step: str) -> StageTask:
-    """One task by its name, as a container runs it.
+def tune_workflow(app: App | Source) -> AppWorkflow:
+    """`<app>.tune`: the same data for many trials at once, as a map task.
 
-    Raises:
-        ProjectError: the app has no such task: the container's code is another.
+    Its inputs are the parameters, `trials` (each a `stages.Trial` as JSON) and `splits`, the data of an earlier run;
+    its outputs a `TrialResult` as JSON for each trial, or None for one that was killed, and the data.
     """
-    plan = _plan(source)
-    if step not in (*ROLES, "save"):
-        raise ProjectError(f"App '{source.app.name}' has no task '{step}'.", "Register it again with this mlapp.")
-    return plan.task(step)
+    return _made(app, _tune)
 
 
-def train_inputs(source: Source) -> list[Input]:
-    """The inputs of `<app>.train` that are the pipeline's parameters."""
-    return _plan(source).inputs
+def _made(app: App | Source, make: Callable[[Plan], AppWorkflow]) -> AppWorkflow:
+    """Each workflow of an app once: Flyte's names are global."""
+    own = plan_of(app if isinstance(app, Source) else source.of_app(app))
+    if make not in own.entities:
+        own.entities[make] = make(own)
+    made: AppWorkflow = own.entities[make]
+    return made
 
 
-def predict_inputs(source: Source) -> list[Input]:
-    """The inputs of `<app>.predict` that are the reader's and loader's parameters."""
-    return _plan(source).of_roles(*ROLES["batch"])
+def _train(plan: Plan) -> AppWorkflow:
+    inputs = {**with_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
+    workflow = AppWorkflow(f"{plan.name}.train", inputs)
+    read = workflow.add(plan.task("read"), "read")
+    split = workflow.add(plan.task("split"), "split", table=read["table"])
+    train = workflow.add(plan.task("train"), "train", splits=split["splits"])
+    evaluate = workflow.add(plan.task("evaluate"), "evaluate", splits=split["splits"], trained=train["trained"])
+    save = workflow.add(plan.task("save"), "save", trained=train["trained"], metrics=evaluate["metrics"])
+    workflow.add_workflow_output("metrics", evaluate["metrics"], Metrics)
+    workflow.add_workflow_output("model", save["model"], FlyteDirectory)
+    return workflow
 
 
-def framework_of(pipeline: Pipeline) -> Framework:
-    """The framework of the app's model: by the builder's annotation, else by building it with its defaults.
-
-    Raises:
-        UserCodeError: the model function raised.
-    """
-    stage = pipeline.stages["model"]
-    kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
-    if isinstance(kind, type) and frameworks.of(kind).name != "python":
-        return frameworks.of(kind)
-    own = declared([stage])
-    if any(parameter.required for parameter in own):
-        return frameworks.of(object)
-    return frameworks.of(type(steps.build(pipeline, {parameter.name: parameter.default for parameter in own})))
+def _predict(plan: Plan) -> AppWorkflow:
+    inputs = {**with_defaults(plan.inputs_of("batch")), "model": (FlyteDirectory, None)}
+    workflow = AppWorkflow(f"{plan.name}.predict", inputs)
+    batch = workflow.add(plan.task("batch"), "batch")
+    workflow.add_workflow_output("predictions", batch["predictions"], FlyteFile)
+    return workflow
 
 
-class _Plan:
-    """The tasks and workflows of one app, each made once: Flyte's names are global."""
-
-    def __init__(self, source: Source) -> None:
-        source.app.require("data_reader", "model")
-        self.source = source
-        self.pipeline: Pipeline = source.app
-        self.name = source.app.name
-        parameters = declared(parameter_stages(self.pipeline, framework_of(self.pipeline)))
-        self.inputs = inputs.inputs(parameters)
-        self._tasks: dict[str, StageTask] = {}
-        self._workflows: dict[str, AppWorkflow] = {}
-
-    def of_roles(self, *roles: str) -> list[Input]:
-        return [input for input in self.inputs if input.parameter.stage in roles]
-
-    def task(self, step: str) -> StageTask:
-        if step not in self._tasks:
-            self._tasks[step] = getattr(self, f"_{step}")()
-        return self._tasks[step]
-
-    def train(self) -> AppWorkflow:
-        if "train" not in self._workflows:
-            self._workflows["train"] = self._make_train()
-        return self._workflows["train"]
-
-    def predict(self) -> AppWorkflow:
-        if "predict" not in self._workflows:
-            self._workflows["predict"] = self._make_predict()
-        return self._workflows["predict"]
-
-    def _make_train(self) -> AppWorkflow:
-        workflow = AppWorkflow(f"{self.name}.train", {**_with_defaults(self.inputs), promotion.INPUT: (str, "")})
-
-        def add(step: str, **given: Any) -> Any:
-            entity = self.task(step)
-            own = {name: workflow.inputs[name] for name in entity.python_interface.inputs if name not in given}
-            node = workflow.add_entity(entity, **own, **given)
-            node.with_overrides(node_name=step)
-            return node.outputs
-
-        read = add("read")
-        split = add("split", table=read["table"])
-        train = add("train", splits=split["splits"])
-        evaluate = add("evaluate", splits=split["splits"], trained=train["trained"])
-        save = add("save", trained=train["trained"], metrics=evaluate["metrics"])
-        workflow.add_workflow_output("metrics", evaluate["metrics"], Metrics)
-        workflow.add_workflow_output("model", save["model"], FlyteDirectory)
-        return workflow
-
-    def _make_predict(self) -> AppWorkflow:
-        own = _with_defaults(self.of_roles(*ROLES["batch"]))
-        workflow = AppWorkflow(f"{self.name}.predict", {**own, "model": (FlyteDirectory, None)})
-        node = workflow.add_entity(self.task("batch"), **workflow.inputs)
-        node.with_overrides(node_name="batch")
-        workflow.add_workflow_output("predictions", node.outputs["predictions"], FlyteFile)
-        return workflow
-
-    def _read(self) -> StageTask:
-        own = self.of_roles(*ROLES["read"])
-
-        def work(given: dict[str, Any]) -> Any:
-            out = folder("table")
-            stages.read(self.pipeline, inputs.by_stage(own, given), out, pickle=self._pickle)
-            return FlyteDirectory(str(out))
-
-        return self._make("read", work, own, {}, {"table": self._hashed})
-
-    def _split(self) -> StageTask:
-        own = self.of_roles(*ROLES["split"])
-
-        def work(given: dict[str, Any]) -> Any:
-            out = folder("splits")
-            bound = inputs.by_stage(own, given)
-            stages.split(self.pipeline, bound, _path(given["table"]), out, pickle=self._pickle)
-            return FlyteDirectory(str(out))
-
-        return self._make("split", work, own, {"table": FlyteDirectory}, {"splits": self._hashed}, like="read")
-
-    def _train(self) -> StageTask:
-        own = self.of_roles(*ROLES["train"])
-
-        def work(given: dict[str, Any]) -> Any:
-            out = folder("trained")
-            stages.train(self.pipeline, inputs.by_stage(own, given), _path(given["splits"]), out)
-            return FlyteDirectory(str(out))
-
-        return self._make("train", work, own, {"splits": FlyteDirectory}, {"trained": FlyteDirectory})
-
-    def _evaluate(self) -> StageTask:
-        own = self.of_roles(*ROLES["evaluate"])
-
-        def work(given: dict[str, Any]) -> Any:
-            bound = inputs.by_stage(own, given)
-            metrics = stages.evaluate(self.pipeline, bound, _path(given["splits"]), _path(given["trained"]))
-            deck.publish("Evaluation", deck.report(self.name, metrics))
-            return metrics
-
-        data = {"splits": FlyteDirectory, "trained": FlyteDirectory}
-        return self._make("evaluate", work, own, data, {"metrics": Metrics}, like="train", shows_deck=True)
-
-    def _save(self) -> StageTask:
-        own = self.inputs
-
-        def work(given: dict[str, Any]) -> Any:
-            out = folder("model")
-            bound = inputs.by_stage(own, given)
-            version = stages.save(
-                self.pipeline,
-                bound,
-                _path(given["trained"]),
-                given["metrics"],
-                out,
-                origin=_origin(),
-                git=_git(),
-            )
-            promotion.keep_if_shared(self.source.settings.store, self.source.root, version, given[promotion.INPUT])
-            return FlyteDirectory(str(out))
-
-        data = {"trained": FlyteDirectory, "metrics": Metrics, promotion.INPUT: str}
-        return self._make("save", work, own, data, {"model": FlyteDirectory}, like="train")
-
-    def _batch(self) -> StageTask:
-        own = self.of_roles(*ROLES["batch"])
-
-        def work(given: dict[str, Any]) -> Any:
-            out = folder("predictions") / "predictions.parquet"
-            stages.predict(self.pipeline, inputs.by_stage(own, given), _path(given["model"]), out)
-            return FlyteFile(str(out))
-
-        data = {"model": FlyteDirectory}
-        return self._make("batch", work, own, data, {"predictions": FlyteFile}, workflow="predict")
-
-    def _make(
-        self,
-        step: str,
-        work: Any,
-        own: list[Input],
-        data: dict[str, Any],
-        outputs: dict[str, Any],
-        *,
-        workflow: str = "train",
-        like: str | None = None,
-        shows_deck: bool = False,
-    ) -> StageTask:
-        return StageTask(
-            self.source,
-            step,
-            work,
-            name=f"{self.name}.{workflow}.{step}",
-            inputs={**_with_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
-            outputs=outputs,
-            declared=self._declared(step, like),
-            cache_version=self._cache_version(step),
-            shows_deck=shows_deck,
-        )
-
-    def _declared(self, step: str, like: str | None) -> Task:
-        """What the stages of a task declare. One that declares nothing gets the resources of the task before it,
-        as it holds the same data, without its GPU.
-        """
-        options = [stage.options.get("task") for role in ROLES.get(step, ()) if (stage := self.pipeline.stage(role))]
-        own = first(options)
-        if own.resources is not None or like is None:
-            return own
-        resources = self._declared(like, None).resources
-        return (
-            own if resources is None else dataclasses.replace(own, resources=dataclasses.replace(resources, gpu=None))
-        )
-
-    def _cache_version(self, step: str) -> str:
-        functions = [stage.function for role in ROLES.get(step, ()) if (stage := self.pipeline.stage(role))]
-        return versions.cache_version(functions, self.source.root)
-
-    @property
-    def _pickle(self) -> bool:
-        return self.source.settings.flyte.pickle
-
-    @property
-    def _hashed(self) -> Any:
-        """A folder that a later task's cache knows by its content, whatever run wrote it."""
-        caches = any(task is not None and task.cache for task in self._all_declared())
-        return (
-            Annotated[FlyteDirectory, HashMethod(lambda given: types.digest(Path(given.path)))]
-            if caches
-            else (FlyteDirectory)
-        )
-
-    def _all_declared(self) -> list[Task | None]:
-        return [stage.options.get("task") for stage in self.pipeline.stages.values()]
-
-
-_plans: dict[tuple[App, str], _Plan] = {}
-
-
-def _plan(source: Source) -> _Plan:
-    key = (source.app, source.place)
-    if key not in _plans:
-        _plans[key] = _Plan(source)
-    return _plans[key]
-
-
-def _with_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
-    return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
-
-
-def _path(given: Any) -> Path:
-    return Path(given.download())
-
-
-def _origin() -> dict[str, str]:
-    execution = flytekit.current_context().execution_id
-    if execution is None or not execution.project or execution.name == "local":
-        return {"engine": "flyte-local"}
-    return {"engine": "flyte", "execution": execution.name, "project": execution.project, "domain": execution.domain}
-
-
-def _git() -> GitState | None:
-    commit, dash, _ = os.environ.get(CODE_REVISION, "").partition("-dirty")
-    return GitState(commit, bool(dash)) if commit else None
+def _tune(plan: Plan) -> AppWorkflow:
+    inputs = {**with_defaults(plan.inputs), "trials": (list[str], None), "splits": (FlyteDirectory | None, None)}
+    workflow = AppWorkflow(f"{plan.name}.tune", inputs)
+    data = workflow.add(plan.task("data"), "data")
+    trial = workflow.add(MappedTask(plan.task("trial"), over="trials"), "trial", splits=data["splits"])
+    workflow.add_workflow_output("results", trial["results"], list[str | None])
+    workflow.add_workflow_output("splits", data["splits"], FlyteDirectory)
+    return workflow

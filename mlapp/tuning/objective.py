@@ -13,15 +13,24 @@ from mlapp.progress import Progress, listening
 from mlapp.training import defaults, steps
 from mlapp.training.run import parameter_stages
 
+READING = ("data_reader", "data_loader", "data_splitter")
+"""The stages that give the data, before a model is trained on it."""
 Heard = Callable[[int, Progress], None]
 
 
 class Judge:
-    """Reads the data once, and judges parameters on it. The test split is never looked at."""
+    """Reads the data once, and judges parameters on it. The test split is never looked at.
 
-    def __init__(self, pipeline: Pipeline, fixed: Mapping[str, Any], folds: int, seed: int) -> None:
+    Args:
+        table: the training split, where it is known already; it is not read then.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, fixed: Mapping[str, Any], folds: int, seed: int, *, table: Any = None
+    ) -> None:
         self.pipeline, self.fixed, self.folds, self.seed = pipeline, fixed, folds, seed
-        self._table: Any = None
+        self._given: Any = table
+        self._kept: Any = None
 
     def scores(self, parameters: Mapping[str, Any], heard: Heard) -> Iterator[dict[str, float]]:
         """The metrics of one fold after the other. `heard` gets what the trainer reports, with the fold's number.
@@ -50,18 +59,15 @@ class Judge:
         return framework, bind(declared(parameter_stages(self.pipeline, framework)), values)
 
     def _train_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:
-        key = repr([bound.get(role) for role in ("data_reader", "data_loader", "data_splitter")])
-        if self._table is None or self._table[0] != key:
+        if self._given is not None:
+            return _checked(self._given)
+        key = repr([bound.get(role) for role in READING])
+        if self._kept is None or self._kept[0] != key:
             data = steps.read(self.pipeline, bound.get("data_reader", {}))
             table = steps.load(self.pipeline, data, bound.get("data_loader", {}))
             first = next(iter(steps.split(self.pipeline, table, bound.get("data_splitter", {})).values()))
-            if not hasattr(first, "iloc"):
-                raise DataError(
-                    f"The train split is a {type(first).__name__}; only a table can be cross-validated.",
-                    "Let the data_splitter return DataFrames.",
-                )
-            self._table = (key, first)
-        return self._table[1]
+            self._kept = (key, _checked(first))
+        return self._kept[1]
 
     def _parse(self, part: Any, bound: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
         features, target = steps.parse(self.pipeline, part, bound.get("data_parser", {}))
@@ -81,6 +87,15 @@ def value_of(metrics: Mapping[str, float], metric: str | None) -> float:
             f"Choose one: --metric {' or '.join(metrics) or '(it gives none)'}.",
         )
     return metrics[name]
+
+
+def _checked(split: Any) -> Any:
+    if not hasattr(split, "iloc"):
+        raise DataError(
+            f"The train split is a {type(split).__name__}; only a table can be cross-validated.",
+            "Let the data_splitter return DataFrames.",
+        )
+    return split
 
 
 def _folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:

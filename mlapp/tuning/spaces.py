@@ -54,6 +54,21 @@ def spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     Raises:
         UsageError: there is nothing to search. DeclarationError: a Search on what is no number.
     """
+    found = searchable(pipeline, fixed)
+    if not found:
+        raise UsageError(
+            f"App '{pipeline.name}' declares no parameter to search.",
+            "Annotate one: C: Annotated[float, Search(1e-3, 10, log=True)] = 1.0, with `from mlapp import Search`.",
+        )
+    return found
+
+
+def searchable(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
+    """The same, and none where there is nothing to search.
+
+    Raises:
+        DeclarationError: a Search on what is no number.
+    """
     found = []
     for parameter in declared(pipeline.stages.values()):
         # A library's class given as the model has switches that exclude each other: only the user's own are searched.
@@ -63,11 +78,6 @@ def spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
         space = _space(parameter, is_users)
         if space is not None:
             found.append(space)
-    if not found:
-        raise UsageError(
-            f"App '{pipeline.name}' declares no parameter to search.",
-            "Annotate one: C: Annotated[float, Search(1e-3, 10, log=True)] = 1.0, with `from mlapp import Search`.",
-        )
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from mlapp.tuning.objective import Judge, value_of
 from mlapp.tuning.spaces import Space, spaces
 
 LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "mape")
+RUN = "run"
+"""What a trial that runs elsewhere remembers: the run, and its place in it."""
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
@@ -117,8 +119,16 @@ class Question:
         Raises:
             UsageError: nothing to search, no such metric. MlappError: the pipeline fails.
         """
+        return cls.about(_metric(pipeline, spaces(pipeline, options.fixed), options), pipeline, options)
+
+    @classmethod
+    def about(cls, metric: str, pipeline: Pipeline, options: Options) -> Question:
+        """The question of these options about a metric that the evaluator is known to give.
+
+        Raises:
+            UsageError: nothing to search.
+        """
         searched = spaces(pipeline, options.fixed)
-        metric = _metric(pipeline, searched, options)
         is_lower = any(word in metric.lower().split("_") for word in LOWER_IS_BETTER)
         minimize = is_lower if options.minimize is None else options.minimize
         # Other spaces, data, folds or direction are another study.
@@ -180,17 +190,34 @@ class Study:
         states = require_optuna().trial.TrialState
         if error is not None:
             asked.handle.set_user_attr("error", (error.what, error.todo))
-            self.study.tell(asked.handle, state=states.FAIL)
+            self.study.tell(asked.handle, state=states.FAIL, skip_if_finished=True)
         elif value is None:
-            self.study.tell(asked.handle, state=states.PRUNED)
+            self.study.tell(asked.handle, state=states.PRUNED, skip_if_finished=True)
         else:
-            self.study.tell(asked.handle, value)
+            self.study.tell(asked.handle, value, skip_if_finished=True)
+
+    def sent(self, batch: Sequence[Asked], run: str) -> None:
+        """These trials, in this order, are on their way elsewhere: whoever goes on waits for that run."""
+        for at, asked in enumerate(batch):
+            asked.handle.set_user_attr(RUN, (run, at))
+
+    def awaited(self) -> dict[str, list[Asked]]:
+        """The trials that are on their way elsewhere, in the order in which each run has them."""
+        optuna = require_optuna()
+        batches: dict[str, dict[int, Asked]] = {}
+        for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            if RUN in trial.user_attrs:
+                run, at = trial.user_attrs[RUN]
+                handle = optuna.trial.Trial(self.study, trial._trial_id)
+                batches.setdefault(run, {})[at] = Asked(trial.number, trial.params, handle)
+        return {run: [batch[at] for at in sorted(batch)] for run, batch in batches.items()}
 
     def end_abandoned(self) -> None:
         """Trials that a killed search left running count as failed."""
         states = require_optuna().trial.TrialState
         for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            self.study.tell(trial.number, state=states.FAIL)
+            if RUN not in trial.user_attrs:
+                self.study.tell(trial.number, state=states.FAIL)
 
     def found(self) -> Found:
         """All trials that ended."""

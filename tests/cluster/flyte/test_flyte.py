@@ -4,6 +4,7 @@ image with mlapp[flyte,sklearn] in it; MLAPP_TEST_FLYTE_PROJECT and _DOMAIN wher
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,13 @@ import pytest
 
 from mlapp import training
 from mlapp.flyte.errors import RunFailedError
+from mlapp.flyte.interface import Trials
 from mlapp.project import Project
+from tests.conftest import FLOWERS
 
+APP = FLOWERS.replace("C: float", "C: Annotated[float, Search(0.01, 100, log=True)]").replace(
+    "from mlapp import App", "from typing import Annotated\n\nfrom mlapp import App, Search"
+)
 CONFIG = os.environ.get("MLAPP_TEST_FLYTE_CONFIG")
 
 
@@ -24,7 +30,7 @@ def test_train_there_and_fetch_the_model(project: Callable[..., Path], monkeypat
     monkeypatch.setenv("MLAPP_FLYTE__IMAGE", os.environ["MLAPP_TEST_FLYTE_IMAGE"])
     monkeypatch.setenv("MLAPP_FLYTE__PROJECT", os.environ.get("MLAPP_TEST_FLYTE_PROJECT", "flytesnacks"))
     monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", os.environ.get("MLAPP_TEST_FLYTE_DOMAIN", "development"))
-    engine = FlytekitEngine(Project.find(project()))
+    engine = FlytekitEngine(Project.find(project(APP)))
 
     registration = engine.register(engine.build(print), print)
     assert engine.register(engine.build(print), print).created == ()
@@ -36,6 +42,14 @@ def test_train_there_and_fetch_the_model(project: Callable[..., Path], monkeypat
     predicting = engine.run("predict", {"limit": 5}, registration, version=version)
     engine.watch(predicting.id, print)
     assert len(engine.predictions(predicting.id)) == 5
+
+    trials = Trials([{"C": 0.1}, {"C": 1.0}], folds=2, seed=0, at_once=2)
+    tuning = engine.run("tune", {}, registration, trials=trials)
+    engine.watch(tuning.id, print)
+    assert all(result and result.metrics for result in engine.results(tuning.id))
+    again = engine.run("tune", {}, registration, trials=dataclasses.replace(trials, data_of=tuning.id))
+    engine.watch(again.id, print)
+    assert engine.results(again.id) == engine.results(tuning.id)
 
     stopped = engine.run("train", {}, registration)
     engine.abort(stopped.id, "enough")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import math
 import os
 import subprocess
 import sys
@@ -66,7 +67,7 @@ class Execution:
     nodes: dict[str, node_execution_pb2.NodeExecution] = field(default_factory=dict)
     outputs: Literals = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     aborted: bool = False
 
 
@@ -126,8 +127,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
     def CreateWorkflow(self, request: Any, context: Any) -> Any:
         self._check_place(request.id, context)
         for node in request.spec.template.nodes:
-            if node.HasField("task_node"):
-                self._find(self.tasks, node.task_node.reference_id, context)
+            if not node.HasField("workflow_node"):
+                self._find(self.tasks, _task(node), context)
         self._create(self.workflows, request.id, request, context)
         return admin_workflow_pb2.WorkflowCreateResponse()
 
@@ -146,7 +147,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
     def GetWorkflow(self, request: Any, context: Any) -> Any:
         spec = self._find(self.workflows, request.id, context).spec
         templates = (spec.template, *spec.sub_workflows)
-        used = [node.task_node.reference_id for template in templates for node in template.nodes]
+        used = [_task(node) for template in templates for node in template.nodes]
         tasks = [self.tasks[place.name, place.version].closure.compiled_task for place in used if place.name]
         compiled = compiler_pb2.CompiledWorkflowClosure(
             primary=compiler_pb2.CompiledWorkflow(template=spec.template),
@@ -233,8 +234,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         execution = self._execution(request.id.name, context)
         execution.aborted = True
         execution.message.closure.abort_metadata.cause = request.cause
-        if execution.process is not None:
-            execution.process.kill()
+        for process in execution.processes:
+            process.kill()
         return execution_pb2.ExecutionTerminateResponse()
 
     def ListNodeExecutions(self, request: Any, context: Any) -> Any:
@@ -308,6 +309,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
                 reference = node.workflow_node.sub_workflow_ref
                 inner = next(found for found in spec.sub_workflows if found.id.name == reference.name)
                 outputs = self._run_workflow(execution, spec, inner, given, f"{name}-")
+            elif node.HasField("array_node"):
+                outputs = self._run_array(execution, node.array_node, given, name, closure)
             else:
                 outputs = self._run_task(execution, node.task_node.reference_id, given, name, closure)
             closure.phase = NodePhase.SUCCEEDED
@@ -319,7 +322,36 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             closure.duration.FromMilliseconds(int((time.time() - began) * 1000))
         return outputs
 
-    def _run_task(self, execution: Execution, place: Any, given: Literals, name: str, closure: Any) -> Literals:
+    def _run_array(self, execution: Execution, array: Any, given: Literals, name: str, closure: Any) -> Literals:
+        """A map task: the same inputs for each of its runs, and its index in the environment."""
+        size = next(len(given[key].collection.literals) for key in given if key not in array.bound_inputs)
+        place = array.node.task_node.reference_id
+
+        def run(at: int) -> Literals | TaskError:
+            try:
+                return self._run_task(execution, place, given, f"{name}/{at}", closure, at)
+            except TaskError as error:
+                return error
+
+        with futures.ThreadPoolExecutor(execution.message.spec.max_parallelism or size) as pool:
+            results = list(pool.map(run, range(size)))
+        errors = [result for result in results if isinstance(result, TaskError)]
+        if size - len(errors) < math.ceil(size * (array.min_success_ratio or 1)):
+            raise errors[0]
+        interface = self.tasks[place.name, place.version].closure.compiled_task.template.interface
+        nothing = literals_pb2.Literal(scalar=literals_pb2.Scalar(none_type=literals_pb2.Void()))
+        return {
+            output: literals_pb2.Literal(
+                collection=literals_pb2.LiteralCollection(
+                    literals=[nothing if isinstance(result, TaskError) else result[output] for result in results]
+                )
+            )
+            for output in interface.outputs.variables
+        }
+
+    def _run_task(
+        self, execution: Execution, place: Any, given: Literals, name: str, closure: Any, index: int | None = None
+    ) -> Literals:
         template = self.tasks[place.name, place.version].closure.compiled_task.template
         key = _cache_key(template, given)
         if template.metadata.discoverable and key in self.cache:
@@ -328,7 +360,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         for attempt in range(template.metadata.retries.retries + 1):
             execution.attempts[name] = attempt + 1
             try:
-                outputs = self._run_container(execution, template.container, given, f"{name}/{attempt}")
+                outputs = self._run_container(execution, template.container, given, f"{name}/{attempt}", index)
                 break
             except TaskError as error:
                 if not error.recoverable or attempt == template.metadata.retries.retries:
@@ -337,7 +369,9 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             self.cache[key] = outputs
         return outputs
 
-    def _run_container(self, execution: Execution, container: Any, given: Literals, name: str) -> Literals:
+    def _run_container(
+        self, execution: Execution, container: Any, given: Literals, name: str, index: int | None = None
+    ) -> Literals:
         folder = self.root / "store" / "runs" / execution.message.id.name / name
         work, raw = self.root / "work" / execution.message.id.name / name, folder / "raw"
         for path in (folder, work, raw):
@@ -361,13 +395,14 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             **{pair.key: pair.value for pair in container.env},
             **self.environment,
         }
+        if index is not None:
+            environment |= {"BATCH_JOB_ARRAY_INDEX_VAR_NAME": "FLYTE_INDEX", "FLYTE_INDEX": str(index)}
         if execution.aborted:
             raise TaskError("aborted")
         with (folder / "log").open("wb") as log:
-            execution.process = subprocess.Popen(
-                command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-            code = execution.process.wait()
+            process = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            execution.processes.append(process)
+            code = process.wait()
         if (folder / "error.pb").is_file():
             error = errors_pb2.ErrorDocument.FromString((folder / "error.pb").read_bytes()).error
             message = f"[1/1] currentAttempt done. Last Error: USER::\n{error.message}"
@@ -459,6 +494,11 @@ def _object_store(root: Path) -> type[http.server.BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def _task(node: Any) -> Any:
+    """The identifier of a node's task; an empty one where it has none."""
+    return (node.array_node.node if node.HasField("array_node") else node).task_node.reference_id
 
 
 def _needs(node: Any) -> set[str]:

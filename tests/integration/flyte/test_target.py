@@ -19,7 +19,7 @@ def test_dry_run_shows_every_object(admin: Flyteadmin, mlapp: Callable[..., Any]
     assert ran.code == 0, ran.err
     found = [(document["kind"], document["id"]["name"]) for document in yaml.safe_load_all(ran.out)]
     assert ("launch plan", "flowers.train.nightly") in found
-    assert [name for kind, name in found if kind == "workflow"] == ["flowers.train", "flowers.predict"]
+    assert [name for kind, name in found if kind == "workflow"] == ["flowers.train", "flowers.predict", "flowers.tune"]
     assert admin.calls[before:] == []
 
 

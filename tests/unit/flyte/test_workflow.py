@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlapp.flyte import source, workflow
+from mlapp.flyte.plan import plan_of
 from mlapp.flyte.tasks import StageTask
 from mlapp.project import Project
 
@@ -44,7 +45,7 @@ def fit(model, features, target):
 @pytest.fixture
 def tasks(project: Callable[..., Path]) -> dict[str, StageTask]:
     origin = source.of_project(Project.find(project(APP)))
-    return {step: workflow.task(origin, step) for step in ("read", "split", "train", "evaluate", "save", "batch")}
+    return {step: plan_of(origin).task(step) for step in ("read", "split", "train", "evaluate", "save", "batch")}
 
 
 def test_a_task_has_what_its_stage_declares(tasks: dict[str, StageTask]) -> None:
@@ -76,6 +77,7 @@ def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, St
         "c": (float, 1.0),
         "penalty": (str, "null"),
         "promote_if": (str, ""),
+        "tuning": (str, ""),
     }
     assert list(train.interface.outputs) == ["metrics", "model"]
     assert [node.id for node in train.nodes] == ["read", "split", "train", "evaluate", "save"]

@@ -1,0 +1,314 @@
+"""The tasks of one app: what each takes and gives, what its stages declare, and how a container finds it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import flytekit
+import msgspec
+from flytekit.core.base_task import TaskResolverMixin
+from flytekit.core.hash import HashMethod
+from flytekit.core.launch_plan import LaunchPlan
+from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
+
+from mlapp import frameworks
+from mlapp.app import App
+from mlapp.environment import GitState
+from mlapp.errors import ProjectError
+from mlapp.flyte import deck, inputs, promotion, stages, types, versions
+from mlapp.flyte import source as sources
+from mlapp.flyte.inputs import Input
+from mlapp.flyte.source import Source
+from mlapp.flyte.tasks import StageTask, first, folder
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.parameters import REQUIRED, declared
+from mlapp.pipeline.resources import Task
+from mlapp.training import steps
+from mlapp.training.run import parameter_stages
+
+CODE_REVISION = "MLAPP_CODE_REVISION"
+"""The commit that was registered, with `-dirty` after it: a container has the code, and no git."""
+TUNING = "tuning"
+"""The input with the search that found the parameters, as JSON; empty when there was none."""
+ROLES = {
+    "read": ("data_reader", "data_loader"),
+    "split": ("data_splitter",),
+    "train": ("trainer", "model", "data_parser", "feature_transformer"),
+    "evaluate": ("evaluator", "data_parser", "feature_transformer"),
+    "batch": ("data_reader", "data_loader"),
+    "data": ("data_reader", "data_loader", "data_splitter"),
+    "trial": ("trainer", "model", "data_parser", "feature_transformer", "evaluator"),
+}
+"""The stages that run in a task. The first with declared resources and the like gives the task's."""
+STEPS = (*ROLES, "save")
+Metrics = dict[str, dict[str, float]]
+
+
+class Plan:
+    """The tasks of one app, each made once: Flyte's names are global."""
+
+    def __init__(self, source: Source) -> None:
+        source.app.require("data_reader", "model")
+        self.source = source
+        self.pipeline: Pipeline = source.app
+        self.name = source.app.name
+        parameters = declared(parameter_stages(self.pipeline, _framework(self.pipeline)))
+        self.inputs = inputs.inputs(parameters)
+        self.entities: dict[Any, Any] = {}
+        """Workflows and launch plans of these tasks, each made once."""
+        # flytekit keeps launch plans by name; those of an earlier plan hold its workflows.
+        for name in [name for name in LaunchPlan.CACHE if name.startswith(f"{self.name}.")]:
+            del LaunchPlan.CACHE[name]
+        self._tasks: dict[str, StageTask] = {}
+
+    def inputs_of(self, step: str) -> list[Input]:
+        """The parameters of the stages that run in a task."""
+        return [input for input in self.inputs if input.parameter.stage in ROLES[step]]
+
+    def task(self, step: str) -> StageTask:
+        """One task by its name.
+
+        Raises:
+            ProjectError: the app has no such task: the container's code is another.
+        """
+        if step not in STEPS:
+            raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
+        if step not in self._tasks:
+            self._tasks[step] = getattr(self, f"_{step}")()
+        return self._tasks[step]
+
+    def _read(self) -> StageTask:
+        own = self.inputs_of("read")
+
+        def work(given: dict[str, Any]) -> Any:
+            out = folder("table")
+            stages.read(self.pipeline, inputs.by_stage(own, given), out, pickle=self._pickle)
+            return FlyteDirectory(str(out))
+
+        return self._make("read", work, own, {}, {"table": self._hashed})
+
+    def _split(self) -> StageTask:
+        own = self.inputs_of("split")
+
+        def work(given: dict[str, Any]) -> Any:
+            out = folder("splits")
+            bound = inputs.by_stage(own, given)
+            stages.split(self.pipeline, bound, _path(given["table"]), out, pickle=self._pickle)
+            return FlyteDirectory(str(out))
+
+        return self._make("split", work, own, {"table": FlyteDirectory}, {"splits": self._hashed}, like="read")
+
+    def _train(self) -> StageTask:
+        own = self.inputs_of("train")
+
+        def work(given: dict[str, Any]) -> Any:
+            out = folder("trained")
+            stages.train(self.pipeline, inputs.by_stage(own, given), _path(given["splits"]), out)
+            return FlyteDirectory(str(out))
+
+        return self._make("train", work, own, {"splits": FlyteDirectory}, {"trained": FlyteDirectory})
+
+    def _evaluate(self) -> StageTask:
+        own = self.inputs_of("evaluate")
+
+        def work(given: dict[str, Any]) -> Any:
+            bound = inputs.by_stage(own, given)
+            metrics = stages.evaluate(self.pipeline, bound, _path(given["splits"]), _path(given["trained"]))
+            deck.publish("Evaluation", deck.report(self.name, metrics))
+            return metrics
+
+        data = {"splits": FlyteDirectory, "trained": FlyteDirectory}
+        return self._make("evaluate", work, own, data, {"metrics": Metrics}, like="train", shows_deck=True)
+
+    def _save(self) -> StageTask:
+        own = self.inputs
+
+        def work(given: dict[str, Any]) -> Any:
+            out = folder("model")
+            version = stages.save(
+                self.pipeline,
+                inputs.by_stage(own, given),
+                _path(given["trained"]),
+                given["metrics"],
+                out,
+                origin=_origin(),
+                git=_git(),
+                tuning=msgspec.json.decode(given[TUNING], type=dict) if given[TUNING] else None,
+            )
+            promotion.keep_if_shared(self.source.settings.store, self.source.root, version, given[promotion.INPUT])
+            return FlyteDirectory(str(out))
+
+        data = {"trained": FlyteDirectory, "metrics": Metrics, promotion.INPUT: str, TUNING: str}
+        return self._make("save", work, own, data, {"model": FlyteDirectory}, like="train")
+
+    def _batch(self) -> StageTask:
+        own = self.inputs_of("batch")
+
+        def work(given: dict[str, Any]) -> Any:
+            out = folder("predictions") / "predictions.parquet"
+            stages.predict(self.pipeline, inputs.by_stage(own, given), _path(given["model"]), out)
+            return FlyteFile(str(out))
+
+        data = {"model": FlyteDirectory}
+        return self._make("batch", work, own, data, {"predictions": FlyteFile}, workflow="predict")
+
+    def _data(self) -> StageTask:
+        own = self.inputs_of("data")
+
+        def work(given: dict[str, Any]) -> Any:
+            if given["splits"] is not None:
+                return given["splits"]
+            table, out = folder("table"), folder("splits")
+            bound = inputs.by_stage(own, given)
+            stages.read(self.pipeline, bound, table, pickle=self._pickle)
+            stages.split(self.pipeline, bound, table, out, pickle=self._pickle)
+            return FlyteDirectory(str(out))
+
+        data = {"splits": FlyteDirectory | None}
+        return self._make("data", work, own, data, {"splits": FlyteDirectory}, workflow="tune")
+
+    def _trial(self) -> StageTask:
+        own = self.inputs_of("trial")
+
+        def work(given: dict[str, Any]) -> Any:
+            bound = inputs.by_stage(own, given)
+            return stages.trial(self.pipeline, bound, _path(given["splits"]), given["trials"])
+
+        data = {"splits": FlyteDirectory, "trials": str}
+        return self._make("trial", work, own, data, {"results": str}, workflow="tune")
+
+    def _make(
+        self,
+        step: str,
+        work: Any,
+        own: list[Input],
+        data: Mapping[str, Any],
+        outputs: dict[str, Any],
+        *,
+        workflow: str = "train",
+        like: str | None = None,
+        shows_deck: bool = False,
+    ) -> StageTask:
+        return StageTask(
+            self.source,
+            step,
+            work,
+            name=f"{self.name}.{workflow}.{step}",
+            inputs={**with_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
+            outputs=outputs,
+            resolver=app_tasks,
+            declared=self._declared(step, like),
+            cache_version=self._cache_version(step),
+            shows_deck=shows_deck,
+        )
+
+    def _declared(self, step: str, like: str | None) -> Task:
+        """What the stages of a task declare. One that declares nothing gets the resources of the task before it,
+        as it holds the same data, without its GPU.
+        """
+        options = [stage.options.get("task") for role in ROLES.get(step, ()) if (stage := self.pipeline.stage(role))]
+        own = first(options)
+        if own.resources is not None or like is None:
+            return own
+        resources = self._declared(like, None).resources
+        return (
+            own if resources is None else dataclasses.replace(own, resources=dataclasses.replace(resources, gpu=None))
+        )
+
+    def _cache_version(self, step: str) -> str:
+        functions = [stage.function for role in ROLES.get(step, ()) if (stage := self.pipeline.stage(role))]
+        return versions.cache_version(functions, self.source.root)
+
+    @property
+    def _pickle(self) -> bool:
+        return self.source.settings.flyte.pickle
+
+    @property
+    def _hashed(self) -> Any:
+        """A folder that a later task's cache knows by its content, whatever run wrote it."""
+        caches = any(task is not None and task.cache for task in self._all_declared())
+        return (
+            Annotated[FlyteDirectory, HashMethod(lambda given: types.digest(Path(given.path)))]
+            if caches
+            else (FlyteDirectory)
+        )
+
+    def _all_declared(self) -> list[Task | None]:
+        return [stage.options.get("task") for stage in self.pipeline.stages.values()]
+
+
+class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
+    """Writes `app app.py task train` behind the container's `--`, and reads it there.
+
+    The code is in the working directory: fast registration unpacks it there, and an image of ours has it there.
+    """
+
+    location = "mlapp.flyte.plan.app_tasks"
+
+    def name(self) -> str:
+        return "mlapp"
+
+    def load_task(self, loader_args: list[str]) -> Any:
+        given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
+        return plan_of(sources.load(Path.cwd(), given["app"])).task(given["task"])
+
+    def loader_args(self, settings: Any, task: Any) -> list[str]:
+        return ["app", task.source.place, "task", task.step]
+
+    def get_all_tasks(self) -> list[Any]:
+        return []
+
+
+app_tasks = AppTaskResolver()
+_plans: dict[App, Plan] = {}
+
+
+def plan_of(source: Source) -> Plan:
+    """The plan of an app; a new one when its place or its settings are others than before.
+
+    Raises:
+        DeclarationError: no reader or no model. UsageError: a parameter that Flyte cannot carry.
+    """
+    kept = _plans.get(source.app)
+    if kept is None or kept.source != source:
+        kept = _plans[source.app] = Plan(source)
+    return kept
+
+
+def with_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
+    """Inputs as flytekit's interface has them: name → type and default."""
+    return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
+
+
+def _framework(pipeline: Pipeline) -> Framework:
+    """The framework of the app's model: by the builder's annotation, else by building it with its defaults."""
+    stage = pipeline.stages["model"]
+    kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
+    if isinstance(kind, type) and frameworks.of(kind).name != "python":
+        return frameworks.of(kind)
+    own = declared([stage])
+    if any(parameter.required for parameter in own):
+        return frameworks.of(object)
+    return frameworks.of(type(steps.build(pipeline, {parameter.name: parameter.default for parameter in own})))
+
+
+def _path(given: Any) -> Path:
+    return Path(given.download())
+
+
+def _origin() -> dict[str, str]:
+    execution = flytekit.current_context().execution_id
+    if execution is None or not execution.project or execution.name == "local":
+        return {"engine": "flyte-local"}
+    return {"engine": "flyte", "execution": execution.name, "project": execution.project, "domain": execution.domain}
+
+
+def _git() -> GitState | None:
+    commit, dash, _ = os.environ.get(CODE_REVISION, "").partition("-dirty")
+    return GitState(commit, bool(dash)) if commit else None

@@ -1,0 +1,60 @@
+"""`mlapp tune --remote`: trials as a map task, a study that is here, a search that goes on when it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlapp.flyte import search
+from mlapp.flyte.engine import FlytekitEngine
+from mlapp.flyte.interface import Registration
+from mlapp.tuning import Options
+from tests.integration.flyte.flyteadmin import Flyteadmin
+
+
+def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
+    engine: FlytekitEngine,
+    admin: Flyteadmin,
+    registered: Registration,
+    mlapp: Callable[..., Any],
+) -> None:
+    folder = engine.project.root / ".mlapp/tuning"
+    options = Options(trials=2, metric="accuracy", workers=2, fixed={"limit": "120"}, folder=folder)
+    begun: list[str] = []
+
+    def interrupted(run: str) -> None:
+        begun.append(run)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search.search(engine, engine.project.app, options, "accuracy", registered, follow=interrupted)
+    assert engine.show(begun[0]).workflow == "flowers.tune"
+
+    command = ["tune", "--remote", "--metric", "accuracy", "--workers", "2", "-p", "limit=120", "--json"]
+    ran = mlapp(*command, "--trials", "3")
+    assert ran.code == 0, ran.err
+    tuned = [run for run in engine.runs() if run.workflow == "flowers.tune"]
+    assert len(tuned) == 2  # the one that was begun is waited for, and one trial more is run
+    first, second = (admin.executions[run.id] for run in reversed(tuned))
+    assert first.message.spec.max_parallelism == 2
+    assert [len(found.inputs["trials"].collection.literals) for found in (first, second)] == [2, 1]
+
+    manifest = json.loads(ran.out)
+    assert manifest["origin"]["engine"] == "flyte"
+    trials = manifest["tuning"]["trials"]
+    assert [trial["state"] for trial in trials] == ["complete"] * 3
+    best = trials[manifest["tuning"]["best"]]
+    assert best["value"] == max(trial["value"] for trial in trials)
+    assert manifest["parameters"]["C"] == best["parameters"]["model.C"]
+    assert manifest["parameters"]["limit"] == 120
+
+
+def test_the_metric_must_be_known_first(mlapp: Callable[..., Any], project: Callable[..., Path]) -> None:
+    project()
+    ran = mlapp("tune", "--remote")
+    assert ran.code == 2
+    assert "Give --metric" in ran.err

@@ -1,0 +1,64 @@
+"""One trial of a search, as its task runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mlapp.flyte import stages
+from mlapp.flyte.interface import TrialResult
+from mlapp.project import Project
+from mlapp.tuning import Judge
+
+APP = """
+from typing import Annotated
+
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from mlapp import App, Search
+
+app = App("flowers", target="y")
+
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    return pd.DataFrame({"x": range(60), "y": [0] * 30 + [1] * 30})
+
+
+@app.model
+def build(C: Annotated[float, Search(0.01, 100, log=True)] = 1.0) -> LogisticRegression:
+    if C > 50:
+        raise ValueError("too much")
+    return LogisticRegression(C=C)
+"""
+
+
+@pytest.fixture
+def splits(project: Callable[..., Path], tmp_path: Path) -> Path:
+    app = Project.find(project(APP)).app
+    for name in ("table", "splits"):
+        (tmp_path / name).mkdir()
+    stages.read(app, {}, tmp_path / "table")
+    stages.split(app, {"data_splitter": {}}, tmp_path / "table", tmp_path / "splits")
+    return tmp_path / "splits"
+
+
+def tried(splits: Path, C: float) -> TrialResult:
+    text = msgspec.json.encode(stages.Trial({"model.C": C}, folds=3, seed=0)).decode()
+    return msgspec.json.decode(stages.trial(Project.find().app, {}, splits, text), type=TrialResult)
+
+
+def test_a_trial_gives_the_metrics_that_a_trial_here_gives(splits: Path) -> None:
+    judge = Judge(Project.find().app, {}, folds=3, seed=0)
+    here = [metrics["accuracy"] for metrics in judge.scores({"model.C": 0.1}, lambda fold, progress: None)]
+    assert tried(splits, 0.1).metrics["accuracy"] == pytest.approx(sum(here) / 3)
+
+
+def test_a_trial_that_fails_says_why(splits: Path) -> None:
+    result = tried(splits, 99.0)
+    assert result.error is not None
+    assert "raised ValueError: too much" in result.error[0]
