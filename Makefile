@@ -54,4 +54,4 @@ $(CURDIR)/.uv/bin/uv:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
 
 clean:
-	rm -rf .venv .venv-demo .uv dist build
+	rm -rf .venv .venv-demo .uv .tools dist build

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.deploy.documents import to_yaml
 from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, SERVICE
+from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, ROUTE, SERVICE
 from mlapp.deploy.k8s.naming import Names
 from mlapp.deploy.target import DeployError
 from mlapp.errors import UsageError, nearest
@@ -138,6 +138,9 @@ def _chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
             values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
             spec["type"] = marks.put("{{ .Values.service.type }}")
             spec["ports"][0]["port"] = marks.put("{{ .Values.service.port }}", number=True)
+        elif document["kind"] == ROUTE.kind:
+            for backend in document["spec"]["rules"][0]["backendRefs"]:
+                backend["port"] = marks.put("{{ .Values.service.port }}", number=True)
         elif document["kind"] == "HorizontalPodAutoscaler":
             spec = document["spec"]
             values["autoscaling"] = {"minReplicas": spec["minReplicas"], "maxReplicas": spec["maxReplicas"]}
@@ -163,7 +166,8 @@ def _chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
 
 def _deployment_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
     pod = document["spec"]["template"]["spec"]
-    repository, at, digest = pod["containers"][0]["image"].partition("@")
+    server = pod["containers"][0]["image"]
+    repository, at, digest = server.partition("@")
     if at:
         values["image"] = {"repository": repository, "digest": digest}
         image = marks.put("{{ .Values.image.repository }}@{{ .Values.image.digest }}")
@@ -171,7 +175,8 @@ def _deployment_values(document: dict[str, Any], values: dict[str, Any], marks: 
         values["image"] = {"reference": repository}
         image = marks.put("{{ .Values.image.reference }}")
     for container in (*pod["containers"], *pod.get("initContainers", [])):
-        container["image"] = image
+        if container["image"] == server:  # what pulls a model, or stands beside the server, has an image of its own
+            container["image"] = image
     values["resources"] = pod["containers"][0]["resources"]
     pod["containers"][0]["resources"] = marks.put("{{ toYaml .Values.resources | nindent 12 }}", block=True)
     if "replicas" in document["spec"]:

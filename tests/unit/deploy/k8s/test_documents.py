@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.util
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -17,21 +12,56 @@ import yaml
 
 from mlapp.config import Serve, section
 from mlapp.deploy import DeployError, Shipment
+from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import KubernetesSettings, KubernetesTarget
 from mlapp.deploy.schema import schema
+from tests import tools
 
 ROOT = Path(__file__).parents[4]
-SHIPMENT = Shipment("digits", "registry.example/digits@sha256:" + "1" * 64, "3", "c0ffee")
+SHIPMENT = Shipment("digits", "registry.example/digits@sha256:" + "1" * 64, "3", "12e4567")
+READ_OTHERWISE = {
+    "YES": "yes",
+    "ANSWER": "y",
+    "FLOAT": "1e3",
+    "OCTAL": "0o17",
+    "BIG": "1_000",
+    "HEX": "0x1F",
+    "NONE": "~",
+}
 FULL = {
     "namespace": {"name": "team-a", "create": True},
     "autoscaling": {},
     "ingress": {"host": "digits.example", "tls_secret": "digits-tls"},
-    "env": {"COLOR": "blue", "BRACES": "{{ not a template }}"},
+    "gateway": {"name": "public", "hosts": ["digits.example"]},
+    "monitoring": {"service_monitor": True},
+    "env": {"COLOR": "blue", "BRACES": "{{ not a template }}", "LINES": "a: b\n# c", **READ_OTHERWISE},
+    "secrets": {"DATABASE_URL": {"secret": "digits-db", "key": "url"}},
+    "external_secret": {"store": "vault", "data": {"TOKEN": "ml/digits#token"}},
+    "volumes": {"data": {"path": "/data", "size": "5Gi"}, "more": {"path": "/more"}},
+    "model_pull": {
+        "image": "amazon/aws-cli@sha256:" + "3" * 64,
+        "command": ["aws", "s3", "sync", "s3://m", "/app/model"],
+    },
 }
 
 
 def target(**settings):
     return KubernetesTarget("digits", section(KubernetesSettings, settings, "targets.k8s"), Serve())
+
+
+def comparable(text):
+    """Objects by kind and name, less who manages them, their namespace, and the hash in the ConfigMap's name."""
+    config = next(each for each in yaml.safe_load_all(text) if each["kind"] == "ConfigMap")["metadata"]["name"]
+    found = list(yaml.safe_load_all(text.replace(config, "digits-config")))
+    for document in found:
+        document["metadata"].pop("namespace", None)
+        document["metadata"]["labels"].pop("app.kubernetes.io/managed-by", None)
+    return {(each["kind"], each["metadata"]["name"]): each for each in found if each["kind"] != "Namespace"}
+
+
+def ejected_as_yaml(folder, settings):
+    files = target(**settings).eject(SHIPMENT, folder, "yaml")
+    return comparable("---\n".join(file.read_text() for file in files))
 
 
 def test_the_page_lists_every_setting():
@@ -62,6 +92,21 @@ def test_plain_yaml_is_what_is_applied_but_for_our_marks(tmp_path):
     assert "mlapp/app" not in "".join(path.read_text() for path in written)
 
 
+def test_kubectl_reads_every_value_as_it_was_meant(tmp_path):
+    """kubectl's YAML has more numbers than PyYAML's: a variable `1e3` or a commit 12e4567 must reach it in quotes."""
+    documents = target(**FULL).render(SHIPMENT)
+    (tmp_path / "all.yaml").write_text(to_yaml_all(documents))
+
+    done = tools.run(
+        "kubectl", "label", "--local", "--filename", tmp_path / "all.yaml", "read=yes", "-o", "jsonpath-as-json={}"
+    )
+
+    assert done.returncode == 0, done.stderr
+    for document in documents:
+        document["metadata"]["labels"]["read"] = "yes"
+    assert [read for text in done.stdout.split("\n]\n")[:-1] for read in json.loads(text + "]")] == documents
+
+
 def test_nothing_is_overwritten(tmp_path):
     target().eject(SHIPMENT, tmp_path, "yaml")
 
@@ -69,35 +114,57 @@ def test_nothing_is_overwritten(tmp_path):
         target().eject(SHIPMENT, tmp_path, "yaml")
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kustomize comes with kubectl, which is not here")
 def test_kustomize_builds_the_same_objects(tmp_path):
     target(**FULL).eject(SHIPMENT, tmp_path, "kustomize")
 
-    built = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True)
+    built = tools.run("kubectl", "kustomize", tmp_path)
 
     assert built.returncode == 0, built.stderr
-    documents = {document["kind"]: document for document in yaml.safe_load_all(built.stdout)}
-    container = documents["Deployment"]["spec"]["template"]["spec"]["containers"][0]
-    config = documents["ConfigMap"]
-    assert container["image"] == SHIPMENT.image
-    assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
-    assert config["data"]["COLOR"] == "blue"
-    assert len(documents) == len(target(**FULL).render(SHIPMENT))
+    assert comparable(built.stdout) == ejected_as_yaml(tmp_path / "plain", FULL)
 
 
-@pytest.mark.skipif(not shutil.which("helm"), reason="helm is not here")
-def test_helm_accepts_the_chart(tmp_path):
+@pytest.mark.parametrize("settings", [{}, FULL])
+def test_helm_renders_the_same_objects(settings, tmp_path):
+    target(**settings).eject(SHIPMENT, tmp_path / "chart", "helm")
+
+    linted = tools.run("helm", "lint", "--strict", tmp_path / "chart")
+    shown = tools.run("helm", "template", "digits", tmp_path / "chart", "--namespace", "team-a")
+
+    assert linted.returncode == 0, linted.stdout
+    assert shown.returncode == 0, shown.stderr
+    assert comparable(shown.stdout) == ejected_as_yaml(tmp_path / "plain", settings)
+
+
+def test_helm_takes_other_values(tmp_path):
     target(**FULL).eject(SHIPMENT, tmp_path, "helm")
-    subprocess.run(["helm", "lint", "--strict", str(tmp_path)], check=True)
+    values = {
+        "image": {"digest": "sha256:" + "2" * 64},
+        "env": {"COLOR": "red"},
+        "resources": {"requests": {"cpu": 3}},
+        "autoscaling": {"maxReplicas": 9},
+        "service": {"port": 8080},
+        "ingress": {"host": "other.example"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
 
-    shown = ["helm", "template", "digits", str(tmp_path), "--namespace", "team-a", "--set", "env.COLOR=red"]
-    built = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+    def shown(*more):
+        done = tools.run("helm", "template", "digits", tmp_path, *more)
+        assert done.returncode == 0, done.stderr
+        return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
 
-    documents = {document["kind"]: document for document in yaml.safe_load_all(built)}
-    container = documents["Deployment"]["spec"]["template"]["spec"]["containers"][0]
-    assert container["image"] == SHIPMENT.image
-    assert container["envFrom"] == [{"configMapRef": {"name": documents["ConfigMap"]["metadata"]["name"]}}]
-    assert documents["ConfigMap"]["data"]["COLOR"] == "red"
+    before, after = shown(), shown("--values", tmp_path / "mine.yaml")
+    config = next(name for kind, name in after if kind == "ConfigMap")
+    container = after["Deployment", "digits"]["spec"]["template"]["spec"]["containers"][0]
+    ingress = after["Ingress", "digits"]["spec"]
+    assert container["image"] == "registry.example/digits@sha256:" + "2" * 64
+    assert container["resources"]["requests"] == {"cpu": 3, "memory": "512Mi"}
+    assert container["envFrom"][0] == {"configMapRef": {"name": config}}
+    assert ("ConfigMap", config) not in before, "pods roll when a variable changes"
+    assert after["ConfigMap", config]["data"]["COLOR"] == "red"
+    assert after["HorizontalPodAutoscaler", "digits"]["spec"]["maxReplicas"] == 9
+    assert after["Service", "digits"]["spec"]["ports"][0]["port"] == 8080
+    assert (ingress["rules"][0]["host"], ingress["tls"][0]["hosts"]) == ("other.example", ["other.example"])
+    assert after["HTTPRoute", "digits"]["spec"]["rules"][0]["backendRefs"] == [{"name": "digits", "port": 8080}]
 
 
 def test_a_chart_keeps_what_people_change_in_its_values(tmp_path):
@@ -109,41 +176,6 @@ def test_a_chart_keeps_what_people_change_in_its_values(tmp_path):
     template = (tmp_path / "templates/deployment.yaml").read_text()
     assert 'image: "{{ .Values.image.repository }}@{{ .Values.image.digest }}"' in template
     assert "replicas: {{ .Values.replicas }}" in template
-
-
-def test_a_chart_with_its_own_values_is_what_is_applied(tmp_path):
-    """Filled in here as helm fills in the few actions that a chart of ours has."""
-    target(**FULL, replicas=2).eject(SHIPMENT, tmp_path, "helm")
-    values = yaml.safe_load((tmp_path / "values.yaml").read_text())
-
-    def filled(action):
-        words = action[1].strip()
-        if words == '"{{"':
-            return "{{"
-        if words.startswith(".Release."):
-            return {"Namespace": "team-a", "Service": "Helm"}[words.removeprefix(".Release.")]
-        place = re.search(r"\.Values((?:\.\w+)+)", words)[1].strip(".").split(".")
-        value = functools.reduce(lambda inner, key: inner[key], place, values)
-        if "sha256sum" in words:
-            return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()[:8]
-        if "nindent" in words:
-            depth = " " * int(words.rpartition(" ")[2])
-            return "\n" + "".join(f"{depth}{line}\n" for line in yaml.safe_dump(value).splitlines())
-        return str(value)
-
-    made = {}
-    for file in (tmp_path / "templates").iterdir():
-        document = yaml.safe_load(re.sub(r"\{\{(.*?)\}\}", filled, file.read_text()))
-        made[document["kind"]] = document
-
-    for wanted in target(**FULL, replicas=2).render(SHIPMENT):
-        if wanted["kind"] not in ("Namespace", "ConfigMap", "Deployment"):
-            assert made[wanted["kind"]].get("spec") == wanted.get("spec")
-    container = made["Deployment"]["spec"]["template"]["spec"]["containers"][0]
-    assert container["image"] == SHIPMENT.image
-    assert container["resources"]["requests"] == {"cpu": "500m", "memory": "512Mi"}
-    assert container["envFrom"] == [{"configMapRef": {"name": made["ConfigMap"]["metadata"]["name"]}}]
-    assert made["ConfigMap"]["data"]["BRACES"] == "{{ not a template }}"
 
 
 def test_the_role_holds_no_secrets_and_no_other_namespace():

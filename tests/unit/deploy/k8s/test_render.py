@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import kubernetes_validate.utils
 import pytest
@@ -21,6 +22,7 @@ from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import KubernetesSettings
 from mlapp.deploy.k8s.render import render, render_canary
 from mlapp.errors import ConfigError
+from tests import tools
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = kubernetes_validate.utils.all_versions()[-3:]
@@ -104,6 +106,8 @@ def validate(documents: list[dict[str, Any]]) -> None:
         if document["kind"] not in ("HTTPRoute", "ServiceMonitor", "ExternalSecret"):  # not Kubernetes' own
             for version in VERSIONS:
                 kubernetes_validate.validate(document, version, strict=True)
+        elif document["kind"] == "HTTPRoute":
+            jsonschema.validate(document["spec"], tools.http_route_schema())
 
 
 def same_as_golden(name: str, documents: list[dict[str, Any]]) -> bool:
