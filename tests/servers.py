@@ -89,7 +89,7 @@ def dynamodb() -> Iterator[str]:
 
 
 @contextmanager
-def s3() -> Iterator[str]:
+def s3(address: str = "127.0.0.1") -> Iterator[str]:
     """The endpoint of a SeaweedFS, with the keys `key` and `secret` for everything and none for `stranger`."""
     weed = binary("weed")
     ports = [free_port() for _ in range(4)]
@@ -100,13 +100,13 @@ def s3() -> Iterator[str]:
             ' {"name": "stranger", "credentials": [{"accessKey": "stranger", "secretKey": "secret"}], "actions": []}]}'
         )
         options = [
-            f"-dir={folder}", "-ip=127.0.0.1", "-s3", f"-s3.config={folder}/s3.json", "-volume.max=20",
+            f"-dir={folder}", f"-ip={address}", "-s3", f"-s3.config={folder}/s3.json", "-volume.max=20",
             f"-s3.port={ports[0]}", f"-master.port={ports[1]}", f"-volume.port={ports[2]}", f"-filer.port={ports[3]}",
             f"-s3.port.grpc={free_port()}", f"-master.port.grpc={free_port()}", f"-volume.port.grpc={free_port()}",
             f"-filer.port.grpc={free_port()}", "-master.volumeSizeLimitMB=64",
         ]  # fmt: skip
-        with running([weed, "server", *options], folder, lambda: is_open(ports[0]), stop=signal.SIGKILL):
-            yield f"http://127.0.0.1:{ports[0]}"
+        with running([weed, "server", *options], folder, lambda: is_open(ports[0], address), stop=signal.SIGKILL):
+            yield f"http://{address}:{ports[0]}"
 
 
 def binary(name: str, *places: str) -> str:
@@ -191,7 +191,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def is_open(port: int) -> bool:
+def is_open(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0

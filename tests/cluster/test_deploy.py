@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlapp.deploy import DeployError
-from mlapp.deploy.k8s.kinds import BUDGET, DEPLOYMENT, SERVICE
+from mlapp.deploy.k8s.kinds import BUDGET, DEPLOYMENT, ROUTE, SERVICE
 
 
 def test_the_main_way_deploy_change_roll_back_delete(target, ship):
@@ -289,3 +289,28 @@ def test_the_calls_and_the_time_of_a_deploy(target, ship, record_property):
     assert len(again.cluster.calls) < 40
     assert applied + (end - ready) < 3
     assert status_took < 1
+
+
+def test_a_canary_by_the_weights_of_a_gateway(target, ship):
+    shipper = target(gateway={"name": "public", "hosts": ["digits.example"]})
+    try:
+        shipper.cluster.listed(ROUTE)
+    except DeployError:
+        pytest.skip("the cluster has no gateway.networking.k8s.io/v1")
+
+    def weights():
+        rule = shipper.cluster.get(ROUTE, "digits")["spec"]["rules"][0]
+        return {backend["name"]: backend.get("weight", 1) for backend in rule["backendRefs"]}
+
+    shipper.apply(ship("1"))
+    assert weights() == {"digits": 1}
+    shipper.canary(ship("2"), 10)
+    assert weights() == {"digits": 90, "digits-canary": 10}
+    assert shipper.status().traffic == {1: 90, 2: 10}
+    shipper.abort()
+    assert weights() == {"digits": 1}
+    assert shipper.cluster.get(SERVICE, "digits-canary") is None
+    shipper.canary(ship("2"), 10)
+    assert shipper.promote().state == "live"
+    assert weights() == {"digits": 1}
+    assert shipper.predict([{"x": 1}])["version"] == "2"
