@@ -43,7 +43,7 @@ def start(job: Job, shipment: Shipment, percent: int, take_over: bool) -> Record
     job.plan(traffic, before, prune=False, take_over=take_over)  # a refusal of it must come before anything is written
     goal = render(shipment, job.settings, job.serve)
     record = job.releases.create(
-        shipment, goal, records, by=None, percent=percent, note=f"canary at {percent} %", url=job.url(shipment)
+        shipment, goal, records, by=job.author(), percent=percent, note=f"canary at {percent} %", url=job.url(shipment)
     )
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     try:

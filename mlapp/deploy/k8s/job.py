@@ -180,12 +180,15 @@ class Job:
         elif before and before.objects == text and not plan.pending:
             self.progress(f"release {before.number} is live already: nothing to change")
             return before
-        by = None
-        with suppress(DeployError):
-            by = self.cluster.who()
         return self.releases.create(
-            shipment, documents, records, by=by, note=note, repeats=repeats, url=self.url(shipment)
+            shipment, documents, records, by=self.author(), note=note, repeats=repeats, url=self.url(shipment)
         )
+
+    def author(self) -> str | None:
+        """Who the cluster says we are; None where it does not tell."""
+        with suppress(DeployError):
+            return self.cluster.who()
+        return None
 
     def _interrupted(self, record: Record) -> InterruptedDeployError:
         return InterruptedDeployError(

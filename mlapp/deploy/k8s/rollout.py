@@ -99,9 +99,13 @@ class Rollout:
                 self.warnings.setdefault(pod, []).append(item)
 
     def _tell(self) -> None:
-        """Say what has changed since it was last said."""
+        """Say what has changed since it was last said.
+
+        A startup probe that fails is no news: the server answers it when the model is loaded.
+        """
         for name, pod in self.pods.items():
-            found = trouble(pod, self.warnings.get(name, ()))
+            warnings = self.warnings.get(name, ())
+            found = trouble(pod, [event for event in warnings if not event.get("message", "").startswith("Startup ")])
             now = found.text if found else f"pod {name}: {'ready' if is_ready(pod) else state(pod)}"
             if self._told.get(name) != now:
                 self._told[name] = now

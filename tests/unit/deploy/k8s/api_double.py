@@ -326,7 +326,7 @@ class ApiDouble:
                 "metadata": {"name": f"{name}.1"},
                 "type": "Warning",
                 "reason": "Unhealthy",
-                "message": "Readiness probe failed: HTTP probe failed with statuscode: 500",
+                "message": "Startup probe failed: HTTP probe failed with statuscode: 500",
                 "involvedObject": {"kind": "Pod", "name": name},
             }
             self.objects[("events", namespace, f"{name}.1")] = event

@@ -155,3 +155,4 @@ def test_a_canary_with_too_few_requests_is_not_judged(target, ship):
 
     assert "too few to judge by" in said(lambda: target().judge(0.1))
     assert target().status().canary.number == 2
+    assert target().releases()[-1].by == "ada"

@@ -174,17 +174,20 @@ def test_changed_variables_roll_the_pods_and_the_old_config_goes(api, target, sh
         ("crash", "last words"),
         ("quota", "exceeds the namespace's quota 'compute'"),
         ("unschedulable", "no node can take pod"),
-        ("probe", "Readiness probe failed: HTTP probe failed with statuscode: 500"),
+        ("probe", "Startup probe failed: HTTP probe failed with statuscode: 500"),
     ],
 )
 def test_a_release_that_does_not_come_up_says_why_and_is_taken_back(api, target, ship, trouble, said):
     target().apply(ship())
     api.trouble[TWO] = trouble
 
+    told = []
+
     with pytest.raises(DeployError) as caught:
-        target(rollout={"timeout": 5}, env={"A": "1"}).apply(ship(TWO))
+        target(rollout={"timeout": 5}, env={"A": "1"}).apply(ship(TWO), progress=told.append)
 
     assert said in caught.value.what
+    assert not [line for line in told if line.startswith("pod ") and "Startup probe" in line], "no news while it loads"
     assert "Went back: release 1 is live." in caught.value.what
     assert api.get("deployments", "digits")["spec"]["template"]["spec"]["containers"][0]["image"] == ONE
     assert [(release.number, release.state) for release in target().releases()] == [(1, "live"), (2, "failed")]
