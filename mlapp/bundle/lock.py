@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,11 +112,15 @@ def _compiled(
         return result.read_text()
 
 
-def _for_python(packages: Iterator[Locked], python: str) -> Iterator[Locked]:
-    """The packages that a Linux with this Python needs; a marker stays where machines differ."""
-    for package in packages:
-        marker = package.requirement.marker
-        answers = {machine: _holds(marker, python, machine) for machine in MACHINES}
+def _for_python(packages: Iterable[Locked], python: str) -> Iterator[Locked]:
+    """The packages that a Linux with this Python needs; a marker stays where machines differ.
+
+    Which patch release the base has is not known here: what only an early one needs, as a backport, is taken too.
+    """
+    known = list(packages)
+    late = {package.name for package in known if any(_answers(package, f"{python}.99").values())}
+    for package in known:
+        answers = _answers(package, f"{python}.99" if package.name in late else f"{python}.0")
         if not any(answers.values()):
             continue
         if all(answers.values()):
@@ -124,11 +128,15 @@ def _for_python(packages: Iterator[Locked], python: str) -> Iterator[Locked]:
         yield package
 
 
+def _answers(package: Locked, python: str) -> dict[str, bool]:
+    return {machine: _holds(package.requirement.marker, python, machine) for machine in MACHINES}
+
+
 def _holds(marker: Marker | None, python: str, machine: str) -> bool:
     return marker is None or marker.evaluate(
         {
-            "python_version": python,
-            "python_full_version": f"{python}.99",
+            "python_version": python.rpartition(".")[0],
+            "python_full_version": python,
             "implementation_name": "cpython",
             "platform_python_implementation": "CPython",
             "os_name": "posix",
@@ -141,4 +149,4 @@ def _holds(marker: Marker | None, python: str, machine: str) -> bool:
 
 def is_for(package: Locked, python: str, machine: str) -> bool:
     """Whether a machine (`x86_64`, `aarch64`) needs the package."""
-    return _holds(package.requirement.marker, python, machine)
+    return _holds(package.requirement.marker, f"{python}.99", machine)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -83,8 +83,10 @@ def _fill(
     _copy_code(project, staging / bundle.CODE, warn)
     _warn_of_credentials(staging / bundle.CODE, warn)
     _copy_model(version, staging / bundle.MODEL)
-    packages, source, entries = _requirements(project, version.manifest, python, staging, upgrade, warn)
-    (staging / bundle.REQUIREMENTS).write_text("".join(f"{entry}\n" for entry in entries))
+    packages, source = write_requirements(
+        project, version.manifest.libraries, python, staging, upgrade=upgrade, warn=warn
+    )
+    _warn_of_differences(version.manifest, packages, python, warn)
     bill = sbom.cyclonedx(version.manifest, packages, own.version())
     (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")
     manifest = BundleManifest(
@@ -98,7 +100,7 @@ def _fill(
         environment=settings_of,
         git=environment.git_state(project.root),
         source=_origin(project.root),
-        files={path.relative_to(staging).as_posix(): _described(path) for path in _walk(staging)},
+        files=described(staging),
     )
     (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     folder = parent / f"{manifest.app}-{manifest.version}-{bundle.digest(manifest)}"
@@ -150,10 +152,28 @@ def _copy_model(version: ModelVersion, target: Path) -> None:
     (target / "store.json").write_bytes(msgspec.json.encode({"format": version.manifest.format}))
 
 
-def _requirements(
-    project: Project, model: Manifest, python: str, staging: Path, upgrade: bool, warn: Warn
-) -> tuple[list[Locked], str, list[str]]:
-    """The locked packages, where they came from, and the lines of requirements.txt."""
+def write_requirements(
+    project: Project,
+    libraries: Mapping[str, str],
+    python: str,
+    staging: Path,
+    *,
+    extra: str = "",
+    upgrade: bool = False,
+    warn: Warn,
+) -> tuple[list[Locked], str]:
+    """Write what the project needs into a bundle: requirements.txt, and mlapp's wheel where no index has it.
+
+    Args:
+        libraries: library → version, that it needs in any case.
+        extra: of mlapp, as `[flyte]`.
+
+    Returns:
+        The locked packages, and the file that named them.
+
+    Raises:
+        ConfigError: image.python is none. UvError: no versions fit.
+    """
     image = project.settings.image
     if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
         raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
@@ -162,24 +182,25 @@ def _requirements(
         warn("The project has no requirements.txt, pyproject.toml or lock: the image gets the model's libraries alone.")
     entries = []
     if own.is_from_index():
-        requirement = f"mlapp=={own.version()}"
+        requirement = f"mlapp{extra}=={own.version()}"
     else:
         wheel = own.write_wheel(staging / bundle.WHEELS)
-        requirement = f"mlapp @ {wheel.as_uri()}"
+        requirement = f"mlapp{extra} @ {wheel.as_uri()}"
         entries.append(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash(wheel)}")
     cache = project.root / ".mlapp" / "locks"
     packages = lock(
         found,
         requirement,
-        model.libraries,
+        libraries,
         root=project.root,
         python=python,
         image=image,
         cache=cache,
         upgrade=upgrade,
     )
-    _warn_of_differences(model, packages, python, warn)
-    return packages, found.source if found else "the model", entries + [str(package) for package in packages]
+    lines = [*entries, *map(str, packages)]
+    (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
+    return packages, found.source if found else "the model"
 
 
 def _warn_of_differences(model: Manifest, packages: Iterable[Locked], python: str, warn: Warn) -> None:
@@ -219,8 +240,10 @@ def _git_says(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def _walk(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+def described(folder: Path) -> dict[str, BundleFile]:
+    """The files of a bundle that is being made: path → what the manifest says of it."""
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return {path.relative_to(folder).as_posix(): _described(path) for path in found}
 
 
 def _described(path: Path) -> BundleFile:

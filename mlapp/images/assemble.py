@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.images.base import Base
 from mlapp.images.engine import checked, explained
 from mlapp.images.layer import END, TIME, FolderLayer, Layer
-from mlapp.images.plan import LAYERS, LAYOUT, USER, VENV, Plan
+from mlapp.images.plan import LAYOUT, USER, VENV, Plan
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -34,13 +34,13 @@ def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: Mappi
     config = {
         **{key: value for key, value in inherited.items() if key in ("Volumes", "OnBuild", "Shell") and value},
         "User": USER,
-        "ExposedPorts": {**(inherited.get("ExposedPorts") or {}), f"{plan.port}/tcp": {}},
+        "ExposedPorts": {**(inherited.get("ExposedPorts") or {}), **({f"{plan.port}/tcp": {}} if plan.port else {})},
         "Env": [f"{name}={value}" for name, value in environment.items()],
         "Entrypoint": plan.entrypoint,
         "WorkingDir": plan.workdir,
         "StopSignal": "SIGTERM",
         "Healthcheck": {
-            "Test": ["CMD", *plan.healthcheck],
+            "Test": ["CMD", *plan.healthcheck] if plan.healthcheck else ["NONE"],
             "Interval": 10 * SECOND,
             "Timeout": 5 * SECOND,
             "StartPeriod": 60 * SECOND,
@@ -48,7 +48,7 @@ def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: Mappi
         },
         "Labels": {**(inherited.get("Labels") or {}), **plan.labels, **labels},
     }
-    copies = [f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in LAYERS]
+    copies = [f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers]
     history = [{"created": created, "created_by": f"FROM {plan.base}"} for _ in base.layers]
     history += [{"created": created, "created_by": copy, "comment": "mlapp"} for copy in copies]
     document = {

@@ -19,7 +19,7 @@ from mlapp.images.compiled import compiler
 from mlapp.images.engine import ImageError, connected, explained
 from mlapp.images.layer import FolderLayer, Layer
 from mlapp.images.layout import lay_out
-from mlapp.images.plan import LAYERS, Plan, plan, platforms
+from mlapp.images.plan import Plan, plan, platforms
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -67,6 +67,7 @@ class Image:
 def build(
     bundle: Bundle,
     *,
+    what: Plan | None = None,
     project_root: Path | None = None,
     tag: str | None = None,
     platform: list[str] | None = None,
@@ -76,6 +77,7 @@ def build(
     """Build the image of a bundle for each platform. Nothing is tagged until all of an image is there.
 
     Args:
+        what: the plan of the image; by default that of a server.
         project_root: the project's folder, whose Dockerfile is used if it has one.
         tag: `repository:tag`; by default the app's name (or `image.name`) with version and bundle.
         platform: as linux/arm64; by default that of mlapp.yaml, or of the engine.
@@ -83,7 +85,7 @@ def build(
     Raises:
         ImageError: no engine, no base, no wheel, or the engine failed. UvError: the dependencies cannot be fetched.
     """
-    what = plan(bundle)
+    what = what or plan(bundle)
     reference = reference_of(bundle, tag)
     with connected() as client:
         with explained():
@@ -184,7 +186,9 @@ def _layers(
     warn: Progress,
 ) -> list[Layer]:
     layers: list[Layer] = [Layer(digest) for digest in known]
-    missing = LAYERS[len(known) :]
+    missing = what.layers[len(known) :]
+    if not missing:
+        return layers
     home = ""
     if len(known) == 0:
         home = home_of_python(client, base, what.python)

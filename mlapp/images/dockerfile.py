@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from mlapp.images.plan import LAYERS, LAYOUT, USER, VENV, Plan
+from mlapp.images.plan import LAYOUT, USER, VENV, Plan
 
 HEADER = """# Made by mlapp. It only copies: the dependencies are laid out on the host, so the build needs no network
 # and no emulator. `mlapp eject dockerfile` keeps this file and lays out {layout}; `docker build .` and `mlapp build`
@@ -19,13 +19,15 @@ def render(plan: Plan) -> str:
     if plan.system_packages:
         parts.append(install(plan.system_packages))
     parts += [
-        "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in LAYERS),
+        "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers),
         _pairs("ENV", {"PATH": f"{VENV}/bin:$PATH", **plan.environment}),
         f"WORKDIR {plan.workdir}",
         f"USER {USER}",
-        f"EXPOSE {plan.port}",
+        *([f"EXPOSE {plan.port}"] if plan.port else []),
         "STOPSIGNAL SIGTERM",
-        f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(plan.healthcheck)}",
+        f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(plan.healthcheck)}"
+        if plan.healthcheck
+        else "HEALTHCHECK NONE",
         _pairs("LABEL", plan.labels),
         f"ENTRYPOINT {json.dumps(plan.entrypoint)}",
     ]

@@ -54,6 +54,10 @@ class Plan:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def layers(self) -> tuple[Copied, ...]:
+        return LAYERS
+
+    @property
     def entrypoint(self) -> list[str]:
         return [f"{VENV}/bin/python", "-m", "mlapp", "serve", "--bundle", APP]
 

@@ -50,6 +50,16 @@ def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> s
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
+def digest_of(repository: str, tag: str) -> str | None:
+    """The digest of what the tag names; None where there is nothing of that name.
+
+    Raises:
+        ImageError: the registry refuses, or cannot be reached.
+    """
+    answer = _Session(repository).request("GET", f"manifests/{tag}", headers={"Accept": ", ".join(ANY)}, absent=True)
+    return None if answer is None else f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
+
+
 def digest_for(repository: str, digest: str, platform: str) -> str:
     """The digest of a platform's image in the list that has this digest; the digest itself if it is of no such list.
 
@@ -83,7 +93,10 @@ class _Session:
         self._http = requests.Session()
         self._http.trust_env = not is_near
 
-    def request(self, method: str, path: str, headers: dict[str, str], data: bytes | None = None) -> Any:
+    def request(
+        self, method: str, path: str, headers: dict[str, str], data: bytes | None = None, *, absent: bool = False
+    ) -> Any:
+        """The answer; with `absent` None for what the registry has not."""
         import requests
 
         try:
@@ -96,6 +109,8 @@ class _Session:
             raise ImageError(
                 f"The registry {self._host} cannot be reached: {error}", "Check its address and the network."
             ) from error
+        if answer.status_code == 404 and absent:
+            return None
         if answer.status_code >= 400:
             raise ImageError(
                 f"The registry {self._host} answers {answer.status_code} to {method} {self._name}/{path}.",

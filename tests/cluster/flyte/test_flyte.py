@@ -1,5 +1,6 @@
-"""The same on a real Flyte: run with MLAPP_TEST_FLYTE_CONFIG, a flytekit configuration, and MLAPP_TEST_FLYTE_IMAGE, an
-image with mlapp[flyte,sklearn] in it; MLAPP_TEST_FLYTE_PROJECT and _DOMAIN where they are not flytesnacks, development.
+"""The same on a real Flyte: run with MLAPP_TEST_FLYTE_CONFIG, a flytekit configuration, and an image with
+mlapp[flyte,sklearn] in it as MLAPP_TEST_FLYTE_IMAGE, or MLAPP_TEST_REGISTRY to have one built and pushed;
+MLAPP_TEST_FLYTE_PROJECT and _DOMAIN where they are not flytesnacks, development.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ def test_train_there_and_fetch_the_model(project: Callable[..., Path], monkeypat
     from mlapp.flyte.engine import FlytekitEngine
 
     monkeypatch.setenv("FLYTECTL_CONFIG", str(CONFIG))
-    monkeypatch.setenv("MLAPP_FLYTE__IMAGE", os.environ["MLAPP_TEST_FLYTE_IMAGE"])
+    if "MLAPP_TEST_FLYTE_IMAGE" in os.environ:
+        monkeypatch.setenv("MLAPP_FLYTE__IMAGE", os.environ["MLAPP_TEST_FLYTE_IMAGE"])
+    else:
+        monkeypatch.setenv("MLAPP_IMAGE__NAME", f"{os.environ['MLAPP_TEST_REGISTRY']}/mlapp-test/tasks")
     monkeypatch.setenv("MLAPP_FLYTE__PROJECT", os.environ.get("MLAPP_TEST_FLYTE_PROJECT", "flytesnacks"))
     monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", os.environ.get("MLAPP_TEST_FLYTE_DOMAIN", "development"))
-    engine = FlytekitEngine(Project.find(project(APP)))
+    engine = FlytekitEngine(Project.find(project(APP, requirements__txt="scikit-learn\n")))
 
     registration = engine.register(engine.build(print), print)
     assert engine.register(engine.build(print), print).created == ()

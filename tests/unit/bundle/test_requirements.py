@@ -86,6 +86,14 @@ def test_what_only_windows_needs_is_not_locked(tmp_path):
     assert set(locked(tmp_path)) == {"click", "idna"}
 
 
+def test_what_only_an_early_patch_of_python_needs_is_locked_too(tmp_path):
+    (tmp_path / "requirements.txt").write_text(
+        'six ; python_full_version < "3.11.3"\nclick ; python_version < "3.11"\n'
+    )
+    assert "six" in locked(tmp_path)
+    assert "click" not in locked(tmp_path)
+
+
 def test_a_version_that_is_free_is_that_of_the_training(tmp_path):
     (tmp_path / "requirements.txt").write_text("click\n")
     options = {"root": tmp_path, "python": "3.11", "image": Image(), "cache": tmp_path / "locks"}
