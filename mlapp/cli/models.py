@@ -11,7 +11,7 @@ from mlapp.cli.options import Json, Yes
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlapp.store import Store
+    from mlapp.store import Manifest, Store
 
 cli = typer.Typer(help="The model store: versions, and the aliases that name them.", no_args_is_help=True)
 Version = Annotated[str, typer.Argument(help="A version, an alias or `latest`.")]
@@ -234,6 +234,51 @@ def delete(version: Version, yes: Yes = False) -> None:
     output.confirm(f"Delete version {number} of {project.name} for good?", yes=yes)
     project.store.delete(project.name, number)
     output.note(f"Version {number} of {project.name} is deleted.")
+
+
+@cli.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="The newest versions that stay.")],
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which versions would go.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete old versions, but none that an alias points at.
+
+    Examples:
+
+      mlapp models prune --keep 10 --dry-run
+
+      mlapp models prune --keep 10 --yes
+    """
+    from mlapp.project import Project
+
+    project = Project.find()
+    going = project.store.expendable(project.name, keep)
+    listed = ", ".join(str(version.version) for version in going)
+    if going and not dry_run:
+        output.confirm(f"Delete for good of {project.name}: {listed}?", yes=yes)
+    gone = going if dry_run else [version for version in going if _is_deleted(project.store, version)]
+    size = sum(file.size for version in gone for file in version.files.values())
+    if json:
+        output.json({"versions": [version.version for version in gone], "bytes": size, "deleted": not dry_run})
+        return
+    if not going:
+        output.note(f"Nothing goes: {project.name} has no version beside the newest {keep} and those with an alias.")
+    elif dry_run:
+        output.note(f"Versions to go: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")
+    else:
+        output.note(f"Versions deleted: {len(gone)}, with {size / 1e6:.1f} MB.")
+
+
+def _is_deleted(store: Store, version: Manifest) -> bool:
+    """Delete a version; false where it is not to go any more, or has gone."""
+    try:
+        store.delete(version.app, version.version)
+    except UsageError as error:  # an alias was moved to it meanwhile, or another has deleted it
+        output.note(f"{error.what} It is left as it is.")
+        return False
+    return True
 
 
 def _summary(version: Any) -> dict[str, Any]:

@@ -236,6 +236,12 @@ class Store:
         self.storage.delete(f"{app}/{folder}")
         return number
 
+    def expendable(self, app: str, keep: int) -> list[Manifest]:
+        """The versions that nobody asks for by name: all but the newest `keep` and those that an alias points at."""
+        named = set(self.aliases(app).values())
+        versions = self.versions(app)
+        return [version for version in versions[: max(0, len(versions) - keep)] if version.version not in named]
+
     def aliases(self, app: str) -> dict[str, int]:
         """Where each alias points."""
         found = {}

@@ -64,6 +64,21 @@ def test_deleting_a_version_asks(mlapp: Callable, project: Callable) -> None:
     assert json.loads(mlapp("models", "list", "--json").out) == []
 
 
+def test_old_versions_are_pruned(mlapp: Callable, project: Callable) -> None:
+    project()
+    for _ in range(4):
+        mlapp("train", "-p", "limit=60")
+    mlapp("models", "promote", "1", "production")
+    planned = json.loads(mlapp("models", "prune", "--keep", "2", "--dry-run", "--json").out)
+    assert planned["versions"] == [2]
+    assert planned["bytes"] > 0
+    assert not planned["deleted"]
+    assert mlapp("models", "prune", "--keep", "2").code == 2  # it asks, and nobody is there to answer
+    pruned = mlapp("models", "prune", "--keep", "2", "--yes")
+    assert pruned.err.startswith("Versions deleted: 1, with")
+    assert [version["version"] for version in json.loads(mlapp("models", "list", "--json").out)] == [1, 3, 4]
+
+
 def test_features_come_from_a_file_or_from_stdin(mlapp: Callable, project: Callable, tmp_path: Path) -> None:
     root = project()
     mlapp("train")

@@ -78,6 +78,14 @@ def test_the_number_of_a_deleted_version_is_never_given_again(store: Store, trai
         store.get("numbers", 2)
 
 
+def test_what_is_old_and_has_no_alias_may_go(store: Store, trained: TrainedModel) -> None:
+    for _ in range(4):
+        store.put(trained)
+    store.promote("numbers", 1, "production")
+    assert [version.version for version in store.expendable("numbers", 2)] == [2]
+    assert store.expendable("numbers", 9) == []
+
+
 def test_an_alias_moves_and_keeps_its_history(store: Store, trained: TrainedModel) -> None:
     for _ in range(2):
         store.put(trained)
