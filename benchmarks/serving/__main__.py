@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the servers end with us
     for program in ("wrk", "uv"):
         if shutil.which(program) is None:
             print(f"{program} is missing: `apt-get install wrk`, `pip install uv`.", file=sys.stderr)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import environments, load, processes
-from .peers import Peer
+from .peers import MLAPP, Peer
 from .scenarios import Samples, Scenario
 
 START_SECONDS = 180.0
@@ -180,7 +180,11 @@ def hold(
     seconds: float,
     connections: Sequence[int],
 ) -> Contest:
-    """Start all the peers, then in each round load each of them in turn, so that all share the machine's drift."""
+    """Start all the peers, then in each round load each of them in turn, so that all share the machine's drift.
+
+    Raises:
+        RuntimeError: mlapp did not start or answers wrongly: without it there is nothing to compare.
+    """
     servers = [Server(peer, scenario, samples, _free_port()) for peer in peers]
     programs = environments.prepare("mlapp")
     own_calls = []
@@ -194,6 +198,8 @@ def hold(
             except (RuntimeError, subprocess.CalledProcessError) as error:
                 server.measured.failure = str(error)
                 server.close()
+                if server.peer.name == MLAPP:
+                    raise
                 print(f"{scenario.name}: {server.peer.name}: {error}", file=sys.stderr)
                 continue
             running.append(server)

@@ -22,7 +22,10 @@ def prepare(name: str) -> Path:
     requirements = PEERS / name / "requirements.txt"
     folder = CACHE / name
     stamp = folder / "requirements.sha256"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    content = requirements.read_bytes()
+    if b"--editable" in content:  # this checkout itself: another one, or other dependencies, is another environment
+        content += str(ROOT).encode() + (ROOT / "pyproject.toml").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
         print(f"installing {name} …", file=sys.stderr)
         subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)

@@ -20,11 +20,15 @@ Bar = Callable[[str, int, int], None]
 
 ATTEMPTS = 4
 PASSING = re.compile(
-    r"EOF|timeout|timed out|refused|reset by peer|broken pipe|closed|i/o|50[0234]|Service Unavailable|Bad Gateway", re.I
+    r"EOF|timeout|timed out|refused|reset by peer|broken pipe|closed|i/o|\b50[0234]\b|Service Unavailable|Bad Gateway",
+    re.I,
 )
 """What an error says that may be gone a moment later."""
 
-REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth|forbidden|401|403", re.I)
+REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth|forbidden|\b40[13]\b", re.I)
+
+ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
+"""What an error says that is no word of it: a URL or a port may hold any of the above."""
 
 
 def push(
@@ -64,19 +68,21 @@ def _push_one(client: DockerClient, image: Image, bar: Bar, progress: Callable[[
             return dataclasses.replace(image, digest=_attempt(client, image.reference, bar))
         except EngineError as error:
             host = registry.host_of(image.repository)
-            if REFUSED.search(error.what):
+            said = error.what.partition(": ")[2]
+            words = ADDRESS.sub("", said)
+            if REFUSED.search(words):
                 raise ImageError(
-                    f"The registry {host} refuses {image.repository}: {error.what.partition(': ')[2]}",
+                    f"The registry {host} refuses {image.repository}: {said}",
                     f"Log in as one who may push there (docker login {host}), or change image.name in mlapp.yaml.",
                 ) from error
-            if not PASSING.search(error.what):
+            if not PASSING.search(words):
                 raise
             if attempt == ATTEMPTS:
                 raise ImageError(
-                    f"The registry {host} cannot be reached, tried {ATTEMPTS} times: {error.what.partition(': ')[2]}",
+                    f"The registry {host} cannot be reached, tried {ATTEMPTS} times: {said}",
                     "Check its address and the network; push again to go on where it broke off.",
                 ) from error
-            progress(f"the push broke off ({error.what.partition(': ')[2]}): try again")
+            progress(f"the push broke off ({said}): try again")
             time.sleep(2 ** (attempt - 1))
     raise AssertionError
 

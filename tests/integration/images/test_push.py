@@ -25,7 +25,10 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
 @contextmanager
 def breaking(registry):
-    """The address of a way to the registry that breaks off in the middle of a layer, then twice at the manifest."""
+    """The address of a way to the registry that breaks off in the middle of a layer, then twice at the manifest.
+
+    Its port begins with 403, which errors then hold: that is no refusal.
+    """
     host, port = registry.host.split(":")
     broken = []
 
@@ -53,7 +56,7 @@ def breaking(registry):
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
-    with Server(("127.0.0.1", 0), Passing) as server:
+    with Server(("127.0.0.1", free_port(range(40300, 40400))), Passing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_address[1]}", broken
         server.shutdown()
