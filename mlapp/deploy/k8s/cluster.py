@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from mlapp.deploy.k8s.connection import Connection
-from mlapp.deploy.k8s.kinds import POD, Kind, kind_of, title
+from mlapp.deploy.k8s.kinds import NAMESPACE, POD, Kind, kind_of, title
 from mlapp.deploy.k8s.refusal import ApiError, UnreachableError, refusal
 
 MANAGER = "mlapp"
@@ -86,6 +86,23 @@ class Cluster:
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
         answer = self._json("POST", path, body=body, verb="create", object="SelfSubjectReview")
         return str(answer.get("status", {}).get("userInfo", {}).get("username", "unknown"))
+
+    def require_namespace(self) -> None:
+        """Tell an app that is not deployed from a namespace that is not there, as far as one may look.
+
+        Raises:
+            ApiError: there is none of that name.
+        """
+        try:
+            found = self.get(NAMESPACE, self.namespace)
+        except ApiError:
+            return
+        if found is None:
+            raise ApiError(
+                f"There is no namespace '{self.namespace}' in {self.connection.context}.",
+                "Name another with --namespace, or look at the context: --context.",
+                404,
+            )
 
     def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """The object, or None."""

@@ -135,7 +135,8 @@ def address(context: RenderContext, namespace: str) -> str:
         scheme = "https" if ingress.tls_secret else "http"
         return f"{scheme}://{ingress.host}{ingress.path}".rstrip("/")
     if gateway is not None and gateway.hosts:
-        scheme = "https" if gateway.tls else "http"
+        is_secure = gateway.section != "http" if gateway.tls is None else gateway.tls
+        scheme = "https" if is_secure else "http"
         return f"{scheme}://{gateway.hosts[0]}{gateway.path}".rstrip("/")
     port = "" if context.settings.service.port == 80 else f":{context.settings.service.port}"
     return f"http://{context.names.base}.{namespace}.svc{port}"

@@ -82,7 +82,10 @@ class Gateway(Section, frozen=True):
     section: Annotated[str | None, Meta(description="Its listener; all that allow it when absent.")] = None
     hosts: Annotated[list[str], Meta(description="Host names; the listener's when empty.")] = []
     path: Annotated[str, Meta(pattern="^/", description="Path prefix.")] = "/"
-    tls: Annotated[bool, Meta(description="Whether the listener speaks HTTPS; for the URL that is printed.")] = True
+    tls: Annotated[
+        bool | None,
+        Meta(description="Whether the listener speaks HTTPS, for the URL that is printed; unless `section` is `http`."),
+    ] = None
 
 
 class Egress(Section, frozen=True):

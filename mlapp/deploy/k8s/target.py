@@ -73,11 +73,17 @@ class KubernetesTarget(Target[KubernetesSettings]):
 
     def status(self) -> Status:
         """How the app stands."""
-        return standing.status(self.cluster, self.names, by_route=self.settings.gateway is not None)
+        found = standing.status(self.cluster, self.names, by_route=self.settings.gateway is not None)
+        if found.release is None and not found.replicas:
+            self.cluster.require_namespace()
+        return found
 
     def releases(self) -> list[Release]:
         """The recorded releases, oldest first."""
-        return [record.release for record in Releases(self.cluster, self.names).all()]
+        records = Releases(self.cluster, self.names).all()
+        if not records:
+            self.cluster.require_namespace()
+        return [record.release for record in records]
 
     def rollback(self, to: int | None = None, *, progress: Progress = silent) -> Release:
         """Apply an earlier release's objects again, as a new release."""

@@ -68,7 +68,9 @@ class ApiDouble:
     """The server and what it holds. `trouble` says what becomes of the pods of an image; `refuse` refuses calls."""
 
     def __init__(self) -> None:
-        self.objects: dict[Key, dict[str, Any]] = {}
+        self.objects: dict[Key, dict[str, Any]] = {
+            ("namespaces", "", name): {"metadata": {"name": name}} for name in ("default", "team-a")
+        }
         self.managers: dict[Key, Managers] = {}
         self.namespaces = {"default", "team-a"}
         self.operators: set[str] = set()

@@ -51,6 +51,21 @@ def test_a_server_that_does_not_answer(target, ship, tmp_path):
     assert "does not answer" in said(lambda: target(kubeconfig=str(file)).apply(ship()))
 
 
+def test_asking_in_a_namespace_that_is_not_there(api, target, ship):
+    for ask in (target(namespace="taem-a").status, target(namespace="taem-a").releases):
+        assert said(ask) == "There is no namespace 'taem-a' in context test."
+
+    assert target().releases() == []
+    assert target().status().release is None
+
+    def forbid(verb, plural, document):
+        if plural == "namespaces":
+            raise Refused(403, "Forbidden", "namespaces is forbidden")
+
+    api.refuse = forbid
+    assert target(namespace="taem-a").releases() == []
+
+
 def test_a_cluster_that_is_too_old(api, target, ship):
     api.version = ("1", "27+")
 

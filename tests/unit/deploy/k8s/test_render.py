@@ -20,6 +20,8 @@ from mlapp.config import Serve, section
 from mlapp.deploy import Shipment
 from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import KubernetesSettings
+from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.networking import address
 from mlapp.deploy.k8s.render import render, render_canary
 from mlapp.errors import ConfigError
 from tests import tools
@@ -149,6 +151,21 @@ def test_keys_in_plain_text_are_refused():
 
     secret = {"secrets": {"MLAPP_SERVE__API_KEYS": {"secret": "keys", "key": "all"}}}
     assert "secret" not in str(of(rendered(secret, Serve(api_keys=["secret"])), "ConfigMap")["data"])
+
+
+@pytest.mark.parametrize(
+    ("listener", "url"),
+    [
+        ({}, "https://digits.example"),
+        ({"section": "http"}, "http://digits.example"),
+        ({"section": "http", "tls": True}, "https://digits.example"),
+        ({"tls": False, "path": "/v1"}, "http://digits.example/v1"),
+    ],
+)
+def test_the_url_of_a_gateway_is_as_its_listener_speaks(listener, url):
+    settings = section(KubernetesSettings, {"gateway": {"name": "public", "hosts": ["digits.example"], **listener}}, "")
+
+    assert address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
 
 
 @pytest.mark.parametrize("percent", [1, 50])
