@@ -12,6 +12,7 @@ from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.interface import Registration
 from mlapp.project import Project
 from tests.integration.flyte.flyteadmin import Flyteadmin
+from tests.integration.flyte.preloaded import preloaded
 
 APP = """
 import datetime
@@ -80,7 +81,8 @@ admin:
 
 @pytest.fixture(scope="session")
 def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flyteadmin]:
-    with Flyteadmin(tmp_path_factory.mktemp("flyte")).serving() as admin:
+    with preloaded() as processes, Flyteadmin(tmp_path_factory.mktemp("flyte")).serving() as admin:
+        admin.start = processes.start
         yield admin
 
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +37,8 @@ from flyteidl.admin import workflow_pb2 as admin_workflow_pb2
 from flyteidl.core import compiler_pb2, errors_pb2, identifier_pb2, literals_pb2
 from flyteidl.core import execution_pb2 as core_execution_pb2
 from flyteidl.service import admin_pb2_grpc, dataproxy_pb2, dataproxy_pb2_grpc
+
+from tests.integration.flyte.preloaded import Process
 
 WorkflowPhase = core_execution_pb2.WorkflowExecution
 NodePhase = core_execution_pb2.NodeExecution
@@ -67,8 +69,14 @@ class Execution:
     nodes: dict[str, node_execution_pb2.NodeExecution] = field(default_factory=dict)
     outputs: Literals = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
     aborted: bool = False
+
+
+def new_process(command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: Path) -> Process:
+    """A container, as far as a process with a folder and variables of its own is one."""
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=cwd, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)
 
 
 class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataProxyServiceServicer):
@@ -84,6 +92,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         self.executions: dict[str, Execution] = {}
         self.cache: dict[str, Literals] = {}
         self.environment: dict[str, str] = {}
+        self.start: Callable[[Sequence[str], Path, Mapping[str, str], Path], Process] = new_process
         self.address = self.web = ""
 
     def methods(self, start: int = 0) -> list[str]:
@@ -399,10 +408,9 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             environment |= {"BATCH_JOB_ARRAY_INDEX_VAR_NAME": "FLYTE_INDEX", "FLYTE_INDEX": str(index)}
         if execution.aborted:
             raise TaskError("aborted")
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT)
-            execution.processes.append(process)
-            code = process.wait()
+        process = self.start(command, work, environment, folder / "log")
+        execution.processes.append(process)
+        code = process.wait()
         if (folder / "error.pb").is_file():
             error = errors_pb2.ErrorDocument.FromString((folder / "error.pb").read_bytes()).error
             message = f"[1/1] currentAttempt done. Last Error: USER::\n{error.message}"

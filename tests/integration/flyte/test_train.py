@@ -16,7 +16,7 @@ from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Registration, Run
 from mlapp.project import Project
 from tests.integration.flyte.conftest import CONFIG
-from tests.integration.flyte.flyteadmin import Flyteadmin
+from tests.integration.flyte.flyteadmin import Flyteadmin, new_process
 
 REGISTERING = [
     "GetLaunchPlan",  # is it there already?
@@ -52,12 +52,14 @@ def test_registering_is_a_few_calls_and_again_one(root: Path, configured: Path, 
 
 
 def test_a_run_gives_the_version_that_a_run_here_gives(
-    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(admin.calls)
-    started = engine.run("train", {"C": "0.1", "limit": 120}, registered)
     seen: list[Run] = []
-    done = engine.watch(started.id, seen.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(admin, "start", new_process)  # for each of these tasks one that has imported nothing yet
+        started = engine.run("train", {"C": "0.1", "limit": 120}, registered)
+        done = engine.watch(started.id, seen.append)
 
     times = [call.time for call in admin.calls[before + 1 :]]
     assert all(later - earlier >= 1.9 for earlier, later in itertools.pairwise(times))
