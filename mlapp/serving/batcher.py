@@ -90,11 +90,12 @@ class Batcher:
         self._thread: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float) -> Item:
+    def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float, alone: bool = False) -> Item:
         """Put a request into the queue.
 
         Args:
             timeout: seconds after which `done` gets a 504, and the request leaves the queue.
+            alone: nobody else is there who could ask in this turn of the event loop: predict at once if that is fast.
 
         Raises:
             HttpError: 503, the queue is full.
@@ -109,7 +110,9 @@ class Batcher:
         if self.holds_up(loaded):
             self._watch((item,))
         if not self._scheduled:
-            if not self._busy:
+            if alone and not self.holds_up(loaded):
+                self._flush()
+            elif not self._busy:
                 self._schedule()
         elif self._timer is not None and rows >= self._enough:
             self._timer.cancel()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -32,6 +32,11 @@ NOT_PLAIN = frozenset(
 """Headers with which a request takes the long way."""
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
 CLOSE = b"connection: close\r\n"
+HEAD_END = b"\r\n\r\n"
+LONGEST_HEAD = 2048
+"""Most bytes of a head that is kept."""
+MOST_HEADS = 256
+"""Heads that are kept. Those of one client differ by the length of the body."""
 SLOW_READ = 30.0
 """Most seconds in which a request's headers, or a small body, must be there; less if `serve.timeout` is."""
 
@@ -45,6 +50,7 @@ class FastCycle:
         "headers",
         "item",
         "keep_alive",
+        "loaded",
         "message_event",
         "more_body",
         "parts",
@@ -62,6 +68,7 @@ class FastCycle:
         self.keep_alive = keep_alive
         self.started = time.perf_counter()
         self.parts: list[bytes] = []
+        self.loaded = endpoint.current
         self.item: Item | None = None
         self.more_body = True
         self.response_complete = False
@@ -77,14 +84,15 @@ class FastCycle:
             self.endpoint.batcher.cancel(self.item)
         self._record(499, request_id(self.headers))
 
-    def begin(self) -> None:
+    def begin(self, body: bytes) -> None:
         """The body is here: decode it and queue up."""
         self.more_body = False
         endpoint = self.endpoint
-        loaded = endpoint.current
+        loaded = self.loaded = endpoint.current
+        alone = len(self.protocol.connections) == 1
         try:
-            part = loaded.codec.decode(b"".join(self.parts))
-            self.item = endpoint.batcher.submit(loaded, part, self.finish, endpoint.settings.timeout)
+            part = loaded.codec.decode(body)
+            self.item = endpoint.batcher.submit(loaded, part, self.finish, endpoint.settings.timeout, alone)
         except Exception as error:
             self.finish(error)
 
@@ -102,8 +110,7 @@ class FastCycle:
         identity = request_id(self.headers)
         if isinstance(result, list):
             status = 200
-            assert self.item is not None
-            body = encode_predictions(result, self.item.loaded.tail)
+            body = encode_predictions(result, self.loaded.tail)
             protocol.transport.write(OK % (len(body), identity, b"" if self.keep_alive else CLOSE, body))
         else:
             problem = http_error(result)
@@ -124,13 +131,28 @@ class FastCycle:
             application.access_log.write("POST", path, status, seconds, identity, self.protocol.client)
 
 
+class Head(NamedTuple):
+    """A request's line and headers that were parsed before: the same bytes mean the same again.
+
+    A client that keeps its connection sends them with every request, and parsing them costs as much as the rest of the
+    protocol. `length` is the body's, in bytes.
+    """
+
+    endpoint: Endpoint
+    headers: dict[bytes, bytes]
+    keep_alive: bool
+    length: int
+
+
 class FastProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with the short way and with a limit on how slowly a request may come in."""
 
     application: ClassVar[Application]
     fast: ClassVar[dict[bytes, Endpoint]]
     patience: ClassVar[float]
+    heads: ClassVar[dict[bytes, Head]]
 
+    _head = b""
     _reading = False
     _used = False
     _read_timer: asyncio.TimerHandle | None = None
@@ -170,6 +192,17 @@ class FastProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if not self._reading:
+            end = data.find(HEAD_END) + len(HEAD_END)
+            head = self._head = data[:end]
+            known = self.heads.get(head)
+            if known is not None and len(data) == end + known.length and self._is_free_for(known.endpoint):
+                self._used = True
+                self.application.metrics.begun()
+                cycle = FastCycle(self, known.endpoint, known.headers, known.keep_alive)
+                self.cycle = cycle  # type: ignore[assignment]
+                cycle.begin(data[end:])
+                return
         super().data_received(data)
         if self._reading:
             if self._read_timer is None:
@@ -190,6 +223,7 @@ class FastProtocol(HttpToolsProtocol):
         headers = self._plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self._remember(Head(endpoint, headers, keep_alive, int(headers[b"content-length"])))
             self.application.metrics.begun()
             self.cycle = FastCycle(self, endpoint, headers, keep_alive)  # type: ignore[assignment]
         else:
@@ -212,14 +246,11 @@ class FastProtocol(HttpToolsProtocol):
         if type(cycle) is not FastCycle:
             super().on_message_complete()
         elif not cycle.response_complete:
-            cycle.begin()
+            cycle.begin(b"".join(cycle.parts))
 
     def _plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
         """The request's headers if it can go the short way: all about it is usual, and nothing is before it."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            return None
-        if self.parser.get_method() != b"POST" or not endpoint.is_plain or self.flow.write_paused:
+        if self.parser.get_method() != b"POST" or not self._is_free_for(endpoint):
             return None
         headers = dict(self.headers)
         if not NOT_PLAIN.isdisjoint(headers):
@@ -233,6 +264,21 @@ class FastProtocol(HttpToolsProtocol):
         if not self.application.keys.allow(headers):
             return None
         return headers
+
+    def _is_free_for(self, endpoint: Endpoint) -> bool:
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and endpoint.is_plain and not self.flow.write_paused
+
+    def _remember(self, known: Head) -> None:
+        """Keep what the bytes before the body mean, where another parser could not see another end of them."""
+        head, self._head = self._head, b""
+        if not head.startswith(b"POST ") or len(head) > LONGEST_HEAD or head.count(b"\n") != head.count(b"\r\n"):
+            return
+        if b"x-request-id" in known.headers:  # it will not come again
+            return
+        if len(self.heads) >= MOST_HEADS:
+            self.heads.clear()
+        self.heads[head] = known
 
     def _give_up(self) -> None:
         """A request that is still not whole."""
@@ -248,7 +294,8 @@ def protocol_for(application: Application) -> type[FastProtocol]:
     """The protocol class that knows the application's endpoints."""
     fast = {endpoint.path.encode(): endpoint for endpoint in application.endpoints}
     patience = min(SLOW_READ, application.settings.timeout)
-    return type("ServingProtocol", (FastProtocol,), {"application": application, "fast": fast, "patience": patience})
+    known = {"application": application, "fast": fast, "patience": patience, "heads": {}}
+    return type("ServingProtocol", (FastProtocol,), known)
 
 
 def _problem(problem: HttpError, identity: bytes, keep_alive: bool) -> bytes:
