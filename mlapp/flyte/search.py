@@ -37,7 +37,7 @@ def search(
         tell: gets all trials, after each run.
 
     Raises:
-        UsageError: nothing to search, or a parameter of the reader is: the data is read once.
+        UsageError: nothing to search, a parameter of the reader is (the data is read once), or another search is at it.
         RunFailedError: no trial of a run came through. MlappError: the first trial's error, when every trial failed.
     """
     for space in spaces(pipeline, options.fixed):
@@ -48,27 +48,27 @@ def search(
             )
     require_optuna()
     study = Study.open(pipeline, options, Question.about(metric, pipeline, options))
-    study.end_abandoned()
-    for run, batch in study.awaited().items():
-        try:
-            _take(engine, study, run, batch, follow)
-        except UnreachableError:
-            raise
-        except (FlyteError, UsageError):  # its trials are told to have failed, and others take their place
-            pass
-        tell(study.found())
-    missing = options.trials - sum(trial.state != "failed" for trial in study.found().trials)
-    at_once = options.workers or AT_ONCE
-    size = max(at_once, math.ceil(missing / ROUNDS))
-    data_of = None
-    while missing > 0:
-        batch = [study.ask() for _ in range(min(size, missing))]
-        missing -= len(batch)
-        trials = Trials([asked.parameters for asked in batch], options.folds, options.seed, at_once, data_of)
-        data_of = engine.run("tune", options.fixed, registration, trials=trials).id
-        study.sent(batch, data_of)
-        _take(engine, study, data_of, batch, follow)
-        tell(study.found())
+    with study.searching():
+        for run, batch in study.awaited().items():
+            try:
+                _take(engine, study, run, batch, follow)
+            except UnreachableError:
+                raise
+            except (FlyteError, UsageError):  # its trials are told to have failed, and others take their place
+                pass
+            tell(study.found())
+        missing = options.trials - sum(trial.state != "failed" for trial in study.found().trials)
+        at_once = options.workers or AT_ONCE
+        size = max(at_once, math.ceil(missing / ROUNDS))
+        data_of = None
+        while missing > 0:
+            batch = [study.ask() for _ in range(min(size, missing))]
+            missing -= len(batch)
+            trials = Trials([asked.parameters for asked in batch], options.folds, options.seed, at_once, data_of)
+            data_of = engine.run("tune", options.fixed, registration, trials=trials).id
+            study.sent(batch, data_of)
+            _take(engine, study, data_of, batch, follow)
+            tell(study.found())
     found = study.found()
     if not found.ranked():
         raise study.first_error()

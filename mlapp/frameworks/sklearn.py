@@ -36,7 +36,15 @@ class SklearnFramework(Framework):
         return model.fit(features) if target is None else model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """By `partial_fit`; else by `warm_start`, where an ensemble grows by as many members as `model` has."""
+        """By `partial_fit`; else by `warm_start`, where an ensemble grows by as many members as `model` has.
+
+        Of a pipeline the last step goes on, and what comes before it stays as it was fitted: what the last step has
+        learned is of features that were transformed so.
+        """
+        from sklearn.pipeline import Pipeline
+
+        if isinstance(previous, Pipeline) and isinstance(model, Pipeline):
+            return self._proceed_at_the_end(model, previous, features, target)
         if not hasattr(previous, "partial_fit") and not hasattr(model, "warm_start"):
             raise cannot_proceed(model, "it has neither partial_fit nor warm_start")
         settings = model.get_params()
@@ -52,6 +60,15 @@ class SklearnFramework(Framework):
             return self.trainer(previous, features, target).set_params(warm_start=settings["warm_start"])
         except ValueError as error:
             raise cannot_proceed(model, error) from error
+
+    def _proceed_at_the_end(self, model: Any, previous: Any, features: Any, target: Any) -> Any:
+        *_, (name, last) = previous.steps
+        if changed := _changed_steps(model, previous):
+            raise cannot_proceed(model, f"its step '{changed}' is not as it was, and stays as it was fitted")
+        if len(previous.steps) > 1:
+            features = previous[:-1].transform(features)
+        previous.steps[-1] = (name, self.proceed(model.steps[-1][1], last, features, target))
+        return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
         """Accuracy and macro F1 of a classifier; R², mean absolute and root mean squared error of a regressor;
@@ -110,6 +127,22 @@ class SklearnFramework(Framework):
             raise
         except Exception as error:
             raise unreadable(file, error) from error
+
+
+def _changed_steps(model: Any, previous: Any) -> str | None:
+    """The first step before the last that is another, or has another setting, as far as settings are plain values."""
+    names: list[list[str]] = [[name for name, _ in pipeline.steps] for pipeline in (model, previous)]
+    if names[0] != names[1]:
+        return next((name for name in names[0] if name not in names[1]), names[0][-1])
+    for (name, now), (_, then) in list(zip(model.steps, previous.steps, strict=True))[:-1]:
+        if type(now) is not type(then) or _plain_settings(now) != _plain_settings(then):
+            return str(name)
+    return None
+
+
+def _plain_settings(step: Any) -> dict[str, str]:
+    settings = step.get_params() if hasattr(step, "get_params") else {}
+    return {name: repr(value) for name, value in settings.items() if isinstance(value, (int, float, str, type(None)))}
 
 
 def _grows(model: Any, count: str) -> bool:

@@ -31,7 +31,7 @@ def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda 
         tell: gets all trials so far, about once a second.
 
     Raises:
-        UsageError: nothing to search, no such metric. MissingExtraError: Optuna is not installed.
+        UsageError: nothing to search, no such metric, another search is at it. MissingExtraError: no Optuna.
         MlappError: the first trial's error, when every trial failed; a worker process died.
     """
     require_optuna()
@@ -39,10 +39,10 @@ def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda 
     pipeline.require("data_reader", "model")
     question = Question.of(pipeline, options)
     study = Study.open(pipeline, options, question)
-    study.end_abandoned()
-    missing = options.trials - sum(trial.state != "failed" for trial in study.found().trials)
-    if missing > 0:
-        _run(load, options, question, missing, lambda: tell(study.found()))
+    with study.searching():
+        missing = options.trials - sum(trial.state != "failed" for trial in study.found().trials)
+        if missing > 0:
+            _run(load, options, question, missing, lambda: tell(study.found()))
     found = study.found()
     if not found.ranked():
         raise study.first_error()

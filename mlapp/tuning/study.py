@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlapp.errors import MissingExtraError, MlappError
+from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
 from mlapp.schema.infer import plain
@@ -145,8 +145,8 @@ class Study:
     study.tell(asked, value)
     """
 
-    def __init__(self, study: Any, question: Question, searched: list[Space]) -> None:
-        self.study, self.question, self.searched = study, question, searched
+    def __init__(self, study: Any, question: Question, searched: list[Space], folder: Path) -> None:
+        self.study, self.question, self.searched, self.folder = study, question, searched, folder
 
     @classmethod
     def open(cls, pipeline: Pipeline, options: Options, question: Question, *, worker: int | None = None) -> Study:
@@ -178,7 +178,7 @@ class Study:
             seed=options.seed + 1000 * drawn + (worker or 0), constant_liar=True, n_startup_trials=5
         )
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3)
-        return cls(study, question, spaces(pipeline, options.fixed))
+        return cls(study, question, spaces(pipeline, options.fixed), file.parent)
 
     def ask(self) -> Asked:
         """The next trial."""
@@ -212,12 +212,27 @@ class Study:
                 batches.setdefault(run, {})[at] = Asked(trial.number, trial.params, handle)
         return {run: [batch[at] for at in sorted(batch)] for run, batch in batches.items()}
 
-    def end_abandoned(self) -> None:
-        """Trials that a killed search left running count as failed."""
-        states = require_optuna().trial.TrialState
-        for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            if RUN not in trial.user_attrs:
-                self.study.tell(trial.number, state=states.FAIL)
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Keep the study to one search. Trials that a killed one left running count as failed.
+
+        Raises:
+            UsageError: another search is at it.
+        """
+        # SQLite's own lock, on a file beside the study's: it ends with the process, however that ends, on every system.
+        with closing(sqlite3.connect(self.folder / f"{self.question.name}.lock", timeout=0)) as lock:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:
+                raise UsageError(
+                    f"Another `mlapp tune` searches the same parameters of the same data (study {self.question.name}).",
+                    "Wait until it has done, and run this again: it goes on from there. Or stop it first.",
+                ) from None
+            states = require_optuna().trial.TrialState
+            for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+                if RUN not in trial.user_attrs:
+                    self.study.tell(trial.number, state=states.FAIL)
+            yield
 
     def found(self) -> Found:
         """All trials that ended."""

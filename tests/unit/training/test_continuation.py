@@ -16,6 +16,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from mlapp import App
@@ -71,6 +73,29 @@ def test_linear_models_go_on(make: Callable[[], Any]) -> None:
     app = flowers(make)
     app.save(app.train())
     assert app.train(from_="latest", half="second").parent == 1
+
+
+def test_the_last_step_of_a_pipeline_goes_on_and_those_before_it_stay() -> None:
+    def scaled(C: float = 1.0, with_mean: bool = True) -> Pipeline:
+        return make_pipeline(StandardScaler(with_mean=with_mean), LogisticRegression(C=C))
+
+    app = flowers(scaled)
+    first = app.train()
+    app.save(first)
+    further = app.train(from_=1, half="second", C=2.0)
+    scaler, classifier = (step for _, step in further.estimator.steps)
+    assert scaler.mean_.tolist() == first.estimator[0].mean_.tolist()
+    assert classifier.C == 2.0
+    assert classifier.coef_.tolist() != first.estimator[-1].coef_.tolist()
+    assert further.metrics["test"]["accuracy"] > 0.85
+    assert app.save(further).manifest.parent == 1
+
+    with pytest.raises(ModelError, match="its step 'standardscaler' is not as it was"):
+        app.train(from_=1, with_mean=False)
+    neighbours = flowers(lambda: make_pipeline(StandardScaler(), KNeighborsClassifier()))
+    neighbours.save(neighbours.train())
+    with pytest.raises(ModelError, match="KNeighborsClassifier cannot be trained further"):
+        neighbours.train(from_="latest")
 
 
 def test_a_module_begins_with_the_version_s_weights() -> None:

@@ -80,12 +80,15 @@ def test_the_best_trial_becomes_a_version_and_a_search_goes_on(mlapp: Callable, 
     assert more["version"] == 2
 
 
-def test_a_search_that_is_killed_goes_on(mlapp: Callable, project: Callable) -> None:
+def test_a_search_keeps_others_from_its_study_and_goes_on_when_it_is_killed(mlapp: Callable, project: Callable) -> None:
     root = project(FLOWERS + SLOW)
     command = [sys.executable, "-m", "mlapp", "tune", "--trials", "200"]
     running = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     first = running.stderr.readline()
+    other = mlapp("tune", "--trials", "1")
+    assert other.code == 2
+    assert "Another `mlapp tune` searches the same parameters" in other.err
     running.kill()
     running.wait()
     assert re.match(r"trial \d complete", first), first + running.stderr.read()
