@@ -100,7 +100,11 @@ def test_a_failed_task_shows_the_user_s_traceback(engine: FlytekitEngine, regist
     assert error.todo.startswith("Mend it at ")
     with pytest.raises(RunFailedError):
         runs.watch(engine.connection, started.id, lambda run: None, pause=0)
-    assert engine.show(started.id).steps[0].cached
+
+    again = engine.run("train", {"fail": "again", "limit": 120}, registered)
+    with pytest.raises(RunFailedError, match="bad luck: again"):
+        runs.watch(engine.connection, again.id, lambda run: None, pause=0.2)
+    assert engine.show(again.id).steps[0].cached
 
 
 def test_a_task_without_memory_is_told_what_to_set(engine: FlytekitEngine, registered: Registration) -> None:
