@@ -53,8 +53,9 @@ def stream(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[
             raise DataError("The query returns no rows: it is not a SELECT.", "Give a query that returns a table.")
         names = list(rows.keys())
         yield pa.table([pa.nulls(0)] * len(names), names=names)
-        for part in rows.partitions(FETCHED):
-            yield pa.table([array(values) for values in zip(*part, strict=True)], names=names)
+        with _left_when_lost(rows):
+            for part in rows.partitions(FETCHED):
+                yield pa.table([array(values) for values in zip(*part, strict=True)], names=names)
 
 
 def _engine(address: Address) -> Engine:
@@ -145,6 +146,20 @@ def _connection(engine: Engine, address: Address) -> Iterator[Connection]:
     finally:
         connection.close()
         engine.dispose()
+
+
+@contextmanager
+def _left_when_lost(rows: Any) -> Iterator[None]:
+    """PyMySQL reads on from a lost connection when its cursor is collected, and complains on standard error."""
+    from sqlalchemy import exc
+
+    try:
+        yield
+    except exc.DBAPIError as error:
+        result = getattr(rows.context.cursor, "_result", None)
+        if result is not None and error.connection_invalidated and hasattr(result, "unbuffered_active"):
+            result.unbuffered_active = False
+        raise
 
 
 @contextmanager
