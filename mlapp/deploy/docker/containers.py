@@ -71,6 +71,7 @@ class Containers:
         self.settings = settings
         self.serve = serve
         self.port = serve.port or 8000
+        self.url = settings.url(serve)
 
     def servers(self) -> list[Server]:
         """Those of all releases that are kept, the oldest first."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from mlapp.config import Section
+from mlapp.config import Section, Serve
 
 
 class DockerSettings(Section, frozen=True):
@@ -32,3 +34,9 @@ class DockerSettings(Section, frozen=True):
     env: Annotated[dict[str, str], Meta(description="Environment variables, over those of the image.")] = {}
     ready_timeout: Annotated[float, Meta(gt=0, description="Seconds until it must be ready.")] = 120.0
     keep: Annotated[int, Meta(ge=1, description="Releases that can be gone back to.")] = 5
+
+    def url(self, serve: Serve) -> str:
+        """Where the app answers, as seen from here: the engine may be another machine's."""
+        engine = urlsplit(os.environ.get("DOCKER_HOST", "")).hostname
+        host = self.host if self.host not in ("0.0.0.0", "") else engine or "127.0.0.1"  # noqa: S104
+        return f"{'https' if serve.tls_cert else 'http'}://{host}:{self.port}"

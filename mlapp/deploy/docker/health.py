@@ -1,0 +1,18 @@
+"""Whether a server is ready, by its image's own health check."""
+
+from __future__ import annotations
+
+from mlapp.deploy.docker.containers import Server
+
+
+def is_ready(server: Server) -> bool:
+    """Run the health check in the container, now; an image without one is ready as soon as it runs."""
+    command = _command(server)
+    return command is None or server.container.exec_run(command).exit_code == 0
+
+
+def _command(server: Server) -> list[str] | None:
+    check = (server.container.attrs["Config"].get("Healthcheck") or {}).get("Test") or ["NONE"]
+    if check[0] == "CMD":
+        return list(check[1:])
+    return ["/bin/sh", "-c", check[1]] if check[0] == "CMD-SHELL" else None

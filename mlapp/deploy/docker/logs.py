@@ -1,0 +1,72 @@
+"""What the servers of an app print."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from queue import Empty, Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from mlapp.deploy.docker.containers import Containers, Server
+from mlapp.deploy.target import LogLine
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+SHOWN = 15
+"""Lines of a container's log that an error repeats."""
+LOOK = 2.0
+"""Seconds between two looks for new releases while logs are followed."""
+
+
+def lines(containers: Containers, *, follow: bool, tail: int | None, since: float | None) -> Iterator[LogLine]:
+    """What the running servers printed; when followed, what they and those of releases to come will print as well.
+
+    Args:
+        tail: the last so many lines of each; all when absent.
+        since: of the last so many seconds; from the beginning when absent.
+    """
+    options: dict[str, Any] = {"tail": "all" if tail is None else tail}
+    if since is not None:
+        options["since"] = time.time() - since
+    if follow:
+        yield from _followed(containers, options)
+    else:
+        for server in [server for server in containers.servers() if server.is_running]:
+            yield from _of(server, follow=False, **options)
+
+
+def end(container: Container) -> str:
+    """The last lines, as one."""
+    said = container.logs(tail=SHOWN).decode(errors="replace").splitlines()
+    return " | ".join(line.strip() for line in said if line.strip()) or "nothing"
+
+
+def _followed(containers: Containers, options: dict[str, Any]) -> Iterator[LogLine]:
+    queue: Queue[LogLine] = Queue()
+    seen: set[str] = set()
+    while True:
+        for server in containers.servers():
+            if server.is_running and server.name not in seen:
+                seen.add(server.name)
+                Thread(target=_put, args=(server, queue, options), daemon=True).start()
+        ends = time.monotonic() + LOOK
+        while (left := ends - time.monotonic()) > 0:
+            with suppress(Empty):
+                yield queue.get(timeout=left)
+
+
+def _put(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:
+    for line in _of(server, follow=True, **options):
+        queue.put(line)
+
+
+def _of(server: Server, *, follow: bool, **options: Any) -> Iterator[LogLine]:
+    # The SDK follows whatever is streamed, unless it is told not to.
+    for raw in server.container.logs(stream=True, follow=follow, timestamps=True, **options):
+        for text in raw.decode(errors="replace").splitlines():
+            stamp, _, line = text.partition(" ")
+            yield LogLine(server.name, line, datetime.fromisoformat(stamp[:19]).replace(tzinfo=timezone.utc))

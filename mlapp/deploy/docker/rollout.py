@@ -1,0 +1,173 @@
+"""From one release to the next without losing a request."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from typing import Any
+from urllib.error import HTTPError
+
+from mlapp.deploy.docker import compose, health, logs
+from mlapp.deploy.docker.containers import FAILED, Containers, Record, Server
+from mlapp.deploy.target import DeployError, Progress
+
+POLL = 0.2
+ANSWER = 15.0
+"""Seconds until the front must answer at the published port."""
+
+
+def roll_out(containers: Containers, record: Record, progress: Progress) -> Server:
+    """Start the new beside the old, wait until it is ready, send connections to it, and only then end the old.
+
+    Raises:
+        DeployError: the image is not there, the port is taken, another deploy is under way, or the new one is not
+            ready in time. The one before serves on.
+    """
+    import docker.errors
+
+    _require_image(containers, record.image, progress)
+    before = containers.live()
+    try:
+        server = containers.make_server(record)
+    except docker.errors.APIError as error:
+        if error.status_code == 409:
+            raise DeployError(
+                f"Another deploy of {containers.app} is under way, or something else is called "
+                f"{containers.name}-{record.number}.",
+                "Wait for it; see `docker ps -a`.",
+            ) from error
+        raise _refused(error, containers, record.image) from error
+    try:
+        progress(f"start {server.name}")
+        server.container.start()
+        _await_ready(containers, server)
+        _switch(containers, server, progress)
+    except BaseException as error:
+        _switch_back(containers, before)
+        _set_aside(server)
+        if isinstance(error, docker.errors.APIError):
+            raise _refused(error, containers, server.name) from error
+        raise
+    if before is not None and before.is_running:
+        progress(f"stop {before.name}")
+        before.container.stop(timeout=compose.stop_seconds(containers.serve))
+    _prune(containers, server)
+    return server
+
+
+def _require_image(containers: Containers, image: str, progress: Progress) -> None:
+    import docker.errors
+
+    try:
+        containers.client.images.get(image)
+    except docker.errors.ImageNotFound:
+        if "/" not in image and "@" not in image:
+            raise DeployError(f"The engine has no image {image}.", "Build it: mlapp build.") from None
+        progress(f"pull {image}")
+        try:
+            containers.client.images.pull(image)
+        except docker.errors.APIError as error:
+            raise DeployError(
+                f"The image {image} cannot be pulled: {error.explanation or error}",
+                "Check its name, the network, and `docker login`.",
+            ) from error
+
+
+def _await_ready(containers: Containers, server: Server) -> None:
+    timeout = containers.settings.ready_timeout
+    ends = time.monotonic() + timeout
+    while True:
+        server.container.reload()
+        state = server.container.attrs["State"]
+        if state["Status"] == "exited" or server.container.attrs["RestartCount"]:
+            killed = " for want of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
+            raise DeployError(
+                f"{server.name} ended with code {state['ExitCode']}{killed}; it said: {logs.end(server.container)}",
+                "Mend what it names; the release before, if any, serves on.",
+            )
+        if state["Status"] == "running" and health.is_ready(server):
+            return
+        if time.monotonic() > ends:
+            raise DeployError(
+                f"{server.name} was not ready in {timeout:g} s; it said: {logs.end(server.container)}",
+                "Raise targets.docker.ready_timeout if it needs longer; the release before, if any, serves on.",
+            )
+        time.sleep(POLL)
+
+
+def _switch(containers: Containers, server: Server, progress: Progress) -> None:
+    front = containers.front()
+    if front is not None and containers.is_published(front):
+        containers.point(front, server)
+        if front.status != "running":
+            front.start()
+    else:
+        progress(f"publish {containers.settings.host}:{containers.settings.port}")
+        if front is not None:
+            front.remove(force=True)
+        containers.make_front(server.record.image, server)
+    _await_answer(containers, server)
+
+
+def _switch_back(containers: Containers, before: Server | None) -> None:
+    """Let the front send connections to the release before again; a front without one goes."""
+    front = containers.front()
+    if front is not None and before is not None:
+        containers.point(front, before)
+    elif front is not None:
+        front.remove(force=True)
+
+
+def _await_answer(containers: Containers, server: Server) -> None:
+    ends = time.monotonic() + ANSWER
+    while True:
+        try:
+            with urllib.request.urlopen(f"{containers.url}/livez", timeout=5):  # noqa: S310
+                return
+        except HTTPError:
+            return
+        except OSError as error:
+            if time.monotonic() > ends:
+                front = containers.front()
+                if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
+                    raise DeployError(
+                        f"The front {front.name}, which holds the port, does not run; it said: {logs.end(front)}",
+                        "The image needs a `python` on its PATH: 3.8 or newer.",
+                    ) from error
+                raise DeployError(
+                    f"{server.name} is ready, but {containers.url} does not answer: {error}",
+                    "Check targets.docker.host and the machine's firewall.",
+                ) from error
+            time.sleep(POLL / 2)
+
+
+def _set_aside(server: Server) -> None:
+    """Stop a release that failed, and keep it to be looked at."""
+    import docker.errors
+
+    try:
+        server.container.stop(timeout=2)
+        server.container.rename(f"{server.name}{FAILED}")
+    except docker.errors.APIError:
+        server.container.remove(force=True)
+
+
+def _prune(containers: Containers, live: Server) -> None:
+    others = [server for server in containers.servers() if server.name != live.name]
+    good = [server for server in others if not server.is_failed]
+    kept = {server.name for server in good[-containers.settings.keep :]} | {
+        server.name for server in others if server.is_failed and server.record.number > live.record.number - 3
+    }
+    for server in others:
+        if server.name not in kept:
+            server.container.remove(force=True)
+
+
+def _refused(error: Any, containers: Containers, what: str) -> DeployError:
+    text = str(error.explanation or error)
+    settings = containers.settings
+    if "port is already allocated" in text or "address already in use" in text:
+        return DeployError(
+            f"Port {settings.port} of {settings.host} is taken.", "Choose another: targets.docker.port in mlapp.yaml."
+        )
+    return DeployError(f"The engine refuses {what}: {text}", "Mend what it names.")
