@@ -121,7 +121,7 @@ def namespace(api) -> Iterator[str]:
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
     for _ in range(100):  # pods are refused until the controller has made it
         try:
-            api._json("GET", account, verb="get", object="default account")
+            api.transport.json("GET", account, verb="get", object="default account")
             break
         except Exception:
             time.sleep(0.2)
@@ -188,7 +188,7 @@ class Load:
 
     def result(self, seconds: float = 300) -> dict[str, Any]:
         """Wait for the end; what came of the requests."""
-        from mlapp.deploy.k8s.cluster import lines
+        from mlapp.deploy.k8s.transport import lines
 
         self.wait_for("Succeeded", seconds=seconds)
         said = list(lines(self._cluster.log(self.name)))

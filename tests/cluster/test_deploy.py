@@ -128,7 +128,7 @@ def test_a_quota_is_named(target, ship, namespace):
     quota = {"metadata": {"name": "compute"}, "spec": {"hard": {"pods": "1"}}}
     cluster = target().cluster
     target().apply(ship("1"))
-    cluster._json(
+    cluster.transport.json(
         "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
     )
     time.sleep(2)
@@ -156,7 +156,7 @@ def test_a_policy_is_quoted(target, ship, api, namespace):
     paths = {f"{group}/validatingadmissionpolicies": policy, f"{group}/validatingadmissionpolicybindings": binding}
     try:
         for path, body in paths.items():
-            api._json("POST", path, body=body, verb="create", object="policy")
+            api.transport.json("POST", path, body=body, verb="create", object="policy")
         time.sleep(5)
 
         with pytest.raises(DeployError, match=r"refused by the cluster's policy .*: no colors in this cluster"):
@@ -164,7 +164,7 @@ def test_a_policy_is_quoted(target, ship, api, namespace):
         assert target().cluster.get(SERVICE, "digits") is None
     finally:
         for path in paths:
-            api._json("DELETE", f"{path}/{name}", verb="delete", object="policy")
+            api.transport.json("DELETE", f"{path}/{name}", verb="delete", object="policy")
 
 
 def as_account(kubeconfig: str, folder: Path, token: str) -> Path:
@@ -182,10 +182,10 @@ def test_exactly_the_printed_role_is_enough(target, ship, namespace, tmp_path):
     for document in admin.rbac(ship()):
         plural = {"ServiceAccount": "serviceaccounts", "Role": "roles", "RoleBinding": "rolebindings"}[document["kind"]]
         root = "/api/v1" if plural == "serviceaccounts" else "/apis/rbac.authorization.k8s.io/v1"
-        admin.cluster._json(
+        admin.cluster.transport.json(
             "POST", f"{root}/namespaces/{namespace}/{plural}", body=document, verb="create", object=plural
         )
-    token = admin.cluster._json(
+    token = admin.cluster.transport.json(
         "POST",
         f"/api/v1/namespaces/{namespace}/serviceaccounts/digits-deployer/token",
         body={"spec": {"expirationSeconds": 3600}},
@@ -210,7 +210,7 @@ def test_exactly_the_printed_role_is_enough(target, ship, namespace, tmp_path):
 
 def test_without_rights_it_says_which(target, ship, namespace, tmp_path):
     admin = target()
-    token = admin.cluster._json(
+    token = admin.cluster.transport.json(
         "POST",
         f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token",
         body={"spec": {}},

@@ -94,7 +94,7 @@ def test_a_drain_evicts_one_pod_after_the_other(target, ship, load, namespace):
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
         while True:
             try:
-                cluster._json("POST", path, body=eviction, verb="create", object="eviction", again=False)
+                cluster.transport.json("POST", path, body=eviction, verb="create", object="eviction", again=False)
                 break
             except DeployError:  # 429: the budget says not now
                 time.sleep(0.5)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from typing import Any
-from urllib.parse import urlencode
 
 from mlapp.deploy.k8s.connection import Connection
 from mlapp.deploy.k8s.kinds import NAMESPACE, POD, Kind, kind_of, title
-from mlapp.deploy.k8s.refusal import ApiError, UnreachableError, refusal
+from mlapp.deploy.k8s.refusal import ApiError, refusal
+from mlapp.deploy.k8s.transport import Call, Transport, lines
 
 MANAGER = "mlapp"
 """Our field manager."""
@@ -29,29 +27,25 @@ OLDEST = (1, 30)
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
-RETRIED = frozenset({429, 500, 502, 503, 504})
 _HANDSHAKE = re.compile(r"Handshake status (\d+)")
-PATIENCE = 30.0
-"""Seconds for which a call is tried again, once the server has answered anything at all."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call to the API, as the tests and --debug list them."""
-
-    verb: str
-    path: str
-    status: int
-
-
-@dataclass
 class Cluster:
     """One namespace of one cluster."""
 
-    connection: Connection
-    calls: list[Call] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    _answered: bool = False
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.transport = Transport(connection)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls so far."""
+        return self.transport.calls
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the server warned of, each once."""
+        return self.transport.warnings
 
     @property
     def namespace(self) -> str:
@@ -69,7 +63,7 @@ class Cluster:
         Raises:
             ApiError: it is too old for what mlapp renders.
         """
-        answer = self._json("GET", "/version", verb="get", object="the version")
+        answer = self.transport.json("GET", "/version", verb="get", object="the version")
         digits = [int("".join(filter(str.isdigit, answer.get(part, "0"))) or 0) for part in ("major", "minor")]
         if tuple(digits) < OLDEST:
             found, least = ".".join(map(str, digits)), ".".join(map(str, OLDEST))
@@ -84,7 +78,7 @@ class Cluster:
         """The user that the server takes us for."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-        answer = self._json("POST", path, body=body, verb="create", object="SelfSubjectReview")
+        answer = self.transport.json("POST", path, body=body, verb="create", object="SelfSubjectReview")
         return str(answer.get("status", {}).get("userInfo", {}).get("username", "unknown"))
 
     def require_namespace(self) -> None:
@@ -107,7 +101,7 @@ class Cluster:
     def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """The object, or None."""
         try:
-            return self._json("GET", self._path(kind, name), verb="get", object=f"{kind.kind}/{name}")
+            return self.transport.json("GET", self._path(kind, name), verb="get", object=f"{kind.kind}/{name}")
         except ApiError as error:
             if error.code == 404:
                 return None
@@ -115,7 +109,7 @@ class Cluster:
 
     def listed(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
         """The objects as they are now, and the version from which to watch them on."""
-        answer = self._json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
+        answer = self.transport.json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
         return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
 
     def list(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
@@ -123,7 +117,7 @@ class Cluster:
         if selector:
             query["labelSelector"] = selector
         try:
-            answer = self._json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
+            answer = self.transport.json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
         except ApiError as error:
             if error.code == 404 and not kind.core:
                 return []
@@ -146,7 +140,7 @@ class Cluster:
         query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
         path = self._path(kind, document["metadata"]["name"])
         body = self._placed(kind, document)
-        return self._json(
+        return self.transport.json(
             "PATCH", path, query=query, body=body, content=APPLY, verb="patch", object=title(dict(document))
         )
 
@@ -155,7 +149,7 @@ class Cluster:
         kind = kind_of(dict(document))
         query = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
         body = self._placed(kind, document)
-        return self._json(
+        return self.transport.json(
             "POST", self._path(kind), query=query, body=body, verb="create", object=title(dict(document)), again=False
         )
 
@@ -164,7 +158,7 @@ class Cluster:
         kind = kind_of(dict(document))
         path = self._path(kind, document["metadata"]["name"])
         query = {"fieldManager": MANAGER}
-        return self._json(
+        return self.transport.json(
             "PUT", path, query=query, body=document, verb="update", object=title(dict(document)), again=False
         )
 
@@ -172,7 +166,7 @@ class Cluster:
         """A JSON merge patch."""
         path = self._path(kind, name)
         query = {"fieldManager": MANAGER}
-        return self._json(
+        return self.transport.json(
             "PATCH", path, query=query, body=change, content=MERGE, verb="patch", object=f"{kind.kind}/{name}"
         )
 
@@ -184,7 +178,7 @@ class Cluster:
             body["preconditions"] = {"uid": uid}
         path = self._path(kind, document["metadata"]["name"])
         try:
-            self._json("DELETE", path, body=body, verb="delete", object=title(dict(document)))
+            self.transport.json("DELETE", path, body=body, verb="delete", object=title(dict(document)))
         except ApiError as error:
             if error.code in (404, 409):
                 return False
@@ -199,7 +193,7 @@ class Cluster:
         seconds = str(max(1, int(timeout)))
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds, **query}
         path = self._path(kind)
-        response = self._send("GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5)
+        response = self.transport.send("GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5)
         try:
             yield _watched(response)
         finally:
@@ -209,7 +203,9 @@ class Cluster:
         """The log of a pod's server, as a response that is read line by line."""
         path = f"{self._path(POD, pod)}/log"
         follow = None if "follow" in query else 30.0
-        return self._send("GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0)
+        return self.transport.send(
+            "GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0
+        )
 
     @contextmanager
     def forwarded(self, pod: str, port: int) -> Iterator[HTTPConnection]:
@@ -246,7 +242,7 @@ class Cluster:
         """A request to a pod's port through the API server's proxy: status and answer."""
         url = f"{self._path(POD, f'{pod}:{port}')}/proxy{path}"
         what = f"pods/proxy of {pod}"
-        answer = self._send(method, url, body=body, verb="create", object=what, again=False, passed_on=True)
+        answer = self.transport.send(method, url, body=body, verb="create", object=what, again=False, passed_on=True)
         data = bytes(answer.data)
         if answer.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod
             raise refusal(answer.status, data, "create", what, self._context)
@@ -264,86 +260,6 @@ class Cluster:
             return dict(document)
         return {**document, "metadata": {**document["metadata"], "namespace": self.namespace}}
 
-    def _json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._send(method, path, **how).data)
-        return answer
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        verb: str,
-        object: str,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content: str = "application/json",
-        stream: float | None = None,
-        again: bool = True,
-        passed_on: bool = False,
-    ) -> Any:
-        """One call, tried again while the server is away or busy.
-
-        `again=False` for what is not idempotent; `passed_on` for what a pod answers, whatever its status.
-        """
-        from urllib3.exceptions import HTTPError
-
-        end = time.monotonic() + (PATIENCE if self._answered else 0)
-        pause = 0.2
-        while True:
-            try:
-                response = self._once(method, path, query, body, content, stream)
-            except HTTPError as error:
-                if time.monotonic() + pause > end or not again:
-                    raise self._unreachable(error) from None
-                time.sleep(pause)
-                pause = min(pause * 2, 4)
-                continue
-            self._answered = True
-            self.calls.append(Call(verb, path, response.status))
-            self._note_warnings(response)
-            if response.status < 300 or passed_on:
-                return response
-            data = response.data
-            if response.status in RETRIED and (again or response.status == 429) and time.monotonic() + pause <= end:
-                time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
-                pause = min(pause * 2, 4)
-                continue
-            raise refusal(response.status, data, verb, object, self._context)
-
-    def _once(
-        self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content: str, stream: float | None
-    ) -> Any:
-        from urllib3 import Timeout
-
-        headers = {"Accept": "application/json", "User-Agent": MANAGER}
-        client = self.connection.client
-        client.update_params_for_auth(headers, [], ["BearerToken"])
-        if body is not None:
-            headers["Content-Type"] = content
-        return client.rest_client.pool_manager.request(
-            method,
-            client.configuration.host + path + (f"?{urlencode(query)}" if query else ""),
-            body=None if body is None else json.dumps(body).encode(),
-            headers=headers,
-            timeout=Timeout(connect=5, read=stream or 30),
-            retries=False,
-            preload_content=stream is None,
-        )
-
-    def _unreachable(self, error: Exception) -> UnreachableError:
-        cause = getattr(error, "reason", None) or error
-        return UnreachableError(
-            f"The API server of {self._context}, {self.connection.client.configuration.host}, does not answer: {cause}",
-            "Check the network and VPN, and that the context is right: `kubectl config get-contexts`.",
-        )
-
-    def _note_warnings(self, response: Any) -> None:
-        for value in response.headers.getlist("Warning"):
-            text = value.partition('"')[2].rstrip('"').replace('\\"', '"')
-            if text and text not in self.warnings:
-                self.warnings.append(text)
-
 
 def _watched(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in lines(response):
@@ -351,13 +267,3 @@ def _watched(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         if event["type"] == "ERROR":
             return
         yield event["type"], event["object"]
-
-
-def lines(response: Any) -> Iterable[bytes]:
-    """The lines of a streamed response, as they come."""
-    rest = b""
-    for chunk in response.stream(65536, decode_content=True):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in whole if line)
-    if rest:
-        yield rest

@@ -9,9 +9,10 @@ from contextlib import suppress
 from datetime import datetime
 
 from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.cluster import Cluster, lines
+from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.kinds import POD
 from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.transport import lines
 from mlapp.deploy.target import DeployError, LogLine
 
 LOOK_AGAIN = 2.0

@@ -16,11 +16,12 @@ from typing import Any
 
 from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.asking import AnswerError, predict
-from mlapp.deploy.k8s.cluster import Cluster, lines
+from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.kinds import DEPLOYMENT, EVENT, POD, Kind
 from mlapp.deploy.k8s.lock import Lock
 from mlapp.deploy.k8s.pods import Trouble, is_ready, revision, state, trouble
 from mlapp.deploy.k8s.refusal import refusal
+from mlapp.deploy.k8s.transport import lines
 from mlapp.deploy.target import DeployError, Progress
 
 LAST_LINES = 15

@@ -1,0 +1,129 @@
+"""Calls to the API server: tried again while it is away or busy, its warnings kept, its refusals in words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from mlapp.deploy.k8s.connection import Connection
+from mlapp.deploy.k8s.refusal import UnreachableError, refusal
+
+AGENT = "mlapp"
+RETRIED = frozenset({429, 500, 502, 503, 504})
+PATIENCE = 30.0
+"""Seconds for which a call is tried again, once the server has answered anything at all."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call to the API, as the tests and --debug list them."""
+
+    verb: str
+    path: str
+    status: int
+
+
+@dataclass
+class Transport:
+    """The way to one API server."""
+
+    connection: Connection
+    calls: list[Call] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    _answered: bool = False
+
+    def json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+        """What `send` got, read as JSON."""
+        answer: dict[str, Any] = json.loads(self.send(method, path, **how).data)
+        return answer
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        verb: str,
+        object: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content: str = "application/json",
+        stream: float | None = None,
+        again: bool = True,
+        passed_on: bool = False,
+    ) -> Any:
+        """One call, tried again while the server is away or busy.
+
+        `again=False` for what is not idempotent; `passed_on` for what a pod answers, whatever its status.
+        """
+        from urllib3.exceptions import HTTPError
+
+        end = time.monotonic() + (PATIENCE if self._answered else 0)
+        pause = 0.2
+        while True:
+            try:
+                response = self._once(method, path, query, body, content, stream)
+            except HTTPError as error:
+                if time.monotonic() + pause > end or not again:
+                    raise self._unreachable(error) from None
+                time.sleep(pause)
+                pause = min(pause * 2, 4)
+                continue
+            self._answered = True
+            self.calls.append(Call(verb, path, response.status))
+            self._note_warnings(response)
+            if response.status < 300 or passed_on:
+                return response
+            data = response.data
+            if response.status in RETRIED and (again or response.status == 429) and time.monotonic() + pause <= end:
+                time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
+                pause = min(pause * 2, 4)
+                continue
+            raise refusal(response.status, data, verb, object, self.connection.context)
+
+    def _once(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content: str, stream: float | None
+    ) -> Any:
+        from urllib3 import Timeout
+
+        headers = {"Accept": "application/json", "User-Agent": AGENT}
+        client = self.connection.client
+        client.update_params_for_auth(headers, [], ["BearerToken"])
+        if body is not None:
+            headers["Content-Type"] = content
+        return client.rest_client.pool_manager.request(
+            method,
+            client.configuration.host + path + (f"?{urlencode(query)}" if query else ""),
+            body=None if body is None else json.dumps(body).encode(),
+            headers=headers,
+            timeout=Timeout(connect=5, read=stream or 30),
+            retries=False,
+            preload_content=stream is None,
+        )
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        cause = getattr(error, "reason", None) or error
+        host = self.connection.client.configuration.host
+        return UnreachableError(
+            f"The API server of {self.connection.context}, {host}, does not answer: {cause}",
+            "Check the network and VPN, and that the context is right: `kubectl config get-contexts`.",
+        )
+
+    def _note_warnings(self, response: Any) -> None:
+        for value in response.headers.getlist("Warning"):
+            text = value.partition('"')[2].rstrip('"').replace('\\"', '"')
+            if text and text not in self.warnings:
+                self.warnings.append(text)
+
+
+def lines(response: Any) -> Iterable[bytes]:
+    """The lines of a streamed response, as they come."""
+    rest = b""
+    for chunk in response.stream(65536, decode_content=True):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in whole if line)
+    if rest:
+        yield rest
