@@ -1,4 +1,4 @@
-"""From a request's body to rows of features, and from predictions to the body of the answer.
+"""From the bodies of requests to features, one table or array for a batch.
 
 The common forms (records or rows of numbers, booleans and texts) are decoded by msgspec against types made from the
 model's schema: a body that passes fits the schema, and no cell becomes more than one Python object. Any other body,
@@ -8,41 +8,21 @@ and every wrong one, goes through the general way, which accepts more forms and 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import struct
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
 from mlapp.errors import InputError, Problem
 from mlapp.prediction import Predictor
-from mlapp.schema import Field
-from mlapp.schema.infer import plain
-from mlapp.serving.problems import HttpError
+from mlapp.serving.cells import PACKED, cell_type, column, field_type, row_type
+from mlapp.serving.json_body import KEYS, TwiceError, inputs_of
 
-PACKED = {
-    "float64": "d",
-    "float32": "f",
-    "int64": "q",
-    "int32": "i",
-    "int16": "h",
-    "int8": "b",
-    "uint64": "Q",
-    "uint32": "I",
-    "uint16": "H",
-    "uint8": "B",
-    "bool": "?",
-}
-"""The struct format of each dtype that has a fixed size."""
-BOM = b"\xef\xbb\xbf"
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>inputs|features)"\s*:\s*)?\[\s*(?P<row>[\[{])')
-PATH = re.compile(r" - at `\$(?P<path>.*)`$")
-KEYS = ("inputs", "features")
-_encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 
 class Part:
@@ -87,7 +67,7 @@ class Codec:
                     UnicodeDecodeError,
                     struct.error,
                     OverflowError,
-                    _Doubtful,
+                    TwiceError,
                     RecursionError,
                 ):
                     pass
@@ -138,16 +118,16 @@ class Codec:
         if schema.kind == "array" and len(schema.shape) == 1:
             code = PACKED.get(schema.dtype or "")
             if code:
-                cells = [_cell_type(code)] * schema.shape[0]
-                rows = _row_type([f"c{at}" for at in range(len(cells))], cells, array_like=True)
+                cells = [cell_type(code)] * schema.shape[0]
+                rows = row_type([f"c{at}" for at in range(len(cells))], cells, array_like=True)
                 self._use_packed({b"[": rows}, [str(schema.dtype)] * len(cells), lambda cells: cells)
         elif schema.kind == "table" and schema.fields and len(set(schema.names)) == len(schema.names):
-            cells = [_field_type(field) for field in schema.fields]
+            cells = [field_type(field) for field in schema.fields]
             if any(kind is None for kind in cells):
                 return
             kinds = {
-                b"[": _row_type(schema.names, cells, array_like=True),
-                b"{": _row_type(schema.names, cells, array_like=False),
+                b"[": row_type(schema.names, cells, array_like=True),
+                b"{": row_type(schema.names, cells, array_like=False),
             }
             if all(field.dtype in PACKED and not field.nullable for field in schema.fields):
                 self._use_packed(kinds, [field.dtype for field in schema.fields], self._frame_of)
@@ -186,9 +166,8 @@ class Codec:
             return Part(len(found), tuples=[astuple(row) for row in found])
 
         def join(parts: list[Part]) -> Any:
-            cells = [row for part in parts for row in part.tuples or ()]
-            columns = zip(*cells, strict=True)
-            return self._table([_column(field, column) for field, column in zip(fields, columns, strict=True)])
+            columns = zip(*(row for part in parts for row in part.tuples or ()), strict=True)
+            return self._table([column(field, cells) for field, cells in zip(fields, columns, strict=True)])
 
         self._join = join
         texts = sum(field.type in ("string", "category") for field in fields)
@@ -229,90 +208,6 @@ class Codec:
         return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
 
 
-def inputs_of(body: bytes) -> Any:
-    """The inputs in a JSON body: a bare list, or what is under `inputs` (UnionML: `features`).
-
-    A byte-order mark is passed over. A key that is there twice is refused: which of the two counts differs from
-    parser to parser.
-
-    Raises:
-        HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
-    """
-    content = decode_json(body)
-    if isinstance(content, list):
-        return content
-    if not isinstance(content, dict):
-        raise HttpError(422, f'The body is {_shown(content)}. Send {{"inputs": […]}} or a list.')
-    given = [key for key in KEYS if key in content]
-    if len(given) != 1:
-        found = "both 'inputs' and 'features'" if given else "no 'inputs'"
-        raise HttpError(
-            422, f'The body has {found}. Send {{"inputs": […]}}.', [Problem(f"the body has {found}", field="inputs")]
-        )
-    if unknown := [key for key in content if key not in KEYS]:
-        raise HttpError(
-            422,
-            f"The body has an unknown key '{unknown[0]:.60}' beside '{given[0]}'.",
-            [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
-        )
-    return content[given[0]]
-
-
-def decode_json(body: bytes) -> Any:
-    """The value in a JSON text.
-
-    Raises:
-        HttpError: 400, it is not JSON (NaN and Infinity are not), nested too deep, or has a key twice.
-    """
-    body = body.removeprefix(BOM)
-    if not body.strip():
-        raise HttpError(400, 'The body is empty. Send {"inputs": […]} as JSON.')
-    try:
-        content = msgspec.json.decode(body)
-        if b"{" in body:
-            json.loads(body, object_pairs_hook=_refuse_twice)
-        return content
-    except RecursionError:
-        raise HttpError(400, "The body is nested too deep.") from None
-    except UnicodeDecodeError:
-        raise HttpError(400, "The body is not UTF-8.") from None
-    except _Doubtful as error:
-        raise HttpError(400, f"The body has the key '{error!s:.60}' twice in one object.") from None
-    except (msgspec.DecodeError, ValueError) as error:
-        hint = " JSON knows no NaN and no Infinity: send null." if re.search(rb"NaN|Infinity", body[:100_000]) else ""
-        raise HttpError(400, f"The body is not JSON: {error}.{hint}") from None
-
-
-def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
-    """The answer's body: `predictions`, then what is the same for every answer."""
-    return b'{"predictions":' + encode(predictions) + tail
-
-
-def encode(value: Any) -> bytes:
-    """JSON; NumPy's and pandas' values as Python's, NaN and infinity as null."""
-    try:
-        return _encode(value)
-    except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are no texts, integers beyond 64 bits
-        return json.dumps(plain(value), allow_nan=False, separators=(",", ":"), default=str).encode()
-
-
-def listed(predictions: Any) -> Sequence[Any]:
-    """What a predictor returned, as a list with one entry a row."""
-    if isinstance(predictions, list):
-        return predictions
-    if hasattr(predictions, "columns"):
-        records: list[Any] = predictions.to_dict("records")
-        return records
-    if hasattr(predictions, "tolist"):
-        values: list[Any] = predictions.tolist()
-        return values
-    return list(predictions)
-
-
-class _Doubtful(Exception):
-    """A body that must go the general way: it may hold a key twice."""
-
-
 def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]) -> Callable[[bytes], Part]:
     decode = msgspec.json.Decoder(kind).decode
     outer = 2 if key else 0
@@ -323,66 +218,10 @@ def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[A
         rows: list[Any] = getattr(found, key) if key else found
         # A key given twice is the one thing that the types do not see: then there are quotes too many.
         if body.count(b'"') > outer + quotes * len(rows):
-            raise _Doubtful
+            raise TwiceError
         return part(rows)
 
     return run
-
-
-def _row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) -> type:
-    own = [f"c{at}" for at in range(len(names))]
-    return msgspec.defstruct(
-        "Row",
-        list(zip(own, cells, strict=True)),
-        rename=dict(zip(own, names, strict=True)),
-        array_like=array_like,
-        forbid_unknown_fields=True,
-        gc=False,
-    )
-
-
-def _cell_type(code: str) -> Any:
-    if code in "?df":
-        return bool if code == "?" else float
-    bits = 8 * struct.calcsize("=" + code)
-    if code.isupper():
-        return Annotated[int, msgspec.Meta(ge=0)] if bits == 64 else Annotated[int, msgspec.Meta(ge=0, lt=2**bits)]
-    return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
-
-
-def _field_type(field: Field) -> Any:
-    """The type that msgspec checks a cell against, or None for a field that only the general way understands."""
-    kind: Any = None
-    match field.type:
-        case "number" if field.dtype in PACKED:
-            kind = float
-        case "integer" if field.dtype in PACKED and not field.nullable:
-            return _cell_type(PACKED[field.dtype])
-        case "boolean" if field.dtype == "bool" and not field.nullable:
-            return bool
-        case "string" if field.dtype in ("str", "object"):
-            kind = str
-        case "category" if field.categories and all(type(value) is str for value in field.categories):
-            kind = Literal[tuple(field.categories)]
-    return (
-        kind | None
-        if kind is not None and field.nullable and kind in (float, str)
-        else None
-        if field.nullable
-        else kind
-    )
-
-
-def _column(field: Field, values: Sequence[Any]) -> Any:
-    import pandas as pd
-
-    if field.type == "category":
-        return pd.Categorical(values, dtype=pd.CategoricalDtype(field.categories))
-    if field.type == "string":
-        return pd.Series(values, dtype="str" if field.dtype == "str" else object)
-    import numpy as np
-
-    return np.array(values, dtype=field.dtype)
 
 
 def _concatenate(features: list[Any]) -> Any:
@@ -396,15 +235,3 @@ def _concatenate(features: list[Any]) -> Any:
     import numpy as np
 
     return np.concatenate(features)
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Doubtful(next(name for name in names if names.count(name) > 1))
-    return found
-
-
-def _shown(value: Any) -> str:
-    return {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -17,8 +17,9 @@ from mlapp.config import Serve
 from mlapp.errors import MlappError, ModelError, UserCodeError
 from mlapp.pipeline import Pipeline
 from mlapp.serving.batcher import RETRY_AFTER, Batcher
-from mlapp.serving.codec import Part, encode
+from mlapp.serving.codec import Part
 from mlapp.serving.http import ClientLeft
+from mlapp.serving.json_body import encode
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import Metrics, ModelMetrics
 from mlapp.serving.pace import Pace

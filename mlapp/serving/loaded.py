@@ -15,7 +15,8 @@ from mlapp.errors import DataError
 from mlapp.model import TrainedModel
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
-from mlapp.serving.codec import Codec, listed
+from mlapp.serving.codec import Codec
+from mlapp.serving.json_body import listed
 from mlapp.store import Manifest, ModelVersion
 
 

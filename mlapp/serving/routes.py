@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from mlapp.serving import metrics as prometheus
 from mlapp.serving import swagger
 from mlapp.serving.bodies import part_of
-from mlapp.serving.codec import encode, encode_predictions
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import Request, Response
+from mlapp.serving.json_body import encode, encode_predictions
 from mlapp.serving.openapi import document
 from mlapp.serving.page import page
 from mlapp.serving.protocols import invocations, open_inference

@@ -10,9 +10,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from mlapp.serving.bodies import is_json, part_of
-from mlapp.serving.codec import decode_json, encode, inputs_of
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import Request, Response
+from mlapp.serving.json_body import decode_json, encode, inputs_of
 from mlapp.serving.problems import HttpError
 from mlapp.serving.timeouts import deadline
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp import environment
-from mlapp.serving.codec import encode
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import ClientLeft, Request, Response
+from mlapp.serving.json_body import encode
 from mlapp.serving.problems import HttpError, http_error
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.tensors import Tensor

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp.schema import Schema
-from mlapp.serving.codec import encode
+from mlapp.serving.json_body import encode
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.problems import HttpError
 

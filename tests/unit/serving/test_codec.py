@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mlapp.prediction import of_trained
-from mlapp.serving.codec import Codec, encode, encode_predictions, inputs_of, listed
+from mlapp.serving.codec import Codec
+from mlapp.serving.json_body import encode, encode_predictions, inputs_of, listed
 
 RECORDS = [
     {"age": 3, "income": 1.5, "city": "Bern", "vip": True, "note": "x"},

@@ -1,0 +1,115 @@
+"""JSON bodies: the inputs in a request's, and predictions as an answer's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import Problem
+from mlapp.schema.infer import plain
+from mlapp.serving.problems import HttpError
+
+KEYS = ("inputs", "features")
+"""What the inputs may be under; `features` is UnionML's."""
+BOM = b"\xef\xbb\xbf"
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
+
+
+class TwiceError(Exception):
+    """An object of the body has a key twice, or may have."""
+
+
+def inputs_of(body: bytes) -> Any:
+    """The inputs in a JSON body: a bare list, or what is under `inputs` (UnionML: `features`).
+
+    A byte-order mark is passed over. A key that is there twice is refused: which of the two counts differs from
+    parser to parser.
+
+    Raises:
+        HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
+    """
+    content = decode_json(body)
+    if isinstance(content, list):
+        return content
+    if not isinstance(content, dict):
+        raise HttpError(422, f'The body is {_shown(content)}. Send {{"inputs": […]}} or a list.')
+    given = [key for key in KEYS if key in content]
+    if len(given) != 1:
+        found = "both 'inputs' and 'features'" if given else "no 'inputs'"
+        raise HttpError(
+            422, f'The body has {found}. Send {{"inputs": […]}}.', [Problem(f"the body has {found}", field="inputs")]
+        )
+    if unknown := [key for key in content if key not in KEYS]:
+        raise HttpError(
+            422,
+            f"The body has an unknown key '{unknown[0]:.60}' beside '{given[0]}'.",
+            [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
+        )
+    return content[given[0]]
+
+
+def decode_json(body: bytes) -> Any:
+    """The value in a JSON text.
+
+    Raises:
+        HttpError: 400, it is not JSON (NaN and Infinity are not), nested too deep, or has a key twice.
+    """
+    body = body.removeprefix(BOM)
+    if not body.strip():
+        raise HttpError(400, 'The body is empty. Send {"inputs": […]} as JSON.')
+    try:
+        content = msgspec.json.decode(body)
+        if b"{" in body:
+            json.loads(body, object_pairs_hook=_refuse_twice)
+        return content
+    except RecursionError:
+        raise HttpError(400, "The body is nested too deep.") from None
+    except UnicodeDecodeError:
+        raise HttpError(400, "The body is not UTF-8.") from None
+    except TwiceError as error:
+        raise HttpError(400, f"The body has the key '{error!s:.60}' twice in one object.") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        hint = " JSON knows no NaN and no Infinity: send null." if re.search(rb"NaN|Infinity", body[:100_000]) else ""
+        raise HttpError(400, f"The body is not JSON: {error}.{hint}") from None
+
+
+def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
+    """The answer's body: `predictions`, then what is the same for every answer."""
+    return b'{"predictions":' + encode(predictions) + tail
+
+
+def encode(value: Any) -> bytes:
+    """JSON; NumPy's and pandas' values as Python's, NaN and infinity as null."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are no texts, integers beyond 64 bits
+        return json.dumps(plain(value), allow_nan=False, separators=(",", ":"), default=str).encode()
+
+
+def listed(predictions: Any) -> Sequence[Any]:
+    """What a predictor returned, as a list with one entry a row."""
+    if isinstance(predictions, list):
+        return predictions
+    if hasattr(predictions, "columns"):
+        records: list[Any] = predictions.to_dict("records")
+        return records
+    if hasattr(predictions, "tolist"):
+        values: list[Any] = predictions.tolist()
+        return values
+    return list(predictions)
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _shown(value: Any) -> str:
+    return {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
