@@ -1,4 +1,4 @@
-"""Environment variables that are set for a block."""
+"""Environment variables: set for a block, or read where several names mean the same."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def overridden(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def azure_account() -> tuple[str | None, str | None]:
+    """The storage account's name and key, as Azure's command line calls them or as its SDKs do."""
+    name = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    return name, os.environ.get("AZURE_STORAGE_KEY") or os.environ.get("AZURE_STORAGE_ACCOUNT_KEY")

@@ -109,6 +109,15 @@ def s3(address: str = "127.0.0.1") -> Iterator[str]:
             yield f"http://{address}:{ports[0]}"
 
 
+@contextmanager
+def gcs(bucket: str) -> Iterator[str]:
+    """The endpoint of a server with the JSON API of Google Cloud Storage, and one bucket."""
+    port = free_port()
+    command = [binary("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", port, "--in-memory"]
+    with folder_of() as folder, running([*command, "--default-bucket", bucket], folder, lambda: is_open(port)):
+        yield f"http://127.0.0.1:{port}"
+
+
 def binary(name: str, *places: str) -> str:
     """The path of a program; skips the test when it is not installed, and fails it in CI."""
     folders = [str(folder) for place in places for folder in Path("/").glob(place[1:])]

@@ -1,7 +1,8 @@
 """Object stores by their URL: Amazon's S3 and all that speak its protocol, Google Cloud Storage, Azure.
 
 Credentials come from where each cloud's own tools look, never from mlapp.yaml: `AWS_ACCESS_KEY_ID`, `~/.aws`, a pod's
-or an instance's role; `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT_KEY`. Another S3 is `AWS_ENDPOINT_URL`.
+or an instance's role; `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. Another S3 is
+`AWS_ENDPOINT_URL`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlapp.environ import azure_account
 from mlapp.errors import ConfigError, MissingExtraError, StoreError
 
 RETRIES = {
@@ -27,6 +29,11 @@ _WRONG_KEYS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
     "AuthenticationFailed", "InvalidAuthenticationInfo",
 }  # fmt: skip
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
+}
 _WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 
@@ -55,6 +62,9 @@ def connect(url: str) -> Any:
         if parts.scheme == "gs":
             return GCSStore(parts.netloc, **options)
         if parts.scheme == "az":
+            account, key = azure_account()
+            given = {"account_name": account, "account_key": key}
+            options |= {name: value for name, value in given.items() if value}
             return AzureStore(parts.netloc, **options)
         return S3Store(parts.netloc, **{**options, **_s3(dict(PATIENCE))})
     except Exception as error:  # of several libraries, where a credential's file cannot be read
@@ -120,7 +130,7 @@ def is_missing_bucket(error: Exception) -> bool:
 
 def told(error: Exception, shown: str) -> StoreError:
     """An error of obstore as ours. Nothing of a request but the server's error code is repeated: it may hold keys."""
-    text = str(error)
+    text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
     code, status = _code(text), _status(text)
     said = code or (f"status {status}" if status else type(error).__name__)
     if is_missing_bucket(error):
@@ -130,7 +140,7 @@ def told(error: Exception, shown: str) -> StoreError:
     if code in _WRONG_KEYS or status == 401:
         return StoreError(
             f"The model store {shown} does not accept the credentials ({said}).",
-            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; log in again if they have expired.",
+            f"Check {credentials}; log in again if they have expired.",
         )
     if code in _WRONG_REGION or status == 301:
         return StoreError(
@@ -144,11 +154,12 @@ def told(error: Exception, shown: str) -> StoreError:
     if "169.254.169.254" in text or "metadata.google" in text or "credential" in text.lower():
         return StoreError(
             f"There are no credentials for the model store {shown}.",
-            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (Google, Azure: as their own tools).",
+            f"Set {credentials}.",
         )
     if status is None and ("error sending request" in text or "HTTP error" in text):
         return StoreError(
-            f"The model store {shown} cannot be reached.", "Check the network, and AWS_ENDPOINT_URL if it is set."
+            f"The model store {shown} cannot be reached.",
+            "Check the network" + (", and AWS_ENDPOINT_URL if it is set." if shown.startswith("s3") else "."),
         )
     return StoreError(
         f"The model store {shown} failed ({said}).", "Try again; ask who runs the object store if it stays."

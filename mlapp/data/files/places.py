@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlapp.data.secrets import Address
+from mlapp.environ import azure_account
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -145,10 +146,10 @@ def _filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]:
             filesystem, path = fs.FileSystem.from_uri(address.value)
             return filesystem, path
         case "az":
-            account, key = os.environ.get("AZURE_STORAGE_ACCOUNT"), os.environ.get("AZURE_STORAGE_KEY")
+            account, key = azure_account()
             if not account:
                 raise DataError(f"{address} needs an account.", "Set AZURE_STORAGE_ACCOUNT, or write abfs://….")
-            return fs.AzureFileSystem(account, account_key=key), path
+            return fs.AzureFileSystem(account, account_key=key, **_azurite()), path
     raise DataError(
         f"{address} begins with {scheme}://, which is no place for files.",
         "Known: s3://, gs://, az://, abfs://, https://.",
@@ -173,6 +174,18 @@ def _emulator() -> dict[str, Any]:
         return {}
     scheme, _, place = host.rpartition("://")
     return {"endpoint_override": place, "scheme": scheme or "http", "anonymous": True}
+
+
+def _azurite() -> dict[str, Any]:
+    host = os.environ.get("AZURITE_BLOB_STORAGE_URL")
+    if not host:
+        return {}
+    scheme, _, place = host.rpartition("://")
+    return {
+        f"{kind}_storage_{part}": value
+        for kind in ("blob", "dfs")
+        for part, value in (("scheme", scheme or "http"), ("authority", place))
+    }
 
 
 def _seconds(number: int) -> Any:
