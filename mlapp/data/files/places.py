@@ -35,6 +35,10 @@ _REFUSED = (
     "http status 403",
     "invalidaccesskeyid",
     "signaturedoesnotmatch",
+    "authorizationfailure",
+    "authenticationfailed",
+    "permission_denied",
+    "unauthenticated",
 )
 _TIMEOUT = 10.0
 """Seconds to wait for a connection."""
@@ -247,6 +251,6 @@ def told(shown: str) -> Iterator[None]:
 
 
 def _last(line: str) -> str:
-    """What an error of the AWS SDK says at its end, past the keys and operations."""
-    found = re.search(r"AWS Error (.*)", line)
+    """What an error of a cloud's SDK says at its end, past the keys and operations, and before its request's number."""
+    found = re.search(r"(?:AWS|Azure) Error:? (.*?)(?: RequestId:.*)?$", line)
     return found[1] if found else line
