@@ -9,7 +9,6 @@ store.json                              the format
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import uuid
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -26,12 +25,13 @@ from mlapp.environment import GitState
 from mlapp.errors import StoreError, UsageError, nearest
 from mlapp.model import TrainedModel
 from mlapp.schema.infer import plain
-from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
+from mlapp.store.documents import Documents
+from mlapp.store.hashes import check_files, hash_all
+from mlapp.store.manifest import FORMAT, Data, Manifest
 from mlapp.store.storage import Storage, Tell
 
 ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 LATEST = "latest"
-Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
 class AliasEntry(msgspec.Struct, frozen=True):
@@ -39,10 +39,6 @@ class AliasEntry(msgspec.Struct, frozen=True):
 
     version: int | None
     moved: datetime
-
-
-class _Format(msgspec.Struct, frozen=True):
-    format: int
 
 
 @dataclass(frozen=True)
@@ -69,10 +65,11 @@ class Store:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self._documents = Documents(storage)
 
     def check_writable(self) -> None:
         """Find out before a long training that its model could not be kept."""
-        self._check_format()
+        self._documents.check_format()
         self.storage.check_writable()
 
     def put(
@@ -93,12 +90,12 @@ class Store:
             ModelError, UserCodeError: the model cannot be saved. StoreError: no space, no permission.
         """
         app = trained.pipeline.name
-        self._check_format()
-        self.storage.create("store.json", msgspec.json.encode(_Format(FORMAT)))
+        self._documents.check_format()
+        self._documents.write_format()
         identity = uuid.uuid4().hex
         with self.storage.upload(f"{app}/files/{identity}", progress) as folder:
             trained.save(folder)
-            files = _hash_all(folder)
+            files = hash_all(folder)
         manifest = Manifest(
             format=FORMAT,
             app=app,
@@ -133,9 +130,9 @@ class Store:
             StoreError: a file is not what the version's manifest says.
         """
         app = version.app
-        self._check_format()
-        self.storage.create("store.json", msgspec.json.encode(_Format(FORMAT)))
-        _check_files(version.manifest, version.files)
+        self._documents.check_format()
+        self._documents.write_format()
+        check_files(version.manifest, version.files)
         identity = uuid.uuid4().hex
         with self.storage.upload(f"{app}/files/{identity}", progress) as folder:
             shutil.copytree(version.files, folder, dirs_exist_ok=True)
@@ -150,14 +147,13 @@ class Store:
 
     def numbers(self, app: str) -> list[int]:
         """The numbers of the versions that are there, from old to new."""
-        self._check_format()
+        self._documents.check_format()
         return sorted(_numbers(self.storage.names(f"{app}/versions")) - _numbers(self.storage.names(f"{app}/deleted")))
 
     def versions(self, app: str) -> list[Manifest]:
         """The manifests of all versions, from old to new."""
         keys = [_manifest_key(app, number) for number in self.numbers(app)]
-        contents = self.storage.read_all(keys)
-        return [self._decoded(key, content, Manifest) for key, content in zip(keys, contents, strict=True)]
+        return self._documents.read_all(keys, Manifest)
 
     def apps(self) -> list[str]:
         """The names of the apps that have versions here."""
@@ -200,7 +196,7 @@ class Store:
         Raises:
             StoreError: it is not readable.
         """
-        return self._decode(_manifest_key(app, number), Manifest)
+        return self._documents.read(_manifest_key(app, number), Manifest)
 
     def get(self, app: str, reference: str | int = LATEST, *, progress: Tell | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
@@ -212,10 +208,10 @@ class Store:
         prefix = f"{app}/{manifest.folder}"
         folder = self.storage.folder(prefix, manifest.files, progress)
         try:
-            _check_files(manifest, folder)
+            check_files(manifest, folder)
         except StoreError:  # of a local copy, it may be
             folder = self.storage.folder(prefix, manifest.files, progress, fresh=True)
-            _check_files(manifest, folder)
+            check_files(manifest, folder)
         return ModelVersion(manifest, folder)
 
     def delete(self, app: str, reference: str | int) -> int:
@@ -255,13 +251,14 @@ class Store:
         """The moves of an alias, from old to new."""
         prefix = f"{app}/aliases/{alias}"
         return [
-            self._decode(f"{prefix}/{at:06}.json", AliasEntry) for at in sorted(_numbers(self.storage.names(prefix)))
+            self._documents.read(f"{prefix}/{at:06}.json", AliasEntry)
+            for at in sorted(_numbers(self.storage.names(prefix)))
         ]
 
     def _last_move(self, app: str, alias: str) -> AliasEntry | None:
         prefix = f"{app}/aliases/{alias}"
         last = max(_numbers(self.storage.names(prefix)), default=None)
-        return None if last is None else self._decode(f"{prefix}/{last:06}.json", AliasEntry)
+        return None if last is None else self._documents.read(f"{prefix}/{last:06}.json", AliasEntry)
 
     def promote(self, app: str, reference: str | int, alias: str) -> int:
         """Point an alias at a version, in one step for every reader.
@@ -291,45 +288,6 @@ class Store:
             if self.storage.create(f"{prefix}/{number:06}.json", msgspec.json.format(msgspec.json.encode(claimed))):
                 return ModelVersion(claimed, self.storage.folder(f"{claimed.app}/{claimed.folder}", claimed.files))
 
-    def _check_format(self) -> None:
-        content = self.storage.read("store.json")
-        if content is not None:
-            self._require_known(msgspec.json.decode(content).get("format"), "store.json")
-
-    def _require_known(self, found: object, key: str) -> None:
-        if not isinstance(found, int) or found > FORMAT:
-            raise StoreError(
-                f"The model store {self.storage!r} is from a newer mlapp: {key} has format {found}, known is {FORMAT}.",
-                "Upgrade: pip install --upgrade mlapp.",
-            )
-
-    def _decode(self, key: str, kind: type[Struct]) -> Struct:
-        return self._decoded(key, self.storage.read(key), kind)
-
-    def _decoded(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
-        if content is None:
-            raise StoreError(f"The model store {self.storage!r} has lost {key}.", "Restore it from a backup.")
-        try:
-            raw = msgspec.json.decode(content)
-            if kind is Manifest:
-                self._require_known(raw.get("format"), key)
-            return msgspec.convert(raw, kind)
-        except (msgspec.MsgspecError, AttributeError) as error:
-            raise StoreError(
-                f"{key} of the model store {self.storage!r} is damaged: {error}", "Restore it from a backup."
-            ) from None
-
-
-def _check_files(manifest: Manifest, folder: Path) -> None:
-    for name, stored in manifest.files.items():
-        found = _hash(folder / name)
-        if found is None or found.sha256 != stored.sha256:
-            state = "is missing" if found is None else "was changed after it was stored"
-            raise StoreError(
-                f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({folder / name}).",
-                "Restore it from a backup, or use another version; do not trust this one.",
-            )
-
 
 def _manifest_key(app: str, number: int) -> str:
     return f"{app}/versions/{number:06}.json"
@@ -337,27 +295,6 @@ def _manifest_key(app: str, number: int) -> str:
 
 def _numbers(names: Iterable[str]) -> set[int]:
     return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
-
-
-def _hash_all(folder: Path) -> dict[str, StoredFile]:
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        hashed = _hash(path) if path.is_file() else None
-        if hashed is not None:
-            files[path.relative_to(folder).as_posix()] = hashed
-    return files
-
-
-def _hash(path: Path) -> StoredFile | None:
-    try:
-        with path.open("rb") as file:
-            digest, size = hashlib.sha256(), 0
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-                size += len(chunk)
-        return StoredFile(digest.hexdigest(), size)
-    except FileNotFoundError:
-        return None
 
 
 def _now() -> datetime:
