@@ -10,6 +10,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def load(
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
                 yield _header(members[-1], layer.size)
-                yield from layer.stream()
+                yield from _ahead(layer.stream())
         config = configuration(plan, base, layers, labels)
         made.append(config)
         name = f"{hashlib.sha256(config).hexdigest()}.json"
@@ -99,6 +100,15 @@ def load(
         for _ in checked(client.api.load_image(archive(), quiet=True), "Loading the image"):
             pass
     return f"sha256:{hashlib.sha256(made[0]).hexdigest()}"
+
+
+def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same chunks: each is read and hashed while the engine takes the one before."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
+            yield chunk
 
 
 def _header(name: str, size: int) -> bytes:

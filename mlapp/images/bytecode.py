@@ -8,14 +8,17 @@ the process did before. The result is kept in the user's cache, so that a packag
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from mlapp.images.links import link
 
 COMPILER = """
 import _imp, importlib.util, sys
@@ -45,10 +48,10 @@ def compile_packages(packages: Path, shown: str, python: str) -> None:
         shown: the folder's path in the image.
         python: an interpreter of the image's minor version.
     """
-    tag = _tag(python)
+    tag, version = _tag(python), _version(python)
     records = sorted(packages.glob("*.dist-info/RECORD"))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(lambda record: _compile_one(record, packages, shown, python, tag), records))
+        list(pool.map(lambda record: _compile_one(record, packages, shown, python, tag, version), records))
 
 
 def compile_files(files: list[Path], root: Path, shown: str, python: str) -> None:
@@ -56,19 +59,22 @@ def compile_files(files: list[Path], root: Path, shown: str, python: str) -> Non
     _compile(files, root, root, shown, python, _tag(python))
 
 
-def _compile_one(record: Path, packages: Path, shown: str, python: str, tag: str) -> None:
-    names = [line.partition(",")[0].strip('"') for line in record.read_text(encoding="utf-8").splitlines()]
+def _compile_one(record: Path, packages: Path, shown: str, python: str, tag: str, version: str) -> None:
+    listed = record.read_text(encoding="utf-8")
+    names = [line.partition(",")[0].strip('"') for line in listed.splitlines()]
     files = sorted(Path(name) for name in names if name.endswith(".py") and not set(Path(name).parts) & set(TESTS))
     if not files:
         return
-    parts = (FORMAT, shown, tag, _version(python), record.parent.name, record.read_text(encoding="utf-8"))
-    kept = _cache() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.zip"
-    if not kept.is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            _compile(files, packages, Path(folder), shown, python, tag)
-            _keep(Path(folder), kept)
-    with zipfile.ZipFile(kept) as archive:
-        archive.extractall(packages)
+    parts = (FORMAT, shown, tag, version, record.parent.name, listed)
+    kept = _cache() / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
+    if not kept.is_dir():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            compiled = Path(folder) / "compiled"
+            _compile(files, packages, compiled, shown, python, tag)
+            with contextlib.suppress(OSError):  # another build was quicker, with the same bytes
+                compiled.rename(kept)
+    shutil.copytree(kept, packages, copy_function=link, dirs_exist_ok=True)
 
 
 def _compile(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
@@ -80,14 +86,6 @@ def _compile(files: list[Path], root: Path, target: Path, shown: str, python: st
     # -I and -S: nothing of this machine's environment or site-packages is imported before.
     environ = {"PYTHONHASHSEED": "0"}
     subprocess.run([python, "-I", "-S", "-c", COMPILER], input=b"\n".join(lines), check=True, env=environ)  # noqa: S603
-
-
-def _keep(folder: Path, kept: Path) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file, zipfile.ZipFile(file, "w") as archive:
-        for path in sorted(folder.rglob("*.pyc")):
-            archive.write(path, path.relative_to(folder).as_posix())
-    os.replace(file.name, kept)
 
 
 def _cache() -> Path:

@@ -6,12 +6,16 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
+from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 TIME = 315532800
 """The modification time of every file in a layer: 1980, the earliest that zip files know."""
 
 CHUNK = 1 << 20
+MOST_OCTAL = 0o77777777777
+"""Bytes of the largest file whose size fits the usual header."""
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -43,7 +47,7 @@ class FolderLayer(Layer):
     @property
     def size(self) -> int:
         """Bytes of the tar."""
-        return sum(len(_header(entry)) + _padded(entry.size) for entry, _ in self._entries()) + len(END)
+        return sum(len(member.header) + _padded(member.size) for member in self._members) + len(END)
 
     def stream(self) -> Iterator[bytes]:
         """The tar; sets the digest at its end."""
@@ -55,54 +59,82 @@ class FolderLayer(Layer):
 
     def _chunks(self) -> Iterator[bytes]:
         gathered = bytearray()
-        for entry, path in self._entries():
-            gathered += _header(entry)
-            if path is not None:
-                with path.open("rb") as file:
-                    left = entry.size
+        for member in self._members:
+            gathered += member.header
+            if member.path is not None:
+                with open(member.path, "rb", buffering=0) as file:
+                    left = member.size
                     while left:
                         read = file.read(min(CHUNK, left))
                         if not read:
-                            raise OSError(None, "became shorter while it was read", str(path))
+                            raise OSError(None, "became shorter while it was read", member.path)
                         left -= len(read)
                         gathered += read
                         if len(gathered) >= CHUNK:
                             yield bytes(gathered)
                             gathered.clear()
-                gathered += bytes(-entry.size % tarfile.BLOCKSIZE)
+                gathered += bytes(-member.size % tarfile.BLOCKSIZE)
         yield bytes(gathered) + END
 
-    def _entries(self) -> Iterator[tuple[tarfile.TarInfo, Path | None]]:
+    @cached_property
+    def _members(self) -> list[_Member]:
         target = Path(self._target)
-        for parent in [*reversed(target.parents[:-1]), target]:
-            yield _entry(parent.as_posix().lstrip("/"), tarfile.DIRTYPE, 0o755), None
-        yield from _within(self._folder, self._target.lstrip("/"))
+        parents = [each.as_posix().lstrip("/") for each in (*reversed(target.parents[:-1]), target)]
+        return [
+            *(_Member(_header(name, tarfile.DIRTYPE, 0o755)) for name in parents),
+            *_within(self._folder, self._target.lstrip("/")),
+        ]
 
 
-def _within(folder: Path, name: str) -> Iterator[tuple[tarfile.TarInfo, Path | None]]:
+class _Member(NamedTuple):
+    """What a tar says of a file, and where on this machine its content is."""
+
+    header: bytes
+    path: str | None = None
+    size: int = 0
+
+
+def _within(folder: Path | str, name: str) -> Iterator[_Member]:
     for found in sorted(os.scandir(folder), key=lambda each: each.name):
         path = f"{name}/{found.name}"
         if found.is_symlink():
-            entry = _entry(path, tarfile.SYMTYPE, 0o777)
-            entry.linkname = os.readlink(found.path)
-            yield entry, None
+            yield _Member(_header(path, tarfile.SYMTYPE, 0o777, link=os.readlink(found.path)))
         elif found.is_dir():
-            yield _entry(path, tarfile.DIRTYPE, 0o755), None
-            yield from _within(Path(found.path), path)
+            yield _Member(_header(path, tarfile.DIRTYPE, 0o755))
+            yield from _within(found.path, path)
         else:
             status = found.stat()
-            entry = _entry(path, tarfile.REGTYPE, 0o755 if status.st_mode & 0o100 else 0o644)
-            entry.size = status.st_size
-            yield entry, Path(found.path)
+            mode = 0o755 if status.st_mode & 0o100 else 0o644
+            yield _Member(_header(path, tarfile.REGTYPE, mode, status.st_size), found.path, status.st_size)
 
 
-def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+def _header(name: str, kind: bytes, mode: int, size: int = 0, link: str = "") -> bytes:
+    """A member's header, as tarfile writes it.
+
+    tarfile takes 40 microseconds for each, which for 12,000 files is a tenth of a build. So where nothing is unusual,
+    name, size and checksum are put into the rest of one that tarfile wrote. The checksum is the sum of all bytes, with
+    spaces in its own place (POSIX.1-1988, ustar).
+    """
+    short = (f"{name}/" if kind == tarfile.DIRTYPE else name).encode()
+    if link or len(short) > tarfile.LENGTH_NAME or not short.isascii() or size > MOST_OCTAL:
+        return _by_tarfile(name, kind, mode, size, link)
+    before, between, after, rest = _usual(kind, mode)
+    digits = b"%011o" % size
+    checksum = b"%06o\0 " % (rest + sum(short) + sum(digits))
+    return b"".join((short.ljust(tarfile.LENGTH_NAME, b"\0"), before, digits, between, checksum, after))
+
+
+@cache
+def _usual(kind: bytes, mode: int) -> tuple[bytes, bytes, bytes, int]:
+    """What is between name, size and checksum, and behind it, in every usual header; and its part of the checksum."""
+    block = _by_tarfile("", kind, mode)
+    parts = block[tarfile.LENGTH_NAME : 124], block[135:148], block[156:]
+    return *parts, sum(map(sum, parts)) + 8 * ord(" ")
+
+
+def _by_tarfile(name: str, kind: bytes, mode: int, size: int = 0, link: str = "") -> bytes:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.mtime = kind, mode, TIME
-    return entry
-
-
-def _header(entry: tarfile.TarInfo) -> bytes:
+    entry.type, entry.mode, entry.mtime, entry.size, entry.linkname = kind, mode, TIME, size, link
     return entry.tobuf(tarfile.PAX_FORMAT)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import CODE, MANIFEST, MODEL, REQUIREMENTS, SBOM
 from mlapp.errors import ProjectError
 from mlapp.images import bytecode, dependencies
+from mlapp.images.links import link
 from mlapp.images.plan import APP, LAYERS
 
 Warn = Callable[[str], None]
@@ -32,12 +32,12 @@ def lay_out(
         (folder / "venv").mkdir(parents=True)
         dependencies.lay_out(bundle, platform, home, folder / "venv", warn, compile)
     if "model" in wanted:
-        shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=_link)
+        shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=link)
     if "app" in wanted:
         app = folder / "app"
-        shutil.copytree(bundle.folder / CODE, app / CODE, symlinks=True, copy_function=_link)
+        shutil.copytree(bundle.folder / CODE, app / CODE, symlinks=True, copy_function=link)
         for name in (MANIFEST, REQUIREMENTS, SBOM):
-            _link(bundle.folder / name, app / name)
+            link(bundle.folder / name, app / name)
         _compile_code(bundle, app / CODE)
 
 
@@ -54,11 +54,3 @@ def _compile_code(bundle: Bundle, code: Path) -> None:
     if python is not None:
         files = sorted(path.relative_to(code) for path in code.rglob("*.py") if not path.is_symlink())
         bytecode.compile_files(files, code, f"{APP}/{CODE}", python)
-
-
-def _link(source: str | Path, target: str | Path) -> None:
-    """A hard link, or a copy from another disk: nothing here changes a file after."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)
