@@ -56,7 +56,7 @@ def deploy(
 
       mlapp deploy --target k8s --canary 10 --auto-promote 10m
     """
-    from mlapp.deploy import CanaryTarget, DiffTarget
+    from mlapp.deploy import CanaryTarget, DiffTarget, PredictTarget
     from mlapp.deploy.shipping import shipment_of
     from mlapp.project import Project
 
@@ -92,6 +92,8 @@ def deploy(
     else:
         output.note(f"Release {release.number} is live:")
         typer.echo(release.url or "")
+        asked = f", or ask it: mlapp predict --target {place.name} --features FILE"
+        output.note(f"Next: mlapp status{asked if isinstance(place, PredictTarget) else ''}")
 
 
 def _seconds(text: str) -> float:
