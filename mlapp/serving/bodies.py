@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +13,6 @@ from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.problems import HttpError
 
-LARGE = 256 * 1024
-"""Bytes from which a body is decoded in a thread: it would hold up the event loop."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
 
 
@@ -26,12 +22,7 @@ async def part_of(endpoint: Endpoint, loaded: Loaded, media: bytes, body: bytes)
     Raises:
         HttpError: 400, it cannot be read; 415, a type that is not known. InputError: it does not fit the schema.
     """
-    if len(body) < LARGE and endpoint.accepts_fast:
-        return _part_of(loaded, media, body)
-    started = time.perf_counter()
-    part = await asyncio.to_thread(_part_of, loaded, media, body)
-    endpoint.accepting.add(time.perf_counter() - started, 1)
-    return part
+    return await endpoint.decode(lambda: _part_of(loaded, media, body), len(body))
 
 
 def is_json(media: bytes) -> bool:

@@ -46,6 +46,8 @@ class Codec:
         self.predictor = predictor
         self._fast: dict[bytes, Callable[[bytes], Part]] = {}
         self._join: Callable[[list[Part]], Any] | None = None
+        self._rows: dict[type, Callable[[list[Any]], Part]] = {}
+        self._matrix: Callable[[Any], Part | None] = lambda inputs: None
         if predictor.pipeline.stage("feature_loader") is None:
             self._prepare()
 
@@ -79,11 +81,24 @@ class Codec:
         Raises:
             InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
         """
+        part = self._typed(inputs) if isinstance(inputs, list) else self._matrix(inputs)
+        if part is not None:
+            return part
         features = self.predictor.accept(self._named(inputs))
         rows = len(features) if hasattr(features, "__len__") else 1
         if not rows:
             raise InputError([Problem("inputs is empty: there is nothing to predict")])
-        return Part(rows, features=features)
+        return self._matrix(features) or Part(rows, features=features)
+
+    def _typed(self, inputs: list[Any]) -> Part | None:
+        """Records or rows that fit the schema as they are, in the common way; None for any other list."""
+        convert = self._rows.get(type(inputs[0])) if inputs else None
+        if convert is None:
+            return None
+        try:
+            return convert(inputs)
+        except (msgspec.MsgspecError, struct.error, OverflowError, RecursionError):
+            return None
 
     def _named(self, inputs: Any) -> Any:
         """An array whose columns can only be the schema's, as a table of them."""
@@ -141,6 +156,7 @@ class Codec:
         pack = struct.Struct("=" + "".join(PACKED[dtype] for dtype in dtypes)).pack
         astuple = msgspec.structs.astuple
         width = len(dtypes)
+        names = self.predictor.schema.features.names
         alike = len(set(dtypes)) == 1
         dtype: Any = np.dtype(dtypes[0] if alike else [(f"c{at}", name) for at, name in enumerate(dtypes)])
 
@@ -154,7 +170,22 @@ class Codec:
             cells = np.frombuffer(bytearray().join([part.packed or b"" for part in parts]), dtype)
             return build(cells.reshape(-1, width) if alike else cells)
 
+        def matrix(inputs: Any) -> Part | None:
+            """Finite numbers in one piece, an array or a conforming table, as the cells that they would be as JSON."""
+            if getattr(inputs, "ndim", 0) != 2 or inputs.shape[1] != width or not len(inputs):
+                return None
+            if hasattr(inputs, "columns"):
+                if any(found != dtype for found in inputs.dtypes) or list(inputs.columns) != names:
+                    return None
+                inputs = inputs.to_numpy()
+            if inputs.dtype.kind not in "iuf" or not np.can_cast(inputs.dtype, dtype):
+                return None
+            cells = inputs.astype(dtype, copy=False)
+            return Part(len(cells), cells.tobytes()) if np.isfinite(cells).all() else None
+
         self._join = join
+        if alike and dtype.kind in "iuf":
+            self._matrix = matrix
         self._use(rows, width, 0, part)
 
     def _use_tuples(self, rows: dict[bytes, type]) -> None:
@@ -178,6 +209,7 @@ class Codec:
             names = width if bracket == b"{" else 0
             rows_type: Any = types.GenericAlias(list, (row,))
             self._fast[bracket] = _decoder(rows_type, "", names, texts, part)
+            self._rows[dict if names else list] = _converter(rows_type, part)
             for key in KEYS:
                 body = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
                 self._fast[key.encode() + bracket] = _decoder(body, key, names, texts, part)
@@ -222,6 +254,10 @@ def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[A
         return part(rows)
 
     return run
+
+
+def _converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
+    return lambda inputs: part(msgspec.convert(inputs, kind))
 
 
 def _concatenate(features: list[Any]) -> Any:

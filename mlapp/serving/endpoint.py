@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,6 +27,9 @@ from mlapp.serving.problems import HttpError, http_error
 from mlapp.serving.tracing import TracedBatcher, Tracing
 
 log = logging.getLogger("mlapp.serving")
+T = TypeVar("T")
+LARGE = 256 * 1024
+"""Bytes from which a body is decoded in a thread: it would hold up the event loop."""
 STREAMS = 32
 """Streams of a sync predictor that run at once; each holds a thread while it computes its next item."""
 PATIENCE = 1.0
@@ -73,7 +76,7 @@ class Endpoint:
         else:
             self.batcher = TracedBatcher(self.metrics, tracing, self.name, **queueing)
         self._is_traced = tracing is not None
-        self.accepting = Pace()
+        self._decoding = Pace()
         self._is_warm = False
         self._warming: asyncio.Lock | None = None
         self._streams = 0
@@ -92,9 +95,9 @@ class Endpoint:
         return not self.current.is_stream and self.pipeline.stage("feature_loader") is None
 
     @property
-    def accepts_fast(self) -> bool:
-        """Whether the inputs become features in no time: a feature_loader of the user's may download them."""
-        return self.accepting.is_fast or self.pipeline.stage("feature_loader") is None
+    def _decodes_fast(self) -> bool:
+        """Whether a small body becomes features in no time: a feature_loader of the user's may download them."""
+        return self._decoding.is_fast or self.pipeline.stage("feature_loader") is None
 
     async def start(self) -> None:
         """Warm the model; a second call does nothing.
@@ -152,13 +155,18 @@ class Endpoint:
         if not loaded.is_stream:
             loaded.rows_of(predictions, part.rows)
 
-    async def accept(self, loaded: Loaded, inputs: Any) -> Part:
-        """Plain inputs, a table or an array as features: in a thread, as it may be much.
+    async def decode(self, read: Callable[[], T], size: int) -> T:
+        """Let `read` make something of a body: in the event loop where that is quick, else in a thread.
 
-        Raises:
-            InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
+        Args:
+            size: bytes of what it reads.
         """
-        return await asyncio.to_thread(loaded.codec.accept, inputs)
+        if size < LARGE and self._decodes_fast:
+            return read()
+        started = time.perf_counter()
+        found = await asyncio.to_thread(read)
+        self._decoding.add(time.perf_counter() - started, 1)
+        return found
 
     async def predict(self, part: Part, timeout: float, loaded: Loaded, left: Callable[[], Any] | None = None) -> Any:
         """The predictions for one request's features, a list with one entry a row.

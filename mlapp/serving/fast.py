@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from mlapp.serving.bodies import LARGE
+from mlapp.serving.endpoint import LARGE
 from mlapp.serving.http import JSON, media_type
 from mlapp.serving.json_body import encode_predictions
 from mlapp.serving.problems import MEDIA, HttpError, http_error

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from mlapp.serving.bodies import is_json, part_of
@@ -36,7 +35,7 @@ def add_routes(application: Application, endpoint: Endpoint) -> None:
         if loaded.is_stream:
             raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
         if is_json(request.media):
-            part = await endpoint.accept(loaded, await asyncio.to_thread(_inputs, body))
+            part = await endpoint.decode(lambda: loaded.codec.accept(_inputs(body)), len(body))
         else:
             part = await part_of(endpoint, loaded, request.media, body)
         predictions = await endpoint.predict(part, timeout, loaded, request.left)

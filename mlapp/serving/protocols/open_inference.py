@@ -131,8 +131,8 @@ async def predict(
     loaded = endpoint.current
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-    inputs = tensors.inputs_of(given, loaded)
-    part = await endpoint.accept(loaded, inputs)
+    size = sum(tensor.array.nbytes for tensor in given)
+    part = await endpoint.decode(lambda: loaded.codec.accept(tensors.inputs_of(given, loaded)), size)
     predictions = await endpoint.predict(part, timeout, loaded, left)
     return tensors.outputs_of(predictions), loaded.version or ""
 
@@ -160,13 +160,18 @@ async def _infer(endpoint: Endpoint, request: Request) -> Response:
     size = request.headers.get(HEADER)
     if size is not None and (not size.isdigit() or int(size) > len(body)):
         raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
-    split = len(body) if size is None else int(size)
+    asked, given = await endpoint.decode(lambda: _read(body, len(body) if size is None else int(size)), len(body))
+    outputs, version = await predict(endpoint, given, timeout, request.left)
+    return _answer(endpoint.name, version, asked, outputs)
+
+
+def _read(body: bytes, split: int) -> tuple[InferRequest, list[Tensor]]:
+    """A request's JSON, which ends at `split`, and its tensors."""
     try:
         asked = msgspec.json.decode(body[:split], type=InferRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"The body is not a request of the Open Inference Protocol: {error}") from None
-    outputs, version = await predict(endpoint, _tensors(asked, body[split:]), timeout, request.left)
-    return _answer(endpoint.name, version, asked, outputs)
+    return asked, _tensors(asked, body[split:])
 
 
 def _tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:

@@ -70,12 +70,12 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Any) -> 
     dtype = "object" if datatype == "BYTES" else DTYPES.get(datatype)
     if dtype is None:
         raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
-    flat = list(_flat(values)) if isinstance(values, list) else values
+    flat = list(_flat(values)) if isinstance(values, list) and list in map(type, values) else values
     if datatype == "BYTES":
         array = np.empty(len(flat), dtype=object)
         array[:] = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in flat]
     else:
-        if isinstance(flat, list) and any(not _fits(item, datatype) for item in flat):
+        if isinstance(flat, list) and not all(_fits(kind, datatype) for kind in set(map(type, flat))):
             raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}.")
         try:
             array = np.array(flat, dtype=dtype)
@@ -194,10 +194,11 @@ def _check_shape(name: str, shape: Sequence[int]) -> None:
         raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}.")
 
 
-def _fits(value: Any, datatype: str) -> bool:
-    if isinstance(value, bool) or datatype == "BOOL":
-        return isinstance(value, bool) and datatype == "BOOL"
-    return isinstance(value, (int, float) if datatype.startswith("FP") else int)
+def _fits(kind: type, datatype: str) -> bool:
+    """Whether values of that Python type, which came as JSON, are of the datatype."""
+    if datatype == "BOOL":
+        return kind is bool
+    return kind is int or (kind is float and datatype.startswith("FP"))
 
 
 def _flat(values: Any) -> Any:

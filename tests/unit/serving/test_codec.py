@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp.errors import InputError
 from mlapp.prediction import of_trained
 from mlapp.serving.codec import Codec
 from mlapp.serving.json_body import encode, encode_predictions, inputs_of, listed
@@ -26,8 +28,18 @@ def test_fast_way_equals_the_general_way(people, form, wrap):
     body = json.dumps({wrap: inputs} if wrap else inputs).encode()
     part = codec.decode(body)
     assert part.tuples
-    general = codec.accept(inputs_of(body))
-    pd.testing.assert_frame_equal(codec.combine([part]), general.features, check_column_type=False)
+    general = codec.predictor.accept(inputs_of(body))
+    pd.testing.assert_frame_equal(codec.combine([part]), general, check_column_type=False)
+    pd.testing.assert_frame_equal(codec.combine([codec.accept(inputs)]), general, check_column_type=False)
+
+
+def test_parts_of_both_ways_make_one_batch(people):
+    codec = Codec(of_trained(people[1]))
+    parts = [codec.decode(json.dumps(RECORDS[:1]).encode()), codec.accept(pd.DataFrame(RECORDS[1:]))]
+    assert parts[0].tuples
+    assert parts[1].features is not None
+    general = codec.predictor.accept(RECORDS)
+    pd.testing.assert_frame_equal(codec.combine(parts), general, check_column_type=False)
 
 
 def test_numbers_are_packed_and_a_batch_is_one_block(numbers):
@@ -37,8 +49,47 @@ def test_numbers_are_packed_and_a_batch_is_one_block(numbers):
     assert all(part.packed for part in parts)
     expected = pd.DataFrame({"a": [1.0, 3.0, 5.0], "b": [2.5, 4.0, 6.0]})
     pd.testing.assert_frame_equal(codec.combine(parts), expected, check_column_type=False)
-    mixed = [parts[0], codec.accept([[3, 4], [5, 6]])]
-    pd.testing.assert_frame_equal(codec.combine(mixed), expected, check_column_type=False)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [[3, 4.0], [5, 6]],
+        [{"b": 4, "a": 3}, {"a": 5, "b": 6}],
+        [(3, 4), (5, 6)],
+        np.array([[3, 4], [5, 6]]),
+        np.array([[3, 4], [5, 6]], dtype="float32"),
+        np.array([[3, 5], [4, 6]], dtype="float64").T,
+        pd.DataFrame({"b": [4, 6], "a": [3.0, 5.0]}),
+    ],
+    ids=["rows", "records", "tuples", "integers", "small floats", "by column", "table"],
+)
+def test_whatever_holds_numbers_alone_is_packed(numbers, inputs):
+    codec = Codec(of_trained(numbers[1]))
+    parts = [codec.accept(inputs), codec.decode(b"[[7, 8]]")]
+    assert all(part.packed for part in parts)
+    expected = pd.DataFrame({"a": [3.0, 5.0, 7.0], "b": [4.0, 6.0, 8.0]})
+    pd.testing.assert_frame_equal(codec.combine(parts), expected, check_column_type=False)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [[1, True]],
+        [[1, "2"]],
+        [[1, 2, 3]],
+        [{"a": 1, "b": 2, "c": 3}],
+        np.array([[1, np.nan]]),
+        np.array([[1, np.inf]]),
+        np.array([[True, False]]),
+        np.zeros((1, 3)),
+        np.zeros((0, 2)),
+        pd.DataFrame({"a": [1.0]}),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_every_way(numbers, inputs):
+    with pytest.raises(InputError):
+        Codec(of_trained(numbers[1])).accept(inputs)
 
 
 def test_features_may_be_written_to(numbers):
