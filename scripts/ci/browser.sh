@@ -3,6 +3,5 @@
 set -euo pipefail
 command -v chromium >/dev/null || command -v google-chrome >/dev/null && exit 0
 sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
-export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -qq
-$sudo -E apt-get install -qq --no-install-recommends chromium >/dev/null
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null

@@ -7,6 +7,5 @@ command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb
 command -v redis-server >/dev/null || missing+=(redis-server)
 [ ${#missing[@]} -eq 0 ] && exit 0
 sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
-export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -qq
-$sudo -E apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null

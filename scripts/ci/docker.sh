@@ -11,7 +11,7 @@ docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null |
 if [ ${#missing[@]} -gt 0 ]; then
   $sudo apt-get update -qq
   command -v docker >/dev/null || ! apt-cache show docker-cli >/dev/null 2>&1 || missing+=(docker-cli) # from Debian 13
-  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 if ! docker info >/dev/null 2>&1; then
   setsid $sudo "$(command -v dockerd)" >/tmp/dockerd.log 2>&1 </dev/null &

@@ -18,7 +18,7 @@ if [ ! -f "$tools/gateway-api/package.json" ]; then
   if ! command -v npm >/dev/null; then
     sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
     $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends npm >/dev/null
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm >/dev/null
   fi
   npm pack --silent --pack-destination "$work" "$models" >/dev/null 2>&1
   mkdir -p "$tools/gateway-api"
