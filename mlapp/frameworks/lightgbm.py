@@ -75,7 +75,8 @@ class LightGBMFramework(Framework):
             wrapper = _Wrapper(kind, booster.best_iteration, has_names, classes)
         # num_iteration=-1 keeps every tree: continuing from this version needs those after the best one too.
         booster.save_model(folder / FILE, num_iteration=-1)
-        (folder / WRAPPER).write_bytes(msgspec.json.encode(wrapper))
+        # Labels of an object array may be scalars of NumPy's own.
+        (folder / WRAPPER).write_bytes(msgspec.json.encode(wrapper, enc_hook=lambda label: label.item()))
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         try:

@@ -1,5 +1,8 @@
 """Where a project's requirements come from, and how they are locked."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mlapp.bundle import BundleError
@@ -71,11 +74,9 @@ def test_a_lock_goes_before_requirements_and_those_before_pyproject(tmp_path):
 
 
 def test_pyproject_and_its_uv_lock(tmp_path):
-    import subprocess
-
     (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace('"click"', '"click<8.2"'))
     assert locked(tmp_path)["click"].startswith("8.1")
-    subprocess.run(["uv", "lock", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
     found = declared(tmp_path, Image())
     assert found.source == "uv.lock"
     assert locked(tmp_path)["click"].startswith("8.1")
