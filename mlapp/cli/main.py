@@ -44,7 +44,6 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,
 )
 cli.command()(init.init)
 cli.command()(train.train)
