@@ -17,7 +17,8 @@ from mlapp.errors import DataError
 HIDDEN = "***"
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?P<secret>[^/?#\s]+)(?=@)")
+# Up to the last @: a password that was not percent-encoded may hold any character. `host:8080/a@b` has none.
+_PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?!\d+[/?#])(?P<secret>\S+)(?=@)")
 _SETTING = re.compile(
     r"(?P<before>[?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token|sig|signature|credential|accountkey|api_?key)[\w.-]*)=)"
     r"(?P<secret>[^&#;\s]+)",
@@ -69,9 +70,13 @@ def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
         return filled
 
     filled = _VARIABLE.sub(value_of, template)
-    whole = template if _VARIABLE.fullmatch(template) is None else filled
+    # A whole address tells the host and the user; what is no address tells nothing that could be shown.
+    whole = filled if _VARIABLE.fullmatch(template) and "://" in filled else template
     for found in [*_PASSWORD.finditer(filled), *_SETTING.finditer(filled)]:
-        hidden.update({found["secret"]: HIDDEN, unquote(found["secret"]): HIDDEN})
+        secret = found["secret"]
+        # A library that reads an address wrongly quotes a piece of it.
+        pieces = (piece for piece in re.split(r"[/:@?#]", secret) if piece != secret and len(piece) > 1)
+        hidden.update(dict.fromkeys((secret, unquote(secret), *pieces), HIDDEN))
     # The longest first: a secret may hold another one.
     ordered = sorted(hidden.items(), key=lambda pair: -len(pair[0]))
     return Address(filled, redact(whole), tuple(ordered))

@@ -80,6 +80,7 @@ def reader(
 
     if parts is not None:
         read_with.parts = parts_with  # type: ignore[attr-defined]  # found by name, as a reader may lack it
+    read_with.source = kind  # type: ignore[attr-defined]  # what messages call it
     read_with.__name__ = read_with.__qualname__ = f"read_{kind}"
     read_with.__doc__ = says
     read_with.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature looks for

@@ -111,7 +111,10 @@ def make(
 
 
 def describe(role: str, function: Callable[..., Any]) -> str:
-    """`role 'name' in file:line`, with as much of it as is known."""
+    """`role 'name' in file:line`, with as much of it as is known; `data_reader.sql` for a source of data."""
+    source = getattr(function, "source", None)
+    if isinstance(source, str):
+        return f"{role}.{source}"
     bare = inspect.unwrap(getattr(function, "__func__", function))
     name = getattr(function, "__name__", type(function).__name__)
     code = getattr(bare, "__code__", None)

@@ -35,7 +35,7 @@ _LOST = (
     "terminating connection",
 )
 _GONE = ("57P01", "57P02", "57P03")  # shut down, crashed, starting: see PostgreSQL's Appendix A
-_COPIED = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
+_SELECT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
 # PostgreSQL's times begin in 4714 BC. What comes out before that is `infinity`, wrapped around by the driver.
 _BEGIN = {"date": -2_450_000, "timestamp": -220_000_000_000_000_000}
 
@@ -59,7 +59,7 @@ def stream(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[
 def _by_copy(cursor: Any, text: str) -> Iterator[pa.Table]:
     import pyarrow as pa
 
-    if not _COPIED.match(text):  # SHOW and EXPLAIN cannot be copied
+    if not _SELECT.match(text):  # SHOW and EXPLAIN cannot be copied
         cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
     cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": BATCH})
     cursor.execute(text + "\n")  # a comment at the end would hide what COPY puts behind it
@@ -71,6 +71,8 @@ def _by_copy(cursor: Any, text: str) -> Iterator[pa.Table]:
 
 def _by_cursor(cursor: Any, text: str, bound: Bound) -> Iterator[pa.Table]:
     values = _typed(cursor, text, bound)
+    if not _SELECT.match(text):
+        raise DataError("The query returns no rows: it is not a SELECT.", "Give a query that returns a table.")
     cursor.execute(f"DECLARE mlapp NO SCROLL CURSOR FOR {text}", values)
     cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
     while True:

@@ -41,9 +41,19 @@ def test_a_variable_that_is_not_set_is_named():
         ("mssql://host/db?user=me&password=pw&x=1", "mssql://host/db?user=me&password=***&x=1"),
         ("https://x.blob/c?sv=1&sig=abc%3D", "https://x.blob/c?sv=1&sig=***"),
         ("see postgresql://me:pw@db/x.", "see postgresql://me:***@db/x."),
+        ("postgresql://me:not/encoded@at:all@db/x", "postgresql://me:***@db/x"),
         ("https://host:8080/path@v1", "https://host:8080/path@v1"),
         ("nothing to hide", "nothing to hide"),
     ],
 )
 def test_passwords_and_tokens_are_redacted(text, shown):
     assert redact(text) == shown
+
+
+def test_what_is_no_address_shows_nothing_of_the_variable():
+    assert expand("${DB_URL}", {"DB_URL": "postgresql:/me:pw@db/x"}).shown == "${DB_URL}"
+
+
+def test_a_library_that_quotes_a_piece_of_a_password_does_not_tell_it():
+    address = expand("${DB_URL}", {"DB_URL": "postgresql://me:s3cr/et@db/x"})
+    assert address.hide('invalid integer value "s3cr" for port') == 'invalid integer value "***" for port'
