@@ -89,7 +89,7 @@ def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
 
     kind = _type(column)
     # Exact decimals come from databases; what a client sends are floats, and models compute with those.
-    dtype = "float64" if kind == "number" and (column.dtype == object or _is_decimal(column.dtype)) else column.dtype
+    dtype = "float64" if is_decimals(column) else column.dtype
     field = Field(name=name, type=kind, dtype=str(dtype), nullable=bool(column.isna().any()), example=example.get(name))
     if kind in ("integer", "number", "datetime") and column.notna().any():
         if kind == "number":
@@ -118,15 +118,13 @@ def _type(column: pd.Series[Any]) -> FieldType:
         return "boolean"
     if types.is_integer_dtype(dtype):
         return "integer"
-    if types.is_float_dtype(dtype) or _is_decimal(dtype):
+    if types.is_float_dtype(dtype) or is_decimals(column):
         return "number"
     if types.is_datetime64_any_dtype(dtype):
         return "datetime"
     kinds = {type(value) for value in column.dropna().head(10_000)}
     if kinds == {str}:
         return "string"
-    if kinds == {Decimal}:
-        return "number"
     if kinds and all(issubclass(kind, datetime.date) for kind in kinds):
         return "datetime"
     if kinds == {bool}:
@@ -134,9 +132,11 @@ def _type(column: pd.Series[Any]) -> FieldType:
     return "any"
 
 
-def _is_decimal(dtype: Any) -> bool:
-    """Whether it is pandas' type for Arrow's decimals."""
-    return str(dtype).startswith("decimal")
+def is_decimals(column: pd.Series[Any]) -> bool:
+    """Whether a column holds exact decimals, as Arrow's or as Python's."""
+    if column.dtype == object:
+        return {type(value) for value in column.dropna().head(10_000)} == {Decimal}
+    return str(column.dtype).startswith("decimal")
 
 
 def _finite_range(values: np.ndarray[Any, Any]) -> tuple[float | None, float | None]:

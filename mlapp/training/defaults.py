@@ -100,6 +100,27 @@ def parse(
     return used, table[target] if isinstance(target, str) else table[list(target)]
 
 
+def floats(data: Any) -> Any:
+    """A table or a column with its exact decimals as floats, which is what a model gets of them in serving as well."""
+    import pandas as pd
+
+    from mlapp.schema.infer import is_decimals
+
+    if isinstance(data, pd.Series):
+        return data.astype("float64") if is_decimals(data) else data
+    if not isinstance(data, pd.DataFrame):
+        return data
+    exact = [at for at in range(data.shape[1]) if is_decimals(data.iloc[:, at])]
+    if not exact:
+        return data
+    columns = {
+        at: data.iloc[:, at].astype("float64") if at in exact else data.iloc[:, at] for at in range(data.shape[1])
+    }
+    made = pd.DataFrame(columns, index=data.index, copy=False)
+    made.columns = data.columns
+    return made
+
+
 def _json(text: str | bytes) -> Any:
     import msgspec
 
@@ -115,10 +136,16 @@ def classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, An
     """The class of each row as a number, or None where the target is no class or a class has one row only."""
     import numpy as np
 
+    from mlapp.schema.infer import is_decimals
+
     if len(targets) != 1 or targets[0] not in table.columns:
         return None
     target = table[targets[0]]
-    if target.dtype.kind == "f" or target.nunique(dropna=False) > min(MOST_CLASSES, len(table) // 2):
+    if (
+        target.dtype.kind == "f"
+        or is_decimals(target)
+        or target.nunique(dropna=False) > min(MOST_CLASSES, len(table) // 2)
+    ):
         return None
     codes = target.astype("category").cat.codes.to_numpy()
     return None if np.unique(codes, return_counts=True)[1].min() < 2 else codes

@@ -153,8 +153,8 @@ def read_features(pipeline: Pipeline, parameters: Mapping[str, Any] | None = Non
         values = bind(declared([parser] if parser else []), {}).get("data_parser", {})
         return steps.parse(pipeline, table, values)[0]
     if pipeline.features is not None:
-        return defaults.parse(table, pipeline.features, None)[0]
-    return table.drop(columns=[name for name in pipeline.targets if name in table.columns])
+        return defaults.floats(defaults.parse(table, pipeline.features, None)[0])
+    return defaults.floats(table.drop(columns=[name for name in pipeline.targets if name in table.columns]))
 
 
 def _bind_model(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:

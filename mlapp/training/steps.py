@@ -82,7 +82,7 @@ def split(pipeline: Pipeline, table: Any, parameters: Values) -> dict[str, Any]:
 
 
 def parse(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any, Any]:
-    """Features and target of one split; the target is None for an app without one.
+    """Features and target of one split, exact decimals as floats; the target is None for an app without one.
 
     Raises:
         DataError: a column is missing, the target has one value only, not a pair. UserCodeError: the parser raised.
@@ -94,13 +94,16 @@ def parse(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any, Any]:
             raise DataError(f"{stage.title} returned a {type(parsed).__name__}.", "Let it return (features, target).")
         features, target = parsed
         names = list(pipeline.features or ())
-        return features[names] if names and hasattr(features, "columns") else features, target
+        if names and hasattr(features, "columns"):
+            features = features[names]
+        return defaults.floats(features), defaults.floats(target)
     if not hasattr(part, "columns"):
         raise DataError(
             f"A split of app '{pipeline.name}' is a {type(part).__name__}, not a table.",
             "Write an @app.data_parser that returns (features, target).",
         )
-    return defaults.parse(part, pipeline.features, pipeline.target)
+    features, target = defaults.parse(part, pipeline.features, pipeline.target)
+    return defaults.floats(features), defaults.floats(target)
 
 
 def transform(pipeline: Pipeline, features: Any) -> Any:

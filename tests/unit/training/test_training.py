@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -39,6 +41,20 @@ def test_a_reader_and_a_model_are_enough() -> None:
     assert (trained.parameters["rows"], trained.parameters["test_size"]) == (60, 0.2)
     assert trained.schema.features.names == ["x", "noise"]
     assert (trained.rows, trained.columns) == (60, 3)
+
+
+@pytest.mark.parametrize("target", ["y", "price"])
+def test_exact_decimals_are_floats_for_the_model(target: str) -> None:
+    def priced() -> pd.DataFrame:
+        prices = [Decimal(number) / 4 for number in range(ROWS)]
+        return table().assign(price=prices, cost=pd.array(prices, dtype=pd.ArrowDtype(pyarrow.decimal128(9, 2))))
+
+    app = App("prices", target=target, features=["x", "cost"])
+    app.data_reader(priced)
+    app.model(LogisticRegression if target == "y" else LinearRegression)
+    trained = app.train()
+    assert {field.dtype for field in trained.schema.features.fields} == {"float64"}
+    assert trained.metrics["test"]["accuracy" if target == "y" else "r2"] > 0.8
 
 
 def test_every_stage_is_called_with_what_the_one_before_it_gave() -> None:
