@@ -45,9 +45,15 @@ class LightGBMFramework(Framework):
         return model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """Add the trees of `model` to those of `previous`."""
+        """Add the trees of `model` to those of `previous`; with `reg_lambda=1` where the model has none.
+
+        Without it a row of which the trees before are sure, and wrong, gets a step without bound: LightGBM divides by
+        the second derivative of its loss, which is nearly 0 there.
+        """
         if not hasattr(previous, "booster_"):
             raise cannot_proceed(model, "only LightGBM's scikit-learn classes can")
+        if not model.get_params().get("reg_lambda"):
+            model.set_params(reg_lambda=1.0)
         return model.fit(features, target, init_model=previous.booster_)
 
     def predictor(self, model: Any, features: Any) -> Any:

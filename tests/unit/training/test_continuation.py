@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm
+import numpy as np
 import pandas as pd
 import pytest
 import xgboost
@@ -66,6 +67,23 @@ def test_a_model_goes_on(make: Callable[[], Any], learned: Callable[[Any], Any],
     manifest = app.save(further).manifest
     assert (manifest.parent, version.manifest.parent) == (1, None)
     assert app.load(2).predict(IRIS.drop(columns="target")).tolist()[:3] == [0, 0, 0]
+
+
+def test_rows_of_which_the_trees_are_sure_and_wrong_do_not_spoil_the_model() -> None:
+    numbers = pd.DataFrame(np.random.default_rng(0).normal(size=(400, 3)), columns=["a", "b", "c"])
+    app = App("levels", target="level")
+
+    @app.data_reader
+    def read(shift: float = 0.0) -> pd.DataFrame:
+        rows = numbers[:200] if shift == 0 else numbers[200:]
+        return rows.assign(level=np.digitize(rows["a"], [shift - 0.5, shift + 0.5]))
+
+    @app.model
+    def build() -> lightgbm.LGBMClassifier:
+        return lightgbm.LGBMClassifier(n_estimators=150, num_leaves=15, learning_rate=0.3, verbose=-1, n_jobs=1)
+
+    app.save(app.train(test_size=0))
+    assert app.train(shift=0.3, test_size=0, from_="latest").metrics["train"]["accuracy"] > 0.95
 
 
 @pytest.mark.parametrize("make", [lambda: SGDClassifier(), lambda: LogisticRegression()])
