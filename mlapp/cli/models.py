@@ -11,6 +11,8 @@ from mlapp.cli.options import Json, Yes
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlapp.store import Manifest, Store
 
 cli = typer.Typer(help="The model store: versions, and the aliases that name them.", no_args_is_help=True)
@@ -89,6 +91,8 @@ def show(version: Version = "latest", json: Json = False) -> None:
             ["model", f"{manifest.model} ({manifest.framework}, {manifest.model_format})"],
             ["git", git],
             ["data", f"{manifest.data.rows} rows, {manifest.data.columns} columns, {manifest.data.fingerprint[:12]}"],
+            *([["goes on from", f"version {manifest.parent}"]] if manifest.parent is not None else []),
+            *([["tuning", _tuned(manifest.tuning)]] if manifest.tuning else []),
             *([f"parameter {name}", value] for name, value in manifest.parameters.items()),
             *(
                 [f"{name} ({split})", value]
@@ -105,6 +109,13 @@ def show(version: Version = "latest", json: Json = False) -> None:
             ),
         ],
     )
+
+
+def _tuned(tuning: Mapping[str, Any]) -> str:
+    """Which trial of the search it is; the trials themselves are what `--json` shows."""
+    trials = {trial["number"]: trial for trial in tuning["trials"]}
+    best = trials[tuning["best"]]
+    return f"trial {tuning['best']} of {len(trials)}, {tuning['metric']} {best['value']:.4g} by cross-validation"
 
 
 @cli.command()

@@ -76,8 +76,19 @@ def _here(project: Project, options: Options, environment: str | None) -> tuple[
     from mlapp.environment import git_state
     from mlapp.frameworks import threads
 
+    done = 0
+
+    def count(found: Found) -> None:
+        nonlocal done
+        done = len(found.trials)
+        tell(found)
+
     with _table() as tell:
-        found = tuning.search(partial(_app, project.root, environment), options, tell)
+        try:
+            found = tuning.search(partial(_app, project.root, environment), options, count)
+        except KeyboardInterrupt:
+            output.note(f"Stopped with {done} trials done: the same command goes on from there.")
+            raise
     with output.progress() as step, threads.single():  # as its trials were trained
         trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step)
         return found, project.store.put(trained, git=git_state(project.root), tuning=found.record())

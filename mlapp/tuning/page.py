@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def write_page(found: Found, file: Path) -> Path:
 
 def _plot(make: Any, study: Any, *, first: bool) -> str:
     try:
-        text: str = make(study).to_html(full_html=False, include_plotlyjs=first)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of trials that are all alike
+            text: str = make(study).to_html(full_html=False, include_plotlyjs=first)
         return text
     except (ValueError, RuntimeError, ImportError):
         return ""  # importance needs two different trials and scikit-learn

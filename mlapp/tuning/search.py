@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import connection, get_context
+from signal import SIG_IGN, SIGINT, Signals, signal
 from typing import Any
 
 from mlapp import environ
@@ -59,7 +61,7 @@ def _run(load: Load, options: Options, question: Question, missing: int, tell: C
     ]
     try:
         # Numeric libraries read this when they are imported.
-        with environ.overridden(dict.fromkeys(THREADS, str(max(1, threads.cores() // workers)))):
+        with environ.overridden(dict.fromkeys(THREADS, str(max(1, threads.cores() // workers)))), _unheard(SIGINT):
             for process in processes:
                 process.start()
         waiting = {process.sentinel for process in processes}
@@ -77,6 +79,19 @@ def _run(load: Load, options: Options, question: Question, missing: int, tell: C
             f"{len(died)} of {workers} workers ended with exit code {died[0]}; -9 is often a lack of memory.",
             "Run it again: it goes on with the trials that are done. Give fewer --workers if memory is short.",
         )
+
+
+@contextmanager
+def _unheard(number: Signals) -> Iterator[None]:
+    """Processes that are started within it ignore a signal. Ctrl-C on a terminal reaches them all, and this one ends them."""
+    if threading.current_thread() is not threading.main_thread():  # no other may change what a signal does
+        yield
+        return
+    before = signal(number, SIG_IGN)
+    try:
+        yield
+    finally:
+        signal(number, before)
 
 
 def _work(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,6 +101,20 @@ def test_a_search_keeps_others_from_its_study_and_goes_on_when_it_is_killed(mlap
     assert "complete" in states
     assert len(states) < 200
     assert not [trial for trial in found.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+
+
+def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(project: Callable) -> None:
+    command = [sys.executable, "-m", "mlapp", "tune", "--trials", "200"]
+    running = subprocess.Popen(
+        command, cwd=project(FLOWERS + SLOW), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert running.stderr is not None
+    running.stderr.readline()
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    told = running.stderr.read()
+    assert running.wait() == 130
+    assert re.search(r"^Stopped with \d+ trials done: the same command goes on from there\.$", told, re.MULTILINE)
+    assert "Traceback" not in told
 
 
 def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path) -> None:
