@@ -17,16 +17,23 @@ import msgspec
 from mlapp.environment import GitState, libraries
 
 SIMPLE = (str, bytes, int, float, bool, type(None))
+TEXTUAL = ("datetime", "decimal", "enum", "fractions", "pathlib", "re", "uuid")
+"""Modules of types whose text is all there is to them."""
 
 
-def cache_version(functions: Iterable[Callable[..., Any]], root: Path) -> str:
-    """The cache version of a task: changes with the source of its functions and of all that they call in the project.
+def cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared: Any = None) -> str:
+    """The cache version of a task: changes with the source of its functions and of all that they call in the project,
+    and with the values that they take from its modules.
 
-    Comments, layout and decorators do not count. Neither do libraries, except mlapp itself: what another version of
-    scikit-learn gives is for the image to tell.
+    Comments, layout and the options of decorators do not count. Neither do libraries, except mlapp itself: what another
+    version of scikit-learn gives is for the image to tell.
+
+    Args:
+        declared: plain values that the result depends on as well.
     """
     hasher = hashlib.sha256(libraries(["mlapp"]).get("mlapp", "").encode())
     walk = _Walk(root.resolve(), hasher.update)
+    walk.add(declared)
     for function in functions:
         walk.add(function)
     return hasher.hexdigest()[:16]
@@ -53,9 +60,10 @@ class _Walk:
             for part in (value.func, value.args, value.keywords):
                 self.add(part)
             return
-        value = inspect.unwrap(value) if callable(value) else value
         value = getattr(value, "__func__", value)
-        if isinstance(value, SIMPLE):
+        if isinstance(value, property):
+            self.add(value.fget)
+        elif _is_text(value):
             self._update(repr(value).encode() + b"\0")
         elif isinstance(value, (list, tuple, set, frozenset)):
             for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
@@ -75,14 +83,16 @@ class _Walk:
             self._name(value)
             if self._is_own(value.__code__.co_filename):
                 self._add_function(value)
+            elif hasattr(value, "__wrapped__"):
+                self.add(value.__wrapped__)
         elif isinstance(value, type):
             self._name(value)
             if self._is_own(_file(value)):
                 self._update(_source(value))
                 for member in (*vars(value).values(), *value.__bases__):
-                    if isinstance(member, (types.FunctionType, type, staticmethod, classmethod)):
+                    if isinstance(member, (types.FunctionType, type, staticmethod, classmethod, property)):
                         self.add(member)
-        elif callable(value) and hasattr(value, "__dict__"):
+        elif hasattr(value, "__dict__") and (callable(value) or self._is_own(_file(type(value)))):
             self.add(type(value))
             for attribute in vars(value).values():
                 if isinstance(attribute, (*SIMPLE, list, tuple, dict, types.FunctionType)):
@@ -97,11 +107,17 @@ class _Walk:
                 self.add(cell.cell_contents)
             except ValueError:  # not yet assigned
                 continue
+        modules: list[Any] = []
         for name in _names(function.__code__):
             if name in function.__globals__:
-                self.add(function.__globals__[name])
-            else:  # perhaps a module that the function imports when it is called
+                found = [function.__globals__[name]]
+            else:  # perhaps a module that the function imports when it is called, or `b` of a module `a`, in `a.b.f(x)`
                 self._add_import(name, Path(function.__code__.co_filename).parent)
+                found = [getattr(module, name, None) for module in modules]
+            for value in found:
+                if isinstance(value, types.ModuleType) and self._is_own(_place(value)):
+                    modules.append(value)
+                self.add(value)
 
     def _add_file(self, file: str | None) -> None:
         """A whole module, with the modules of the project that it imports, at its top or later."""
@@ -109,13 +125,13 @@ class _Walk:
             return
         self._files.add(file)
         path = Path(file)
-        content = path.read_bytes()
-        self._update(content)
         try:
-            nodes = list(ast.walk(ast.parse(content)))
-        except SyntaxError:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):  # no source of Python
+            self._update(path.read_bytes())
             return
-        for node in nodes:
+        self._update(ast.dump(tree).encode())
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     self._add_import(alias.name, path.parent)
@@ -150,18 +166,38 @@ def _names(code: types.CodeType) -> Iterable[str]:
             yield from _names(constant)
 
 
+def _is_text(value: Any) -> bool:
+    kinds = () if isinstance(value, type) else type(value).__mro__[:-1]
+    return isinstance(value, SIMPLE) or any(kind.__module__ in TEXTUAL for kind in kinds)
+
+
+def _place(module: types.ModuleType) -> str | None:
+    """A module's file, or its folder where it is a package without one."""
+    return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+
+
 def _source(value: Any) -> bytes:
     """The source without comments, layout and decorators, as far as it can be had."""
     try:
-        text = textwrap.dedent(inspect.getsource(value))
+        text = textwrap.dedent(inspect.getsource(getattr(value, "__code__", value)))  # not of what it wraps
         tree = ast.parse(text)
     except (OSError, TypeError, SyntaxError):
         code = getattr(value, "__code__", None)
-        return b"" if code is None else code.co_code + repr(code.co_names).encode()
+        return b"" if code is None else b"".join(_compiled(code))
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             node.decorator_list = []
     return ast.dump(tree).encode()
+
+
+def _compiled(code: types.CodeType) -> Iterable[bytes]:
+    """What a function is without its source, as in a notebook."""
+    yield code.co_code + repr(code.co_names).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _compiled(constant)
+        else:
+            yield repr(constant).encode()
 
 
 def _file(kind: type) -> str | None:
