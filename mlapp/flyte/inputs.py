@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ CARRIED = (bool, int, float, str, datetime.datetime, datetime.timedelta)
 """Types that Flyte has of its own. All else travels as the text that `mlapp train -p` takes."""
 TEXTUAL = ("datetime", "pathlib", "decimal", "uuid")
 """Modules of types whose text is all there is to them."""
+NO_TIME = datetime.datetime(1, 1, 1, tzinfo=datetime.timezone.utc)
+"""Stands for None where Flyte takes nothing but a time: a schedule cannot fill an input that may be None."""
 DEFAULT = "default"
 """The text of a default that no text can stand for, as a function or an object."""
 
@@ -66,6 +68,8 @@ class Input:
     def decode(self, value: Any) -> Any:
         """What the stage's function gets."""
         default = self.parameter.default
+        if value == NO_TIME:
+            return None
         if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
             value = value.replace(tzinfo=None)  # Flyte's times are in UTC, and know it
         # An untouched default is handed over as it is: its text may stand for a tuple, a class, a function.
@@ -74,6 +78,8 @@ class Input:
         return self._read(value)
 
     def _written(self, value: Any) -> Any:
+        if self.kind is datetime.datetime and value is None:
+            return NO_TIME
         if self.kind is not str or self.parameter.kind is str:
             return value
         if isinstance(value, str):
@@ -94,8 +100,11 @@ class Input:
         return self.parameter.convert(value)
 
 
-def inputs(parameters: Sequence[Parameter]) -> list[Input]:
+def inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) -> list[Input]:
     """The inputs of a workflow with these parameters.
+
+    Args:
+        times: the parameters that schedules fill with the time of a run.
 
     Raises:
         UsageError: a parameter without a default is of a type that Flyte cannot carry; names it.
@@ -119,6 +128,8 @@ def inputs(parameters: Sequence[Parameter]) -> list[Input]:
             kind = str
         if parameter.default is None and kind is not str:
             kind = kind | None
+        if kind == datetime.datetime | None and not {name, parameter.name}.isdisjoint(times):
+            kind = datetime.datetime
         made.append(Input(parameter, name, kind))
     return made
 

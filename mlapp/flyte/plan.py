@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +23,11 @@ from mlapp.flyte import deck, inputs, promotion, stages, types, versions
 from mlapp.flyte import source as sources
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.source import Source
-from mlapp.flyte.tasks import StageTask, first, folder
+from mlapp.flyte.steps import STEPS, running, task_of
+from mlapp.flyte.tasks import StageTask, folder
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared
-from mlapp.pipeline.resources import Task
 from mlapp.training import steps
 from mlapp.training.run import parameter_stages
 
@@ -36,17 +35,6 @@ CODE_REVISION = "MLAPP_CODE_REVISION"
 """The commit that was registered, with `-dirty` after it: a container has the code, and no git."""
 TUNING = "tuning"
 """The input with the search that found the parameters, as JSON; empty when there was none."""
-ROLES = {
-    "read": ("data_reader", "data_loader"),
-    "split": ("data_splitter",),
-    "train": ("trainer", "model", "data_parser", "feature_transformer"),
-    "evaluate": ("evaluator", "data_parser", "feature_transformer"),
-    "batch": ("data_reader", "data_loader"),
-    "data": ("data_reader", "data_loader", "data_splitter"),
-    "trial": ("trainer", "model", "data_parser", "feature_transformer", "evaluator"),
-}
-"""The stages that run in a task. The first with declared resources and the like gives the task's."""
-STEPS = (*ROLES, "save")
 Metrics = dict[str, dict[str, float]]
 
 
@@ -59,7 +47,8 @@ class Plan:
         self.pipeline: Pipeline = source.app
         self.name = source.app.name
         parameters = declared(parameter_stages(self.pipeline, _framework(self.pipeline)))
-        self.inputs = inputs.inputs(parameters)
+        times = {schedule.time for schedule in self.pipeline.schedules.values() if schedule.time}
+        self.inputs = inputs.inputs(parameters, times)
         self.entities: dict[Any, Any] = {}
         """Workflows and launch plans of these tasks, each made once."""
         # flytekit keeps launch plans by name; those of an earlier plan hold its workflows.
@@ -69,7 +58,7 @@ class Plan:
 
     def inputs_of(self, step: str) -> list[Input]:
         """The parameters of the stages that run in a task."""
-        return [input for input in self.inputs if input.parameter.stage in ROLES[step]]
+        return [input for input in self.inputs if input.parameter.stage in STEPS[step].takes]
 
     def task(self, step: str) -> StageTask:
         """One task by its name.
@@ -102,7 +91,7 @@ class Plan:
             stages.split(self.pipeline, bound, _path(given["table"]), out, pickle=self._pickle)
             return FlyteDirectory(str(out))
 
-        return self._make("split", work, own, {"table": FlyteDirectory}, {"splits": self._hashed}, like="read")
+        return self._make("split", work, own, {"table": FlyteDirectory}, {"splits": self._hashed})
 
     def _train(self) -> StageTask:
         own = self.inputs_of("train")
@@ -124,7 +113,7 @@ class Plan:
             return metrics
 
         data = {"splits": FlyteDirectory, "trained": FlyteDirectory}
-        return self._make("evaluate", work, own, data, {"metrics": Metrics}, like="train", shows_deck=True)
+        return self._make("evaluate", work, own, data, {"metrics": Metrics}, shows_deck=True)
 
     def _save(self) -> StageTask:
         own = self.inputs
@@ -145,7 +134,7 @@ class Plan:
             return FlyteDirectory(str(out))
 
         data = {"trained": FlyteDirectory, "metrics": Metrics, promotion.INPUT: str, TUNING: str}
-        return self._make("save", work, own, data, {"model": FlyteDirectory}, like="train")
+        return self._make("save", work, own, data, {"model": FlyteDirectory})
 
     def _batch(self) -> StageTask:
         own = self.inputs_of("batch")
@@ -192,7 +181,6 @@ class Plan:
         outputs: dict[str, Any],
         *,
         workflow: str = "train",
-        like: str | None = None,
         shows_deck: bool = False,
     ) -> StageTask:
         return StageTask(
@@ -203,27 +191,18 @@ class Plan:
             inputs={**with_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
             outputs=outputs,
             resolver=app_tasks,
-            declared=self._declared(step, like),
+            declared=task_of(self.pipeline, step),
             cache_version=self._cache_version(step),
             shows_deck=shows_deck,
         )
 
-    def _declared(self, step: str, like: str | None) -> Task:
-        """What the stages of a task declare. One that declares nothing gets the resources of the task before it,
-        as it holds the same data, without its GPU.
-        """
-        options = [stage.options.get("task") for role in ROLES.get(step, ()) if (stage := self.pipeline.stage(role))]
-        own = first(options)
-        if own.resources is not None or like is None:
-            return own
-        resources = self._declared(like, None).resources
-        return (
-            own if resources is None else dataclasses.replace(own, resources=dataclasses.replace(resources, gpu=None))
-        )
-
     def _cache_version(self, step: str) -> str:
-        functions = [stage.function for role in ROLES.get(step, ()) if (stage := self.pipeline.stage(role))]
-        return versions.cache_version(functions, self.source.root)
+        """Of the user's functions that run in a task, of what they call, and of what the app declares beside them."""
+        own = running(self.pipeline, step)
+        columns = (self.pipeline.target, self.pipeline.features)
+        model = next((stage.options for stage in own if stage.role.name == "model"), {})
+        options = {name: value for name, value in model.items() if name != "task"}
+        return versions.cache_version([stage.function for stage in own], self.source.root, (columns, options))
 
     @property
     def _pickle(self) -> bool:
@@ -232,19 +211,17 @@ class Plan:
     @property
     def _hashed(self) -> Any:
         """A folder that a later task's cache knows by its content, whatever run wrote it."""
-        caches = any(task is not None and task.cache for task in self._all_declared())
+        caches = any(task_of(self.pipeline, step).cache for step in STEPS)
         return (
             Annotated[FlyteDirectory, HashMethod(lambda given: types.digest(Path(given.path)))]
             if caches
             else (FlyteDirectory)
         )
 
-    def _all_declared(self) -> list[Task | None]:
-        return [stage.options.get("task") for stage in self.pipeline.stages.values()]
-
 
 class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
-    """Writes `app app.py task train` behind the container's `--`, and reads it there.
+    """Writes `app app.py task train` behind the container's `--`, and reads it there; `env staging` too where the
+    settings are those of an environment.
 
     The code is in the working directory: fast registration unpacks it there, and an image of ours has it there.
     """
@@ -256,10 +233,11 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
 
     def load_task(self, loader_args: list[str]) -> Any:
         given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
-        return plan_of(sources.load(Path.cwd(), given["app"])).task(given["task"])
+        return plan_of(sources.load(Path.cwd(), given["app"], given.get("env"))).task(given["task"])
 
     def loader_args(self, settings: Any, task: Any) -> list[str]:
-        return ["app", task.source.place, "task", task.step]
+        environment = task.source.environment
+        return ["app", task.source.place, *(["env", environment] if environment else []), "task", task.step]
 
     def get_all_tasks(self) -> list[Any]:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from flyteidl.admin import common_pb2
@@ -16,9 +16,10 @@ from flytekit.models.core.identifier import Identifier, ResourceType
 from flytekit.models.launch_plan import LaunchPlanState
 
 from mlapp.errors import DeclarationError, UsageError, nearest
-from mlapp.flyte import inputs, promotion
+from mlapp.flyte import promotion
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
+from mlapp.flyte.inputs import Input
 from mlapp.flyte.interface import ScheduleState, Tell
 from mlapp.flyte.plan import plan_of
 from mlapp.flyte.source import Source
@@ -52,17 +53,31 @@ def active(connection: Connection, app: str) -> dict[str, Any]:
             return found
 
 
-def activate_new(connection: Connection, source: Source, version: str, before: Mapping[str, Any]) -> None:
-    """After a registration: move the active schedules to the new version, switch on those that are new, and switch off
-    those that the app has no more. One that somebody switched off stays off.
+def deploy(connection: Connection, source: Source, version: str, create: Callable[[str], Any], tell: Tell) -> None:
+    """Let the app's schedules run a version: those that are active, and those that are new. One that somebody switched
+    off stays off, and one that the app has no more is switched off.
+
+    Args:
+        create: makes the launch plan of a schedule in that version.
     """
     app = source.app.name
+    running = active(connection, app)
     for name in source.app.schedules:
-        if name in before or len(_versions(connection, app, name, limit=2)) < 2:
+        now = running.get(name)
+        if now is not None and now.id.version == version:
+            continue
+        known = [now] if now is not None else _versions(connection, app, name, limit=1)
+        if not known or known[0].id.version != version:
+            create(name)
+        if now is not None or not known:
             _set(connection, _place(connection, app, name, version), LaunchPlanState.ACTIVE)
-    for name, plan in before.items():
+            tell(f"schedule {name} runs version {version}")
+        else:
+            tell(f"schedule {name} was switched off, and stays off: mlapp schedule activate {name}")
+    for name, plan in running.items():
         if name not in source.app.schedules:
             _set(connection, plan.id, LaunchPlanState.INACTIVE)
+            tell(f"schedule {name} is no longer declared, and switched off")
 
 
 def states(connection: Connection, source: Source) -> list[ScheduleState]:
@@ -186,7 +201,7 @@ def _values(source: Source, schedule: Schedule) -> dict[str, Any]:
     return {**values, promotion.INPUT: schedule.promote_if or ""}
 
 
-def _is_given(input: inputs.Input, schedule: Schedule) -> bool:
+def _is_given(input: Input, schedule: Schedule) -> bool:
     return any(
         name in (input.parameter.name, input.parameter.full_name) or input.parameter.full_name.endswith(f"_{name}")
         for name in schedule.parameters
@@ -194,23 +209,38 @@ def _is_given(input: inputs.Input, schedule: Schedule) -> bool:
 
 
 def _clock(source: Source, schedule: Schedule) -> Any:
-    kickoff = None
-    if schedule.time is not None:
-        input = next(
-            (input for input in plan_of(source).inputs if schedule.time in (input.name, input.parameter.name)), None
+    if schedule.time is None:
+        return FixedRate(schedule.every) if schedule.every is not None else CronSchedule(schedule=schedule.cron)
+    input = next(
+        (input for input in plan_of(source).inputs if schedule.time in (input.name, input.parameter.name)), None
+    )
+    if input is None or input.kind is not datetime.datetime:
+        raise DeclarationError(
+            f"Schedule '{schedule.name}': time='{schedule.time}' is not a parameter of type datetime.",
+            f"Annotate it in a stage: {schedule.time}: datetime.",
         )
-        if input is None or inputs.carried(input.parameter.kind) not in (
-            datetime.datetime,
-            datetime.datetime | None,
-        ):
-            raise DeclarationError(
-                f"Schedule '{schedule.name}': time='{schedule.time}' is not a parameter of type datetime.",
-                f"Annotate it in a stage: {schedule.time}: datetime.",
-            )
-        kickoff = input.name
-    if schedule.every is not None:
-        return FixedRate(duration=schedule.every, kickoff_time_input_arg=kickoff)
-    return CronSchedule(schedule=schedule.cron, kickoff_time_input_arg=kickoff)
+    return CronSchedule(schedule=schedule.cron or _rate_as_cron(schedule), kickoff_time_input_arg=input.name)
+
+
+def _rate_as_cron(schedule: Schedule) -> str:
+    """A fixed rate as a cron expression: Flyte's scheduler tells the time to runs of cron schedules alone.
+
+    Raises:
+        DeclarationError: there is none, as for every seven hours.
+    """
+    assert schedule.every is not None
+    minutes = int(schedule.every.total_seconds()) // 60
+    hours, days = minutes // 60, minutes // (24 * 60)
+    if 60 % minutes == 0:
+        return f"*/{minutes} * * * *" if minutes < 60 else "0 * * * *"
+    if minutes % 60 == 0 and 24 % hours == 0:
+        return f"0 */{hours} * * *" if hours < 24 else "0 0 * * *"
+    if minutes % (24 * 60) == 0 and days == 7:
+        return "0 0 * * 0"
+    raise DeclarationError(
+        f"Schedule '{schedule.name}': runs every {schedule.every} are not told their time by Flyte.",
+        "Give a rate that divides an hour or a day, or cron= in its place, or leave time= out.",
+    )
 
 
 def _state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:

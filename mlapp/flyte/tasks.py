@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -139,8 +139,3 @@ def _from_user(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(own):
         trace = trace.tb_next
     return trace
-
-
-def first(declared: Sequence[Task | None]) -> Task:
-    """The first of these that is declared; a plain one when none is."""
-    return next((task for task in declared if task is not None), Task())

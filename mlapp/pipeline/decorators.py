@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mlapp.errors import DeclarationError, nearest
-from mlapp.pipeline.resources import Resources, Task
+from mlapp.pipeline.resources import Task, TaskOptions
 from mlapp.pipeline.stage import ROLES
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from mlapp.pipeline.pipeline import Pipeline
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,28 +36,9 @@ class TaskDecorator(Decorator):
     @overload
     def __call__(self, function: F, /) -> F: ...
     @overload
-    def __call__(
-        self,
-        /,
-        *,
-        resources: Resources | None = None,
-        cache: bool = False,
-        retries: int = 0,
-        timeout: float | None = None,
-        secrets: Sequence[str] = (),
-    ) -> Callable[[F], F]: ...
-    def __call__(
-        self,
-        function: F | None = None,
-        /,
-        *,
-        resources: Resources | None = None,
-        cache: bool = False,
-        retries: int = 0,
-        timeout: float | None = None,
-        secrets: Sequence[str] = (),
-    ) -> F | Callable[[F], F]:
-        task = Task(resources, cache, retries, timeout, tuple(secrets))
+    def __call__(self, /, **task: Unpack[TaskOptions]) -> Callable[[F], F]: ...
+    def __call__(self, function: F | None = None, /, **options: Unpack[TaskOptions]) -> F | Callable[[F], F]:
+        task = Task(**options)
 
         def mark(function: F) -> F:
             self._pipeline.declare(self._role, function, {"task": task})
@@ -95,11 +78,24 @@ class ModelDecorator(Decorator):
     def __call__(self, builder: str | Path, /, *, trusted: Sequence[str | type] = ()) -> Callable[[], Any]: ...
     @overload
     def __call__(
-        self, builder: F, /, *, format: str | None = None, trusted: Sequence[str | type] = (), trained: bool = False
+        self,
+        builder: F,
+        /,
+        *,
+        format: str | None = None,
+        trusted: Sequence[str | type] = (),
+        trained: bool = False,
+        **task: Unpack[TaskOptions],
     ) -> F: ...
     @overload
     def __call__(
-        self, /, *, format: str | None = None, trusted: Sequence[str | type] = (), trained: bool = False
+        self,
+        /,
+        *,
+        format: str | None = None,
+        trusted: Sequence[str | type] = (),
+        trained: bool = False,
+        **task: Unpack[TaskOptions],
     ) -> Callable[[F], F]: ...
     def __call__(
         self,
@@ -109,6 +105,7 @@ class ModelDecorator(Decorator):
         format: str | None = None,
         trusted: Sequence[str | type] = (),
         trained: bool = False,
+        **task: Unpack[TaskOptions],
     ) -> Any:
         """Mark what gives the model.
 
@@ -118,8 +115,10 @@ class ModelDecorator(Decorator):
             format: the format to save in, when it is not the framework's own: `joblib` is an opt-in to pickle.
             trusted: types that loading may import beside the framework's own, as classes or `module.Class`.
             trained: the builder returns a model that is trained already; the trainer is not run.
+            task: how the training runs on a cluster, where the app has no trainer that says so; see `Task`.
         """
         options = {
+            "task": Task(**task),
             "format": format,
             "trusted": tuple(
                 kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted
@@ -149,7 +148,13 @@ class PredictorDecorator(Decorator):
     def __call__(self, function: F, /) -> F: ...
     @overload
     def __call__(
-        self, /, *, batch: bool = True, max_batch: int | None = None, wait: float | None = None
+        self,
+        /,
+        *,
+        batch: bool = True,
+        max_batch: int | None = None,
+        wait: float | None = None,
+        **task: Unpack[TaskOptions],
     ) -> Callable[[F], F]: ...
     def __call__(
         self,
@@ -159,6 +164,7 @@ class PredictorDecorator(Decorator):
         batch: bool = True,
         max_batch: int | None = None,
         wait: float | None = None,
+        **task: Unpack[TaskOptions],
     ) -> F | Callable[[F], F]:
         """Mark the predictor.
 
@@ -166,10 +172,12 @@ class PredictorDecorator(Decorator):
             batch: requests that wait at the same time go through it as one table; False gives it one at a time.
             max_batch: most rows of one call; `serve.max_batch` when absent.
             wait: seconds that a request may wait for company; `serve.batch_wait` when absent.
+            task: how batch prediction runs on a cluster; see `Task`. A server takes no notice of it.
         """
+        options = {"batch": batch, "max_batch": max_batch, "wait": wait, "task": Task(**task)}
 
         def mark(function: F) -> F:
-            self._pipeline.declare(self._role, function, {"batch": batch, "max_batch": max_batch, "wait": wait})
+            self._pipeline.declare(self._role, function, options)
             return function
 
         return mark if function is None else mark(function)

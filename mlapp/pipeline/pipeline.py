@@ -56,7 +56,7 @@ class Pipeline:
         self.model = ModelDecorator(self, "model")
         self.trainer = TaskDecorator(self, "trainer")
         self.evaluator = TaskDecorator(self, "evaluator")
-        self.saver = Decorator(self, "saver")
+        self.saver = TaskDecorator(self, "saver")
         self.loader = Decorator(self, "loader")
         self.feature_loader = Decorator(self, "feature_loader")
         self.predictor = PredictorDecorator(self, "predictor")

@@ -2,25 +2,93 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
+
+from mlapp.errors import DeclarationError
+
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
+"""Of Kubernetes, as far as anybody writes it: cores and bytes."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one task gets on a cluster. `cpu` in cores, `memory` and `disk` as Kubernetes quantities (`8Gi`)."""
+    """What one task gets on a cluster. `cpu` in cores, `memory` and `disk` as Kubernetes quantities (`8Gi`).
+
+    Raises:
+        DeclarationError: one that Kubernetes would not take.
+    """
 
     cpu: float | str | None = None
     memory: str | None = None
     gpu: int | None = None
     disk: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("cpu", self.cpu), ("memory", self.memory), ("disk", self.disk)):
+            if value is not None and not QUANTITY.fullmatch(str(value)):
+                raise DeclarationError(
+                    f"Resources({name}={value!r}) is no quantity.",
+                    "Give cores, as cpu=4 or cpu='500m'." if name == "cpu" else f"Give bytes, as {name}='8Gi'.",
+                )
+        if self.gpu is not None and (not isinstance(self.gpu, int) or self.gpu < 0):
+            raise DeclarationError(f"Resources(gpu={self.gpu!r}) is no number of GPUs.", "Give a whole one, as gpu=1.")
+
 
 @dataclass(frozen=True)
 class Task:
-    """How a stage runs as a task of its own. A run in this process needs none of it."""
+    """How a stage runs as a task of its own. A run in this process needs none of it.
+
+    Args:
+        cache: take the result of an earlier run with the same inputs and the same code.
+        retries: how often it is tried again after it failed.
+        timeout: in seconds.
+        secrets: each `GROUP/KEY`, or one name for both.
+
+    Raises:
+        DeclarationError: a value that no cluster would take.
+    """
 
     resources: Resources | None = None
     cache: bool = False
     retries: int = 0
     timeout: float | None = None
-    secrets: tuple[str, ...] = ()
+    secrets: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.retries < 0 or (self.timeout is not None and self.timeout <= 0):
+            raise DeclarationError(
+                f"retries={self.retries}, timeout={self.timeout} cannot be.", "Give retries from 0, and a time above 0."
+            )
+        if isinstance(self.secrets, str):
+            raise DeclarationError(f"secrets={self.secrets!r} is a text.", f"Give a list: secrets=[{self.secrets!r}].")
+        object.__setattr__(self, "secrets", tuple(self.secrets))
+
+
+class TaskOptions(TypedDict, total=False):
+    """The fields of `Task`, as a decorator takes them."""
+
+    resources: Resources | None
+    cache: bool
+    retries: int
+    timeout: float | None
+    secrets: Sequence[str]
+
+
+def merged(tasks: Sequence[Task]) -> Task:
+    """How several stages run as one task.
+
+    The first one says whether it is cached, as the others run inside of it. Resources and timeout are those of the
+    first stage that has any, retries the most of all, secrets those of all.
+    """
+    if not tasks:
+        return Task()
+    return Task(
+        resources=next((task.resources for task in tasks if task.resources is not None), None),
+        cache=tasks[0].cache,
+        retries=max(task.retries for task in tasks),
+        timeout=next((task.timeout for task in tasks if task.timeout is not None), None),
+        secrets=tuple(dict.fromkeys(secret for task in tasks for secret in task.secrets)),
+    )

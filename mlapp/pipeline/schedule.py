@@ -12,7 +12,17 @@ from mlapp.errors import DeclarationError
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
 ALIASES = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
-FIELD = re.compile(r"[\d*/,\-?A-Za-z#]+")
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+FIELDS: Mapping[str, tuple[int, int, tuple[str, ...]]] = {
+    "minute": (0, 59, ()),
+    "hour": (0, 23, ()),
+    "day": (1, 31, ()),
+    "month": (1, 12, MONTHS),
+    "weekday": (0, 6, DAYS),
+}
+"""Of a cron expression, in their order: the least and the greatest number, and names for them from the least on."""
+TERM = re.compile(r"(\*|\?|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,10 @@ class Schedule:
                 "Give one: cron='0 3 * * *' or every=timedelta(hours=6).",
             )
         if self.cron is not None and self.cron not in ALIASES:
-            fields = self.cron.split()
-            if len(fields) != 5 or not all(FIELD.fullmatch(text) for text in fields):
+            wrong = _wrong(self.cron)
+            if wrong is not None:
                 raise DeclarationError(
-                    f"Schedule '{self.name}': '{self.cron}' is not a cron expression.",
+                    f"Schedule '{self.name}': '{self.cron}' is not a cron expression: {wrong}.",
                     "Write minute, hour, day, month and weekday, as '0 3 * * *' for each night at three.",
                 )
         if self.every is not None and (self.every < timedelta(minutes=1) or self.every % timedelta(minutes=1)):
@@ -68,3 +78,24 @@ class Schedule:
     def when(self) -> str:
         """In words: the cron expression, or the rate."""
         return self.cron or f"every {self.every}"
+
+
+def _wrong(cron: str) -> str | None:
+    """What is wrong with a cron expression of five fields, as standard cron reads it; None when nothing is."""
+    fields = cron.split()
+    if len(fields) != len(FIELDS):
+        return f"it has {len(fields)} fields, not {len(FIELDS)}"
+    for (name, (least, greatest, names)), text in zip(FIELDS.items(), fields, strict=True):
+        for term in text.split(","):
+            found = TERM.fullmatch(term)
+            ends = [_number(end, least, names) for end in found.group("first", "last") if end] if found else [-1]
+            is_read = found is not None and int(found["step"] or 1) > 0
+            if not is_read or ends != sorted(ends) or any(not least <= end <= greatest for end in ends):
+                return f"{term!r} is no {name}"
+    return None
+
+
+def _number(text: str, least: int, names: tuple[str, ...]) -> int:
+    if text.isdigit():
+        return int(text)
+    return names.index(text.upper()) + least if text.upper() in names else -1

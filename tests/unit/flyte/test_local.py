@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from mlapp.errors import UserCodeError
 from mlapp.flyte import local, source
 from mlapp.project import Project
 
-TEMPLATES = sorted(path.parents[1].name for path in Path(__file__).parents[3].glob("templates/*/*/app.[ip]*"))
+FOLDER = Path(__file__).parents[3] / "templates"
+TEMPLATES = sorted({path.relative_to(FOLDER).parts[0] for path in FOLDER.glob("*/*/**/app.[ip]*")} - {"microservices"})
+"""Those of one app. That of several has a test of its own."""
 
 CACHED = """
 import pandas as pd
@@ -41,22 +46,64 @@ def test_metrics_and_predictions_are_those_of_the_plain_runner(
     given = ["--set", "data=data.csv", "--set", "target=sold"] if template == "tabular" else []
     ran = mlapp("init", "sample", "--template", template, *given, cwd=tmp_path)
     assert ran.code == 0, ran.err
-    monkeypatch.chdir(tmp_path / "sample")
-    opened = Project.find()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    compare(tmp_path / "sample", {})
+    assert not [name for name in os.listdir(tmp_path / "temporary") if name.startswith("mlapp-")]
 
-    plain = training.run(opened.app)
-    version = local.train(source.of_project(opened), {}, opened.store)
+
+def test_a_system_of_several_apps_too(
+    mlapp: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mlapp("init", "sample", "--template", "microservices", cwd=tmp_path).code == 0
+    folder = tmp_path / "sample"
+    monkeypatch.syspath_prepend(folder)
+    system = importlib.import_module("test_system")
+    with ExitStack() as stack:
+        for name in ("digits", "oddity", "gateway"):
+            monkeypatch.setenv("MLAPP_STORE", str(tmp_path / "store" / name))
+            compare(folder / name, {"limit": 300})
+            if name != "gateway":
+                monkeypatch.setenv(f"{name.upper()}_URL", stack.enter_context(system.serving(name, tmp_path / "store")))
+
+
+def compare(folder: Path, reading: dict[str, Any], **others: Any) -> None:
+    """Train an app plainly and as a workflow: metrics, data and predictions are the same."""
+    parameters = {**reading, **others}
+    sys.modules.pop("app", None)
+    opened = Project.find(folder)
+    plain = training.run(opened.app, parameters)
+    version = local.train(source.of_project(opened), parameters, opened.store)
 
     assert version.manifest.metrics == plain.metrics
     assert version.manifest.data.fingerprint == plain.fingerprint
     assert version.manifest.parameters.keys() == plain.parameters.keys()
     assert version.manifest.origin == {"engine": "flyte-local"}
-    inputs = training.read_features(opened.app)
+    inputs = training.read_features(opened.app, reading)
     there = prediction.load(opened.app, version).predict(inputs)
     np.testing.assert_array_equal(np.asarray(there), np.asarray(prediction.of_trained(plain).predict(inputs)))
-    assert not [name for name in os.listdir(tmp_path / "temporary") if name.startswith("mlapp-")]
+
+
+WEIGHTS_ONLY = """
+import numpy as np
+import pandas as pd
+import torch
+from mlapp import App
+
+app = App("net", target="y")
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    return pd.DataFrame({"x": np.arange(40, dtype="float32"), "y": [0.0, 1.0] * 20})
+
+@app.model
+def build(hidden: int = 4) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(1, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 1))
+"""
+
+
+def test_a_model_that_is_kept_as_weights_is_built_with_the_parameters_given(project: Callable[..., Path]) -> None:
+    compare(project(WEIGHTS_ONLY), {}, hidden=7)
 
 
 def test_a_cached_stage_does_not_go_back_to_files_that_were_removed(project: Callable[..., Path]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from mlapp.flyte import source, workflow
-from mlapp.flyte.plan import plan_of
+from mlapp.errors import DeclarationError
+from mlapp.flyte import schedules, source, workflow
+from mlapp.flyte.plan import app_tasks, plan_of
 from mlapp.flyte.tasks import StageTask
 from mlapp.project import Project
 
@@ -64,6 +67,40 @@ def test_what_is_not_declared_is_taken_from_the_task_with_the_same_data(tasks: d
     assert tasks["split"].resources.requests.mem == "4Gi"
     assert tasks["evaluate"].resources.requests.mem == "8Gi"
     assert tasks["evaluate"].resources.requests.gpu is None
+
+
+def test_the_settings_of_an_environment_hold_in_the_tasks_too(
+    project: Callable[..., Path], mlapp: Callable[..., Any]
+) -> None:
+    text = "flyte: {image: registry.example/a:1}\nenvironments: {staging: {flyte: {domain: staging}, store: elsewhere}}"
+    project(APP, mlapp__yaml=text)
+    ran = mlapp("deploy", "--target", "flyte", "--env", "staging", "--dry-run")
+    assert ran.code == 0, ran.err
+    found = list(yaml.safe_load_all(ran.out))
+    assert {document["id"]["domain"] for document in found} == {"staging"}
+    arguments = found[0]["spec"]["template"]["container"]["args"]
+    named = arguments[arguments.index("app") :]
+    assert named == ["app", "app.py", "env", "staging", "task", "read"]
+    assert app_tasks.load_task(named).source.settings.store == "elsewhere"
+
+
+def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) -> None:
+    reader = "def read(limit: int | None = None, now: datetime.datetime | None = None)"
+    scheduled = APP.replace("def read(limit: int | None = None)", reader).replace(
+        "import pandas", "import datetime\nimport pandas"
+    )
+    scheduled += "\napp.schedule('often', every=datetime.timedelta(hours=6), time='now')\n"
+    origin = source.of_project(Project.find(project(scheduled)))
+    (plan,) = schedules.plans(origin)
+    assert plan.schedule.to_flyte_idl().cron_schedule.schedule == "0 */6 * * *"  # rates are told no time
+    assert plan.schedule.to_flyte_idl().kickoff_time_input_arg == "now"
+    input = next(input for input in plan_of(origin).inputs if input.name == "now")
+    assert input.kind is datetime  # Flyte's scheduler fills no input that may be None
+    assert input.decode(input.default) is None
+
+    origin.app.schedule("odd", every=timedelta(hours=7), time="now")
+    with pytest.raises(DeclarationError, match=r"every 7:00:00 are not told their time"):
+        schedules.plans(origin)
 
 
 def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, StageTask]) -> None:

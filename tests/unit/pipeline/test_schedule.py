@@ -1,0 +1,53 @@
+"""Schedules and what a task needs: what no cluster would take is told where it is declared."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mlapp import Resources
+from mlapp.errors import DeclarationError
+from mlapp.pipeline.resources import Task
+from mlapp.pipeline.schedule import Schedule
+
+
+@pytest.mark.parametrize("cron", ["0 3 * * *", "*/15 0-6,22 1 JAN-mar mon-FRI", "5 4 ? * 0", "0 0 * * *", "@daily"])
+def test_a_cron_expression(cron: str) -> None:
+    assert Schedule("nightly", cron=cron).when == cron
+
+
+@pytest.mark.parametrize(
+    ("cron", "wrong"),
+    [
+        ("0 3 * *", "it has 4 fields, not 5"),
+        ("60 3 * * *", "'60' is no minute"),
+        ("0 3 * * 7", "'7' is no weekday"),
+        ("0 3 L * *", "'L' is no day"),
+        ("*/0 * * * *", r"'\*/0' is no minute"),
+        ("0 6-3 * * *", "'6-3' is no hour"),
+        ("0 3 * FOO *", "'FOO' is no month"),
+    ],
+)
+def test_what_is_none_is_told_with_its_field(cron: str, wrong: str) -> None:
+    with pytest.raises(DeclarationError, match=wrong):
+        Schedule("nightly", cron=cron)
+
+
+def test_a_rate_is_in_whole_minutes() -> None:
+    assert Schedule("often", every=timedelta(hours=6)).when == "every 6:00:00"
+    with pytest.raises(DeclarationError, match="not in whole minutes"):
+        Schedule("often", every=timedelta(seconds=90))
+
+
+@pytest.mark.parametrize("given", [{"memory": "lots"}, {"memory": "16GB"}, {"cpu": -1}, {"gpu": 0.5}])
+def test_resources_that_kubernetes_would_not_take(given: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError, match=f"Resources.{next(iter(given))}="):
+        Resources(**given)
+
+
+@pytest.mark.parametrize("given", [{"retries": -1}, {"timeout": 0}, {"secrets": "token"}])
+def test_a_task_that_no_cluster_would_take(given: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError, match=next(iter(given))):
+        Task(**given)
