@@ -23,10 +23,14 @@ from mlapp.store import Store, open_store
 
 @dataclass(frozen=True)
 class Project:
-    """A project in `root`. The app is imported when it is first asked for, and once."""
+    """A project in `root`. The app is imported when it is first asked for, and once.
+
+    `environment` is the key of `environments:` whose settings these are.
+    """
 
     root: Path
     settings: Settings
+    environment: str | None = None
 
     @classmethod
     def find(cls, start: Path | str = ".", environment: str | None = None) -> Project:
@@ -37,7 +41,7 @@ class Project:
         """
         here = Path(start).resolve()
         root = next((folder for folder in (here, *here.parents) if _is_project(folder)), here)
-        return cls(root, config.load(root, environment))
+        return cls(root, config.load(root, environment), environment)
 
     @cached_property
     def app(self) -> App:

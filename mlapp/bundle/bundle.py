@@ -103,7 +103,8 @@ class Bundle:
         settings = config.load(self.root, self.manifest.environment)
         serve = msgspec.structs.replace(settings.serve, model=str(self.manifest.version))
         store = str(self.folder / MODEL)
-        return Project(self.root, msgspec.structs.replace(settings, store=store, serve=serve))
+        settings = msgspec.structs.replace(settings, store=store, serve=serve)
+        return Project(self.root, settings, self.manifest.environment)
 
     @cached_property
     def model(self) -> ModelVersion:

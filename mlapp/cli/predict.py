@@ -9,7 +9,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import NoWait, Remote, follow, open_engine, register, started
+from mlapp.cli.remote import NoWait, Remote, follow, left_alone, open_engine, register, started
 from mlapp.cli.target_options import Context, Namespace, open_for
 from mlapp.errors import UsageError
 
@@ -83,7 +83,7 @@ def _on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: boo
     version = project.store.get(project.name, model)
     run = started(engine.run("predict", values, register(engine), version=version))
     if no_wait:
-        output.note(f"Come back: mlapp runs wait {run.id}")
+        left_alone(run)
         return None
     follow(engine, run.id)
     predicted = engine.predictions(run.id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,26 +13,34 @@ import typer
 from mlapp.cli import output
 
 if TYPE_CHECKING:
-    from mlapp.flyte.interface import Engine, Registration, Run
+    from mlapp.flyte.interface import Engine, Registration, Run, Step
     from mlapp.project import Project
+    from mlapp.store import ModelVersion
 
 Remote = Annotated[bool, typer.Option("--remote", help="Run on Flyte, and fetch the result.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="With --remote: start it, and do not follow.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="With --remote: start it, print its id, and do not follow.")]
 
 
-def open_engine(project: Project | None = None) -> Engine:
-    """The engine of the current project.
+def open_engine(project: Project) -> Engine:
+    """The engine of a project.
 
     Raises:
         MissingExtraError: flytekit is not installed.
     """
-    from mlapp.flyte import require
+    from mlapp import flyte
 
-    require()
-    from mlapp.flyte.engine import FlytekitEngine
+    return flyte.open_engine(project)
+
+
+def open_project(environment: str | None) -> Engine:
+    """The engine of the current folder's project.
+
+    Raises:
+        MissingExtraError: flytekit is not installed.
+    """
     from mlapp.project import Project
 
-    return FlytekitEngine(project or Project.find())
+    return open_engine(Project.find(environment=environment))
 
 
 def register(engine: Engine) -> Registration:
@@ -52,6 +62,15 @@ def started(run: Run) -> Run:
     return run
 
 
+def left_alone(run: Run, *, json: bool = False) -> None:
+    """The result of a command that does not follow its run: the run's id, for a script, and how to come back."""
+    if json:
+        output.json(summary(run))
+    else:
+        output.result(run.id)
+    output.note(f"Come back: mlapp runs wait {run.id}")
+
+
 def follow(engine: Engine, run: str, back: str | None = None) -> Run:
     """Follow a run to its end. Ctrl-C leaves it running, and says how to come back.
 
@@ -63,17 +82,9 @@ def follow(engine: Engine, run: str, back: str | None = None) -> Run:
     """
     from mlapp.flyte.errors import RunFailedError
 
-    told: dict[str, str] = {}
-
-    def tell(current: Run) -> None:
-        for step in current.steps:
-            if told.get(step.name) != step.phase:
-                told[step.name] = step.phase
-                seconds = f" ({step.seconds:.1f} s)" if step.seconds and step.phase != "running" else ""
-                output.note(f"{step.name}: {step.phase}{', from the cache' if step.cached else ''}{seconds}")
-
     try:
-        return engine.watch(run, tell, output.note)
+        with _shown() as tell:
+            return engine.watch(run, tell, output.note)
     except RunFailedError as error:
         if error.trace:
             output.note(error.trace)
@@ -84,6 +95,63 @@ def follow(engine: Engine, run: str, back: str | None = None) -> Run:
         sys.exit(130)
 
 
+def fetched(engine: Engine, run: str) -> ModelVersion:
+    """The model of a run that succeeded, in the store.
+
+    Raises:
+        UnreachableError: the connection is gone; says how to fetch it later. FlyteError: its files are gone.
+    """
+    from mlapp.flyte.errors import UnreachableError
+
+    try:
+        return engine.fetch(run)
+    except UnreachableError as error:
+        raise UnreachableError(error.what, f"The run is done. Fetch its model later: mlapp runs wait {run}") from error
+
+
 def summary(run: Run) -> dict[str, Any]:
     """A run as JSON."""
     return dataclasses.asdict(run)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Run], None]]:
+    """Tell each task of a run: a line when something happened to it, and on a terminal a clock while it runs."""
+    told: dict[str, str] = {}
+    if not sys.stderr.isatty():
+
+        def lines(run: Run) -> None:
+            for step in run.steps:
+                if told.get(step.name) != step.phase:
+                    told[step.name] = step.phase
+                    output.note(_line(step))
+
+        yield lines
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as clocks:
+        waiting = clocks.add_task("waiting for the cluster")
+        running: dict[str, Any] = {}
+
+        def live(run: Run) -> None:
+            for step in run.steps:
+                if told.get(step.name) == step.phase:
+                    continue
+                told[step.name] = step.phase
+                if step.phase == "running":
+                    running[step.name] = clocks.add_task(_line(step))
+                elif step.phase != "queued":
+                    output.note(_line(step))
+                    if step.name in running:
+                        clocks.remove_task(running.pop(step.name))
+            clocks.update(waiting, visible=not running)
+
+        yield live
+
+
+def _line(step: Step) -> str:
+    seconds = f" ({step.seconds:.1f} s)" if step.seconds and step.phase != "running" else ""
+    return f"{step.name}: {step.phase}{', from the cache' if step.cached else ''}{seconds}"

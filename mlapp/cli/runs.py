@@ -7,22 +7,24 @@ from typing import Annotated
 import typer
 
 from mlapp.cli import output
-from mlapp.cli.options import Json
-from mlapp.cli.remote import follow, open_engine, summary
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.remote import follow, open_project, summary
 
 cli = typer.Typer(help="Runs on Flyte: look, wait, fetch, stop.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="The run's id, as `mlapp runs list` shows it.")]
 
 
 @cli.command("list")
-def list_runs(limit: Annotated[int, typer.Option(help="How many.")] = 20, json: Json = False) -> None:
+def list_runs(
+    limit: Annotated[int, typer.Option(help="How many.")] = 20, environment: Environment = None, json: Json = False
+) -> None:
     """List the app's latest runs, the newest first.
 
     Example:
 
       mlapp runs list --limit 5
     """
-    runs = open_engine().runs(limit=limit)
+    runs = open_project(environment).runs(limit=limit)
     if json:
         output.json([summary(run) for run in runs])
         return
@@ -45,16 +47,15 @@ def list_runs(limit: Annotated[int, typer.Option(help="How many.")] = 20, json: 
 
 
 @cli.command()
-def show(run: Id, json: Json = False) -> None:
+def show(run: Id, environment: Environment = None, json: Json = False) -> None:
     """Show a run and each of its tasks; of one that failed, why.
 
     Example:
 
       mlapp runs show abc123
     """
-    from mlapp.flyte.runs import failure
-
-    found = open_engine().show(run)
+    engine = open_project(environment)
+    found = engine.show(run)
     if json:
         output.json(summary(found))
         return
@@ -64,14 +65,14 @@ def show(run: Id, json: Json = False) -> None:
     )
     output.note(f"{found.workflow} {found.phase}: {found.url}")
     if found.phase in ("failed", "aborted"):
-        error = failure(found)
+        error = engine.failure(found)
         if error.trace:
             output.note(error.trace)
         output.note(f"{error.what}\n{error.todo}")
 
 
 @cli.command()
-def wait(run: Id, json: Json = False) -> None:
+def wait(run: Id, environment: Environment = None, json: Json = False) -> None:
     """Follow a run to its end.
 
     Its model goes into the store, or its predictions are printed. The trials of a search go to `mlapp tune --remote`.
@@ -80,7 +81,7 @@ def wait(run: Id, json: Json = False) -> None:
 
       mlapp runs wait f3c0d7
     """
-    engine = open_engine()
+    engine = open_project(environment)
     done = follow(engine, run)
     if done.workflow.endswith(".tune"):
         output.note("Its trials are done. Go on with the same `mlapp tune --remote` as before.")
@@ -96,19 +97,23 @@ def wait(run: Id, json: Json = False) -> None:
 
 
 @cli.command()
-def abort(run: Id, reason: Annotated[str, typer.Option(help="Is kept with the run.")] = "aborted with mlapp") -> None:
+def abort(
+    run: Id,
+    reason: Annotated[str, typer.Option(help="Is kept with the run.")] = "aborted with mlapp",
+    environment: Environment = None,
+) -> None:
     """Stop a run.
 
     Example:
 
       mlapp runs abort abc123
     """
-    open_engine().abort(run, reason)
+    open_project(environment).abort(run, reason)
     output.note(f"Run {run} is being stopped.")
 
 
 @cli.command()
-def logs(run: Id, json: Json = False) -> None:
+def logs(run: Id, environment: Environment = None, json: Json = False) -> None:
     """Say where the logs of each task are.
 
     Flyte keeps links, and the cluster the logs.
@@ -117,7 +122,7 @@ def logs(run: Id, json: Json = False) -> None:
 
       mlapp runs logs abc123
     """
-    found = open_engine().logs(run)
+    found = open_project(environment).logs(run)
     if json:
         output.json([{"task": task, "url": url} for task, url in found])
         return

@@ -8,22 +8,22 @@ from typing import Annotated
 import typer
 
 from mlapp.cli import output
-from mlapp.cli.options import Json
-from mlapp.cli.remote import open_engine, summary
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.remote import open_project, summary
 
 cli = typer.Typer(help="Training on a clock, on Flyte.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The schedule's name, as app.schedule gives it.")]
 
 
 @cli.command("list")
-def list_schedules(json: Json = False) -> None:
+def list_schedules(environment: Environment = None, json: Json = False) -> None:
     """List the app's schedules, and whether they are active.
 
     Example:
 
       mlapp schedule list
     """
-    found = open_engine().schedules()
+    found = open_project(environment).schedules()
     if json:
         output.json([dataclasses.asdict(state) for state in found])
         return
@@ -45,19 +45,19 @@ def list_schedules(json: Json = False) -> None:
 
 
 @cli.command()
-def activate(name: Name) -> None:
+def activate(name: Name, environment: Environment = None) -> None:
     """Switch a schedule on.
 
     Example:
 
       mlapp schedule activate nightly
     """
-    state = open_engine().schedule(name, True)
+    state = open_project(environment).schedule(name, True)
     output.note(f"{name} is active: {state.when}.")
 
 
 @cli.command()
-def deactivate(name: Name) -> None:
+def deactivate(name: Name, environment: Environment = None) -> None:
     """Switch a schedule off.
 
     It stays off when the app is deployed again.
@@ -66,7 +66,7 @@ def deactivate(name: Name) -> None:
 
       mlapp schedule deactivate nightly
     """
-    open_engine().schedule(name, False)
+    open_project(environment).schedule(name, False)
     output.note(f"{name} is inactive. Switch it on again: mlapp schedule activate {name}")
 
 
@@ -77,6 +77,7 @@ def runs(
         bool, typer.Option("--fetch", help="Take the models of runs that succeeded into the store.")
     ] = False,
     limit: Annotated[int, typer.Option(help="How many.")] = 20,
+    environment: Environment = None,
     json: Json = False,
 ) -> None:
     """List a schedule's runs, the newest first.
@@ -88,7 +89,7 @@ def runs(
 
       mlapp schedule runs nightly --fetch
     """
-    engine = open_engine()
+    engine = open_project(environment)
     found = engine.runs(limit=limit, schedule=name)
     if fetch:
         for run in reversed(found):

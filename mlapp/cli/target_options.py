@@ -27,7 +27,7 @@ def open_for(
     Raises:
         UsageError: no target is named, and mlapp.yaml has none or several.
     """
-    from mlapp.deploy import open_target
+    from mlapp.deploy import CodeTarget, open_target
 
     configured = list(project.settings.targets)
     if name is None and len(configured) != 1:
@@ -35,7 +35,10 @@ def open_for(
         raise UsageError(f"Which target? {found}", "Say it: --target k8s, or --target docker.")
     flags = {"namespace": namespace, "context": context}
     given = {key: value for key, value in flags.items() if value is not None}
-    return open_target(name or configured[0], project.name, project.settings, given)
+    target = open_target(name or configured[0], project.name, project.settings, given)
+    if isinstance(target, CodeTarget):
+        target.project = project
+    return target
 
 
 def canary_target(

@@ -10,7 +10,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import NoWait, Remote, follow, open_engine, register, started
+from mlapp.cli.remote import NoWait, Remote, fetched, follow, left_alone, open_engine, register, started
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def train(
     project = Project.find(environment=environment)
     project.store.check_writable()
     if remote:
-        version = _on_flyte(project, values, is_followed=not no_wait)
+        version = _on_flyte(project, values, is_followed=not no_wait, json=json)
     elif engine is Engine.FLYTE_LOCAL:
         version = _as_workflow(project, values)
     else:
@@ -93,20 +93,15 @@ def _here(project: Project, values: dict[str, str], start_from: str | None) -> M
 
 
 def _as_workflow(project: Project, values: dict[str, str]) -> ModelVersion:
-    from mlapp.flyte import require
-
-    require()
-    from mlapp.flyte import local, source
-
     with output.progress() as tell:
-        return local.train(source.of_project(project), values, project.store, progress=tell)
+        return open_engine(project).run_here(values, tell)
 
 
-def _on_flyte(project: Project, values: dict[str, str], *, is_followed: bool) -> ModelVersion | None:
+def _on_flyte(project: Project, values: dict[str, str], *, is_followed: bool, json: bool) -> ModelVersion | None:
     engine = open_engine(project)
     run = started(engine.run("train", values, register(engine)))
     if not is_followed:
-        output.note(f"Come back: mlapp runs wait {run.id}")
+        left_alone(run, json=json)
         return None
     follow(engine, run.id)
-    return engine.fetch(run.id)
+    return fetched(engine, run.id)

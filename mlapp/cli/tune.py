@@ -15,7 +15,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import follow, open_engine, register, started
+from mlapp.cli.remote import fetched, follow, open_engine, register, started
 
 if TYPE_CHECKING:
     from mlapp.app import App
@@ -115,7 +115,7 @@ def _on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
     values = {**options.fixed, **found.best.parameters}
     run = started(engine.run("train", values, registration, tuning=found.record()))
     follow(engine, run.id)
-    return found, engine.fetch(run.id)
+    return found, fetched(engine, run.id)
 
 
 def _app(root: Path, environment: str | None) -> App:

@@ -3,6 +3,7 @@
 from mlapp.deploy.target import (
     CanaryTarget,
     CheckTarget,
+    CodeTarget,
     DeployError,
     DiffTarget,
     EjectTarget,
@@ -23,6 +24,7 @@ from mlapp.deploy.target import (
 __all__ = [
     "CanaryTarget",
     "CheckTarget",
+    "CodeTarget",
     "DeployError",
     "DiffTarget",
     "EjectTarget",

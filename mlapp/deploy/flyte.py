@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlapp.config import Section
 from mlapp.deploy.target import DeployError, Event, Progress, Release, Shipment, Status, Target, silent
-from mlapp.flyte import require
+from mlapp.flyte import open_engine
 from mlapp.project import Project
 
 if TYPE_CHECKING:
@@ -29,12 +29,11 @@ class FlyteTarget(Target[FlyteSettings]):
     needs_registry: ClassVar[bool] = False
     ships_image: ClassVar[bool] = False
 
+    project: Project | None = None
+
     @cached_property
     def engine(self) -> Engine:
-        require()
-        from mlapp.flyte.engine import FlytekitEngine
-
-        return FlytekitEngine(Project.find())
+        return open_engine(self.project or Project.find())
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         return self.engine.documents(shipment.image)
@@ -43,6 +42,7 @@ class FlyteTarget(Target[FlyteSettings]):
         registration = self.engine.register(shipment.image or self.engine.build(progress), progress)
         news = f"{len(registration.created)} new" if registration.created else "registered already"
         progress(f"version {registration.version}: {news}")
+        self.engine.deploy(registration, progress)
         found = next(release for release in self._releases() if release.note == registration.version)
         return Release(**{**vars(found), "shipment": shipment})
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_c
 
 from mlapp.config import Section, Serve, Settings, overlay, section
 from mlapp.errors import MlappError, UsageError, nearest
+from mlapp.project import Project
 
 GROUP = "mlapp.targets"
 
@@ -212,6 +213,14 @@ class CheckTarget(Protocol):
     def check(self) -> str:
         """What answers, and where, in one line. Raises `MlappError` when nothing does."""
         ...
+
+
+@runtime_checkable
+class CodeTarget(Protocol):
+    """Runs the project's code beside or instead of its image, and needs the project for it."""
+
+    project: Project | None
+    """The current folder's, when None."""
 
 
 @runtime_checkable

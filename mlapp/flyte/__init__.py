@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from mlapp.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from mlapp.flyte.interface import Engine
     from mlapp.flyte.workflow import predict_workflow, train_workflow
+    from mlapp.project import Project
 
 __all__ = ["predict_workflow", "train_workflow"]
 
@@ -29,6 +31,18 @@ def __getattr__(name: str) -> Any:
     from mlapp.flyte import workflow
 
     return getattr(workflow, name)
+
+
+def open_engine(project: Project) -> Engine:
+    """What runs a project's pipeline elsewhere; the one place that knows which engine that is. Talks to nobody.
+
+    Raises:
+        MissingExtraError: flytekit is not installed.
+    """
+    require()
+    from mlapp.flyte.engine import FlytekitEngine
+
+    return FlytekitEngine(project)
 
 
 def require() -> None:

@@ -105,7 +105,8 @@ class Connection:
         code = rpc.code() if rpc is not None else None
         details = (rpc.details() or "") if rpc is not None else ""
         project, domain = self.settings.project, self.settings.domain
-        if "are registered" in details or ("project" in details and "not found" in details):
+        unknown = ("are registered", "is unrecognized by system")  # the words of flyteadmin for a project, a domain
+        if any(words in details for words in unknown) or ("project" in details and "not found" in details):
             return FlyteError(
                 f"Flyte at {self.endpoint} has no project '{project}' with a domain '{domain}'.",
                 "Set `flyte: {project: …, domain: …}` in mlapp.yaml, or make it: flytectl create project.",
@@ -116,9 +117,14 @@ class Connection:
                 f"Flyte at {self.endpoint} refuses you: {details or 'the login has expired'}.",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
-        unavailable = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED)
-        if code in unavailable or any(
-            isinstance(found, (user.FlyteTimeout, requests.ConnectionError, requests.Timeout)) for found in chain
+        unavailable = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED)
+        cut = ("RST_STREAM", "Stream removed", "GOAWAY")  # what a proxy leaves of a connection that it drops
+        if (
+            code in unavailable
+            or any(text in details for text in cut)
+            or any(
+                isinstance(found, (user.FlyteTimeout, requests.ConnectionError, requests.Timeout)) for found in chain
+            )
         ):
             return UnreachableError(
                 f"Flyte at {self.endpoint} does not answer{f': {details}' if details else '.'}",

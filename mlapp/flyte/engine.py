@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from mlapp.flyte import fetch, files, image, inputs, register, runs, schedules, source, stages
+from mlapp.flyte import fetch, files, image, inputs, local, register, runs, schedules, source, stages
 from mlapp.flyte.connection import Connection
+from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, TrialResult, Trials, Workflow
 from mlapp.flyte.plan import TUNING, plan_of
 from mlapp.flyte.source import Source
@@ -38,15 +39,24 @@ class FlytekitEngine(Engine):
         settings = self.connection.settings
         return f"{self.connection.endpoint}, project {settings.project}, domain {settings.domain}"
 
+    def run_here(self, parameters: Mapping[str, Any], progress: Tell) -> ModelVersion:
+        return local.train(self.source, parameters, self.project.store, progress=progress)
+
     def documents(self, image: str | None) -> list[dict[str, Any]]:
         named = image or self.project.settings.flyte.image
         return register.documents(self.project, named or "built when it is applied")
 
     def build(self, tell: Tell) -> str:
+        if not self.project.settings.flyte.image:  # what would be refused afterwards is told before minutes of building
+            self.connection.call(self.connection.client.get_control_plane_version)
+            register.compiled(self.source)
         return image.build(self.project, tell)
 
     def register(self, image: str, tell: Tell) -> Registration:
         return register.register(self.connection, self.project, image, tell)
+
+    def deploy(self, registration: Registration, tell: Tell) -> None:
+        register.deploy_schedules(self.connection, self.project, registration.version, tell)
 
     def run(
         self,
@@ -106,6 +116,9 @@ class FlytekitEngine(Engine):
 
     def show(self, run: str) -> Run:
         return runs.show(self.connection, run)
+
+    def failure(self, run: Run) -> RunFailedError:
+        return runs.failure(run)
 
     def abort(self, run: str, reason: str) -> None:
         runs.abort(self.connection, run, reason)

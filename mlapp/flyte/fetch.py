@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import StoreError
+from mlapp.errors import StoreError, UsageError
 from mlapp.flyte import files, promotion, stages
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
@@ -20,7 +20,8 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
     """Take the model of a run into the store; the version that is there already when it was taken before.
 
     Raises:
-        ExpiredError: its files are gone. FlyteError: the run has no model. StoreError: a file is not what was saved.
+        ExpiredError: its files are gone. FlyteError: the run has no model. UsageError: it is another app's.
+        StoreError: a file is not what was saved.
     """
     kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
     if kept is not None:
@@ -33,6 +34,10 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
             manifest = msgspec.json.decode((folder / stages.MANIFEST).read_bytes(), type=Manifest)
         except msgspec.MsgspecError as error:
             raise StoreError(f"The manifest of run {run} cannot be read: {error}", "Upgrade mlapp here.") from error
+        if manifest.app != app:
+            raise UsageError(
+                f"Run {run} trained '{manifest.app}', and this project is '{app}'.", "Fetch it in that one's folder."
+            )
         for file in manifest.files:
             if Path(file).is_absolute() or ".." in Path(file).parts:
                 raise StoreError(f"The manifest of run {run} names the file {file!r}.", "Do not trust that run.")
@@ -51,7 +56,7 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
     url = output(connection, run, "predictions").scalar.blob.uri
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.parquet"
-        files.download(connection, url, file)
+        files.download(connection, url, file, "mlapp predict --remote")
         return pd.read_parquet(file)
 
 

@@ -58,8 +58,11 @@ def upload(connection: Connection, file: Path, name: str, root: str) -> str:
     return str(place.native_url)
 
 
-def download(connection: Connection, url: str, file: Path) -> None:
+def download(connection: Connection, url: str, file: Path, again: str = "mlapp train --remote") -> None:
     """Get a file by a signed URL; with this machine's own credentials where Flyte gives none.
+
+    Args:
+        again: the command that makes such a file.
 
     Raises:
         ExpiredError: it is no longer there.
@@ -71,7 +74,7 @@ def download(connection: Connection, url: str, file: Path) -> None:
         place = connection.call(connection.client.get_download_signed_url, url)
     except FlyteError as error:
         if "NOT_FOUND" in error.what:
-            raise _expired(url) from error
+            raise _expired(url, again) from error
         _download_direct(connection, url, file)
         return
     with (
@@ -80,7 +83,7 @@ def download(connection: Connection, url: str, file: Path) -> None:
         file.open("wb") as target,
     ):
         if answer.status_code in (403, 404, 410):
-            raise _expired(url)
+            raise _expired(url, again)
         answer.raise_for_status()
         shutil.copyfileobj(answer.raw, target)
 
@@ -98,10 +101,10 @@ def _download_direct(connection: Connection, url: str, file: Path) -> None:
         ) from error
 
 
-def _expired(url: str) -> ExpiredError:
+def _expired(url: str, again: str) -> ExpiredError:
     return ExpiredError(
         f"{url} is not there any more: Flyte keeps a run's files for a while only.",
-        "Run again: mlapp train --remote.",
+        f"Run again: {again}.",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mlapp.flyte.errors import RunFailedError
 from mlapp.store import ModelVersion
 
 Workflow = Literal["train", "predict", "tune"]
@@ -108,6 +109,10 @@ class Engine(ABC):
         """Where the pipeline runs, in words."""
 
     @abstractmethod
+    def run_here(self, parameters: Mapping[str, Any], progress: Tell) -> ModelVersion:
+        """Train as the tasks do, in this process, and put the version into the store. Talks to nobody."""
+
+    @abstractmethod
     def documents(self, image: str | None) -> list[dict[str, Any]]:
         """What `register` would send, as plain data. Talks to nobody."""
 
@@ -117,7 +122,11 @@ class Engine(ABC):
 
     @abstractmethod
     def register(self, image: str, tell: Tell) -> Registration:
-        """Register the project's workflows and schedules; once for the same code, image and settings."""
+        """Register the project's workflows; once for the same code, image and settings. Schedules go on as they are."""
+
+    @abstractmethod
+    def deploy(self, registration: Registration, tell: Tell) -> None:
+        """Let the project's schedules run what is registered. One that was switched off stays off."""
 
     @abstractmethod
     def run(
@@ -172,6 +181,10 @@ class Engine(ABC):
     @abstractmethod
     def show(self, run: str) -> Run:
         """A run with its steps."""
+
+    @abstractmethod
+    def failure(self, run: Run) -> RunFailedError:
+        """Why a run that `show` gave failed or was aborted."""
 
     @abstractmethod
     def abort(self, run: str, reason: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +29,63 @@ from mlapp.flyte.workflow import AppWorkflow, predict_workflow, train_workflow, 
 from mlapp.project import Project
 from mlapp.tuning import searchable
 
+UNUSED_IMAGE = "unused:0"
 DESTINATION = "."
 """Where a container unpacks the code: its working directory."""
 
 
 def register(connection: Connection, project: Project, image: str, tell: Tell) -> Registration:
-    """Register the app, unless this code with this image and these settings is there already.
+    """Register the app, unless this code with this image and these settings is there already. Its schedules go on with
+    the version that they run: `deploy_schedules` gives them another.
 
     The default launch plan of `<app>.train` comes last: where it is, all else is.
 
     Raises:
         FlyteError: Flyte refused, or there is no such project.
     """
-    git = git_state(project.root)
-    if git is not None and git.dirty:
+    shipped = _shipped(project, image, tell)
+    is_registered = _is_registered(connection, project, shipped.version)
+    if shipped.is_dirty:
         tell("git has changes that are not committed: the version is marked -dirty")
-    content, digest = code.archive(project, tell)
-    flyte = project.settings.flyte
-    version = versions.registration_version(digest, image, {"flyte": flyte, "app": project.settings.app}, git)
-    dirty = git is not None and git.dirty
-    if _is_registered(connection, project, version):
-        return Registration(version, (), dirty)
-    with tempfile.TemporaryDirectory() as folder:
-        file = code.write(content, Path(folder), digest)
-        place = files.upload(connection, file, file.name, digest[:32])
-    settings = _settings(project, image, version, _revision(git), place)
+    if is_registered:
+        return Registration(shipped.version, (), shipped.is_dirty)
     origin = source.of_project(project)
-    app = origin.app.name
-    created: list[str] = []
-    previous = schedules.active(connection, app)
-    *entities, last = _entities(settings, origin, schedules.plans(origin))
-    created += [_create(connection, entity) for entity in entities]
-    schedules.activate_new(connection, origin, version, previous)
-    created.append(_create(connection, last))
-    return Registration(version, tuple(created), dirty)
+    made, _ = compiled(origin)
+    with tempfile.TemporaryDirectory() as folder:
+        # Flyte takes a file again only if its bytes are the same, and another zlib packs the same code otherwise.
+        packed = hashlib.sha256(shipped.archive).hexdigest()
+        file = code.write(shipped.archive, Path(folder), packed)
+        place = files.upload(connection, file, file.name, packed[:32])
+    created = [_create(connection, entity) for entity in _entities(_settings(project, image, shipped, place), made)]
+    return Registration(shipped.version, tuple(created), shipped.is_dirty)
+
+
+def deploy_schedules(connection: Connection, project: Project, version: str, tell: Tell) -> None:
+    """Let the app's schedules run a version that is registered.
+
+    Raises:
+        FlyteError: Flyte refused.
+    """
+    origin = source.of_project(project)
+    _, plans = compiled(origin)
+    # A launch plan names its workflow; image and code are in the tasks, which are there already.
+    settings = SerializationSettings(
+        ImageConfig.auto(img_name=UNUSED_IMAGE), project.settings.flyte.project, project.settings.flyte.domain, version
+    )
+    prefix = f"{origin.app.name}.train."
+    found = {plan.id.name.removeprefix(prefix): plan for plan in _plans(settings, plans)}
+    schedules.deploy(connection, origin, version, lambda name: _create(connection, found[name]), tell)
 
 
 def documents(project: Project, image: str) -> list[dict[str, Any]]:
     """What `register` would send, as plain data. Talks to nobody: the archive has no place yet."""
     from google.protobuf.json_format import MessageToDict
 
-    _, digest = code.archive(project, lambda text: None)
-    git = git_state(project.root)
-    flyte = project.settings.flyte
-    version = versions.registration_version(digest, image, {"flyte": flyte, "app": project.settings.app}, git)
-    settings = _settings(project, image, version, _revision(git), f"uploaded-when-applied/{digest[:32]}.tar.gz")
-    origin = source.of_project(project)
+    shipped = _shipped(project, image, lambda text: None)
+    settings = _settings(project, image, shipped, f"uploaded-when-applied/{shipped.digest[:32]}.tar.gz")
     found = []
-    for entity in _entities(settings, origin, schedules.plans(origin)):
+    made, plans = compiled(source.of_project(project))
+    for entity in (*_entities(settings, made), *_plans(settings, plans)):
         kind, place, spec = _parts(entity)
         found.append(
             {
@@ -86,21 +97,63 @@ def documents(project: Project, image: str) -> list[dict[str, Any]]:
     return found
 
 
+def compiled(origin: source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
+    """The app's workflows, `<app>.train` first, and the plans of its schedules. Talks to nobody.
+
+    Raises:
+        DeclarationError: no reader, no model, a schedule that Flyte has not got. UsageError: a parameter that Flyte
+            cannot carry, or one of a schedule that no stage takes.
+    """
+    return _workflows(origin), schedules.plans(origin)
+
+
+@dataclass(frozen=True)
+class _Shipped:
+    """The code that is registered: its archive, the SHA-256 of what is in it, and the version that it makes."""
+
+    archive: bytes
+    digest: str
+    version: str
+    git: GitState | None
+
+    @property
+    def is_dirty(self) -> bool:
+        return self.git is not None and self.git.dirty
+
+    @property
+    def revision(self) -> str:
+        """The commit, with `-dirty` after it; empty where there is no git."""
+        return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
+
+
+def _shipped(project: Project, image: str, tell: Tell) -> _Shipped:
+    git = git_state(project.root)
+    archive, digest = code.archive(project, tell)
+    settings = {"flyte": project.settings.flyte, "app": project.settings.app, "environment": project.environment}
+    return _Shipped(archive, digest, versions.registration_version(digest, image, settings, git), git)
+
+
 def identifier(connection: Connection, kind: int, name: str, version: str) -> Identifier:
     return Identifier(kind, connection.settings.project, connection.settings.domain, name, version)
 
 
-def _entities(settings: SerializationSettings, origin: source.Source, scheduled: Iterable[LaunchPlan]) -> list[Any]:
-    """Everything to register, in an order in which each finds what it refers to."""
+def _entities(settings: SerializationSettings, made: Sequence[AppWorkflow]) -> list[Any]:
+    """Everything to register but the schedules, in an order in which each finds what it refers to."""
     context = FlyteContextManager.current_context()
     with FlyteContextManager.with_context(context.with_serialization_settings(settings)) as context:
         found: OrderedDict[Any, Any] = OrderedDict()
-        made = _workflows(origin)
         plans = [LaunchPlan.get_default_launch_plan(context, workflow) for workflow in made[::-1]]
-        for entity in (*made, *scheduled, *plans):
+        for entity in (*made, *plans):
             get_serializable(found, settings, entity)
         kinds = (tasks.TaskSpec, workflows.WorkflowSpec, launch_plans.LaunchPlan)
         return [entity for entity in found.values() if isinstance(entity, kinds)]
+
+
+def _plans(settings: SerializationSettings, scheduled: Sequence[LaunchPlan]) -> list[launch_plans.LaunchPlan]:
+    """The schedules' launch plans, to be registered after the workflows that they name."""
+    context = FlyteContextManager.current_context()
+    with FlyteContextManager.with_context(context.with_serialization_settings(settings)):
+        return [get_serializable(OrderedDict(), settings, plan) for plan in scheduled]
 
 
 def _workflows(origin: source.Source) -> list[AppWorkflow]:
@@ -129,21 +182,17 @@ def _parts(entity: Any) -> tuple[str, Identifier, Any]:
     return "workflow" if isinstance(entity, workflows.WorkflowSpec) else "task", entity.template.id, entity
 
 
-def _settings(project: Project, image: str, version: str, revision: str, place: str) -> SerializationSettings:
+def _settings(project: Project, image: str, shipped: _Shipped, place: str) -> SerializationSettings:
     return SerializationSettings(
         image_config=ImageConfig.auto(img_name=image),
         project=project.settings.flyte.project,
         domain=project.settings.flyte.domain,
-        version=version,
-        env={CODE_REVISION: revision} if revision else None,
+        version=shipped.version,
+        env={CODE_REVISION: shipped.revision} if shipped.revision else None,
         fast_serialization_settings=FastSerializationSettings(
             enabled=True, destination_dir=DESTINATION, distribution_location=place
         ),
     )
-
-
-def _revision(git: GitState | None) -> str:
-    return "" if git is None else f"{git.commit}{'-dirty' if git.dirty else ''}"
 
 
 def _is_registered(connection: Connection, project: Project, version: str) -> bool:

@@ -8,6 +8,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, get_args
 
@@ -53,6 +54,14 @@ NODE_PHASES: Mapping[int, Phase] = {
     NodeExecutionPhase.TIMED_OUT: "failed",
     NodeExecutionPhase.ABORTED: "aborted",
 }
+DECLARES = {
+    "read": "data_reader",
+    "split": "data_splitter",
+    "evaluate": "evaluator",
+    "data": "data_reader",
+    "batch": "predictor",
+}
+"""The stage that says how a task runs, where it is not the trainer."""
 FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
 
 
@@ -109,7 +118,6 @@ def watch(
     current = last = None
     asks_run = True
     while True:
-        due = time.monotonic() + min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60)
         try:
             if asks_run or current is None:
                 current = _with_steps(_run(connection, _get(connection, run)), current.steps if current else ())
@@ -119,22 +127,25 @@ def watch(
                 say("Flyte answers again")
             lost = None
         except UnreachableError as error:
-            now = time.monotonic()
-            lost = lost or now
-            if now - lost > PATIENCE:
+            if lost is None:
+                lost = time.monotonic()
+                say("Flyte does not answer; the run goes on, and is asked for again")
+            if time.monotonic() - lost > PATIENCE:
                 raise UnreachableError(error.what, f"The run goes on. Come back: mlapp runs wait {run}") from error
-            say("Flyte does not answer; the run goes on, and is asked for again")
         else:
             # The steps say most, and one call gets them all. The run itself is asked for when they look finished.
             asks_run = not asks_run and _looks_finished(current)
             if current.is_over:
-                current = _with_steps(current, _steps_after(connection, run, due))
+                time.sleep(pause)
+                with suppress(UnreachableError):  # how it ended is known; the tasks' last news are not worth an error
+                    current = _with_steps(current, _steps(connection, run))
             if current != last:
                 tell(current)
                 last = current
             if current.is_over:
                 break
-        time.sleep(max(0.0, due - time.monotonic()))
+        # From the answer on: however long that took, no two calls come to Flyte sooner after each other.
+        time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
     if current.phase != "succeeded":
         raise failure(current)
     return current
@@ -195,13 +206,13 @@ def failure(run: Run) -> RunFailedError:
     step = next((step for step in run.steps if step.phase == "failed"), None)
     text = (step.error if step else None) or run.error or ""
     name = f"Task {step.name}" if step else f"Run {run.id}"
-    if re.search(r"OOMKilled|exit(ed with)? code:? \(?(137|247)|signal: killed", text):
-        stage = {"read": "data_reader", "split": "data_splitter", "evaluate": "evaluator", "data": "data_reader"}.get(
-            step.name if step else "", "trainer"
-        )
+    is_out_of_memory = "OOMKilled" in text
+    if is_out_of_memory or re.search(r"exit(ed with)? code:? \(?(137|247)|signal: killed", text):
+        stage = DECLARES.get(step.name if step else "", "trainer")
+        instead = ", or @app.model where the app has no trainer" if stage == "trainer" else ""
         return RunFailedError(
-            f"{name} ran out of memory.",
-            f"Give it more: @app.{stage}(resources=Resources(memory='16Gi')), then train again.",
+            f"{name} ran out of memory." if is_out_of_memory else f"{name} was killed, most often for want of memory.",
+            f"Give it more: @app.{stage}(resources=Resources(memory='16Gi')){instead}. Then run it again.",
         )
     if re.search(r"ImagePullBackOff|ErrImagePull", text):
         return RunFailedError(
@@ -238,11 +249,6 @@ def _looks_finished(run: Run) -> bool:
 
 def _with_steps(run: Run, steps: tuple[Step, ...]) -> Run:
     return dataclasses.replace(run, steps=steps or run.steps)
-
-
-def _steps_after(connection: Connection, run: str, due: float) -> tuple[Step, ...]:
-    time.sleep(max(0.0, due - time.monotonic()))
-    return _steps(connection, run)
 
 
 def _steps(connection: Connection, run: str) -> tuple[Step, ...]:

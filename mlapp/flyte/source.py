@@ -17,12 +17,16 @@ from mlapp.project import Project
 
 @dataclass(frozen=True)
 class Source:
-    """An app, the folder of its project, and its place in there, as `app.py:digits`."""
+    """An app, the folder of its project, and its place in there, as `app.py:digits`.
+
+    `environment` is the key of `environments:` whose settings these are, here as in the tasks.
+    """
 
     app: App
     root: Path
     place: str
     settings: Settings
+    environment: str | None = None
 
 
 def of_project(project: Project) -> Source:
@@ -31,7 +35,7 @@ def of_project(project: Project) -> Source:
     Raises:
         ProjectError: see `Project.app`.
     """
-    return Source(project.app, project.root, project.settings.app, project.settings)
+    return Source(project.app, project.root, project.settings.app, project.settings, project.environment)
 
 
 def of_app(app: App) -> Source:
@@ -56,10 +60,11 @@ def of_app(app: App) -> Source:
     )
 
 
-def load(root: Path, place: str) -> Source:
+def load(root: Path, place: str, environment: str | None = None) -> Source:
     """The app at `place` of the project in `root`, imported.
 
     Raises:
         ProjectError: see `Project.app`. ConfigError: mlapp.yaml is wrong.
     """
-    return of_project(Project(root, msgspec.structs.replace(config.load(root), app=place)))
+    settings = msgspec.structs.replace(config.load(root, environment), app=place)
+    return of_project(Project(root, settings, environment))

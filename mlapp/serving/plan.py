@@ -59,7 +59,7 @@ def projects(apps: Sequence[str], bundle: str | None, environment: str | None) -
             raise UsageError(f"There is no {path}.", "Give files as `digits/app.py` or `digits/app.py:app`.")
         project = Project.find(path.parent, environment)
         at = path.relative_to(project.root).as_posix() + (f":{name}" if name else "")
-        found.append(Project(project.root, msgspec.structs.replace(project.settings, app=at)))
+        found.append(Project(project.root, msgspec.structs.replace(project.settings, app=at), environment))
     return found
 
 

@@ -31,7 +31,7 @@ app.schedule("nightly", cron="0 3 * * *", parameters={"C": 0.5}, time="now", pro
 
 
 @app.data_reader(cache=True)
-def read(limit: int | None = None, now: datetime.datetime = datetime.datetime(2026, 1, 1)) -> pd.DataFrame:
+def read(limit: int | None = None, now: datetime.datetime | None = None) -> pd.DataFrame:
     import helpers
 
     return helpers.flowers(limit)
@@ -134,4 +134,5 @@ def versions() -> dict[str, Registration]:
 def registered(engine: FlytekitEngine, versions: dict[str, Registration]) -> Registration:
     if not versions:
         versions["one"] = engine.register(engine.build(print), print)
+        engine.deploy(versions["one"], print)
     return versions["one"]

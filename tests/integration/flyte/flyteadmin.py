@@ -34,7 +34,7 @@ from flyteidl.admin import (
 )
 from flyteidl.admin import task_pb2 as admin_task_pb2
 from flyteidl.admin import workflow_pb2 as admin_workflow_pb2
-from flyteidl.core import compiler_pb2, errors_pb2, identifier_pb2, literals_pb2
+from flyteidl.core import compiler_pb2, errors_pb2, identifier_pb2, literals_pb2, types_pb2
 from flyteidl.core import execution_pb2 as core_execution_pb2
 from flyteidl.service import admin_pb2_grpc, dataproxy_pb2, dataproxy_pb2_grpc
 
@@ -143,7 +143,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     def CreateLaunchPlan(self, request: Any, context: Any) -> Any:
         self._check_place(request.id, context)
-        self._find(self.workflows, request.spec.workflow_id, context)
+        workflow = self._find(self.workflows, request.spec.workflow_id, context)
+        self._check_schedule(request.spec, workflow.spec.template.interface.inputs.variables, context)
         plan = launch_plan_pb2.LaunchPlan(id=request.id, spec=request.spec)
         plan.closure.state = launch_plan_pb2.INACTIVE
         plan.closure.created_at.GetCurrentTime()
@@ -197,6 +198,9 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     def CreateExecution(self, request: Any, context: Any) -> Any:
         plan = self._find(self.plans, request.spec.launch_plan, context)
+        for name in request.inputs.literals:
+            if name not in plan.spec.default_inputs.parameters:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"invalid input {name}")
         return execution_pb2.ExecutionCreateResponse(id=self.execute(plan, dict(request.inputs.literals), request))
 
     def execute(self, plan: Any, given: Literals, request: Any = None) -> identifier_pb2.WorkflowExecutionIdentifier:
@@ -269,6 +273,10 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         root = request.filename_root or request.content_md5.hex()
         key = f"uploads/{request.project}/{request.domain}/{root}/{request.filename}"
         place = self.root / "store" / key
+        is_known = request.filename_root and request.filename and place.is_file()
+        if is_known and hashlib.md5(place.read_bytes()).digest() != request.content_md5:
+            details = f"file already exists at location [{place}], specify a matching hash if you wish to rewrite"
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, details)
         return dataproxy_pb2.CreateUploadLocationResponse(
             signed_url=f"{self.web}/{urllib.parse.quote(key)}", native_url=str(place)
         )
@@ -426,7 +434,28 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     # What is stored
 
+    def _check_schedule(self, spec: Any, inputs: Mapping[str, Any], context: Any) -> None:
+        """As flyteadmin does: nothing is left open but the time, and that is a plain datetime of a cron schedule."""
+        schedule = spec.entity_metadata.schedule
+        if not schedule.cron_schedule.schedule and not schedule.HasField("rate"):
+            return
+        time = schedule.kickoff_time_input_arg
+        given = {*spec.fixed_inputs.literals}
+        given |= {name for name, parameter in spec.default_inputs.parameters.items() if parameter.HasField("default")}
+        for name in inputs:
+            if name not in given and name != time:
+                details = f"a schedule with an unbound required input. [{name}] is required"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, details)
+        if time and (time in spec.fixed_inputs.literals or inputs[time].type.simple != types_pb2.DATETIME):
+            details = f"KickoffTimeInputArg must reference a datetime input. [{time}] is a [{inputs[time].type}]"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, details)
+        if time and not schedule.cron_schedule.schedule:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the scheduler tells the time to cron schedules alone")
+
     def _check_place(self, place: Any, context: Any) -> None:
+        if place.project == PROJECT and place.domain != DOMAIN:
+            details = f"domain [{place.domain}] is unrecognized by system"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, details)
         if (place.project, place.domain) != (PROJECT, DOMAIN):
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,

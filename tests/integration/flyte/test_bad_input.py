@@ -57,11 +57,25 @@ def test_an_expired_login(engine: FlytekitEngine, admin: Flyteadmin, monkeypatch
     assert raised.value.todo.startswith("Log in again")
 
 
-def test_a_project_that_does_not_exist(root: Path, mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLAPP_FLYTE__PROJECT", "nowhere")
+@pytest.mark.parametrize("given", [("nowhere", "development"), ("flytesnacks", "elsewhere")])
+def test_a_project_or_domain_that_does_not_exist(
+    given: tuple[str, str], mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_FLYTE__PROJECT", given[0])
+    monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", given[1])
     ran = mlapp("train", "--remote")
     assert ran.code == 1
-    assert "has no project 'nowhere' with a domain 'development'" in ran.err
+    assert "has no project '{}' with a domain '{}'".format(*given) in ran.err
+
+
+def test_what_would_be_refused_is_told_before_an_image_is_built(
+    configured: Path, mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_FLYTE__IMAGE", "")
+    configured.write_text("admin:\n  endpoint: 127.0.0.1:9\n  insecure: true\n")
+    ran = mlapp("train", "--remote")
+    assert ran.code == 1
+    assert "Error: Flyte at 127.0.0.1:9 does not answer" in ran.err
 
 
 def test_changes_that_are_not_committed_mark_the_version(engine: FlytekitEngine, root: Path) -> None:
@@ -112,8 +126,7 @@ def test_a_network_that_drops_in_the_middle(
     threading.Thread(target=drop).start()
     done = runs.watch(engine.connection, "long", lambda run: None, say=said.append, pause=0.1)
     assert done.phase == "succeeded"
-    assert said[0] == "Flyte does not answer; the run goes on, and is asked for again"
-    assert said[-1] == "Flyte answers again"
+    assert said == ["Flyte does not answer; the run goes on, and is asked for again", "Flyte answers again"]
 
     execution.message.closure.phase = WorkflowPhase.RUNNING
     monkeypatch.setattr(runs, "PATIENCE", 0.3)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from flyteidl.core import literals_pb2
 
 from mlapp import training
-from mlapp.flyte import promotion
+from mlapp.flyte import promotion, runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.interface import Registration
 from mlapp.store import ModelVersion
@@ -27,6 +29,35 @@ def test_a_schedule_is_a_launch_plan(admin: Flyteadmin, registered: Registration
     assert "now" not in fixed
 
 
+def test_a_run_gets_the_time_it_was_scheduled_for_and_its_model_is_fetched_and_promoted(
+    admin: Flyteadmin, engine: FlytekitEngine, registered: Registration, mlapp: Callable[..., Any]
+) -> None:
+    time = literals_pb2.Literal()
+    time.scalar.primitive.datetime.FromJsonString("2026-01-31T03:00:00Z")
+    run = admin.execute(admin.plans["flowers.train.nightly", registered.version], {"now": time}).name
+    runs.watch(engine.connection, run, print, pause=0.2)
+    ran = mlapp("schedule", "runs", "nightly", "--fetch", "--json")
+    assert ran.code == 0, ran.err
+    assert [found["id"] for found in json.loads(ran.out)] == [run]
+    manifest = engine.fetch(run).manifest
+    assert manifest.parameters["now"] == "2026-01-31T03:00:00+00:00"
+    assert manifest.parameters["C"] == 0.5
+    assert engine.project.store.aliases("flowers")["production"] == manifest.version
+
+
+def test_a_run_of_other_code_leaves_the_schedules_to_the_version_that_was_deployed(
+    engine: FlytekitEngine, registered: Registration, root: Path
+) -> None:
+    before = engine.active_version()
+    (root / "note.txt").write_text("an experiment")
+    try:
+        assert engine.register(engine.build(print), print).created
+    finally:
+        (root / "note.txt").unlink()
+    assert before is not None
+    assert engine.active_version() == before
+
+
 def test_it_is_switched_off_and_on(registered: Registration, mlapp: Callable[..., Any]) -> None:
     def state() -> str:
         (found,) = json.loads(mlapp("schedule", "list", "--json").out)
@@ -42,8 +73,8 @@ def test_it_is_switched_off_and_on(registered: Registration, mlapp: Callable[...
     assert (ran.code, "Did you mean 'nightly'?" in ran.err) == (2, True)
 
 
-def test_a_model_is_promoted_only_if_it_is_better(engine: FlytekitEngine) -> None:
-    store = engine.project.store
+def test_a_model_is_promoted_only_if_it_is_better(engine: FlytekitEngine, tmp_path: Path) -> None:
+    store = engine.project.open_store(str(tmp_path))
     base = store.put(training.run(engine.project.app, {"limit": 100}))
 
     def arrive(execution: str, metric: str, **metrics: float) -> ModelVersion:
