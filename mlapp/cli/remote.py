@@ -133,7 +133,7 @@ def _shown() -> Iterator[Callable[[Run], None]]:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as clocks:
-        waiting = clocks.add_task("waiting for the cluster")
+        whole = clocks.add_task("the run")
         running: dict[str, Any] = {}
 
         def live(run: Run) -> None:
@@ -147,7 +147,7 @@ def _shown() -> Iterator[Callable[[Run], None]]:
                     output.note(_line(step))
                     if step.name in running:
                         clocks.remove_task(running.pop(step.name))
-            clocks.update(waiting, visible=not running)
+            clocks.update(whole, description=f"the run: {run.phase}")
 
         yield live
 

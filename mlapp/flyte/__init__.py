@@ -12,6 +12,8 @@ A module that holds them is all that pyflyte needs:
 from __future__ import annotations
 
 import importlib.util
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MissingExtraError
@@ -42,7 +44,16 @@ def open_engine(project: Project) -> Engine:
     require()
     from mlapp.flyte.engine import FlytekitEngine
 
+    _leave_interrupts_alone()
     return FlytekitEngine(project)
+
+
+def _leave_interrupts_alone() -> None:
+    """Undo that flytekit, when it is imported, lets Ctrl-C end the process without a word: here it raises, as ever."""
+    handler = signal.getsignal(signal.SIGINT)
+    is_flytekits = getattr(handler, "__module__", "").startswith("flytekit")
+    if is_flytekits and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -139,14 +142,19 @@ def test_a_network_that_drops_in_the_middle(
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
-    admin: Flyteadmin, registered: Registration, mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    admin: Flyteadmin, registered: Registration, root: Path
 ) -> None:
     ended(admin, registered, "longer", WorkflowPhase.RUNNING)
-
-    def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs.time, "sleep", interrupt)
-    ran = mlapp("runs", "wait", "longer")
-    assert ran.code == 130
-    assert "The run goes on. Come back: mlapp runs wait longer. Stop it: mlapp runs abort longer" in ran.err
+    before = len(admin.calls)
+    command = [sys.executable, "-m", "mlapp", "runs", "wait", "longer"]
+    following = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while "ListNodeExecutions" not in admin.methods(before):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    following.send_signal(signal.SIGINT)
+    assert following.stderr
+    assert "The run goes on. Come back: mlapp runs wait longer. Stop it: mlapp runs abort longer" in (
+        following.stderr.read()
+    )
+    assert following.wait(30) == 130
