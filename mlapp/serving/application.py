@@ -13,7 +13,7 @@ from mlapp.serving.access_log import AccessLog
 from mlapp.serving.auth import Keys
 from mlapp.serving.cors import Cors
 from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.http import Asgi, ClientLeft, Receive, Request, Response, Scope, Send
+from mlapp.serving.http import Asgi, ClientLeft, Receive, Request, Response, Scope, Send, unless_left
 from mlapp.serving.metrics import Metrics
 from mlapp.serving.problems import MEDIA, HttpError, http_error
 from mlapp.serving.request_id import request_id
@@ -21,8 +21,6 @@ from mlapp.serving.tracing import Tracing
 
 log = logging.getLogger("mlapp.serving")
 Handler = Callable[[Request], Awaitable[Response]]
-OPEN = frozenset({"/livez", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"})
-"""Paths that need no API key. The page needs none either: it asks for the key, and shows nothing without it."""
 
 
 class Application:
@@ -50,9 +48,16 @@ class Application:
         self._cors = Cors(settings.cors)
         self._routes: dict[str, dict[str, Handler]] = {}
         self._prefixes: list[tuple[str, dict[str, Handler]]] = []
+        self._open: set[str] = set()
 
-    def route(self, method: str, path: str, handler: Handler) -> None:
-        """Answer a method and path with a handler. A path that ends in `/*` takes all that begins so."""
+    def route(self, method: str, path: str, handler: Handler, *, is_open: bool = False) -> None:
+        """Answer a method and path with a handler. A path that ends in `/*` takes all that begins so.
+
+        Args:
+            is_open: it needs no API key, as probes do not, nor pages that show nothing of the model by themselves.
+        """
+        if is_open:
+            self._open.add(path)
         if path.endswith("/*"):
             methods = dict(self._prefixes).get(path[:-1])
             if methods is None:
@@ -140,10 +145,13 @@ class Application:
             if methods is None and self._api is not None and self.keys.allow(request.headers):
                 template, status = await self._pass_on(scope, receive, send, extra)
                 return
-            response = await self._respond(request, path, methods)
+            response = await self._respond(request, path, template, methods)
             status = response.status
             try:
-                await response.send(send, extra)
+                if response.stream is None:
+                    await response.send(send, extra)
+                else:
+                    await unless_left(response.send(send, extra), request.left)
             except RuntimeError as error:  # of uvloop: the connection was reset in this turn of the event loop
                 raise ClientLeft from error
         except ClientLeft:
@@ -154,11 +162,13 @@ class Application:
             if self.access_log is not None:
                 self.access_log.write(request.method, path, status, seconds, identity, scope.get("client"))
 
-    async def _respond(self, request: Request, path: str, methods: dict[str, Handler] | None) -> Response:
+    async def _respond(
+        self, request: Request, path: str, template: str, methods: dict[str, Handler] | None
+    ) -> Response:
         try:
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
                 return self._cors.preflight(request.headers)
-            if path not in OPEN and not path.endswith("/"):
+            if template not in self._open:
                 self.keys.check(request.headers)
             if methods is None:
                 raise HttpError(404, f"There is no {path:.200}. See /docs.")

@@ -6,32 +6,31 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.errors import MlappError, ModelError, UserCodeError
+from mlapp.errors import MlappError, ModelError
 from mlapp.pipeline import Pipeline
-from mlapp.serving.batcher import RETRY_AFTER, Batcher
+from mlapp.serving.batcher import Batcher
 from mlapp.serving.codec import Part
-from mlapp.serving.http import ClientLeft
+from mlapp.serving.http import unless_left
 from mlapp.serving.json_body import encode
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import Metrics, ModelMetrics
 from mlapp.serving.pace import Pace
-from mlapp.serving.problems import HttpError, http_error
+from mlapp.serving.problems import HttpError
+from mlapp.serving.streams import Streams
 from mlapp.serving.tracing import TracedBatcher, Tracing
 
 log = logging.getLogger("mlapp.serving")
 T = TypeVar("T")
 LARGE = 256 * 1024
 """Bytes from which a body is decoded in a thread: it would hold up the event loop."""
-STREAMS = 32
-"""Streams of a sync predictor that run at once; each holds a thread while it computes its next item."""
 PATIENCE = 1.0
 """Seconds: a model whose first call takes longer is not called a second time to be measured."""
 
@@ -79,8 +78,7 @@ class Endpoint:
         self._decoding = Pace()
         self._is_warm = False
         self._warming: asyncio.Lock | None = None
-        self._streams = 0
-        self._stream_threads: ThreadPoolExecutor | None = None
+        self.streams = Streams(self.metrics, queueing["queue"])
 
     @property
     def is_ready(self) -> bool:
@@ -151,7 +149,8 @@ class Endpoint:
         else:
             predictions = await self._in_thread(lambda: _first(loaded.predict(features), loaded.is_stream))
             if inspect.isasyncgen(predictions):
-                predictions = [item async for item in predictions]
+                async with aclosing(predictions):
+                    await anext(predictions, None)
         if not loaded.is_stream:
             loaded.rows_of(predictions, part.rows)
 
@@ -182,61 +181,14 @@ class Endpoint:
             await self.start()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         item = self.batcher.submit(loaded, part, partial(_settle, future), timeout)
-        watch = None
         try:
             if left is None or not self.batcher.holds_up(loaded):
                 return await future
-            watch = asyncio.ensure_future(left())
-            await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)
-            if future.done():
-                return future.result()
-            raise ClientLeft
+            return await unless_left(future, left)
         finally:
-            if watch is not None:
-                watch.cancel()
             if not future.done() or future.cancelled():  # a gRPC client that hangs up cancels what it waits for
                 self.batcher.cancel(item)
             del future  # it keeps its error, the error this frame, and the frame the request's features
-
-    async def stream(self, loaded: Loaded, part: Part, timeout: float) -> AsyncIterator[Any]:
-        """What a predictor that yields gives, item by item. Streams are not batched.
-
-        Raises:
-            HttpError: 503, too many streams; 504, an item takes longer than `timeout` seconds.
-        """
-        if self._streams >= STREAMS:
-            self.metrics.rejected.inc()
-            raise HttpError(503, f"{self._streams} streams run already. Try again in a second.", headers=RETRY_AFTER)
-        self._streams += 1
-        try:
-            features = loaded.predictor.transform(loaded.codec.combine([part]))
-            source = loaded.predictor.call(features)
-            items = source if inspect.isasyncgen(source) else self._iterate(source)
-            while True:
-                try:
-                    yield await asyncio.wait_for(anext(items), timeout)
-                except StopAsyncIteration:
-                    break
-                except asyncio.TimeoutError:
-                    raise HttpError(504, f"The next item was not ready within {timeout:g} seconds.") from None
-                except MlappError:
-                    raise
-                except Exception as error:
-                    raise UserCodeError(loaded.predictor.stage.title, error) from error
-        except MlappError:
-            self.metrics.failed.inc()
-            raise
-        finally:
-            self._streams -= 1
-
-    async def events(self, loaded: Loaded, part: Part, timeout: float) -> AsyncIterator[bytes]:
-        """A stream as server-sent events: `data:` lines of JSON; an error is an event of that name."""
-        try:
-            async for item in self.stream(loaded, part, timeout):
-                yield b"data: " + encode(item) + b"\n\n"
-            yield b"event: end\ndata: {}\n\n"
-        except Exception as error:
-            yield b"event: error\ndata: " + http_error(error).body() + b"\n\n"
 
     def describe(self) -> dict[str, Any]:
         """What is known of the model, for people and programs that ask."""
@@ -254,22 +206,10 @@ class Endpoint:
 
     async def close(self) -> None:
         self.batcher.close()
-        if self._stream_threads is not None:
-            self._stream_threads.shutdown(wait=False, cancel_futures=True)
+        self.streams.close()
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.batcher.thread, call)
-
-    async def _iterate(self, source: Any) -> AsyncIterator[Any]:
-        """A sync iterator, each step in a thread."""
-        if self._stream_threads is None:
-            self._stream_threads = ThreadPoolExecutor(STREAMS, thread_name_prefix="stream")
-        loop, end = asyncio.get_running_loop(), object()
-        try:
-            while (item := await loop.run_in_executor(self._stream_threads, next, source, end)) is not end:
-                yield item
-        finally:
-            source.close()
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

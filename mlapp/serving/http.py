@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import aclosing
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from mlapp.serving.problems import HttpError
 
@@ -15,6 +16,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+T = TypeVar("T")
 
 JSON = b"application/json"
 CLOSE = ((b"connection", b"close"),)
@@ -85,8 +87,30 @@ class ClientLeft(Exception):
     """The client closed the connection before it had its answer: there is nobody to answer."""
 
 
+async def unless_left(work: Awaitable[T], left: Callable[[], Awaitable[None]]) -> T:
+    """What `work` gives. It is cancelled when the client leaves first.
+
+    Args:
+        left: `Request.left`.
+
+    Raises:
+        ClientLeft: it did.
+    """
+    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientLeft
+    finally:
+        leaving.cancel()
+        if task.cancel():
+            await asyncio.wait((task,))  # until what it was in the middle of is cleaned up
+        del task  # it keeps its error, the error this frame, and the frame the request's features
+
+
 class Response:
-    """A status, headers, and a body or a stream of bytes."""
+    """A status, headers, and a body. `stream` is what follows the body."""
 
     def __init__(
         self,
@@ -94,7 +118,7 @@ class Response:
         media: bytes = JSON,
         status: int = 200,
         headers: Headers = (),
-        stream: AsyncIterator[bytes] | None = None,
+        stream: AsyncGenerator[bytes, None] | None = None,
     ) -> None:
         self.status = status
         self.body = body
@@ -109,8 +133,10 @@ class Response:
         if self.stream is None:
             await send({"type": "http.response.body", "body": self.body})
             return
-        async for part in self.stream:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        async with aclosing(self.stream) as parts:
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body"})
 
 
@@ -142,6 +168,8 @@ def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise too_large(limit)
     if not inflate.eof:
         raise HttpError(400, f"The body's {encoding.decode()} ends too early.")
+    if inflate.unused_data:  # of another member: to leave out its rows would be worse
+        raise HttpError(400, f"The body's {encoding.decode()} has data behind its end: send it as one member.")
     return plain
 
 

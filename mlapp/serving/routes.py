@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mlapp.serving import metrics as prometheus
-from mlapp.serving import swagger
+from mlapp.serving import streams, swagger
 from mlapp.serving.bodies import part_of
 from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.http import Request, Response
+from mlapp.serving.http import Request, Response, unless_left
 from mlapp.serving.json_body import encode, encode_predictions
 from mlapp.serving.openapi import document
 from mlapp.serving.page import page
@@ -50,8 +50,8 @@ def _add_server_routes(application: Application) -> None:
 
     application.route("GET", "/models", models)
     for path in ("/readyz", "/health"):
-        application.route("GET", path, readyz)
-    application.route("GET", "/livez", livez)
+        application.route("GET", path, readyz, is_open=True)
+    application.route("GET", "/livez", livez, is_open=True)
     _add_documents(application, "")
     open_inference.add_routes(application)
 
@@ -75,11 +75,11 @@ def _add_documents(application: Application, prefix: str) -> None:
     async def show(request: Request) -> Response:
         return Response(page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
 
-    application.route("GET", f"{prefix}/", show)
+    application.route("GET", f"{prefix}/", show, is_open=True)
     application.route("GET", f"{prefix}/metrics", scrape)
     application.route("GET", f"{prefix}/openapi.json", openapi)
-    application.route("GET", f"{prefix}/docs", docs)
-    application.route("GET", f"{prefix}/docs/*", asset)
+    application.route("GET", f"{prefix}/docs", docs, is_open=True)
+    application.route("GET", f"{prefix}/docs/*", asset, is_open=True)
 
 
 def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
@@ -99,7 +99,7 @@ def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
     application.route("GET", f"{prefix}/model", describe)
     invocations.add_routes(application, endpoint)
     if prefix:
-        application.route("GET", prefix, to_page)
+        application.route("GET", prefix, to_page, is_open=True)
         _add_documents(application, prefix)
 
 
@@ -122,10 +122,13 @@ async def answer(endpoint: Endpoint, request: Request) -> Response:
     loaded = endpoint.current
     part = await part_of(endpoint, loaded, request.media, body)
     if loaded.is_stream:
+        items = endpoint.streams.items(loaded, part, timeout)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
-            items = [item async for item in endpoint.stream(loaded, part, timeout)]
-            return Response(encode_predictions(items, loaded.tail))
-        events = endpoint.events(loaded, part, timeout)
-        return Response(media=EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
+            found = await unless_left(streams.collected(items), request.left)
+            return Response(encode_predictions(found, loaded.tail))
+        events = streams.events(items)
+        # Before the status is told: a stream that is refused, or fails at once, is a problem like any other.
+        first = await unless_left(anext(events), request.left)
+        return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     predictions = await endpoint.predict(part, timeout, loaded, request.left)
     return Response(encode_predictions(predictions, loaded.tail))

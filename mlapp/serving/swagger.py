@@ -15,6 +15,15 @@ MEDIA = {
 }
 
 
+KEY = b"""request => {
+        const key = sessionStorage.getItem("mlapp-key");
+        if (key && !request.headers["X-API-Key"]) request.headers["X-API-Key"] = key;
+        return request;
+    }"""
+"""Sends the API key that was given to the page at `/` in this tab: without it, the document itself is refused."""
+BEGIN = b"SwaggerUIBundle({"
+
+
 @dataclass(frozen=True)
 class Asset:
     """A file of Swagger UI."""
@@ -28,7 +37,7 @@ def page() -> bytes:
     """The page. Its links are relative: it works under any prefix, and behind a proxy that adds one."""
     from fastapi.openapi.docs import get_swagger_ui_html
 
-    return bytes(
+    made = bytes(
         get_swagger_ui_html(
             openapi_url="openapi.json",
             title="mlapp",
@@ -38,6 +47,7 @@ def page() -> bytes:
             swagger_ui_parameters={"validatorUrl": None},  # it would ask validator.swagger.io
         ).body
     )
+    return made.replace(BEGIN, BEGIN + b"requestInterceptor: " + KEY + b",", 1)
 
 
 def asset(name: str) -> Asset:

@@ -42,7 +42,7 @@ def add_routes(application: Application, endpoint: Endpoint) -> None:
         return Response(encode({"predictions": predictions}))
 
     if not endpoint.prefix:
-        application.route("GET", "/ping", ping)
+        application.route("GET", "/ping", ping, is_open=True)
     application.route("POST", f"{endpoint.prefix}/invocations", invoke)
 
 

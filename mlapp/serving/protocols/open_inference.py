@@ -86,8 +86,8 @@ def add_routes(application: Application) -> None:
 
     application.route("GET", "/v2", server)
     application.route("GET", "/v2/", server)
-    application.route("GET", "/v2/health/live", live)
-    application.route("GET", "/v2/health/ready", ready)
+    application.route("GET", "/v2/health/live", live, is_open=True)
+    application.route("GET", "/v2/health/ready", ready, is_open=True)
     application.route("GET", "/v2/models/*", told(get_model))
     application.route("POST", "/v2/models/*", told(post_model))
 

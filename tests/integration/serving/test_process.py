@@ -171,6 +171,9 @@ def test_a_key_is_asked_for_but_not_by_the_probes(serve, new_project) -> None:
         assert httpx.post(url, json=BODY, headers={"X-API-Key": "second"}).status_code == 200
         assert httpx.post(url, json=BODY, headers={"Authorization": "Bearer first"}).status_code == 200
         assert httpx.get(f"{server.url}/livez").status_code == 200
+        infer = f"{server.url}/v2/models/sums/infer"
+        for path in (infer, f"{infer}/", f"{server.url}/metrics", f"{server.url}/v2/models/sums/"):
+            assert httpx.post(path, json={}).status_code == httpx.get(path).status_code == 401
 
 
 def test_a_client_that_hangs_up_frees_its_place_and_half_a_body_holds_nobody_up(serve, new_project) -> None:

@@ -1,0 +1,128 @@
+"""Predictors that yield: what their clients see, and that each ends with its client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from .test_batching import ask, with_predictor
+
+pytestmark = pytest.mark.anyio
+
+
+async def until(condition) -> None:
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    pytest.fail("it did not happen")
+
+
+async def leave(application) -> list[dict]:
+    """Ask for a stream, take two parts of the answer, and hang up; gives what came."""
+    body = {"type": "http.request", "body": b"[[-1, 0]]", "more_body": False}
+    asked, parts = [body], []
+    gone = asyncio.Event()
+
+    async def receive():
+        if asked:
+            return asked.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        parts.append(message)
+        if len(parts) == 3:
+            gone.set()
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "root_path": ""}
+    await application(scope, receive, send)
+    return parts
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_stream_ends_when_its_client_leaves(numbers, serve, kind):
+    closed = threading.Event()
+
+    def words(model, features: np.ndarray):
+        try:
+            while features[0, 0] == -1:
+                yield "word"
+        finally:
+            closed.set()
+
+    async def words_async(model, features: np.ndarray):
+        for word in words(model, features):
+            yield word
+            await asyncio.sleep(0)
+
+    async with serve(with_predictor(numbers[0], words if kind == "sync" else words_async)) as client:
+        closed.clear()
+        parts = await asyncio.wait_for(leave(client.application), 10)
+        assert parts[1]["body"] == b'data: "word"\n\n'
+        if kind == "sync":
+            await until(closed.is_set)
+        metrics = (await client.get("/metrics")).text
+        assert 'mlapp_errors_total{kind="client_left",model="other"} 1.0' in metrics
+        assert 'handler="/predict",method="POST",status="499"' in metrics
+
+
+async def test_a_stream_that_fails_at_once_is_a_problem_and_later_an_event(numbers, serve):
+    def words(model, features: np.ndarray):
+        yield from range(int(abs(features[0, 0])))
+        if features[0, 0] >= 0:
+            return
+        raise RuntimeError("secret")
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        at_once = await ask(client, -0.5)
+        assert (at_once.status_code, at_once.headers["content-type"]) == (500, "application/problem+json")
+        later = await ask(client, -1)
+        assert later.status_code == 200
+        assert later.text.startswith("data: 0\n\nevent: error\ndata: {")
+        assert "secret" not in at_once.text + later.text
+
+
+async def test_streams_beyond_the_queue_are_refused_with_a_status(numbers, serve):
+    free, running = asyncio.Event(), 0
+
+    async def words(model, features: np.ndarray):
+        nonlocal running
+        running += 1
+        if features[0, 0] == -1:
+            await free.wait()
+        yield "word"
+        running -= 1
+
+    async with serve(with_predictor(numbers[0], words), queue=2) as client:
+        running = 0
+        both = [asyncio.create_task(ask(client, -1)) for _ in range(2)]
+        await until(lambda: running == 2)
+        full = await ask(client, -1)
+        assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+        free.set()
+        assert {(await one).status_code for one in both} == {200}
+
+
+async def test_an_endless_stream_does_not_hold_up_the_start(numbers, serve):
+    is_trained = False
+
+    async def words(model, features: np.ndarray):
+        yield "word"
+        while is_trained:
+            yield "word"
+            await asyncio.sleep(0)
+
+    app = with_predictor(numbers[0], words)
+    trained = app.train()
+    is_trained = True
+
+    async def start() -> None:
+        async with serve(app, trained) as client:
+            assert (await client.get("/readyz")).status_code == 200
+
+    await asyncio.wait_for(start(), 20)
