@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime
 import math
 import numbers
+from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, nearest
@@ -14,6 +17,8 @@ from mlapp.schema.fields import Field, Schema
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST = 10
+"""Problems of a kind that are told: a million say no more than the first."""
 WANTED = {
     "integer": "a whole number",
     "number": "a number",
@@ -33,22 +38,11 @@ def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """
     import pandas as pd
 
-    names = schema.names
-    given = [str(name) for name in table.columns]
-    problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in given]
-    problems += [
-        Problem(f"column '{name}' is unknown.{nearest(name, names)}", field=name) for name in given if name not in names
-    ]
-    problems += [
-        Problem(f"column '{name}' is there twice", field=name)
-        for name in sorted({n for n in given if given.count(n) > 1})
-    ]
-    if problems:
-        raise InputError(problems, f"Send these columns: {', '.join(names)}.")
+    check_names([str(name) for name in table.columns], schema)
     floats = _as_floats(table, schema)
     if floats is not None:
         return floats
-    columns = {}
+    columns, problems = {}, []
     for field in schema.fields:
         column = table[field.name]
         bad = _first_bad(column, field)
@@ -62,6 +56,23 @@ def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     if problems:
         raise InputError(problems)
     return pd.DataFrame(columns, index=table.index)
+
+
+def check_names(given: Sequence[str], schema: Schema) -> None:
+    """Check that the columns of a table are the schema's, in any order.
+
+    Raises:
+        InputError: names those that are missing, unknown or there twice; the first few of many.
+    """
+    names = schema.names
+    known, counts = set(names), Counter(given)
+    problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in counts]
+    unknown = islice((name for name in counts if name not in known), MOST)
+    problems += [Problem(f"column '{name}' is unknown.{nearest(name, names)}", field=name) for name in unknown]
+    twice = islice((name for name in sorted(counts) if counts[name] > 1), MOST)
+    problems += [Problem(f"column '{name}' is there twice", field=name) for name in twice]
+    if problems:
+        raise InputError(problems, f"Send these columns: {', '.join(names)}.")
 
 
 def _as_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:

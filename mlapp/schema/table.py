@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, nearest
+from mlapp.schema.conform import MOST, check_names, conform
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -24,12 +26,11 @@ def to_table(inputs: Any, schema: Schema) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from mlapp.schema.conform import conform
-
     if isinstance(inputs, pd.DataFrame):
         return conform(inputs, schema)
     if isinstance(inputs, Mapping):
         if inputs and all(_is_list(value) for value in inputs.values()):
+            check_names([str(name) for name in inputs], schema)
             return conform(_from_columns(inputs), schema)
         return conform(_from_records([inputs], schema), schema)
     if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
@@ -86,16 +87,11 @@ def _from_records(records: list[Mapping[str, Any]], schema: Schema) -> pd.DataFr
         if record.keys() == expected:
             continue
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
-        for name in record:
-            if name not in expected:
-                problems.append(
-                    Problem(
-                        f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}",
-                        field=str(name),
-                        row=row,
-                    )
-                )
-        if len(problems) >= 10:
+        problems += [
+            Problem(f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}", field=str(name), row=row)
+            for name in itertools.islice((name for name in record if name not in expected), MOST)
+        ]
+        if len(problems) >= MOST:
             break
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
@@ -106,10 +102,10 @@ def _from_rows(rows: list[Sequence[Any]], schema: Schema) -> pd.DataFrame:
     import pandas as pd
 
     names = schema.names
+    wrong = ((row, len(values)) for row, values in enumerate(rows) if len(values) != len(names))
     problems = [
-        Problem(f"row {row} has {len(values)} values; the model takes {len(names)}", row=row)
-        for row, values in enumerate(rows)
-        if len(values) != len(names)
+        Problem(f"row {row} has {width} values; the model takes {len(names)}", row=row)
+        for row, width in itertools.islice(wrong, MOST)
     ]
     if problems:
         raise InputError(problems, f"Send these values, in this order: {', '.join(names)}.")

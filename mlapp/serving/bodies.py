@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlapp.errors import InputError, Problem
+from mlapp.serving import arrow as ipc
 from mlapp.serving.codec import Part
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.problems import HttpError
 
+WIDEST = 10_000
+"""Most columns of a CSV, unless the model takes more: reading one costs as much as thousands of rows."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
 
 
@@ -20,9 +23,11 @@ async def part_of(endpoint: Endpoint, loaded: Loaded, media: bytes, body: bytes)
     """The features in a body.
 
     Raises:
-        HttpError: 400, it cannot be read; 415, a type that is not known. InputError: it does not fit the schema.
+        HttpError: 400, it cannot be read; 413, it unpacks to too much; 415, a type that is not known.
+        InputError: it does not fit the schema.
     """
-    return await endpoint.decode(lambda: _part_of(loaded, media, body), len(body))
+    limit = endpoint.settings.max_body
+    return await endpoint.decode(lambda: _part_of(loaded, media, body, limit), len(body))
 
 
 def is_json(media: bytes) -> bool:
@@ -30,14 +35,14 @@ def is_json(media: bytes) -> bool:
     return not media or media == b"application/json" or media.endswith(b"+json")
 
 
-def _part_of(loaded: Loaded, media: bytes, body: bytes) -> Part:
+def _part_of(loaded: Loaded, media: bytes, body: bytes, limit: int) -> Part:
     codec = loaded.codec
     if is_json(media):
         return codec.decode(body)
     if media == b"text/csv":
         return codec.accept(csv(body, loaded))
     if media in (b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"):
-        return codec.accept(arrow(body))
+        return codec.accept(arrow(body, limit))
     if media == b"application/x-npy":
         return codec.accept(npy(body))
     if media == b"application/x-www-form-urlencoded":
@@ -61,6 +66,9 @@ def csv(body: bytes, loaded: Loaded) -> Any:
         if field.type in ("string", "datetime") or (field.categories and isinstance(field.categories[0], str))
     }
     names = loaded.predictor.schema.features.names
+    width = body.count(b",", 0, body.find(b"\n") + 1 or len(body)) + 1
+    if width > max(WIDEST, 2 * len(names)):
+        raise HttpError(400, f"The CSV has {width} columns; the model takes {len(names)}.")
     first = body.partition(b"\n")[0].decode("utf-8", "replace").replace('"', "").strip().split(",")
     has_names = not names or len(first) != len(names) or bool(set(first) & set(names))
     with _read_as("CSV"):
@@ -70,21 +78,18 @@ def csv(body: bytes, loaded: Loaded) -> Any:
         return pd.read_csv(content, dtype=texts, header=None, names=names)
 
 
-def arrow(body: bytes) -> Any:
-    """An Arrow IPC stream or file.
+def arrow(body: bytes, limit: int) -> Any:
+    """An Arrow IPC stream or file, of at most `limit` bytes without compression.
 
     Raises:
-        HttpError: 400, not Arrow; 415, pyarrow is not installed.
+        HttpError: 400, not Arrow; 413, too large; 415, pyarrow is not installed.
     """
     try:
-        import pyarrow as pa
+        import pyarrow  # noqa: F401
     except ImportError:
         raise HttpError(415, "This server reads no Arrow: it has no pyarrow. Send JSON.") from None
     with _read_as("Arrow IPC"):  # pandas' own types are named in the body's metadata: a wrong one may raise anything
-        opened = pa.ipc.open_file(body) if body.startswith(b"ARROW1") else pa.ipc.open_stream(body)
-        table = opened.read_all()
-        table.validate(full=True)  # offsets that lead out of the body would be followed, and end the process
-        return table.to_pandas()
+        return ipc.table(body, limit)
 
 
 def npy(body: bytes) -> Any:
@@ -97,7 +102,8 @@ def npy(body: bytes) -> Any:
 
     with _read_as("an .npy array of numbers"):  # the header is read as Python source, and a zip file is opened
         array = np.load(io.BytesIO(body), allow_pickle=False)
-    if not isinstance(array, np.ndarray) or not array.ndim:
+    # Without bytes it may claim any number of rows.
+    if not isinstance(array, np.ndarray) or not array.ndim or not array.nbytes:
         raise InputError([Problem("the body is not an array with a row for each prediction")])
     return array
 
@@ -107,5 +113,7 @@ def _read_as(form: str) -> Iterator[None]:
     """Whatever a library's reader raises in this block tells that the body is not of that form."""
     try:
         yield
+    except HttpError:
+        raise
     except Exception as error:
         raise HttpError(400, f"The body is not {form}: {error}") from None

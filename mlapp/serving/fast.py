@@ -19,7 +19,7 @@ from mlapp.serving.endpoint import LARGE
 from mlapp.serving.http import JSON, media_type
 from mlapp.serving.json_body import encode_predictions
 from mlapp.serving.problems import MEDIA, HttpError, http_error
-from mlapp.serving.request_id import request_id
+from mlapp.serving.request_id import new_request_id, request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -37,6 +37,10 @@ LONGEST_HEAD = 2048
 """Most bytes of a head that is kept."""
 MOST_HEADS = 256
 """Heads that are kept. Those of one client differ by the length of the body."""
+LARGEST_HEAD = 64 * 1024
+"""Most bytes of a request beside its body: its headers, and what frames a body in chunks, as far as it is not usual."""
+FRAME = 16
+"""Bytes that usually frame a chunk; one may hold a byte of the body."""
 SLOW_READ = 30.0
 """Most seconds in which a request's headers, or a small body, must be there; less if `serve.timeout` is."""
 
@@ -154,6 +158,9 @@ class FastProtocol(HttpToolsProtocol):
 
     _head = b""
     _reading = False
+    _has_head = False
+    _read = 0
+    _read_body = 0
     _used = False
     _read_timer: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
@@ -203,9 +210,13 @@ class FastProtocol(HttpToolsProtocol):
                 self.cycle = cycle  # type: ignore[assignment]
                 cycle.begin(data[end:])
                 return
+        if self._reading:
+            self._read += len(data)
         super().data_received(data)
         if self._reading:
-            if self._read_timer is None:
+            if self._read - FRAME * self._read_body > LARGEST_HEAD:
+                self._refuse_head()
+            elif self._read_timer is None:
                 self._read_timer = self.loop.call_later(self.patience, self._give_up)
         elif self._read_timer is not None:
             self._read_timer.cancel()
@@ -213,12 +224,19 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._reading = self._used = True
+        self._has_head = False
+        self._read = self._read_body = 0
         # uvicorn makes a scope here; only the long way needs it.
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._has_head:  # after it come trailers: nobody asked for them, and the headers are in use
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._has_head = True
         endpoint = self.fast.get(self.url)
         headers = self._plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
@@ -234,6 +252,7 @@ class FastProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._read_body += len(body)
         cycle: Any = self.cycle
         if type(cycle) is FastCycle:
             cycle.parts.append(body)
@@ -279,6 +298,14 @@ class FastProtocol(HttpToolsProtocol):
         if len(self.heads) >= MOST_HEADS:
             self.heads.clear()
         self.heads[head] = known
+
+    def _refuse_head(self) -> None:
+        """A request whose headers, or what frames its body, do not end."""
+        cycle: Any = self.cycle
+        if not self._has_head and (cycle is None or cycle.response_complete):
+            problem = HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes.")
+            self.transport.write(_problem(problem, new_request_id(), keep_alive=False))
+        self.transport.close()
 
     def _give_up(self) -> None:
         """A request that is still not whole."""

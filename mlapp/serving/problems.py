@@ -21,6 +21,7 @@ TITLES = {
     413: "The body is too large",
     415: "The body is of a type that is not accepted",
     422: "The inputs do not fit the model",
+    431: "The headers are too large",
     500: "The model could not predict",
     503: "The server is busy",
     504: "The deadline has passed",

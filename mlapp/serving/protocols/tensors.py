@@ -190,8 +190,8 @@ def _shaped(name: str, array: Any, shape: Sequence[int]) -> Any:
 
 
 def _check_shape(name: str, shape: Sequence[int]) -> None:
-    if not shape or any(size < 0 for size in shape):
-        raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}.")
+    if not shape or any(size < 1 for size in shape):  # without values, it may claim any number of rows
+        raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}: there is nothing to predict.")
 
 
 def _fits(kind: type, datatype: str) -> bool:

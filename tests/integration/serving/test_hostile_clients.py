@@ -139,6 +139,31 @@ def test_what_is_no_request_harms_nobody(server, client, request_: bytes) -> Non
     assert not answer or status_of(answer) < 500, answer[:300]
 
 
+@pytest.mark.parametrize(
+    ("begin", "more", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"X-A: b\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX-A: ", b"b", 431),
+        (b"GET /", b"b", 431),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;", b"b", None),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n0\r\n", b"X-A: b\r\n", None),
+    ],
+    ids=["headers", "a header", "a path", "a chunk's extension", "trailers"],
+)
+def test_what_is_beside_the_body_may_not_go_on_for_ever(server, client, begin, more: bytes, status: int | None) -> None:
+    before, sent = resident(server), 0
+    with connect(server) as connection:
+        connection.sendall(begin)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 100_000_000:
+                connection.sendall(more * 10_000)
+                sent += len(more) * 10_000
+        answer = rest_of(connection)
+    assert sent < 50_000_000
+    assert resident(server) - before < 20_000_000
+    assert not answer or status_of(answer) == status
+
+
 def bomb(encoding: str, size: int) -> bytes:
     """Zeros, a thousandth as large when packed."""
     packer = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)
