@@ -6,7 +6,8 @@ import asyncio
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from select import PIPE_BUF
 
 import msgspec
 
@@ -42,18 +43,31 @@ class AccessLog:
         lines, self._lines = self._lines, []
         if not lines:
             return
-        content = b"".join(
-            [
-                LINE % (at, _encode(method), _encode(path), status, seconds, identity, _encode(client and client[0]))
-                for at, method, path, status, seconds, identity, client in lines
-            ]
-        )
+        made = [
+            LINE % (at, _encode(method), _encode(path), status, seconds, identity, _encode(client and client[0]))
+            for at, method, path, status, seconds, identity, client in lines
+        ]
         try:
-            _write(sys.stdout.fileno() if self._file is None else self._file, content)
+            file = sys.stdout.fileno() if self._file is None else self._file
+            for content in _pieces(made):
+                _write(file, content)
         except (OSError, ValueError):
             return
 
 
-def _write(file: int, content: bytes) -> Any:
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, together no more than a pipe takes at once: those of several workers never mix within a line."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if piece and size + len(line) > PIPE_BUF:
+            yield b"".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    yield b"".join(piece)
+
+
+def _write(file: int, content: bytes) -> None:
     while content:
         content = content[os.write(file, content) :]

@@ -41,7 +41,7 @@ class Item:
     `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel`.
     """
 
-    __slots__ = ("arrived", "done", "loaded", "part", "timeout", "timer")
+    __slots__ = ("arrived", "call", "done", "loaded", "part", "timeout", "timer")
 
     def __init__(self, loaded: Loaded, part: Part, done: Done | None, timeout: float) -> None:
         self.loaded = loaded
@@ -50,6 +50,8 @@ class Item:
         self.timeout = timeout
         self.arrived = time.perf_counter()
         self.timer: asyncio.TimerHandle | None = None
+        self.call: asyncio.Task[None] | None = None
+        """Of an `async def` predictor: the call that it is in."""
 
     def finish(self, result: list[Any] | BaseException) -> None:
         """Hand over the result, unless the deadline passed or the client left."""
@@ -68,7 +70,8 @@ class Batcher:
         batch: False gives the predictor one request at a time.
         max_batch: most rows of one call; a request with more goes alone.
         wait: seconds that a request may wait for company.
-        queue: most rows that may wait; a request with more may wait alone.
+        queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
+            by side, so that hardly any request waits: the rows in them count too.
     """
 
     def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int) -> None:
@@ -88,7 +91,8 @@ class Batcher:
         self._freed = 0.0
         self._busy = False
         self._thread: ThreadPoolExecutor | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], list[Item]] = {}
+        self._called_rows = 0
 
     def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float, alone: bool = False) -> Item:
         """Put a request into the queue.
@@ -101,9 +105,10 @@ class Batcher:
             HttpError: 503, the queue is full.
         """
         rows = self._rows + part.rows
-        if rows > self._queue and self._rows:
+        before = self._rows + self._called_rows
+        if before and before + part.rows > self._queue:
             self._metrics.rejected.inc()
-            raise HttpError(503, f"{self._rows} rows wait already. Try again in a second.", headers=RETRY_AFTER)
+            raise HttpError(503, f"{before} rows wait already. Try again in a second.", headers=RETRY_AFTER)
         item = Item(loaded, part, done, timeout)
         self._waiting.append(item)
         self._rows = rows
@@ -126,8 +131,9 @@ class Batcher:
         if item.timer is not None:
             item.timer.cancel()
             item.timer = None
-        if self._remove(item):
+        if self._remove(item) or item.call is not None:
             self._metrics.cancelled.inc()
+        self._end_idle_call(item)
 
     def holds_up(self, loaded: Loaded) -> bool:
         """Whether a request may have to wait longer than a turn of the event loop."""
@@ -177,6 +183,13 @@ class Batcher:
         self._remove(item)
         self._metrics.expired.inc()
         item.finish(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
+        self._end_idle_call(item)
+
+    def _end_idle_call(self, item: Item) -> None:
+        """Cancel the call of an `async def` predictor that nobody waits for any more."""
+        call = item.call
+        if call is not None and all(other.done is None for other in self._calls.get(call, ())):
+            call.cancel()
 
     def _remove(self, item: Item) -> bool:
         """Take a request out of the queue. It stays in a batch that runs: the others in it want their answers."""
@@ -209,9 +222,12 @@ class Batcher:
         loaded = batch[0].loaded
         waited = time.perf_counter() - batch[0].arrived
         if loaded.is_async:
-            task = asyncio.get_running_loop().create_task(self._run_async(loaded, batch, waited))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            call = asyncio.get_running_loop().create_task(self._run_async(loaded, batch, waited))
+            self._calls[call] = batch
+            self._called_rows += rows
+            for item in batch:
+                item.call = call
+            call.add_done_callback(self._ended)
         elif self._pace.expects_fast(rows):
             results, after, seconds = self._run(loaded, batch)
             _deliver(batch, results)
@@ -225,6 +241,13 @@ class Batcher:
             self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
         if self._waiting and not self._scheduled and not self._busy:
             self._schedule()
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        """A call of an `async def` predictor is over, one way or the other."""
+        batch = self._calls.pop(call)
+        self._called_rows -= sum(item.part.rows for item in batch)
+        for item in batch:
+            item.call = None
 
     def _run_in_thread(
         self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item], rows: int, waited: float
@@ -247,7 +270,7 @@ class Batcher:
     def _run(self, loaded: Loaded, batch: list[Item]) -> tuple[list[Any], list[Any], float]:
         """Predict a batch: the result of each request, the calls of on_predict that are due, and the seconds."""
         started = time.perf_counter()
-        results, after = self._attempt(loaded, [item.part for item in batch])
+        results, after = self._attempt(loaded, batch)
         return results, after, time.perf_counter() - started
 
     def _note(self, loaded: Loaded, after: list[Any], rows: int, waited: float, seconds: float) -> None:
@@ -256,32 +279,34 @@ class Batcher:
         self._pace.add(seconds, rows)
         self._call_after(loaded, after)
 
-    def _attempt(self, loaded: Loaded, parts: list[Part]) -> tuple[list[Any], list[Any]]:
-        """Predict the parts together; if that fails, each half by itself, so that only the bad ones fail."""
+    def _attempt(self, loaded: Loaded, items: list[Item]) -> tuple[list[Any], list[Any]]:
+        """Predict the items together; if that fails, each half by itself, so that only the bad ones fail."""
+        parts = [item.part for item in items]
         try:
             features = loaded.predictor.transform(loaded.codec.combine(parts))
             predictions = loaded.predictor.call(features)
             rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
         except Exception as error:
-            if len(parts) == 1:
+            if len(items) == 1 or _are_gone(items):
                 self._metrics.failed.inc()
-                return [error], []
-            middle = len(parts) // 2
-            halves = [self._attempt(loaded, half) for half in (parts[:middle], parts[middle:])]
+                return [error] * len(items), []
+            middle = len(items) // 2
+            halves = [self._attempt(loaded, half) for half in (items[:middle], items[middle:])]
             return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
         return _split(rows, parts), [(features, predictions)]
 
     async def _run_async(self, loaded: Loaded, batch: list[Item], waited: float) -> None:
         started = time.perf_counter()
-        results, after = await self._attempt_async(loaded, [item.part for item in batch])
+        results, after = await self._attempt_async(loaded, batch)
         self._metrics.batch(sum(item.part.rows for item in batch), waited, time.perf_counter() - started)
         _deliver(batch, results)
         if after and loaded.predictor.pipeline.stage("on_predict") is not None:
             await asyncio.get_running_loop().run_in_executor(self.thread, self._call_after, loaded, after)
 
-    async def _attempt_async(self, loaded: Loaded, parts: list[Part]) -> tuple[list[Any], list[Any]]:
+    async def _attempt_async(self, loaded: Loaded, items: list[Item]) -> tuple[list[Any], list[Any]]:
+        parts = [item.part for item in items]
         try:
-            features = loaded.predictor.transform(loaded.codec.combine(parts))
+            features = await self._transformed(loaded, parts)
             try:
                 predictions = await loaded.predictor.call(features)
             except MlappError:
@@ -290,14 +315,21 @@ class Batcher:
                 raise UserCodeError(loaded.predictor.stage.title, error) from error
             rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
         except Exception as error:
-            if len(parts) == 1:
+            if len(items) == 1 or _are_gone(items):
                 self._metrics.failed.inc()
-                return [error], []
-            middle = len(parts) // 2
-            first = await self._attempt_async(loaded, parts[:middle])
-            second = await self._attempt_async(loaded, parts[middle:])
+                return [error] * len(items), []
+            middle = len(items) // 2
+            first = await self._attempt_async(loaded, items[:middle])
+            second = await self._attempt_async(loaded, items[middle:])
             return first[0] + second[0], first[1] + second[1]
         return _split(rows, parts), [(features, predictions)]
+
+    async def _transformed(self, loaded: Loaded, parts: list[Part]) -> Any:
+        """The features as the predictor takes them. A feature_transformer, which is sync, runs in the thread."""
+        features = loaded.codec.combine(parts)
+        if loaded.predictor.pipeline.stage("feature_transformer") is None:
+            return loaded.predictor.transform(features)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, loaded.predictor.transform, features)
 
     def _call_after(self, loaded: Loaded, after: list[Any]) -> None:
         for features, predictions in after:
@@ -311,6 +343,11 @@ def _split(rows: list[Any], parts: list[Part]) -> list[Any]:
         return [rows]
     ends = list(itertools.accumulate(part.rows for part in parts))
     return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
+
+
+def _are_gone(items: list[Item]) -> bool:
+    """Whether nobody waits any more: to try again would only keep others waiting."""
+    return all(item.done is None for item in items)
 
 
 def _deliver(batch: list[Item], results: list[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import socket
 import time
@@ -65,6 +66,10 @@ def run(
     _run(server.live(listener, has_parent=has_parent))
 
 
+TWICE = 1.0
+"""Seconds in which a worker's signals are one: a terminal tells every process, and its parent tells it too."""
+
+
 class Server(uvicorn.Server):
     """uvicorn's server with our end: SIGTERM makes /readyz fail, and only then the doors close."""
 
@@ -75,12 +80,15 @@ class Server(uvicorn.Server):
         self._application = application
         self._grace = grace
         self._ready = ready
-        self._closes: float | None = None
+        self._asked: float | None = None
+        self._closes = math.inf
+        self._same = 0.0
 
     async def live(self, listener: socket.socket, *, has_parent: bool) -> None:
         """Warm the models, serve, and clean up."""
         await self._application.start()
         if has_parent:
+            self._same = TWICE
             asyncio.get_running_loop().add_reader(0, self._parent_is_gone)
         # What was loaded stays: the collector need not look at it again and again.
         gc.collect()
@@ -100,12 +108,14 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal ends the waiting. uvicorn would die of the signal in the end: we exit 0."""
         self._application.stopping = True
-        if self._closes is not None:
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked, self._closes = now, now + (self._grace if sig == signal.SIGTERM else 0)
+        elif now - self._asked >= self._same:
             self.should_exit = self.force_exit = True
-        self._closes = time.monotonic() + (self._grace if sig == signal.SIGTERM else 0)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._closes is not None and time.monotonic() >= self._closes:
+        if time.monotonic() >= self._closes:
             self.should_exit = True
         return await super().on_tick(counter)
 

@@ -50,8 +50,8 @@ class Follower:
         endpoint = self._endpoint
         try:
             version = await asyncio.to_thread(self._resolve)
-        except MlappError as error:  # a store that cannot be reached for a moment
-            log.warning("%s: %s", endpoint.name, error.what)
+        except Exception as error:  # a store that cannot be reached for a moment: the next look may find it
+            log.warning("%s: %s", endpoint.name, error.what if isinstance(error, MlappError) else repr(error))
             return
         if version in (endpoint.current.predictor.version, self._refused):
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from select import PIPE_BUF
 
 import pytest
 
@@ -29,6 +30,19 @@ async def test_a_line_a_request_whatever_is_in_the_path():
         "client": "127.0.0.1",
     }
     assert (second["path"], second["status"], second["client"]) == ('/a"\\\n%s\u20ac', 404, None)
+
+
+async def test_a_pipe_gets_whole_lines_at_once(monkeypatch):
+    """Several workers write into one pipe, which keeps only so many bytes together."""
+    log = AccessLog(-1)
+    for number in range(200):
+        log.write("GET", f"/{number}", 200, 0.1, b"id", None)
+    pieces: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda file, content: pieces.append(content) or len(content))
+    log.flush()
+    assert len(pieces) > 1
+    assert all(len(piece) <= PIPE_BUF and piece.endswith(b"}\n") for piece in pieces)
+    assert [json.loads(line)["path"] for line in b"".join(pieces).splitlines()] == [f"/{at}" for at in range(200)]
 
 
 async def test_probes_are_logged_when_they_fail():

@@ -123,3 +123,59 @@ async def test_async_predictor_and_stream(numbers, serve):
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.text == 'data: "a"\n\ndata: {"b":1}\n\nevent: end\ndata: {}\n\n'
         assert (await ask(client, 5, accept="application/json")).json()["predictions"] == ["a", {"b": 1}]
+
+
+async def test_an_async_predictor_is_bounded_and_ends_with_whoever_waits(numbers, serve):
+    running = 0
+
+    async def predict(model, features: np.ndarray):
+        nonlocal running
+        if (features >= 0).all():
+            return features[:, 0].tolist()
+        running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            running -= 1
+
+    async with serve(with_predictor(numbers[0], predict), queue=2) as client:
+        first = asyncio.create_task(ask(client, -1, **{"x-request-timeout": "0.5"}))
+        while running < 1:
+            await asyncio.sleep(0.001)
+        second = asyncio.create_task(ask(client, -2, **{"x-request-timeout": "0.5"}))
+        while running < 2:
+            await asyncio.sleep(0.001)
+        full = await ask(client, -3)
+        assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+        assert [(await late).status_code for late in (first, second)] == [504, 504]
+        while running:
+            await asyncio.sleep(0.001)
+        assert (await ask(client, 0)).status_code == 200
+
+
+async def test_a_batch_that_failed_is_not_tried_again_for_nobody(numbers, serve):
+    calls, free = [], threading.Event()
+
+    def predict(model, features: np.ndarray):
+        calls.append(len(features))
+        if features[0, 0] == -1:
+            free.wait()
+        if features[0, 0] < -1:
+            time.sleep(0.3)
+            raise RuntimeError("always")
+        time.sleep(0.15)
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict)) as client:
+        calls.clear()
+        first = asyncio.create_task(ask(client, -1))
+        while not calls:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(ask(client, -2, **{"x-request-timeout": "0.2"})) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        calls.clear()
+        free.set()
+        assert {(await other).status_code for other in others} == {504}
+        assert (await first).status_code == 200
+        assert (await ask(client, 0)).status_code == 200
+        assert len(calls) <= 2
