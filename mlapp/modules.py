@@ -24,11 +24,21 @@ _here = threading.local()
 """`active`: the project whose modules this thread has put in place."""
 
 
+def import_paths(root: Path) -> list[str]:
+    """Where the modules of the project in `root` are found: in it, and in `src` where its own package lies there.
+
+    So what is installed as editable here need not be installed where the project is shipped to.
+    """
+    source = root / "src"
+    return [str(root), *([str(source)] if source.is_dir() and (root / "pyproject.toml").is_file() else [])]
+
+
 class Modules:
     """The modules of the project in `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
+        self._paths = import_paths(root)
         self._modules: dict[str, ModuleType] = {}
 
     @classmethod
@@ -55,11 +65,12 @@ class Modules:
             for name in others:
                 del sys.modules[name]
             sys.modules.update(self._modules)
-            sys.path.insert(0, self._root)
+            sys.path[:0] = self._paths
             try:
                 yield
             finally:
-                sys.path.remove(self._root)
+                for path in self._paths:
+                    sys.path.remove(path)
                 self._modules = {name: module for name, module, owner in _owned() if owner is self}
                 sys.modules.update(others)
                 _here.active = outer

@@ -18,6 +18,7 @@ from mlapp import config, notebook
 from mlapp.app import App
 from mlapp.config import Settings
 from mlapp.errors import ProjectError, UserCodeError, nearest
+from mlapp.modules import import_paths
 from mlapp.store import Store, open_store
 
 
@@ -128,8 +129,7 @@ def _import(path: Path, root: Path) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    sys.path[:0] = [path for path in import_paths(root) if path not in sys.path]
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None

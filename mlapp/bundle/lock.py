@@ -6,38 +6,22 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.markers import Marker
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from mlapp.bundle import uv
+from mlapp.bundle.locked import Locked, folder_of, for_python, parse, sources
 from mlapp.bundle.requirements import Declared
 from mlapp.config import Image
 
-MACHINES = ("x86_64", "aarch64")
-
 
 @dataclass(frozen=True)
-class Locked:
-    """One package of a lock: its exact requirement and the SHA-256 of each of its files."""
+class Lock:
+    """What a project needs: packages of an index, and what comes from none (`mlapp.bundle.sources`)."""
 
-    requirement: Requirement
-    hashes: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return canonicalize_name(self.requirement.name)
-
-    @property
-    def version(self) -> str:
-        return next(iter(self.requirement.specifier)).version if self.requirement.specifier else ""
-
-    def __str__(self) -> str:
-        return " \\\n".join([str(self.requirement), *(f"    --hash=sha256:{digest}" for digest in self.hashes)])
+    packages: tuple[Locked, ...]
+    sources: tuple[str, ...]
 
 
 def lock(
@@ -50,7 +34,7 @@ def lock(
     image: Image,
     cache: Path,
     upgrade: bool = False,
-) -> list[Locked]:
+) -> Lock:
     """Resolve what a project needs, with mlapp and the libraries that its model was trained with.
 
     A version that is free is that of the training, so that the model meets what it was made with. A resolution is
@@ -70,21 +54,26 @@ def lock(
     hash_of_own = hashlib.sha256(Path(own.partition("file://")[2]).read_bytes()).hexdigest() if " @ " in own else ""
     key = json.dumps([*known, hash_of_own, image.index_url, image.extra_index_urls, uv.version()], sort_keys=True)
     kept = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
-    if not kept.is_file() or upgrade:
+    text = "" if upgrade or not kept.is_file() else kept.read_text()
+    if not text.startswith(_stamp(text, root)):
         text = _compiled(declared, wanted, trained, own, root, python, image)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as file:
-            file.write(text)
+            file.write(_stamp(text, root) + text)
         os.replace(file.name, kept)
-    return list(_for_python(parse(kept.read_text()), python))
+    hashes = declared.hashes if declared else {}
+    packages = (replace(each, hashes=hashes.get((each.name, each.version), each.hashes)) for each in parse(text))
+    return Lock(tuple(for_python(list(packages), python)), tuple(sources(text)))
 
 
-def parse(text: str) -> Iterator[Locked]:
-    """The packages of a requirements file with hashes."""
-    for entry in text.replace("\\\n", " ").splitlines():
-        line, *hashes = entry.split("--hash=sha256:")
-        if line.strip() and not line.lstrip().startswith(("#", "-", "./")):
-            yield Locked(Requirement(line.strip()), tuple(sorted(digest.strip() for digest in hashes)))
+def _stamp(text: str, root: Path) -> str:
+    """A comment that changes with what the folders in a resolution say that they need."""
+    digest = hashlib.sha256()
+    for folder in (folder_of(source, root) for source in sources(text)):
+        for name in ("pyproject.toml", "setup.py", "setup.cfg") if folder else ():
+            file = Path(folder or "", name)
+            digest.update(file.read_bytes() if file.is_file() else b"-")
+    return f"# {digest.hexdigest()}\n"
 
 
 def _compiled(
@@ -107,46 +96,9 @@ def _compiled(
             arguments += ["--no-emit-package", "mlapp"]
         if declared and declared.file:
             arguments.append(str(declared.file))
+        if declared and declared.hashes:  # a lock says which files are meant, wherever they lie
+            arguments += ["--index-strategy", "unsafe-best-match"]
         source = declared.source if declared else "the model's libraries"
-        uv.run(arguments, folder=root, image=image, doing=f"Resolving {source}")
+        indexes = "\n".join(declared.indexes) if declared else ""
+        uv.run(arguments, folder=root, image=uv.with_indexes(image, indexes), doing=f"Resolving {source}")
         return result.read_text()
-
-
-def _for_python(packages: Iterable[Locked], python: str) -> Iterator[Locked]:
-    """The packages that a Linux with this Python needs; a marker stays where machines differ.
-
-    Which patch release the base has is not known here: what only an early one needs, as a backport, is taken too.
-    """
-    known = list(packages)
-    late = {package.name for package in known if any(_answers(package, f"{python}.99").values())}
-    for package in known:
-        answers = _answers(package, f"{python}.99" if package.name in late else f"{python}.0")
-        if not any(answers.values()):
-            continue
-        if all(answers.values()):
-            package.requirement.marker = None
-        yield package
-
-
-def _answers(package: Locked, python: str) -> dict[str, bool]:
-    return {machine: _holds(package.requirement.marker, python, machine) for machine in MACHINES}
-
-
-def _holds(marker: Marker | None, python: str, machine: str) -> bool:
-    return marker is None or marker.evaluate(
-        {
-            "python_version": python.rpartition(".")[0],
-            "python_full_version": python,
-            "implementation_name": "cpython",
-            "platform_python_implementation": "CPython",
-            "os_name": "posix",
-            "sys_platform": "linux",
-            "platform_system": "Linux",
-            "platform_machine": machine,
-        }
-    )
-
-
-def is_for(package: Locked, python: str, machine: str) -> bool:
-    """Whether a machine (`x86_64`, `aarch64`) needs the package."""
-    return _holds(package.requirement.marker, f"{python}.99", machine)

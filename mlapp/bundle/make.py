@@ -14,13 +14,15 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mlapp import environment
-from mlapp.bundle import bundle, own, sbom
+from mlapp.bundle import bundle, own, sbom, sources
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
 from mlapp.bundle.files import Warn, belonging
-from mlapp.bundle.lock import Locked, lock
+from mlapp.bundle.lock import lock
+from mlapp.bundle.locked import Locked
 from mlapp.bundle.read import open_bundle
 from mlapp.bundle.requirements import declared
 from mlapp.errors import ConfigError
@@ -177,7 +179,7 @@ def write_requirements(
     image = project.settings.image
     if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
         raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
-    found = declared(project.root, image)
+    found = declared(project.root, image, python)
     if found is None:
         warn("The project has no requirements.txt, pyproject.toml or lock: the image gets the model's libraries alone.")
     entries = []
@@ -186,21 +188,47 @@ def write_requirements(
     else:
         wheel = own.write_wheel(staging / bundle.WHEELS)
         requirement = f"mlapp{extra} @ {wheel.as_uri()}"
-        entries.append(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash(wheel)}")
-    cache = project.root / ".mlapp" / "locks"
-    packages = lock(
+        entries.append(wheel)
+    locked = lock(
         found,
         requirement,
         libraries,
         root=project.root,
         python=python,
         image=image,
-        cache=cache,
+        cache=project.root / ".mlapp" / "locks",
         upgrade=upgrade,
     )
-    lines = [*entries, *map(str, packages)]
+    packages = list(locked.packages)
+    for built in sources.build(
+        locked.sources,
+        staging / bundle.WHEELS,
+        root=project.root,
+        python=python,
+        image=image,
+        cache=project.root / ".mlapp" / "wheels",
+    ):
+        entries.append(built.file)
+        packages.append(Locked(Requirement(f"{built.name}=={built.version}"), ()))
+    lines = [
+        *(found.indexes if found else ()),
+        *_bring(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
+        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash(wheel)}" for wheel in entries),
+        *map(str, locked.packages),
+    ]
     (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
     return packages, found.source if found else "the model"
+
+
+def _bring(folders: Iterable[Path], packages: Iterable[Locked], target: Path) -> list[str]:
+    """Copy what the packages need of folders on this machine into the bundle; the option that names it there."""
+    needed = {digest for package in packages for digest in package.hashes}
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    found = [file for file in files if _hash(file) in needed]
+    for file in found:
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(file, target / file.name)
+    return [f"--find-links ./{bundle.WHEELS}"] if found else []
 
 
 def _warn_of_differences(model: Manifest, packages: Iterable[Locked], python: str, warn: Warn) -> None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from mlapp.bundle.lock import Locked
+from mlapp.bundle.locked import Locked
 from mlapp.store import Manifest
 
 

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from mlapp.bundle.bundle import BundleError
 from mlapp.config import Image
 from mlapp.errors import ConfigError, MissingExtraError
@@ -78,6 +80,22 @@ def indexes(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
     if image.extra_index_urls:
         environ["UV_INDEX"] = " ".join(_expanded(url, secrets) for url in image.extra_index_urls)
     return environ
+
+
+def with_indexes(image: Image, text: str) -> Image:
+    """`image:` with the indexes that a requirements file names as well."""
+    url, extra = image.index_url, list(image.extra_index_urls)
+    for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
+        if option == "--index-url":
+            url = url or named
+        elif _place(named) not in map(_place, extra):  # the setting may bring the credentials of the same index
+            extra.append(named)
+    return msgspec.structs.replace(image, index_url=url, extra_index_urls=extra)
+
+
+def _place(url: str) -> str:
+    """An index's address without credentials."""
+    return re.sub(r"//[^/]*@", "//", url).rstrip("/")
 
 
 def _expanded(url: str, secrets: list[str]) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlapp.bundle import Bundle, uv
-from mlapp.bundle.lock import Locked
+from mlapp.bundle.bundle import REQUIREMENTS
+from mlapp.bundle.locked import Locked
 from mlapp.images.base import Base
 from mlapp.images.engine import EngineError, ImageError, explained
 from mlapp.images.layer import plain
@@ -69,6 +70,7 @@ def build(
     """
     names = ", ".join(package.name for package in packages)
     requirements = "".join(f"{package}\n" for package in packages)
+    image = uv.with_indexes(bundle.settings.image, (bundle.folder / REQUIREMENTS).read_text())
     version = uv.version().split()[1]
     key = hashlib.sha256("\n".join([base.id, python, version, requirements]).encode()).hexdigest()
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "compiled" / key
@@ -79,9 +81,9 @@ def build(
         machine = f"{PLATFORMS[base.platform]}-manylinux_2_28"
         arguments = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-platform", machine]
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
-        uv.run(arguments, folder=Path(folder), image=bundle.settings.image, doing="Fetching uv")
+        uv.run(arguments, folder=Path(folder), image=image, doing="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements)
-        environ = {**_network(Path(folder)), **uv.indexes(bundle.settings.image)}
+        environ = {**_network(Path(folder)), **uv.indexes(image)}
         archive = _run(client, base, python, environ, Path(folder), names)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:

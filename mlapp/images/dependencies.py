@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
-from mlapp.bundle.lock import Locked, is_for, parse
+from mlapp.bundle.locked import Locked, is_for, parse
 from mlapp.config import Image
 from mlapp.images import bytecode
 from mlapp.images.plan import PLATFORMS, VENV
@@ -117,20 +117,22 @@ def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: 
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
     arguments += ["--python-version", bundle.manifest.python]
     arguments += ["--python-platform", f"{PLATFORMS[platform]}-manylinux_2_28"]
+    # Hashes say which files are meant, whichever index has them.
+    arguments += ["--index-strategy", "unsafe-best-match"]
     arguments += ["--only-binary", ":all:"] if not here else []
     for package in packages if here else []:
         arguments += ["--no-binary" if package.name in here else "--only-binary", package.name]
     shutil.rmtree(target)
     target.mkdir()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        own = [line for line in text.splitlines() if line.startswith(f"./{WHEELS}/")]
-        file.write("".join(f"mlapp @ {bundle.folder.as_uri()}{line[1:]}\n" for line in own))
+        own = [line for line in text.splitlines() if line.startswith(("--find-links ", f"./{WHEELS}/"))]
+        file.write("".join(f"{line.replace('./', f'{bundle.folder}/', 1)}\n" for line in own))
         file.write("".join(f"{package}\n" for package in packages))
         file.flush()
         uv.run(
             [*arguments, "--requirements", file.name],
             folder=bundle.folder,
-            image=bundle.settings.image,
+            image=uv.with_indexes(bundle.settings.image, text),
             doing=f"Fetching the dependencies for {platform}",
         )
 

@@ -71,8 +71,8 @@ def index(tmp_path):
 
 def test_packages_without_wheels_are_built_and_the_token_stays_here(root, index, monkeypatch):
     monkeypatch.setenv("INDEX_TOKEN", TOKEN)
-    (root / "requirements.txt").write_text("pandas\npure-one\ncompiled-one\n")
-    extra = f"base: 'mlapp-test/python-dev:3.11', extra_index_urls: ['{index}']"
+    (root / "requirements.txt").write_text(f"--extra-index-url {index}\npandas\npure-one\ncompiled-one\n")
+    extra = "base: 'mlapp-test/python-dev:3.11'"
     (root / "mlapp.yaml").write_text(SETTINGS.replace("base: 'mlapp-test/python:3.11'", extra))
     left = {"ancestor": "mlapp-test/python-dev:3.11"}
     with connected() as client:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import subprocess
+import zipfile
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -149,7 +151,9 @@ def test_a_python_that_is_none_is_refused(project):
         made(project)
 
 
-def test_a_password_that_would_be_shipped_is_named(project):
+def test_a_password_that_would_be_shipped_is_named(project, monkeypatch):
+    monkeypatch.setenv("TOKEN", "hush")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     (project.root / "requirements.txt").write_text("--extra-index-url https://me:${TOKEN}@127.0.0.1:9\npandas\n")
     warnings = []
     with contextlib.suppress(BundleError):
@@ -159,3 +163,32 @@ def test_a_password_that_would_be_shipped_is_named(project):
     with contextlib.suppress(BundleError):
         make(project, warn=warnings.append)
     assert any("requirements.txt holds a password" in warning and "hunter2" not in warning for warning in warnings)
+
+
+def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):
+    """Folders, inside the project and beside it, and git's; the project's own package is its code."""
+    for place, name in (("vendored", "inside"), ("../beside", "beside"), ("../repository", "of_git")):
+        folder = project.root / place
+        folder.mkdir()
+        (folder / f"{name}.py").write_text("A = 1\n")
+        (folder / "pyproject.toml").write_text(
+            f'[project]\nname = "{name}"\nversion = "1.5"\ndescription = "-"\n'
+            '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n'
+        )
+    repository = project.root.parent / "repository"
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a", *command], cwd=repository, check=True)
+    requirements = project.root / "requirements.txt"
+    lines = f"-e ./vendored\n../beside\nof-git @ git+{repository.as_uri()}\n-e .\n"
+    requirements.write_text(requirements.read_text() + lines)
+    (project.root / "pyproject.toml").write_text('[project]\nname = "itself"\nversion = "1"\n')
+    found = made(project)
+    wheels = {file.name.split("-")[0]: file.name for file in (found.folder / "wheels").iterdir()}
+    assert set(wheels) - {"mlapp"} == {"inside", "beside", "of_git"}
+    assert f"./wheels/{wheels['beside']} --hash=sha256:" in (found.folder / "requirements.txt").read_text()
+    components = json.loads((found.folder / "sbom.cdx.json").read_text())["components"]
+    assert {"inside", "of-git"} <= {component["name"] for component in components}
+    assert made(project).hash == found.hash
+    (project.root / "vendored" / "inside.py").write_text("A = 2  # changed\n")
+    with zipfile.ZipFile(made(project).folder / "wheels" / wheels["inside"]) as archive:
+        assert archive.read("inside.py") == b"A = 2  # changed\n"

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from mlapp.bundle import BundleError
-from mlapp.bundle.lock import lock, parse
+from mlapp.bundle.lock import lock
+from mlapp.bundle.locked import parse
 from mlapp.bundle.requirements import declared
 from mlapp.config import Image
 
@@ -48,26 +49,31 @@ name = "pytest"
 version = "8.0.0"
 groups = ["test"]
 """
+WHEEL = "ae74fb96c20a0277a1d615f1e4d73c8414f5a98db8b799a7931d1582f3390c28"
+FILES = f'files = [{{file = "click-8.1.7-py3-none-any.whl", hash = "sha256:{WHEEL}"}}]'
 
 
-def locked(root, **options):
-    image = options.pop("image", Image())
-    settings = {"root": root, "python": "3.11", "image": image, "cache": root / "locks", **options}
-    return {package.name: package.version for package in lock(declared(root, image), "idna", {}, **settings)}
+def lock_of(root):
+    settings = {"root": root, "python": "3.11", "image": Image(), "cache": root / "locks"}
+    return lock(declared(root, Image(), "3.11"), "idna", {}, **settings)
+
+
+def locked(root):
+    return {package.name: package.version for package in lock_of(root).packages}
 
 
 def test_a_lock_goes_before_requirements_and_those_before_pyproject(tmp_path):
-    assert declared(tmp_path, Image()) is None
+    assert declared(tmp_path, Image(), "3.11") is None
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
-    assert declared(tmp_path, Image()) is None
+    assert declared(tmp_path, Image(), "3.11") is None
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    assert declared(tmp_path, Image()).source == "pyproject.toml"
+    assert declared(tmp_path, Image(), "3.11").source == "pyproject.toml"
     (tmp_path / "requirements.txt").write_text("click\n")
-    assert declared(tmp_path, Image()).source == "requirements.txt"
+    assert declared(tmp_path, Image(), "3.11").source == "requirements.txt"
     (tmp_path / "pdm.lock").write_text(PDM)
-    assert declared(tmp_path, Image()).lines == ("click==8.1.7",)
+    assert declared(tmp_path, Image(), "3.11").lines == ("click==8.1.7",)
     (tmp_path / "poetry.lock").write_text(POETRY)
-    assert declared(tmp_path, Image()).lines == (
+    assert declared(tmp_path, Image(), "3.11").lines == (
         "click==8.1.7",
         'colorama==0.4.6 ; platform_system == "Windows"',
     )
@@ -77,7 +83,7 @@ def test_pyproject_and_its_uv_lock(tmp_path):
     (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace('"click"', '"click<8.2"'))
     assert locked(tmp_path)["click"].startswith("8.1")
     subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
-    found = declared(tmp_path, Image())
+    found = declared(tmp_path, Image(), "3.11")
     assert found.source == "uv.lock"
     assert locked(tmp_path)["click"].startswith("8.1")
 
@@ -98,8 +104,8 @@ def test_what_only_an_early_patch_of_python_needs_is_locked_too(tmp_path):
 def test_a_version_that_is_free_is_that_of_the_training(tmp_path):
     (tmp_path / "requirements.txt").write_text("click\n")
     options = {"root": tmp_path, "python": "3.11", "image": Image(), "cache": tmp_path / "locks"}
-    found = {p.name: p.version for p in lock(declared(tmp_path, Image()), "idna", {"click": "8.1.6"}, **options)}
-    assert found["click"] == "8.1.6"
+    found = lock(declared(tmp_path, Image(), "3.11"), "idna", {"click": "8.1.6"}, **options)
+    assert {package.name: package.version for package in found.packages}["click"] == "8.1.6"
 
 
 def test_a_lock_is_kept_until_its_inputs_change(tmp_path):
@@ -118,10 +124,11 @@ def test_a_lock_is_kept_until_its_inputs_change(tmp_path):
 def test_a_broken_lock_is_named(tmp_path):
     (tmp_path / "poetry.lock").write_text("[[package]\n")
     with pytest.raises(BundleError, match=r"poetry\.lock is not TOML"):
-        declared(tmp_path, Image())
-    (tmp_path / "poetry.lock").write_text('[[package]]\nname = "x"\nversion = "1"\nsource = {type = "git"}\n')
-    with pytest.raises(BundleError, match=r"poetry\.lock: x comes from no package index"):
-        declared(tmp_path, Image())
+        declared(tmp_path, Image(), "3.11")
+    (tmp_path / "poetry.lock").unlink()
+    (tmp_path / "pyproject.toml").write_text('[tool.poetry.dependencies]\nclick = "*"\n')
+    with pytest.raises(BundleError, match="for Poetry, which has not locked them"):
+        declared(tmp_path, Image(), "3.11")
 
 
 def test_a_locked_file_is_parsed_back():
@@ -130,3 +137,93 @@ def test_a_locked_file_is_parsed_back():
     numpy, idna = parse(text)
     assert (numpy.name, numpy.version, numpy.hashes) == ("numpy", "2.1", ("aa", "bb"))
     assert str(idna) == "idna==3.1 \\\n    --hash=sha256:cc"
+
+
+def test_what_a_lock_of_poetry_1_8_needs_is_found_from_pyproject(tmp_path):
+    """It names neither groups nor categories."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.poetry.dependencies]\npython = "^3.10"\nuvicorn = {version = "*", extras = ["standard"]}\n'
+        'pywin32 = {version = "*", markers = "sys_platform == \'win32\'"}\n'
+        '[tool.poetry.group.dev.dependencies]\npytest = "*"\n'
+    )
+    packages = {"uvicorn": 'uvloop = {version = "*", markers = "extra == \'standard\'"}\n'}
+    text = ""
+    for name in ("uvicorn", "uvloop", "pytest", "pywin32"):
+        text += f'[[package]]\nname = "{name}"\nversion = "1"\noptional = false\n'
+        text += f"[package.dependencies]\n{packages[name]}" if packages.get(name) else ""
+    (tmp_path / "poetry.lock").write_text(text)
+    assert declared(tmp_path, Image(), "3.11").lines == ("uvicorn==1", "uvloop==1")
+
+
+def test_a_lock_says_where_packages_come_from_and_which_files_they_are(tmp_path):
+    (tmp_path / "poetry.lock").write_text("""
+[[package]]
+name = "Private_One"
+version = "1"
+groups = ["main"]
+files = [{file = "x.whl", hash = "sha256:bb"}, {file = "x.tar.gz", hash = "sha256:aa"}]
+[package.source]
+type = "legacy"
+url = "https://packages.example.org/simple"
+reference = "ours"
+
+[[package]]
+name = "of-git"
+version = "1"
+groups = ["main"]
+[package.source]
+type = "git"
+url = "https://git.example.org/of-git.git"
+resolved_reference = "abc123"
+subdirectory = "python"
+
+[[package]]
+name = "beside"
+version = "1"
+groups = ["main"]
+[package.source]
+type = "directory"
+url = "../beside"
+""")
+    found = declared(tmp_path, Image(), "3.11")
+    assert found.lines == (
+        "private-one==1",
+        "of-git @ git+https://git.example.org/of-git.git@abc123#subdirectory=python",
+        f"beside @ {(tmp_path.parent / 'beside').as_uri()}",
+    )
+    assert found.hashes == {("private-one", "1"): ("aa", "bb")}
+    assert found.indexes == ("--extra-index-url https://packages.example.org/simple",)
+
+
+def test_the_files_that_a_lock_names_are_the_only_ones(tmp_path):
+    (tmp_path / "pdm.lock").write_text(PDM.replace('groups = ["default"]', f'groups = ["default"]\n{FILES}'))
+    (click,) = (each for each in lock_of(tmp_path).packages if each.name == "click")
+    assert click.hashes == (WHEEL,)
+
+
+def test_what_requirements_say_of_indexes_is_kept_as_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKEN", "hush")
+    (tmp_path / "vendored").mkdir()
+    (tmp_path / "requirements.txt").write_text(
+        "-i https://me:${TOKEN}@packages.example.org/simple\n--find-links vendored\n-r more.txt\n"
+    )
+    (tmp_path / "more.txt").write_text("--extra-index-url=https://other.example.org/simple\n")
+    found = declared(tmp_path, Image(), "3.11")
+    assert found.folders == (tmp_path / "vendored",)
+    assert found.indexes == (
+        "--index-url https://me:${TOKEN}@packages.example.org/simple",
+        "--extra-index-url https://other.example.org/simple",
+    )
+
+
+def test_a_member_of_a_workspace_has_the_lock_of_the_workspace(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["*"]\n')
+    members = {"app": 'dependencies = ["shared"]\n[tool.uv.sources]\nshared = {workspace = true}\n', "shared": ""}
+    for name, more in members.items():
+        (tmp_path / name).mkdir()
+        head = f'[project]\nname = "{name}"\nversion = "1"\nrequires-python = ">=3.10"\n'
+        build = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n' if not more else ""
+        (tmp_path / name / "pyproject.toml").write_text(head + more + build)
+    subprocess.run(["uv", "lock", "--quiet"], cwd=tmp_path, check=True)
+    found = declared(tmp_path / "app", Image(), "3.11")
+    assert (found.source, found.lines) == ("uv.lock", (str(tmp_path / "shared"),))

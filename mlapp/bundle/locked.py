@@ -1,0 +1,143 @@
+"""The lines of a locked requirements file: packages with exact versions and hashes, and what comes from no index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from packaging.markers import Marker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+
+MACHINES = ("x86_64", "aarch64")
+FOLDER = re.compile(r"(?:-e\s+|--editable[\s=]+|(?=[./]|file:))(\S+)")
+"""A line that names a folder or a file in place of a package."""
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One package of a lock: its exact requirement and the SHA-256 of each of its files."""
+
+    requirement: Requirement
+    hashes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return canonicalize_name(self.requirement.name)
+
+    @property
+    def version(self) -> str:
+        if self.requirement.url:
+            return _version_of(PurePosixPath(urlsplit(self.requirement.url).path).name)
+        return next(iter(self.requirement.specifier)).version if self.requirement.specifier else ""
+
+    def __str__(self) -> str:
+        return " \\\n".join([str(self.requirement), *(f"    --hash=sha256:{digest}" for digest in self.hashes)])
+
+
+def parse(text: str) -> Iterator[Locked]:
+    """The packages of a requirements file with hashes, less those that come from no index."""
+    for line, hashes in _lines(text):
+        requirement = _requirement(line)
+        if requirement is not None and not _is_source(requirement):
+            yield Locked(requirement, hashes)
+
+
+def sources(text: str) -> Iterator[str]:
+    """What of a requirements file comes from no index, as uv takes it: a path, or `name @ git+https://…@commit`."""
+    for line, _ in _lines(text):
+        if named := FOLDER.match(line):
+            yield named.group(1)
+        elif (requirement := _requirement(line)) is not None and _is_source(requirement):
+            requirement.marker = None
+            yield str(requirement)
+
+
+def folder_of(source: str, root: Path) -> Path | None:
+    """The folder or file that a source names, as seen from the project in `root`; None for one of git's."""
+    named = source.partition(" @ ")[2] or source
+    if "://" not in named and not named.startswith("file:"):
+        return (root / named).resolve()
+    address = urlsplit(named)
+    return Path(unquote(address.path)).resolve() if address.scheme == "file" else None
+
+
+def for_python(packages: list[Locked], python: str) -> Iterator[Locked]:
+    """The packages that a Linux with this Python needs; a marker stays where machines differ.
+
+    Which patch release the base has is not known here: what only an early one needs, as a backport, is taken too.
+    """
+    late = {package.name for package in packages if any(_answers(package, f"{python}.99").values())}
+    for package in packages:
+        answers = _answers(package, f"{python}.99" if package.name in late else f"{python}.0")
+        if not any(answers.values()):
+            continue
+        if all(answers.values()):
+            package.requirement.marker = None
+        yield package
+
+
+def is_for(package: Locked, python: str, machine: str) -> bool:
+    """Whether a machine (`x86_64`, `aarch64`) needs the package."""
+    return holds(package.requirement.marker, f"{python}.99", machine)
+
+
+def holds(marker: Marker | None, python: str, machine: str, extra: str = "") -> bool:
+    """Whether a marker holds on Linux.
+
+    Args:
+        python: in full, as 3.11.4.
+        extra: the extra that is asked for.
+    """
+    environment: Mapping[str, str] = {
+        "python_version": python.rpartition(".")[0],
+        "python_full_version": python,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": machine,
+        "extra": extra,
+    }
+    return marker is None or marker.evaluate(dict(environment))
+
+
+def _lines(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for entry in text.replace("\\\n", " ").splitlines():
+        line, *hashes = entry.split("--hash=sha256:")
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield line.strip(), tuple(sorted(digest.strip() for digest in hashes))
+
+
+def _requirement(line: str) -> Requirement | None:
+    if FOLDER.match(line) or line.startswith("-"):
+        return None
+    try:
+        return Requirement(line)
+    except InvalidRequirement:
+        return None
+
+
+def _is_source(requirement: Requirement) -> bool:
+    return bool(requirement.url) and not str(requirement.url).startswith(("https://", "http://"))
+
+
+def _answers(package: Locked, python: str) -> dict[str, bool]:
+    return {machine: holds(package.requirement.marker, python, machine) for machine in MACHINES}
+
+
+def _version_of(file: str) -> str:
+    try:
+        return str(parse_wheel_filename(file)[1] if file.endswith(".whl") else parse_sdist_filename(file)[1])
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return ""
