@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -37,23 +38,24 @@ def logs(cluster: Cluster, names: Names, follow: bool, tail: int | None, since: 
     if follow:
         yield from _followed(cluster, names, query)
         return
-    for pod in found:
+    for pod in sorted(found):
         with suppress(_NotStartedError):
-            yield from _of_pod(cluster, pod, query)
+            yield from (line for _, line in _of_pod(cluster, pod, query))
 
 
-def _pods(cluster: Cluster, names: Names) -> list[str]:
-    selector = f"{labels.NAME}={names.base},{labels.APP}={names.base}"
-    pods = cluster.list(POD, selector)
-    started = [pod for pod in pods if pod.get("status", {}).get("phase") not in BEGINNING]
-    return sorted(pod["metadata"]["name"] for pod in started)
+def _pods(cluster: Cluster, names: Names) -> dict[str, str]:
+    """The pods that have begun, and the phase of each."""
+    pods = cluster.list(POD, f"{labels.NAME}={names.base},{labels.APP}={names.base}")
+    phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
+    return {pod: phase for pod, phase in phases.items() if phase not in BEGINNING}
 
 
 class _NotStartedError(Exception):
     pass
 
 
-def _of_pod(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[LogLine]:
+def _of_pod(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
+    """The lines, each with the kubelet's own stamp: nine digits of a second, so that stamps compare as text."""
     from mlapp.deploy.k8s.refusal import ApiError
 
     try:
@@ -64,7 +66,7 @@ def _of_pod(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[LogLi
         raise
     for line in lines(response):
         stamp, _, text = line.decode(errors="replace").partition(" ")
-        yield LogLine(pod, text, _time(stamp))
+        yield stamp, LogLine(pod, text, _time(stamp))
 
 
 def _time(stamp: str) -> datetime | None:
@@ -78,13 +80,17 @@ def _followed(cluster: Cluster, names: Names, query: dict[str, str]) -> Iterator
     came: queue.Queue[LogLine | DeployError] = queue.Queue(10_000)
     followed: set[str] = set()
     ended: set[str] = set()
+    last: dict[str, str] = {}
 
     def follow(pod: str, how: dict[str, str]) -> None:
         from urllib3.exceptions import HTTPError
 
+        after = last.get(pod, "")
         try:
-            for line in _of_pod(cluster, pod, {**how, "follow": "true"}):
-                came.put(line)
+            for stamp, line in _of_pod(cluster, pod, {**how, "follow": "true"}):
+                if stamp > after:
+                    came.put(line)
+                    last[pod] = stamp
         except DeployError as error:
             came.put(error)
         except (_NotStartedError, HTTPError, OSError):
@@ -94,22 +100,24 @@ def _followed(cluster: Cluster, names: Names, query: dict[str, str]) -> Iterator
     later = {key: value for key, value in query.items() if key not in ("tailLines", "sinceSeconds")}
     first = True
     while True:
-        now = _pods(cluster, names)
-        for pod in now:
-            if pod not in followed or pod in ended:
-                # One that ended and is there still was cut off, or its container began anew: go on from now.
-                how = query if first else later if pod not in followed else {**later, "sinceSeconds": "1"}
+        for pod, phase in _pods(cluster, names).items():
+            # One that ended and runs still was cut off, or its container began anew: go on from its last line.
+            if pod not in followed or (pod in ended and phase == "Running"):
+                since = {"sinceTime": last[pod]} if pod in last else {}
+                how = query if first else {**later, **since}
                 followed.add(pod)
                 ended.discard(pod)
                 threading.Thread(target=follow, args=(pod, how), daemon=True).start()
         first = False
-        yield from _until_quiet(came)
+        yield from _for_a_while(came)
 
 
-def _until_quiet(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
-    while True:
+def _for_a_while(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
+    """What comes until it is time to look for new pods; under load there is always a next line."""
+    end = time.monotonic() + LOOK_AGAIN
+    while (left := end - time.monotonic()) > 0:
         try:
-            item = came.get(timeout=LOOK_AGAIN)
+            item = came.get(timeout=left)
         except queue.Empty:
             return
         if isinstance(item, DeployError):
