@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json, Yes
 from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
@@ -29,7 +27,7 @@ def delete(
     if not yes:
         found = place.status()
         where = found.place or place.name
-        typer.confirm(f"Remove {place.app} from {where}, {found.ready} ready replicas of it?", abort=True, err=True)
+        output.confirm(f"Remove {place.app} from {where}, {found.ready} ready replicas of it?", yes=False)
     removed = place.delete(progress=output.note)
     if json:
         output.json(removed)

@@ -62,6 +62,9 @@ def deploy(
 
     if dry_run and diff:
         raise UsageError("--dry-run and --diff are both given.", "Give one of them.")
+    if canary is not None and (dry_run or diff):
+        only = "--dry-run" if dry_run else "--diff"
+        raise UsageError(f"{only} is given with --canary.", f"Leave --canary out: {only} shows the release itself.")
     seconds = _seconds(auto_promote) if auto_promote else None
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
@@ -76,7 +79,7 @@ def deploy(
         _print_documents(place.render(shipment))
         return
     if diff and isinstance(place, DiffTarget):
-        text = place.diff(shipment)
+        text = place.diff(shipment, take_over=force_conflicts)
         typer.echo(text, nl=False)
         raise typer.Exit(1 if text else 0)
     if canary is not None and isinstance(place, CanaryTarget):

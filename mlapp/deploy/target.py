@@ -227,7 +227,7 @@ class CodeTarget(Protocol):
 class DiffTarget(Protocol):
     """Can say what `apply` would change."""
 
-    def diff(self, shipment: Shipment) -> str:
+    def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff from what runs to what would; empty when nothing would change."""
         ...
 

@@ -5,44 +5,47 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mlapp.config import Serve
 from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.refusal import ApiError
 from mlapp.deploy.k8s.workload import PORT
 from mlapp.deploy.target import DeployError
 
 
-def request(
-    cluster: Cluster, pod: str, method: str, path: str, body: Any = None, key: str | None = None
-) -> tuple[int, bytes]:
+def request(cluster: Cluster, serve: Serve, pod: str, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
     """Status and answer of one request to a pod.
 
     Args:
-        key: an API key of the server.
+        serve: how its server is set up: whether it speaks TLS, and its API keys as far as they are known here.
 
     Raises:
         DeployError: neither a port-forward nor the proxy gets there.
     """
+    tls = serve.tls_cert is not None
     try:
-        with cluster.forwarded(pod, PORT) as connection:
+        with cluster.forwarded(pod, PORT, tls) as connection:
             headers = {} if body is None else {"Content-Type": "application/json"}
-            if key is not None:
-                headers["X-API-Key"] = key
+            if serve.api_keys:
+                headers["X-API-Key"] = serve.api_keys[0]
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
     except ApiError as error:
         if error.code == 401:
             raise
-        return cluster.proxied(pod, PORT, method, path, body)
+        try:
+            return cluster.proxied(pod, PORT, tls, method, path, body)
+        except ApiError as other:
+            raise error if other.code == 403 else other from None  # the Role that is printed has only the first way
 
 
-def predict(cluster: Cluster, pod: str, inputs: Any, key: str | None = None) -> dict[str, Any]:
+def predict(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dict[str, Any]:
     """The answer of `POST /predict`.
 
     Raises:
         DeployError: the pod does not answer, or answers with an error; says which.
     """
-    status, answer = request(cluster, pod, "POST", "/predict", {"inputs": inputs}, key)
+    status, answer = request(cluster, serve, pod, "POST", "/predict", {"inputs": inputs})
     text = answer.decode(errors="replace")
     if status != 200:
         raise AnswerError(pod, status, text)

@@ -14,6 +14,7 @@ from mlapp.deploy.k8s.apply import execute, prune
 from mlapp.deploy.k8s.job import InterruptedDeployError, Job
 from mlapp.deploy.k8s.kinds import DEPLOYMENT, ROUTE, SERVICE
 from mlapp.deploy.k8s.plan import objects_of
+from mlapp.deploy.k8s.refusal import UnreachableError
 from mlapp.deploy.k8s.releases import Record
 from mlapp.deploy.k8s.render import render, render_canary
 from mlapp.deploy.target import DeployError, Shipment
@@ -25,6 +26,7 @@ def start(job: Job, shipment: Shipment, percent: int, take_over: bool) -> Record
     """Put `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
+        UnreachableError: the server went away; what there is of the canary stays.
         DeployError: nothing is live, a canary is on trial already, or the canary does not come up; it is gone then.
     """
     records = job.releases.all()
@@ -36,14 +38,20 @@ def start(job: Job, shipment: Shipment, percent: int, take_over: bool) -> Record
             f"Release {trial.number} is not decided yet ({trial.state}); nothing was changed.",
             "`mlapp promote` or `mlapp abort` a canary; deploy again what was interrupted.",
         )
-    replicas = _replicas(job, percent)
+    replicas, beside = _replicas(job, percent)
+    share = percent if job.settings.gateway else round(100 * replicas / (replicas + beside))
+    if share != percent:
+        job.progress(
+            f"the canary will be {replicas} of {replicas + beside} pods, and so get about {share} % of the traffic; "
+            f"targets.k8s.gateway splits it exactly"
+        )
     documents = render_canary(shipment, job.settings, job.serve, replicas, percent)
     workload, traffic = _split(job, documents)
     plan = job.plan(workload, before, prune=False, take_over=take_over)
     job.plan(traffic, before, prune=False, take_over=take_over)  # a refusal of it must come before anything is written
     goal = render(shipment, job.settings, job.serve)
     record = job.releases.create(
-        shipment, goal, records, by=job.author(), percent=percent, note=f"canary at {percent} %", url=job.url(shipment)
+        shipment, goal, records, by=job.author(), percent=share, note=f"canary at {share} %", url=job.url(shipment)
     )
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     try:
@@ -57,14 +65,14 @@ def start(job: Job, shipment: Shipment, percent: int, take_over: bool) -> Record
         raise InterruptedDeployError(
             f"Interrupted: the canary is gone again, and release {before.number} is live.", "Start it again to try it."
         ) from None
+    except UnreachableError:
+        raise
     except DeployError as error:
         _remove(job, before)
         job.releases.mark(record, "failed", error.what.splitlines()[0][:500])
         raise DeployError(
             f"The canary failed: {error.what}\nIt is gone again; release {before.number} is live.", error.todo
         ) from error
-    if job.settings.gateway is None:
-        job.progress(f"the canary has {replicas} of the pods, and so about that part of the traffic")
     return job.releases.mark(record, "canary")
 
 
@@ -89,6 +97,8 @@ def promote(job: Job) -> Record:
             f"Interrupted: release {record.number} rolls out while its canary still serves.",
             "`mlapp promote` again to finish, `mlapp abort` to go back.",
         ) from None
+    except UnreachableError:
+        raise
     except DeployError as error:
         _remove(job, before)
         raise job.take_back(record, before, record.documents, error) from error
@@ -119,12 +129,11 @@ def _on_trial(records: Sequence[Record]) -> Record:
     return record
 
 
-def _replicas(job: Job, percent: int) -> int:
-    """Pods of the canary: enough for its part of the load, and at least one."""
+def _replicas(job: Job, percent: int) -> tuple[int, int]:
+    """Pods of the canary, enough for its part of the load and at least one; and the live pods that it is beside."""
     deployment = job.cluster.get(DEPLOYMENT, job.names.base) or {}
     beside = int(deployment.get("spec", {}).get("replicas", 1))
-    share = percent / (100 - percent) if percent < 100 else 1
-    return max(1, round(beside * share))
+    return max(1, round(beside * percent / (100 - percent))), beside
 
 
 def _split(job: Job, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

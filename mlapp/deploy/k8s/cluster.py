@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -208,8 +209,11 @@ class Cluster:
         )
 
     @contextmanager
-    def forwarded(self, pod: str, port: int) -> Iterator[HTTPConnection]:
-        """An HTTP connection to a pod's port, through the API server and the kubelet."""
+    def forwarded(self, pod: str, port: int, tls: bool = False) -> Iterator[HTTPConnection]:
+        """An HTTP connection to a pod's port, through the API server and the kubelet.
+
+        With `tls` the certificate is not checked: it is for the Service's name, and the kubelet vouches for the pod.
+        """
         from kubernetes.client.exceptions import ApiException
         from kubernetes.stream.ws_client import portforward_call
 
@@ -231,6 +235,8 @@ class Cluster:
         connection.sock = forward.socket(port)
         connection.sock.settimeout(60)
         try:
+            if tls:
+                connection.sock = _unchecked().wrap_socket(connection.sock)
             yield connection
         except (HTTPException, OSError) as error:
             detail = forward.error(port) or str(error)
@@ -238,9 +244,10 @@ class Cluster:
         finally:
             forward.close()
 
-    def proxied(self, pod: str, port: int, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    def proxied(self, pod: str, port: int, tls: bool, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         """A request to a pod's port through the API server's proxy: status and answer."""
-        url = f"{self._path(POD, f'{pod}:{port}')}/proxy{path}"
+        name = f"https:{pod}:{port}" if tls else f"{pod}:{port}"
+        url = f"{self._path(POD, name)}/proxy{path}"
         what = f"pods/proxy of {pod}"
         answer = self.transport.send(method, url, body=body, verb="create", object=what, again=False, passed_on=True)
         data = bytes(answer.data)
@@ -259,6 +266,13 @@ class Cluster:
         if not kind.namespaced:
             return dict(document)
         return {**document, "metadata": {**document["metadata"], "namespace": self.namespace}}
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _watched(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:

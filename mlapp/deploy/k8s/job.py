@@ -11,7 +11,7 @@ from typing import Any
 
 from mlapp.config import Serve
 from mlapp.deploy.documents import to_yaml_all
-from mlapp.deploy.k8s import labels, releases
+from mlapp.deploy.k8s import labels, reach, releases
 from mlapp.deploy.k8s.apply import execute, prune
 from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.configuration import namespace
@@ -62,6 +62,7 @@ class Job:
         """Make `documents` the live release.
 
         Raises:
+            UnreachableError: the server went away; the release stays `pending`, and the next deploy goes on with it.
             DeployError: it was refused, or did not come up; things are as before then, and the text says so.
         """
         records = self.releases.all()
@@ -79,7 +80,7 @@ class Job:
         except KeyboardInterrupt:
             raise self._interrupted(record) from None
         except UnreachableError:
-            raise  # nothing can be taken back now; the release stays `pending`, and the next deploy goes on
+            raise  # nothing can be taken back now
         except DeployError as error:
             raise self.take_back(record, before, documents, error) from error
         return self.settle(record, before, records)
@@ -109,14 +110,20 @@ class Job:
         template = deployment["spec"]["template"]["metadata"]["labels"]
         example = record.release.shipment.example if self.settings.rollout.check else None
         rollout = Rollout(
-            self.cluster, deployment["metadata"]["name"], template[labels.REVISION], self.progress, example
+            self.cluster, self.serve, deployment["metadata"]["name"], template[labels.REVISION], self.progress, example
         )
-        rollout.wait(self.settings.rollout.timeout, self.lock)
+        try:
+            rollout.wait(self.settings.rollout.timeout, self.lock)
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{error.what} Release {record.number} is applied, and the cluster goes on rolling it out unwatched.",
+                f"{error.todo} Then do the same again: it goes on watching.",
+            ) from error
 
     def settle(self, record: Record, before: Record | None, records: Sequence[Record]) -> Record:
         """Mark the release live, the one before it superseded, and forget the oldest."""
         if record.state != "live":
-            record = self.releases.mark(record, "live")
+            record = self.releases.mark(record, "live", url=self._given_url(record))
         if before and before.number != record.number:
             self.releases.mark(before, "superseded")
         self.releases.trim(records, self.settings.rollout.history - 1)
@@ -160,6 +167,16 @@ class Job:
     def url(self, shipment: Shipment) -> str:
         """Where the app answers."""
         return address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
+
+    def _given_url(self, record: Record) -> str | None:
+        """The address that the cluster gave the Service; None where it is no news, or there is none yet."""
+        if not reach.is_given(record):
+            return None
+        with suppress(DeployError):  # the release is live, whether or not this can be looked up
+            if url := reach.given_url(self.cluster, self.names):
+                return url
+            self.progress("the Service has no address outside yet: `mlapp status` shows it once it has")
+        return None
 
     def _record(
         self,

@@ -8,7 +8,7 @@ restarted begins again at nought, and is then taken as it is.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mlapp.deploy.k8s import canary, labels
@@ -16,6 +16,7 @@ from mlapp.deploy.k8s.asking import request
 from mlapp.deploy.k8s.job import InterruptedDeployError, Job
 from mlapp.deploy.k8s.kinds import POD
 from mlapp.deploy.k8s.pods import is_ready
+from mlapp.deploy.k8s.refusal import ApiError
 from mlapp.deploy.k8s.releases import Record
 from mlapp.deploy.k8s.settings import Canary
 from mlapp.deploy.target import DeployError
@@ -69,7 +70,7 @@ def judge(job: Job, seconds: float) -> Record:
     Raises:
         DeployError: it was aborted, with the numbers; or it had too few requests to tell, and stays.
     """
-    start = {track: _counts(job, track) for track in (job.names.base, job.names.canary)}
+    live_pods, trial_pods = Watched(job, job.names.base), Watched(job, job.names.canary)
     end = time.monotonic() + seconds
     told = ""
     while True:
@@ -81,7 +82,7 @@ def judge(job: Job, seconds: float) -> Record:
                 "Interrupted: the canary stays on trial, undecided.", "`mlapp promote` or `mlapp abort` it."
             ) from None
         job.lock.check()
-        live, trial = (_total(_counts(job, track), start[track]) for track in (job.names.base, job.names.canary))
+        live, trial = live_pods.counts(), trial_pods.counts()
         line = describe(live, trial)
         if line != told:
             told = line
@@ -122,20 +123,29 @@ def describe(live: Counts, trial: Counts) -> str:
     )
 
 
-def _counts(job: Job, instance: str) -> dict[str, Counts]:
-    pods = job.cluster.list(POD, f"{labels.INSTANCE}={instance},{labels.NAME}={job.names.base}")
-    found = {}
-    for pod in pods:
-        if is_ready(pod):
-            name = pod["metadata"]["name"]
-            status, text = request(job.cluster, name, "GET", "/metrics")
-            if status == 200:
-                found[name] = parse(text.decode())
-    return found
+class Watched:
+    """One release's pods. What a pod has counted stays known when it goes, or cannot be asked for once."""
 
+    def __init__(self, job: Job, instance: str) -> None:
+        self._job = job
+        self._selector = f"{labels.INSTANCE}={instance},{labels.NAME}={job.names.base}"
+        self._latest: dict[str, Counts] = {}
+        self._look()
+        self._start = dict(self._latest)
 
-def _total(now: Mapping[str, Counts], before: Mapping[str, Counts]) -> Counts:
-    return sum((counts.since(before.get(pod, Counts())) for pod, counts in now.items()), Counts())
+    def counts(self) -> Counts:
+        """What all its pods have counted since the watch began."""
+        self._look()
+        return sum((counts.since(self._start.get(pod, Counts())) for pod, counts in self._latest.items()), Counts())
+
+    def _look(self) -> None:
+        for pod in self._job.cluster.list(POD, self._selector):
+            if is_ready(pod):
+                name = pod["metadata"]["name"]
+                with suppress(ApiError):
+                    status, text = request(self._job.cluster, self._job.serve, name, "GET", "/metrics")
+                    if status == 200:
+                        self._latest[name] = parse(text.decode())
 
 
 def parse(text: str) -> Counts:

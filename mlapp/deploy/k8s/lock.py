@@ -20,11 +20,15 @@ from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.kinds import LEASE
 from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.refusal import ApiError
+from mlapp.deploy.k8s.refusal import ApiError, UnreachableError
 from mlapp.deploy.target import DeployError
 
 SECONDS = 30
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class LockLostError(UnreachableError):
+    """Whoever holds the lock now decides what becomes of the release: nothing is taken back."""
 
 
 class Lock:
@@ -34,9 +38,9 @@ class Lock:
         self.lost = threading.Event()
 
     def check(self) -> None:
-        """Raise `DeployError` when the lock was lost: the API server was away for longer than the Lease."""
+        """Raise `LockLostError` when the lock was lost: the API server was away for longer than the Lease."""
         if self.lost.is_set():
-            raise DeployError(
+            raise LockLostError(
                 "Another deploy of this app may have begun, because the API server was away for too long; stopped.",
                 "Look at `mlapp status`, and deploy again.",
             )

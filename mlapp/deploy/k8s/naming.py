@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 LONGEST = 40
 """Room is left in the 63 characters of a DNS label for `-canary`, `-config-0123abcd` and `-release-123456`."""
+SAFE = "bcdfghjklmnpqrstvwxz2456789"
+"""Letters of which Kubernetes makes the ends of names: no vowels, so that they spell nothing."""
 
 
 def dns_label(text: str, longest: int = LONGEST) -> str:
@@ -49,6 +51,14 @@ class Names:
     def canary(self) -> str:
         """Name of the canary's Deployment and Service."""
         return f"{self.base}-canary"
+
+    def owns(self, name: str) -> bool:
+        """Whether `name` is one of ours, or of what controllers make of it: ReplicaSets and pods, by their hashes.
+
+        `digits-v2-5d4f7bcc66-x2k9q` is a pod of the app `digits-v2`, and not of `digits`.
+        """
+        made = f"(-[{SAFE}]{{6,10}}(-[{SAFE}]{{5}})?)?"
+        return re.fullmatch(f"({re.escape(self.base)}|{re.escape(self.canary)}){made}", name) is not None
 
     @property
     def lock(self) -> str:

@@ -36,9 +36,7 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
         ports.append({"port": context.serve.grpc_port, "protocol": "TCP"})
     incoming: dict[str, Any] = {"ports": ports}
     if settings.allow_from:
-        incoming["from"] = [
-            {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: namespace}}} for namespace in settings.allow_from
-        ]
+        incoming["from"] = [_namespace(namespace) for namespace in settings.allow_from]
     outgoing: list[dict[str, Any]] = [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
     pull = context.settings.model_pull
     if pull is not None:
@@ -47,7 +45,8 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
             store["to"] = [{"ipBlock": {"cidr": cidr}} for cidr in pull.cidrs]
         outgoing.append(store)
     for allowed in settings.egress:
-        rule: dict[str, Any] = {"to": [{"ipBlock": {"cidr": allowed.cidr}}]}
+        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _namespace(allowed.namespace)
+        rule: dict[str, Any] = {"to": [peer]}
         if allowed.ports:
             rule["ports"] = [{"port": port, "protocol": "TCP"} for port in allowed.ports]
         outgoing.append(rule)
@@ -62,6 +61,10 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
             "egress": outgoing,
         },
     )
+
+
+def _namespace(name: str | None) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: name}}}
 
 
 def ingress(context: RenderContext) -> dict[str, Any] | None:

@@ -178,6 +178,11 @@ def _new(cluster: Cluster, document: dict[str, Any], take_over: bool) -> Change:
 def _changed(
     cluster: Cluster, document: dict[str, Any], before: dict[str, Any], take_over: bool, autoscaler_goes: bool
 ) -> Change | list[Conflict]:
+    if before["kind"] == DEPLOYMENT.kind and before["spec"].get("paused") and "paused" not in document["spec"]:
+        raise DeployError(
+            f"{title(document)} is paused, and would never get to a new release; nothing was changed.",
+            f"Ask who paused it, then: kubectl rollout resume deployment/{document['metadata']['name']}",
+        )
     force = take_over
     try:
         after = cluster.apply(document, dry_run=True, force=force)

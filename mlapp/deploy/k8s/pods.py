@@ -9,21 +9,32 @@ from typing import Any
 
 from mlapp.deploy.k8s import labels
 
-IMAGE_REASONS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+IMAGE_NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+IMAGE_REASONS = IMAGE_NEVER | {"ImagePullBackOff", "ErrImagePull"}
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+PULLED_LATER = 60.0
+"""Seconds in which a registry that is busy or away may come back."""
+MADE_LATER = 30.0
+"""Seconds in which a Secret that an operator makes may come."""
 CRASHES = 2
 """Ends of a container after which it is said to crash: one may be a bad moment."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a pod does not serve. `fatal`: waiting will not help; `crashed`: its last log lines say more."""
+    """Why a pod does not serve.
+
+    Args:
+        fatal: waiting will not help, or not for longer than `patience` seconds.
+        crashed: its last log lines say more.
+    """
 
     pod: str
     text: str
     fatal: bool = False
     crashed: bool = False
     container: str | None = None
+    patience: float = 0.0
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -94,10 +105,12 @@ def _container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
     container = status.get("name", labels.CONTAINER)
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason"), waiting.get("message") or ""
-    if reason in IMAGE_REASONS or (reason == "ErrImagePull" and _is_final(message)):
-        return Trouble(pod, f"pod {pod} cannot pull its image {status.get('image', '')}: {message or reason}", True)
+    if reason in IMAGE_REASONS:
+        patience = 0.0 if reason in IMAGE_NEVER or _is_final(message) else PULLED_LATER
+        what = f"pod {pod} cannot pull its image {status.get('image', '')}: {message or reason}"
+        return Trouble(pod, what, True, patience=patience)
     if reason in CONFIG_REASONS:
-        return Trouble(pod, f"pod {pod} cannot start: {message or reason}", True)
+        return Trouble(pod, f"pod {pod} cannot start: {message or reason}", True, patience=MADE_LATER)
     ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
     if ended and (status.get("restartCount", 0) >= CRASHES or reason == "CrashLoopBackOff"):
         how = ended.get("reason") or "Error"
@@ -109,7 +122,8 @@ def _container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
 
 
 def _is_final(message: str) -> bool:
-    return any(word in message.lower() for word in ("not found", "manifest unknown", "denied", "unauthorized"))
+    final = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "no match for platform")
+    return any(word in message.lower() for word in final)
 
 
 def _probe_failure(events: Iterable[dict[str, Any]]) -> str | None:

@@ -12,7 +12,7 @@ LOOK = ["get", "list"]
 WRITE = ["create", "patch"]
 
 
-def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str | None) -> list[dict[str, Any]]:
+def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:
     """ServiceAccount, Role and RoleBinding; a ClusterRole too where a Namespace is to be made."""
     documents = list(documents)
     used = {kind_of(document) for document in documents} | {CONFIG_MAP}
@@ -32,8 +32,8 @@ def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str | Non
     allow("", "pods/log", ["get"])
     allow("", "pods/portforward", ["get", "create"])
     name = f"{names.base}-deployer"
-    place = {"namespace": namespace} if namespace else {}
-    account = {"kind": "ServiceAccount", "name": name, "namespace": namespace or "default"}
+    place = {"namespace": namespace}
+    account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     role = [
         {"apiGroups": [group], "resources": resources, "verbs": list(verbs)}
         for (group, verbs), resources in rules.items()
@@ -50,16 +50,17 @@ def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str | Non
     ]
     if NAMESPACE in used:
         verbs = ["get", "create", "patch"]
+        cluster_wide = f"{namespace}-{name}"  # the app's other namespaces have one each
         made += [
             {
                 **_rbac("ClusterRole"),
-                "metadata": {"name": name},
+                "metadata": {"name": cluster_wide},
                 "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": verbs}],
             },
             {
                 **_rbac("ClusterRoleBinding"),
-                "metadata": {"name": name},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "metadata": {"name": cluster_wide},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_wide},
                 "subjects": [account],
             },
         ]

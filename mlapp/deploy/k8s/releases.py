@@ -98,9 +98,10 @@ class Releases:
             raise
         return record
 
-    def mark(self, record: Record, state: State, note: str | None = None) -> Record:
-        """Change a release's state, and its note when one is given."""
-        release = replace(record.release, state=state, note=note or record.release.note)
+    def mark(self, record: Record, state: State, note: str | None = None, *, url: str | None = None) -> Record:
+        """Change a release's state, and its note and URL when they are given."""
+        old = record.release
+        release = replace(old, state=state, note=note or old.note, url=url or old.url)
         changed = replace(record, release=release)
         change = {
             "metadata": {"labels": {labels.STATE: state}},
@@ -122,6 +123,7 @@ class Releases:
     def _document(self, record: Record) -> dict[str, Any]:
         own = {
             labels.NAME: self._names.base,
+            labels.INSTANCE: self._names.base,
             labels.MANAGED_BY: "mlapp",
             labels.APP: self._names.base,
             labels.RECORD: "release",
@@ -153,11 +155,15 @@ def interrupted(records: Sequence[Record]) -> Record | None:
 def chosen(records: Sequence[Record], number: int | None) -> Record:
     """The release to go back to: `number`, or the last that was live before the one that is.
 
+    While a release is interrupted, the one that is still recorded as live is the one before it.
+
     Raises:
         DeployError: there is none such.
     """
     if number is None:
         now = live(records)
+        if now and interrupted(records):
+            return now
         # Going back twice goes two steps back, rather than to and fro.
         limit = (now.repeats or now.number) if now else (records[-1].number + 1 if records else 0)
         before = [record for record in records if record.state == "superseded" and record.number < limit]

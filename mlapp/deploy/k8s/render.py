@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from mlapp.config import Serve
 from mlapp.deploy.k8s import autoscaling, configuration, labels, networking, storage, workload
 from mlapp.deploy.k8s.context import RenderContext
 from mlapp.deploy.k8s.kinds import RENDERED
-from mlapp.deploy.k8s.naming import digest
+from mlapp.deploy.k8s.naming import Names, digest
 from mlapp.deploy.k8s.patches import patched
-from mlapp.deploy.k8s.settings import KubernetesSettings
+from mlapp.deploy.k8s.settings import KubernetesSettings, Patch
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
 
@@ -66,9 +68,19 @@ def render_canary(
     else:
         made.append(networking.service(live, both_tracks=True))
     present = [document for document in made if document is not None]
-    kinds = {document["kind"] for document in present}
-    fitting = [patch for patch in settings.patches if patch.kind in kinds and patch.name is None]
-    return _finished(present, settings, fitting)
+    return _finished(present, settings, _fitting(settings.patches, live.names, present))
+
+
+def _fitting(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
+    """The patches that a canary is under: what changes the live Deployment by its name changes the canary's too."""
+    there = {(document["kind"], document["metadata"]["name"]) for document in documents}
+    fitting = []
+    for patch in patches:
+        if patch.name == names.base and (patch.kind, names.canary) in there:
+            fitting.append(msgspec.structs.replace(patch, name=names.canary))
+        if (patch.kind, patch.name) in there or (patch.name is None and patch.kind in {kind for kind, _ in there}):
+            fitting.append(patch)
+    return fitting
 
 
 def _finished(
@@ -99,6 +111,12 @@ def _refuse_contradictions(context: RenderContext) -> None:
         )
     if scaling and not (scaling.cpu or scaling.memory or scaling.metrics):
         raise ConfigError("targets.k8s.autoscaling aims at nothing.", "Give it cpu, memory or metrics.")
+    for index, allowed in enumerate(settings.network_policy.egress):
+        if (allowed.cidr is None) == (allowed.namespace is None):
+            raise ConfigError(
+                f"targets.k8s.network_policy.egress[{index}] needs one of `cidr` and `namespace`.",
+                "Give it exactly one: a Service's own address is no good, policies see the pods behind it.",
+            )
     both = sorted(set(settings.env) & set(settings.secrets))
     if both:
         raise ConfigError(f"targets.k8s: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")

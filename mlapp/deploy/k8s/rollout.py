@@ -14,19 +14,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlapp.config import Serve
 from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.asking import AnswerError, predict
 from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.kinds import DEPLOYMENT, EVENT, POD, Kind
 from mlapp.deploy.k8s.lock import Lock
 from mlapp.deploy.k8s.pods import Trouble, is_ready, revision, state, trouble
-from mlapp.deploy.k8s.refusal import refusal
+from mlapp.deploy.k8s.refusal import ApiError, refusal
 from mlapp.deploy.k8s.transport import lines
 from mlapp.deploy.target import DeployError, Progress
 
 LAST_LINES = 15
 LISTED = "LISTED"
 """All objects of a kind at once, rather than a change of one."""
+ASKED = 5
+"""How often a pod is asked that cannot be reached: the way to it leads through the API server and the kubelet."""
 UNCHECKED = frozenset({401, 403})
 """Answers of a server that wants an API key: it is there, and what it predicts is not ours to see."""
 
@@ -40,6 +43,7 @@ class Rollout:
     """One Deployment's way to its new pods."""
 
     cluster: Cluster
+    serve: Serve
     name: str
     revision: str
     progress: Progress
@@ -48,6 +52,8 @@ class Rollout:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
+    _unasked: dict[str, int] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
 
     def wait(self, timeout: float, lock: Lock) -> None:
@@ -64,7 +70,7 @@ class Rollout:
         with _Feed(self.cluster, timeout) as feed:
             feed.add(DEPLOYMENT, fieldSelector=f"metadata.name={self.name}")
             feed.add(POD, labelSelector=f"{labels.INSTANCE}={self.name},{labels.REVISION}={self.revision}")
-            feed.add(EVENT, fieldSelector="type=Warning,involvedObject.kind=Pod")
+            feed.add(EVENT, fieldSelector="involvedObject.kind=Pod")
             while True:
                 lock.check()
                 self._take(feed.next(min(1.0, end - time.monotonic())))
@@ -96,8 +102,11 @@ class Rollout:
                 self.pods[name] = item
         else:
             pod = item.get("involvedObject", {}).get("name", "")
-            if pod.startswith(f"{self.name}-"):
+            if pod.startswith(f"{self.name}-") and item.get("type") == "Warning":
                 self.warnings.setdefault(pod, []).append(item)
+            elif pod in self.pods and _is_pull(item) and name not in self._told:
+                self._told[name] = f"pod {pod}: {item['message'][0].lower()}{item['message'][1:]}"
+                self.progress(self._told[name])
 
     def _tell(self) -> None:
         """Say what has changed since it was last said.
@@ -128,7 +137,7 @@ class Rollout:
             if name in self.answered or not is_ready(pod):
                 continue
             try:
-                answer = predict(self.cluster, name, self.example)
+                answer = predict(self.cluster, self.serve, name, self.example)
             except AnswerError as error:
                 if error.status in UNCHECKED:
                     self.progress(f"pod {name} wants an API key; what it predicts is not checked")
@@ -136,6 +145,11 @@ class Rollout:
                     continue  # full: it is asked again
                 else:
                     raise RolloutError(error.what, error.todo) from None
+            except ApiError as error:
+                self._unasked[name] = self._unasked.get(name, 0) + 1
+                if error.code in UNCHECKED or self._unasked[name] >= ASKED:
+                    raise RolloutError(f"pod {name} cannot be asked: {error.what}", error.todo) from None
+                continue
             else:
                 self.progress(f"pod {name} answers: {str(answer['predictions'])[:60]}")
             self.answered.add(name)
@@ -167,7 +181,9 @@ class Rollout:
     def _refuse_hopeless(self) -> None:
         for name, pod in self.pods.items():
             found = trouble(pod, self.warnings.get(name, ()))
-            if found and found.fatal:
+            if not found or not found.fatal:
+                self._since.pop(name, None)
+            elif time.monotonic() - self._since.setdefault(name, time.monotonic()) >= found.patience:
                 raise RolloutError(f"{found.text}{self._last_words(found)}", _advice(found))
         if not self._is_observed():
             return
@@ -204,6 +220,12 @@ class Rollout:
                 if said:
                     return ". Its last lines:\n" + "\n".join(f"    {line}" for line in said)
         return ""
+
+
+def _is_pull(event: dict[str, Any]) -> bool:
+    """What takes longest while a pod starts; an image that is there already is no news."""
+    reason, message = event.get("reason"), event.get("message") or ""
+    return reason == "Pulling" or (reason == "Pulled" and message.startswith("Successfully"))
 
 
 def _advice(found: Trouble) -> str:

@@ -89,9 +89,13 @@ class Gateway(Section, frozen=True):
 
 
 class Egress(Section, frozen=True):
-    """One entry of `network_policy.egress`."""
+    """One entry of `network_policy.egress`: either `cidr` or `namespace`."""
 
-    cidr: Annotated[str, Meta(description="Addresses, as 10.1.0.0/16.")]
+    cidr: Annotated[str | None, Meta(description="Addresses outside the cluster, as 10.1.0.0/16.")] = None
+    namespace: Annotated[
+        Annotated[str, Meta(pattern=DNS_LABEL)] | None,
+        Meta(description="The pods of a namespace: a database or a collector in this cluster."),
+    ] = None
     ports: Annotated[list[int], Meta(description="TCP ports; all when empty.")] = []
 
 
@@ -103,7 +107,7 @@ class NetworkPolicy(Section, frozen=True):
         list[Annotated[str, Meta(pattern=DNS_LABEL)]],
         Meta(description="Namespaces that may call; every pod and address may when empty."),
     ] = []
-    egress: Annotated[list[Egress], Meta(description="Further addresses that the user's code needs: a database.")] = []
+    egress: Annotated[list[Egress], Meta(description="What else the user's code needs: a database, a collector.")] = []
 
 
 class Monitoring(Section, frozen=True):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
-from mlapp.deploy.k8s import labels, pods, releases
+from mlapp.deploy.k8s import labels, pods, reach, releases
 from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
 from mlapp.deploy.k8s.naming import Names
@@ -30,6 +30,7 @@ def status(cluster: Cluster, names: Names, by_route: bool) -> Status:
         found = dict(zip(kinds, lists, strict=True))
         records = recorded.result()
     live, trial = releases.live(records), releases.canary(records)
+    given = reach.given_url(cluster, names) if live and reach.is_given(live) else None
     deployments = {item["metadata"]["name"]: item for item in found["deployments"]}
     main = deployments.get(names.base)
     events = _events(found["events"], names)
@@ -42,7 +43,7 @@ def status(cluster: Cluster, names: Names, by_route: bool) -> Status:
         ready=sum(pods.is_ready(pod) for pod in found["pods"]),
         replicas=tuple(_replica(pod, records) for pod in sorted(found["pods"], key=_name)),
         traffic=_traffic(names, live, trial, found["pods"], found.get("routes", [])),
-        url=live.release.url if live else None,
+        url=given or (live.release.url if live else None),
         scaling=_scaling(found["scalers"][0]) if found["scalers"] else None,
         events=events[-EVENTS:],
         problems=tuple(_problems(main, live, records, found["pods"], found["events"])),
@@ -123,12 +124,11 @@ def _scaling(scaler: dict[str, Any]) -> str:
 
 
 def _events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
-    about = (names.base, f"{names.base}-")
     found = []
     for item in items:
         subject = item.get("involvedObject") or {}
         name = subject.get("name", "")
-        if name == about[0] or name.startswith(about[1]):
+        if names.owns(name):
             text = item.get("lastTimestamp") or item.get("eventTime") or item.get("firstTimestamp")
             found.append(
                 Event(

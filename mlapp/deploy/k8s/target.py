@@ -17,7 +17,7 @@ from mlapp.deploy.k8s.connection import connect
 from mlapp.deploy.k8s.diff import unified
 from mlapp.deploy.k8s.job import Job, begun
 from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.plan import is_ours, kinds_to_look_at, make_plan, objects_of
+from mlapp.deploy.k8s.plan import Change, Plan, is_ours, kinds_to_look_at, make_plan, objects_of
 from mlapp.deploy.k8s.pods import is_ready
 from mlapp.deploy.k8s.releases import Releases
 from mlapp.deploy.k8s.render import render
@@ -50,20 +50,17 @@ class KubernetesTarget(Target[KubernetesSettings]):
         """The documents, in the order in which they are applied."""
         return render(shipment, self.settings, self.serve)
 
-    def diff(self, shipment: Shipment) -> str:
+    def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff against the live objects, from a dry run of the server; changes nothing."""
         self.cluster.version()
         documents = self.render(shipment)
-        before = releases.live(Releases(self.cluster, self.names).all())
         space = namespace(self.settings)
         if space and self.cluster.get(kinds.NAMESPACE, space["metadata"]["name"]) is None:
-            raise DeployError(
-                f"There is no namespace '{space['metadata']['name']}' yet, and so nothing to compare with.",
-                "Deploying makes it; --dry-run shows every object.",
-            )
-        return unified(
-            make_plan(self.cluster, self.names, documents, earlier=before.documents if before else (), take_over=False)
-        )
+            # Nothing can be tried where the namespace is still to be made, and nothing is there yet.
+            return unified(Plan(tuple(Change(document, None, document) for document in documents)))
+        before = releases.live(Releases(self.cluster, self.names).all())
+        earlier = before.documents if before else ()
+        return unified(make_plan(self.cluster, self.names, documents, earlier=earlier, take_over=take_over))
 
     def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
         """Ship it: see `Job.ship`."""
@@ -121,7 +118,7 @@ class KubernetesTarget(Target[KubernetesSettings]):
         ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
         if not ready:
             raise DeployError(f"{self.app} has no ready pod in {self.cluster.place}.", "Look at `mlapp status`.")
-        return asking.predict(self.cluster, ready[0], inputs, next(iter(self.serve.api_keys), None))
+        return asking.predict(self.cluster, self.serve, ready[0], inputs)
 
     def canary(
         self, shipment: Shipment, percent: int, *, progress: Progress = silent, take_over: bool = False
@@ -150,8 +147,9 @@ class KubernetesTarget(Target[KubernetesSettings]):
         return eject.eject(self.names, self.render(shipment), folder, format)
 
     def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The least Role that deploying this needs."""
-        return rbac.rbac(self.names, self.render(shipment), self.settings.namespace_name)
+        """The least Role that deploying this needs; asks the kubeconfig for the namespace when none is set."""
+        namespace = self.settings.namespace_name or self.cluster.namespace
+        return rbac.rbac(self.names, self.render(shipment), namespace)
 
     def _begun(self, progress: Progress) -> AbstractContextManager[Job]:
         return begun(self.cluster, self.names, self.settings, self.serve, progress)

@@ -127,6 +127,17 @@ class ApiDouble:
             document["metadata"].setdefault("namespace", "team-a")
             self._write((plural, "team-a", document["metadata"]["name"]), document, manager)
 
+    def heal(self, image: str) -> None:
+        """What kept the pods of an image from coming up is over."""
+        with self._lock:
+            del self.trouble[image]
+            for key, item in list(self.objects.items()):
+                if key[0] == "pods" and item["spec"]["containers"][0]["image"] == image:
+                    self._note("DELETED", key, self.objects.pop(key))
+            for key, item in list(self.objects.items()):
+                if key[0] == "deployments":
+                    self._roll(key, item)
+
     # What the HTTP handler calls.
 
     def read(self, key: Key) -> dict[str, Any]:
@@ -312,6 +323,9 @@ class ApiDouble:
         elif trouble == "crash":
             ended = {"terminated": {"exitCode": 3, "reason": "Error"}}
             container.update(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=ended, restartCount=2)
+        elif trouble == "no secret":
+            waiting = {"reason": "CreateContainerConfigError", "message": 'secret "digits" not found'}
+            container.update(state={"waiting": waiting})
         elif trouble == "unschedulable":
             conditions.append({"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient cpu."})
         pod = {

@@ -27,9 +27,10 @@ from mlapp.errors import ConfigError
 from tests import tools
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = kubernetes_validate.utils.all_versions()[-3:]
+VERSIONS = list(dict.fromkeys(kubernetes_validate.utils.all_versions()))[-3:]  # it names each twice
 SHIPMENT = Shipment("digits", "registry.example/digits@sha256:" + "1" * 64, "3", "c0ffee", example=[{"pixel": 1}])
 
+EGRESS = [{"cidr": "10.1.0.0/16", "ports": [5432]}, {"namespace": "observability", "ports": [4317]}]
 OPTIONS: dict[str, dict[str, Any]] = {
     "namespace": {"namespace": {"name": "team-a", "create": True}},
     "owner": {"owner": "team-a", "labels": {"cost": "42"}, "annotations": {"docs": "https://wiki.example/digits"}},
@@ -40,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "service": {"service": {"type": "LoadBalancer", "port": 8080, "annotations": {"lb": "internal"}}},
     "ingress": {"ingress": {"host": "digits.example", "class_name": "nginx", "tls_secret": "digits-tls"}},
     "gateway": {"gateway": {"name": "public", "namespace": "infra", "section": "https", "hosts": ["digits.example"]}},
-    "network": {"network_policy": {"allow_from": ["web"], "egress": [{"cidr": "10.1.0.0/16", "ports": [5432]}]}},
+    "network": {"network_policy": {"allow_from": ["web"], "egress": EGRESS}},
     "no_network_policy": {"network_policy": {"enabled": False}},
     "monitoring": {"monitoring": {"service_monitor": True, "labels": {"release": "prometheus"}}},
     "env": {"env": {"COLOR": "blue", "LEVEL": 3, "FAST": True}},
@@ -191,6 +192,19 @@ def test_a_canary_by_replicas_shares_the_service():
     assert not of(rendered({}), "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
+def test_a_canary_is_under_the_patches_of_what_it_stands_in_for():
+    def labelled(kind, name):
+        return {"kind": kind, "name": name, "merge": {"metadata": {"labels": {"patched": "yes"}}}}
+
+    patches = [labelled("Deployment", "digits"), labelled("Service", None), labelled("Ingress", "digits")]
+    settings = section(KubernetesSettings, {**OPTIONS["gateway"], "patches": patches}, "")
+
+    documents = render_canary(SHIPMENT, settings, Serve(), replicas=1, percent=10)
+
+    patched = {document["metadata"]["name"] for document in documents if "patched" in document["metadata"]["labels"]}
+    assert patched == {"digits-canary"}
+
+
 def test_a_change_of_variables_changes_the_pods():
     red, blue = (of(rendered({"env": {"COLOR": color}}), "Deployment") for color in ("red", "blue"))
 
@@ -212,6 +226,7 @@ def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
         ({"autoscaling": {"min": 5, "max": 2}}, "min 5 is more than max 2"),
         ({"autoscaling": {"cpu": None}}, "aims at nothing"),
         ({"model_pull": {}}, "model_pull.*missing required field `image`"),
+        ({"network_policy": {"egress": [{"ports": [5432]}]}}, r"egress\[0\] needs one of `cidr` and `namespace`"),
         ({"env": {"A": "1"}, "secrets": {"A": {"secret": "s", "key": "k"}}}, "A is in both"),
         ({"resources": {"memory": "much"}}, r"targets\.k8s\.resources\.memory"),
         ({"replcas": 2}, "Did you mean 'replicas'"),

@@ -1,0 +1,181 @@
+"""Living with a deployed app: how it stands, what it says, the way back after an interruption, the Role."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import pytest
+from api_double import TWO
+
+from mlapp.deploy import DeployError
+from mlapp.deploy.k8s import logs as pod_logs
+from mlapp.deploy.k8s.rollout import Rollout
+
+
+def interrupted(monkeypatch, deploy):
+    with monkeypatch.context() as patch:
+        patch.setattr(Rollout, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(DeployError, match="`mlapp rollback` to go back|is applied") as caught:
+            deploy()
+    return caught.value
+
+
+def test_rolling_back_after_an_interruption_goes_to_the_release_before_it(api, target, ship, monkeypatch):
+    target().apply(ship())
+    interrupted(monkeypatch, lambda: target().apply(ship(TWO, "2")))
+
+    release = target().rollback()
+
+    assert (release.number, release.note, release.shipment.model_version) == (3, "rollback to 1", "1")
+    assert [(each.number, each.state) for each in target().releases()] == [
+        (1, "superseded"),
+        (2, "failed"),
+        (3, "live"),
+    ]
+
+
+def test_a_server_that_goes_away_during_a_rollout_leaves_the_release_open(api, target, ship, monkeypatch):
+    target().apply(ship())
+    monkeypatch.setattr("mlapp.deploy.k8s.transport.PATIENCE", 0.3)
+
+    def away(verb, plural, document):
+        if verb == "watch":
+            api.away = 10**6
+
+    api.refuse = away
+    with pytest.raises(DeployError) as caught:
+        target().apply(ship(TWO, "2"))
+    api.away, api.refuse = 0, lambda verb, plural, document: None
+
+    assert "Release 2 is applied, and the cluster goes on rolling it out unwatched." in caught.value.what
+    assert [(each.number, each.state) for each in target().releases()] == [(1, "live"), (2, "pending")]
+
+
+def test_a_secret_that_an_operator_makes_a_little_later_is_waited_for(api, target, ship):
+    target().apply(ship())
+    api.trouble[TWO] = "no secret"
+    threading.Timer(1, lambda: api.heal(TWO)).start()
+    told = []
+
+    assert target(env={"A": "1"}).apply(ship(TWO), progress=told.append).number == 2
+
+    assert any('cannot start: secret "digits" not found' in line for line in told)
+
+
+def test_a_secret_that_never_comes_is_named(api, target, ship, monkeypatch):
+    monkeypatch.setattr("mlapp.deploy.k8s.pods.MADE_LATER", 0.5)
+    target().apply(ship())
+    api.trouble[TWO] = "no secret"
+
+    with pytest.raises(DeployError, match='cannot start: secret "digits" not found'):
+        target(env={"A": "1"}).apply(ship(TWO))
+
+
+def test_a_paused_deployment_is_refused_before_anything_is_written(api, target, ship):
+    target().apply(ship())
+    api.edit("deployments", "digits", "kubectl-rollout", lambda item: item["spec"].update(paused=True))
+
+    with pytest.raises(DeployError, match="Deployment/digits is paused"):
+        target().apply(ship(TWO))
+
+    assert len(target().releases()) == 1
+
+
+def test_a_pod_that_comes_later_joins_in_while_lines_never_end(api, target, ship, monkeypatch):
+    def endless(cluster, pod, query):
+        for number in itertools.count():
+            yield f"{number:09}", pod_logs.LogLine(pod, "line")
+            time.sleep(0.01)
+
+    monkeypatch.setattr(pod_logs, "_of_pod", endless)
+    monkeypatch.setattr(pod_logs, "LOOK_AGAIN", 0.1)
+    target().apply(ship())
+    lines = target().logs(follow=True)
+    first = next(lines).replica
+
+    target(replicas=2).apply(ship())
+
+    assert any(line.replica != first for line in itertools.islice(lines, 2000))
+
+
+def test_lines_that_were_shown_are_not_shown_again_when_a_stream_is_cut_off(api, target, ship, monkeypatch):
+    monkeypatch.setattr(pod_logs, "LOOK_AGAIN", 0.1)
+    api.logs = "2026-01-01T00:00:01.000000000Z one\n"
+    target().apply(ship())
+    lines = target().logs(follow=True)
+    assert next(lines).text == "one"
+
+    api.logs += "2026-01-01T00:00:02.000000000Z two\n"
+
+    assert next(lines).text == "two"
+
+
+def test_events_of_an_app_whose_name_begins_the_same_are_not_shown(api, target, ship):
+    target().apply(ship())
+    for name in ("digits", "digits-66d5b7bcc6-x2k9q", "digits-canary-66d5b7bcc6-x2k9q", "digits-v2-66d5b7bcc6-x2k9q"):
+        subject = {"kind": "Pod", "name": name}
+        api.add("events", {"metadata": {"name": f"{name}.1"}, "involvedObject": subject, "message": name})
+
+    shown = {event.message for event in target().status().events}
+
+    assert shown == {"digits", "digits-66d5b7bcc6-x2k9q", "digits-canary-66d5b7bcc6-x2k9q"}
+
+
+def test_the_address_of_a_load_balancer_is_told_once_there_is_one(api, target, ship):
+    shipper = target(service={"type": "LoadBalancer", "port": 8080})
+    told = []
+
+    shipper.apply(ship(), progress=told.append)
+    assert "the Service has no address outside yet: `mlapp status` shows it once it has" in told
+
+    balanced = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}
+    api.edit("services", "digits", "cloud", lambda item: item.update(status=balanced))
+    assert shipper.status().url == "http://203.0.113.7:8080"
+    assert shipper.apply(ship(TWO)).url == "http://203.0.113.7:8080"
+
+
+def test_the_diff_of_an_app_whose_namespace_is_still_to_be_made_shows_all_of_it(api, target, ship):
+    text = target(namespace={"name": "team-b", "create": True}).diff(ship())
+
+    assert "+++ Namespace/team-b (to be)" in text
+    assert "+++ Deployment/digits (to be)" in text
+
+
+def test_the_diff_can_show_what_taking_over_would_change(api, target, ship):
+    target().apply(ship())
+    api.edit("deployments", "digits", "kubectl-scale", lambda item: item["spec"].update(replicas=5))
+
+    with pytest.raises(DeployError, match="owned by kubectl-scale"):
+        target().diff(ship())
+    assert "-  replicas: 5\n+  replicas: 1" in target().diff(ship(), take_over=True)
+
+
+def test_the_role_is_for_the_namespace_that_the_kubeconfig_names(target, ship):
+    documents = target().rbac(ship())
+    binding = next(document for document in documents if document["kind"] == "RoleBinding")
+
+    assert {document["metadata"]["namespace"] for document in documents} == {"team-a"}
+    assert binding["subjects"][0]["namespace"] == "team-a"
+
+
+def test_the_right_to_make_a_namespace_is_one_for_each_namespace(target, ship):
+    roles = [
+        document["metadata"]["name"]
+        for name in ("team-a", "team-b")
+        for document in target(namespace={"name": name, "create": True}).rbac(ship())
+        if document["kind"] == "ClusterRoleBinding"
+    ]
+
+    assert roles == ["team-a-digits-deployer", "team-b-digits-deployer"]
+
+
+def test_a_canary_tells_how_much_it_really_gets(api, target, ship):
+    target(replicas=2).apply(ship())
+    told = []
+
+    release = target(replicas=2).canary(ship(TWO, "2"), 10, progress=told.append)
+
+    assert any(line.startswith("the canary will be 1 of 3 pods, and so get about 33 %") for line in told)
+    assert release.note == "canary at 33 %"
