@@ -56,7 +56,7 @@ def deploy(
 
       mlapp deploy --target k8s --canary 10 --auto-promote 10m
     """
-    from mlapp.deploy import CanaryTarget, DiffTarget, PredictTarget
+    from mlapp.deploy import CanaryTarget, CheckTarget, DiffTarget, PredictTarget
     from mlapp.deploy.shipping import shipment_of
     from mlapp.project import Project
 
@@ -74,6 +74,8 @@ def deploy(
         raise UsageError(f"The target {place.name} has no canaries.", "Leave --canary out.")
     if diff and not isinstance(place, DiffTarget):
         raise UsageError(f"The target {place.name} has no diff.", "Use --dry-run.")
+    if not dry_run and isinstance(place, CheckTarget):
+        place.check()  # before an image is built for nothing
     shipment = shipment_of(project, place, model=model, image=image, settings_of=environment, progress=output.note)
     if dry_run:
         _print_documents(place.render(shipment))

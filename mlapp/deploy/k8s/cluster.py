@@ -11,6 +11,7 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
@@ -37,6 +38,7 @@ class Cluster:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.transport = Transport(connection)
+        self._version: tuple[int, int] | None = None
 
     @property
     def calls(self) -> list[Call]:
@@ -58,12 +60,18 @@ class Cluster:
         """`context kind, namespace team-a`."""
         return self.connection.place
 
+    def now(self) -> datetime:
+        """The time by the server's clock, which all who deploy have in common."""
+        return datetime.now(timezone.utc) + self.transport.ahead
+
     def version(self) -> tuple[int, int]:
-        """The server's version.
+        """The server's version; asked once.
 
         Raises:
             ApiError: it is too old for what mlapp renders.
         """
+        if self._version:
+            return self._version
         answer = self.transport.json("GET", "/version", verb="get", object="the version")
         digits = [int("".join(filter(str.isdigit, answer.get(part, "0"))) or 0) for part in ("major", "minor")]
         if tuple(digits) < OLDEST:
@@ -73,7 +81,8 @@ class Cluster:
                 "Have it upgraded; `mlapp eject k8s` writes files to adapt by hand meanwhile.",
                 0,
             )
-        return digits[0], digits[1]
+        self._version = (digits[0], digits[1])
+        return self._version
 
     def who(self) -> str:
         """The user that the server takes us for."""

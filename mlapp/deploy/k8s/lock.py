@@ -1,7 +1,8 @@
 """One deploy at a time: a Lease that is held, and kept alive, while objects are changed.
 
 A deploy that dies leaves a Lease that ends by itself after 30 s. Protocol: coordination.k8s.io/v1, as leader election
-uses it; taking over an ended one goes through `resourceVersion`, so that only one of two can.
+uses it; taking over an ended one goes through `resourceVersion`, so that only one of two can. Times are the server's:
+the clocks of those who deploy may differ by more than a Lease lasts.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import getpass
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from mlapp.deploy.k8s import labels
@@ -68,7 +70,7 @@ def locked(cluster: Cluster, names: Names) -> Iterator[Lock]:
 
 
 def _take(cluster: Cluster, names: Names, holder: str) -> dict[str, Any]:
-    document = _lease(names, holder)
+    document = _lease(names, holder, cluster.now())
     try:
         return cluster.create(document)
     except ApiError as error:
@@ -79,7 +81,7 @@ def _take(cluster: Cluster, names: Names, holder: str) -> dict[str, Any]:
         return cluster.create(document)
     spec = found.get("spec") or {}
     renewed = _time(spec.get("renewTime"))
-    if renewed and datetime.now(timezone.utc) < renewed + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS)):
+    if renewed and cluster.now() < renewed + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS)):
         who, since = spec.get("holderIdentity", "somebody").rpartition("-")[0], _time(spec.get("acquireTime"))
         when = f" since {since:%H:%M:%S} UTC" if since else ""
         raise DeployError(
@@ -96,24 +98,24 @@ def _take(cluster: Cluster, names: Names, holder: str) -> dict[str, Any]:
 
 
 def _renew(cluster: Cluster, names: Names, holder: str, lock: Lock, done: threading.Event) -> None:
-    last = datetime.now(timezone.utc)
+    last = time.monotonic()
     while not done.wait(SECONDS / 3):
         try:
             found = cluster.get(LEASE, names.lock)
             if found is None or found["spec"].get("holderIdentity") != holder:
                 lock.lost.set()
                 return
-            found["spec"]["renewTime"] = datetime.now(timezone.utc).strftime(TIME)
+            found["spec"]["renewTime"] = cluster.now().strftime(TIME)
             cluster.replace(found)
-            last = datetime.now(timezone.utc)
+            last = time.monotonic()
         except DeployError:
-            if datetime.now(timezone.utc) - last > timedelta(seconds=SECONDS):
+            if time.monotonic() - last > SECONDS:
                 lock.lost.set()
                 return
 
 
-def _lease(names: Names, holder: str) -> dict[str, Any]:
-    now = datetime.now(timezone.utc).strftime(TIME)
+def _lease(names: Names, holder: str, begun: datetime) -> dict[str, Any]:
+    now = begun.strftime(TIME)
     own = {labels.APP: names.base, labels.MANAGED_BY: "mlapp", labels.RECORD: "lock"}
     spec = {"holderIdentity": holder, "leaseDurationSeconds": SECONDS, "acquireTime": now, "renewTime": now}
     return {

@@ -23,6 +23,7 @@ from mlapp.deploy.k8s.releases import Releases
 from mlapp.deploy.k8s.render import render
 from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Shipment, Status, Target, silent
+from mlapp.errors import UsageError
 
 
 class KubernetesTarget(Target[KubernetesSettings]):
@@ -148,7 +149,13 @@ class KubernetesTarget(Target[KubernetesSettings]):
 
     def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The least Role that deploying this needs; asks the kubeconfig for the namespace when none is set."""
-        namespace = self.settings.namespace_name or self.cluster.namespace
+        try:
+            namespace = self.settings.namespace_name or self.cluster.namespace
+        except DeployError:
+            raise UsageError(
+                "Which namespace is the Role for? Neither mlapp.yaml nor a kubeconfig says.",
+                "Say it: --namespace team-a.",
+            ) from None
         return rbac.rbac(self.names, self.render(shipment), namespace)
 
     def _begun(self, progress: Progress) -> AbstractContextManager[Job]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -34,6 +37,8 @@ class Transport:
     connection: Connection
     calls: list[Call] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ahead: timedelta = timedelta()
+    """How far the server's clock is ahead of ours, to about a second."""
     _answered: bool = False
 
     def json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
@@ -74,6 +79,7 @@ class Transport:
                 continue
             self._answered = True
             self.calls.append(Call(verb, path, response.status))
+            self._note_clock(response)
             self._note_warnings(response)
             if response.status < 300 or passed_on:
                 return response
@@ -111,6 +117,10 @@ class Transport:
             f"The API server of {self.connection.context}, {host}, does not answer: {cause}",
             "Check the network and VPN, and that the context is right: `kubectl config get-contexts`.",
         )
+
+    def _note_clock(self, response: Any) -> None:
+        with suppress(ValueError):
+            self.ahead = parsedate_to_datetime(response.headers.get("Date") or "") - datetime.now(timezone.utc)
 
     def _note_warnings(self, response: Any) -> None:
         for value in response.headers.getlist("Warning"):

@@ -78,6 +78,7 @@ class ApiDouble:
         self.user = "ada"
         self.refuse: Callable[[str, str, dict[str, Any]], None] = lambda verb, plural, document: None
         self.away = 0
+        self.ahead = 0
         self.trouble: dict[str, str] = {}
         self.logs = "first line\nlast words\n"
         self.answers: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -395,6 +396,9 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
 
         def log_message(self, *_: Any) -> None:
             pass
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((timestamp or time.time()) + api.ahead)
 
         def _serve(self) -> None:
             url = urlparse(self.path)

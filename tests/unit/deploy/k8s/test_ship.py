@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from api_double import ONE, TWO
@@ -273,6 +274,16 @@ def test_a_second_deploy_at_once_is_refused(api, target, ship):
     with pytest.raises(DeployError, match="is being deployed by"):
         target().apply(ship(TWO))
     first.join()
+
+
+def test_a_wrong_clock_here_takes_no_lock_from_another_deploy(api, target, ship):
+    api.ahead = -120
+    now = datetime.now(timezone.utc) - timedelta(seconds=120)
+    spec = {"holderIdentity": "bob@ci-1", "leaseDurationSeconds": 30, "renewTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    api.add("leases", {"metadata": {"name": "digits-deploy"}, "spec": spec})
+
+    with pytest.raises(DeployError, match="is being deployed by bob@ci"):
+        target().apply(ship())
 
 
 def test_a_deploy_that_was_cut_off_is_gone_on_with(api, target, ship, monkeypatch):
