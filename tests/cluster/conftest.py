@@ -1,5 +1,5 @@
 """A real cluster, named by the caller: MLAPP_TEST_KUBECONFIG, and a registry that its nodes can pull from,
-MLAPP_TEST_REGISTRY. The images are made here by the local Docker engine, on MLAPP_TEST_BASE, any image with `python`,
+MLAPP_TEST_REGISTRY. The images are made here by the local Docker engine, on MLAPP_TEST_BASE, any image with `python3`,
 or on the base that scripts/ci/docker.sh makes.
 
 Needs a standard cluster of one node: no LoadBalancer, Ingress controller, metrics-server or cluster DNS. Namespaces are
@@ -57,7 +57,7 @@ def build(base: str, name: str, **variables: str) -> str:
     import docker
 
     lines = [f"FROM {base}", *(f"ENV {key}={value}" for key, value in variables.items())]
-    lines += ["COPY server.py load.py /app/", "USER 10001:10001", 'ENTRYPOINT ["python", "-u", "/app/server.py"]']
+    lines += ["COPY server.py load.py /app/", "USER 10001:10001", 'ENTRYPOINT ["python3", "-u", "/app/server.py"]']
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
         for file, data in {
@@ -165,7 +165,7 @@ class Load:
         self._cluster, self._pod = cluster, POD
         address = cluster.get(SERVICE, "digits")["spec"]["clusterIP"]
         self.name = f"load-{uuid.uuid4().hex[:6]}"
-        command = ["python", "/app/load.py", address, "80", str(rate), str(seconds)]
+        command = ["python3", "/app/load.py", address, "80", str(rate), str(seconds)]
         container = {
             "name": "load",
             "image": image,

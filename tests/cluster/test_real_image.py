@@ -129,7 +129,7 @@ def test_an_init_container_pulls_the_model_from_an_object_store(mlapp, target, a
         )
 
         port = int(endpoint.rpartition(":")[2])
-        pull = {"image": image, "command": ["python", "-c", PULL], "secret": "s3", "port": port}
+        pull = {"image": image, "command": ["python3", "-c", PULL], "secret": "s3", "port": port}
         mlapp("deploy", model_pull=pull)
 
         assert target().predict([{"x": 3}])["predictions"] == pytest.approx([3])

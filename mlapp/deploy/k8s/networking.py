@@ -95,11 +95,14 @@ def route(context: RenderContext, canary_percent: int | None = None) -> dict[str
     if canary_percent is not None:
         backends[0]["weight"] = 100 - canary_percent
         backends.append({"name": context.names.canary, "port": port, "weight": canary_percent})
-    match = {"path": {"type": "PathPrefix", "value": settings.path}}
-    spec: dict[str, Any] = {
-        "parentRefs": [_parent(settings)],
-        "rules": [{"matches": [match], "backendRefs": backends}],
+    rule: dict[str, Any] = {
+        "matches": [{"path": {"type": "PathPrefix", "value": settings.path}}],
+        "backendRefs": backends,
     }
+    if settings.path != "/":
+        stripped = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
+        rule["filters"] = [{"type": "URLRewrite", "urlRewrite": {"path": stripped}}]
+    spec: dict[str, Any] = {"parentRefs": [_parent(settings)], "rules": [rule]}
     if settings.hosts:
         spec["hostnames"] = list(settings.hosts)
     return context.document("HTTPRoute", context.names.base, spec=spec)

@@ -12,6 +12,8 @@ from mlapp.deploy.k8s import labels
 IMAGE_NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 IMAGE_REASONS = IMAGE_NEVER | {"ImagePullBackOff", "ErrImagePull"}
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
+"""Ends of a container whose command could not be run: it has no lines, and the runtime's words say why."""
 PULLED_LATER = 60.0
 """Seconds in which a registry that is busy or away may come back."""
 MADE_LATER = 30.0
@@ -115,6 +117,8 @@ def _container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
     if ended and (status.get("restartCount", 0) >= CRASHES or reason == "CrashLoopBackOff"):
         how = ended.get("reason") or "Error"
         what = f"exit code {ended.get('exitCode')}"
+        if how in NEVER_RAN:
+            return Trouble(pod, f"pod {pod} cannot start ({how}): {ended.get('message') or what}", True)
         if how == "OOMKilled":
             what = "it needs more than its memory limit (targets.k8s.resources.memory)"
         return Trouble(pod, f"pod {pod} crashes ({how}): {what}", True, how != "OOMKilled", container)

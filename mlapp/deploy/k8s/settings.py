@@ -68,7 +68,9 @@ class Ingress(Section, frozen=True):
     """`ingress:` an address outside, by an Ingress controller."""
 
     host: Annotated[str, Meta(description="Host name.")]
-    path: Annotated[str, Meta(pattern="^/", description="Path prefix.")] = "/"
+    path: Annotated[
+        str, Meta(pattern="^/", description="Path prefix; the server knows none, so let the controller strip it.")
+    ] = "/"
     class_name: Annotated[str | None, Meta(description="IngressClass; the cluster's default when absent.")] = None
     tls_secret: Annotated[str | None, Meta(description="Secret of the certificate; plain HTTP when absent.")] = None
     annotations: Annotated[dict[str, str], Meta(description="Annotations, for the controller.")] = {}
@@ -81,7 +83,7 @@ class Gateway(Section, frozen=True):
     namespace: Annotated[str | None, Meta(description="Its namespace; the app's when absent.")] = None
     section: Annotated[str | None, Meta(description="Its listener; all that allow it when absent.")] = None
     hosts: Annotated[list[str], Meta(description="Host names; the listener's when empty.")] = []
-    path: Annotated[str, Meta(pattern="^/", description="Path prefix.")] = "/"
+    path: Annotated[str, Meta(pattern="^/", description="Path prefix; the route strips it.")] = "/"
     tls: Annotated[
         bool | None,
         Meta(description="Whether the listener speaks HTTPS, for the URL that is printed; unless `section` is `http`."),

@@ -11,6 +11,7 @@ from api_double import TWO
 
 from mlapp.deploy import DeployError
 from mlapp.deploy.k8s import logs as pod_logs
+from mlapp.deploy.k8s.pods import trouble
 from mlapp.deploy.k8s.rollout import Rollout
 
 
@@ -179,3 +180,14 @@ def test_a_canary_tells_how_much_it_really_gets(api, target, ship):
 
     assert any(line.startswith("the canary will be 1 of 3 pods, and so get about 33 %") for line in told)
     assert release.note == "canary at 33 %"
+
+
+def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words():
+    ended = {"exitCode": 128, "reason": "StartError", "message": 'exec: "python": executable file not found in $PATH'}
+    container = {"name": "server", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    pod = {
+        "metadata": {"name": "digits-1"},
+        "status": {"containerStatuses": [{**container, "lastState": {"terminated": ended}}]},
+    }
+
+    assert trouble(pod).text == f"pod digits-1 cannot start (StartError): {ended['message']}"

@@ -169,6 +169,14 @@ def test_the_url_of_a_gateway_is_as_its_listener_speaks(listener, url):
     assert address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
 
 
+def test_a_route_strips_its_path_because_the_server_knows_none():
+    documents = rendered({"gateway": {"name": "public", "path": "/digits"}})
+
+    rewrite = of(documents, "HTTPRoute")["spec"]["rules"][0]["filters"][0]["urlRewrite"]
+    assert rewrite == {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
+    validate(documents)
+
+
 @pytest.mark.parametrize("percent", [1, 50])
 def test_a_canary_by_weight_has_a_service_of_its_own(percent):
     settings = section(KubernetesSettings, OPTIONS["gateway"], "")
