@@ -224,6 +224,6 @@ def test_a_member_of_a_workspace_has_the_lock_of_the_workspace(tmp_path):
         head = f'[project]\nname = "{name}"\nversion = "1"\nrequires-python = ">=3.10"\n'
         build = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n' if not more else ""
         (tmp_path / name / "pyproject.toml").write_text(head + more + build)
-    subprocess.run(["uv", "lock", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
     found = declared(tmp_path / "app", Image(), "3.11")
     assert (found.source, found.lines) == ("uv.lock", (str(tmp_path / "shared"),))
