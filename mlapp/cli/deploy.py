@@ -95,8 +95,9 @@ def deploy(
     elif release.state == "canary":
         output.note(f"Release {release.number} is a canary: mlapp promote, or mlapp abort.")
     else:
-        output.note(f"Release {release.number} is live:")
-        typer.echo(release.url or "")
+        output.note(f"Release {release.number} is live{':' if release.url else '.'}")
+        if release.url:
+            typer.echo(release.url)
         asked = f", or ask it: mlapp predict --target {place.name} --features FILE"
         output.note(f"Next: mlapp status{asked if isinstance(place, PredictTarget) else ''}")
 

@@ -39,13 +39,14 @@ def status(
         if release:
             shipped = release.shipment
             by = f" by {release.by}" if release.by else ""
-            rows += [
-                ["release", f"{release.number}, {_ago(release.created)} ago{by}{_noted(release.note)}"],
-                ["model", f"version {shipped.model_version or 'unknown'}"],
-                ["code", shipped.code_revision or "unknown"],
-                ["image", shipped.image],
-                ["url", found.url or "none"],
-            ]
+            rows.append(["release", f"{release.number}, {_ago(release.created)} ago{by}{_noted(release.note)}"])
+            if shipped.image:  # else it is code that runs now and then, with no model, URL or replicas
+                rows += [
+                    ["model", f"version {shipped.model_version or 'unknown'}"],
+                    ["code", shipped.code_revision or "unknown"],
+                    ["image", shipped.image],
+                    ["url", found.url or "none"],
+                ]
         else:
             rows.append(["release", "none is live"])
         if canary:
@@ -53,7 +54,8 @@ def status(
         if len(found.traffic) > 1:
             parts = [f"{share} % to release {number}" for number, share in found.traffic.items()]
             rows.append(["traffic", ", ".join(parts)])
-        rows.append(["ready", f"{found.ready} of {found.desired}"])
+        if release is None or release.shipment.image:
+            rows.append(["ready", f"{found.ready} of {found.desired}"])
         if found.scaling:
             rows.append(["scaling", found.scaling])
         output.table([found.app, ""], rows)

@@ -96,8 +96,9 @@ def _here(project: Project, options: Options, environment: str | None) -> tuple[
 
 def _on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
     engine = open_engine(project)
-    from mlapp.flyte.search import metric_of, search
+    from mlapp.flyte.search import check, metric_of, search
 
+    check(project.app, options)
     metric = metric_of(project.store, project.name, options.metric)
     output.note(f"trials are compared by {metric}")
     registration = register(engine)
@@ -110,6 +111,7 @@ def _on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
             metric,
             registration,
             follow=lambda run: follow(engine, run, again),
+            started=started,
             tell=tell,
         )
     values = {**options.fixed, **found.best.parameters}

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import MissingExtraError
+from mlapp.errors import MissingExtraError, MlappError
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine
@@ -57,6 +58,13 @@ def _leave_interrupts_alone() -> None:
 
 
 def require() -> None:
-    """Raises MissingExtraError where flytekit is not installed."""
-    if importlib.util.find_spec("flytekit") is None:
-        raise MissingExtraError("Flyte", "flyte")
+    """Raises MissingExtraError where flytekit is not installed, and MlappError where it cannot be."""
+    if importlib.util.find_spec("flytekit") is not None:
+        return
+    if sys.version_info >= (3, 13):
+        here = "{}.{}".format(*sys.version_info)
+        raise MlappError(
+            f"flytekit needs a Python before 3.13, and this is {here}.",
+            "Make the project's environment with Python 3.12, and install mlapp[flyte] there.",
+        )
+    raise MissingExtraError("Flyte", "flyte")

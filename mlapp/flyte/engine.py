@@ -112,7 +112,10 @@ class FlytekitEngine(Engine):
         return runs.logs(self.connection, run)
 
     def runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
-        return runs.recent(self.connection, self.project.name, limit=limit, schedule=schedule)
+        found = runs.recent(self.connection, self.project.name, limit=limit, schedule=schedule)
+        if schedule and not found and schedule not in self.source.app.schedules:
+            raise schedules.unknown(self.source, schedule)
+        return found
 
     def show(self, run: str) -> Run:
         return runs.show(self.connection, run)

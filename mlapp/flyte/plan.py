@@ -43,6 +43,9 @@ class Plan:
 
     def __init__(self, source: Source) -> None:
         source.app.require("data_reader", "model")
+        for role in ("data_loader", "data_splitter"):  # what they return travels
+            if not source.settings.flyte.pickle and (stage := source.app.stage(role)):
+                types.check_annotation(stage)
         self.source = source
         self.pipeline: Pipeline = source.app
         self.name = source.app.name

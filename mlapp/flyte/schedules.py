@@ -104,9 +104,7 @@ def switch(connection: Connection, source: Source, name: str, is_active: bool) -
     app, known = source.app.name, source.app.schedules
     running = active(connection, app)
     if name not in known and name not in running:
-        raise UsageError(
-            f"App '{app}' has no schedule '{name}'.{nearest(name, known)}", f"It has: {', '.join(known) or 'none'}."
-        )
+        raise unknown(source, name)
     if not is_active and name in running:
         _set(connection, running[name].id, LaunchPlanState.INACTIVE)
         version = running[name].id.version
@@ -119,6 +117,15 @@ def switch(connection: Connection, source: Source, name: str, is_active: bool) -
             _set(connection, versions[0].id, LaunchPlanState.ACTIVE)
     schedule = known.get(name)
     return _state(schedule, version, is_active) if schedule else ScheduleState(name, "", is_active, version)
+
+
+def unknown(source: Source, name: str) -> UsageError:
+    """The app has no such schedule: names the nearest."""
+    known = source.app.schedules
+    return UsageError(
+        f"App '{source.app.name}' has no schedule '{name}'.{nearest(name, known)}",
+        f"It has: {', '.join(known) or 'none'}.",
+    )
 
 
 def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlapp.errors import MlappError, UsageError
 from mlapp.flyte.errors import FlyteError, UnreachableError
-from mlapp.flyte.interface import Engine, Registration, TrialResult, Trials
+from mlapp.flyte.interface import Engine, Registration, Run, TrialResult, Trials
 from mlapp.pipeline import Pipeline
 from mlapp.store import Store
 from mlapp.tuning import READING, Asked, Found, Options, Question, Study, require_optuna, spaces
@@ -27,6 +27,7 @@ def search(
     registration: Registration,
     *,
     follow: Callable[[str], Any],
+    started: Callable[[Run], Any] = lambda run: None,
     tell: Callable[[Found], None] = lambda found: None,
 ) -> Found:
     """Search the parameters that the app declares. One that was interrupted waits first for the run it had begun.
@@ -34,24 +35,18 @@ def search(
     Args:
         metric: by which trials are compared, as `metric_of` knows it.
         follow: waits for a run to end.
+        started: gets each run that is begun.
         tell: gets all trials, after each run.
 
     Raises:
-        UsageError: nothing to search, a parameter of the reader is (the data is read once), or another search is at it.
-        RunFailedError: no trial of a run came through. MlappError: the first trial's error, when every trial failed.
+        UsageError: another search is at it. RunFailedError: no trial of a run came through.
+        MlappError: the first trial's error, when every trial failed.
     """
-    for space in spaces(pipeline, options.fixed):
-        if space.parameter.stage in READING:
-            raise UsageError(
-                f"Parameter '{space.parameter.name}' of {space.parameter.stage} is searched, and --remote reads once.",
-                f"Give it a value: -p {space.parameter.name}={space.example}. Or search it here: without --remote.",
-            )
-    require_optuna()
     study = Study.open(pipeline, options, Question.about(metric, pipeline, options))
     with study.searching():
-        for run, batch in study.awaited().items():
+        for earlier, batch in study.awaited().items():
             try:
-                _take(engine, study, run, batch, follow)
+                _take(engine, study, earlier, batch, follow)
             except UnreachableError:
                 raise
             except (FlyteError, UsageError):  # its trials are told to have failed, and others take their place
@@ -65,14 +60,32 @@ def search(
             batch = [study.ask() for _ in range(min(size, missing))]
             missing -= len(batch)
             trials = Trials([asked.parameters for asked in batch], options.folds, options.seed, at_once, data_of)
-            data_of = engine.run("tune", options.fixed, registration, trials=trials).id
+            run = engine.run("tune", options.fixed, registration, trials=trials)
+            data_of = run.id
             study.sent(batch, data_of)
+            started(run)
             _take(engine, study, data_of, batch, follow)
             tell(study.found())
     found = study.found()
     if not found.ranked():
         raise study.first_error()
     return found
+
+
+def check(pipeline: Pipeline, options: Options) -> None:
+    """Find out what is wrong with a search before anything is built or registered for it.
+
+    Raises:
+        UsageError: nothing to search, or a parameter of the reader is: the data is read once.
+        MissingExtraError: no Optuna.
+    """
+    for space in spaces(pipeline, options.fixed):
+        if space.parameter.stage in READING:
+            raise UsageError(
+                f"Parameter '{space.parameter.name}' of {space.parameter.stage} is searched, and --remote reads once.",
+                f"Give it a value: -p {space.parameter.name}={space.example}. Or search it here: without --remote.",
+            )
+    require_optuna()
 
 
 def metric_of(store: Store, app: str, given: str | None) -> str:

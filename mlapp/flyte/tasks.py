@@ -97,7 +97,8 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             if cause is not None:
                 cause = cause.with_traceback(_from_user(cause.__traceback__))
             # The user's own traceback comes first, and none of ours after it.
-            raise kind(f"{error.what}\n{error.todo}").with_traceback(None) from cause
+            here = f"{Path.cwd()}/"  # the user has the code in another folder
+            raise kind(f"{error.what}\n{error.todo}".replace(here, "")).with_traceback(None) from cause
 
     def _expose_secrets(self) -> None:
         """Give the stage its secrets as environment variables, also where Flyte mounts them as files."""

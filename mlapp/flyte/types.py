@@ -8,16 +8,21 @@ images.0.npy        an array, here the first of a pair
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from mlapp.errors import DataError
+from mlapp.errors import DataError, UsageError
+from mlapp.pipeline import Stage
+from mlapp.pipeline.parameters import type_name
 
 INDEX = "dataset.json"
+OPT_IN = "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml."
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -80,6 +85,17 @@ def open_index(folder: Path) -> Dataset:
     return msgspec.json.decode((folder / INDEX).read_bytes(), type=Dataset)
 
 
+def check_annotation(stage: Stage) -> None:
+    """Check what a stage says that it returns, as far as that tells what it will be.
+
+    Raises:
+        UsageError: it has no format to travel in; names the function and the type.
+    """
+    kind = _foreign(stage.signature.return_annotation)
+    if kind is not None:
+        raise UsageError(f"{stage.title} returns a {type_name(kind)}, which Flyte cannot carry.", OPT_IN)
+
+
 def digest(folder: Path) -> str:
     """SHA-256 over names and contents: two folders with the same data have the same, whatever run wrote them."""
     hasher = hashlib.sha256()
@@ -89,6 +105,19 @@ def digest(folder: Path) -> str:
             while chunk := content.read(1 << 20):
                 hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def _foreign(annotation: Any) -> Any:
+    """The type in an annotation whose values have no format of their own; None when there is none, or nothing known."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _foreign(typing.get_args(annotation)[0])
+    if origin is not None:
+        return next((kind for inner in typing.get_args(annotation) if (kind := _foreign(inner)) is not None), None)
+    is_plain = annotation in (str, int, float, bool, bytes, type(None), object, inspect.Signature.empty)
+    if not isinstance(annotation, type) or is_plain or annotation.__module__ in ("typing", "collections.abc"):
+        return None
+    return None if _format((annotation.__module__.partition(".")[0], annotation.__name__)) else annotation
 
 
 def _write(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
@@ -145,7 +174,11 @@ def _read(folder: Path, part: Part) -> Any:
 
 
 def _kind(value: Any) -> str | None:
-    module, name = type(value).__module__.partition(".")[0], type(value).__name__
+    return _format((type(value).__module__.partition(".")[0], type(value).__name__))
+
+
+def _format(kind: tuple[str, str]) -> str | None:
+    """How values of a type are written, by its package and name."""
     known = {
         ("pandas", "DataFrame"): "table",
         ("polars", "DataFrame"): "polars",
@@ -155,7 +188,7 @@ def _kind(value: Any) -> str | None:
         ("builtins", "list"): "list",
         ("builtins", "dict"): "dict",
     }
-    return known.get((module, name))
+    return known.get(kind)
 
 
 def _write_table(folder: Path, file: str, value: Any, kind: str, name: str) -> str:
@@ -186,7 +219,7 @@ def _pickle(folder: Path, file: str, value: Any, name: str, allowed: bool) -> st
     if not allowed:
         raise DataError(
             f"'{name}' is a {type(value).__module__}.{type(value).__qualname__}, which has no format to travel in.",
-            "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml.",
+            OPT_IN,
         )
     import cloudpickle
 

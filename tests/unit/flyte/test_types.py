@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp.errors import DataError
+from mlapp.errors import DataError, UsageError
 from mlapp.flyte import types
 from mlapp.flyte.types import Identity
+from mlapp.pipeline.stage import ROLES, make
 
 IDENTITY = Identity("abc", 3, 2)
 
@@ -73,6 +74,28 @@ def test_what_has_no_format_needs_the_opt_in(tmp_path: Path) -> None:
     assert "flyte: {pickle: true}" in raised.value.todo
     types.write(tmp_path, {"train": {1, 2}}, IDENTITY, pickle=True)
     assert types.read(tmp_path)[0] == {"train": {1, 2}}
+
+
+class Corpus:
+    pass
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, tuple[np.ndarray, list[str]], dict[str, pd.DataFrame], Any, None])
+def test_an_annotation_of_what_travels(kind: Any) -> None:
+    def load(data: Any) -> Any: ...
+
+    load.__annotations__["return"] = kind
+    types.check_annotation(make(ROLES["data_loader"], load, has_target=True, options={}))
+
+
+@pytest.mark.parametrize("kind", [Corpus, dict[str, Corpus], Corpus | None])
+def test_an_annotation_that_flyte_cannot_carry_is_told_before_anything_runs(kind: Any) -> None:
+    def load(data: Any) -> Any: ...
+
+    load.__annotations__["return"] = kind
+    with pytest.raises(UsageError, match=r"data_loader 'load' in .* returns a Corpus, which Flyte cannot") as raised:
+        types.check_annotation(make(ROLES["data_loader"], load, has_target=True, options={}))
+    assert "flyte: {pickle: true}" in raised.value.todo
 
 
 def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
