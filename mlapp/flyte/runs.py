@@ -92,11 +92,19 @@ def start(
         notifications=NotificationList([]),
         max_parallelism=at_once,
     )
-    try:
-        connection.call(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
-    except FlyteError as error:
-        if "ALREADY_EXISTS" not in error.what:  # an answer that was lost: it is this very one
-            raise
+    for is_last in (False, False, True):
+        try:
+            connection.call(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
+            break
+        except UnreachableError as error:
+            # Asked again, it starts no second run: the name is the same.
+            if is_last:
+                raise UnreachableError(error.what, "It may have begun all the same: mlapp runs list") from error
+            time.sleep(PAUSE)
+        except FlyteError as error:
+            if "ALREADY_EXISTS" not in error.what:  # an answer that was lost: it is this very one
+                raise
+            break
     return name
 
 

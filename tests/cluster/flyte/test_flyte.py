@@ -19,8 +19,12 @@ from mlapp.project import Project
 from tests.conftest import FLOWERS
 
 APP = FLOWERS.replace("C: float", "C: Annotated[float, Search(0.01, 100, log=True)]").replace(
-    "from mlapp import App", "from typing import Annotated\n\nfrom mlapp import App, Search"
+    "from mlapp import App", "import datetime\nfrom typing import Annotated\n\nfrom mlapp import App, Search"
 )
+APP = APP.replace("def read(", "def read(now: datetime.datetime | None = None, ")
+APP += """
+app.schedule("nightly", every=datetime.timedelta(days=1), parameters={"C": 0.5}, time="now", promote_if="accuracy")
+"""
 CONFIG = os.environ.get("MLAPP_TEST_FLYTE_CONFIG")
 
 
@@ -38,6 +42,11 @@ def test_train_there_and_fetch_the_model(project: Callable[..., Path], monkeypat
 
     registration = engine.register(engine.build(print), print)
     assert engine.register(engine.build(print), print).created == ()
+    engine.deploy(registration, print)
+    (state,) = engine.schedules()
+    assert (state.active, state.version) == (True, registration.version)
+    assert engine.deactivate_all() == ["nightly"]
+
     started = engine.run("train", {"C": 0.1}, registration)
     assert engine.watch(started.id, print).phase == "succeeded"
     version = engine.fetch(started.id)

@@ -103,6 +103,25 @@ def ended(admin: Flyteadmin, registered: Registration, name: str, phase: int) ->
     return admin.executions[name]
 
 
+def test_a_start_whose_answer_was_lost_is_no_second_run(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PAUSE", 0.5)
+    before = set(admin.executions)
+
+    def mend() -> None:
+        while "CreateExecution" not in admin.methods(asked):
+            time.sleep(0.01)
+        admin.refusals.clear()
+
+    asked = len(admin.calls)
+    admin.refusals["CreateExecution"] = (grpc.StatusCode.UNAVAILABLE, "connection reset")
+    threading.Thread(target=mend).start()
+    run = engine.run("train", {"limit": 120, "fail": "at once"}, registered)
+    assert set(admin.executions) - before == {run.id}
+    engine.abort(run.id, "enough")
+
+
 def test_outputs_that_have_expired(engine: FlytekitEngine, admin: Flyteadmin, registered: Registration) -> None:
     execution = ended(admin, registered, "old", WorkflowPhase.SUCCEEDED)
     with pytest.raises(FlyteError, match="Run old has no output 'model'"):

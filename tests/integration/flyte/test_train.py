@@ -75,6 +75,9 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
         == f"http://{admin.address}/console/projects/flytesnacks/domains/development/executions/{started.id}"
     )
 
+    deck = admin.root / "store" / "runs" / started.id / "evaluate" / "0" / "deck.html"
+    assert "accuracy" in deck.read_text()
+
     version = engine.fetch(started.id)
     here = training.run(engine.project.app, {"C": 0.1, "limit": 120})
     assert version.manifest.metrics == here.metrics

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mlapp.flyte import search
+from mlapp.flyte import runs, search
 from mlapp.flyte.engine import FlytekitEngine
-from mlapp.flyte.interface import Registration
+from mlapp.flyte.interface import Registration, Trials
 from mlapp.tuning import Options
 from tests.integration.flyte.flyteadmin import Flyteadmin
 
@@ -51,6 +51,19 @@ def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
     assert best["value"] == max(trial["value"] for trial in trials)
     assert manifest["parameters"]["C"] == best["parameters"]["model.C"]
     assert manifest["parameters"]["limit"] == 120
+
+
+def test_a_trial_that_is_killed_is_left_out(engine: FlytekitEngine, registered: Registration) -> None:
+    trials = Trials([{"model.C": 0.1}, {"trainer.fail": "memory"}, {"trainer.fail": "wrong"}], 2, 0, at_once=3)
+    run = engine.run("tune", {"limit": 120}, registered, trials=trials)
+    runs.watch(engine.connection, run.id, print, pause=0.2)
+    good, killed, failed = engine.results(run.id)
+    assert good is not None
+    assert good.metrics
+    assert killed is None
+    assert failed is not None
+    assert failed.error is not None
+    assert "bad luck: wrong" in failed.error[0]
 
 
 def test_the_metric_must_be_known_first(mlapp: Callable[..., Any], project: Callable[..., Path]) -> None:
