@@ -13,6 +13,7 @@ from mlapp.flyte import runs, search
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.interface import Registration, Trials
 from mlapp.tuning import Options
+from tests.conftest import FLOWERS
 from tests.integration.flyte.flyteadmin import Flyteadmin
 
 
@@ -66,8 +67,18 @@ def test_a_trial_that_is_killed_is_left_out(engine: FlytekitEngine, registered: 
     assert "bad luck: wrong" in failed.error[0]
 
 
-def test_the_metric_must_be_known_first(mlapp: Callable[..., Any], project: Callable[..., Path]) -> None:
-    project()
+SEARCHED = FLOWERS.replace("import App", "import App, Search").replace("C: float", "C: Annotated[float, Search(0, 9)]")
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [(FLOWERS, "declares no parameter to search"), (f"from typing import Annotated\n{SEARCHED}", "Give --metric")],
+)
+def test_what_is_searched_and_by_which_metric_must_be_known_first(
+    app: str, said: str, admin: Flyteadmin, mlapp: Callable[..., Any], project: Callable[..., Path]
+) -> None:
+    before = len(admin.calls)
+    project(app)
     ran = mlapp("tune", "--remote")
-    assert ran.code == 2
-    assert "Give --metric" in ran.err
+    assert (ran.code, said in ran.err) == (2, True)
+    assert len(admin.calls) == before
