@@ -39,6 +39,8 @@ def test_registering_is_a_few_calls_and_again_one(root: Path, configured: Path, 
     with Flyteadmin(tmp_path / "flyte").serving() as admin:  # one that knows nothing of the app
         configured.write_text(CONFIG.format(address=admin.address))
         engine = FlytekitEngine(Project.find(root))
+        assert engine.source.app.name == "flowers"
+        assert engine.connection.client  # what both import does not count
         clock = time.process_time()
         first = engine.register(engine.build(print), print)
         assert time.process_time() - clock < 2
