@@ -82,6 +82,8 @@ def train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     model = steps.build(pipeline, bound.get("model", {}))
     declared = frameworks.of(type(model))
+    trainer = steps.fit_stage(pipeline, declared)
+    steps.check(trainer, declared, bound.get("trainer", {}))
     index = types.open_index(splits)
     part = types.read_part(splits, index.names[0])
     features, target = steps.parse(pipeline, part, bound.get("data_parser", {}))
@@ -89,7 +91,7 @@ def train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
     features_schema, sample = infer(features), first_rows(features)
     transformed = steps.transform(pipeline, features)
     del features
-    estimator = steps.fit(steps.fit_stage(pipeline, declared), model, transformed, target, bound.get("trainer", {}))
+    estimator = steps.fit(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.of(type(estimator))
     predictions = prediction.sample(pipeline, framework, estimator, sample)
     trained = TrainedModel(

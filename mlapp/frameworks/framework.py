@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +39,13 @@ class Framework(ABC):
     @abstractmethod
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         """Fit the model; returns the fitted model. `target` is None for an app without one."""
+
+    def check(self, parameters: Mapping[str, Any]) -> None:  # noqa: B027  # most trainers take no numbers
+        """Refuse parameters of `trainer` that cannot be; called before the data is read.
+
+        Raises:
+            UsageError: names the parameter.
+        """
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
         """The framework's usual metrics for one split: accuracy and F1 where the model gives classes; R², MAE and RMSE

@@ -58,6 +58,7 @@ def run(
     saved_format(pipeline, framework)
     trainer, evaluator = steps.fit_stage(pipeline, framework), steps.evaluate_stage(pipeline, framework)
     bound = bind(declared(parameter_stages(pipeline, framework)), values)
+    steps.check(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load(pipeline, model, framework, previous)
 
     data = _data(pipeline, trainer, bound, tell)

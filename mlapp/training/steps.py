@@ -160,6 +160,16 @@ def split_stage(pipeline: Pipeline) -> Stage:
     return pipeline.stage("data_splitter") or Stage(ROLES["data_splitter"], defaults.split, 2)
 
 
+def check(stage: Stage | None, framework: Framework, parameters: Values) -> None:
+    """Check what the framework's own trainer is told, before there are data to train it on.
+
+    Raises:
+        UsageError: a parameter that cannot be.
+    """
+    if stage is not None and "default_of" in stage.options:
+        framework.check(parameters)
+
+
 def fit(stage: Stage | None, model: Any, features: Any, target: Any, parameters: Values) -> Any:
     """The fitted model.
 

@@ -83,7 +83,7 @@ def _run(load: Load, options: Options, question: Question, missing: int, tell: C
 
 @contextmanager
 def _unheard(number: Signals) -> Iterator[None]:
-    """Processes that are started within it ignore a signal. Ctrl-C on a terminal reaches them all, and this one ends them."""
+    """Processes started within it ignore a signal: Ctrl-C on a terminal reaches them all, and this one ends them."""
     if threading.current_thread() is not threading.main_thread():  # no other may change what a signal does
         yield
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,6 +88,9 @@ class HuggingFaceFramework(Framework):
             transformer.config.label2id = {str(label): at for at, label in enumerate(labels)}
         setattr(transformer, LABELS, labels)
         return model
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        loop.check(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The version itself, for the trainer to go on with: its weights belong to its tokenizer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,6 +61,9 @@ class PyTorchFramework(Framework):
             checkpoint_every=checkpoint_every,
         )
         return loop.fit(model, features, target, settings)
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        loop.check(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The weights of `previous` in `model`, for the trainer to go on with."""

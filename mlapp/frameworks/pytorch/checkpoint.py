@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-
-FOLDER = Path(".mlapp/checkpoints")
+from mlapp.frameworks.epochs import CHECKPOINTS
 
 
 @dataclass
@@ -41,7 +40,7 @@ class Checkpoint:
             digest.update(str(tuple(tensor.shape)).encode())
             if tensor.numel():
                 digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).numpy()).cast("B"))
-        return cls(FOLDER / f"{digest.hexdigest()[:24]}.safetensors")
+        return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.safetensors")
 
     def write(self, model: Any, optimizer: Any, generator: Any, state: State) -> None:
         """Put the state in the place of the one before.

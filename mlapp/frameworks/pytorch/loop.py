@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlapp.errors import DataError, ModelError, UsageError
 from mlapp.frameworks import arrays, threads
+from mlapp.frameworks.epochs import require_sensible
 from mlapp.frameworks.pytorch import tensors
 from mlapp.frameworks.pytorch.checkpoint import Checkpoint, State
 from mlapp.progress import report
@@ -41,6 +43,17 @@ class Settings:
     device: str
     seed: int
     checkpoint_every: float
+
+
+def check(parameters: Mapping[str, Any]) -> None:
+    """Refuse what `fit` could not do, before the data is read.
+
+    Raises:
+        UsageError: a number out of its bounds, a device that is not there.
+    """
+    require_sensible(parameters)
+    if "device" in parameters:
+        _device(parameters["device"])
 
 
 def fit(model: Any, features: Any, target: Any, settings: Settings) -> Any:

@@ -86,6 +86,48 @@ def test_it_stops_early_keeps_the_best_epoch_and_tells_how_far_it_is() -> None:
     assert str(heard[0]).startswith("1 of 500, loss ")
 
 
+def test_a_training_that_stopped_goes_on_and_ends_where_an_undisturbed_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def dropping() -> Any:
+        keras.utils.clear_session()  # counts the layers' names anew, as another process does
+        keras.utils.set_random_seed(0)
+        dense, dropout = keras.layers.Dense, keras.layers.Dropout
+        layers = [keras.Input((4,)), dense(16, activation="relu"), dropout(0.2, seed=1), dense(3)]
+        return keras.Sequential(layers)
+
+    def trained(stopped_after: int | None = None) -> tuple[list[int], Any]:
+        heard: list[int] = []
+
+        def hear(progress: Progress) -> None:
+            heard.append(progress.step)
+            if progress.step == stopped_after:
+                raise KeyboardInterrupt
+
+        with listening(hear):
+            model = KERAS.trainer(dropping(), FEATURES, TARGET, epochs=12, learning_rate=0.05, checkpoint_every=0)
+        return heard, model.get_weights()
+
+    whole = trained()[1]
+    with pytest.raises(KeyboardInterrupt):
+        trained(stopped_after=8)
+    heard, resumed = trained()
+    assert heard[0] == 8  # the seventh was the last that was written
+    assert not list((tmp_path / ".mlapp/checkpoints").iterdir())
+    for one, other in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(stopped_after=3)
+    [file] = (tmp_path / ".mlapp/checkpoints").iterdir()
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ModelError, match="is cut off or damaged") as raised:
+        trained()
+    assert raised.value.todo.startswith("Delete it")
+
+
 def test_what_cannot_be_learned() -> None:
     with pytest.raises(ModelError, match=r"The loss became (nan|inf) in epoch \d+, batch \d+"):
         KERAS.trainer(net(1), FEATURES * 1e18, TARGET.astype(float), learning_rate=1e9)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
+import torch
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
@@ -366,3 +367,21 @@ async def _async_predict(model: Any, features: Any) -> list[str]:
 
 def _stream(model: Any, features: Any) -> Any:
     yield from model.predict(features)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("epochs", 0, "epochs is 0; it is a number from 1 on"),
+        ("batch_size", -8, "batch_size is -8"),
+        ("learning_rate", -0.1, "learning_rate is -0.1; it is a number from 0 on"),
+        ("validation", 1.0, "validation is 1; it is a share"),
+        ("device", "cuda:99", "The device 'cuda:99' cannot be used here"),
+    ],
+)
+def test_what_a_training_loop_cannot_do_is_told_before_the_data_is_read(name: str, value: Any, what: str) -> None:
+    app = App("numbers", target="y")
+    app.data_reader(lambda: pytest.fail("the data was read"))
+    app.model(lambda: torch.nn.Linear(2, 2))
+    with pytest.raises(UsageError, match=what):
+        app.train(**{name: value})

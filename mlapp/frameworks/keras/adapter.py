@@ -1,16 +1,19 @@
-"""Keras 3: models on any of its backends, saved as `.keras`."""
+"""What mlapp needs of Keras."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import arrays, threads
+from mlapp.frameworks.epochs import require_sensible
 from mlapp.frameworks.framework import Framework, cannot_proceed
+from mlapp.frameworks.keras import checkpoint as checkpoints
 from mlapp.progress import report
 
 FILE = "model.keras"
@@ -51,6 +54,7 @@ class KerasFramework(Framework):
         validation: float = 0.1,
         patience: int = 5,
         seed: int = 0,
+        checkpoint_every: float = 30.0,
     ) -> Any:
         """Fit, with early stopping; the best epoch's weights are kept.
 
@@ -62,6 +66,8 @@ class KerasFramework(Framework):
             validation: share of the rows that is held out and decides when to stop; 0 stops by the training loss.
             patience: epochs without a better loss after which training stops.
             seed: of the shuffling and of the rows held out.
+            checkpoint_every: seconds between checkpoints. A training that was killed and is run again with the same
+                data, model and settings goes on from its last one.
 
         Raises:
             DataError: features that are no numbers, or missing. ModelError: the loss is no number, or the model does
@@ -80,22 +86,29 @@ class KerasFramework(Framework):
         wanted, labels = _targets(model, target, tried)
         if not model.compiled:
             model.compile(keras.optimizers.AdamW(learning_rate), _loss(keras, tried, labels))
+        model.optimizer.build(model.trainable_variables)
+        settings = (epochs, batch_size, learning_rate, validation, patience, seed)
+        checkpoint = checkpoints.Checkpoint.of(keras, model, (inputs, wanted), settings, checkpoint_every)
+        begun = checkpoint.read(model)
         order = np.random.default_rng(seed).permutation(len(inputs))
         held_out = round(len(inputs) * validation) if len(inputs) >= FEW else 0
         out, learned = order[:held_out], order[held_out:]
+        stopper = keras.callbacks.EarlyStopping(
+            "val_loss" if held_out else "loss", mode="min", patience=patience, restore_best_weights=True
+        )
         try:
             model.fit(
                 inputs[learned],
                 wanted[learned],
                 validation_data=(inputs[out], wanted[out]) if held_out else None,
                 epochs=epochs,
+                initial_epoch=begun.epoch,
                 batch_size=batch_size,
                 verbose=0,
                 callbacks=[
                     _watch(keras, epochs),
-                    keras.callbacks.EarlyStopping(
-                        "val_loss" if held_out else "loss", mode="min", patience=patience, restore_best_weights=True
-                    ),
+                    stopper,
+                    checkpoints.keeping(keras, checkpoint, stopper, begun, epochs, seed),
                 ],
             )
         except ValueError as error:
@@ -103,8 +116,12 @@ class KerasFramework(Framework):
                 f"Keras cannot train the model on this data: {_reason(error)}",
                 "Let the loss given to compile fit the target, or leave compile out.",
             ) from error
+        checkpoint.remove()
         setattr(model, LABELS, labels)
         return model
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        require_sensible(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The weights of `previous` in `model`, for the trainer to go on with."""
@@ -149,6 +166,7 @@ class KerasFramework(Framework):
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
         keras = _keras()
+        _limit_tensorflow(keras)
         try:
             return _read(keras, file)
         except (ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
@@ -175,8 +193,17 @@ def _read(keras: Any, file: Path) -> Any:
     return keras.saving.load_model(file, compile=False, safe_mode=True)
 
 
+def _limit_tensorflow(keras: Any) -> None:
+    """TensorFlow, when it is first used, starts a thread for each core of the machine, whatever a container may use."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        with suppress(RuntimeError):  # it was used before
+            tensorflow.config.threading.set_intra_op_parallelism_threads(threads.cores())
+
+
 def _use_threads(count: int) -> None:
-    """Only PyTorch can change them while it runs."""
+    """Of the backends PyTorch alone can change them while it runs."""
     import keras
 
     if keras.backend.backend() == "torch":

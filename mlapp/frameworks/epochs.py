@@ -1,0 +1,33 @@
+"""What the default trainers of neural networks share: where their checkpoints lie, and what they can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import UsageError
+
+CHECKPOINTS = Path(".mlapp/checkpoints")
+"""Below the project's folder. May be deleted at any time: trainings that were killed then begin anew."""
+
+
+def require_sensible(parameters: Mapping[str, Any]) -> None:
+    """Check a trainer's parameters, those of them that are given.
+
+    Raises:
+        UsageError: one is out of its bounds; names it.
+    """
+    for name in ("epochs", "batch_size", "patience"):
+        count = parameters.get(name, 1)
+        if count < 1:
+            raise UsageError(f"{name} is {count}; it is a number from 1 on.", f"Give it as -p {name}=10.")
+    for name in ("learning_rate", "weight_decay", "checkpoint_every"):
+        amount = parameters.get(name)
+        if amount is not None and not amount >= 0:
+            raise UsageError(f"{name} is {amount:g}; it is a number from 0 on.", f"Give it as -p {name}=0.001.")
+    share = parameters.get("validation", 0.0)
+    if not 0 <= share < 1:
+        raise UsageError(
+            f"validation is {share:g}; it is a share of the rows.", "Give it as -p validation=0.1, from 0 to below 1."
+        )

@@ -1,0 +1,143 @@
+"""The state of a training on disk, so that one that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import ModelError
+from mlapp.frameworks.epochs import CHECKPOINTS
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training is: epochs done, and what `EarlyStopping` knows."""
+
+    epoch: int = 0
+    best: float | None = None
+    wait: int = 0
+    best_epoch: int = 0
+    best_weights: list[Any] | None = None
+
+
+@dataclass
+class Checkpoint:
+    """One file of arrays (NumPy's `.npz`), named by what is trained: model, data and settings.
+
+    It appears whole or not at all. Keras's own `BackupAndRestore` forgets which epoch was the best, and how long ago.
+    """
+
+    file: Path
+    every: float
+    """Seconds between two."""
+    _written: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, keras: Any, model: Any, arrays: Sequence[Any], settings: object, every: float) -> Checkpoint:
+        """The checkpoint of one training of a built model, in the current folder's `.mlapp`."""
+        digest = hashlib.sha256(f"{_said(keras, model)}{settings}".encode())
+        # The weights that it begins with too: a training from a version is not one from the beginning.
+        for array in (*arrays, *model.get_weights()):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.tobytes())
+        return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.npz", every)
+
+    def read(self, model: Any) -> State:
+        """Put a checkpoint, if there is one, into the model and its optimizer.
+
+        Raises:
+            ModelError: it is cut off or damaged.
+        """
+        import numpy as np
+
+        if not self.file.is_file():
+            return State()
+        try:
+            with np.load(self.file, allow_pickle=False) as opened:
+                held = {name: opened[name] for name in opened.files}
+            told = msgspec.json.decode(held.pop("state").tobytes())
+            for at, variable in enumerate(_variables(model)):
+                variable.assign(held[f"model.{at}"])
+            best = [held[f"best.{at}"] for at in range(told.pop("weights"))]
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.DecodeError) as error:
+            raise ModelError(
+                f"The checkpoint {self.file} is cut off or damaged: {error}",
+                f"Delete it to train from the beginning: rm {self.file}",
+            ) from error
+        return State(**told, best_weights=best or None)
+
+    def write(self, model: Any, state: State) -> None:
+        """Put a state in the place of the one before, when it is time.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        import keras
+        import numpy as np
+
+        if time.monotonic() - self._written < self.every:
+            return
+        best = state.best_weights or []
+        told = {"epoch": state.epoch, "best": state.best, "wait": state.wait, "best_epoch": state.best_epoch}
+        held = {f"model.{at}": keras.ops.convert_to_numpy(variable) for at, variable in enumerate(_variables(model))}
+        held |= {f"best.{at}": np.asarray(weights) for at, weights in enumerate(best)}
+        held["state"] = np.frombuffer(msgspec.json.encode({**told, "weights": len(best)}), np.uint8)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_suffix(f".{os.getpid()}")
+        try:
+            with temporary.open("wb") as stream:
+                np.savez(stream, **held)
+            temporary.replace(self.file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._written = time.monotonic()
+
+    def remove(self) -> None:
+        """The training is done."""
+        self.file.unlink(missing_ok=True)
+
+
+def keeping(keras: Any, checkpoint: Checkpoint, stopper: Any, begun: State, epochs: int, seed: int) -> Any:
+    """The callback that writes the checkpoint after an epoch, for `fit` behind the `EarlyStopping` of which it keeps
+    what it knows; `begun` is what that one knew when the training was killed.
+    """
+
+    class Keeping(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_begin(self, logs: Any = None) -> None:
+            stopper.best, stopper.wait, stopper.best_epoch = begun.best, begun.wait, begun.best_epoch
+            stopper.best_weights = begun.best_weights
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            # An epoch draws the same numbers whether or not the one before it ran in this process.
+            keras.utils.set_random_seed(seed + epoch)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch + 1 < epochs and not self.model.stop_training:
+                best = None if stopper.best is None else float(stopper.best)
+                state = State(epoch + 1, best, stopper.wait, stopper.best_epoch, stopper.best_weights)
+                checkpoint.write(self.model, state)
+
+    return Keeping()
+
+
+def _variables(model: Any) -> list[Any]:
+    """What a training changes: weights, the random generators of layers, the optimizer; metrics begin anew."""
+    measured = {id(variable) for metric in model.metrics for variable in metric.variables}
+    own = [variable for variable in model.variables if id(variable) not in measured]
+    return [*own, *model.optimizer.variables]
+
+
+def _said(keras: Any, model: Any) -> str:
+    """The model as text, as far as it can be told."""
+    try:
+        return msgspec.json.encode(keras.saving.serialize_keras_object(model)).decode()
+    except (TypeError, ValueError, NotImplementedError, msgspec.MsgspecError):
+        return f"{type(model).__module__}.{type(model).__qualname__}"
