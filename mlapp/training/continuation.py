@@ -8,6 +8,7 @@ from mlapp.errors import DataError, ModelError
 from mlapp.frameworks import Framework
 from mlapp.model import load_estimator
 from mlapp.pipeline import Pipeline, Stage
+from mlapp.pipeline.form import wants_batches
 from mlapp.schema import Schema
 from mlapp.store import ModelVersion
 from mlapp.training import seeds
@@ -29,12 +30,17 @@ def load(pipeline: Pipeline, model: Any, framework: Framework, previous: ModelVe
     if manifest.model_format == "onnx":
         raise ModelError(f"{which} is kept as ONNX, which cannot be trained further.", "Train anew, without --from.")
     trainer = pipeline.stage("trainer")
-    if trainer is not None and not framework.trains_from_weights:
+    if trainer is not None and not framework.trains_from_weights and not _learns_from_parts(trainer, model):
         raise ModelError(
             f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
             "Leave the trainer out to train further, or train anew, without --from.",
         )
     return load_estimator(pipeline, manifest.framework, manifest.model_format, previous.files, manifest.parameters)
+
+
+def _learns_from_parts(trainer: Stage, model: Any) -> bool:
+    """Whether the user's trainer adds what each part teaches, and so adds it to what a version knows as well."""
+    return wants_batches(trainer) and hasattr(model, "partial_fit") and hasattr(model, "get_params")
 
 
 def require_same_features(previous: ModelVersion, now: Schema) -> None:
@@ -62,6 +68,8 @@ def proceed(
     Raises:
         ModelError: the model cannot go on.
     """
+    if trainer is not None and "default_of" not in trainer.options and not framework.trains_from_weights:
+        return trainer, begun.set_params(**model.get_params())
     with seeds.fixed():
         ahead = framework.proceed(model, begun, features, target)
     return (trainer if framework.trains_from_weights else None), ahead

@@ -146,6 +146,23 @@ def test_a_trainer_of_parts_begins_with_the_version_s_weights() -> None:
     assert further.parent == 1
 
 
+def test_partial_fit_over_parts_goes_on_from_the_version() -> None:
+    app = App("parts", target="target")
+    app.data_reader(lambda half="first": iter([HALVES[half]]))
+    app.model(lambda alpha=1e-4: SGDClassifier(alpha=alpha, random_state=0))
+
+    @app.trainer
+    def train(model: SGDClassifier, features: Iterator[pd.DataFrame], target: Iterator[pd.Series]) -> SGDClassifier:
+        for x, y in zip(features, target, strict=True):
+            model.partial_fit(x, y, classes=[0, 1, 2])
+        return model
+
+    app.save(app.train())
+    further = app.train(from_="latest", half="second", alpha=1e-3)
+    assert (further.estimator.t_, further.estimator.alpha) == (121, 1e-3)  # 60 rows of each half, counted from 1
+    assert further.parent == 1
+
+
 def test_what_cannot_go_on_says_why() -> None:
     neighbours = flowers(lambda: KNeighborsClassifier())
     neighbours.save(neighbours.train())
