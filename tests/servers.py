@@ -104,6 +104,7 @@ def s3(address: str = "127.0.0.1") -> Iterator[str]:
             f"-s3.port={ports[0]}", f"-master.port={ports[1]}", f"-volume.port={ports[2]}", f"-filer.port={ports[3]}",
             f"-s3.port.grpc={free_port()}", f"-master.port.grpc={free_port()}", f"-volume.port.grpc={free_port()}",
             f"-filer.port.grpc={free_port()}", "-master.volumeSizeLimitMB=64",
+            "-s3.port.iceberg=0", "-s3.port.lance=0",  # else each server wants the same two ports
         ]  # fmt: skip
         with running([weed, "server", *options], folder, lambda: is_open(ports[0], address), stop=signal.SIGKILL):
             yield f"http://{address}:{ports[0]}"
