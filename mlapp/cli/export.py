@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlapp.cli import output
-from mlapp.cli.options import Environment
+from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
 from mlapp.errors import UsageError
 
@@ -21,6 +21,7 @@ def export(
     to: Annotated[Path | None, typer.Option(help="The file to write. [<app>-<version>.onnx]")] = None,
     parameter: Parameters = None,
     environment: Environment = None,
+    json: Json = False,
 ) -> None:
     """Write a model for other programs, as ONNX.
 
@@ -33,18 +34,26 @@ def export(
       mlapp export --onnx --model production --to model.onnx -p limit=500
     """
     from mlapp import conversion, prediction, training
+    from mlapp.data.export import replacing
     from mlapp.project import Project
 
     if not onnx:
         raise UsageError("mlapp export needs a format.", "Give --onnx.")
     values = parse(parameter)
+    here = Path.cwd()  # loading the app changes to the project's folder
     project = Project.find(environment=environment)
     version = project.store.get(project.name, model)
-    predictor = prediction.load(project.app, version)
-    features = training.read_features(project.app, values)[:MOST_ROWS]
-    converted = conversion.to_onnx(predictor, features)
     file = to or Path(f"{project.name}-{version.version}.onnx")
-    file.write_bytes(converted.estimator.content)
+    with replacing(here / file) as unfinished:
+        predictor = prediction.load(project.app, version)
+        features = training.read_features(project.app, values)[:MOST_ROWS]
+        converted = conversion.to_onnx(predictor, features)
+        unfinished.write_bytes(converted.estimator.content)
+    if json:
+        output.json(
+            {"file": str(here / file), "model": project.name, "version": version.version, "rows": len(features)}
+        )
+        return
     output.note(
         f"{file} answers as {project.name} version {version.version}: {len(features)} rows were compared. It takes the "
         "features as the model does, after a feature_transformer."

@@ -42,7 +42,7 @@ def export(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.PathLike[
     open_writer = _writer_of(file)
     parts = [data] if isinstance(data, pd.DataFrame) else data
     rows = 0
-    with _replacing(file) as unfinished, open_writer(unfinished) as write:
+    with replacing(file) as unfinished, open_writer(unfinished) as write:
         for part in parts:
             write(part)
             rows += len(part)
@@ -112,8 +112,12 @@ def _refuse_other(part: pd.DataFrame, columns: list[str]) -> None:
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """A new file in the same folder, which takes the place of `file` when all went well and goes away when not."""
+def replacing(file: Path) -> Iterator[Path]:
+    """A new file in the same folder, which takes the place of `file` when all went well and goes away when not.
+
+    Raises:
+        DataError: it cannot be written; at once where the folder is missing or refuses, else when the disk is full.
+    """
     unfinished: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix="".join(file.suffixes), dir=file.parent)

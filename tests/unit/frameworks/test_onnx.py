@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,14 @@ def test_export_writes_a_file_that_can_be_served_as_a_model(mlapp: Callable, pro
     ran = mlapp("export", "--onnx")
     assert ran.code == 0, ran.err
     assert "flowers-1.onnx answers as flowers version 1: 150 rows were compared." in ran.err
+
+    (root / "notebooks").mkdir()
+    again = mlapp("export", "--onnx", "--to", "again.onnx", "--json", cwd=root / "notebooks")
+    file = root / "notebooks/again.onnx"
+    assert json.loads(again.out) == {"file": str(file), "model": "flowers", "version": 1, "rows": 150}
+    assert file.read_bytes() == (root / "flowers-1.onnx").read_bytes()
+    refused = mlapp("export", "--onnx", "--to", "nowhere/flowers.onnx", cwd=root)
+    assert "nowhere/flowers.onnx cannot be written: No such file or directory" in refused.err
 
     app = App("flowers", target="target")
     app.data_reader(lambda: IRIS)
