@@ -145,7 +145,7 @@ def _table() -> Iterator[Callable[[Found], None]]:
     from rich.live import Live
     from rich.table import Table
 
-    with Live(console=Console(stderr=True)) as live:
+    with Live(console=Console(stderr=True), transient=True) as live:
 
         def show(found: Found) -> None:
             columns, rows = _rows(found)
