@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlapp.errors import MissingExtraError, ModelError
+from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import conversion, metrics, onnx, pickled
 from mlapp.frameworks.framework import Framework, cannot_proceed, unreadable
 
@@ -33,7 +33,18 @@ class SklearnFramework(Framework):
         return self.module_owns(kind, "sklearn")
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
-        return model.fit(features) if target is None else model.fit(features, target)
+        """Fit.
+
+        Raises:
+            DataError: missing or infinite values that the model does not take; names the column.
+        """
+        try:
+            return model.fit(features) if target is None else model.fit(features, target)
+        except ValueError as error:
+            missing = _of_missing(model, features, error)
+            if missing is None:
+                raise
+            raise missing from error
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """By `partial_fit`; else by `warm_start`, where an ensemble grows by as many members as `model` has.
@@ -127,6 +138,24 @@ class SklearnFramework(Framework):
             raise
         except Exception as error:
             raise unreadable(file, error) from error
+
+
+def _of_missing(model: Any, features: Any, error: ValueError) -> DataError | None:
+    """The error of values that are missing or infinite, if it is about those and a column has some."""
+    import numpy as np
+
+    told = next(iter(str(error).splitlines()), "")
+    if not told.startswith("Input X contains") or not hasattr(features, "isna"):
+        return None
+    bad = features.isna() | features.isin([np.inf, -np.inf])
+    names = [str(name) for name in features.columns[bad.any()]]
+    if not names:
+        return None
+    return DataError(
+        f"Column '{names[0]}' of the features has {int(bad[names[0]].sum()):,} missing or infinite values, which a "
+        f"{type(model).__name__} does not take.",
+        "Fill or drop them in the data_reader; put a SimpleImputer before the model; or choose HistGradientBoosting….",
+    )
 
 
 def _changed_steps(model: Any, previous: Any) -> str | None:

@@ -44,6 +44,16 @@ def test_a_reader_and_a_model_are_enough() -> None:
     assert (trained.rows, trained.columns) == (60, 3)
 
 
+@pytest.mark.parametrize("bad", [None, np.inf])
+def test_values_that_are_missing_or_infinite_are_told_with_their_column(bad: float | None) -> None:
+    app = App("gaps", target="y")
+    app.data_reader(lambda: table().assign(age=[bad, *range(ROWS - 1)]))
+    app.model(LogisticRegression)
+    with pytest.raises(DataError, match="Column 'age' of the features has 1 missing or infinite values") as raised:
+        app.train(test_size=0)
+    assert "SimpleImputer" in raised.value.todo
+
+
 @pytest.mark.parametrize("target", ["y", "price"])
 def test_exact_decimals_are_floats_for_the_model(target: str) -> None:
     def priced() -> pd.DataFrame:
