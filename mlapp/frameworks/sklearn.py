@@ -36,15 +36,15 @@ class SklearnFramework(Framework):
         """Fit.
 
         Raises:
-            DataError: missing or infinite values that the model does not take; names the column.
+            DataError: texts, or missing or infinite values, that the model does not take; names the column.
         """
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except ValueError as error:
-            missing = _of_missing(model, features, error)
-            if missing is None:
+            told = _of_values(model, features, error)
+            if told is None:
                 raise
-            raise missing from error
+            raise told from error
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """By `partial_fit`; else by `warm_start`, where an ensemble grows by as many members as `model` has.
@@ -140,12 +140,22 @@ class SklearnFramework(Framework):
             raise unreadable(file, error) from error
 
 
-def _of_missing(model: Any, features: Any, error: ValueError) -> DataError | None:
-    """The error of values that are missing or infinite, if it is about those and a column has some."""
+def _of_values(model: Any, features: Any, error: ValueError) -> DataError | None:
+    """The error as one of values that are texts, missing or infinite, if it is about those and a column has some."""
     import numpy as np
 
     told = next(iter(str(error).splitlines()), "")
-    if not told.startswith("Input X contains") or not hasattr(features, "isna"):
+    if not hasattr(features, "isna"):
+        return None
+    if told.startswith("could not convert string to float"):
+        texts = [str(name) for name, dtype in features.dtypes.items() if dtype.kind not in "biufcM"]
+        if not texts:
+            return None
+        return DataError(
+            f"Column '{texts[0]}' of the features holds texts, which a {type(model).__name__} does not take.",
+            "Put a ColumnTransformer with a OneHotEncoder before the model, or leave it out: App(features=[…]).",
+        )
+    if not told.startswith("Input X contains"):
         return None
     bad = features.isna() | features.isin([np.inf, -np.inf])
     names = [str(name) for name in features.columns[bad.any()]]

@@ -54,6 +54,14 @@ def test_values_that_are_missing_or_infinite_are_told_with_their_column(bad: flo
     assert "SimpleImputer" in raised.value.todo
 
 
+def test_texts_that_a_model_does_not_take_are_told_with_their_column() -> None:
+    app = App("towns", target="y")
+    app.data_reader(lambda: table().assign(town="Bern"))
+    app.model(LogisticRegression)
+    with pytest.raises(DataError, match="Column 'town' of the features holds texts, which a LogisticRegression"):
+        app.train()
+
+
 @pytest.mark.parametrize("target", ["y", "price"])
 def test_exact_decimals_are_floats_for_the_model(target: str) -> None:
     def priced() -> pd.DataFrame:
