@@ -86,7 +86,7 @@ def serve(
     if reload:
         given |= {"workers": 1, "refresh": 1.0}
     settings = msgspec.structs.replace(settings, **given)
-    plan = plans.Plan(**what, settings=settings, reload=reload)
+    plan = plans.Plan(**what, settings=settings, flags=given, reload=reload)
     listener = sockets.bind(given["host"], settings.port)
     url = sockets.url(listener, settings.tls_cert is not None)
     if settings.workers > 1 or reload:

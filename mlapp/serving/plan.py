@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         apps: files, each with the name of an App after a colon where it is needed; none: the current folder's.
         environment: of mlapp.yaml.
         settings: all flags and variables are in it.
+        flags: of the settings, those that the command line gave; they hold whatever mlapp.yaml comes to say.
         reload: load the newest version as soon as it is there, not only when an alias moves.
     """
 
@@ -29,11 +31,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str | None
     environment: str | None
     settings: Serve
+    flags: dict[str, Any] = {}
     reload: bool = False
 
     def projects(self) -> list[Project]:
         """The projects of the apps."""
         return projects(self.apps, self.bundle, self.environment)
+
+    def fresh(self) -> Plan:
+        """The plan with the settings that mlapp.yaml has now.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        settings = msgspec.structs.replace(settings_of(self.projects(), self.environment), **self.flags)
+        return msgspec.structs.replace(self, settings=settings)
 
 
 def projects(apps: Sequence[str], bundle: str | None, environment: str | None) -> list[Project]:

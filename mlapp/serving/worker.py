@@ -26,7 +26,7 @@ def main() -> int:
     try:
         from mlapp.serving.launch import launch
 
-        launch(plan, listener, ready, has_parent=True)
+        launch(plan.fresh() if plan.reload else plan, listener, ready, has_parent=True)
     except MlappError as error:
         print(f"Error: {error.what}\n{error.todo}", file=sys.stderr, flush=True)
         return error.exit_code

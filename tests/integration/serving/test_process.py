@@ -139,6 +139,8 @@ def test_reload_follows_the_code_and_new_versions(serve, mlapp, new_project) -> 
             app.read_text().replace("return model.predict(features).tolist()", "return [42.0] * len(features)")
         )
         until(lambda: ask().get("predictions") == [42.0])
+        (project / "mlapp.yaml").write_text("serve:\n  api_keys: [secret]\n")
+        until(lambda: ask().get("status") == 401)
 
 
 def test_a_worker_that_dies_is_replaced_and_metrics_are_of_all(serve, new_project) -> None:
