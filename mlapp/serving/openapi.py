@@ -177,7 +177,10 @@ def _paths(endpoint: Endpoint) -> Json:
                         "schema": {"type": "number", "minimum": 0.001, "maximum": LARGEST},
                     }
                 ],
-                "requestBody": {"required": True, "content": {"application/json": media}},
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": media, **_other_bodies(schema.features)},
+                },
                 "responses": {
                     "200": predicted,
                     **_problems("400", "401", "408", "413", "415", "422", "500", "503", "504"),
@@ -208,6 +211,21 @@ def _paths(endpoint: Endpoint) -> Json:
     }
 
 
+def _other_bodies(schema: Schema) -> Json:
+    """What a body may be beside JSON: it has the same rows."""
+    columns = ", ".join(schema.names) or "those of training"
+    return {
+        "text/csv": {"schema": {"type": "string", "description": f"A line a row, its columns {columns}."}},
+        "application/vnd.apache.arrow.stream": {"schema": _binary("An Arrow IPC stream; it may be compressed.")},
+        "application/vnd.apache.arrow.file": {"schema": _binary("An Arrow IPC file, as Feather is.")},
+        "application/x-npy": {"schema": _binary("One array in NumPy's format, a row for each prediction.")},
+    }
+
+
+def _binary(description: str) -> Json:
+    return {"type": "string", "format": "binary", "description": description}
+
+
 def _server_paths() -> Json:
     state = {"application/json": {"schema": {"type": "object"}}}
     return {
@@ -215,6 +233,7 @@ def _server_paths() -> Json:
             "get": {
                 "summary": "Whether the process answers",
                 "operationId": "livez",
+                "security": [],
                 "tags": ["operation"],
                 "responses": {"200": {"description": "It does.", "content": state}},
             }
@@ -223,6 +242,7 @@ def _server_paths() -> Json:
             "get": {
                 "summary": "Whether the models can predict",
                 "operationId": "readyz",
+                "security": [],
                 "tags": ["operation"],
                 "responses": {
                     "200": {"description": "They can.", "content": state},
@@ -248,7 +268,10 @@ def _problems(*statuses: str) -> Json:
     from mlapp.serving.problems import TITLES
 
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": TITLES[int(status)], "content": content} for status in statuses}
+    found: Json = {status: {"description": TITLES[int(status)], "content": content} for status in statuses}
+    if "503" in found:
+        found["503"]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return found
 
 
 DESCRIPTION: Json = {
