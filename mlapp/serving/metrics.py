@@ -92,6 +92,19 @@ class Metrics:
         self.in_flight = Gauge(
             "http_requests_in_progress", "Requests not yet answered.", registry=registry, multiprocess_mode="livesum"
         )
+        self._rpcs = Counter(
+            "grpc_server_handled_total",
+            "gRPC calls answered.",
+            ["grpc_service", "grpc_method", "grpc_code"],
+            registry=registry,
+        )
+        self._rpc_seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "From a gRPC call's message to its answer.",
+            ["grpc_service", "grpc_method"],
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.batch_rows = Histogram(
             "mlapp_batch_rows", "Rows of one call of the predictor.", ["model"], buckets=ROWS, registry=registry
         )
@@ -143,6 +156,12 @@ class Metrics:
             self._answered[key] = [seconds]
         else:
             found.append(seconds)
+
+    def called(self, service: str, method: str, code: str, seconds: float) -> None:
+        """A gRPC call was answered. The names are those of gRPC's own interceptors for Prometheus."""
+        self._rpcs.labels(service, method, code).inc()
+        self._rpc_seconds.labels(service, method).observe(seconds)
+        self.count_soon()
 
     def count_soon(self) -> None:
         """Let what was noted be counted, together with what comes meanwhile."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+import urllib.parse
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,6 +18,7 @@ from mlapp.serving.problems import HttpError, http_error
 from mlapp.serving.protocols import open_inference, tensors
 from mlapp.serving.protocols.messages import PACKAGE, message
 from mlapp.serving.protocols.tensors import Tensor
+from mlapp.serving.request_id import request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -106,26 +109,43 @@ class GrpcServer:
 
     def _handler(self, name: str, method: Method) -> Any:
         async def answer(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
             headers = _headers(context)
-            with self._span(name, headers) as failed:
-                try:
-                    if name not in OPEN:
-                        self._application.keys.check(headers)
-                    return await method(self._application, request, context)
-                except asyncio.CancelledError:
-                    failed("CANCELLED")
-                    raise
-                except Exception as error:
-                    problem = http_error(error)
-                    status = STATUS.get(problem.status, "INTERNAL")
-                    failed(status)
-                    await context.abort(getattr(self._grpc.StatusCode, status), problem.detail)
+            identity = request_id(headers)
+            context.set_trailing_metadata((("x-request-id", identity.decode()),))
+            status, code = 200, "OK"
+            try:
+                with self._span(name, headers) as failed:
+                    try:
+                        if name not in OPEN:
+                            self._application.keys.check(headers)
+                        return await method(self._application, request, context)
+                    except asyncio.CancelledError:
+                        status, code = 499, "CANCELLED"
+                        failed(code)
+                        raise
+                    except Exception as error:
+                        problem = http_error(error)
+                        status, code = problem.status, STATUS.get(problem.status, "INTERNAL")
+                        failed(code)
+                        await context.abort(getattr(self._grpc.StatusCode, code), problem.detail)
+            finally:
+                self._record(name, status, code, time.perf_counter() - started, identity, context.peer())
 
         return self._grpc.unary_unary_rpc_method_handler(
             answer,
             request_deserializer=message(f"{name}Request").FromString,
             response_serializer=lambda answer: answer.SerializeToString(),
         )
+
+    def _record(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
+        """Count a call, and log it as HTTP sees it: a POST to the method's path, with the status it has there."""
+        application = self._application
+        application.metrics.called(SERVICE, name, code, seconds)
+        if application.access_log is not None and not (name in OPEN and code == "OK"):
+            address = urllib.parse.unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+            client = (address, 0) if address else None
+            application.access_log.write("POST", f"/{SERVICE}/{name}", status, seconds, identity, client)
 
     def _span(self, name: str, headers: dict[bytes, bytes]) -> AbstractContextManager[Callable[[str], None]]:
         tracing = self._application.tracing

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+
+from .conftest import until
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -60,6 +64,25 @@ def test_triton_client_over_grpc(server):
             client.infer("other", tensors(triton))
         with pytest.raises(triton.InferenceServerException, match="column 'b' is missing"):
             client.infer("sums", tensors(triton)[:1])
+
+
+def test_grpc_calls_are_counted_and_logged(server):
+    import tritonclient.grpc as triton
+
+    def handled(code: str) -> float:
+        return server.metric("grpc_server_handled_total", grpc_method="ModelInfer", grpc_code=code)
+
+    before = handled("OK"), handled("NOT_FOUND")
+    with triton.InferenceServerClient(server.urls[-1]) as client:
+        client.infer("sums", tensors(triton), headers={"x-request-id": "a-call-of-mine"})
+        with pytest.raises(triton.InferenceServerException):
+            client.infer("other", tensors(triton), headers={"x-request-id": "a-wrong-one"})
+    assert (handled("OK"), handled("NOT_FOUND")) == (before[0] + 1, before[1] + 1)
+    for identity, status in (("a-call-of-mine", 200), ("a-wrong-one", 404)):
+        until(lambda identity=identity: identity in server.text())
+        (line,) = [json.loads(line) for line in server.text().splitlines() if identity in line]
+        assert (line["status"], line["path"]) == (status, "/inference.GRPCInferenceService/ModelInfer")
+        assert line["client"] == "127.0.0.1"
 
 
 def test_mlflow_scoring_client(server):
