@@ -32,6 +32,9 @@ SHARE = 0.1
 """Of a slow call's usual seconds: as long may a batch wait for the clients that were answered just now."""
 MOMENT = 0.005
 """Most seconds of that wait, from when they were answered: who comes later came by himself."""
+ONE_BY_ONE = 2
+SOON = 0.1
+"""Requests that may wait for a predictor of one at a time: as many as it answers in so many seconds, two at least."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
@@ -71,10 +74,11 @@ class Batcher:
         max_batch: most rows of one call; a request with more goes alone.
         wait: seconds that a request may wait for company.
         queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
-            by side, so that hardly any request waits: the rows in them count too.
+            by side, so that hardly any request waits: the rows in them count too. None, for a predictor that takes one
+            request at a time: as many requests as it answers soon.
     """
 
-    def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int) -> None:
+    def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int | None) -> None:
         self._metrics = metrics
         metrics.depth = lambda: len(self._waiting)
         self._batch = batch
@@ -105,10 +109,11 @@ class Batcher:
             HttpError: 503, the queue is full.
         """
         rows = self._rows + part.rows
-        before = self._rows + self._called_rows
-        if before and before + part.rows > self._queue:
+        if self._is_full(part.rows):
             self._metrics.rejected.inc()
-            raise HttpError(503, f"{before} rows wait already. Try again in a second.", headers=RETRY_AFTER)
+            raise HttpError(
+                503, f"{len(self._waiting)} requests wait already. Try again in a second.", headers=RETRY_AFTER
+            )
         item = Item(loaded, part, done, timeout)
         self._waiting.append(item)
         self._rows = rows
@@ -124,6 +129,14 @@ class Batcher:
             self._timer = None
             asyncio.get_running_loop().call_soon(self._flush)
         return item
+
+    def _is_full(self, rows: int) -> bool:
+        """Whether so many rows more would wait too long."""
+        if self._queue is None:
+            waiting = len(self._waiting)
+            return waiting >= ONE_BY_ONE and waiting * self._pace.usual >= SOON
+        before = self._rows + self._called_rows
+        return before > 0 and before + rows > self._queue
 
     def cancel(self, item: Item) -> None:
         """The client has left: give up its place."""

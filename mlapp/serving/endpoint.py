@@ -67,7 +67,7 @@ class Endpoint:
             "batch": options.get("batch", True),
             "max_batch": max_batch,
             "wait": settings.batch_wait if wait is None else wait,
-            "queue": settings.queue or max_batch,
+            "queue": settings.queue or (max_batch if options.get("batch", True) or loaded.is_async else None),
         }
         self.batcher: Batcher
         if tracing is None:
@@ -78,7 +78,7 @@ class Endpoint:
         self._decoding = Pace()
         self._is_warm = False
         self._warming: asyncio.Lock | None = None
-        self.streams = Streams(self.metrics, queueing["queue"])
+        self.streams = Streams(self.metrics, settings.queue or max_batch)
 
     @property
     def is_ready(self) -> bool:

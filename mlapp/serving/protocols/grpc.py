@@ -139,7 +139,7 @@ class GrpcServer:
         )
 
     def _record(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
-        """Count a call, and log it as HTTP sees it: a POST to the method's path, with the status it has there."""
+        """Count a call, and log it as HTTP sees it: a POST to the method's path, with HTTP's own status."""
         application = self._application
         application.metrics.called(SERVICE, name, code, seconds)
         if application.access_log is not None and not (name in OPEN and code == "OK"):

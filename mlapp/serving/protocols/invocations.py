@@ -22,7 +22,7 @@ FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def add_routes(application: Application, endpoint: Endpoint) -> None:
-    """`/invocations` of one model; `/ping` and `/version` of the server with the first."""
+    """`/invocations` of one model; and `/ping`, which is of the whole server."""
 
     async def ping(request: Request) -> Response:
         return Response(b"{}", status=200 if application.is_ready else 503)
@@ -41,8 +41,7 @@ def add_routes(application: Application, endpoint: Endpoint) -> None:
         predictions = await endpoint.predict(part, timeout, loaded, request.left)
         return Response(encode({"predictions": predictions}))
 
-    if not endpoint.prefix:
-        application.route("GET", "/ping", ping, is_open=True)
+    application.route("GET", "/ping", ping, is_open=True)
     application.route("POST", f"{endpoint.prefix}/invocations", invoke)
 
 

@@ -1,7 +1,8 @@
 """The Open Inference Protocol v2 over HTTP, with the binary tensor extension.
 
 https://github.com/kserve/open-inference-protocol and, for binary tensors,
-https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md; of the repository's
+(extension_model_repository.md, beside it) only the index, because what is loaded is the operator's choice.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ def add_routes(application: Application) -> None:
     async def ready(request: Request) -> Response:
         return _json({"ready": application.is_ready}, 200 if application.is_ready else 503)
 
+    async def index(request: Request) -> Response:
+        state = "READY" if application.is_ready else "UNAVAILABLE"
+        found = [(endpoint.name, endpoint.current.version or "") for endpoint in application.endpoints]
+        return Response(encode([{"name": name, "version": version, "state": state} for name, version in found]))
+
     async def get_model(request: Request) -> Response:
         name, rest = _split(request.tail)
         endpoint = find(application, name, _version(rest))
@@ -88,6 +94,7 @@ def add_routes(application: Application) -> None:
     application.route("GET", "/v2/", server)
     application.route("GET", "/v2/health/live", live, is_open=True)
     application.route("GET", "/v2/health/ready", ready, is_open=True)
+    application.route("POST", "/v2/repository/index", index)
     application.route("GET", "/v2/models/*", told(get_model))
     application.route("POST", "/v2/models/*", told(post_model))
 

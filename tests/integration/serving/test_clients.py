@@ -49,6 +49,13 @@ def test_triton_client_over_http(server, binary):
             client.infer("sums", tensors(triton)[:1])
 
 
+def test_triton_client_lists_the_models(server):
+    import tritonclient.http as triton
+
+    with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        assert client.get_model_repository_index() == [{"name": "sums", "version": "1", "state": "READY"}]
+
+
 def test_triton_client_over_grpc(server):
     import tritonclient.grpc as triton
 

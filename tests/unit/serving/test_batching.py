@@ -179,3 +179,23 @@ async def test_a_batch_that_failed_is_not_tried_again_for_nobody(numbers, serve)
         assert (await first).status_code == 200
         assert (await ask(client, 0)).status_code == 200
         assert len(calls) <= 2
+
+
+async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, serve):
+    free = threading.Event()
+
+    def predict(model, features: np.ndarray):
+        if (features < 0).any():
+            free.wait()
+        time.sleep(0.06)
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict, batch=False)) as client:
+        asked = [asyncio.create_task(ask(client, -1))]
+        while len(asked) < 3:
+            asked.append(asyncio.create_task(ask(client, len(asked))))
+            await asyncio.sleep(0.02)
+        full = await ask(client, 3)
+        assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+        free.set()
+        assert [(await one).json()["predictions"] for one in asked] == [[-1], [1], [2]]
