@@ -104,7 +104,8 @@ class Cluster:
         if found is None:
             raise ApiError(
                 f"There is no namespace '{self.namespace}' in {self.connection.context}.",
-                "Name another with --namespace, or look at the context: --context.",
+                "Name another with --namespace, or have it made: "
+                f"targets.k8s.namespace: {{name: {self.namespace}, create: true}}.",
                 404,
             )
 

@@ -7,6 +7,7 @@ listed may belong to the release before. The pods and their events say why it ta
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -105,7 +106,8 @@ class Rollout:
             if pod.startswith(f"{self.name}-") and item.get("type") == "Warning":
                 self.warnings.setdefault(pod, []).append(item)
             elif pod in self.pods and _is_pull(item) and name not in self._told:
-                self._told[name] = f"pod {pod}: {item['message'][0].lower()}{item['message'][1:]}"
+                said = re.sub(' image "[^"]+"', " its image", item["message"])
+                self._told[name] = f"pod {pod}: {said[0].lower()}{said[1:]}"
                 self.progress(self._told[name])
 
     def _tell(self) -> None:

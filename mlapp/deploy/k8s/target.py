@@ -44,7 +44,14 @@ class KubernetesTarget(Target[KubernetesSettings]):
         return Cluster(connect(self.settings))
 
     def check(self) -> str:
-        """The cluster's version, and which context and namespace would be deployed to."""
+        """The cluster's version, and which context and namespace would be deployed to.
+
+        Raises:
+            DeployError: it does not answer, is too old, or has no such namespace and is not to get one.
+        """
+        self.cluster.version()
+        if namespace(self.settings) is None:
+            self.cluster.require_namespace()
         return "version {}.{}, {}".format(*self.cluster.version(), self.cluster.place)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:

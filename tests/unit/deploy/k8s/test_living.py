@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 
@@ -191,3 +193,12 @@ def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words
     }
 
     assert trouble(pod).text == f"pod digits-1 cannot start (StartError): {ended['message']}"
+
+
+def test_a_command_does_not_wait_for_the_validator_of_the_client_library(target):
+    code = "import sys\nfrom mlapp.deploy.k8s.connection import connect\nfrom mlapp.deploy.k8s import KubernetesSettings\n"
+    code += "connect(KubernetesSettings())\nprint('kubernetes_validate' in sys.modules)"
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "False\n"
