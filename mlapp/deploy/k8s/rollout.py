@@ -105,7 +105,7 @@ class Rollout:
             pod = item.get("involvedObject", {}).get("name", "")
             if pod.startswith(f"{self.name}-") and item.get("type") == "Warning":
                 self.warnings.setdefault(pod, []).append(item)
-            elif pod in self.pods and _is_pull(item) and name not in self._told:
+            elif pod in self.pods and not is_ready(self.pods[pod]) and _is_pull(item) and name not in self._told:
                 said = re.sub(' image "[^"]+"', " its image", item["message"])
                 self._told[name] = f"pod {pod}: {said[0].lower()}{said[1:]}"
                 self.progress(self._told[name])

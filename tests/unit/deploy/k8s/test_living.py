@@ -196,9 +196,13 @@ def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words
 
 
 def test_a_command_does_not_wait_for_the_validator_of_the_client_library(target):
-    code = "import sys\nfrom mlapp.deploy.k8s.connection import connect\nfrom mlapp.deploy.k8s import KubernetesSettings\n"
-    code += "connect(KubernetesSettings())\nprint('kubernetes_validate' in sys.modules)"
-
+    code = """
+import sys
+from mlapp.deploy.k8s import KubernetesSettings
+from mlapp.deploy.k8s.connection import connect
+connect(KubernetesSettings())
+print("kubernetes_validate" in sys.modules)
+"""
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert said.stdout == "False\n"
