@@ -190,8 +190,9 @@ class Load:
         """Wait for the end; what came of the requests."""
         from mlapp.deploy.k8s.transport import lines
 
-        self.wait_for("Succeeded", seconds=seconds)
+        phase = self.wait_for("Succeeded", seconds=seconds)
         said = list(lines(self._cluster.log(self.name)))
+        assert phase == "Succeeded", said[-1].decode() if said else phase
         found: dict[str, Any] = json.loads(said[-1])
         return found
 

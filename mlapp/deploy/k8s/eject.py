@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.deploy.documents import to_yaml
 from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, ROUTE, SERVICE
+from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, NAMESPACE, ROUTE, SERVICE
 from mlapp.deploy.k8s.naming import Names
 from mlapp.deploy.target import DeployError
 from mlapp.errors import UsageError, nearest
@@ -54,6 +54,8 @@ def _without_mark(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file(document: dict[str, Any]) -> str:
+    if document["kind"] == NAMESPACE.kind:
+        return "00-namespace.yaml"  # kubectl takes the files of a folder in the order of their names
     return re.sub(r"(?<!^)(?=[A-Z])", "-", document["kind"]).lower().replace("h-t-t-p-", "http-") + ".yaml"
 
 

@@ -65,25 +65,30 @@ class Job:
             UnreachableError: the server went away; the release stays `pending`, and the next deploy goes on with it.
             DeployError: it was refused, or did not come up; things are as before then, and the text says so.
         """
-        records = self.releases.all()
-        _refuse_canary(records)
-        before = releases.live(records)
-        plan = self.plan(documents, before, take_over=take_over)
-        record = self._record(shipment, documents, plan, records, repeats, note)
+        try:
+            records = self.releases.all()
+            _refuse_canary(records)
+            before = releases.live(records)
+            plan = self.plan(documents, before, take_over=take_over)
+            record = self._record(shipment, documents, plan, records, repeats, note)
+        except KeyboardInterrupt:
+            raise InterruptedDeployError("Interrupted: nothing was applied.", "Do it again when you like.") from None
         if record is not before:
             self.progress(f"release {record.number}: {plan.summary}")
         try:
             with _finished_before_interrupt():
                 execute(self.cluster, plan, self.lock, self.progress)
             self.wait(documents, record)
-            prune(self.cluster, plan, self.lock, self.progress)
+            with _finished_before_interrupt():
+                prune(self.cluster, plan, self.lock, self.progress)
+                live = self.settle(record, before, records)
         except KeyboardInterrupt:
             raise self._interrupted(record) from None
         except UnreachableError:
             raise  # nothing can be taken back now
         except DeployError as error:
             raise self.take_back(record, before, documents, error) from error
-        return self.settle(record, before, records)
+        return live
 
     def plan(
         self,

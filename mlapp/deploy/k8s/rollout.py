@@ -165,8 +165,10 @@ class Rollout:
         return bool(generation and seen >= generation)
 
     def _available(self) -> int:
+        """New pods that serve. The Deployment's count of available pods has those of the release before in it."""
         status = self.deployment.get("status", {})
-        return min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0)))
+        ready = sum(is_ready(pod) for pod in self.pods.values())
+        return min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0)), ready)
 
     def _is_complete(self) -> bool:
         if not self._is_observed():

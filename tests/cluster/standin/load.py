@@ -13,6 +13,7 @@ import time
 host, port, rate, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
 BODY = json.dumps({"inputs": [{"x": 1}]}).encode()
 KEPT = 16
+LATE = 30
 outcomes = collections.Counter()
 versions = collections.Counter()
 slowest = 0.0
@@ -58,6 +59,9 @@ async def kept(number, end):
     reader = writer = None
     while due < end:
         await asyncio.sleep(max(0, due - time.monotonic()))
+        if time.monotonic() > end + LATE:
+            outcomes["kept not sent: the ones before it took too long"] += 1
+            return
         try:
             if writer is None:
                 reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 30)
@@ -73,7 +77,19 @@ async def kept(number, end):
         due += pause
 
 
+async def reached():
+    """Whether a pod can reach the Service at all: where it cannot, the load would only say so after minutes."""
+    for _ in range(5):
+        try:
+            await asyncio.wait_for(asyncio.open_connection(host, port), 5)
+            return
+        except (OSError, asyncio.TimeoutError) as error:
+            problem = f"{type(error).__name__}: {error}"
+    sys.exit(f"pods of this cluster do not reach a Service: {host}:{port}: {problem}")
+
+
 async def main():
+    await reached()
     end = time.monotonic() + seconds
     clients = [asyncio.create_task(kept(number, end)) for number in range(KEPT)]
     fresh = set()
