@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import DeployError
@@ -59,16 +62,41 @@ def connect(settings: KubernetesSettings) -> Connection:
             _refuse_missing(file)
             contexts, active = config.list_kube_config_contexts(config_file=file)
             chosen = _choose(contexts, active, settings.context, file)
-            config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
+            with _errors_logged() as said:
+                config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
+            if said and not configuration.api_key and not configuration.cert_file:
+                raise DeployError(
+                    f"The login command of context {chosen['name']} failed: {'; '.join(said)}",
+                    "Install it, or log in as whoever runs the cluster told you; `kubectl get pods` tries it.",
+                )
             namespace = chosen["context"].get("namespace") or "default"
             context = f"context {chosen['name']}"
     except (ConfigException, OSError) as error:
         raise DeployError(f"The kubeconfig cannot be used: {error}", _HOW) from None
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise DeployError(f"{file or '~/.kube/config'} is not a kubeconfig: {error}", _HOW) from None
     if configuration.host == "http://localhost" or not configuration.host:
         raise DeployError("The kubeconfig names no cluster.", _HOW)
     configuration.retries = False
     configuration.connection_pool_maxsize = 16
     return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context)
+
+
+@contextmanager
+def _errors_logged() -> Iterator[list[str]]:
+    """What is logged as an error meanwhile: the client library goes on without a login when its command fails."""
+    said: list[str] = []
+
+    def take(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            said.append(record.getMessage())
+        return record.levelno < logging.ERROR
+
+    logging.getLogger().addFilter(take)
+    try:
+        yield said
+    finally:
+        logging.getLogger().removeFilter(take)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def refusal(code: int, body: bytes | str, verb: str, object: str, context: str) 
     """
     status = _status(body)
     message, reason = status.get("message") or "", status.get("reason") or ""
-    if code == 401:
+    if code == 401 or 'User "system:anonymous"' in message:
         return ApiError(
             f"The cluster ({context}) does not accept the login: it is wrong or has expired.",
             "Log in again, as whoever runs the cluster told you; `kubectl get pods` tries it.",

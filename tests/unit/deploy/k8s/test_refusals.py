@@ -42,6 +42,27 @@ def test_a_login_that_has_expired(api, target, ship, tmp_path):
     assert "wrong or has expired" in said(lambda: target(kubeconfig=str(file)).status())
 
 
+@pytest.mark.parametrize(("command", "words"), [("no-such-login", "No such file"), ("false", "process returned 1")])
+def test_a_login_command_that_fails_is_not_gone_on_without(api, target, ship, tmp_path, command, words):
+    raw = kubeconfig(api)
+    how = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "interactiveMode": "Never"}
+    raw["users"][0]["user"] = {"exec": how}
+    (tmp_path / "exec").write_text(yaml.safe_dump(raw))
+
+    what = said(lambda: target(kubeconfig=str(tmp_path / "exec")).status())
+
+    assert what.startswith("The login command of context test failed: ")
+    assert words in what
+    assert api.requests == []
+
+
+@pytest.mark.parametrize("text", ["garbage", ": {[", "contexts: 3"])
+def test_a_file_that_is_no_kubeconfig(target, tmp_path, text):
+    (tmp_path / "text").write_text(text)
+
+    assert "kubeconfig" in said(lambda: target(kubeconfig=str(tmp_path / "text")).status())
+
+
 def test_a_server_that_does_not_answer(target, ship, tmp_path):
     gone = ApiDouble()
     gone.close()
