@@ -62,10 +62,10 @@ class AnswerError(DeployError):
     """A pod answers, and not with a prediction."""
 
     def __init__(self, pod: str, status: int, text: str) -> None:
-        super().__init__(
-            f"pod {pod} answered {status} to a prediction: {_detail(text)}",
-            "Try the same inputs with `mlapp serve` here; `mlapp logs` shows what the pod says.",
-        )
+        todo = "Try the same inputs with `mlapp serve` here; `mlapp logs` shows what the pod says."
+        if status == 401:
+            todo = "Set MLAPP_SERVE__API_KEYS to a key that the server knows."
+        super().__init__(f"pod {pod} answered {status} to a prediction: {_detail(text)}", todo)
         self.status = status
 
 

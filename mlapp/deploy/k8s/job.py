@@ -17,7 +17,7 @@ from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.configuration import namespace
 from mlapp.deploy.k8s.context import RenderContext
 from mlapp.deploy.k8s.kinds import DEPLOYMENT
-from mlapp.deploy.k8s.lock import Lock, locked
+from mlapp.deploy.k8s.lock import Lock, LockLostError, locked
 from mlapp.deploy.k8s.naming import Names
 from mlapp.deploy.k8s.networking import address
 from mlapp.deploy.k8s.plan import Key, Plan, ensure_namespace, make_plan
@@ -120,9 +120,10 @@ class Job:
         try:
             rollout.wait(self.settings.rollout.timeout, self.lock)
         except UnreachableError as error:
+            again = "" if isinstance(error, LockLostError) else " Then do the same again: it goes on watching."
             raise UnreachableError(
                 f"{error.what} Release {record.number} is applied, and the cluster goes on rolling it out unwatched.",
-                f"{error.todo} Then do the same again: it goes on watching.",
+                error.todo + again,
             ) from error
 
     def settle(self, record: Record, before: Record | None, records: Sequence[Record]) -> Record:
@@ -178,7 +179,7 @@ class Job:
         if not reach.is_given(record):
             return None
         with suppress(DeployError):  # the release is live, whether or not this can be looked up
-            if url := reach.given_url(self.cluster, self.names):
+            if url := reach.given_url(self.cluster, self.names, record):
                 return url
             self.progress("the Service has no address outside yet: `mlapp status` shows it once it has")
         return None

@@ -43,8 +43,8 @@ class Lock:
         """Raise `LockLostError` when the lock was lost: the API server was away for longer than the Lease."""
         if self.lost.is_set():
             raise LockLostError(
-                "Another deploy of this app may have begun, because the API server was away for too long; stopped.",
-                "Look at `mlapp status`, and deploy again.",
+                "The API server was away for so long that another deploy of this app may have begun; stopped.",
+                "Look at `mlapp status`, and deploy again: it goes on from there.",
             )
 
 

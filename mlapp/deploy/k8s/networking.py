@@ -122,13 +122,12 @@ def service_monitor(context: RenderContext) -> dict[str, Any] | None:
     settings = context.settings.monitoring
     if not settings.service_monitor:
         return None
+    endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": settings.interval}
+    if context.serve.tls_cert:  # it is scraped by the pod's address, for which no certificate is made
+        endpoint.update(scheme="https", tlsConfig={"insecureSkipVerify": True})
+    chosen = {"matchLabels": {labels.APP: context.names.base}}
     document = context.document(
-        "ServiceMonitor",
-        context.names.base,
-        spec={
-            "selector": {"matchLabels": {labels.APP: context.names.base}},
-            "endpoints": [{"port": "http", "path": "/metrics", "interval": settings.interval}],
-        },
+        "ServiceMonitor", context.names.base, spec={"selector": chosen, "endpoints": [endpoint]}
     )
     document["metadata"]["labels"] = {**settings.labels, **document["metadata"]["labels"]}
     return document
@@ -144,5 +143,6 @@ def address(context: RenderContext, namespace: str) -> str:
         is_secure = gateway.section != "http" if gateway.tls is None else gateway.tls
         scheme = "https" if is_secure else "http"
         return f"{scheme}://{gateway.hosts[0]}{gateway.path}".rstrip("/")
-    port = "" if context.settings.service.port == 80 else f":{context.settings.service.port}"
-    return f"http://{context.names.base}.{namespace}.svc{port}"
+    scheme, usual = ("https", 443) if context.serve.tls_cert else ("http", 80)
+    port = "" if context.settings.service.port == usual else f":{context.settings.service.port}"
+    return f"{scheme}://{context.names.base}.{namespace}.svc{port}"

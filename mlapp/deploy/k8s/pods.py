@@ -86,6 +86,8 @@ def trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Troub
     """What keeps the pod from serving; None when nothing is known to. `events` are the pod's own."""
     name = pod["metadata"]["name"]
     status = pod.get("status", {})
+    if pod["metadata"].get("deletionTimestamp"):
+        return None
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return Trouble(

@@ -18,8 +18,9 @@ def is_given(record: Record) -> bool:
     return not doors and any(document["spec"].get("type") in GIVEN for document in services)
 
 
-def given_url(cluster: Cluster, names: Names) -> str | None:
-    """The URL by which the Service is reached from outside; None while it has none."""
+def given_url(cluster: Cluster, names: Names, record: Record) -> str | None:
+    """The URL by which the release's Service is reached from outside; None while it has none."""
+    scheme = (record.release.url or "http").partition(":")[0]
     service = cluster.get(SERVICE, names.base)
     if service is None:
         return None
@@ -27,12 +28,13 @@ def given_url(cluster: Cluster, names: Names) -> str | None:
     if service["spec"].get("type") == "NodePort":
         pods = cluster.list(POD, f"{labels.NAME}={names.base},{labels.INSTANCE}={names.base}")
         hosts = [pod["status"]["hostIP"] for pod in pods if pod.get("status", {}).get("hostIP")]
-        return f"http://{_host(hosts[0])}:{port['nodePort']}" if hosts else None
+        return f"{scheme}://{_host(hosts[0])}:{port['nodePort']}" if hosts else None
     entries = (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or []
     hosts = [entry.get("hostname") or entry.get("ip") for entry in entries]
     if not hosts or not hosts[0]:
         return None
-    return f"http://{_host(hosts[0])}" + ("" if port["port"] == 80 else f":{port['port']}")
+    usual = {"http": 80, "https": 443}
+    return f"{scheme}://{_host(hosts[0])}" + ("" if port["port"] == usual[scheme] else f":{port['port']}")
 
 
 def _host(address: str) -> str:

@@ -30,7 +30,7 @@ def status(cluster: Cluster, names: Names, by_route: bool) -> Status:
         found = dict(zip(kinds, lists, strict=True))
         records = recorded.result()
     live, trial = releases.live(records), releases.canary(records)
-    given = reach.given_url(cluster, names) if live and reach.is_given(live) else None
+    given = reach.given_url(cluster, names, live) if live and reach.is_given(live) else None
     deployments = {item["metadata"]["name"]: item for item in found["deployments"]}
     main = deployments.get(names.base)
     events = _events(found["events"], names)

@@ -51,6 +51,7 @@ def _pod_metadata(context: RenderContext) -> dict[str, Any]:
             "prometheus.io/scrape": "true",
             "prometheus.io/port": str(PORT),
             "prometheus.io/path": "/metrics",
+            **({"prometheus.io/scheme": "https"} if context.serve.tls_cert else {}),
             **annotations,
         }
     metadata["annotations"] = annotations

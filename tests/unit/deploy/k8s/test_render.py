@@ -146,6 +146,18 @@ def test_settings_of_the_server_reach_it():
     validate(documents)
 
 
+def test_a_server_that_speaks_tls_is_probed_scraped_and_named_so():
+    serve = Serve(tls_cert="/tls/tls.crt", tls_key="/tls/tls.key")
+    documents = rendered({"service": {"port": 443}, "monitoring": {"service_monitor": True}}, serve)
+
+    server = pod(documents)["containers"][0]
+    assert {server[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "readiness", "liveness")} == {"HTTPS"}
+    assert of(documents, "ServiceMonitor")["spec"]["endpoints"][0]["scheme"] == "https"
+    settings = section(KubernetesSettings, {"service": {"port": 443}}, "")
+    assert address(RenderContext(SHIPMENT, settings, serve), "team-a") == "https://digits.team-a.svc"
+    validate(documents)
+
+
 def test_keys_in_plain_text_are_refused():
     with pytest.raises(ConfigError, match="plain text"):
         rendered({}, Serve(api_keys=["secret"]))
