@@ -39,6 +39,7 @@ def belonging(root: Path, *, include: Iterable[str] = (), leave_out: Path | None
     """
     included = {path.relative_to(root) for glob in include for path in _files_of(root, glob)}
     tracked, others = _listed_by_git(root)
+    unknown = others - included
     dockerignored = _dockerignore(root)
     found = []
     for path in sorted(tracked | others | included):
@@ -47,7 +48,7 @@ def belonging(root: Path, *, include: Iterable[str] = (), leave_out: Path | None
             continue
         if path not in included and dockerignored(path):
             continue
-        if path in others - included and any(fnmatch(path.name, pattern) for pattern in SECRETS):
+        if path in unknown and any(fnmatch(path.name, pattern) for pattern in SECRETS):
             warn(f"{path} looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml.")
             continue
         if _is_shippable(root, path, path in included, warn):
