@@ -39,7 +39,7 @@ def build(
         bool, typer.Option("--upgrade", help="Resolve the requirements anew rather than as they were resolved last.")
     ] = False,
     scan: Annotated[
-        bool, typer.Option("--scan", help="Scan the image with trivy or grype; exit 1 if it is bad.")
+        bool, typer.Option("--scan", help="Scan the image with trivy or grype, before a push; exit 1 if it is bad.")
     ] = False,
     environment: Environment = None,
     json: Json = False,
@@ -89,26 +89,25 @@ def build(
             tag=tag,
             platform=platform,
             upgrade=upgrade,
+            scanned=scan,
             pushed=push,
             progress=tell,
             warn=warn,
             bar=bar,
         )
-    if scan:
-        from mlapp.images.scan import scan as run_scanner
-
-        run_scanner(images[-1])
     if json:
         output.json([{**_summary(image), "layers": image.layers} for image in images])
         return
+    first, *others = images
+    if push:
+        typer.echo(first.pinned)
+        for image in others:
+            output.note(f"{image.platform}: {image.pinned}")
+        output.note(f"{first.reference} is in the registry, pinned above by its digest.")
+        return
     for image in images:
-        typer.echo(image.pinned if push else image.reference)
-    first = images[0]
-    output.note(
-        f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker"
-        if not push
-        else f"{first.reference} is in the registry, pinned above by its digest."
-    )
+        typer.echo(image.reference)
+    output.note(f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker")
 
 
 def _summary(image: object) -> dict[str, object]:

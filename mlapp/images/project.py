@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlapp.errors import MissingExtraError
+from mlapp.errors import ConfigError, MissingExtraError
+from mlapp.images import scan
 from mlapp.images.build import Image, build
 from mlapp.images.push import Bar, push
 
@@ -48,19 +49,30 @@ def image_of(
     tag: str | None = None,
     platform: list[str] | None = None,
     upgrade: bool = False,
+    scanned: bool = False,
     pushed: bool = False,
     progress: Tell = lambda _: None,
     warn: Tell = lambda _: None,
     bar: Bar = lambda *_: None,
 ) -> list[Image]:
-    """Build the image of a project and one version of its model, and push it if `pushed`.
+    """Build the image of a project and one version of its model; scan it if `scanned`, and then push it if `pushed`.
 
     The first of the images is the one to run: of several platforms that are pushed, it is the list of them.
 
     Raises:
-        MlappError: what `make`, `build` and `push` raise.
+        ConfigError: it is to be pushed, and its name says nowhere. MlappError: what `make`, `build`, `scan` and `push`
+            raise.
     """
+    if pushed and "/" not in (tag or project.settings.image.name or ""):
+        raise ConfigError(
+            "The image is to be pushed, and its name says nowhere to.",
+            f"Set image.name in mlapp.yaml, or give --tag registry.example.org/team/{project.name}.",
+        )
+    scanner = scan.find() if scanned else []
     progress("bundle the project")
     bundle = bundle_of(project, model=model, settings_of=settings_of, upgrade=upgrade, warn=warn)
     images = build(bundle, project_root=project.root, tag=tag, platform=platform, progress=progress, warn=warn)
+    for image in images if scanned else ():
+        progress(f"scan {image.reference}")
+        scan.scan(image, scanner)
     return push(images, bar=bar, progress=progress) if pushed else images

@@ -27,6 +27,12 @@ PASSING = re.compile(
 
 REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth|forbidden|\b40[13]\b", re.I)
 
+ABSENT = re.compile(r"no such host|no route to host|network is unreachable", re.I)
+"""What it says of an address that is none."""
+
+PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.I)
+"""What it says of a registry without TLS, or with a certificate of nobody that the engine knows."""
+
 ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
 """What an error says that is no word of it: a URL or a port may hold any of the above."""
 
@@ -74,6 +80,16 @@ def _push_one(client: DockerClient, image: Image, bar: Bar, progress: Callable[[
                 raise ImageError(
                     f"The registry {host} refuses {image.repository}: {said}",
                     f"Log in as one who may push there (docker login {host}), or change image.name in mlapp.yaml.",
+                ) from error
+            if ABSENT.search(words):
+                raise ImageError(
+                    f"The registry {host} cannot be reached: {said}",
+                    f"Check the address in the image's name, {image.repository}, and the network.",
+                ) from error
+            if PLAIN.search(words):
+                raise ImageError(
+                    f"The registry {host} cannot be trusted: {said}",
+                    "Give it a certificate that the engine trusts, or name it under insecure-registries of the engine.",
                 ) from error
             if not PASSING.search(words):
                 raise

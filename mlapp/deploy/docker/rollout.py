@@ -50,7 +50,7 @@ def roll_out(containers: Containers, record: Record, progress: Progress) -> Serv
         raise
     if before is not None and before.is_running:
         progress(f"stop {before.name}")
-        before.container.stop(timeout=compose.stop_seconds(containers.serve))
+        _retire(before, compose.stop_seconds(containers.serve))
     _prune(containers, server)
     return server
 
@@ -141,12 +141,19 @@ def _await_answer(containers: Containers, server: Server) -> None:
             time.sleep(POLL / 2)
 
 
+def _retire(server: Server, timeout: float) -> None:
+    """Stop a container for good: under `restart: always` the engine would start it again with the machine."""
+    never: Any = {"Name": "no"}  # a policy that the SDK's types do not know
+    server.container.update(restart_policy=never)
+    server.container.stop(timeout=timeout)
+
+
 def _set_aside(server: Server) -> None:
     """Stop a release that failed, and keep it to be looked at."""
     import docker.errors
 
     try:
-        server.container.stop(timeout=2)
+        _retire(server, timeout=2)
         server.container.rename(f"{server.name}{FAILED}")
     except docker.errors.APIError:
         server.container.remove(force=True)

@@ -176,5 +176,5 @@ def test_a_scanner_is_named_when_there_is_none_and_run_when_there_is(root, built
     assert done.code == 0
     assert f"scanned --quiet --fail-on high --only-fixed {built.reference}" in done.err
     monkeypatch.setenv("FOUND", "1")
-    done = mlapp("build", "--scan", cwd=root)
-    assert (done.code, "grype found grave vulnerabilities" in done.err) == (1, True)
+    done = mlapp("build", "--scan", "--push", "--tag", "127.0.0.1:9/team/imaged", cwd=root)
+    assert (done.code, "grype found grave vulnerabilities" in done.err) == (1, True), "and is not pushed"

@@ -104,6 +104,9 @@ def test_it_is_replaced_and_rolled_back_under_load(target, built):
     assert [each.state for each in target.releases()] == ["superseded", "superseded", "live"]
     status = target.status()
     assert (status.release.number, status.ready, status.problems) == (3, 1, ())
+    command = ["docker", "inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", "imaged-2", "imaged-3"]
+    policies = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    assert policies == ["no", "on-failure"], "what was replaced does not come back with the machine"
 
 
 def test_a_release_that_does_not_start_leaves_the_one_before(target, tiny):

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from mlapp import images
+from mlapp.errors import ConfigError
 from mlapp.images.engine import connected
 from mlapp.images.project import image_of
 from mlapp.project import Project
@@ -98,6 +99,19 @@ def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
     monkeypatch.setattr(importlib.import_module("mlapp.images.push"), "ATTEMPTS", 2)
     with pytest.raises(images.ImageError, match=f"The registry {host} cannot be reached, tried 2 times"):
         images.push([tiny(f"{host}/team/down:1", file=b"1")])
+
+
+def test_a_name_that_says_nowhere_is_refused_before_anything_is_built(root):
+    with pytest.raises(ConfigError, match="its name says nowhere to") as caught:
+        image_of(Project.find(root), pushed=True, progress=lambda told: pytest.fail(told))
+    assert "--tag registry.example.org/team/imaged" in caught.value.todo
+
+
+def test_an_address_that_is_none_is_not_tried_again(tiny):
+    told = []
+    with pytest.raises(images.ImageError, match="The registry registry.invalid cannot be reached"):
+        images.push([tiny("registry.invalid/team/absent:1", file=b"1")], progress=told.append)
+    assert told == ["push registry.invalid/team/absent:1"]
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
