@@ -49,7 +49,8 @@ def compile_packages(packages: Path, shown: str, python: str) -> None:
         python: an interpreter of the image's minor version.
     """
     tag, version = _tag(python), _version(python)
-    records = sorted(packages.glob("*.dist-info/RECORD"))
+    # The largest first, so that at the end no processor waits for another that has just begun one.
+    records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(lambda record: _compile_one(record, packages, shown, python, tag, version), records))
 
