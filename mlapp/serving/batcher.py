@@ -10,16 +10,16 @@ two halves, and each would wait for the other's call.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
 from mlapp.serving.codec import Part
+from mlapp.serving.item import Done, Item, are_gone, deliver, split
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import ModelMetrics
 from mlapp.serving.pace import Pace
@@ -27,7 +27,6 @@ from mlapp.serving.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
 
-Done = Callable[["list[Any] | BaseException"], None]
 SHARE = 0.1
 """Of a slow call's usual seconds: as long may a batch wait for the clients that were answered just now."""
 MOMENT = 0.005
@@ -36,34 +35,6 @@ ONE_BY_ONE = 2
 SOON = 0.1
 """Requests that may wait for a predictor of one at a time: as many as it answers in so many seconds, two at least."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
-
-
-class Item:
-    """A request that waits for its predictions, or is being predicted.
-
-    `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel`.
-    """
-
-    __slots__ = ("arrived", "call", "done", "loaded", "part", "timeout", "timer")
-
-    def __init__(self, loaded: Loaded, part: Part, done: Done | None, timeout: float) -> None:
-        self.loaded = loaded
-        self.part = part
-        self.done = done
-        self.timeout = timeout
-        self.arrived = time.perf_counter()
-        self.timer: asyncio.TimerHandle | None = None
-        self.call: asyncio.Task[None] | None = None
-        """Of an `async def` predictor: the call that it is in."""
-
-    def finish(self, result: list[Any] | BaseException) -> None:
-        """Hand over the result, unless the deadline passed or the client left."""
-        done, self.done = self.done, None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        if done is not None:
-            done(result)
 
 
 class Batcher:
@@ -243,7 +214,7 @@ class Batcher:
             call.add_done_callback(self._ended)
         elif self._pace.expects_fast(rows):
             results, after, seconds = self._run(loaded, batch)
-            _deliver(batch, results)
+            deliver(batch, results)
             # In the next turn, when the answers are sent: a client that is alone waits for nothing else.
             asyncio.get_running_loop().call_soon(self._note, loaded, after, rows, waited, seconds)
         else:
@@ -266,7 +237,7 @@ class Batcher:
         self, loop: asyncio.AbstractEventLoop, loaded: Loaded, batch: list[Item], rows: int, waited: float
     ) -> None:
         results, after, seconds = self._run(loaded, batch)
-        loop.call_soon_threadsafe(_deliver, batch, results)
+        loop.call_soon_threadsafe(deliver, batch, results)
         self._call_after(loaded, after)
         loop.call_soon_threadsafe(self._free, rows, waited, seconds)
 
@@ -300,19 +271,19 @@ class Batcher:
             predictions = loaded.predictor.call(features)
             rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
         except Exception as error:
-            if len(items) == 1 or _are_gone(items):
+            if len(items) == 1 or are_gone(items):
                 self._metrics.failed.inc()
                 return [error] * len(items), []
             middle = len(items) // 2
             halves = [self._attempt(loaded, half) for half in (items[:middle], items[middle:])]
             return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
-        return _split(rows, parts), [(features, predictions)]
+        return split(rows, parts), [(features, predictions)]
 
     async def _run_async(self, loaded: Loaded, batch: list[Item], waited: float) -> None:
         started = time.perf_counter()
         results, after = await self._attempt_async(loaded, batch)
         self._metrics.batch(sum(item.part.rows for item in batch), waited, time.perf_counter() - started)
-        _deliver(batch, results)
+        deliver(batch, results)
         if after and loaded.predictor.pipeline.stage("on_predict") is not None:
             await asyncio.get_running_loop().run_in_executor(self.thread, self._call_after, loaded, after)
 
@@ -328,14 +299,14 @@ class Batcher:
                 raise UserCodeError(loaded.predictor.stage.title, error) from error
             rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
         except Exception as error:
-            if len(items) == 1 or _are_gone(items):
+            if len(items) == 1 or are_gone(items):
                 self._metrics.failed.inc()
                 return [error] * len(items), []
             middle = len(items) // 2
             first = await self._attempt_async(loaded, items[:middle])
             second = await self._attempt_async(loaded, items[middle:])
             return first[0] + second[0], first[1] + second[1]
-        return _split(rows, parts), [(features, predictions)]
+        return split(rows, parts), [(features, predictions)]
 
     async def _transformed(self, loaded: Loaded, parts: list[Part]) -> Any:
         """The features as the predictor takes them. A feature_transformer, which is sync, runs in the thread."""
@@ -348,21 +319,3 @@ class Batcher:
         for features, predictions in after:
             if not loaded.predictor.after(features, predictions):
                 self._metrics.callback_failed.inc()
-
-
-def _split(rows: list[Any], parts: list[Part]) -> list[Any]:
-    """Each request's own rows."""
-    if len(parts) == 1:
-        return [rows]
-    ends = list(itertools.accumulate(part.rows for part in parts))
-    return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
-
-
-def _are_gone(items: list[Item]) -> bool:
-    """Whether nobody waits any more: to try again would only keep others waiting."""
-    return all(item.done is None for item in items)
-
-
-def _deliver(batch: list[Item], results: list[Any]) -> None:
-    for item, result in zip(batch, results, strict=True):
-        item.finish(result)

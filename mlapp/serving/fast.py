@@ -23,8 +23,8 @@ from mlapp.serving.request_id import new_request_id, request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
-    from mlapp.serving.batcher import Item
     from mlapp.serving.endpoint import Endpoint
+    from mlapp.serving.item import Item
 
 NOT_PLAIN = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"origin", b"x-request-timeout", b"traceparent")

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp import environment
-from mlapp.serving.batcher import Batcher, Done, Item
+from mlapp.serving.batcher import Batcher
 from mlapp.serving.http import Asgi, Message, Receive, Scope, Send
+from mlapp.serving.item import Done, Item
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import ModelMetrics
 
