@@ -133,8 +133,20 @@ def test_a_quota_is_named(target, ship, namespace):
     )
     time.sleep(2)
 
-    with pytest.raises(DeployError, match="exceeds the namespace's quota 'compute'"):
+    with pytest.raises(DeployError, match="exceeds the namespace's quota 'compute'") as caught:
         target().apply(ship("2"))
+    assert "Went back: release 1 is live." in caught.value.what
+
+
+def test_a_quota_that_just_fits_lets_the_old_pods_leave_first(target, ship, namespace):
+    target(replicas=2).apply(ship("1"))
+    quota = {"metadata": {"name": "compute"}, "spec": {"hard": {"pods": "3"}}}
+    target().cluster.transport.json(
+        "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
+    )
+    time.sleep(2)
+
+    assert target(replicas=2).apply(ship("2")).number == 2
 
 
 def test_a_policy_is_quoted(target, ship, api, namespace):

@@ -111,10 +111,15 @@ class Releases:
         return changed
 
     def trim(self, records: Sequence[Record], keep: int) -> None:
-        """Remove the oldest records beyond `keep`, but never one that serves."""
-        for record in records[: max(0, len(records) - keep)]:
-            if record.state not in ("live", "canary", "pending"):
-                self._cluster.delete(self._document(record))
+        """Remove the oldest records beyond `keep`, but never one that serves.
+
+        Those that failed count for themselves: no number of them takes away the way back.
+        """
+        for states in (("superseded", "live"), ("failed", "aborted")):
+            known = [record for record in records if record.state in states]
+            for record in known[: max(0, len(known) - keep)]:
+                if record.state != "live":
+                    self._cluster.delete(self._document(record))
 
     def remove(self, records: Sequence[Record]) -> list[str]:
         """Remove all records."""

@@ -31,6 +31,8 @@ LISTED = "LISTED"
 """All objects of a kind at once, rather than a change of one."""
 ASKED = 5
 """How often a pod is asked that cannot be reached: the way to it leads through the API server and the kubelet."""
+REFUSAL = "pods refused"
+REFUSED_FOR = 10.0
 UNCHECKED = frozenset({401, 403})
 """Answers of a server that wants an API key: it is there, and what it predicts is not ours to see."""
 
@@ -130,6 +132,10 @@ class Rollout:
             if self._told.get("") != now:
                 self._told[""] = now
                 self.progress(now)
+            refused = self._refused()
+            if refused and self._told.get(REFUSAL) != refused.what:
+                self._told[REFUSAL] = refused.what
+                self.progress(refused.what)
 
     def _ask(self) -> None:
         """Ask each new pod that is ready for a prediction, once."""
@@ -192,12 +198,26 @@ class Rollout:
         if not self._is_observed():
             return
         for condition in self.deployment.get("status", {}).get("conditions") or []:
-            kind, status = condition.get("type"), condition.get("status")
-            if kind == "ReplicaFailure" and status == "True":
-                refused = refusal(403, condition.get("message", ""), "create", "a pod", self.cluster.connection.context)
-                raise RolloutError(refused.what, refused.todo)
-            if kind == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
+            if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
                 raise RolloutError(self._late(None), "Look at `mlapp status` and `mlapp logs`.")
+        refused = self._refused()
+        if refused is None:
+            self._since.pop(REFUSAL, None)
+        elif time.monotonic() - self._since.setdefault(REFUSAL, time.monotonic()) >= self._patience():
+            raise RolloutError(refused.what, refused.todo)
+
+    def _refused(self) -> DeployError | None:
+        """Why the cluster makes no pod: a quota, a policy. A moment later it may be the word of a pod that is gone."""
+        for condition in self.deployment.get("status", {}).get("conditions") or []:
+            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+                said = condition.get("message", "")
+                return refusal(403, said, "create", "a pod", self.cluster.connection.context)
+        return None
+
+    def _patience(self) -> float:
+        """Seconds for which pods may be refused: those that leave for the new ones fill a quota until they are gone."""
+        leaving = self.deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
+        return REFUSED_FOR + (leaving if self._available() else 0)
 
     def _late(self, timeout: float | None) -> str:
         reasons = []
@@ -206,6 +226,8 @@ class Rollout:
                 reasons.append(found.text + self._last_words(found))
             elif not is_ready(pod):
                 reasons.append(f"pod {name} is {state(pod)}")
+        if refused := self._refused():
+            reasons.append(refused.what)
         wanted = self.deployment.get("spec", {}).get("replicas", 1)
         after = f" after {timeout:.0f} s" if timeout else ""
         why = "; ".join(reasons) or "the cluster has made no pods of it"

@@ -259,6 +259,24 @@ def test_only_so_many_releases_are_kept(api, target, ship):
     assert [release.number for release in target().releases()] == [3, 4, 5]
 
 
+def test_releases_that_failed_do_not_take_away_the_way_back(api, target, ship):
+    few = {"rollout": {"history": 2, "timeout": 5}}
+    target(**few).apply(ship())
+    target(**few).apply(ship(TWO))
+    for number in "345":
+        image = "registry.example/digits@sha256:" + number * 64
+        api.trouble[image] = "crash"
+        with pytest.raises(DeployError):
+            target(**few).apply(ship(image))
+    target(**few).apply(ship("registry.example/digits@sha256:" + "6" * 64))
+
+    assert [(each.number, each.state) for each in target().releases()] == [
+        (2, "superseded"),
+        (5, "failed"),
+        (6, "live"),
+    ]
+
+
 def test_a_second_deploy_at_once_is_refused(api, target, ship):
     api.trouble[ONE] = "unschedulable"
 
