@@ -1,4 +1,4 @@
-"""Features from a file or from standard input."""
+"""Features from a file, a pipe or standard input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SUFFIXES = (".csv", ".parquet", ".json", ".jsonl", ".ndjson")
 
 
 def read_features_file(name: str) -> Any:
-    """Records, rows or a DataFrame from a file; JSON from standard input for `-`.
+    """Records, rows or a DataFrame from a file; JSON from standard input for `-`, and from a pipe, as `<(command)` is.
 
     Raises:
         UsageError: there is no such file, or it is of a kind that is not read.
@@ -21,6 +21,8 @@ def read_features_file(name: str) -> Any:
     if name == "-":
         return _json(sys.stdin.buffer.read(), "standard input")
     path = Path(name)
+    if path.is_fifo():
+        return _json(path.read_bytes(), name)
     if not path.is_file():
         raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
     if path.suffix.lower() not in SUFFIXES:

@@ -80,7 +80,7 @@ def test_old_versions_are_pruned(mlapp: Callable, project: Callable) -> None:
     assert [version["version"] for version in json.loads(mlapp("models", "list", "--json").out)] == [1, 3, 4]
 
 
-def test_features_come_from_a_file_or_from_stdin(mlapp: Callable, project: Callable, tmp_path: Path) -> None:
+def test_features_come_from_a_file_a_pipe_or_stdin(mlapp: Callable, project: Callable, tmp_path: Path) -> None:
     root = project()
     mlapp("train")
     row = {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.4, "petal width (cm)": 0.2}
@@ -98,6 +98,10 @@ def test_features_come_from_a_file_or_from_stdin(mlapp: Callable, project: Calla
         cwd=root,
     )
     assert json.loads(piped.stdout) == [0]
+    substituted = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -m mlapp predict --features <(cat new.json)'], capture_output=True, cwd=root
+    )
+    assert json.loads(substituted.stdout) == [0]
 
 
 def test_data_show_describes_what_the_reader_reads(mlapp: Callable, project: Callable) -> None:
