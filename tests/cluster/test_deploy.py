@@ -214,6 +214,9 @@ def test_exactly_the_printed_role_is_enough(target, ship, namespace, tmp_path):
     deployer.promote()
 
     assert release.by == f"system:serviceaccount:{namespace}:digits-deployer"
+    end = time.monotonic() + 90  # the autoscaler looks every 15 s, and brings the least that it may
+    while deployer.status().ready < 2 and time.monotonic() < end:
+        time.sleep(1)
     assert deployer.status().ready == 2
     assert deployer.predict([1])["version"] == "2"
     assert list(deployer.logs(tail=1))
