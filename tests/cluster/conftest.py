@@ -30,6 +30,7 @@ collect_ignore = [] if os.environ.get("MLAPP_TEST_FLYTE_CONFIG") else ["flyte"]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ci" / "docker.sh"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
