@@ -14,6 +14,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -24,7 +25,7 @@ from typing import Any
 
 from benchmarks.processes import mlapp
 from benchmarks.serving.environments import prepare
-from mlapp.bundle import lock
+from mlapp.bundle.locked import parse
 from tests.servers import free_port
 
 BASE = "mlapp-test/python:3.11"
@@ -133,6 +134,18 @@ class Ours:
         return Path(run(mlapp("build", "--bundle-only"), self.folder).strip())
 
 
+def require_unknown(layer: str) -> None:
+    """Check that no image in the engine has this layer: the engine would skip it, and no build would be a first one.
+
+    Raises:
+        SystemExit: one has; names it.
+    """
+    known = run(["docker", "images", "--quiet", "--no-trunc"], Path.cwd()).split()
+    for image in dict.fromkeys(known):
+        if layer in inspect(image)["RootFS"]["Layers"]:
+            raise SystemExit(f"The engine has an image of the same dependencies already: docker rmi --force {image}")
+
+
 def with_pip(bundle: Path, folder: Path) -> float:
     """Seconds of `docker build` with RUN pip install, all wheels in its cache, no layer."""
     for name in ("code", "model", "wheels"):
@@ -156,11 +169,11 @@ def with_bentoml(program: Path, folder: Path) -> float:
 
 def own_wheels(bundle: Path, folder: Path) -> int:
     """Bytes of the project's own packages alone at the bundle's versions, with bytecode, as pip leaves them."""
-    locked = {each.name: each.version for each in lock.parse((bundle / "requirements.txt").read_text())}
+    locked = {each.name: each.version for each in parse((bundle / "requirements.txt").read_text())}
     pins = folder.parent / "pins.txt"
     pins.write_text("".join(f"{name}=={version}\n" for name, version in locked.items()))
     command = [
-        "uv",
+        *(sys.executable, "-m", "uv"),
         "pip",
         "install",
         "--quiet",
@@ -224,10 +237,11 @@ def until_ready(serving: Callable[[int], AbstractContextManager[None]]) -> float
 def measure(rounds: int, peers: bool, folder: Path) -> Iterator[tuple[str, str, str]]:
     """Rows of the table: what, measured, goal."""
     ours = Ours(Path(tempfile.mkdtemp(dir=folder)))
-    ours.build()
+    made = ours.build()
     cold = str(folder / "cold")
-    uv_cache = {"UV_CACHE_DIR": run(["uv", "cache", "dir"], folder).strip()}
+    uv_cache = {"UV_CACHE_DIR": run([sys.executable, "-m", "uv", "cache", "dir"], folder).strip()}
     ours.forget()
+    require_unknown(list(made["layers"])[1])
     uncompiled = seconds(lambda: ours.build(XDG_CACHE_HOME=cold, **uv_cache))
     first = []
     for _ in range(rounds):
