@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,18 @@ from mlapp.errors import UsageError
 
 CHECKPOINTS = Path(".mlapp/checkpoints")
 """Below the project's folder. May be deleted at any time: trainings that were killed then begin anew."""
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path to write a checkpoint to, which takes the place of `file` when the block has done: whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def require_sensible(parameters: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import zipfile
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS
+from mlapp.frameworks.epochs import CHECKPOINTS, replacing
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,8 @@ class Checkpoint:
         held = {f"model.{at}": keras.ops.convert_to_numpy(variable) for at, variable in enumerate(_variables(model))}
         held |= {f"best.{at}": np.asarray(weights) for at, weights in enumerate(best)}
         held["state"] = np.frombuffer(msgspec.json.encode({**told, "weights": len(best)}), np.uint8)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_suffix(f".{os.getpid()}")
-        try:
-            with temporary.open("wb") as stream:
-                np.savez(stream, **held)
-            temporary.replace(self.file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self.file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **held)
         self._written = time.monotonic()
 
     def remove(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS
+from mlapp.frameworks.epochs import CHECKPOINTS, replacing
 
 
 @dataclass
@@ -56,15 +55,10 @@ class Checkpoint:
             held |= {f"optimizer.{at}.{name}": value for name, value in values.items()}
         held["generator"] = generator.get_state()
         told = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_suffix(f".{os.getpid()}")
-        try:
+        with replacing(self.file) as temporary:
             # Modules may share weights, which safetensors refuses: each entry is a copy.
             copies = {name: value.detach().cpu().clone().contiguous() for name, value in held.items()}
             save_file(copies, temporary, {"state": msgspec.json.encode(told).decode()})
-            temporary.replace(self.file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def read(self, model: Any, optimizer: Any, generator: Any) -> State | None:
         """Put a checkpoint, if there is one, into the module, the optimizer and the generator.
