@@ -9,9 +9,10 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import NoWait, Remote, follow, left_alone, open_engine, register, started
+from mlapp.cli.remote import NoWait, Remote, follow, left_alone, register, started
 from mlapp.cli.target_options import Context, Namespace, open_for
 from mlapp.errors import UsageError
+from mlapp.flyte import open_engine
 
 if TYPE_CHECKING:
     from mlapp.project import Project

@@ -11,25 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlapp.cli import output
+from mlapp.flyte import open_engine
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine, Registration, Run, Step
-    from mlapp.project import Project
     from mlapp.store import ModelVersion
 
 Remote = Annotated[bool, typer.Option("--remote", help="Run on Flyte, and fetch the result.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="With --remote: start it, print its id, and do not follow.")]
-
-
-def open_engine(project: Project) -> Engine:
-    """The engine of a project.
-
-    Raises:
-        MissingExtraError: flytekit is not installed.
-    """
-    from mlapp import flyte
-
-    return flyte.open_engine(project)
 
 
 def open_project(environment: str | None) -> Engine:

@@ -10,8 +10,9 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import NoWait, Remote, fetched, follow, left_alone, open_engine, register, started
+from mlapp.cli.remote import NoWait, Remote, fetched, follow, left_alone, register, started
 from mlapp.errors import UsageError
+from mlapp.flyte import open_engine
 
 if TYPE_CHECKING:
     from mlapp.project import Project

@@ -15,7 +15,8 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import fetched, follow, open_engine, register, started
+from mlapp.cli.remote import fetched, follow, register, started
+from mlapp.flyte import open_engine
 
 if TYPE_CHECKING:
     from mlapp.app import App
