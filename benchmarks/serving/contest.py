@@ -6,7 +6,6 @@ import http.client
 import json
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import environments, load, processes
-from .peers import MLAPP, Peer
+from .peers import EMPTY, MLAPP, Peer
 from .scenarios import Samples, Scenario
 
 START_SECONDS = 180.0
@@ -147,11 +146,16 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _own_call(programs: Path, models: Path, scenario: Scenario, seconds: float) -> float:
-    """Median time of the model's own call, in microseconds, in mlapp's environment."""
-    script, model = environments.PEERS / "model" / "own_call.py", models / f"{scenario.name}.joblib"
-    command = [str(part) for part in (programs / "python", script, model, models / "samples.json", seconds)]
-    return float(subprocess.run(command, check=True, capture_output=True, env=environments.variables(programs)).stdout)
+def _alone(models: Path, scenario: Scenario, servers: Sequence[Server], seconds: float) -> list[dict[str, float]]:
+    """What one client sees of the empty app and of mlapp, and the model's own call, in mlapp's environment."""
+    programs = environments.prepare("mlapp")
+    script, model = environments.PEERS / "model" / "alone.py", models / f"{scenario.name}.joblib"
+    named = [f"{server.peer.name}={server.port}" for server in servers if server.peer.name in (EMPTY, MLAPP)]
+    command = [str(part) for part in (programs / "python", script, model, models / "samples.json", seconds, *named)]
+    variables = environments.variables(programs)
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=variables).stdout
+    rounds: list[dict[str, float]] = json.loads(output)
+    return rounds
 
 
 @dataclass
@@ -159,12 +163,13 @@ class Contest:
     """What one scenario gave.
 
     Attributes:
-        own_call: the model's own call for one request, median of the rounds, in microseconds.
+        alone: for a lone request, many short rounds; in each the medians in microseconds of the model's own call
+            (`own`), the empty app and mlapp.
         servers: by peer's name.
     """
 
     scenario: Scenario
-    own_call: float
+    alone: list[dict[str, float]]
     servers: dict[str, Measurements]
 
     as_dict = asdict
@@ -186,8 +191,7 @@ def hold(
         RuntimeError: mlapp did not start or answers wrongly: without it there is nothing to compare.
     """
     servers = [Server(peer, scenario, samples, _free_port()) for peer in peers]
-    programs = environments.prepare("mlapp")
-    own_calls = []
+    alone: list[dict[str, float]] = []
     with ExitStack() as stack:
         running = []
         for server in servers:
@@ -209,7 +213,9 @@ def hold(
                 server.load(number, WARM_UP_SECONDS)
             for turn in range(rounds):
                 print(f"{scenario.name}: {number} connections, round {turn + 1} of {rounds} …", file=sys.stderr)
-                own_calls.append(_own_call(programs, models, scenario, seconds))
                 for server in running:
                     server.measure(number, seconds)
-    return Contest(scenario, statistics.median(own_calls), {server.peer.name: server.measured for server in servers})
+            if number == 1:
+                print(f"{scenario.name}: a lone request …", file=sys.stderr)
+                alone = _alone(models, scenario, running, rounds * seconds)
+    return Contest(scenario, alone, {server.peer.name: server.measured for server in servers})

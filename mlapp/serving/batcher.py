@@ -69,12 +69,33 @@ class Batcher:
         self._calls: dict[asyncio.Task[None], list[Item]] = {}
         self._called_rows = 0
 
-    def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float, alone: bool = False) -> Item:
+    def at_once(self, loaded: Loaded, part: Part) -> list[Any] | None:
+        """The predictions for a request beside which nobody can ask in this turn of the event loop.
+
+        None: it has to queue up, because others wait or the model is not fast.
+
+        Raises:
+            MlappError: the app's code failed.
+        """
+        if self._waiting or self.holds_up(loaded) or not self._pace.expects_fast(part.rows):
+            return None
+        started = time.perf_counter()
+        try:
+            rows, features, predictions = _predict(loaded, [part], part.rows)
+        except Exception:
+            self._metrics.failed.inc()
+            raise
+        # In the next turn, when the answer is sent: its client waits for nothing else.
+        asyncio.get_running_loop().call_soon(
+            self._note, loaded, [(features, predictions)], part.rows, 0.0, time.perf_counter() - started
+        )
+        return rows
+
+    def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float) -> Item:
         """Put a request into the queue.
 
         Args:
             timeout: seconds after which `done` gets a 504, and the request leaves the queue.
-            alone: nobody else is there who could ask in this turn of the event loop: predict at once if that is fast.
 
         Raises:
             HttpError: 503, the queue is full.
@@ -91,9 +112,7 @@ class Batcher:
         if self.holds_up(loaded):
             self._watch((item,))
         if not self._scheduled:
-            if alone and not self.holds_up(loaded):
-                self._flush()
-            elif not self._busy:
+            if not self._busy:
                 self._schedule()
         elif self._timer is not None and rows >= self._enough:
             self._timer.cancel()
@@ -267,9 +286,7 @@ class Batcher:
         """Predict the items together; if that fails, each half by itself, so that only the bad ones fail."""
         parts = [item.part for item in items]
         try:
-            features = loaded.predictor.transform(loaded.codec.combine(parts))
-            predictions = loaded.predictor.call(features)
-            rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
+            rows, features, predictions = _predict(loaded, parts, sum(part.rows for part in parts))
         except Exception as error:
             if len(items) == 1 or are_gone(items):
                 self._metrics.failed.inc()
@@ -319,3 +336,10 @@ class Batcher:
         for features, predictions in after:
             if not loaded.predictor.after(features, predictions):
                 self._metrics.callback_failed.inc()
+
+
+def _predict(loaded: Loaded, parts: list[Part], rows: int) -> tuple[list[Any], Any, Any]:
+    """The predictions for all the parts, one entry a row; and for on_predict, what the predictor took and returned."""
+    features = loaded.predictor.transform(loaded.codec.combine(parts))
+    predictions = loaded.predictor.call(features)
+    return loaded.rows_of(predictions, rows), features, predictions

@@ -93,12 +93,16 @@ class FastCycle:
         self.more_body = False
         endpoint = self.endpoint
         loaded = self.loaded = endpoint.current
-        alone = len(self.protocol.connections) == 1
         try:
             part = loaded.codec.decode(body)
-            self.item = endpoint.batcher.submit(loaded, part, self.finish, endpoint.settings.timeout, alone)
+            rows = endpoint.batcher.at_once(loaded, part) if len(self.protocol.connections) == 1 else None
+            if rows is None:
+                self.item = endpoint.batcher.submit(loaded, part, self.finish, endpoint.settings.timeout)
+                return
         except Exception as error:
             self.finish(error)
+        else:
+            self.finish(rows)
 
     def finish(self, result: list[Any] | BaseException) -> None:
         """Answer with predictions, or with a problem."""

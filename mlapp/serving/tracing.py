@@ -107,8 +107,8 @@ class TracedBatcher(Batcher):
         self._tracer = tracing.tracer
         self._name = name
 
-    def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float, alone: bool = False) -> Item:
-        return super().submit(loaded, part, _Traced(done), timeout, alone)
+    def submit(self, loaded: Loaded, part: Part, done: Done, timeout: float) -> Item:
+        return super().submit(loaded, part, _Traced(done), timeout)
 
     def _run(self, loaded: Loaded, batch: list[Item]) -> Any:
         with self._span(loaded, batch):
