@@ -207,6 +207,9 @@ def hold(
                 print(f"{scenario.name}: {server.peer.name}: {error}", file=sys.stderr)
                 continue
             running.append(server)
+            if {one.peer.name for one in running} == {EMPTY, MLAPP}:  # before the others: some are busy even when idle
+                print(f"{scenario.name}: a lone request …", file=sys.stderr)
+                alone = _alone(models, scenario, running, rounds * seconds * 2)
         # A number of connections at a time: BentoML's batching takes long to forget the load that it had before.
         for number in connections:
             for server in running:
@@ -215,7 +218,4 @@ def hold(
                 print(f"{scenario.name}: {number} connections, round {turn + 1} of {rounds} …", file=sys.stderr)
                 for server in running:
                     server.measure(number, seconds)
-            if number == 1:
-                print(f"{scenario.name}: a lone request …", file=sys.stderr)
-                alone = _alone(models, scenario, running, rounds * seconds)
     return Contest(scenario, alone, {server.peer.name: server.measured for server in servers})

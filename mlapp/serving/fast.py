@@ -168,6 +168,7 @@ class FastProtocol(HttpToolsProtocol):
     _used = False
     _read_timer: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -176,9 +177,19 @@ class FastProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        for timer in (self._read_timer, self._idle_timer):
+        for timer in (self._read_timer, self._idle_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
+
+    def pause_writing(self) -> None:
+        """The client does not read: after a while it is taken for gone, and gives up its place."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self.application.settings.timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        super().resume_writing()
 
     def _watch_idleness(self) -> None:
         """Close a connection that nothing came on between two looks. A timer a request, as uvicorn has, is dearer."""

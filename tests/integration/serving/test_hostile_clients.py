@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from .conftest import PATIENCE
+from .conftest import PATIENCE, until
 
 BODY = {"inputs": [{"a": 1.0, "b": 2.0}]}
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -162,6 +162,16 @@ def test_what_is_beside_the_body_may_not_go_on_for_ever(server, client, begin, m
     assert sent < 50_000_000
     assert resident(server) - before < 20_000_000
     assert not answer or status_of(answer) == status
+
+
+def test_a_client_that_never_reads_its_answers_is_cut_off(server, client) -> None:
+    """A stream that it asked for would go on computing nothing, and hold a place, for ever."""
+    with connect(server) as connection:
+        connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        assert connection.recv(1)
+        port = connection.getsockname()[1]
+        opened = psutil.Process(server.process.pid).net_connections
+        until(lambda: port not in {each.raddr.port for each in opened("tcp") if each.raddr})
 
 
 def bomb(encoding: str, size: int) -> bytes:
