@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mlapp.errors import MlappError, UserCodeError
+from mlapp.serving.attempt import attempt, attempt_async, predict
 from mlapp.serving.codec import Part
-from mlapp.serving.item import Done, Item, are_gone, deliver, split
+from mlapp.serving.item import Done, Item, deliver
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import ModelMetrics
 from mlapp.serving.pace import Pace
@@ -81,7 +81,7 @@ class Batcher:
             return None
         started = time.perf_counter()
         try:
-            rows, features, predictions = _predict(loaded, [part], part.rows)
+            rows, features, predictions = predict(loaded, [part], part.rows)
         except Exception:
             self._metrics.failed.inc()
             raise
@@ -273,7 +273,7 @@ class Batcher:
     def _run(self, loaded: Loaded, batch: list[Item]) -> tuple[list[Any], list[Any], float]:
         """Predict a batch: the result of each request, the calls of on_predict that are due, and the seconds."""
         started = time.perf_counter()
-        results, after = self._attempt(loaded, batch)
+        results, after = attempt(loaded, batch, self._metrics.failed.inc)
         return results, after, time.perf_counter() - started
 
     def _note(self, loaded: Loaded, after: list[Any], rows: int, waited: float, seconds: float) -> None:
@@ -282,64 +282,15 @@ class Batcher:
         self._pace.add(seconds, rows)
         self._call_after(loaded, after)
 
-    def _attempt(self, loaded: Loaded, items: list[Item]) -> tuple[list[Any], list[Any]]:
-        """Predict the items together; if that fails, each half by itself, so that only the bad ones fail."""
-        parts = [item.part for item in items]
-        try:
-            rows, features, predictions = _predict(loaded, parts, sum(part.rows for part in parts))
-        except Exception as error:
-            if len(items) == 1 or are_gone(items):
-                self._metrics.failed.inc()
-                return [error] * len(items), []
-            middle = len(items) // 2
-            halves = [self._attempt(loaded, half) for half in (items[:middle], items[middle:])]
-            return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
-        return split(rows, parts), [(features, predictions)]
-
     async def _run_async(self, loaded: Loaded, batch: list[Item], waited: float) -> None:
         started = time.perf_counter()
-        results, after = await self._attempt_async(loaded, batch)
+        results, after = await attempt_async(loaded, batch, self._metrics.failed.inc, self.thread)
         self._metrics.batch(sum(item.part.rows for item in batch), waited, time.perf_counter() - started)
         deliver(batch, results)
         if after and loaded.predictor.pipeline.stage("on_predict") is not None:
             await asyncio.get_running_loop().run_in_executor(self.thread, self._call_after, loaded, after)
 
-    async def _attempt_async(self, loaded: Loaded, items: list[Item]) -> tuple[list[Any], list[Any]]:
-        parts = [item.part for item in items]
-        try:
-            features = await self._transformed(loaded, parts)
-            try:
-                predictions = await loaded.predictor.call(features)
-            except MlappError:
-                raise
-            except Exception as error:
-                raise UserCodeError(loaded.predictor.stage.title, error) from error
-            rows = loaded.rows_of(predictions, sum(part.rows for part in parts))
-        except Exception as error:
-            if len(items) == 1 or are_gone(items):
-                self._metrics.failed.inc()
-                return [error] * len(items), []
-            middle = len(items) // 2
-            first = await self._attempt_async(loaded, items[:middle])
-            second = await self._attempt_async(loaded, items[middle:])
-            return first[0] + second[0], first[1] + second[1]
-        return split(rows, parts), [(features, predictions)]
-
-    async def _transformed(self, loaded: Loaded, parts: list[Part]) -> Any:
-        """The features as the predictor takes them. A feature_transformer, which is sync, runs in the thread."""
-        features = loaded.codec.combine(parts)
-        if loaded.predictor.pipeline.stage("feature_transformer") is None:
-            return loaded.predictor.transform(features)
-        return await asyncio.get_running_loop().run_in_executor(self.thread, loaded.predictor.transform, features)
-
     def _call_after(self, loaded: Loaded, after: list[Any]) -> None:
         for features, predictions in after:
             if not loaded.predictor.after(features, predictions):
                 self._metrics.callback_failed.inc()
-
-
-def _predict(loaded: Loaded, parts: list[Part], rows: int) -> tuple[list[Any], Any, Any]:
-    """The predictions for all the parts, one entry a row; and for on_predict, what the predictor took and returned."""
-    features = loaded.predictor.transform(loaded.codec.combine(parts))
-    predictions = loaded.predictor.call(features)
-    return loaded.rows_of(predictions, rows), features, predictions

@@ -17,7 +17,7 @@ import uvicorn
 from mlapp.config import Serve
 from mlapp.errors import ConfigError
 from mlapp.serving.application import Application
-from mlapp.serving.fast import protocol_for
+from mlapp.serving.fast_protocol import protocol_for
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""

@@ -1,37 +1,26 @@
-"""The short way for predictions: from uvicorn's parser to the batcher without an ASGI scope, task or future.
-
-Measured, a task and a scope a request cost more than decoding and encoding together (docs/decisions.md). So a
-plain `POST …/predict` with a small JSON body is taken out right behind the parser. It is a *cycle* like uvicorn's own,
-so that uvicorn's pipelining, keep-alive and shutdown hold for it too. Whatever is not plain goes through ASGI, with the
-same codec, batcher and problems.
-"""
+"""uvicorn's protocol, with the short way for plain predictions and with limits on what a client may keep waiting."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlapp.serving.endpoint import LARGE
+from mlapp.serving.fast_cycle import FastCycle, refusal
 from mlapp.serving.http import JSON, media_type
-from mlapp.serving.json_body import encode_predictions
-from mlapp.serving.problems import MEDIA, HttpError, http_error
-from mlapp.serving.request_id import new_request_id, request_id
+from mlapp.serving.problems import HttpError
+from mlapp.serving.request_id import new_request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
     from mlapp.serving.endpoint import Endpoint
-    from mlapp.serving.item import Item
 
 NOT_PLAIN = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"origin", b"x-request-timeout", b"traceparent")
 )
 """Headers with which a request takes the long way."""
-OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
-CLOSE = b"connection: close\r\n"
 HEAD_END = b"\r\n\r\n"
 LONGEST_HEAD = 2048
 """Most bytes of a head that is kept."""
@@ -43,100 +32,6 @@ FRAME = 16
 """Bytes that usually frame a chunk; one may hold a byte of the body."""
 SLOW_READ = 30.0
 """Most seconds in which a request's headers, or a small body, must be there; less if `serve.timeout` is."""
-
-
-class FastCycle:
-    """One prediction request. The attributes that uvicorn's protocol reads and sets have its names."""
-
-    __slots__ = (
-        "disconnected",
-        "endpoint",
-        "headers",
-        "item",
-        "keep_alive",
-        "loaded",
-        "message_event",
-        "more_body",
-        "parts",
-        "protocol",
-        "response_complete",
-        "started",
-    )
-
-    def __init__(
-        self, protocol: FastProtocol, endpoint: Endpoint, headers: dict[bytes, bytes], keep_alive: bool
-    ) -> None:
-        self.protocol = protocol
-        self.endpoint = endpoint
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.started = time.perf_counter()
-        self.parts: list[bytes] = []
-        self.loaded = endpoint.current
-        self.item: Item | None = None
-        self.more_body = True
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = self
-
-    def set(self) -> None:
-        """What uvicorn calls when the connection is lost: the request's place becomes free."""
-        if not self.disconnected or self.response_complete:
-            return
-        self.response_complete = True
-        if self.item is not None:
-            self.endpoint.batcher.cancel(self.item)
-        self._record(499, request_id(self.headers))
-
-    def begin(self, body: bytes) -> None:
-        """The body is here: decode it and queue up."""
-        self.more_body = False
-        endpoint = self.endpoint
-        loaded = self.loaded = endpoint.current
-        try:
-            part = loaded.codec.decode(body)
-            rows = endpoint.batcher.at_once(loaded, part) if len(self.protocol.connections) == 1 else None
-            if rows is None:
-                self.item = endpoint.batcher.submit(loaded, part, self.finish, endpoint.settings.timeout)
-                return
-        except Exception as error:
-            self.finish(error)
-        else:
-            self.finish(rows)
-
-    def finish(self, result: list[Any] | BaseException) -> None:
-        """Answer with predictions, or with a problem."""
-        if self.response_complete:
-            return
-        protocol = self.protocol
-        if protocol.transport.is_closing():  # reset in this turn of the event loop: uvicorn will know in the next
-            self.disconnected = True
-            self.set()
-            return
-        # A client that keeps its connection goes elsewhere before the doors close.
-        self.keep_alive = self.keep_alive and not protocol.application.stopping
-        identity = request_id(self.headers)
-        if isinstance(result, list):
-            status = 200
-            body = encode_predictions(result, self.loaded.tail)
-            protocol.transport.write(OK % (len(body), identity, b"" if self.keep_alive else CLOSE, body))
-        else:
-            problem = http_error(result)
-            status = problem.status
-            self.keep_alive = self.keep_alive and not self.more_body
-            protocol.transport.write(_problem(problem, identity, self.keep_alive))
-        self.response_complete = True
-        self._record(status, identity)
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_fast_response()
-
-    def _record(self, status: int, identity: bytes) -> None:
-        seconds = time.perf_counter() - self.started
-        application, path = self.protocol.application, self.endpoint.path
-        application.metrics.answered("POST", path, status, seconds)
-        if application.access_log is not None:
-            application.access_log.write("POST", path, status, seconds, identity, self.protocol.client)
 
 
 class Head(NamedTuple):
@@ -153,7 +48,7 @@ class Head(NamedTuple):
 
 
 class FastProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with the short way and with a limit on how slowly a request may come in."""
+    """uvicorn's protocol, with the short way, and with limits on how slowly a request may come and an answer go."""
 
     application: ClassVar[Application]
     fast: ClassVar[dict[bytes, Endpoint]]
@@ -319,7 +214,7 @@ class FastProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if not self._has_head and (cycle is None or cycle.response_complete):
             problem = HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes.")
-            self.transport.write(_problem(problem, new_request_id(), keep_alive=False))
+            self.transport.write(refusal(problem, new_request_id(), keep_alive=False))
         self.transport.close()
 
     def _give_up(self) -> None:
@@ -338,18 +233,3 @@ def protocol_for(application: Application) -> type[FastProtocol]:
     patience = min(SLOW_READ, application.settings.timeout)
     known = {"application": application, "fast": fast, "patience": patience, "heads": {}}
     return type("ServingProtocol", (FastProtocol,), known)
-
-
-def _problem(problem: HttpError, identity: bytes, keep_alive: bool) -> bytes:
-    body = problem.body()
-    headers = [
-        (b"content-type", MEDIA),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", identity),
-        *problem.headers,
-    ]
-    if not keep_alive:
-        headers.append((b"connection", b"close"))
-    phrase = HTTPStatus(problem.status).phrase.encode()
-    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-    return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (problem.status, phrase, lines, body)
