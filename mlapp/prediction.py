@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
+import numbers
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlapp import frameworks
 from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
@@ -20,6 +22,9 @@ from mlapp.pipeline.stage import ROLES
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.table import to_table
 from mlapp.store import ModelVersion
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger("mlapp")
 UNKNOWN = Schema(kind="any")
@@ -224,9 +229,17 @@ async def _collect(stream: Any) -> list[Any]:
 def _to_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     import numpy as np
 
+    wanted = np.dtype(dtype)
     try:
-        array = np.asarray(inputs, dtype=dtype)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(inputs)
+        if not all(_is_of(found, wanted.kind) for found in _types(inputs, given)):
+            raise ValueError("a value is of another type")
+        with np.errstate(invalid="ignore"):
+            array = given.astype(wanted, copy=False)
+        # NumPy cuts off what an integer type does not hold.
+        if wanted.kind in "iu" and given.dtype != wanted and not (array == given).all():
+            raise ValueError("a value is beyond it or not whole")
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError([Problem(f"inputs is not an array of {dtype}: {error}")]) from None
     if list(array.shape[1:]) != shape or not array.ndim:
         raise InputError(
@@ -234,3 +247,23 @@ def _to_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
             "Send a list of such rows.",
         )
     return array
+
+
+def _types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
+    """The types of an array's values, before NumPy gave them one: it makes numbers of texts and of true and false."""
+    if array.dtype.kind == "O":
+        return set(map(type, array.ravel()))
+    values = inputs
+    while isinstance(values, list) and values and isinstance(values[0], list):
+        values = list(itertools.chain.from_iterable(values))
+    return set(map(type, values)) if isinstance(values, list) else {array.dtype.type}
+
+
+def _is_of(found: type, kind: str) -> bool:
+    """Whether values of a type can be of a dtype of that kind. A missing one is NaN, which only a float can be."""
+    if found is type(None):
+        return kind == "f"
+    if found.__name__ in ("bool", "bool_"):
+        return kind == "b"
+    is_array = hasattr(found, "__array__") and not issubclass(found, str)
+    return kind != "b" and (issubclass(found, numbers.Real) or is_array)

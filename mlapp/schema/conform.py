@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import numbers
+import re
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -120,14 +121,21 @@ def _bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
     if kind == "b":
         return 0
     if kind != "f":
-        return -1
+        if field.type == "number":
+            return -1
+        low, end = _bounds(field.dtype)
+        good = (column.to_numpy() >= low) & (column.to_numpy() < end)
+        return -1 if good.all() else int(np.argmin(good))
     values = column.to_numpy()
     good = np.isfinite(values)
     if field.nullable:
         good = good | ~good
     if field.type == "integer":
+        values = values.astype("float64", copy=False)  # half precision does not hold the bounds
+        low, end = _bounds(field.dtype)
         with np.errstate(invalid="ignore"):
-            good = good & ((values == np.floor(values)) | ~np.isfinite(values))
+            whole = (values == np.floor(values)) & (values >= low) & (values < end)
+            good = good & (whole | ~np.isfinite(values))
     return -1 if good.all() else int(np.argmin(good))
 
 
@@ -161,9 +169,15 @@ def _is_finite(value: Any) -> bool:
 
 def _fits(dtype: str, value: Any) -> bool:
     """Whether a column of that integer type can hold the value."""
-    bits = int(dtype.lower().lstrip("uint") or 64) if dtype.lower().startswith(("int", "uint")) else 64
-    low, high = (0, 2**bits) if dtype.lower().startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
-    return bool(low <= value < high)
+    low, end = _bounds(dtype)
+    return bool(low <= value < end)
+
+
+def _bounds(dtype: str) -> tuple[int, int]:
+    """The least value that an integer type holds, and the first that is too large for it."""
+    named = re.match(r"(u?)int(\d+)", dtype.lower())
+    unsigned, bits = (named[1], int(named[2])) if named else ("", 64)
+    return (0, 2**bits) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 
 def _is_missing(value: Any) -> bool:
@@ -184,6 +198,12 @@ def _as_datetime(value: Any) -> pd.Timestamp | None:
     return None if pd.isna(parsed) else parsed
 
 
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, numbers.Integral):
+        return not isinstance(value, bool)
+    return isinstance(value, float) and value.is_integer()
+
+
 def _problem(column: pd.Series[Any], field: Field, row: int) -> Problem:
     value = column.iloc[row]
     if _is_missing(value):
@@ -191,17 +211,17 @@ def _problem(column: pd.Series[Any], field: Field, row: int) -> Problem:
     elif field.type == "category":
         listed = ", ".join(str(category) for category in (field.categories or [])[:10])
         detail = f"column '{field.name}', row {row}: {_shown(value)} is not one of {listed}"
-    elif field.type == "integer" and isinstance(value, int) and not isinstance(value, bool):
-        detail = f"column '{field.name}', row {row}: {_shown(value)} is beyond {field.dtype}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: infinity; training had none"
+    elif field.type == "integer" and _is_whole(value):
+        detail = f"column '{field.name}', row {row}: {_shown(value)} is beyond {field.dtype}"
     else:
         detail = f"column '{field.name}', row {row}: {_shown(value)} is not {WANTED[field.type]}"
     return Problem(detail, field=field.name, row=row)
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 

@@ -121,6 +121,24 @@ def test_a_missing_value_is_accepted_where_training_had_some(schema: Schema) -> 
     assert to_table([{**GOOD, "income": None}], schema)["income"].isna().all()
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (np.array([300]), "300"),
+        (np.array([-1]), "-1"),
+        (np.array([2**63], dtype="uint64"), "9223372036854775808"),
+        (np.array([1e300]), "1e+300"),
+    ],
+)
+def test_a_typed_column_is_not_cut_to_the_size_of_the_models_integers(given: np.ndarray, shown: str) -> None:
+    schema = infer(pd.DataFrame({"a": np.array([1, 2], dtype="uint8")}))
+    for dtype in ("int64", "uint64", "float16", "float64"):
+        assert to_table(pd.DataFrame({"a": np.array([255], dtype)}), schema)["a"].tolist() == [255]
+    with pytest.raises(InputError) as error:
+        to_table(pd.DataFrame({"a": given}), schema)
+    assert error.value.problems[0].detail == f"column 'a', row 0: {shown} is beyond uint8"
+
+
 def test_a_number_that_is_whole_is_accepted_as_a_whole_number(schema: Schema) -> None:
     assert to_table([{**GOOD, "age": 3.0}], schema)["age"].tolist() == [3]
 
