@@ -54,6 +54,7 @@ class Application:
         """Answer a method and path with a handler. A path that ends in `/*` takes all that begins so.
 
         Args:
+            method: `*` for any: the handler tells which ones the path takes.
             is_open: it needs no API key, as probes do not, nor pages that show nothing of the model by themselves.
         """
         if is_open:
@@ -172,7 +173,7 @@ class Application:
                 self.keys.check(request.headers)
             if methods is None:
                 raise HttpError(404, f"There is no {path:.200}. See /docs.")
-            handler = methods.get(request.method)
+            handler = methods.get(request.method) or methods.get("*")
             if handler is None and request.method == "HEAD":
                 handler = methods.get("GET")
             if handler is None:

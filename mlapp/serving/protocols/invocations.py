@@ -54,7 +54,7 @@ def _inputs(body: bytes) -> Any:
     content = decode_json(body)
     if not isinstance(content, dict):
         return inputs_of(body)
-    if content.get("params"):
+    if content.get("params") not in (None, {}):
         raise HttpError(422, "'params' are given; the predictor takes none.")
     given = [form for form in FORMS if form in content]
     if len(given) != 1:
@@ -73,4 +73,7 @@ def _split(value: Any) -> Any:
         return data
     if not isinstance(columns, list) or any(len(row) != len(columns) for row in data):
         raise HttpError(422, "dataframe_split has rows that are not as long as its 'columns'.")
-    return [dict(zip(map(str, columns), row, strict=True)) for row in data]
+    names = [str(column) for column in columns]
+    if len(set(names)) < len(names):
+        raise HttpError(422, "dataframe_split has a column twice in its 'columns'.")
+    return [dict(zip(names, row, strict=True)) for row in data]

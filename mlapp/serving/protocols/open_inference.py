@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEADER = b"inference-header-content-length"
 BINARY = b"application/octet-stream"
 EXTENSIONS = ["binary_tensor_data"]
+METHODS = {"": ("GET", "HEAD"), "ready": ("GET", "HEAD"), "infer": ("POST",)}
+"""What a model can be asked, each with the methods that it takes."""
 Options = dict[str, Any]
 
 
@@ -73,30 +75,21 @@ def add_routes(application: Application) -> None:
         found = [(endpoint.name, endpoint.current.version or "") for endpoint in application.endpoints]
         return Response(encode([{"name": name, "version": version, "state": state} for name, version in found]))
 
-    async def get_model(request: Request) -> Response:
-        name, rest = _split(request.tail)
-        endpoint = find(application, name, _version(rest))
-        match rest[-1:] if len(rest) % 2 else []:
-            case []:
-                return _json(metadata(endpoint))
-            case ["ready"]:
-                is_ready = application.is_ready
-                return _json({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
-        raise HttpError(404, f"There is no /v2/models/{request.tail:.100}.")
-
-    async def post_model(request: Request) -> Response:
-        name, rest = _split(request.tail)
-        if rest[-1:] != ["infer"]:
-            raise HttpError(404, f"There is no /v2/models/{request.tail:.100}.")
-        return await _infer(find(application, name, _version(rest)), request)
+    async def model(request: Request) -> Response:
+        endpoint, word = _target(application, request)
+        if word == "infer":
+            return await _infer(endpoint, request)
+        if not word:
+            return _json(metadata(endpoint))
+        is_ready = application.is_ready
+        return _json({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
 
     application.route("GET", "/v2", server)
     application.route("GET", "/v2/", server)
     application.route("GET", "/v2/health/live", live, is_open=True)
     application.route("GET", "/v2/health/ready", ready, is_open=True)
     application.route("POST", "/v2/repository/index", index)
-    application.route("GET", "/v2/models/*", told(get_model))
-    application.route("POST", "/v2/models/*", told(post_model))
+    application.route("*", "/v2/models/*", told(model))
 
 
 def find(application: Application, name: str, version: str | None) -> Endpoint:
@@ -226,14 +219,23 @@ def _answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor])
     return Response(head + b"".join(binary), BINARY, headers=[(HEADER, b"%d" % len(head))])
 
 
-def _split(tail: str) -> tuple[str, list[str]]:
-    """`NAME[/versions/V][/WORD]` as the name and what follows it, without empty parts."""
-    name, *rest = [part for part in tail.split("/") if part] or [""]
-    return name, rest
+def _target(application: Application, request: Request) -> tuple[Endpoint, str]:
+    """The model of `NAME[/versions/V][/WORD]`, and what is asked of it: a word of `METHODS`.
 
-
-def _version(rest: list[str]) -> str | None:
-    return rest[1] if len(rest) >= 2 and rest[0] == "versions" else None
+    Raises:
+        HttpError: 404, there is no such path, model or version; 405, it takes another method.
+    """
+    name, *words = [part for part in request.tail.split("/") if part] or [""]
+    version = words[1] if len(words) >= 2 and words[0] == "versions" else None
+    word = "/".join(words[2:] if version else words)
+    endpoint = find(application, name, version)
+    allowed = METHODS.get(word)
+    if allowed is None:
+        raise HttpError(404, f"There is no /v2/models/{request.tail:.100}.")
+    if request.method not in allowed:
+        headers = [(b"allow", ", ".join(allowed).encode())]
+        raise HttpError(405, f"/v2/models/{request.tail:.100} takes {' and '.join(allowed)}.", headers=headers)
+    return endpoint, word
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
