@@ -77,7 +77,7 @@ def test_inputs_may_be_edited_as_json(page: Page) -> None:
 def test_the_docs_need_nothing_from_elsewhere_and_try_a_route(page: Page, server) -> None:
     page.goto(f"{server.url}/docs")
     expect(page.get_by_text("/predict", exact=True)).to_be_visible()
-    page.locator("button[aria-label^=post]").click()
+    page.locator("#operations-sums-predict_sums button[aria-label^=post]").click()
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".live-responses-table")).to_contain_text('"predictions"')

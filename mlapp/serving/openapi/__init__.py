@@ -1,0 +1,5 @@
+"""The server in OpenAPI 3.1: a module for the document, and one for what each protocol answers."""
+
+from mlapp.serving.openapi.specification import document
+
+__all__ = ["document"]

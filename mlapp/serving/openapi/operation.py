@@ -1,0 +1,57 @@
+"""What an operator asks: probes, metrics, which models there are."""
+
+from __future__ import annotations
+
+from mlapp.serving.openapi.answers import answer, problems
+from mlapp.serving.openapi.data import Json
+
+STATUS: Json = {
+    "type": "object",
+    "properties": {
+        "status": {"enum": ["ok", "starting", "stopping"]},
+        "models": {
+            "type": "object",
+            "description": "The version of each model.",
+            "additionalProperties": {"type": ["string", "null"]},
+        },
+    },
+    "required": ["status", "models"],
+}
+MODELS: Json = {
+    "type": "object",
+    "properties": {
+        "models": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"model": {"type": "string"}, "version": {"type": ["string", "null"]}},
+                "required": ["model", "version"],
+            },
+        }
+    },
+    "required": ["models"],
+}
+
+
+def paths() -> Json:
+    """The paths that are there once, however many models there are."""
+    alive = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
+    metrics = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {
+        "/livez": _get("livez", "Whether the process answers", {"200": answer(alive, "It does.")}, is_open=True),
+        "/readyz": _get("readyz", "Whether the models can predict", _READINESS, is_open=True),
+        "/health": _get("health", "As /readyz, for clients of UnionML", _READINESS, is_open=True),
+        "/metrics": _get("metrics", "Metrics for Prometheus", {"200": metrics, **problems("401")}),
+        "/models": _get("models", "The models of this server", {"200": answer(MODELS), **problems("401")}),
+    }
+
+
+_READINESS = {
+    "200": answer(STATUS, "They can."),
+    "503": answer(STATUS, "Not yet, or no more: the server stops."),
+}
+
+
+def _get(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
+    found = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
+    return {"get": {**found, "security": []} if is_open else found}

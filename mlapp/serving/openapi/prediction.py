@@ -1,0 +1,127 @@
+"""`/predict` and `/model`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from mlapp.schema import Schema
+from mlapp.serving.json_body import KEYS
+from mlapp.serving.openapi.answers import REFUSALS, answer, body, deadline, problems
+from mlapp.serving.openapi.data import Json, inputs_schema, output_schema, rows_schemas
+
+if TYPE_CHECKING:
+    from mlapp.serving.endpoint import Endpoint
+
+
+def paths(endpoint: Endpoint) -> Json:
+    """The paths of one model."""
+    return {f"{endpoint.prefix}/predict": {"post": _predict(endpoint)}, f"{endpoint.prefix}/model": _model(endpoint)}
+
+
+def has_own_inputs(endpoint: Endpoint) -> bool:
+    """Whether only the app's feature_loader knows what the inputs are."""
+    return endpoint.pipeline.stage("feature_loader") is not None
+
+
+def inputs_of(endpoint: Endpoint) -> Json:
+    """JSON Schema of what a client sends as inputs."""
+    if has_own_inputs(endpoint):
+        return {"description": "What the app's feature_loader reads."}
+    return inputs_schema(endpoint.current.predictor.schema.features)
+
+
+def other_bodies(endpoint: Endpoint) -> Json:
+    """What a body may be beside JSON: it has the same rows."""
+    schema = endpoint.current.predictor.schema.features
+    columns = ", ".join(schema.names) or "those of training"
+    text: Json = {"schema": {"type": "string", "description": f"A line a row, its columns {columns}."}}
+    if schema.kind == "table" and not has_own_inputs(endpoint):
+        text["example"] = _csv(schema)
+    return {
+        "text/csv": text,
+        "application/vnd.apache.arrow.stream": _binary("An Arrow IPC stream; it may be compressed."),
+        "application/vnd.apache.arrow.file": _binary("An Arrow IPC file, as Feather is."),
+        "application/x-npy": _binary("One array in NumPy's format, a row for each prediction."),
+    }
+
+
+def _predict(endpoint: Endpoint) -> Json:
+    loaded = endpoint.current
+    schema = loaded.predictor.schema
+    told = {
+        "type": "object",
+        "properties": {
+            "predictions": {"type": "array", "items": output_schema(schema.predictions)},
+            "model": {"const": endpoint.name},
+            "version": {"type": ["string", "null"]},
+        },
+        "required": ["predictions", "model", "version"],
+    }
+    media: Json = {"schema": _body(endpoint)}
+    if not has_own_inputs(endpoint):
+        media["example"] = {"inputs": schema.features.example_inputs()}
+    predicted = answer(told, "One prediction a row, in order.")
+    if loaded.is_stream:
+        predicted["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "summary": f"Predict with {endpoint.name}",
+        "operationId": f"predict_{endpoint.name}",
+        "tags": [endpoint.name],
+        "parameters": [deadline(endpoint)],
+        "requestBody": body({"application/json": media, **other_bodies(endpoint)}),
+        "responses": {"200": predicted, **problems("401", *REFUSALS)},
+    }
+
+
+def _body(endpoint: Endpoint) -> Json:
+    inputs = inputs_of(endpoint)
+    objects: list[Json] = [
+        {"type": "object", "properties": {key: inputs}, "required": [key], "additionalProperties": False}
+        for key in KEYS
+    ]
+    objects[-1]["description"] = "As UnionML's clients send it."
+    if has_own_inputs(endpoint):
+        return {"anyOf": [*objects, {"description": "The inputs themselves, if they are a list.", "type": "array"}]}
+    return {"anyOf": [*objects, *rows_schemas(endpoint.current.predictor.schema.features)]}
+
+
+def _model(endpoint: Endpoint) -> Json:
+    example = {
+        "operationId": f"predict_{endpoint.name}",
+        "requestBody": "$response.body#/example",
+        "description": "The example is a body that can be sent.",
+    }
+    return {
+        "get": {
+            "summary": f"What {endpoint.name} is: version, metrics, parameters, schema",
+            "operationId": f"describe_{endpoint.name}",
+            "tags": [endpoint.name],
+            "responses": {"200": answer(DESCRIPTION, links={"example": example}), **problems("401")},
+        }
+    }
+
+
+def _csv(schema: Schema) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(schema.names)
+    writer.writerow([field.example for field in schema.fields])
+    return text.getvalue()
+
+
+def _binary(description: str) -> Json:
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+DESCRIPTION: Json = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string"},
+        "version": {"type": ["string", "null"]},
+        "schema": {"type": "object"},
+        "example": {"type": "object", "properties": {"inputs": {}}, "required": ["inputs"]},
+    },
+    "required": ["model", "version", "schema", "example"],
+}

@@ -1,0 +1,44 @@
+"""What a JSON Schema cannot say of a request, told to Schemathesis."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import schemathesis
+
+UNKNOWN = "x-schemathesis-unknown-property"
+
+
+@schemathesis.hook
+def filter_case(context: Any, case: Any) -> bool:
+    """Make up no CSV and no Arrow, which are any text and any bytes to a schema; a server ignores unknown headers."""
+    return case.media_type in (None, "application/json") and UNKNOWN not in (case.headers or {})
+
+
+@schemathesis.hook
+def map_case(context: Any, case: Any) -> Any:
+    """Make the lengths in a valid body agree: a table's columns, and a tensor's values with its shape."""
+    if isinstance(case.body, dict) and case.meta.generation.mode.is_positive:
+        for inputs in case.body.values():
+            if isinstance(inputs, dict):
+                _cut_columns(inputs)
+            elif isinstance(inputs, list):
+                for tensor in inputs:
+                    if isinstance(tensor, dict) and {"shape", "data", "datatype"} <= tensor.keys():
+                        _fill_shape(tensor)
+    return case
+
+
+def _cut_columns(inputs: dict[str, Any]) -> None:
+    if all(isinstance(values, list) for values in inputs.values()):
+        rows = min(map(len, inputs.values()), default=0)
+        inputs.update({name: values[:rows] for name, values in inputs.items()})
+
+
+def _fill_shape(tensor: dict[str, Any]) -> None:
+    width = math.prod(tensor["shape"][1:])
+    values = [value for value in tensor["data"] if not isinstance(value, list)]
+    rows = len(values) // width
+    if rows:
+        tensor.update(shape=[rows, *tensor["shape"][1:]], data=values[: rows * width])
