@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.schema import Schema
 from mlapp.serving.openapi.answers import REFUSALS, answer, body, deadline, problems
-from mlapp.serving.openapi.data import Json, array_schema, output_schema, rows_schemas
-from mlapp.serving.openapi.prediction import has_own_inputs, inputs_of, other_bodies
+from mlapp.serving.openapi.data import Json, array_schema, output_schema
+from mlapp.serving.openapi.prediction import has_own_inputs, other_bodies, reference
 from mlapp.serving.protocols.invocations import FORMS
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def server_paths() -> Json:
 
 
 def _body(endpoint: Endpoint) -> Json:
-    inputs = inputs_of(endpoint)
+    inputs = reference(endpoint, "Inputs")
     schemas = {form: _split(endpoint) if form == "dataframe_split" else inputs for form in FORMS}
     objects = [
         {
@@ -76,8 +76,7 @@ def _body(endpoint: Endpoint) -> Json:
         }
         for form, schema in schemas.items()
     ]
-    own = has_own_inputs(endpoint)
-    return {"anyOf": [*objects, *([{"type": "array"}] if own else rows_schemas(_features(endpoint)))]}
+    return {"anyOf": [*objects, reference(endpoint, "Rows")]}
 
 
 def _split(endpoint: Endpoint) -> Json:

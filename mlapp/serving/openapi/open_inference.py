@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.schema import Schema
 from mlapp.serving.openapi.answers import REFUSALS, answer, body, deadline, failures, problems
 from mlapp.serving.openapi.data import Json, number_schema, value_schema
-from mlapp.serving.openapi.prediction import has_own_inputs
+from mlapp.serving.openapi.prediction import has_own_inputs, reference
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.open_inference import EXTENSIONS
 
@@ -117,9 +117,14 @@ def _model_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Js
     return found
 
 
-def _request(endpoint: Endpoint) -> Json:
-    """The body of an inference."""
+def components(endpoint: Endpoint) -> Json:
+    """The JSON of an inference with the model."""
     parameters = {"type": "object"}
+    wanted = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "parameters": parameters},
+        "required": ["name"],
+    }
     request: Json = {
         "type": "object",
         "properties": {
@@ -127,23 +132,18 @@ def _request(endpoint: Endpoint) -> Json:
             "inputs": _inputs(endpoint),
             "outputs": {
                 "description": "The tensors that are wanted; all where absent.",
-                "anyOf": [
-                    {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "properties": {"name": {"type": "string"}, "parameters": parameters},
-                            "required": ["name"],
-                        },
-                    },
-                    {"type": "null"},
-                ],
+                "anyOf": [{"type": "array", "items": wanted}, {"type": "null"}],
             },
             "parameters": parameters,
         },
         "required": ["inputs"],
     }
-    media: Json = {"schema": request}
+    return {f"{endpoint.name}.InferRequest": request}
+
+
+def _request(endpoint: Endpoint) -> Json:
+    """The body of an inference."""
+    media: Json = {"schema": reference(endpoint, "InferRequest")}
     given = None if has_own_inputs(endpoint) else example(endpoint.current.predictor.schema.features)
     if given is not None:
         media["example"] = {"inputs": given}

@@ -25,11 +25,20 @@ def has_own_inputs(endpoint: Endpoint) -> bool:
     return endpoint.pipeline.stage("feature_loader") is not None
 
 
-def inputs_of(endpoint: Endpoint) -> Json:
-    """JSON Schema of what a client sends as inputs."""
+def components(endpoint: Endpoint) -> Json:
+    """The schemas of one model's data, which several of its paths have in common."""
     if has_own_inputs(endpoint):
-        return {"description": "What the app's feature_loader reads."}
-    return inputs_schema(endpoint.current.predictor.schema.features)
+        described = "What the app's feature_loader reads."
+        found: list[Json] = [{"description": described}, {"description": described, "type": "array"}]
+    else:
+        features = endpoint.current.predictor.schema.features
+        found = [inputs_schema(features), {"anyOf": rows_schemas(features)}]
+    return {f"{endpoint.name}.Inputs": found[0], f"{endpoint.name}.Rows": found[1]}
+
+
+def reference(endpoint: Endpoint, name: str) -> Json:
+    """One of the model's components, as `Inputs`, or the `Rows` that a body may be without more around them."""
+    return {"$ref": f"#/components/schemas/{endpoint.name}.{name}"}
 
 
 def other_bodies(endpoint: Endpoint) -> Json:
@@ -76,15 +85,13 @@ def _predict(endpoint: Endpoint) -> Json:
 
 
 def _body(endpoint: Endpoint) -> Json:
-    inputs = inputs_of(endpoint)
+    inputs = reference(endpoint, "Inputs")
     objects: list[Json] = [
         {"type": "object", "properties": {key: inputs}, "required": [key], "additionalProperties": False}
         for key in KEYS
     ]
     objects[-1]["description"] = "As UnionML's clients send it."
-    if has_own_inputs(endpoint):
-        return {"anyOf": [*objects, {"description": "The inputs themselves, if they are a list.", "type": "array"}]}
-    return {"anyOf": [*objects, *rows_schemas(endpoint.current.predictor.schema.features)]}
+    return {"anyOf": [*objects, reference(endpoint, "Rows")]}
 
 
 def _model(endpoint: Endpoint) -> Json:

@@ -20,10 +20,14 @@ def document(application: Application, root: str = "") -> Json:
         root: the path below which the application is mounted.
     """
     paths: Json = {}
+    schemas: Json = {"Problem": PROBLEM, "InferenceError": open_inference.ERROR}
     for endpoint in application.endpoints:
         paths.update(prediction.paths(endpoint))
         paths.update(invocations.paths(endpoint))
         paths.update(open_inference.model_paths(endpoint))
+        schemas.update(prediction.components(endpoint))
+        if not endpoint.current.is_stream:
+            schemas.update(open_inference.components(endpoint))
     paths.update(operation.paths())
     paths.update(invocations.server_paths())
     paths.update(open_inference.server_paths())
@@ -33,7 +37,7 @@ def document(application: Application, root: str = "") -> Json:
         "openapi": "3.1.0",
         "info": {"title": title, "version": first.current.version or "unsaved"},
         "paths": paths,
-        "components": {"schemas": {"Problem": PROBLEM, "InferenceError": open_inference.ERROR}},
+        "components": {"schemas": schemas},
     }
     if application.settings.api_keys:
         found["components"]["securitySchemes"] = {
