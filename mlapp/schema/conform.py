@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, nearest
+from mlapp.schema.block import all_accepted
 from mlapp.schema.fields import Field, Schema
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 MOST = 10
 """Problems of a kind that are told: a million say no more than the first."""
+BLOCK = 20_000
+"""Values that are checked together: few enough that other threads get their turn."""
+FEW = 50
+"""Values that are checked one by one as soon."""
 WANTED = {
     "integer": "a whole number",
     "number": "a number",
@@ -30,8 +35,11 @@ WANTED = {
 }
 
 
-def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+def conform(table: pd.DataFrame, schema: Schema, first: int = 0) -> pd.DataFrame:
     """The schema's columns of `table`, in training order and type.
+
+    Args:
+        first: the number of its first row, where it is a piece of a larger table.
 
     Raises:
         InputError: names each unknown, missing or mistyped column and its first bad row. A missing value,
@@ -48,7 +56,7 @@ def conform(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         column = table[field.name]
         bad = _first_bad(column, field)
         if bad is not None:
-            problems.append(bad)
+            problems.append(_problem(column.iloc[bad], field, first + bad))
             continue
         try:
             columns[field.name] = _cast(column, field)
@@ -94,16 +102,20 @@ def _as_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
     return pd.DataFrame(block, columns=table.columns, index=table.index) if np.isfinite(block).all() else None
 
 
-def _first_bad(column: pd.Series[Any], field: Field) -> Problem | None:
-    """The first value of the column that its field does not accept."""
+def _first_bad(column: pd.Series[Any], field: Field) -> int | None:
+    """The row of the first value of the column that its field does not accept."""
     if field.type == "any":
         return None
     fast = _bad_by_dtype(column, field)
     if fast is not None:
-        return _problem(column, field, fast) if fast >= 0 else None
-    for row, value in enumerate(column):
-        if not _accepts(field, value):
-            return _problem(column, field, row)
+        return fast if fast >= 0 else None
+    for start in range(0, len(column), BLOCK):
+        values = column.iloc[start : start + BLOCK].tolist()
+        if len(values) > FEW and all_accepted(field, values):
+            continue
+        for row, value in enumerate(values, start):
+            if not _accepts(field, value):
+                return row
     return None
 
 
@@ -204,8 +216,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, float) and value.is_integer()
 
 
-def _problem(column: pd.Series[Any], field: Field, row: int) -> Problem:
-    value = column.iloc[row]
+def _problem(value: Any, field: Field, row: int) -> Problem:
     if _is_missing(value):
         detail = f"column '{field.name}', row {row}: a value is missing; training had none missing"
     elif field.type == "category":

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def to_table(inputs: Any, schema: Schema) -> pd.DataFrame:
+def to_table(inputs: Any, schema: Schema, first: int = 0) -> pd.DataFrame:
     """Records, rows or columns as a DataFrame with the schema's columns, in training order and type.
 
     Args:
         inputs: a DataFrame; a list of records `[{"a": 1}, …]`; one record; rows `[[1, 2], …]` in training
             order; or columns `{"a": [1, …]}`.
+        first: the number of the first record or row, where they are a piece of a larger list.
 
     Raises:
         InputError: names each unknown, missing or mistyped column, and the row where it can.
@@ -32,20 +33,21 @@ def to_table(inputs: Any, schema: Schema) -> pd.DataFrame:
         if inputs and all(_is_list(value) for value in inputs.values()):
             check_names([str(name) for name in inputs], schema)
             return conform(_from_columns(inputs), schema)
-        return conform(_from_records([inputs], schema), schema)
+        return conform(_from_records([inputs], schema, 0), schema)
     if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
         raise _not_a_table(inputs)
     items = list(inputs)
     if not items:
         raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
     if all(isinstance(item, Mapping) for item in items):
-        return conform(_from_records(items, schema), schema)
+        return conform(_from_records(items, schema, first), schema, first)
     if all(_is_list(item) for item in items):
-        return conform(_from_rows(items, schema), schema)
+        return conform(_from_rows(items, schema, first), schema, first)
     odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
     if isinstance(items[odd], Mapping) or _is_list(items[odd]):
         raise InputError(
-            [Problem(f"row {odd} is not of the same kind as row 0", row=odd)], "Send all records or all rows."
+            [Problem(f"row {first + odd} is not of the same kind as row 0", row=first + odd)],
+            "Send all records or all rows.",
         )
     raise _not_a_table(items[odd])
 
@@ -77,13 +79,13 @@ def _from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     return pd.DataFrame({str(name): _untyped(values) for name, values in columns.items()})
 
 
-def _from_records(records: list[Mapping[str, Any]], schema: Schema) -> pd.DataFrame:
+def _from_records(records: list[Mapping[str, Any]], schema: Schema, first: int) -> pd.DataFrame:
     import pandas as pd
 
     names = schema.names
     expected = set(names)
     problems = []
-    for row, record in enumerate(records):
+    for row, record in enumerate(records, first):
         if record.keys() == expected:
             continue
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
@@ -98,11 +100,11 @@ def _from_records(records: list[Mapping[str, Any]], schema: Schema) -> pd.DataFr
     return pd.DataFrame({name: _untyped([record[name] for record in records]) for name in names})
 
 
-def _from_rows(rows: list[Sequence[Any]], schema: Schema) -> pd.DataFrame:
+def _from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> pd.DataFrame:
     import pandas as pd
 
     names = schema.names
-    wrong = ((row, len(values)) for row, values in enumerate(rows) if len(values) != len(names))
+    wrong = ((row, len(values)) for row, values in enumerate(rows, first) if len(values) != len(names))
     problems = [
         Problem(f"row {row} has {width} values; the model takes {len(names)}", row=row)
         for row, width in itertools.islice(wrong, MOST)

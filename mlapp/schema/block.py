@@ -1,0 +1,44 @@
+"""Values of a column checked many at a time: one by one, a million take seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.schema.fields import Field
+
+NONE = type(None)
+
+
+def all_accepted(field: Field, values: list[Any]) -> bool:
+    """Whether a column surely accepts all the values, as they come from JSON. False: look at each.
+
+    Args:
+        field: any but one of the type `any`.
+    """
+    import numpy as np
+    import pandas as pd
+
+    kinds = set(map(type, values))
+    if NONE in kinds:
+        if not field.nullable:
+            return False
+        kinds.discard(NONE)
+        values = [value for value in values if value is not None]
+    try:
+        match field.type:
+            case "boolean":
+                return kinds <= {bool}
+            case "string":
+                return kinds <= {str}
+            case "category":
+                return kinds <= {str, int, float, bool} and set(values) <= set(field.categories or [])
+            case "number":
+                return kinds <= {int, float} and bool(np.isfinite(np.array(values, float)).all())
+            case "integer" if kinds <= {int} and np.dtype(field.dtype.lower()).kind in "iu":
+                bounds = np.iinfo(field.dtype.lower())
+                return not values or (bounds.min <= min(values) and max(values) <= bounds.max)
+            case "datetime" if kinds <= {str}:
+                return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())
+    except (TypeError, ValueError, OverflowError):  # of a type or size that only a look at each value tells apart
+        pass
+    return False
