@@ -57,8 +57,11 @@ class Predictor:
     def _wants_array(self) -> bool:
         return wants_array(self.stage)
 
-    def accept(self, inputs: Any) -> Any:
+    def accept(self, inputs: Any, first: int = 0) -> Any:
         """One request's inputs as features: by the feature_loader, or checked against the schema.
+
+        Args:
+            first: the number of the first row, where a list is a piece of a larger one.
 
         Raises:
             InputError: they do not fit. UserCodeError: the feature_loader raised.
@@ -78,7 +81,7 @@ class Predictor:
             return features
         schema = self.schema.features
         if schema.kind == "table":
-            return to_table(inputs, schema)
+            return to_table(inputs, schema, first)
         if schema.kind == "array":
             return _to_array(inputs, schema.shape, schema.dtype)
         return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]

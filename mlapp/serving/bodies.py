@@ -9,6 +9,7 @@ from typing import Any
 
 from mlapp.errors import InputError, Problem
 from mlapp.serving import arrow as ipc
+from mlapp.serving import large
 from mlapp.serving.codec import Part
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.loaded import Loaded
@@ -38,7 +39,7 @@ def is_json(media: bytes) -> bool:
 def _part_of(loaded: Loaded, media: bytes, body: bytes, limit: int) -> Part:
     codec = loaded.codec
     if is_json(media):
-        return codec.decode(body)
+        return large.decode(codec, body) or codec.decode(body)
     if media == b"text/csv":
         return codec.accept(csv(body, loaded))
     if media in (b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"):

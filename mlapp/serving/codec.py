@@ -51,8 +51,19 @@ class Codec:
         if predictor.pipeline.stage("feature_loader") is None:
             self._prepare()
 
-    def decode(self, body: bytes) -> Part:
+    @property
+    def is_by_row(self) -> bool:
+        """Whether the features of a list of inputs are those of its pieces, one behind the other."""
+        schema = self.predictor.schema.features
+        if schema.kind == "any" or self.predictor.pipeline.stage("feature_loader") is not None:
+            return False
+        return all(field.type != "any" for field in schema.fields)  # its column's type depends on all the values
+
+    def decode(self, body: bytes, first: int = 0) -> Part:
         """The features in the JSON body of `/predict`.
+
+        Args:
+            first: the number of its first row, where it is a piece of a larger body.
 
         Raises:
             HttpError: 400, it is not JSON; 422, it is neither a list nor an object with `inputs`.
@@ -73,10 +84,13 @@ class Codec:
                     RecursionError,
                 ):
                     pass
-        return self.accept(inputs_of(body))
+        return self.accept(inputs_of(body), first)
 
-    def accept(self, inputs: Any) -> Part:
+    def accept(self, inputs: Any, first: int = 0) -> Part:
         """Plain inputs, a DataFrame or an array as features.
+
+        Args:
+            first: as for `decode`.
 
         Raises:
             InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
@@ -84,7 +98,7 @@ class Codec:
         part = self._typed(inputs) if isinstance(inputs, list) else self._matrix(inputs)
         if part is not None:
             return part
-        features = self.predictor.accept(self._named(inputs))
+        features = self.predictor.accept(self._named(inputs), first)
         rows = len(features) if hasattr(features, "__len__") else 1
         if not rows:
             raise InputError([Problem("inputs is empty: there is nothing to predict")])
@@ -209,7 +223,8 @@ class Codec:
             names = width if bracket == b"{" else 0
             rows_type: Any = types.GenericAlias(list, (row,))
             self._fast[bracket] = _decoder(rows_type, "", names, texts, part)
-            self._rows[dict if names else list] = _converter(rows_type, part)
+            for kind in (dict,) if names else (list, tuple):
+                self._rows[kind] = _converter(rows_type, part)
             for key in KEYS:
                 body = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
                 self._fast[key.encode() + bracket] = _decoder(body, key, names, texts, part)

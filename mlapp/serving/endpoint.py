@@ -19,7 +19,8 @@ from mlapp.pipeline import Pipeline
 from mlapp.serving.batcher import Batcher
 from mlapp.serving.codec import Part
 from mlapp.serving.http import unless_left
-from mlapp.serving.json_body import encode
+from mlapp.serving.json_body import MANY, encode
+from mlapp.serving.large import LARGE
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import Metrics, ModelMetrics
 from mlapp.serving.pace import Pace
@@ -29,8 +30,6 @@ from mlapp.serving.tracing import TracedBatcher, Tracing
 
 log = logging.getLogger("mlapp.serving")
 T = TypeVar("T")
-LARGE = 256 * 1024
-"""Bytes from which a body is decoded in a thread: it would hold up the event loop."""
 PATIENCE = 1.0
 """Seconds: a model whose first call takes longer is not called a second time to be measured."""
 
@@ -166,6 +165,10 @@ class Endpoint:
         found = await asyncio.to_thread(read)
         self._decoding.add(time.perf_counter() - started, 1)
         return found
+
+    async def make(self, make: Callable[[], T], rows: int) -> T:
+        """Let `make` make an answer of predictions: in the event loop, or in a thread where they are many."""
+        return make() if rows <= MANY else await asyncio.to_thread(make)
 
     async def predict(self, part: Part, timeout: float, loaded: Loaded, left: Callable[[], Any] | None = None) -> Any:
         """The predictions for one request's features, a list with one entry a row.

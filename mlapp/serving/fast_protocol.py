@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from mlapp.serving.endpoint import LARGE
 from mlapp.serving.fast_cycle import FastCycle, refusal
 from mlapp.serving.http import JSON, media_type
+from mlapp.serving.large import LARGE
 from mlapp.serving.problems import HttpError
 from mlapp.serving.request_id import new_request_id
 

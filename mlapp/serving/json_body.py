@@ -15,6 +15,9 @@ from mlapp.serving.problems import HttpError
 
 KEYS = ("inputs", "features")
 """What the inputs may be under; `features` is UnionML's."""
+MANY = 20_000
+"""Predictions from which on they are made JSON in a thread: in one go they would hold up the event loop."""
+SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
 
@@ -63,7 +66,8 @@ def decode_json(body: bytes) -> Any:
         raise HttpError(400, 'The body is empty. Send {"inputs": […]} as JSON.')
     try:
         content = msgspec.json.decode(body)
-        if b"{" in body:
+        most = body.translate(None, SPACE).count(b'":')
+        if _keys(content, most) < most:
             json.loads(body, object_pairs_hook=_refuse_twice)
         return content
     except RecursionError:
@@ -79,7 +83,15 @@ def decode_json(body: bytes) -> Any:
 
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
     """The answer's body: `predictions`, then what is the same for every answer."""
-    return b'{"predictions":' + encode(predictions) + tail
+    return b'{"predictions":' + encode_list(predictions) + tail
+
+
+def encode_list(values: Sequence[Any]) -> bytes:
+    """JSON of a list or an array, made in pieces between which other threads get their turn."""
+    if len(values) <= MANY:
+        return encode(values)
+    found = [encode(values[at : at + MANY])[1:-1] for at in range(0, len(values), MANY)]
+    return b"[" + b",".join(found) + b"]"
 
 
 def encode(value: Any) -> bytes:
@@ -98,9 +110,32 @@ def listed(predictions: Any) -> Sequence[Any]:
         records: list[Any] = predictions.to_dict("records")
         return records
     if hasattr(predictions, "tolist"):
-        values: list[Any] = predictions.tolist()
+        values: list[Any] = []
+        if len(predictions) <= MANY:
+            values = predictions.tolist()
+            return values
+        rows = getattr(predictions, "iloc", predictions)
+        for at in range(0, len(predictions), MANY):
+            values += rows[at : at + MANY].tolist()
         return values
     return list(predictions)
+
+
+def _keys(content: Any, most: int) -> int:
+    """How many keys the objects in `content` have, level by level until there are `most`.
+
+    A key that was given twice is counted once. `most` is what the text can have: so many quotes before a colon.
+    """
+    found, level = 0, [content] if type(content) in (dict, list) else []
+    while level and found < most:
+        inner: list[Any] = []
+        for value in level:
+            if type(value) is dict:
+                found += len(value)
+                value = value.values()
+            inner += [item for item in value if type(item) in (dict, list)]
+        level = inner
+    return found
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

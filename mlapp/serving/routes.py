@@ -131,4 +131,4 @@ async def answer(endpoint: Endpoint, request: Request) -> Response:
         first = await unless_left(anext(events), request.left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     predictions = await endpoint.predict(part, timeout, loaded, request.left)
-    return Response(encode_predictions(predictions, loaded.tail))
+    return Response(await endpoint.make(lambda: encode_predictions(predictions, loaded.tail), part.rows))

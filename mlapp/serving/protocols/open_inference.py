@@ -16,7 +16,8 @@ import msgspec
 from mlapp import environment
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import ClientLeft, Request, Response
-from mlapp.serving.json_body import encode
+from mlapp.serving.json_body import encode, encode_list, listed
+from mlapp.serving.large import LARGE
 from mlapp.serving.problems import HttpError, http_error
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.tensors import Tensor
@@ -43,6 +44,12 @@ class InputTensor(msgspec.Struct):
     parameters: Options = {}
 
 
+class LargeTensor(InputTensor):
+    """The same, of values that are not decoded yet."""
+
+    data: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
+
+
 class OutputWanted(msgspec.Struct):
     name: str
     parameters: Options = {}
@@ -55,6 +62,12 @@ class InferRequest(msgspec.Struct):
     id: str | None = None
     outputs: list[OutputWanted] | None = None
     parameters: Options = {}
+
+
+class LargeRequest(InferRequest):
+    """The same, of large tensors."""
+
+    inputs: list[LargeTensor]  # type: ignore[assignment]
 
 
 def add_routes(application: Application) -> None:
@@ -134,7 +147,7 @@ async def predict(
     size = sum(tensor.array.nbytes for tensor in given)
     part = await endpoint.decode(lambda: loaded.codec.accept(tensors.inputs_of(given, loaded)), size)
     predictions = await endpoint.predict(part, timeout, loaded, left)
-    return tensors.outputs_of(predictions), loaded.version or ""
+    return await endpoint.make(lambda: tensors.outputs_of(predictions), part.rows), loaded.version or ""
 
 
 def told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -162,16 +175,24 @@ async def _infer(endpoint: Endpoint, request: Request) -> Response:
         raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
     asked, given = await endpoint.decode(lambda: _read(body, len(body) if size is None else int(size)), len(body))
     outputs, version = await predict(endpoint, given, timeout, request.left)
-    return _answer(endpoint.name, version, asked, outputs)
+    size = sum(output.array.size for output in outputs)
+    return await endpoint.make(lambda: _answer(endpoint.name, version, asked, outputs), size)
 
 
 def _read(body: bytes, split: int) -> tuple[InferRequest, list[Tensor]]:
     """A request's JSON, which ends at `split`, and its tensors."""
+    text, rest = body[:split], body[split:]
+    if split >= LARGE:
+        try:
+            asked: InferRequest = msgspec.json.decode(text, type=LargeRequest)
+            return asked, _tensors(asked, rest)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
     try:
-        asked = msgspec.json.decode(body[:split], type=InferRequest)
+        asked = msgspec.json.decode(text, type=InferRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"The body is not a request of the Open Inference Protocol: {error}") from None
-    return asked, _tensors(asked, body[split:])
+    return asked, _tensors(asked, rest)
 
 
 def _tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:
@@ -181,7 +202,10 @@ def _tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:
         if size is None:
             if given.data is None:
                 raise HttpError(400, f"Tensor '{given.name:.60}' has no data.")
-            found.append(tensors.from_values(given.name, given.datatype, given.shape, given.data))
+            if isinstance(given.data, msgspec.Raw):
+                found.append(tensors.from_json(given.name, given.datatype, given.shape, bytes(given.data)))
+            else:
+                found.append(tensors.from_values(given.name, given.datatype, given.shape, given.data))
             continue
         if not isinstance(size, int) or size < 0 or at + size > len(rest):
             raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size is not what the body holds.")
@@ -208,7 +232,7 @@ def _answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor])
             about["parameters"] = {"binary_data_size": len(raw)}
             binary.append(raw)
         else:
-            about["data"] = output.array.ravel().tolist()
+            about["data"] = msgspec.Raw(encode_list(listed(output.array.ravel())))
         told.append(about)
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
     if asked.id is not None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp.schema import Schema
-from mlapp.serving.json_body import encode
+from mlapp.serving.json_body import MANY, encode
 from mlapp.serving.loaded import Loaded
+from mlapp.serving.pieces import pieces
 from mlapp.serving.problems import HttpError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ DTYPES = {
     "FP32": "float32",
     "FP64": "float64",
 }
+_decode_list = msgspec.json.Decoder(list[Any]).decode
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 INPUTS = "inputs"
 OUTPUTS = "predictions"
@@ -64,13 +66,34 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Any) -> 
     Raises:
         HttpError: 400, an unknown datatype; values that are not of it, or not as many as the shape says.
     """
+    _check_shape(name, shape)
+    return Tensor(name, _shaped(name, _array(name, datatype, values), shape), datatype)
+
+
+def from_json(name: str, datatype: str, shape: Sequence[int], text: bytes) -> Tensor:
+    """A tensor from many values, nested or flat, that are a JSON array.
+
+    Raises:
+        HttpError: as for `from_values`. msgspec.DecodeError: it is none, or none that can be read in pieces.
+    """
     import numpy as np
 
     _check_shape(name, shape)
+    if datatype != "BYTES" and b'"' not in text and text.count(b"[") > 1:
+        text = b"[" + text.translate(bytes.maketrans(b"[]", b"  ")) + b"]"
+    arrays = [_array(name, datatype, _decode_list(piece)) for piece in pieces(text)]
+    return Tensor(name, _shaped(name, np.concatenate(arrays), shape), datatype)
+
+
+def _array(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
+    """Values of a datatype, flat."""
+    import numpy as np
+
     dtype = "object" if datatype == "BYTES" else DTYPES.get(datatype)
     if dtype is None:
         raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
     flat = list(_flat(values)) if isinstance(values, list) and list in map(type, values) else values
+    array: np.ndarray[Any, Any]
     if datatype == "BYTES":
         array = np.empty(len(flat), dtype=object)
         array[:] = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in flat]
@@ -81,7 +104,7 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Any) -> 
             array = np.array(flat, dtype=dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}: {error}") from None
-    return Tensor(name, _shaped(name, array, shape), datatype)
+    return array
 
 
 def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
@@ -163,7 +186,9 @@ def _output(name: str, values: list[Any]) -> Tensor:
     import numpy as np
 
     try:
-        array = np.array(values)
+        arrays = [np.array(values[at : at + MANY]) for at in range(0, len(values), MANY)]
+        alike = len({(array.dtype, array.shape[1:]) for array in arrays}) == 1
+        array = np.concatenate(arrays) if alike and len(arrays) > 1 else np.array(values)
     except ValueError:  # rows of different lengths
         array = np.array([], dtype=object)
     if array.dtype.kind in "biuf":
