@@ -34,8 +34,9 @@ def decode(codec: Codec, body: bytes, keys: Sequence[str] = KEYS) -> Part | None
 
 def list_in(body: bytes, keys: Sequence[str]) -> bytes | None:
     """The text of the list that `decode` looks for. Whether it is JSON is not checked."""
-    begin = BEGIN.match(body) if len(body) >= LARGE else None
-    end = END.search(body, max(0, len(body) - 100))
+    if len(body) < LARGE:
+        return None
+    begin, end = BEGIN.match(body), END.search(body, max(0, len(body) - 100))
     if begin is None or end is None or bool(begin["key"]) != bool(end["brace"]):
         return None
     if begin["key"] and begin["key"].decode() not in keys:

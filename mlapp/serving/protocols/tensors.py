@@ -35,7 +35,12 @@ DTYPES = {
     "FP32": "float32",
     "FP64": "float64",
 }
-_decode_list = msgspec.json.Decoder(list[Any]).decode
+_decode = {
+    **{datatype: msgspec.json.Decoder(list[int]).decode for datatype in DTYPES},
+    **{datatype: msgspec.json.Decoder(list[float]).decode for datatype in ("FP16", "FP32", "FP64")},
+    "BOOL": msgspec.json.Decoder(list[bool]).decode,
+}
+_decode_any = msgspec.json.Decoder(list[Any]).decode
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 INPUTS = "inputs"
 OUTPUTS = "predictions"
@@ -81,7 +86,13 @@ def from_json(name: str, datatype: str, shape: Sequence[int], text: bytes) -> Te
     _check_shape(name, shape)
     if datatype != "BYTES" and b'"' not in text and text.count(b"[") > 1:
         text = b"[" + text.translate(bytes.maketrans(b"[]", b"  ")) + b"]"
-    arrays = [_array(name, datatype, _decode_list(piece)) for piece in pieces(text)]
+    decode = _decode.get(datatype, _decode_any)
+    arrays = []
+    for piece in pieces(text):
+        try:
+            arrays.append(np.array(decode(piece), dtype=DTYPES[datatype]))
+        except (KeyError, msgspec.ValidationError, OverflowError):
+            arrays.append(_array(name, datatype, _decode_any(piece)))
     return Tensor(name, _shaped(name, np.concatenate(arrays), shape), datatype)
 
 
