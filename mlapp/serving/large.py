@@ -52,7 +52,7 @@ def decode_list(codec: Codec, array: bytes, arranged: Callable[[list[Any]], list
         arranged: makes rows in training order, or records, of some of its items.
 
     Raises:
-        InputError: a row does not fit the schema.
+        InputError: rows do not fit the schema. Of many, those are told that are in the first piece with such a row.
     """
     if not codec.is_by_row:
         return None
