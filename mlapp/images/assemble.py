@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlapp.images.base import Base
 from mlapp.images.engine import checked, explained
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 SECOND = 1_000_000_000
+
+
+class Known(NamedTuple):
+    """What the engine has already: the digests of layers above the base, and the labels of an image that has them."""
+
+    layers: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+NOTHING = Known((), {})
 
 
 def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
@@ -72,8 +82,12 @@ def load(
     *,
     labels: Mapping[str, str],
     tag: str,
+    known: Known = NOTHING,
 ) -> str:
     """Give the image to the engine; its id. It gets its tag at the very end, or not at all.
+
+    Args:
+        known: the image that the layers without a folder are from.
 
     Raises:
         EngineError: the engine refused it, or its disk is full.
@@ -86,14 +100,13 @@ def load(
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
-                yield _header(members[-1], layer.size)
-                yield from _ahead(layer.stream())
+                yield from member(members[-1], _ahead(layer.stream()), layer.size)
         config = configuration(plan, base, layers, labels)
         made.append(config)
         name = f"{hashlib.sha256(config).hexdigest()}.json"
         listed = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": members}]).encode()
-        for member, content in ((name, config), ("manifest.json", listed)):
-            yield _header(member, len(content)) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
+        for member_name, content in ((name, config), ("manifest.json", listed)):
+            yield from member(member_name, [content], len(content))
         yield END
 
     with explained("Loading the image"):
@@ -111,19 +124,23 @@ def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield chunk
 
 
-def _header(name: str, size: int) -> bytes:
+def member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """A file of a tar, streamed."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mtime = size, TIME
-    return entry.tobuf(tarfile.PAX_FORMAT)
+    yield entry.tobuf(tarfile.PAX_FORMAT)
+    yield from content
+    yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-def find_layers(client: DockerClient, base: Base, keys: dict[str, str]) -> list[str]:
-    """The digests of the first layers above the base that an image of ours in the engine has, as far as the keys agree.
+def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs: str | None = None) -> Known:
+    """What an image of ours in the engine has of the first layers above the base, as far as the keys agree.
 
     Args:
         keys: label of a layer → what the layer was made from, in the order of the layers.
+        needs: a label without which an image is of no use.
     """
-    best: list[str] = []
+    best = NOTHING
     count = len(base.layers)
     first = next(iter(keys.items()))
     with explained():
@@ -134,11 +151,13 @@ def find_layers(client: DockerClient, base: Base, keys: dict[str, str]) -> list[
             if digests[:count] != base.layers:
                 continue
             labels = inspected["Config"].get("Labels") or {}
+            if needs is not None and needs not in labels:
+                continue
             agreeing = 0
             for label, key in keys.items():
                 if labels.get(label) != key:
                     break
                 agreeing += 1
-            if agreeing > len(best):
-                best = digests[count : count + agreeing]
+            if agreeing > len(best.layers):
+                best = Known(tuple(digests[count : count + agreeing]), labels)
     return best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import MODEL
 from mlapp.errors import ConfigError
-from mlapp.images import assemble, custom, dependencies
+from mlapp.images import assemble, custom, dependencies, oci_layout
 from mlapp.images.base import Base, find, home_of_python
 from mlapp.images.compiled import compiler
 from mlapp.images.engine import ImageError, connected, explained
@@ -134,17 +134,15 @@ def _build_one(
 ) -> Image:
     if project_root is not None and (project_root / "Dockerfile").is_file():
         image_id = custom.build(client, bundle, what, platform, reference, project_root, progress, warn)
-    elif _keeps_layers_apart(client):
-        image_id = _assemble(client, bundle, what, platform, reference, progress, warn)
     else:
-        image_id = custom.build(client, bundle, what, platform, reference, None, progress, warn)
+        image_id = _assemble(client, bundle, what, platform, reference, progress, warn)
     with explained():
         inspected = client.api.inspect_image(image_id)
     return Image(reference, inspected["Id"], platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
 
 
 def _keeps_layers_apart(client: DockerClient) -> bool:
-    """Whether the engine has a store of layers of its own, which takes single ones, rather than containerd's."""
+    """Whether the engine has a store of layers of its own, which keeps them unpacked, rather than containerd's."""
     with explained():
         status = client.info().get("DriverStatus") or []
     return not any("io.containerd.snapshotter" in str(value) for _, value in status)
@@ -160,15 +158,17 @@ def _assemble(
             *(f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{MODEL}/"))
         ),
     }
-    known = assemble.find_layers(client, base, keys)
-    for attempt in (known, []):
+    keeps_apart = _keeps_layers_apart(client)
+    load = assemble.load if keeps_apart else oci_layout.load
+    known = assemble.find_layers(client, base, keys, None if keeps_apart else oci_layout.BLOBS)
+    for attempt in (known, assemble.NOTHING):
         with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
-            layers = _layers(client, bundle, base, what, platform, attempt, Path(folder), progress, warn)
+            layers = _layers(client, bundle, base, what, platform, attempt.layers, Path(folder), progress, warn)
             progress("load the image")
             try:
-                return assemble.load(client, what, base, layers, labels=keys, tag=reference)
+                return load(client, what, base, layers, labels=keys, tag=reference, known=attempt)
             except ImageError as error:
-                if not attempt or "disk is full" in error.what:
+                if not attempt.layers or "disk is full" in error.what:
                     raise
                 progress("the engine has lost a layer: send all of them")
     raise AssertionError
@@ -180,7 +180,7 @@ def _layers(
     base: Base,
     what: Plan,
     platform: str,
-    known: list[str],
+    known: Sequence[str],
     folder: Path,
     progress: Progress,
     warn: Progress,

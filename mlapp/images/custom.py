@@ -1,4 +1,4 @@
-"""Building from a Dockerfile: the project's own, or ours for an engine that takes no single layers."""
+"""Building from the project's own Dockerfile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from mlapp.bundle import Bundle
 from mlapp.images.base import find, home_of_python
 from mlapp.images.compiled import compiler
-from mlapp.images.dockerfile import render
 from mlapp.images.engine import checked, explained
 from mlapp.images.layer import plain
 from mlapp.images.layout import lay_out
@@ -30,7 +29,7 @@ def build(
     plan: Plan,
     platform: str,
     reference: str,
-    project_root: Path | None,
+    project_root: Path,
     progress: Progress,
     warn: Progress,
 ) -> str:
@@ -41,7 +40,7 @@ def build(
     Raises:
         EngineError: an instruction failed.
     """
-    text = (project_root / "Dockerfile").read_text(encoding="utf-8") if project_root else render(plan)
+    text = (project_root / "Dockerfile").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
         layout = Path(folder, "layout")
         if LAYOUT in text:
@@ -52,7 +51,7 @@ def build(
             lay_out(bundle, platform, home, layout, warn, [each.source for each in plan.layers], compile=compile)
         context = Path(folder, "context.tar")
         _write_context(context, bundle.root, layout, text)
-        progress("build with " + (str(project_root / "Dockerfile") if project_root else "a Dockerfile"))
+        progress(f"build with {project_root / 'Dockerfile'}")
         with explained("Building the image"), context.open("rb") as file:
             stream = client.api.build(
                 fileobj=file,

@@ -33,6 +33,9 @@ ABSENT = re.compile(r"no such host|no route to host|network is unreachable", re.
 PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.I)
 """What it says of a registry without TLS, or with a certificate of nobody that the engine knows."""
 
+PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) size: ")
+"""What every engine says at the end; only some say it in a field of its own, too."""
+
 ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
 """What an error says that is no word of it: a URL or a port may hold any of the above."""
 
@@ -114,7 +117,8 @@ def _attempt(client: DockerClient, reference: str, bar: Bar) -> str:
                 bar(message["id"], detail.get("current", 0), max(detail["total"], detail.get("current", 0)))
             elif message.get("status") in ("Pushed", "Layer already exists"):
                 bar(message["id"], 1, 1)
-            digest = (message.get("aux") or {}).get("Digest") or digest
+            if found := PUSHED.search(message.get("status", "")):
+                digest = found[1]
     if not digest:
         raise EngineError(f"Pushing {reference}: broke off: EOF", "Push again.")
     return digest
