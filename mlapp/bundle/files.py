@@ -25,13 +25,21 @@ SECRETS = (".env", ".env.*", "*.pem", "*.key", "id_rsa", "id_ed25519", ".netrc",
 Warn = Callable[[str], None]
 
 
-def belonging(root: Path, *, include: Iterable[str] = (), leave_out: Path | None = None, warn: Warn) -> list[Path]:
+def belonging(
+    root: Path,
+    *,
+    include: Iterable[str] = (),
+    leave_out: Path | None = None,
+    dockerignore: bool = True,
+    warn: Warn,
+) -> list[Path]:
     """The files and symbolic links that belong to the project in `root`, relative to it and sorted.
 
     Args:
         root: the project's folder; it need not be a git repository.
         include: globs of ignored files that belong all the same.
         leave_out: a folder that never belongs: the model store.
+        dockerignore: whether what `.dockerignore` names does not belong.
         warn: takes one line a file that is left out, or is suspiciously large.
 
     Raises:
@@ -40,7 +48,7 @@ def belonging(root: Path, *, include: Iterable[str] = (), leave_out: Path | None
     included = {path.relative_to(root) for glob in include for path in _files_of(root, glob)}
     tracked, others = _listed_by_git(root)
     unknown = others - included
-    dockerignored = _dockerignore(root)
+    dockerignored = _dockerignore(root) if dockerignore else lambda _: False
     found = []
     for path in sorted(tracked | others | included):
         absolute = root / path

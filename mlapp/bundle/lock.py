@@ -67,11 +67,10 @@ def lock(
 
 
 def _stamp(text: str, root: Path) -> str:
-    """A comment that changes with what the folders in a resolution say that they need."""
+    """A comment that changes with what the folders and files in a resolution say that they need."""
     digest = hashlib.sha256()
-    for folder in (folder_of(source, root) for source in sources(text)):
-        for name in ("pyproject.toml", "setup.py", "setup.cfg") if folder else ():
-            file = Path(folder or "", name)
+    for place in (folder_of(source, root) for source in sources(text)):
+        for file in (place, *(place / name for name in ("pyproject.toml", "setup.py", "setup.cfg"))) if place else ():
             digest.update(file.read_bytes() if file.is_file() else b"-")
     return f"# {digest.hexdigest()}\n"
 

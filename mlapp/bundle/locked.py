@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from packaging.utils import (
 )
 
 MACHINES = ("x86_64", "aarch64")
-FOLDER = re.compile(r"(?:-e\s+|--editable[\s=]+|(?=[./]|file:))(\S+)")
+PLACE = re.compile(r"(?:(?:-e|--editable)[\s=]+)?([^-\s].*?)(?:#egg=.*|\s+;.*)?")
 """A line that names a folder or a file in place of a package."""
+
+ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""How a file ends that is no package's name, though it could be one."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,27 @@ def parse(text: str) -> Iterator[Locked]:
 def sources(text: str) -> Iterator[str]:
     """What of a requirements file comes from no index, as uv takes it: a path, or `name @ git+https://…@commit`."""
     for line, _ in _lines(text):
-        if named := FOLDER.match(line):
+        requirement = _requirement(line)
+        if requirement is None and (named := PLACE.fullmatch(line)):
             yield named.group(1)
-        elif (requirement := _requirement(line)) is not None and _is_source(requirement):
+        elif requirement is not None and _is_source(requirement):
             requirement.marker = None
             yield str(requirement)
 
 
 def folder_of(source: str, root: Path) -> Path | None:
     """The folder or file that a source names, as seen from the project in `root`; None for one of git's."""
-    named = source.partition(" @ ")[2] or source
+    named = expanded(source.partition(" @ ")[2] or source, root)
     if "://" not in named and not named.startswith("file:"):
         return (root / named).resolve()
     address = urlsplit(named)
-    return Path(unquote(address.path)).resolve() if address.scheme == "file" else None
+    return (root / unquote(address.path)).resolve() if address.scheme == "file" else None
+
+
+def expanded(place: str, root: Path) -> str:
+    """A place in a requirements file with the environment's variables, which uv takes as `${NAME}` alone."""
+    known = {"PROJECT_ROOT": str(root), **os.environ}
+    return re.sub(r"\$\{([A-Z0-9_]+)\}", lambda match: known.get(match.group(1), match.group()), place)
 
 
 def for_python(packages: list[Locked], python: str) -> Iterator[Locked]:
@@ -120,12 +131,11 @@ def _lines(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _requirement(line: str) -> Requirement | None:
-    if FOLDER.match(line) or line.startswith("-"):
-        return None
     try:
-        return Requirement(line)
+        requirement = Requirement(line)
     except InvalidRequirement:
         return None
+    return None if requirement.name.endswith(ARCHIVES) else requirement
 
 
 def _is_source(requirement: Requirement) -> bool:

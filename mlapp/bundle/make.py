@@ -32,6 +32,9 @@ from mlapp.store import Manifest, ModelVersion
 PASSWORD = re.compile(r"https?://[^\s/@:]*:(?!\$\{)[^\s/@]+@")
 """An address with a password that is not taken from the environment."""
 
+RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
+"""How the image is made, which is no part of what is in it: to eject it gives no other bundle."""
+
 
 def make(
     project: Project,
@@ -116,6 +119,7 @@ def _copy_code(project: Project, target: Path, warn: Warn) -> None:
     root, image = project.root, project.settings.image
     store = (root / project.settings.store).resolve() if "://" not in project.settings.store else None
     files = belonging(root, include=image.include, leave_out=store, warn=warn)
+    files = [path for path in files if path.as_posix() not in RECIPE]
     app = Path(project.settings.app.partition(":")[0])
     if app not in files:
         state = "is ignored by git or .dockerignore" if (root / app).exists() else "does not exist"

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from mlapp.bundle import locks
 from mlapp.bundle.bundle import BundleError
+from mlapp.bundle.locked import expanded
 from mlapp.config import Image
 
-INCLUDED = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[ =]?\s*(\S+)", re.MULTILINE)
+INCLUDED = re.compile(
+    r"^[ \t]*(?:-r|-c|--requirement|--constraint)[ \t=]*([\"']?)(.+?)\1[ \t\r]*(?:[ \t]#.*)?$", re.MULTILINE
+)
 INDEX = re.compile(r"^\s*(-i|--index-url|--extra-index-url|-f|--find-links)[ =]\s*(\S+)", re.MULTILINE)
 
 LONG = {"-i": "--index-url", "-f": "--find-links"}
@@ -57,7 +60,7 @@ def declared(root: Path, image: Image, python: str) -> Declared | None:
         )
     if (root / "requirements.txt").is_file():
         file = root / "requirements.txt"
-        text = _with_included(file)
+        text = _with_included(file, root)
         return Declared(file.name, text, file=file, indexes=tuple(_indexes(text)), folders=tuple(_folders(text, root)))
     file = root / "pyproject.toml"
     if not file.is_file():
@@ -72,18 +75,21 @@ def declared(root: Path, image: Image, python: str) -> Declared | None:
     return None
 
 
-def _with_included(file: Path, seen: tuple[Path, ...] = ()) -> str:
-    """The text of a requirements file and of those that it includes."""
+def _with_included(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
+    """The text of a requirements file and of those that it includes, less what lies elsewhere: uv alone reads that."""
     try:
         text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BundleError(f"{seen[-1].name} includes {file.name}, which does not exist.", "Mend that line.") from None
     except UnicodeDecodeError:
         raise BundleError(f"{file} is not UTF-8 text.", "Save it as UTF-8.") from None
-    for name in INCLUDED.findall(text):
-        included = file.parent / name
-        if included not in (*seen, file):
-            text += _with_included(included, (*seen, file))
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}.", "Mend its name or its permissions.") from None
+    for _, name in INCLUDED.findall(text):
+        included = file.parent / expanded(name, root)
+        if "://" in name or included in (*seen, file):
+            continue
+        if not included.is_file():
+            raise BundleError(f"{file.name} includes {name}, which does not exist.", "Mend that line.")
+        text += _with_included(included, root, (*seen, file))
     return text
 
 

@@ -51,6 +51,8 @@ def build(
         place = folder_of(source, root)
         if place == root.resolve():
             continue
+        if place is not None and not place.exists():
+            raise BundleError(f"{source}, which the requirements name, does not exist.", "Bring it there, or mend it.")
         kept = cache / hashlib.sha256("\n".join([_state(source, place), python, uv.version()]).encode()).hexdigest()
         if not kept.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def _state(source: str, place: Path | None) -> str:
     """What changes when the source does: git's commit is in its name; of a folder, its files' sizes and times."""
     if place is None:
         return source
-    files = belonging(place, warn=lambda _: None) if place.is_dir() else [Path()]
+    files = _files_of(place) if place.is_dir() else [Path()]
     found = ((file, (place / file).lstat()) for file in files)
     return "\n".join([str(place), *(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in found)])
 
@@ -79,12 +81,17 @@ def _copy(place: Path, target: Path) -> Path:
     if place.is_file():
         shutil.copyfile(place, target)
         return target
-    for file in belonging(place, warn=lambda _: None):
+    for file in _files_of(place):
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(place / file, target / file, follow_symlinks=False)
     if (place / ".git").is_dir():
         shutil.copytree(place / ".git", target / ".git", symlinks=True)
     return target
+
+
+def _files_of(place: Path) -> list[Path]:
+    """`.dockerignore` says what an image needs not: its README, say, which a build may well need."""
+    return belonging(place, dockerignore=False, warn=lambda _: None)
 
 
 def _build_one(source: str, named: str, installed: Path, folder: Path, python: str, image: Image) -> Path:

@@ -115,6 +115,7 @@ def _expanded(url: str, secrets: list[str]) -> str:
 def _explained(doing: str, said: str) -> UvError:
     text = re.sub(r"\s*\n\s*(?:[╰─▶│]+\s*)*", "\n", said.replace("×", "error:")).strip()
     lines = [line for line in text.splitlines() if not line.startswith(("warning:", "Resolved", "Using", "Prepared"))]
+    lines = _without_frames(lines)
     flat = " ".join(lines)
     because = re.search(r"Because .*", flat)
     if because:
@@ -128,6 +129,15 @@ def _explained(doing: str, said: str) -> UvError:
         return UvError(f"{doing}: {where.group().rstrip('`,)') if where else 'the index'}: {reason}", todo, said)
     reason = "; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)
     return UvError(f"{doing}: {_shortened(reason)}", "Mend the requirement that it names.", said)
+
+
+def _without_frames(lines: list[str]) -> list[str]:
+    """Of a build backend's traceback the error alone, which stands at its end."""
+    frames = [number for number, line in enumerate(lines) if line.startswith('File "')]
+    if not frames:
+        return lines
+    ends = [line for line in lines[frames[-1] + 2 :] if line.strip("^~ ")]
+    return [*(line for line in lines[: frames[0]] if not line.startswith("Traceback")), *ends]
 
 
 def _shortened(text: str) -> str:

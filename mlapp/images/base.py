@@ -161,6 +161,8 @@ def _pulled(client: DockerClient, reference: str, platform: str, progress: Calla
         if found is not None and "@" not in reference and not _has(client, reference):
             client.api.tag(found.id, repository, last.partition(":")[2] or "latest")
     except docker.errors.APIError as error:
+        if registry.PLAIN.search(str(error.explanation)):
+            raise registry.untrusted(registry.host_of(repository), str(error.explanation)) from error
         raise ImageError(
             f"The base image {reference} cannot be pulled: {error.explanation or error}.",
             "Check image.base in mlapp.yaml, the network, and `docker login`.",

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 
+from mlapp.errors import ConfigError
 from mlapp.images.plan import LAYOUT, USER, VENV, Plan
 
 HEADER = """# Made by mlapp. It only copies: the dependencies are laid out on the host, so the build needs no network
 # and no emulator. `mlapp eject dockerfile` keeps this file and lays out {layout}; `docker build .` and `mlapp build`
 # then use it."""
 
+LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
+"""Labels that stay right in a file that is kept. `mlapp build` adds those that change with code and model."""
+
 
 def render(plan: Plan) -> str:
-    """The Dockerfile. Its context is the project's folder, with the layers' files laid out in it."""
+    """The Dockerfile. Its context is the project's folder, with the layers' files laid out in it.
+
+    Raises:
+        ConfigError: a variable of the environment has a line break.
+    """
+    _require_lines(plan.environment)
+    given = _escaped(plan.environment)
+    environment = {"PATH": "", **given} | {"PATH": f"{VENV}/bin:{given.get('PATH', '$PATH')}"}
     parts = [HEADER.format(layout=LAYOUT), f"FROM {plan.base}"]
     if plan.system_packages:
         parts.append(install(plan.system_packages))
     parts += [
         "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers),
-        _pairs("ENV", {"PATH": f"{VENV}/bin:$PATH", **plan.environment}),
+        # hadolint takes what is escaped for a reference all the same.
+        ("# hadolint ignore=DL3044\n" if any("\\$" in value for value in given.values()) else "")
+        + _pairs("ENV", environment),
         f"WORKDIR {plan.workdir}",
         f"USER {USER}",
         *([f"EXPOSE {plan.port}"] if plan.port else []),
@@ -28,7 +42,7 @@ def render(plan: Plan) -> str:
         f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(plan.healthcheck)}"
         if plan.healthcheck
         else "HEALTHCHECK NONE",
-        _pairs("LABEL", plan.labels),
+        _pairs("LABEL", {name: value for name, value in _escaped(plan.labels).items() if name in LASTING}),
         f"ENTRYPOINT {json.dumps(plan.entrypoint)}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -50,11 +64,19 @@ def seconds(value: float) -> int:
 
 
 def _pairs(instruction: str, pairs: Mapping[str, str]) -> str:
-    joined = " \\\n    ".join(f"{name}={_quoted(value)}" for name, value in pairs.items())
+    joined = " \\\n    ".join(f'{name}="{value}"' for name, value in pairs.items())
     return f"{instruction} {joined}"
 
 
-def _quoted(value: str) -> str:
-    """A value in quotes; `$PATH` alone is for Docker to expand."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"' if value.endswith(":$PATH") else '"{}"'.format(escaped.replace("$", "\\$"))
+def _escaped(pairs: Mapping[str, str]) -> dict[str, str]:
+    """The values as they stand between quotes when Docker is to expand nothing in them."""
+    return {name: re.sub(r'(["$\\])', r"\\\1", value) for name, value in pairs.items()}
+
+
+def _require_lines(environment: Mapping[str, str]) -> None:
+    for name, value in environment.items():
+        if "\n" in value or "\r" in value:
+            raise ConfigError(
+                f"image.env: {name} has a line break, which no Dockerfile can hold.",
+                "Use `mlapp build` without a Dockerfile, or give it where the image runs: env under targets.",
+            )

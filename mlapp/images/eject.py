@@ -30,10 +30,12 @@ def eject(
     The layers are laid out anew each time; a Dockerfile that is there is never written over.
 
     Raises:
-        ImageError: no engine, or no base image. UvError: the dependencies cannot be fetched.
+        ConfigError: a Dockerfile cannot say it. ImageError: no engine, or no base image. UvError: the dependencies cannot be fetched.
     """
     file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT
     what = plan(bundle)
+    texts = {} if file.exists() else {file: render(what)}
+    texts |= {} if ignore.exists() else {ignore: IGNORED}
     with connected() as client:
         with explained():
             version = client.version()
@@ -44,10 +46,9 @@ def eject(
         try:
             shutil.rmtree(layout, ignore_errors=True)
             lay_out(bundle, for_, home, layout, warn, compile=compiler(client, base, home, bundle, progress))
-            written = [path for path in (file, ignore) if not path.exists()]
-            for path in written:
-                path.write_text(render(what) if path == file else IGNORED, encoding="utf-8")
+            for path, text in texts.items():
+                path.write_text(text, encoding="utf-8")
         except OSError as error:
             where = error.filename or root
             raise ImageError(f"{where}: {error.strerror}.", "Check its permissions and space.") from error
-    return [*written, layout]
+    return [*texts, layout]

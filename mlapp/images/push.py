@@ -30,9 +30,6 @@ REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth
 ABSENT = re.compile(r"no such host|no route to host|network is unreachable", re.I)
 """What it says of an address that is none."""
 
-PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.I)
-"""What it says of a registry without TLS, or with a certificate of nobody that the engine knows."""
-
 PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) size: ")
 """What every engine says at the end; only some say it in a field of its own, too."""
 
@@ -89,11 +86,8 @@ def _push_one(client: DockerClient, image: Image, bar: Bar, progress: Callable[[
                     f"The registry {host} cannot be reached: {said}",
                     f"Check the address in the image's name, {image.repository}, and the network.",
                 ) from error
-            if PLAIN.search(words):
-                raise ImageError(
-                    f"The registry {host} cannot be trusted: {said}",
-                    "Give it a certificate that the engine trusts, or name it under insecure-registries of the engine.",
-                ) from error
+            if registry.PLAIN.search(words):
+                raise registry.untrusted(host, said) from error
             if not PASSING.search(words):
                 raise
             if attempt == ATTEMPTS:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.images.engine import ImageError
+from mlapp.images.engine import ImageError, connected
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = ("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json")
@@ -73,6 +74,32 @@ def digest_for(repository: str, digest: str, platform: str) -> str:
     return digest
 
 
+PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.I)
+"""What the engine says of a registry without TLS, or with a certificate of nobody that it knows."""
+
+
+def untrusted(host: str, said: str) -> ImageError:
+    """What to do where a registry has no TLS, or a certificate that is not trusted."""
+    return ImageError(
+        f"The registry {host} cannot be trusted: {said}",
+        "Give it a certificate that the engine trusts, or let the engine do without: "
+        f'{{"insecure-registries": ["{host}"]}} in its daemon.json, and start it again.',
+    )
+
+
+def _is_insecure(host: str) -> bool:
+    """Whether the engine's `insecure-registries` name a registry, by its name or as one of a network."""
+    with connected() as client:
+        known = client.info().get("RegistryConfig") or {}
+    if host in (known.get("IndexConfigs") or {}):
+        return not known["IndexConfigs"][host].get("Secure", True)
+    try:
+        address = ipaddress.ip_address(host.partition(":")[0])
+    except ValueError:
+        return False
+    return any(address in ipaddress.ip_network(each) for each in known.get("InsecureRegistryCIDRs") or [])
+
+
 class _Session:
     """Requests to one repository, with the credentials of the docker configuration."""
 
@@ -86,12 +113,24 @@ class _Session:
             self._name = f"library/{self._name}"
         is_near = host.partition(":")[0] == "localhost" or host.startswith("127.")
         self._host = HUB if host == "docker.io" else host
-        self._url = f"{'http' if is_near else 'https'}://{self._host}/v2/{self._name}"
         self._credentials: dict[str, Any] = (
             load_config().resolve_authconfig(None if host == "docker.io" else host) or {}
         )
         self._http = requests.Session()
         self._http.trust_env = not is_near
+        scheme = "http" if is_near or (_is_insecure(host) and not self._has_tls()) else "https"
+        self._url = f"{scheme}://{self._host}/v2/{self._name}"
+
+    def _has_tls(self) -> bool:
+        """Whether a registry that the engine takes without a certificate has one all the same; then that is not checked."""
+        import requests
+
+        self._http.verify = False
+        try:
+            self._http.get(f"https://{self._host}/v2/", timeout=60)
+        except requests.RequestException:
+            return False
+        return True
 
     def request(
         self, method: str, path: str, headers: dict[str, str], data: bytes | None = None, *, absent: bool = False
@@ -105,6 +144,8 @@ class _Session:
                 authorization = self._authorization(answer.headers.get("WWW-Authenticate", ""))
                 self._http.headers["Authorization"] = authorization
                 answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
+        except requests.exceptions.SSLError as error:
+            raise untrusted(self._host, str(error)) from error
         except requests.RequestException as error:
             raise ImageError(
                 f"The registry {self._host} cannot be reached: {error}", "Check its address and the network."

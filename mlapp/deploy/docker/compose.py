@@ -30,7 +30,8 @@ def project(name: str, shipment: Shipment, settings: DockerSettings, serve: Serv
     if settings.memory is not None:
         service["mem_limit"] = settings.memory
     if found := environment(settings):
-        service["environment"] = found
+        # Compose would expand what looks like a variable.
+        service["environment"] = {name: value.replace("$", "$$") for name, value in found.items()}
     return {"name": name, "services": {name: service}}
 
 

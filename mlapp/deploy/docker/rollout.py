@@ -177,4 +177,6 @@ def _refused(error: Any, containers: Containers, what: str) -> DeployError:
         return DeployError(
             f"Port {settings.port} of {settings.host} is taken.", "Choose another: targets.docker.port in mlapp.yaml."
         )
+    if "no space left" in text.lower():
+        return DeployError("The engine's disk is full.", "Free some: docker system df, docker system prune.")
     return DeployError(f"The engine refuses {what}: {text}", "Mend what it names.")
