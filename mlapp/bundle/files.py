@@ -100,10 +100,15 @@ def _is_within(root: Path, path: Path, warn: Warn) -> bool:
 
 
 def _files_of(root: Path, glob: str) -> list[Path]:
-    found = [file for path in root.glob(glob) for file in (path.rglob("*") if path.is_dir() else [path])]
+    found = [file for path in root.glob(glob) for file in _below(path)]
     if not found:
         raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Mend the glob in mlapp.yaml.")
     return [file for file in found if file.is_symlink() or file.is_file()]
+
+
+def _below(path: Path) -> Iterable[Path]:
+    """A link to a folder is one file, as git has it: what it names may hold the link itself."""
+    return path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
 
 
 def _listed_by_git(root: Path) -> tuple[set[Path], set[Path]]:

@@ -51,7 +51,8 @@ def lock(
     """
     wanted = [own, *sorted(trained), *(declared.lines if declared else ())]
     known = [own.partition(" @ ")[0], wanted[1:], declared.text if declared else "", dict(trained), python]
-    hash_of_own = hashlib.sha256(Path(own.partition("file://")[2]).read_bytes()).hexdigest() if " @ " in own else ""
+    wheel = folder_of(own, root) if " @ " in own else None
+    hash_of_own = hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel else ""
     key = json.dumps([*known, hash_of_own, image.index_url, image.extra_index_urls, uv.version()], sort_keys=True)
     kept = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
     text = "" if upgrade or not kept.is_file() else kept.read_text()

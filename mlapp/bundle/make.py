@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -70,9 +72,10 @@ def make(
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         where = error.filename or parent
-        raise BundleError(
-            f"The bundle cannot be written: {where}: {error.strerror}.", "Free some space there, or give --output."
-        ) from error
+        todo = "Free some space there, or give --output."
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            todo = "Build where you may write: mlapp keeps its bundles and locks in the project's folder .mlapp."
+        raise BundleError(f"The bundle cannot be written: {where}: {error.strerror}.", todo) from error
 
 
 def _fill(
@@ -111,7 +114,11 @@ def _fill(
     folder = parent / f"{manifest.app}-{manifest.version}-{bundle.digest(manifest)}"
     if not folder.exists():
         staging.chmod(0o755)
-        staging.rename(folder)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another build was quicker
+                raise
     return open_bundle(folder)
 
 
@@ -131,8 +138,9 @@ def _copy_code(project: Project, target: Path, warn: Warn) -> None:
             inside = source.resolve().relative_to(root.resolve())
             copy.symlink_to(os.path.relpath(inside, path.parent))
         else:
-            shutil.copyfile(source, copy)
-            copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+            with contextlib.suppress(FileNotFoundError):  # deleted a moment ago
+                shutil.copyfile(source, copy)
+                copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 
 def _warn_of_credentials(code: Path, warn: Warn) -> None:
@@ -150,6 +158,11 @@ def _copy_model(version: ModelVersion, target: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(version.files / name, copy)
+        except FileNotFoundError:
+            raise BundleError(
+                f"Version {version.version} of {version.app} was deleted while it was bundled.",
+                "Choose another: mlapp models list.",
+            ) from None
         except OSError:
             shutil.copyfile(version.files / name, copy)
     entry = target / version.app / "versions" / f"{version.version:06}.json"

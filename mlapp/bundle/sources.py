@@ -6,6 +6,7 @@ it; and the image is then made of wheels alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
@@ -59,7 +60,8 @@ def build(
             with tempfile.TemporaryDirectory(dir=cache) as at:
                 named = source if place is None else str(_copy(place, Path(at, place.name)))
                 made = _build_one(source, named, Path(at, "installed"), Path(at, "wheel"), python, image)
-                made.parent.rename(kept)
+                with contextlib.suppress(OSError):  # another build was quicker
+                    made.parent.rename(kept)
         (file,) = kept.glob("*.whl")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / file.name)

@@ -136,7 +136,8 @@ def _without_frames(lines: list[str]) -> list[str]:
     frames = [number for number, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
         return lines
-    ends = [line for line in lines[frames[-1] + 2 :] if line.strip("^~ ")]
+    shown = 0 if '"<' in lines[frames[-1]] else 1  # the line of code, which "<string>" has not
+    ends = [line for line in lines[frames[-1] + 1 + shown :] if line.strip("^~ ")]
     return [*(line for line in lines[: frames[0]] if not line.startswith("Traceback")), *ends]
 
 

@@ -30,7 +30,8 @@ def eject(
     The layers are laid out anew each time; a Dockerfile that is there is never written over.
 
     Raises:
-        ConfigError: a Dockerfile cannot say it. ImageError: no engine, or no base image. UvError: the dependencies cannot be fetched.
+        ConfigError: a Dockerfile cannot say it. ImageError: no engine, or no base image.
+        UvError: the dependencies cannot be fetched.
     """
     file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT
     what = plan(bundle)

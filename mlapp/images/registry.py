@@ -122,7 +122,7 @@ class _Session:
         self._url = f"{scheme}://{self._host}/v2/{self._name}"
 
     def _has_tls(self) -> bool:
-        """Whether a registry that the engine takes without a certificate has one all the same; then that is not checked."""
+        """Whether a registry that the engine takes without a certificate has one all the same: it is not checked."""
         import requests
 
         self._http.verify = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import tarfile
@@ -20,6 +21,7 @@ from mlapp.deploy.target import Release, Shipment, State
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
+    from docker.models.networks import Network
 
 APP = "mlapp.app"
 ROLE = "mlapp.role"
@@ -134,9 +136,13 @@ class Containers:
             mem_limit="128m",
             **self._hardened(),
         )
-        self._put(made, PROGRAM.name, PROGRAM.read_bytes())
-        self.point(made, to)
-        made.start()
+        try:
+            self._put(made, PROGRAM.name, PROGRAM.read_bytes())
+            self.point(made, to)
+            made.start()
+        except BaseException:
+            made.remove(force=True)
+            raise
         return made
 
     def point(self, holder: Container, to: Server) -> None:
@@ -156,12 +162,12 @@ class Containers:
         import docker.errors
 
         removed = []
-        for kind, found in ((self.client.networks, self._network_name), (self.client.volumes, f"{self.name}-state")):
-            try:
-                kind.get(found).remove()
-            except docker.errors.NotFound:
-                continue
-            removed.append(found)
+        for network in self._networks():
+            network.remove()
+            removed.append(self._network_name)
+        with contextlib.suppress(docker.errors.NotFound):
+            self.client.volumes.get(f"{self.name}-state").remove()
+            removed.append(f"{self.name}-state")
         return removed
 
     def _put(self, holder: Container, name: str, content: bytes) -> None:
@@ -177,9 +183,22 @@ class Containers:
         return f"{self.name}-mlapp"
 
     def _network(self) -> str:
-        if not self.client.networks.list(names=[f"^{self._network_name}$"]):
-            self.client.networks.create(self._network_name, check_duplicate=True, labels={APP: self.app})
-        return self._network_name
+        """The id of the app's network, which is made if there is none."""
+        import docker.errors
+
+        if not self._networks():
+            with contextlib.suppress(docker.errors.APIError):  # another deploy was quicker
+                self.client.networks.create(self._network_name, check_duplicate=True, labels={APP: self.app})
+        first, *others = self._networks()
+        for network in others:  # an engine lets two deploys make networks of one name at once
+            with contextlib.suppress(docker.errors.APIError):
+                network.remove()
+        return str(first.id)
+
+    def _networks(self) -> list[Network]:
+        """The app's networks, the oldest first."""
+        found = self.client.networks.list(names=[f"^{self._network_name}$"])
+        return sorted(found, key=lambda network: (network.attrs["Created"], str(network.id)))
 
     def _labels(self, role: str) -> dict[str, str]:
         return {APP: self.app, ROLE: role}

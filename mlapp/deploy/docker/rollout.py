@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 from mlapp.deploy.docker import compose, health, logs
 from mlapp.deploy.docker.containers import FAILED, Containers, Record, Server
 from mlapp.deploy.target import DeployError, Progress
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
 
 POLL = 0.2
 ANSWER = 15.0
@@ -25,17 +29,14 @@ def roll_out(containers: Containers, record: Record, progress: Progress) -> Serv
     """
     import docker.errors
 
-    _require_image(containers, record.image, progress)
     before = containers.live()
+    _require_alone(containers, before)
+    _require_image(containers, record.image, progress)
     try:
         server = containers.make_server(record)
     except docker.errors.APIError as error:
         if error.status_code == 409:
-            raise DeployError(
-                f"Another deploy of {containers.app} is under way, or something else is called "
-                f"{containers.name}-{record.number}.",
-                "Wait for it; see `docker ps -a`.",
-            ) from error
+            raise _not_alone(containers, f"{containers.name}-{record.number}") from error
         raise _refused(error, containers, record.image) from error
     try:
         progress(f"start {server.name}")
@@ -53,6 +54,27 @@ def roll_out(containers: Containers, record: Record, progress: Progress) -> Serv
         _retire(before, compose.stop_seconds(containers.serve))
     _prune(containers, server)
     return server
+
+
+def _require_alone(containers: Containers, live: Server | None) -> None:
+    """A server that is newer than the live one, and neither live nor failed, is that of a deploy under way.
+
+    One that was killed leaves such a server too: it counts for as long as a deploy can take.
+    """
+    longest = timedelta(seconds=containers.settings.ready_timeout + ANSWER)
+    since = datetime.now(timezone.utc) - longest
+    for server in containers.servers():
+        is_newer = live is None or server.record.number > live.record.number
+        is_begun = not server.is_failed and server.container.status != "exited"
+        if is_newer and is_begun and server.record.created > since:
+            raise _not_alone(containers, server.name)
+
+
+def _not_alone(containers: Containers, name: str) -> DeployError:
+    return DeployError(
+        f"Another deploy of {containers.app} is under way: it has made the container {name}.",
+        f"Wait for it. If it was killed: docker rm --force {name}.",
+    )
 
 
 def _require_image(containers: Containers, image: str, progress: Progress) -> None:
@@ -103,10 +125,23 @@ def _switch(containers: Containers, server: Server, progress: Progress) -> None:
             front.start()
     else:
         progress(f"publish {containers.settings.host}:{containers.settings.port}")
-        if front is not None:
-            front.remove(force=True)
-        containers.make_front(server.record.image, server)
+        _publish(containers, front, server)
     _await_answer(containers, server)
+
+
+def _publish(containers: Containers, before: Container | None, server: Server) -> None:
+    """Make a front, in the place of one with another port; that one is back when the new one cannot have its own."""
+    if before is not None:
+        before.stop(timeout=0)
+        before.rename(f"{containers.name}-before")
+    try:
+        containers.make_front(server.record.image, server)
+    except BaseException:
+        if before is not None:
+            before.rename(containers.name)
+        raise
+    if before is not None:
+        before.remove(force=True)
 
 
 def _switch_back(containers: Containers, before: Server | None) -> None:
@@ -114,6 +149,8 @@ def _switch_back(containers: Containers, before: Server | None) -> None:
     front = containers.front()
     if front is not None and before is not None:
         containers.point(front, before)
+        if front.status != "running":
+            front.start()
     elif front is not None:
         front.remove(force=True)
 

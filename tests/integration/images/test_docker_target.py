@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -17,9 +18,10 @@ import yaml
 
 from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.images.engine import connected
-from mlapp.images.project import bundle_of
+from mlapp.images.project import bundle_of, image_of
 from mlapp.project import Project
 from tests.compose import compose
+from tests.integration.images.conftest import BASE
 from tests.servers import free_port, is_open, running, wait
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
@@ -170,6 +172,82 @@ def test_a_dockerfile_is_ejected_and_used(root, built, mlapp):
     with connected() as client:
         labels = client.api.inspect_image("imaged-hers:1")["Config"]["Labels"]
     assert (labels["of"], labels["mlapp.app"]) == ("hers", "imaged")
+
+
+def test_an_environment_is_the_same_from_a_dockerfile(root, mlapp):
+    """Nothing in it is expanded, by Docker or by Compose."""
+    value = """literal $HOME, ${HOME}:$PATH, "quoted" it's \\n `id` Grüße 漢字  """
+    settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": value, "NONE": ""}}}
+    (root / "mlapp.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
+    [image] = image_of(Project.find(root), tag="imaged-words:1")
+    assert mlapp("eject", "dockerfile", cwd=root).code == 0
+    linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=root)
+    assert (linted.returncode, linted.stdout) == (0, "")
+    with connected() as client:
+        made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
+        [ours, theirs] = [client.api.inspect_image(each)["Config"]["Env"] for each in (image.id, made.id)]
+    assert sorted(ours) == sorted(theirs)
+    assert {f"WORDS={value}", "NONE="} <= set(ours)
+    target = open_target("docker", "imaged", Project.find(root).settings, {"env": {"WORDS": value}})
+    service = target.render(Shipment("imaged", image.id))[0]["services"]["imaged"]
+    assert service["environment"]["WORDS"] == value.replace("$", "$$")
+
+    settings["image"]["env"]["WORDS"] = "two\nlines"
+    (root / "mlapp.yaml").write_text(yaml.safe_dump(settings))
+    (root / "Dockerfile").unlink()
+    refused = mlapp("eject", "dockerfile", cwd=root)
+    assert "Error: image.env: WORDS has a line break, which no Dockerfile can hold." in refused.err
+    assert not (root / "Dockerfile").exists()
+
+
+def test_a_build_is_the_same_after_its_dockerfile_is_ejected(root, built, mlapp):
+    def labels_of(image):
+        with connected() as client:
+            found = client.api.inspect_image(image)["Config"]["Labels"]
+        return {name: value for name, value in found.items() if not name.startswith("mlapp.layer.")}
+
+    assert mlapp("eject", "dockerfile", cwd=root).code == 0
+    [image] = image_of(Project.find(root), tag="imaged-ejected:1")
+    assert labels_of(image.id) == labels_of(built.id)
+    with connected() as client:
+        made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
+    assert labels_of(made.id).items() <= labels_of(built.id).items()
+    assert "mlapp.bundle" not in labels_of(made.id), "a file that is kept would say what was true once"
+
+
+def test_a_port_that_is_taken_leaves_the_release_before_where_it_was(target, trained, built):
+    live, taken = target.status(), socket.create_server(("127.0.0.1", 0))
+    moved = {"port": taken.getsockname()[1], "cpu": 1, "memory": "512m", "restart": "on-failure"}
+    with taken, pytest.raises(DeployError, match=f"Port {moved['port']} of 127.0.0.1 is taken"):
+        open_target("docker", "imaged", Project.find(trained).settings, moved).apply(Shipment("imaged", built.id, "1"))
+    assert json.loads(ask(live.url))["predictions"] == [0, 1]
+    status = target.status()
+    assert (status.release.number, status.ready, status.problems) == (live.release.number, 1, ())
+
+
+def test_of_two_first_deploys_at_once_one_is_refused_and_the_next_works(trained, built):
+    settings = {"port": free_port(), "restart": "no"}
+    targets = [open_target("docker", "imaged-twice", Project.find(trained).settings, settings) for _ in range(2)]
+    refused = []
+
+    def deploy(target):
+        try:
+            target.apply(Shipment("imaged-twice", built.id, "1"))
+        except DeployError as error:
+            refused.append(error.what)
+
+    try:
+        threads = [threading.Thread(target=deploy, args=(target,)) for target in targets]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(refused) == 1
+        assert "Another deploy of imaged-twice is under way: it has made the container imaged-twice-1" in refused[0]
+        assert targets[0].apply(Shipment("imaged-twice", built.id, "1")).number == 2
+        assert [each.state for each in targets[0].releases()] == ["superseded", "live"]
+    finally:
+        targets[0].delete()
 
 
 def test_delete_leaves_nothing(trained, target):

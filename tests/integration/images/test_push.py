@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
+import time
 import urllib.request
 from contextlib import contextmanager, suppress
 
@@ -15,11 +19,12 @@ import pytest
 
 from mlapp import images
 from mlapp.errors import ConfigError
+from mlapp.images import registry as registry_api
 from mlapp.images.engine import connected
 from mlapp.images.project import image_of
 from mlapp.project import Project
 from tests.integration.images.conftest import PASSWORD, USER, docker_config
-from tests.servers import free_port
+from tests.servers import binary, free_port, is_open, running
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
@@ -155,3 +160,52 @@ def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, log
         stream, _ = client.api.get_archive(container, "/opt/venv/lib/python3.11/site-packages/httptools")
         assert b"aarch64-linux-gnu.so" in b"".join(stream)
         client.api.remove_container(container)
+
+
+@pytest.fixture
+def afar(tmp_path):
+    """A registry without TLS that is not on loopback, where the engine takes none on trust."""
+    command = ["docker", "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge"]
+    address = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    port = free_port()
+    settings = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "data")}},
+        "http": {"addr": f":{port}"},
+    }
+    (tmp_path / "config.yml").write_text(json.dumps(settings))
+    command = [binary("docker-registry"), "serve", tmp_path / "config.yml"]
+    with running(command, tmp_path, lambda: is_open(port, address)):
+        yield f"{address}:{port}"
+
+
+def test_a_registry_without_tls_is_told_apart_and_what_the_engine_must_be_told(afar, tiny, root, mlapp):
+    with pytest.raises(images.ImageError, match=f"The registry {afar} cannot be trusted") as caught:
+        images.push([tiny(f"{afar}/team/plain:1", file=b"1")])
+    assert f'{{"insecure-registries": ["{afar}"]}}' in caught.value.todo
+    (root / "mlapp.yaml").write_text(f"image: {{base: '{afar}/team/absent:1'}}\n")
+    pulled = mlapp("build", cwd=root)
+    assert f"Error: The registry {afar} cannot be trusted" in pulled.err
+    with pytest.raises(images.ImageError, match=f"The registry {afar} cannot be trusted"):
+        registry_api.digest_of(f"{afar}/team/plain", "1")
+
+
+def test_a_registry_that_the_engine_takes_without_tls_is_asked_without(afar, monkeypatch):
+    monkeypatch.setattr(registry_api, "_is_insecure", lambda host: host == afar)
+    assert registry_api.digest_of(f"{afar}/team/absent", "1") is None
+
+
+def test_a_push_that_is_interrupted_leaves_no_tag_and_the_next_one_works(root, registry, login):
+    (root / "weights.bin").write_bytes(os.urandom(200 * 1024**2))
+    command = [sys.executable, "-m", "mlapp", "build", "--push", "--tag", f"{registry.host}/team/interrupted:1"]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("push "):
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said) == (130, "")
+    assert registry_api.digest_of(f"{registry.host}/team/interrupted", "1") is None
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.stdout.startswith(f"{registry.host}/team/interrupted@sha256:"), done.stderr

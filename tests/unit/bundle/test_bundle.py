@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -192,3 +194,87 @@ def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):
     (project.root / "vendored" / "inside.py").write_text("A = 2  # changed\n")
     with zipfile.ZipFile(made(project).folder / "wheels" / wheels["inside"]) as archive:
         assert archive.read("inside.py") == b"A = 2  # changed\n"
+
+
+def test_a_package_is_built_with_what_its_dockerignore_leaves_out_of_an_image(project):
+    package = project.root / "package"
+    package.mkdir()
+    (package / "documented.py").write_text("A = 1\n")
+    (package / "README.md").write_text("It is.\n")
+    (package / ".dockerignore").write_text("*.md\n")
+    (package / "pyproject.toml").write_text(
+        '[project]\nname = "documented"\nversion = "1.5"\ndescription = "-"\nreadme = "README.md"\n'
+        '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n'
+    )
+    (project.root / "requirements.txt").write_text("./package\nscikit-learn\nskops\npandas\n")
+    assert (made(project).folder / "wheels" / "documented-1.5-py3-none-any.whl").is_file()
+
+
+def test_why_a_package_does_not_build_is_said_without_its_traceback(project):
+    package = project.root / "package"
+    package.mkdir()
+    (package / "setup.py").write_text("import setuptools\nraise ValueError('no compiler today')\n")
+    (project.root / "requirements.txt").write_text("./package\n")
+    with pytest.raises(BundleError, match="ValueError: no compiler today") as caught:
+        made(project)
+    assert "Traceback" not in caught.value.what
+    assert 'File "' not in caught.value.what
+
+
+def test_a_path_may_have_spaces_and_any_letters(project, tmp_path):
+    root = tmp_path / "größer als 1"
+    project.root.rename(root)
+    (root / "new\nline.txt").write_text("1")
+    (root / "loop").symlink_to("loop")
+    (root / "self").symlink_to(".")
+    (root / "mlapp.yaml").write_text("image: {include: [self]}\n")
+    warned = []
+    found = make(Project.find(root), warn=warned.append)
+    assert (found.root / "new\nline.txt").is_file()
+    assert (found.root / "self" / "app.py").is_file()
+    assert warned == ["loop is a link to loop, which does not exist, and is left out."]
+
+
+def test_what_goes_meanwhile_is_left_out_and_a_version_is_named(project):
+    (project.root / ".env").write_text("TOKEN=hush")  # its warning comes in the middle
+    (project.root / "gone.txt").write_text("1")
+    version = project.store.get("flowers", "latest")
+
+    def delete(warning):
+        (project.root / "gone.txt").unlink(missing_ok=True)
+
+    assert "code/gone.txt" not in made(project, warn=delete).manifest.files
+    with pytest.raises(BundleError, match="Version 1 of flowers was deleted while it was bundled"):
+        made(project, warn=lambda _: shutil.rmtree(version.files, ignore_errors=True))
+
+
+def test_several_builds_at_once_make_one_bundle(project):
+    (project.root / "package").mkdir()
+    (project.root / "package" / "setup.py").write_text(
+        "import setuptools\nsetuptools.setup(name='once', version='1')\n"
+    )
+    (project.root / "requirements.txt").write_text("./package\nscikit-learn\nskops\npandas\n")
+    command = [sys.executable, "-m", "mlapp", "build", "--bundle-only"]
+    begun = [subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert len({process.communicate()[0] for process in begun}) == 1
+    assert [process.returncode for process in begun] == [0, 0, 0]
+
+
+def test_where_nothing_may_be_written_the_error_says_so(project):
+    if os.getuid():
+        pytest.skip("only root can mount")
+    subprocess.run(["mount", "--bind", project.root, project.root], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", project.root], check=True)
+    try:
+        with pytest.raises(BundleError, match="Read-only file system") as caught:
+            made(project)
+    finally:
+        subprocess.run(["umount", project.root], check=True)
+    assert "Build where you may write" in caught.value.todo
+
+
+def test_a_dockerfile_is_no_part_of_what_it_makes(project):
+    before = made(project).hash
+    (project.root / "Dockerfile").write_text("FROM scratch\n")
+    (project.root / "Dockerfile.dockerignore").write_text("**\n")
+    assert made(project).hash == before

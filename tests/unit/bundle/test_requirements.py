@@ -7,8 +7,9 @@ import pytest
 
 from mlapp.bundle import BundleError
 from mlapp.bundle.lock import lock
-from mlapp.bundle.locked import parse
+from mlapp.bundle.locked import folder_of, parse
 from mlapp.bundle.requirements import declared
+from mlapp.bundle.wheel import pack
 from mlapp.config import Image
 
 PYPROJECT = """
@@ -227,3 +228,45 @@ def test_a_member_of_a_workspace_has_the_lock_of_the_workspace(tmp_path):
     subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
     found = declared(tmp_path / "app", Image(), "3.11")
     assert (found.source, found.lines) == ("uv.lock", (str(tmp_path / "shared"),))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "libs/mine",
+        "./libs/mine",
+        "-e ./libs/mine[more]",
+        "--editable=libs/mine#egg=mine",
+        "-e ${HERE}/libs/mine",
+        "mine @ file://${HERE}/libs/mine",
+        "mine[more] @ ./libs/mine",
+        "./libs/mine ; python_version >= '3.10'",
+    ],
+)
+def test_a_folder_is_taken_however_it_is_written(tmp_path, monkeypatch, line):
+    monkeypatch.setenv("HERE", str(tmp_path / "with space"))
+    root = tmp_path / "with space"
+    (root / "libs" / "mine").mkdir(parents=True)
+    (root / "libs" / "mine" / "pyproject.toml").write_text(PYPROJECT.replace('"p"', '"mine"'))
+    (root / "requirements.txt").write_text(f"{line}\n")
+    found = lock_of(root)
+    assert [folder_of(source, root) for source in found.sources] == [root / "libs" / "mine"]
+    assert "click" in {package.name for package in found.packages}
+
+
+def test_a_wheel_by_its_name_alone_is_no_package_of_an_index(tmp_path):
+    wheel = pack(tmp_path, "mine", "1", {"mine.py": b"", "mine-1.dist-info/METADATA": b"Name: mine\nVersion: 1\n"})
+    (tmp_path / "requirements.txt").write_text(f"{wheel.name}\n")
+    assert [folder_of(source, tmp_path) for source in lock_of(tmp_path).sources] == [wheel]
+    assert "mine" not in locked(tmp_path)
+
+
+def test_files_in_subfolders_are_included_however_they_are_written(tmp_path):
+    (tmp_path / "of base").mkdir()
+    (tmp_path / "requirements.txt").write_text('-r "of base/base.txt"  # quoted\n-c https://example.org/all.txt\n')
+    (tmp_path / "of base" / "base.txt").write_text("click\n--constraint=../constraints.txt\n")
+    (tmp_path / "constraints.txt").write_text("click<8.2\n")
+    assert declared(tmp_path, Image(), "3.11").text.endswith("../constraints.txt\nclick<8.2\n")
+    (tmp_path / "constraints.txt").unlink()
+    with pytest.raises(BundleError, match=r"base\.txt includes \.\./constraints\.txt, which does not exist"):
+        declared(tmp_path, Image(), "3.11")
