@@ -40,7 +40,7 @@ def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: Mappi
     inspected = base.inspected
     inherited = inspected["Config"]
     environment = {**base.environment, **plan.environment}
-    environment["PATH"] = f"{VENV}/bin:{base.environment['PATH']}"
+    environment["PATH"] = f"{VENV}/bin:{environment['PATH']}"
     created = datetime.fromtimestamp(plan.created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     config = {
         **{key: value for key, value in inherited.items() if key in ("Volumes", "OnBuild", "Shell") and value},

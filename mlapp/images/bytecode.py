@@ -24,8 +24,8 @@ COMPILER = """
 import _imp, importlib.util, sys
 from importlib._bootstrap_external import _code_to_hash_pyc
 key = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
-for line in sys.stdin.buffer:
-    source, target, shown = line.rstrip(b"\\n").split(b"\\0")
+parts = iter(sys.stdin.buffer.read().split(b"\\0")[:-1])
+for source, target, shown in zip(parts, parts, parts):
     with open(source, "rb") as file:
         text = file.read()
     try:
@@ -35,7 +35,7 @@ for line in sys.stdin.buffer:
     with open(target, "wb") as file:
         file.write(_code_to_hash_pyc(code, _imp.source_hash(key, text), False))
 """
-"""Reads `source NUL target NUL path shown in tracebacks` a line; what does not compile is left as it is."""
+"""Reads source, target and the path shown in tracebacks, each with a NUL behind it; leaves what does not compile."""
 
 FORMAT = "1"
 TESTS = ("tests", "test")
@@ -79,14 +79,15 @@ def _compile_one(record: Path, packages: Path, shown: str, python: str, tag: str
 
 
 def _compile(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
-    lines = []
+    parts: list[str | Path] = []
     for file in files:
         compiled = target / file.parent / "__pycache__" / f"{file.stem}.{tag}.pyc"
         compiled.parent.mkdir(parents=True, exist_ok=True)
-        lines.append(b"\0".join(os.fsencode(part) for part in (root / file, compiled, f"{shown}/{file.as_posix()}")))
+        parts += [root / file, compiled, f"{shown}/{file.as_posix()}"]
+    given = b"".join(os.fsencode(part) + b"\0" for part in parts)
     # -I and -S: nothing of this machine's environment or site-packages is imported before.
     environ = {"PYTHONHASHSEED": "0"}
-    subprocess.run([python, "-I", "-S", "-c", COMPILER], input=b"\n".join(lines), check=True, env=environ)  # noqa: S603
+    subprocess.run([python, "-I", "-S", "-c", COMPILER], input=given, check=True, env=environ)  # noqa: S603
 
 
 def _cache() -> Path:

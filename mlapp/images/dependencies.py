@@ -53,6 +53,7 @@ def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, 
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
+    (packages / ".lock").unlink(missing_ok=True)  # uv's own
     _move_scripts(packages, folder / "bin")
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n")
     for name in ("python", "python3", f"python{python}"):

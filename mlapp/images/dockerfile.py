@@ -14,9 +14,6 @@ HEADER = """# Made by mlapp. It only copies: the dependencies are laid out on th
 # and no emulator. `mlapp eject dockerfile` keeps this file and lays out {layout}; `docker build .` and `mlapp build`
 # then use it."""
 
-LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
-"""Labels that stay right in a file that is kept. `mlapp build` adds those that change with code and model."""
-
 
 def render(plan: Plan) -> str:
     """The Dockerfile. Its context is the project's folder, with the layers' files laid out in it.
@@ -42,7 +39,7 @@ def render(plan: Plan) -> str:
         f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(plan.healthcheck)}"
         if plan.healthcheck
         else "HEALTHCHECK NONE",
-        _pairs("LABEL", {name: value for name, value in _escaped(plan.labels).items() if name in LASTING}),
+        _pairs("LABEL", _escaped(plan.labels)),
         f"ENTRYPOINT {json.dumps(plan.entrypoint)}",
     ]
     return "\n\n".join(parts) + "\n"

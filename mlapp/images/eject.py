@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from mlapp.images.engine import ImageError, connected, explained
 from mlapp.images.layout import lay_out
 from mlapp.images.plan import LAYOUT, plan, platforms
 
+LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
+"""Labels that stay right in a file that is kept. `mlapp build` adds those that change with code and model."""
 IGNORED = f"# Of all the project, the build needs the laid out layers alone.\n**\n!{LAYOUT}/**\n"
 
 
@@ -35,7 +38,8 @@ def eject(
     """
     file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT
     what = plan(bundle)
-    texts = {} if file.exists() else {file: render(what)}
+    lasting = {name: value for name, value in what.labels.items() if name in LASTING}
+    texts = {} if file.exists() else {file: render(dataclasses.replace(what, labels=lasting))}
     texts |= {} if ignore.exists() else {ignore: IGNORED}
     with connected() as client:
         with explained():
