@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import tarfile
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ APP = "mlapp.app"
 ROLE = "mlapp.role"
 RELEASE = "mlapp.release"
 FAILED = "-failed"
+AMBIGUOUS = 20
+"""Times that a start is tried while the engine has two networks of the app's name."""
 PROGRAM = Path(front.__file__)
 
 
@@ -118,6 +121,19 @@ class Containers:
         )
         return Server(container, record)
 
+    def start(self, container: Container) -> None:
+        """Start a container. While two deploys make the app's network at once there may be two for a moment."""
+        import docker.errors
+
+        for left in reversed(range(AMBIGUOUS)):
+            try:
+                container.start()
+                return
+            except docker.errors.APIError as error:
+                if not left or "is ambiguous" not in str(error):
+                    raise
+                time.sleep(0.1)
+
     def make_front(self, image: str, to: Server) -> Container:
         """Create and start the front, which sends connections to a server.
 
@@ -139,7 +155,7 @@ class Containers:
         try:
             self._put(made, PROGRAM.name, PROGRAM.read_bytes())
             self.point(made, to)
-            made.start()
+            self.start(made)
         except BaseException:
             made.remove(force=True)
             raise

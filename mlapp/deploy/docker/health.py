@@ -7,8 +7,15 @@ from mlapp.deploy.docker.containers import Server
 
 def is_ready(server: Server) -> bool:
     """Run the health check in the container, now; an image without one is ready as soon as it runs."""
+    import docker.errors
+
     command = _command(server)
-    return command is None or server.container.exec_run(command).exit_code == 0
+    try:
+        return command is None or bool(server.container.exec_run(command).exit_code == 0)
+    except docker.errors.APIError as error:
+        if error.status_code == 409:  # it ended in between
+            return False
+        raise
 
 
 def _command(server: Server) -> list[str] | None:

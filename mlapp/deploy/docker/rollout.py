@@ -40,7 +40,7 @@ def roll_out(containers: Containers, record: Record, progress: Progress) -> Serv
         raise _refused(error, containers, record.image) from error
     try:
         progress(f"start {server.name}")
-        server.container.start()
+        containers.start(server.container)
         _await_ready(containers, server)
         _switch(containers, server, progress)
     except BaseException as error:

@@ -153,7 +153,11 @@ def test_a_dockerfile_is_ejected_and_used(root, built, mlapp):
     printed = mlapp("build", "--print-dockerfile", cwd=root)
     ejected = mlapp("eject", "dockerfile", cwd=root)
     assert (printed.code, ejected.code) == (0, 0)
-    assert (root / "Dockerfile").read_text() == printed.out
+    changing = ("version", "revision", "created", "mlapp.bundle")
+    lasting = [
+        line for line in printed.out.splitlines() if "=" not in line or not any(name in line for name in changing)
+    ]
+    assert (root / "Dockerfile").read_text().splitlines() == lasting
     linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=root)
     assert (linted.returncode, linted.stdout) == (0, "")
     with connected() as client:
