@@ -131,7 +131,7 @@ def client(tmp_path_factory) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize(
     "phases",
     [
-        ["--phases", "examples,coverage,fuzzing", "--max-examples", "10"],
+        ["--phases", "examples,coverage,fuzzing", "--max-examples", "6"],
         # It takes the example that it got by a link for a wrong body.
         ["--phases", "stateful", "--max-examples", "5", "--exclude-checks", "negative_data_rejection"],
     ],
