@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.schema.fields import Field
+from mlapp.schema.fields import Field, integer_bounds
 
 NONE = type(None)
 
@@ -34,9 +34,9 @@ def all_accepted(field: Field, values: list[Any]) -> bool:
                 return kinds <= {str, int, float, bool} and set(values) <= set(field.categories or [])
             case "number":
                 return kinds <= {int, float} and bool(np.isfinite(np.array(values, float)).all())
-            case "integer" if kinds <= {int} and np.dtype(field.dtype.lower()).kind in "iu":
-                bounds = np.iinfo(field.dtype.lower())
-                return not values or (bounds.min <= min(values) and max(values) <= bounds.max)
+            case "integer" if kinds <= {int}:
+                low, end = integer_bounds(field.dtype)
+                return not values or (low <= min(values) and max(values) < end)
             case "datetime" if kinds <= {str}:
                 return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())
     except (TypeError, ValueError, OverflowError):  # of a type or size that only a look at each value tells apart

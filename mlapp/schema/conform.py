@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import numbers
-import re
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, nearest
 from mlapp.schema.block import all_accepted
-from mlapp.schema.fields import Field, Schema
+from mlapp.schema.fields import Field, Schema, integer_bounds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +134,7 @@ def _bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
     if kind != "f":
         if field.type == "number":
             return -1
-        low, end = _bounds(field.dtype)
+        low, end = integer_bounds(field.dtype)
         good = (column.to_numpy() >= low) & (column.to_numpy() < end)
         return -1 if good.all() else int(np.argmin(good))
     values = column.to_numpy()
@@ -144,7 +143,7 @@ def _bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
         good = good | ~good
     if field.type == "integer":
         values = values.astype("float64", copy=False)  # half precision does not hold the bounds
-        low, end = _bounds(field.dtype)
+        low, end = integer_bounds(field.dtype)
         with np.errstate(invalid="ignore"):
             whole = (values == np.floor(values)) & (values >= low) & (values < end)
             good = good & (whole | ~np.isfinite(values))
@@ -181,15 +180,8 @@ def _is_finite(value: Any) -> bool:
 
 def _fits(dtype: str, value: Any) -> bool:
     """Whether a column of that integer type can hold the value."""
-    low, end = _bounds(dtype)
+    low, end = integer_bounds(dtype)
     return bool(low <= value < end)
-
-
-def _bounds(dtype: str) -> tuple[int, int]:
-    """The least value that an integer type holds, and the first that is too large for it."""
-    named = re.match(r"(u?)int(\d+)", dtype.lower())
-    unsigned, bits = (named[1], int(named[2])) if named else ("", 64)
-    return (0, 2**bits) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 
 def _is_missing(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -56,3 +57,13 @@ class ModelSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     features: Schema
     predictions: Schema
+
+
+def integer_bounds(dtype: str) -> tuple[int, int]:
+    """The least value that an integer dtype, NumPy's or pandas', holds, and the first that is too large for it.
+
+    Whole numbers that are kept as anything else have those of int64.
+    """
+    named = re.match(r"(u?)int(\d+)", dtype.lower())
+    unsigned, bits = (named[1], int(named[2])) if named else ("", 64)
+    return (0, 2**bits) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.schema import Field, Schema
+from mlapp.schema.fields import integer_bounds
 
 Json = dict[str, Any]
-BITS = {name: int(name.lstrip("uint")) for name in ("int8", "int16", "int32", "int64")}
 LARGEST = 1.7976931348623157e308
 
 
@@ -123,7 +123,5 @@ def _record(schema: Schema) -> Json:
 
 
 def _integers(dtype: str) -> Json:
-    bits = BITS.get(dtype.removeprefix("u").lower(), 64)
-    if dtype.startswith("u"):
-        return {"minimum": 0, "maximum": 2**bits - 1}
-    return {"minimum": -(2 ** (bits - 1)), "maximum": 2 ** (bits - 1) - 1}
+    low, end = integer_bounds(dtype)
+    return {"minimum": low, "maximum": end - 1}
