@@ -82,12 +82,8 @@ def load(
     *,
     labels: Mapping[str, str],
     tag: str,
-    known: Known = NOTHING,
 ) -> str:
     """Give the image to the engine; its id. It gets its tag at the very end, or not at all.
-
-    Args:
-        known: the image that the layers without a folder are from.
 
     Raises:
         EngineError: the engine refused it, or its disk is full.

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,14 +160,14 @@ def _assemble(
         ),
     }
     keeps_apart = _keeps_layers_apart(client)
-    load = assemble.load if keeps_apart else oci_layout.load
     known = assemble.find_layers(client, base, keys, None if keeps_apart else oci_layout.BLOBS)
     for attempt in (known, assemble.NOTHING):
         with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
             layers = _layers(client, bundle, base, what, platform, attempt.layers, Path(folder), progress, warn)
+            load = assemble.load if keeps_apart else partial(oci_layout.load, known=attempt)
             progress("load the image")
             try:
-                return load(client, what, base, layers, labels=keys, tag=reference, known=attempt)
+                return load(client, what, base, layers, labels=keys, tag=reference)
             except ImageError as error:
                 if not attempt.layers or "disk is full" in error.what:
                     raise
