@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mlapp import environment
+from mlapp import distribution, environment
 from mlapp.config import Settings
 from mlapp.deploy import CheckTarget, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
@@ -73,7 +73,7 @@ def _extras() -> list[Finding]:
         enables = ENABLES[extra]
         if missing:
             detail = f"{', '.join(missing)} not installed; would enable {enables}"
-            findings.append(Finding(extra, False, detail, f"pip install 'mlapp[{extra}]'"))
+            findings.append(Finding(extra, False, detail, distribution.install_command(extra)))
         else:
             listed = ", ".join(f"{name} {version}" for name, version in installed.items())
             findings.append(Finding(extra, True, f"{listed}: {enables}"))
@@ -82,9 +82,9 @@ def _extras() -> list[Finding]:
 
 def _requirements() -> dict[str, list[str]]:
     """The distributions of each of mlapp's extras that this Python needs, from mlapp's own metadata."""
-    distribution = importlib.metadata.distribution("mlapp")
-    wanted = [Requirement(text) for text in distribution.requires or []]
-    extras = [extra for extra in distribution.metadata.get_all("Provides-Extra") or [] if extra != "all"]
+    installed = importlib.metadata.distribution(distribution.NAME)
+    wanted = [Requirement(text) for text in installed.requires or []]
+    extras = [extra for extra in installed.metadata.get_all("Provides-Extra") or [] if extra != "all"]
     return {
         extra: [
             one.name

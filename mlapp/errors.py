@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlapp.distribution import install_command
+
 
 class MlappError(Exception):
     """An error that is the user's to mend, told in two lines.
@@ -58,9 +60,7 @@ class MissingExtraError(MlappError):
     """A feature needs an optional dependency that is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            f"{feature} needs packages that are not installed.", f"Install them: pip install 'mlapp[{extra}]'"
-        )
+        super().__init__(f"{feature} needs packages that are not installed.", f"Install them: {install_command(extra)}")
         self.extra = extra
 
 

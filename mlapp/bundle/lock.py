@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlapp import distribution
 from mlapp.bundle import uv
 from mlapp.bundle.locked import Locked, folder_of, for_python, parse, sources
 from mlapp.bundle.requirements import Declared
@@ -42,7 +43,7 @@ def lock(
 
     Args:
         declared: the project's own requirements; None when it has none.
-        own: the requirement of mlapp: `mlapp==1.0`, or `mlapp @ file:///…` for a wheel, which the lock does not list.
+        own: the requirement of mlapp: `mlapp-kit==1.0`, or `mlapp-kit @ file:///…` for a wheel, which is not locked.
         trained: library → version.
         python: the minor version of the image's Python, as 3.11.
 
@@ -93,7 +94,7 @@ def _compiled(
         arguments = ["pip", "compile", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
         arguments += ["--python-version", python, "--output-file", str(result), str(extra)]
         if " @ " in own:
-            arguments += ["--no-emit-package", "mlapp"]
+            arguments += ["--no-emit-package", distribution.NAME]
         if declared and declared.file:
             arguments.append(str(declared.file))
         if declared and declared.hashes:  # a lock says which files are meant, wherever they lie

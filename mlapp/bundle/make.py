@@ -19,7 +19,7 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mlapp import environment
+from mlapp import distribution, environment
 from mlapp.bundle import bundle, own, sbom, sources
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
 from mlapp.bundle.files import Warn, belonging
@@ -95,7 +95,7 @@ def _fill(
         project, version.manifest.libraries, python, staging, upgrade=upgrade, warn=warn
     )
     _warn_of_differences(version.manifest, packages, python, warn)
-    bill = sbom.cyclonedx(version.manifest, packages, own.version())
+    bill = sbom.cyclonedx(version.manifest, packages, distribution.version())
     (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")
     manifest = BundleManifest(
         format=bundle.FORMAT,
@@ -103,7 +103,7 @@ def _fill(
         version=version.version,
         created=_created(project.root, version.manifest),
         python=python,
-        mlapp=own.version(),
+        mlapp=distribution.version(),
         requirements=source,
         environment=settings_of,
         git=environment.git_state(project.root),
@@ -199,12 +199,17 @@ def write_requirements(
     found = declared(project.root, image, python)
     if found is None:
         warn("The project has no requirements.txt, pyproject.toml or lock: the image gets the model's libraries alone.")
+    elif found.names_foreign:
+        raise BundleError(
+            f"{found.source} names 'mlapp', which is an unrelated package on PyPI.",
+            f"Name this one there: {distribution.NAME}, with the same extras.",
+        )
     entries = []
     if own.is_from_index():
-        requirement = f"mlapp{extra}=={own.version()}"
+        requirement = f"{distribution.NAME}{extra}=={distribution.version()}"
     else:
         wheel = own.write_wheel(staging / bundle.WHEELS)
-        requirement = f"mlapp{extra} @ {wheel.as_uri()}"
+        requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
         entries.append(wheel)
     locked = lock(
         found,

@@ -8,15 +8,12 @@ from pathlib import Path
 
 import mlapp
 from mlapp.bundle import wheel
+from mlapp.distribution import NAME, WHEEL_NAME, version
 
 
 def is_from_index() -> bool:
     """Whether the mlapp that runs here came from a package index, by PEP 610: then its version is enough to get it."""
-    return importlib.metadata.distribution("mlapp").read_text("direct_url.json") is None
-
-
-def version() -> str:
-    return importlib.metadata.version("mlapp")
+    return importlib.metadata.distribution(NAME).read_text("direct_url.json") is None
 
 
 def write_wheel(folder: Path) -> Path:
@@ -25,12 +22,12 @@ def write_wheel(folder: Path) -> Path:
     It is packed from what is imported rather than built from sources, which an installation from a local folder or
     from git may no longer have.
     """
-    distribution = importlib.metadata.distribution("mlapp")
-    info = f"mlapp-{version()}.dist-info"
+    distribution = importlib.metadata.distribution(NAME)
+    info = f"{WHEEL_NAME}-{version()}.dist-info"
     members = dict(_package())
     members[f"{info}/METADATA"] = (distribution.read_text("METADATA") or "").encode()
     members[f"{info}/entry_points.txt"] = (distribution.read_text("entry_points.txt") or "").encode()
-    return wheel.pack(folder, "mlapp", version(), members)
+    return wheel.pack(folder, WHEEL_NAME, version(), members)
 
 
 def _package() -> Iterator[tuple[str, bytes]]:

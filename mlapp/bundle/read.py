@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlapp import distribution
 from mlapp.bundle import bundle
 from mlapp.bundle.bundle import Bundle, BundleError, BundleManifest
 
@@ -39,7 +40,7 @@ def _decode(path: Path) -> BundleManifest:
         if isinstance(raw, dict) and int(raw.get("format", 0)) > bundle.FORMAT:
             raise BundleError(
                 f"{path} is from a newer mlapp: format {raw['format']}, known is {bundle.FORMAT}.",
-                "Upgrade: pip install --upgrade mlapp.",
+                f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
         return msgspec.convert(raw, BundleManifest)
     except (msgspec.MsgspecError, TypeError, ValueError) as error:

@@ -17,6 +17,9 @@ INCLUDED = re.compile(
 )
 INDEX = re.compile(r"^\s*(-i|--index-url|--extra-index-url|-f|--find-links)[ =]\s*(\S+)", re.MULTILINE)
 
+FOREIGN = re.compile(r"^\s*[\"']?mlapp\s*(\[[^]]*\]\s*)?([=<>~!]=|[<>@;,\"'#]|$)", re.MULTILINE | re.IGNORECASE)
+"""A requirement of `mlapp`, the unrelated package on PyPI."""
+
 LONG = {"-i": "--index-url", "-f": "--find-links"}
 
 
@@ -38,6 +41,11 @@ class Declared:
     hashes: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
+
+    @property
+    def names_foreign(self) -> bool:
+        """Whether they name `mlapp`, a package on PyPI that is not this one."""
+        return FOREIGN.search(self.text) is not None
 
 
 def declared(root: Path, image: Image, python: str) -> Declared | None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from mlapp import distribution
 from mlapp.bundle.locked import Locked
 from mlapp.store import Manifest
 
@@ -17,7 +18,7 @@ def cyclonedx(model: Manifest, packages: Iterable[Locked], own: str) -> dict[str
         own: mlapp's version, for a bundle that brings mlapp as a wheel and has it in no lock.
     """
     listed = {package.name: package.version for package in packages}
-    listed.setdefault("mlapp", own)
+    listed.setdefault(distribution.NAME, own)
     components = [
         {
             "type": "library",

@@ -68,19 +68,24 @@ cli.add_typer(schedule.cli, name="schedule")
 cli.command()(doctor.doctor)
 
 
+def _print_version(is_given: bool) -> None:
+    if is_given:
+        from mlapp import distribution
+
+        typer.echo(f"mlapp {distribution.version() or 'unknown'}")
+        raise typer.Exit
+
+
 @cli.callback()
 def main(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error. Works after a command too.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print mlapp's version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print mlapp's version.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Set up logging for every command."""
-    if version:
-        from mlapp.environment import libraries
-
-        typer.echo(f"mlapp {libraries(['mlapp']).get('mlapp', 'unknown')}")
-        raise typer.Exit
     logging.basicConfig(format="%(levelname)s: %(message)s")
 
 

@@ -65,6 +65,6 @@ def require() -> None:
         here = "{}.{}".format(*sys.version_info)
         raise MlappError(
             f"flytekit needs a Python before 3.13, and this is {here}.",
-            "Make the project's environment with Python 3.12, and install mlapp[flyte] there.",
+            "Make the project's environment with Python 3.12, and install mlapp-kit[flyte] there.",
         )
     raise MissingExtraError("Flyte", "flyte")

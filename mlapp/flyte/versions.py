@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from mlapp import distribution
 from mlapp.environment import GitState, libraries
 
 SIMPLE = (str, bytes, int, float, bool, type(None))
@@ -31,7 +32,7 @@ def cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared:
     Args:
         declared: plain values that the result depends on as well.
     """
-    hasher = hashlib.sha256(libraries(["mlapp"]).get("mlapp", "").encode())
+    hasher = hashlib.sha256(distribution.version().encode())
     walk = _Walk(root.resolve(), hasher.update)
     walk.add(declared)
     for function in functions:
@@ -41,7 +42,7 @@ def cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared:
 
 def registration_version(archive: str, image: str, settings: Mapping[str, Any], git: GitState | None) -> str:
     """The version of a registration: of the code's archive, the image and the settings. Marked when git is dirty."""
-    text = msgspec.json.encode([archive, image, settings, libraries(["mlapp", "flytekit"])], order="sorted")
+    text = msgspec.json.encode([archive, image, settings, libraries([distribution.NAME, "flytekit"])], order="sorted")
     digest = hashlib.sha256(text).hexdigest()[:16]
     return f"{digest}-dirty" if git is not None and git.dirty else digest
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mlapp import distribution
 from mlapp.bundle.bundle import CODE, FORMAT, Bundle, BundleManifest
 from mlapp.images import dependencies, registry
 from mlapp.images.build import Progress, build
@@ -93,7 +94,6 @@ def tasks_image(
 
 
 def _bundle(project: Project, folder: Path, extra: str, warn: Progress) -> TaskBundle:
-    from mlapp.bundle import own
     from mlapp.bundle.make import described, write_requirements
 
     (folder / CODE).mkdir(parents=True)
@@ -108,7 +108,7 @@ def _bundle(project: Project, folder: Path, extra: str, warn: Progress) -> TaskB
         version=0,
         created=EPOCH,
         python=python,
-        mlapp=own.version(),
+        mlapp=distribution.version(),
         requirements=source,
         files=described(folder),
     )

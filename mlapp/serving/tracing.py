@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlapp import environment
+from mlapp import distribution
 from mlapp.serving.batcher import Batcher
 from mlapp.serving.http import Asgi, Message, Receive, Scope, Send
 from mlapp.serving.item import Done, Item
@@ -42,7 +42,7 @@ class Tracing:
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
-        self.tracer = provider.get_tracer("mlapp", environment.libraries(["mlapp"]).get("mlapp"))
+        self.tracer = provider.get_tracer("mlapp", distribution.version())
 
     async def serve(self, answer: Asgi, template: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Let `answer` answer a request, within a span."""
@@ -175,7 +175,7 @@ def from_environment(name: str, environ: Mapping[str, str] | None = None) -> Tra
         make = _exporter(exporter, environ)
     except (ImportError, LookupError) as error:
         # Whole clusters set these variables: a server without the extra serves on.
-        log.warning("OTEL_* is set, but there are no traces: %s. pip install 'mlapp[otel]'", error)
+        log.warning("OTEL_* is set, but there are no traces: %s. %s", error, distribution.install_command("otel"))
         return None
     resource = Resource.create({SERVICE_NAME: name}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)

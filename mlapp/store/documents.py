@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from mlapp import distribution
 from mlapp.errors import StoreError
 from mlapp.store.manifest import FORMAT, Manifest
 from mlapp.store.storage import Storage
@@ -62,5 +63,5 @@ class Documents:
             raise StoreError(
                 f"The model store {self._storage!r} is from a newer mlapp: "
                 f"{key} has format {found}, known is {FORMAT}.",
-                "Upgrade: pip install --upgrade mlapp.",
+                f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )

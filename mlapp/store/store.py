@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp import environment
+from mlapp import distribution, environment
 from mlapp.environment import GitState
 from mlapp.errors import StoreError, UsageError, nearest
 from mlapp.model import TrainedModel
@@ -111,7 +111,7 @@ class Store:
             model_format=trained.format,
             libraries=environment.libraries((*trained.framework.libraries, "pandas")),
             python=environment.python_version(),
-            mlapp=environment.libraries(["mlapp"]).get("mlapp", ""),
+            mlapp=distribution.version(),
             data=Data(trained.fingerprint, trained.rows, trained.columns),
             files=files,
             folder=f"files/{identity}",

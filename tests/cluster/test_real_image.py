@@ -38,7 +38,7 @@ def mlapp(tmp_path, namespace, place):
     """Runs a command in a project; what it printed on stdout."""
     kubeconfig, registry, base = place
     (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "requirements.txt").write_text("mlapp[sklearn]\npandas\nscikit-learn\n")
+    (tmp_path / "requirements.txt").write_text("mlapp-kit[sklearn]\npandas\nscikit-learn\n")
     settings = {
         "image": {"name": f"{registry}/mlapp-test/real", "base": base},
         "targets": {"k8s": {"namespace": namespace, "replicas": 2, "resources": {"cpu": "50m", "cpu_limit": None}}},
@@ -104,7 +104,7 @@ def test_an_init_container_pulls_the_model_from_an_object_store(mlapp, target, a
         pytest.skip("the object store runs here: the cluster must too")
     node = api.transport.json("GET", "/api/v1/nodes", verb="list", object="nodes")["items"][0]
     address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
-    (tmp_path / "requirements.txt").write_text("mlapp[sklearn,s3]\npandas\nscikit-learn\n")
+    (tmp_path / "requirements.txt").write_text("mlapp-kit[sklearn,s3]\npandas\nscikit-learn\n")
     mlapp("train")
     built = json.loads(mlapp("build", "--push", "--json"))[0]
     image = built["reference"].rpartition(":")[0] + "@" + built["digest"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlapp import environment
+from mlapp import distribution
 from mlapp.serving.openapi import invocations, open_inference, operation, prediction
 from mlapp.serving.openapi.answers import PROBLEM
 from mlapp.serving.openapi.data import Json
@@ -52,5 +52,5 @@ def document(application: Application, root: str = "") -> Json:
             found["components"][kind] = {**components, **found["components"].get(kind, {})}
     if root:
         found["servers"] = [{"url": root}]
-    found["info"]["x-mlapp"] = environment.libraries(["mlapp"]).get("mlapp", "")
+    found["info"]["x-mlapp"] = distribution.version()
     return found

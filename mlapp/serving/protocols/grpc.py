@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlapp import environment
+from mlapp import distribution
 from mlapp.config import Serve
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.serving.problems import HttpError, http_error
@@ -172,7 +172,7 @@ async def _model_ready(application: Application, request: Any, context: Any) -> 
 
 
 async def _server_metadata(application: Application, request: Any, context: Any) -> Any:
-    version = environment.libraries(["mlapp"]).get("mlapp", "")
+    version = distribution.version()
     return message("ServerMetadataResponse")(name="mlapp", version=version)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlapp import environment
+from mlapp import distribution
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import ClientLeft, Request, Response
 from mlapp.serving.json_body import encode, encode_list, listed
@@ -74,7 +74,7 @@ def add_routes(application: Application) -> None:
     """`/v2/…` for all models of the application."""
 
     async def server(request: Request) -> Response:
-        version = environment.libraries(["mlapp"]).get("mlapp", "")
+        version = distribution.version()
         return _json({"name": "mlapp", "version": version, "extensions": EXTENSIONS})
 
     async def live(request: Request) -> Response:

@@ -98,9 +98,16 @@ def test_the_bill_of_materials_is_cyclonedx(project):
     kinds = {(part["type"], part["name"]) for part in json.loads(text)["components"]}
     assert {
         ("library", "scikit-learn"),
-        ("library", "mlapp"),
+        ("library", "mlapp-kit"),
         ("machine-learning-model", "LogisticRegression"),
     } <= kinds
+
+
+def test_requirements_that_name_the_unrelated_mlapp_of_pypi_are_refused(project):
+    (project.root / "requirements.txt").write_text("mlapp[sklearn]==0.1.0\n")
+    with pytest.raises(BundleError, match=r"requirements.txt names 'mlapp'.*unrelated") as refused:
+        made(project)
+    assert "mlapp-kit" in refused.value.todo
 
 
 def test_a_version_that_differs_from_the_training_is_named(project):
@@ -186,7 +193,7 @@ def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):
     (project.root / "pyproject.toml").write_text('[project]\nname = "itself"\nversion = "1"\n')
     found = made(project)
     wheels = {file.name.split("-")[0]: file.name for file in (found.folder / "wheels").iterdir()}
-    assert set(wheels) - {"mlapp"} == {"inside", "beside", "of_git"}
+    assert set(wheels) - {"mlapp_kit"} == {"inside", "beside", "of_git"}
     assert f"./wheels/{wheels['beside']} --hash=sha256:" in (found.folder / "requirements.txt").read_text()
     components = json.loads((found.folder / "sbom.cdx.json").read_text())["components"]
     assert {"inside", "of-git"} <= {component["name"] for component in components}

@@ -80,6 +80,14 @@ def test_a_lock_goes_before_requirements_and_those_before_pyproject(tmp_path):
     )
 
 
+@pytest.mark.parametrize("line", ["mlapp", "mlapp[sklearn]==0.1.0", "MLApp >= 0.1 ; python_version > '3'", "mlapp # x"])
+def test_the_unrelated_package_of_the_same_name_is_found_in_requirements(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"mlapp-kit[sklearn]\n{line}\n")
+    assert declared(tmp_path, Image(), "3.11").names_foreign
+    (tmp_path / "requirements.txt").write_text("mlapp-kit[sklearn]==0.1.0\nmlapp_tools\nmlapp.other>1\n")
+    assert not declared(tmp_path, Image(), "3.11").names_foreign
+
+
 def test_pyproject_and_its_uv_lock(tmp_path):
     (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace('"click"', '"click<8.2"'))
     assert locked(tmp_path)["click"].startswith("8.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -171,3 +172,7 @@ def test_importing_mlapp_imports_none_of_the_heavy_packages() -> None:
         " 'flytekit', 'sklearn') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_version_is_printed_without_a_command(mlapp: Callable, tmp_path: Path) -> None:
+    assert mlapp("--version", cwd=tmp_path).out == f"mlapp {importlib.metadata.version('mlapp-kit')}\n"

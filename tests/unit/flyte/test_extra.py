@@ -16,7 +16,7 @@ from mlapp import flyte
 @pytest.mark.parametrize(
     ("python", "what", "todo"),
     [
-        ((3, 12), "Flyte needs packages that are not installed.", "pip install 'mlapp[flyte]'"),
+        ((3, 12), "Flyte needs packages that are not installed.", "pip install 'mlapp-kit[flyte]'"),
         ((3, 13), "flytekit needs a Python before 3.13, and this is 3.13.", "Python 3.12"),
     ],
 )
