@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import connection, documents
 from mlapp.data.connection import LostConnectionError, UnreachableError
 from mlapp.data.frames import Types, check_rows
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
 from mlapp.errors import DataError, MissingExtraError, nearest
 
 if TYPE_CHECKING:
@@ -149,7 +149,9 @@ def _stream(
             request["ExpressionAttributeNames"] = aliases
         if values:
             ask = TypeSerializer().serialize
-            request["ExpressionAttributeValues"] = {f":{name}": ask(_asked(value)) for name, value in values.items()}
+            request["ExpressionAttributeValues"] = {
+                f":{name}": ask(_asked(to_python(value))) for name, value in values.items()
+            }
         pages = client.get_paginator("query" if key else "scan").paginate(**request)
         answer = TypeDeserializer().deserialize
         rows = ({name: answer(value) for name, value in item.items()} for page in pages for item in page["Items"])

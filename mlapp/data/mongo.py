@@ -15,7 +15,7 @@ from mlapp.data import connection, documents
 from mlapp.data.connection import LostConnectionError, UnreachableError
 from mlapp.data.frames import Types, check_rows
 from mlapp.data.secrets import Address, expand, redact
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
 from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read(
     """
     check_rows(chunks)
     refuse_misfits(documents.names(query), parameters, "the query")
-    filled = documents.filled(query, {name: documents.moment(value) for name, value in parameters.items()})
+    filled = documents.filled(query, {name: documents.moment(to_python(value)) for name, value in parameters.items()})
     address = expand(url)
     return connection.read(address.shown, lambda: _stream(address, collection, filled, fields), chunks, types)
 

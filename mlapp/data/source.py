@@ -130,6 +130,34 @@ def refuse_misfits(wanted: Sequence[str], values: Mapping[str, Any], where: str)
             )
 
 
+def to_python(value: Any) -> Any:
+    """A parameter's value as drivers take it: Python's own in place of NumPy's and pandas', in lists and dicts too.
+
+    A driver that does not know a NumPy integer may bind its bytes, and find no rows. A missing value (NaT, NA) is None.
+    """
+    if isinstance(value, Mapping):
+        return {name: to_python(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return type(value)(map(to_python, value))
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    for convert in ("to_pydatetime", "to_pytimedelta"):
+        if hasattr(value, convert) and getattr(value, "ndim", 0) == 0:  # pandas' Timestamp and Timedelta
+            return _without_nanoseconds(value, convert)
+    if type(value).__module__.partition(".")[0] not in ("numpy", "pandas") or not hasattr(value, "dtype"):
+        return value
+    if value.dtype.kind in "mM":
+        import numpy as np
+
+        value = np.asarray(value).astype(f"{value.dtype.kind}8[us]")
+    found = value.tolist()
+    return [to_python(item) for item in found] if isinstance(found, list) else found
+
+
+def _without_nanoseconds(value: Any, convert: str) -> Any:
+    return getattr(value.floor("us"), convert)()
+
+
 @contextmanager
 def watched(progress: Callable[[int], None]) -> Iterator[None]:
     """Within it, every source calls `progress` with the number of rows that have come since the last call."""

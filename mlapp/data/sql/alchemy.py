@@ -123,11 +123,23 @@ def _day(value: bytes) -> date | str:
         return text
 
 
+def _truth(value: bytes) -> bool | str:
+    """SQLite takes any text in a column that is declared BOOLEAN: what is neither true nor false stays a text."""
+    text = value.decode()
+    return _TRUTH.get(text.strip().lower(), text)
+
+
+_TRUTH = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "off"), False),
+}
+"""As PostgreSQL reads booleans: https://www.postgresql.org/docs/current/datatype-boolean.html."""
+
 _CONVERTERS: dict[str, Any] = {
     "DATE": _day,
     "DATETIME": _moment,
     "TIMESTAMP": _moment,
-    "BOOLEAN": lambda value: value not in (b"0", b"false", b"FALSE"),
+    "BOOLEAN": _truth,
     "DECIMAL": lambda value: Decimal(value.decode()),
     "NUMERIC": lambda value: Decimal(value.decode()),
 }

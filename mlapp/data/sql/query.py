@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlapp.data.source import refuse_misfits
+from mlapp.data.source import refuse_misfits, to_python
 from mlapp.errors import UsageError
 
 # A colon inside a text, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) names no parameter.
@@ -48,6 +48,7 @@ def bind(
     backslashes: bool = False,
 ) -> Bound:
     """Write each parameter in a database's own style. A list becomes as many as it has items: `IN :ids` works.
+    NumPy's and pandas' values become Python's.
 
     Args:
         query: the SQL with `:name` for a parameter.
@@ -61,6 +62,7 @@ def bind(
     """
     wanted = names(query, backslashes=backslashes)
     refuse_misfits(wanted, values, "the query")
+    values = {name: to_python(value) for name, value in values.items()}
     flat: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
     for name in wanted:

@@ -6,6 +6,7 @@ import sqlite3
 from decimal import Decimal
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -151,3 +152,32 @@ def test_a_source_refuses_what_does_not_fit_its_query():
         sql.source("sqlite://", "SELECT :since")
     with pytest.raises(DeclarationError, match="'sinse' is not a parameter"):
         sql.source("sqlite://", "SELECT :since", since=int, sinse=int)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [2, np.int64(2), np.uint8(2), np.float64(2), np.array(2), [np.int64(2)], np.array([2, 9]), pd.Series([2])],
+    ids=lambda given: f"{type(given).__name__}",
+)
+@pytest.mark.parametrize("database", ["sqlite", "duck"])
+def test_numpy_values_find_the_rows_that_python_values_find(request, database, given):
+    has_many = isinstance(given, list) or getattr(given, "ndim", 0) > 0
+    query = f"SELECT id FROM orders WHERE id {'IN :wanted' if has_many else '= :wanted'}"
+    found = sql.read(request.getfixturevalue(database), query, wanted=given)
+    assert found["id"].tolist() == [2]
+
+
+@pytest.mark.parametrize("day", [pd.Timestamp("2026-01-03"), np.datetime64("2026-01-03")], ids=["pandas", "numpy"])
+def test_times_of_pandas_and_numpy_are_bound_as_times(sqlite, day):
+    found = sql.read(sqlite, "SELECT id FROM orders WHERE at <= :day", day=day)
+    assert found["id"].tolist() == [1]
+
+
+def test_texts_in_a_boolean_column_of_sqlite_mean_what_they_say(tmp_path):
+    file = tmp_path / "flags.sqlite"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE flags (id INTEGER, paid BOOLEAN)")
+        given = ["False", "FALSE", "f", "no", "off", "0", 0, "True", "t", "yes", "on", "1", 1]
+        connection.executemany("INSERT INTO flags VALUES (?, ?)", list(enumerate(given)))
+    found = sql.read(f"sqlite:///{file}", "SELECT paid FROM flags ORDER BY id")
+    assert found["paid"].tolist() == [False] * 7 + [True] * 6
