@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
-from mlapp.serving.codec import Part
+from mlapp.schema.rows import Part
 from mlapp.serving.item import Item, are_gone, split
 from mlapp.serving.loaded import Loaded
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from mlapp.schema.rows import Part
 from mlapp.serving.attempt import attempt, attempt_async, predict
-from mlapp.serving.codec import Part
 from mlapp.serving.item import Done, Item, deliver
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import ModelMetrics

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlapp.errors import InputError, Problem
+from mlapp.schema.rows import Part
 from mlapp.serving import arrow as ipc
 from mlapp.serving import large
-from mlapp.serving.codec import Part
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.problems import HttpError

@@ -16,8 +16,8 @@ import msgspec
 from mlapp.config import Serve
 from mlapp.errors import MlappError, ModelError
 from mlapp.pipeline import Pipeline
+from mlapp.schema.rows import Part
 from mlapp.serving.batcher import Batcher
-from mlapp.serving.codec import Part
 from mlapp.serving.http import unless_left
 from mlapp.serving.json_body import MANY, encode
 from mlapp.serving.large import LARGE

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mlapp.serving.codec import Part
+from mlapp.schema.rows import Part
 from mlapp.serving.loaded import Loaded
 
 Done = Callable[["list[Any] | BaseException"], None]

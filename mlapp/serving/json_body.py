@@ -11,6 +11,7 @@ import msgspec
 
 from mlapp.errors import Problem
 from mlapp.schema.infer import plain
+from mlapp.schema.rows import TwiceError
 from mlapp.serving.problems import HttpError
 
 KEYS = ("inputs", "features")
@@ -20,10 +21,6 @@ MANY = 20_000
 SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
-
-
-class TwiceError(Exception):
-    """An object of the body has a key twice, or may have."""
 
 
 def inputs_of(body: bytes) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import InputError
-from mlapp.serving.codec import Codec, Part
+from mlapp.schema.rows import Part
+from mlapp.serving.codec import Codec
 from mlapp.serving.json_body import KEYS, decode_json
 from mlapp.serving.pieces import PIECE, pieces
 from mlapp.serving.problems import HttpError

@@ -10,8 +10,8 @@ from contextlib import aclosing
 from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
+from mlapp.schema.rows import Part
 from mlapp.serving.batcher import RETRY_AFTER
-from mlapp.serving.codec import Part
 from mlapp.serving.json_body import encode
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import ModelMetrics

@@ -23,7 +23,7 @@ from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import ModelMetrics
 
 if TYPE_CHECKING:
-    from mlapp.serving.codec import Part
+    from mlapp.schema.rows import Part
 
 log = logging.getLogger("mlapp.serving")
 ASKED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")

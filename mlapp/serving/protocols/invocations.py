@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlapp.schema.rows import Part
 from mlapp.serving import large
 from mlapp.serving.bodies import is_json, part_of
-from mlapp.serving.codec import Codec, Part
+from mlapp.serving.codec import Codec
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import Request, Response
 from mlapp.serving.json_body import decode_json, encode_predictions, inputs_of

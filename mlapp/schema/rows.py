@@ -1,0 +1,215 @@
+"""Rows and records of the common forms (numbers, booleans, texts), decoded straight into the schema's types.
+
+msgspec decodes them against types made from the schema: what passes fits the schema, and no cell becomes more than one
+Python object. Whatever else is sent, and whatever is wrong, goes through `to_table`, which accepts more forms and says
+exactly what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import types
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from mlapp.schema.cells import PACKED, cell_type, column, field_type, row_type
+from mlapp.schema.fields import Schema
+
+SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
+
+
+class TwiceError(Exception):
+    """An object of the body has a key twice, or may have."""
+
+
+class Part:
+    """The features of one request: packed cells, tuples of cells, or a finished table, array or list."""
+
+    __slots__ = ("features", "packed", "rows", "tuples")
+
+    def __init__(
+        self, rows: int, packed: bytes | None = None, tuples: list[tuple[Any, ...]] | None = None, features: Any = None
+    ) -> None:
+        self.rows = rows
+        self.packed = packed
+        self.tuples = tuples
+        self.features = features
+
+
+class RowCodec:
+    """Rows and records that fit a schema as they are, and the features made of them.
+
+    Args:
+        keys: the keys of a JSON object under which the list of rows may be; a bare list is accepted too.
+        takes_array: the features of a schema of floats are wanted as an array: no DataFrame is made.
+    """
+
+    def __init__(self, schema: Schema, keys: Sequence[str] = (), *, takes_array: bool = False) -> None:
+        self.schema = schema
+        self._keys = keys
+        self._takes_array = takes_array
+        self._fast: dict[bytes, Callable[[bytes], Part]] = {}
+        self._rows: dict[type, Callable[[list[Any]], Part]] = {}
+        self.join: Callable[[list[Part]], Any] | None = None
+        """The features of several parts that are packed or tuples; None where no part is."""
+        self.from_matrix: Callable[[Any], Part | None] = lambda inputs: None
+        """Finite numbers in one piece, an array or a conforming table, as the cells that they would be as JSON."""
+        self._prepare()
+
+    def decode(self, body: bytes) -> Part | None:
+        """The rows in a JSON body; None for a body of another form, or one that does not fit the schema."""
+        shape = SHAPE.match(body)
+        if shape is None:
+            return None
+        decode = self._fast.get((shape["key"] or b"") + shape["row"])
+        if decode is None:
+            return None
+        try:
+            return decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, OverflowError, TwiceError, RecursionError):
+            return None
+
+    def convert(self, inputs: list[Any]) -> Part | None:
+        """The rows of a list; None for a list of another form, or one that does not fit the schema."""
+        convert = self._rows.get(type(inputs[0])) if inputs else None
+        if convert is None:
+            return None
+        try:
+            return convert(inputs)
+        except (msgspec.MsgspecError, struct.error, OverflowError, RecursionError):
+            return None
+
+    def _prepare(self) -> None:
+        schema = self.schema
+        if schema.kind == "array" and len(schema.shape) == 1:
+            code = PACKED.get(schema.dtype or "")
+            if code:
+                cells = [cell_type(code)] * schema.shape[0]
+                rows = row_type([f"c{at}" for at in range(len(cells))], cells, array_like=True)
+                self._use_packed({b"[": rows}, [str(schema.dtype)] * len(cells), lambda cells: cells)
+        elif schema.kind == "table" and schema.fields and len(set(schema.names)) == len(schema.names):
+            cells = [field_type(field) for field in schema.fields]
+            if any(kind is None for kind in cells):
+                return
+            kinds = {
+                b"[": row_type(schema.names, cells, array_like=True),
+                b"{": row_type(schema.names, cells, array_like=False),
+            }
+            if all(field.dtype in PACKED and not field.nullable for field in schema.fields):
+                self._use_packed(kinds, [field.dtype for field in schema.fields], self._frame_of)
+            else:
+                self._use_tuples(kinds)
+
+    def _use_packed(self, rows: dict[bytes, type], dtypes: list[str], build: Callable[[Any], Any]) -> None:
+        """Each row becomes its cells in machine form; a batch is their concatenation, seen through NumPy."""
+        import numpy as np
+
+        pack = struct.Struct("=" + "".join(PACKED[dtype] for dtype in dtypes)).pack
+        astuple = msgspec.structs.astuple
+        width = len(dtypes)
+        names = self.schema.names
+        alike = len(set(dtypes)) == 1
+        dtype: Any = np.dtype(dtypes[0] if alike else [(f"c{at}", name) for at, name in enumerate(dtypes)])
+
+        def part(found: list[Any]) -> Part:
+            if len(found) == 1:
+                return Part(1, pack(*astuple(found[0])))
+            return Part(len(found), b"".join([pack(*astuple(row)) for row in found]))
+
+        def join(parts: list[Part]) -> Any:
+            # A bytearray, because a predictor may write into its features.
+            cells = np.frombuffer(bytearray().join([part.packed or b"" for part in parts]), dtype)
+            return build(cells.reshape(-1, width) if alike else cells)
+
+        def matrix(inputs: Any) -> Part | None:
+            if getattr(inputs, "ndim", 0) != 2 or inputs.shape[1] != width or not len(inputs):
+                return None
+            if hasattr(inputs, "columns"):
+                if any(found != dtype for found in inputs.dtypes) or list(inputs.columns) != names:
+                    return None
+                inputs = inputs.to_numpy()
+            if inputs.dtype.kind not in "iuf" or not np.can_cast(inputs.dtype, dtype):
+                return None
+            cells = inputs.astype(dtype, copy=False)
+            return Part(len(cells), cells.tobytes()) if np.isfinite(cells).all() else None
+
+        self.join = join
+        if alike and dtype.kind in "iuf":
+            self.from_matrix = matrix
+        self._use(rows, width, 0, part)
+
+    def _use_tuples(self, rows: dict[bytes, type]) -> None:
+        """Each row becomes a tuple of its cells; a batch is built column by column."""
+        astuple = msgspec.structs.astuple
+        fields = self.schema.fields
+
+        def part(found: list[Any]) -> Part:
+            return Part(len(found), tuples=[astuple(row) for row in found])
+
+        def join(parts: list[Part]) -> Any:
+            columns = zip(*(row for part in parts for row in part.tuples or ()), strict=True)
+            return self._table([column(field, cells) for field, cells in zip(fields, columns, strict=True)])
+
+        self.join = join
+        texts = sum(field.type in ("string", "category") for field in fields)
+        self._use(rows, len(fields), texts, part)
+
+    def _use(self, rows: dict[bytes, type], width: int, texts: int, part: Callable[[list[Any]], Part]) -> None:
+        for bracket, row in rows.items():
+            names = width if bracket == b"{" else 0
+            rows_type: Any = types.GenericAlias(list, (row,))
+            self._fast[bracket] = _decoder(rows_type, "", names, texts, part)
+            for kind in (dict,) if names else (list, tuple):
+                self._rows[kind] = _converter(rows_type, part)
+            for key in self._keys:
+                body = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
+                self._fast[key.encode() + bracket] = _decoder(body, key, names, texts, part)
+
+    def _frame_of(self, cells: Any) -> Any:
+        if self._takes_array and cells.dtype.names is None:
+            return cells
+        import pandas as pd
+
+        if cells.dtype.names is None:
+            return pd.DataFrame(cells, columns=self._columns, copy=False)
+        return self._table([cells[name] for name in cells.dtype.names])
+
+    def _table(self, columns: list[Any]) -> Any:
+        import pandas as pd
+
+        table = pd.DataFrame(dict(enumerate(columns)))
+        table.columns = self._columns
+        return table
+
+    @cached_property
+    def _columns(self) -> Any:
+        """The names. pandas keeps texts in Arrow; as Python's own they are listed far quicker, once a call at least."""
+        import numpy as np
+        import pandas as pd
+
+        index = pd.Index(self.schema.names)
+        return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
+
+
+def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]) -> Callable[[bytes], Part]:
+    decode = msgspec.json.Decoder(kind).decode
+    outer = 2 if key else 0
+    quotes = 2 * (names + texts)
+
+    def run(body: bytes) -> Part:
+        found = decode(body)
+        rows: list[Any] = getattr(found, key) if key else found
+        # A key given twice is the one thing that the types do not see: then there are quotes too many.
+        if body.count(b'"') > outer + quotes * len(rows):
+            raise TwiceError
+        return part(rows)
+
+    return run
+
+
+def _converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
+    return lambda inputs: part(msgspec.convert(inputs, kind))
