@@ -18,7 +18,10 @@ LARGE = 100 * 1024**2
 HUGE = 2 * 1024**3
 """Bytes from which on a file is shipped only when `image.include` names it."""
 
-NEVER = (".git", ".mlapp", ".venv", "__pycache__")
+NEVER = (".git", ".mlapp", ".venv", "__pycache__", "*.egg-info")
+"""Names of files and folders that are never part of the code. setuptools writes an egg-info into a folder that the
+requirements name, so the first build would change what the second one bundles."""
+
 SECRETS = (".env", ".env.*", "*.pem", "*.key", "id_rsa", "id_ed25519", ".netrc", "kubeconfig")
 """Names that often hold secrets: shipped only when git tracks the file, or `image.include` names it."""
 
@@ -52,7 +55,7 @@ def belonging(
     found = []
     for path in sorted(tracked | others | included):
         absolute = root / path
-        if any(part in NEVER for part in path.parts) or (leave_out and absolute.is_relative_to(leave_out)):
+        if _is_generated(path) or (leave_out and absolute.is_relative_to(leave_out)):
             continue
         if path not in included and dockerignored(path):
             continue
@@ -62,6 +65,10 @@ def belonging(
         if _is_shippable(root, path, path in included, warn):
             found.append(path)
     return found
+
+
+def _is_generated(path: Path) -> bool:
+    return any(fnmatch(part, pattern) for part in path.parts for pattern in NEVER)
 
 
 def _is_shippable(root: Path, path: Path, is_included: bool, warn: Warn) -> bool:

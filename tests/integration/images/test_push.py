@@ -15,6 +15,7 @@ import time
 import urllib.request
 from contextlib import contextmanager, suppress
 
+import psutil
 import pytest
 
 from mlapp import images
@@ -162,11 +163,21 @@ def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, log
         client.api.remove_container(container)
 
 
+def engine_address() -> str:
+    """The address of this machine on the engine's own bridge.
+
+    `docker network inspect bridge` lists no gateway until the engine has been restarted once, so ask the interface.
+    """
+    command = ["docker", "network", "inspect", "--format", '{{index .Options "com.docker.network.bridge.name"}}']
+    bridge = subprocess.run([*command, "bridge"], capture_output=True, text=True, check=True).stdout.strip()
+    (address,) = (each.address for each in psutil.net_if_addrs()[bridge] if each.family == socket.AF_INET)
+    return address
+
+
 @pytest.fixture
 def afar(tmp_path):
     """A registry without TLS that is not on loopback, where the engine takes none on trust."""
-    command = ["docker", "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge"]
-    address = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    address = engine_address()
     port = free_port()
     settings = {
         "version": 0.1,

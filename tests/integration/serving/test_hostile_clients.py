@@ -209,7 +209,8 @@ def test_ten_thousand_open_connections_leave_the_server_answering(server, client
             if number % 1000 == 0:
                 assert_served(client)
         assert_served(client)
-        assert len(psutil.Process(server.process.pid).net_connections("tcp")) >= CONNECTIONS / 2
+        process = psutil.Process(server.process.pid)
+        until(lambda: len(process.net_connections("tcp")) >= CONNECTIONS / 2)  # a busy server accepts them late
         assert resident(server) - before < CONNECTIONS * 20_000
     finally:
         for connection in connections:

@@ -262,9 +262,12 @@ def test_several_builds_at_once_make_one_bundle(project):
     )
     (project.root / "requirements.txt").write_text("./package\nscikit-learn\nskops\npandas\n")
     command = [sys.executable, "-m", "mlapp", "build", "--bundle-only"]
-    begun = [subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert len({process.communicate()[0] for process in begun}) == 1
-    assert [process.returncode for process in begun] == [0, 0, 0]
+    processes = [subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    folders = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    later = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
+    assert (project.root / "package" / "once.egg-info").is_dir(), "setuptools left its files in the source folder"
+    assert folders == {later.stdout}
 
 
 def test_where_nothing_may_be_written_the_error_says_so(project):
