@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.schema.fields import Field, integer_bounds
+from mlapp.schema.cast import fits_zone
+from mlapp.schema.fields import Field, float_bound, integer_bounds
 
 NONE = type(None)
 
@@ -31,13 +32,16 @@ def all_accepted(field: Field, values: list[Any]) -> bool:
             case "string":
                 return kinds <= {str}
             case "category":
-                return kinds <= {str, int, float, bool} and set(values) <= set(field.categories or [])
+                known = field.categories or []
+                is_clear = bool not in kinds and bool not in map(type, known)  # True is 1 to a set
+                return is_clear and kinds <= {str, int, float} and set(values) <= set(known)
             case "number":
-                return kinds <= {int, float} and bool(np.isfinite(np.array(values, float)).all())
+                size = np.abs(np.array(values, float)) if kinds <= {int, float} else np.array(np.inf)
+                return bool((size <= float_bound(field.dtype)).all())
             case "integer" if kinds <= {int}:
                 low, end = integer_bounds(field.dtype)
                 return not values or (low <= min(values) and max(values) < end)
-            case "datetime" if kinds <= {str}:
+            case "datetime" if kinds <= {str} and all(fits_zone(field, value) for value in values):
                 return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())
     except (TypeError, ValueError, OverflowError):  # of a type or size that only a look at each value tells apart
         pass

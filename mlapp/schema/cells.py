@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mlapp.schema import Field
+from mlapp.schema.cast import missing_marker
+from mlapp.schema.category import PLAIN, category_dtype
 
 PACKED = {
     "float64": "d",
@@ -61,8 +63,8 @@ def field_type(field: Field) -> Any:
             return bool
         case "string" if field.dtype in ("str", "object"):
             kind = str
-        case "category" if field.categories and all(type(value) is str for value in field.categories):
-            kind = Literal[tuple(field.categories)]
+        case "category" if field.category_dtype in PLAIN and _are_texts(field.categories):
+            kind = Literal[tuple(field.categories or ())]
     return (
         kind | None
         if kind is not None and field.nullable and kind in (float, str)
@@ -72,13 +74,20 @@ def field_type(field: Field) -> Any:
     )
 
 
+def _are_texts(categories: list[Any] | None) -> bool:
+    return bool(categories) and all(type(value) is str for value in categories or ())
+
+
 def column(field: Field, values: Sequence[Any]) -> Any:
     """The field's column as pandas keeps it."""
     import pandas as pd
 
     if field.type == "category":
-        return pd.Categorical(values, dtype=pd.CategoricalDtype(field.categories))
+        return pd.Categorical(values, dtype=category_dtype(field))
     if field.type == "string":
+        if field.missing is not None and None in values:
+            marker = missing_marker(field)
+            values = [marker if value is None else value for value in values]
         return pd.Series(values, dtype="str" if field.dtype == "str" else object)
     import numpy as np
 

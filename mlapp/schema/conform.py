@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, nearest
 from mlapp.schema.block import all_accepted
-from mlapp.schema.fields import Field, Schema, integer_bounds
+from mlapp.schema.cast import cast, fits_zone, is_zoned_dtype
+from mlapp.schema.category import as_sent, is_category
+from mlapp.schema.fields import Field, Schema, float_bound, integer_bounds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,13 +54,13 @@ def conform(table: pd.DataFrame, schema: Schema, first: int = 0) -> pd.DataFrame
         return floats
     columns, problems = {}, []
     for field in schema.fields:
-        column = table[field.name]
+        column = as_sent(table[field.name], field)
         bad = _first_bad(column, field)
         if bad is not None:
             problems.append(_problem(column.iloc[bad], field, first + bad))
             continue
         try:
-            columns[field.name] = _cast(column, field)
+            columns[field.name] = cast(column, field)
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(Problem(f"column '{field.name}': {error}", field=field.name))
     if problems:
@@ -141,6 +143,9 @@ def _bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
     good = np.isfinite(values)
     if field.nullable:
         good = good | ~good
+    bound = float_bound(field.dtype)
+    if field.type == "number" and bound < np.finfo(values.dtype).max:
+        good = good & ~(np.isfinite(values) & (np.abs(values) > bound))
     if field.type == "integer":
         values = values.astype("float64", copy=False)  # half precision does not hold the bounds
         low, end = integer_bounds(field.dtype)
@@ -161,13 +166,16 @@ def _accepts(field: Field, value: Any) -> bool:
                 return False
             if not _is_finite(value):
                 return field.nullable and not isinstance(value, int)
-            return field.type == "number" or (float(value).is_integer() and _fits(field.dtype, value))
+            if field.type == "number":
+                return abs(float(value)) <= float_bound(field.dtype)
+            return float(value).is_integer() and _fits(field.dtype, value)
         case "string":
             return isinstance(value, str)
         case "datetime":
-            return isinstance(value, (datetime.date, str)) and _as_datetime(value) is not None
+            is_time = isinstance(value, (datetime.date, str)) and _as_datetime(value) is not None
+            return is_time and fits_zone(field, value)
         case "category":
-            return value in (field.categories or [])
+            return is_category(field, value)
     return True
 
 
@@ -202,10 +210,20 @@ def _as_datetime(value: Any) -> pd.Timestamp | None:
     return None if pd.isna(parsed) else parsed
 
 
-def _is_whole(value: Any) -> bool:
-    if isinstance(value, numbers.Integral):
-        return not isinstance(value, bool)
-    return isinstance(value, float) and value.is_integer()
+def _zone_problem(field: Field) -> str:
+    if is_zoned_dtype(field.dtype):
+        return "has no zone, and training's times have one: send it, as 2026-01-31T12:00:00+01:00"
+    return "has a zone, and training's times have none: send the local time without it"
+
+
+def _is_too_large(value: Any, field: Field) -> bool:
+    """Whether a value that the field does not accept is of its type: then it is one that its dtype does not hold."""
+    if isinstance(value, bool):
+        return False
+    if field.type == "number":
+        return isinstance(value, (numbers.Real, Decimal))
+    is_whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
+    return field.type == "integer" and is_whole
 
 
 def _problem(value: Any, field: Field, row: int) -> Problem:
@@ -216,7 +234,9 @@ def _problem(value: Any, field: Field, row: int) -> Problem:
         detail = f"column '{field.name}', row {row}: {_shown(value)} is not one of {listed}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: infinity; training had none"
-    elif field.type == "integer" and _is_whole(value):
+    elif field.type == "datetime" and isinstance(value, (datetime.date, str)) and _as_datetime(value) is not None:
+        detail = f"column '{field.name}', row {row}: {_shown(value)} {_zone_problem(field)}"
+    elif _is_too_large(value, field):
         detail = f"column '{field.name}', row {row}: {_shown(value)} is beyond {field.dtype}"
     else:
         detail = f"column '{field.name}', row {row}: {_shown(value)} is not {WANTED[field.type]}"
@@ -226,33 +246,3 @@ def _problem(value: Any, field: Field, row: int) -> Problem:
 def _shown(value: Any) -> str:
     text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
-    import pandas as pd
-
-    match field.type:
-        case "category":
-            return column.astype(pd.CategoricalDtype(field.categories))
-        case "datetime":
-            return _cast_datetime(column, field)
-        case "string":
-            return column.astype("str") if field.dtype == "str" else column.astype(object)
-        case "integer" | "number" | "boolean":
-            has_missing = bool(column.isna().any())
-            if has_missing and field.dtype.startswith(("int", "uint", "bool")):
-                return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
-            return column.astype(field.dtype)  # type: ignore[call-overload,no-any-return]
-    return column.infer_objects()
-
-
-def _cast_datetime(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
-    import pandas as pd
-
-    if field.dtype == "object":  # training had datetime.date objects
-        return column.map(lambda value: None if _is_missing(value) else pd.Timestamp(value).date())
-    # By way of UTC: the values of one column may have different zones, and some none.
-    parsed = pd.to_datetime(column, format="ISO8601" if column.dtype == object else None, utc=True)
-    if "," not in field.dtype:
-        parsed = parsed.dt.tz_localize(None)
-    return parsed.astype(field.dtype)  # type: ignore[call-overload,no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, Literal
 
 import msgspec
@@ -14,7 +15,9 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One column.
 
     `categories` of a `category` are all that is accepted; of a `string` they are the values seen in training.
+    Values that JSON does not have are there as the texts that clients send, and `category_dtype` is their own dtype.
     `minimum` and `maximum` are what training saw: they describe, and refuse nothing.
+    `missing` says what a missing value of a column of objects is: `nan`, `NA` or `NaT`; else it is None.
     """
 
     name: str
@@ -24,6 +27,9 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     minimum: int | float | str | None = None
     maximum: int | float | str | None = None
     categories: list[Any] | None = None
+    category_dtype: str | None = None
+    ordered: bool = False
+    missing: str | None = None
     example: Any = None
 
 
@@ -67,3 +73,13 @@ def integer_bounds(dtype: str) -> tuple[int, int]:
     named = re.match(r"(u?)int(\d+)", dtype.lower())
     unsigned, bits = (named[1], int(named[2])) if named else ("", 64)
     return (0, 2**bits) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+
+
+def float_bound(dtype: str) -> float:
+    """The largest number that a floating-point dtype, NumPy's, pandas' or Arrow's, holds."""
+    name = dtype.lower()
+    if "float16" in name or name.startswith("halffloat"):
+        return 65504.0
+    if "float32" in name or name.startswith("float["):  # Arrow calls it float
+        return 3.4028234663852886e38
+    return sys.float_info.max

@@ -90,7 +90,15 @@ def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
     kind = _type(column)
     # Exact decimals come from databases; what a client sends are floats, and models compute with those.
     dtype = "float64" if is_decimals(column) else column.dtype
-    field = Field(name=name, type=kind, dtype=str(dtype), nullable=bool(column.isna().any()), example=example.get(name))
+    nullable = bool(column.isna().any())
+    field = Field(
+        name=name,
+        type=kind,
+        dtype=str(dtype),
+        nullable=nullable,
+        missing=_missing_marker(column) if nullable and column.dtype == object else None,
+        example=example.get(name),
+    )
     if kind in ("integer", "number", "datetime") and column.notna().any():
         if kind == "number":
             low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))
@@ -99,7 +107,13 @@ def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
         return msgspec.structs.replace(field, minimum=low, maximum=high)
     if kind == "category":
         assert isinstance(column.dtype, pd.CategoricalDtype)
-        return msgspec.structs.replace(field, categories=plain(column.dtype.categories.tolist()))
+        categories = column.dtype.categories
+        return msgspec.structs.replace(
+            field,
+            categories=plain(categories.tolist()),
+            category_dtype=str(categories.dtype),
+            ordered=bool(column.dtype.ordered),
+        )
     if kind == "string":
         values = column.dropna().unique()
         if len(values) <= MOST_CATEGORIES:
@@ -122,14 +136,36 @@ def _type(column: pd.Series[Any]) -> FieldType:
         return "number"
     if types.is_datetime64_any_dtype(dtype):
         return "datetime"
-    kinds = {type(value) for value in column.dropna().head(10_000)}
-    if kinds == {str}:
+    return _type_of_values(
+        {type(value) for value in column.dropna().head(10_000)}, is_object=types.is_object_dtype(dtype)
+    )
+
+
+def _type_of_values(kinds: set[type], is_object: bool) -> FieldType:
+    """The type of a column whose dtype does not say it, from its values' types."""
+    import numpy as np
+
+    if not kinds:
+        return "any"
+    if all(issubclass(kind, str) for kind in kinds):
         return "string"
-    if kinds and all(issubclass(kind, datetime.date) for kind in kinds):
+    if kinds == {datetime.date}:
         return "datetime"
-    if kinds == {bool}:
+    if not is_object:
+        return "any"
+    if all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
         return "boolean"
-    return "any"
+    if any(issubclass(kind, (bool, np.bool_)) for kind in kinds):
+        return "any"
+    if all(issubclass(kind, (int, np.integer)) for kind in kinds):
+        return "integer"
+    return "number" if all(issubclass(kind, (int, float, np.number)) for kind in kinds) else "any"
+
+
+def _missing_marker(column: pd.Series[Any]) -> str | None:
+    """What most of the missing values of a column of objects are; None for Python's None."""
+    counts = column[column.isna()].map(type).value_counts()
+    return {"float": "nan", "NAType": "NA", "NaTType": "NaT"}.get(counts.index[0].__name__)
 
 
 def is_decimals(column: pd.Series[Any]) -> bool:

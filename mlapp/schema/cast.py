@@ -1,0 +1,142 @@
+"""Give a column whose values a field accepts the dtype that it had in training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mlapp.schema.category import cast_categories
+from mlapp.schema.fields import Field
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUMBERS: dict[str, Callable[[Any], Any]] = {"integer": int, "number": float, "boolean": bool}
+ZONE = re.compile(r"(?:[Zz]|[+-]\d\d(?::?\d\d)?)\s*$")
+
+
+def pandas_dtype(name: str) -> Any:
+    """The dtype of that name, as `str(dtype)` gives it. Arrow's own texts have the name of another dtype."""
+    import pandas as pd
+
+    if name == "string[pyarrow]":
+        import pyarrow as pa
+
+        return pd.ArrowDtype(pa.string())
+    return pd.api.types.pandas_dtype(name)
+
+
+def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+    """The column in the field's dtype.
+
+    Args:
+        column: values that the field accepts: objects as JSON has them, or a typed column of a file.
+
+    Raises:
+        TypeError, ValueError, OverflowError: the dtype does not hold them.
+    """
+    match field.type:
+        case "category":
+            return cast_categories(column, field)
+        case "datetime":
+            return _cast_times(column, field)
+        case "string":
+            return _as_objects(column, field, str) if field.dtype == "object" else column.astype(_dtype(field))
+        case "integer" | "number" | "boolean":
+            return _cast_numbers(column, field)
+    return _as_objects(column, field, None) if field.dtype == "object" else column.infer_objects()
+
+
+def missing_marker(field: Field) -> Any:
+    """What a missing value of a column of objects was in training."""
+    import pandas as pd
+
+    return {"nan": float("nan"), "NA": pd.NA, "NaT": pd.NaT}.get(field.missing or "")
+
+
+def is_zoned(value: Any) -> bool:
+    """Whether a time, or its text, says its zone."""
+    if isinstance(value, str):
+        return len(value) > 10 and ZONE.search(value, 10) is not None
+    return getattr(value, "tzinfo", None) is not None
+
+
+def fits_zone(field: Field, value: Any) -> bool:
+    """Whether a time, or its text, can be one of the column without a guess at its zone.
+
+    A column without zones takes none. One with a zone takes times of any zone; those without one only where the
+    column's is UTC, which they are taken for.
+    """
+    if not is_zoned_dtype(field.dtype):
+        return not is_zoned(value)
+    return is_utc(field.dtype) or is_zoned(value)
+
+
+def is_utc(dtype: str) -> bool:
+    """Whether times of that dtype are in UTC."""
+    return dtype.partition(",")[2].strip().removeprefix("tz=").partition("]")[0] in ("UTC", "Etc/UTC", "Z", "+00:00")
+
+
+def _dtype(field: Field) -> Any:
+    return pandas_dtype(field.dtype)
+
+
+def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+    import numpy as np
+    import pandas as pd
+
+    make = NUMBERS[field.type]
+    if field.dtype == "object":
+        return _as_objects(column, field, make)
+    dtype = _dtype(field)
+    if isinstance(dtype, np.dtype) and dtype.kind in "iub" and column.isna().any():
+        return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
+    if isinstance(dtype, pd.api.extensions.ExtensionDtype) and not isinstance(dtype, pd.SparseDtype):
+        if column.dtype == object:
+            column = pd.Series(
+                [None if missing else make(value) for value, missing in zip(column, column.isna(), strict=True)],
+                index=column.index,
+                dtype=object,
+            )
+        masked = {"integer": "UInt64" if "uint" in field.dtype.lower() else "Int64", "number": "Float64"}
+        return column.astype(masked.get(field.type, "boolean")).astype(dtype)  # type: ignore[call-overload,no-any-return]
+    return column.astype(dtype)
+
+
+def _as_objects(column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None) -> pd.Series[Any]:
+    """A column of Python's own values, its missing ones as training marked them."""
+    import pandas as pd
+
+    marker = missing_marker(field)
+    # One by one: pandas would take a list in a cell for a column's worth of answers.
+    values: Any = [marker if _is_missing(value) else value if make is None else make(value) for value in column]
+    return pd.Series(values, index=column.index, dtype=object)
+
+
+def _is_missing(value: Any) -> bool:
+    is_nan = isinstance(value, float) and value != value
+    return is_nan or value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+    import pandas as pd
+
+    if field.dtype == "object":  # training had datetime.date objects
+        marker = missing_marker(field)
+        values = [marker if _is_missing(value) else pd.Timestamp(value).date() for value in column]
+        return pd.Series(values, index=column.index, dtype=object)
+    # By way of UTC: the values of one column may have different zones, and some none.
+    is_object = column.dtype == object
+    zoned = is_zoned_dtype(field.dtype)
+    parsed = pd.to_datetime(column, format="ISO8601" if is_object else None, utc=True)
+    if not zoned:
+        parsed = parsed.dt.tz_localize(None)
+    if field.dtype.startswith("date32"):
+        return pd.Series(parsed.dt.date.to_numpy(), index=column.index).astype(_dtype(field))
+    return parsed.astype(_dtype(field))
+
+
+def is_zoned_dtype(dtype: str) -> bool:
+    """Whether times of that dtype have a zone: pandas and Arrow name it after a comma."""
+    return "," in dtype

@@ -1,0 +1,85 @@
+"""Categories: the JSON value that a client sends for each, and the dtype that training had."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from mlapp.schema.fields import Field
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INTERVAL = re.compile(r"[\[(](?P<left>\S+), (?P<right>\S+)[\])]")
+PLAIN = (None, "object", "str")
+"""Dtypes of categories that pandas gives their JSON values by itself."""
+
+
+def category_dtype(field: Field) -> pd.CategoricalDtype:
+    """The dtype that a column of categories had in training: its categories, their order and their own dtype."""
+    import pandas as pd
+
+    values = field.categories or []
+    categories = values if field.category_dtype is None else _index(values, field.category_dtype)
+    return pd.CategoricalDtype(categories, ordered=field.ordered)
+
+
+def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+    """A column as a client sends it: intervals, times and the like of a table of Python's become their texts."""
+    if field.type != "category" or field.category_dtype in PLAIN or str(column.dtype) in ("object", "str"):
+        return column
+    from mlapp.schema.infer import plain
+
+    return column.astype(object).map(plain)
+
+
+def is_category(field: Field, value: Any) -> bool:
+    """Whether a JSON value stands for one of the field's categories. True is not 1."""
+    is_bool = isinstance(value, bool)
+    try:
+        return any(value == known and isinstance(known, bool) == is_bool for known in field.categories or ())
+    except ValueError:  # an array, whose comparison has no truth value
+        return False
+
+
+def cast_categories(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+    """A column of JSON values, each a category or missing, in the dtype that training had."""
+    import pandas as pd
+
+    dtype = category_dtype(field)
+    if field.category_dtype in PLAIN:
+        return column.astype(dtype)
+    codes = {value: code for code, value in enumerate(field.categories or [])}
+    found = [-1 if pd.isna(value) else codes[value] for value in column.tolist()]
+    return pd.Series(pd.Categorical.from_codes(found, dtype=dtype), index=column.index, name=column.name)
+
+
+def _index(values: list[Any], dtype: str) -> Any:
+    """The categories themselves, from their JSON values."""
+    import pandas as pd
+
+    if dtype.startswith("datetime64"):
+        return pd.to_datetime(pd.Index(values, dtype=object), format="ISO8601", utc="," in dtype).astype(dtype)
+    if dtype.startswith("timedelta64"):
+        return pd.to_timedelta(pd.Index(values, dtype=object)).astype(dtype)
+    if dtype.startswith("period["):
+        return pd.PeriodIndex(values, dtype=dtype)
+    if dtype.startswith("interval["):
+        return _intervals(values, dtype)
+    from mlapp.schema.cast import pandas_dtype
+
+    return pd.Index(values, dtype=pandas_dtype(dtype))
+
+
+def _intervals(values: list[str], dtype: str) -> Any:
+    """Intervals from their texts, as `(0.5, 1.0]`."""
+    import pandas as pd
+
+    subtype, closed = dtype.removeprefix("interval[").removesuffix("]").rsplit(", ", 1)
+    ends = [match.groups() for value in values if (match := INTERVAL.fullmatch(value)) is not None]
+    if len(ends) < len(values) or not subtype.startswith(("int", "uint", "float")):
+        return pd.Index(values, dtype=object)
+    number: Any = float if subtype.startswith("float") else int
+    left, right = ([number(end[side]) for end in ends] for side in (0, 1))
+    make: Any = pd.IntervalIndex.from_arrays
+    return make(left, right, closed=closed, dtype=dtype)

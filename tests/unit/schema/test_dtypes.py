@@ -1,0 +1,163 @@
+"""Every dtype that a column may have comes back from JSON as it was in training."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mlapp import App, frameworks
+from mlapp.errors import InputError
+from mlapp.prediction import Predictor
+from mlapp.schema import ModelSchema, Schema, infer
+from mlapp.schema.infer import plain
+from mlapp.schema.table import to_table
+from mlapp.serving.codec import Codec
+
+ROWS = 8
+DAYS = pd.date_range("2024-01-01", periods=ROWS)
+HOURS = pd.to_timedelta(range(ROWS), "h")
+
+
+def arrow(kind: pa.DataType, values: list[Any]) -> Any:
+    return pd.array(values * (ROWS // 2), pd.ArrowDtype(kind))
+
+
+def objects(*values: Any) -> pd.Series:
+    return pd.Series(list(values) * (ROWS // len(values)), dtype=object)
+
+
+NUMPY = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
+NULLABLE = ["Int8", "Int64", "UInt8", "UInt64", "Float32", "Float64"]
+ARROW_NUMBERS = [pa.int8(), pa.int64(), pa.uint32(), pa.float16(), pa.float32(), pa.float64()]
+COLUMNS: dict[str, Any] = {
+    "bool": [True, False] * 4,
+    "boolean": pd.array([True, None] * 4, "boolean"),
+    "bool_arrow": arrow(pa.bool_(), [True, None]),
+    "bool_objects": objects(True, None),
+    **{dtype: np.arange(ROWS).astype(dtype) for dtype in NUMPY},
+    **{dtype: pd.array([1, None] * 4, dtype) for dtype in NULLABLE},
+    **{f"arrow_{kind}": arrow(kind, [1, None]) for kind in ARROW_NUMBERS},
+    "beyond_floats": pd.array([2**60 + 1, None] * 4, "Int64"),
+    "largest": np.array([2**64 - 1] * ROWS, "uint64"),
+    "largest_arrow": arrow(pa.uint64(), [2**63 + 1, None]),
+    "nan": [1.5, np.nan] * 4,
+    "nan_in_all": [np.nan] * ROWS,
+    "integers_of_python": objects(1, None),
+    "floats_of_python": objects(1.5, float("nan")),
+    "str": ["a", None] * 4,
+    "texts_or_none": objects("a", None),
+    "texts_or_nan": objects("a", np.nan),
+    "texts_or_NA": objects("a", pd.NA),
+    "string": pd.array(["a", None] * 4, "string"),
+    "string_arrow": arrow(pa.string(), ["a", None]),
+    "large_string_arrow": arrow(pa.large_string(), ["a", None]),
+    "times": DAYS,
+    "times_in_seconds": DAYS.astype("datetime64[s]"),
+    "times_or_none": pd.Series([DAYS[0], pd.NaT] * 4),
+    "times_in_utc": DAYS.tz_localize("UTC"),
+    "times_in_berlin": DAYS.tz_localize("Europe/Berlin"),
+    "times_arrow": pd.array(DAYS, pd.ArrowDtype(pa.timestamp("us"))),
+    "times_in_utc_arrow": pd.array(DAYS.tz_localize("UTC"), pd.ArrowDtype(pa.timestamp("us", "UTC"))),
+    "dates_arrow": arrow(pa.date32(), [datetime.date(2024, 1, 1), None]),
+    "dates": objects(datetime.date(2024, 1, 1), None),
+    "category": pd.Categorical(["a", "b"] * 4),
+    "category_ordered": pd.Categorical(["S", "M"] * 4, ["S", "M", "L"], ordered=True),
+    "category_of_integers": pd.Categorical([1, 2] * 4),
+    "category_of_small_integers": pd.Categorical(np.array([1, 2] * 4, "int8")),
+    "category_or_none": pd.Categorical([1.5, None] * 4),
+    "category_of_booleans": pd.Categorical([True, False] * 4),
+    "category_of_times": pd.Categorical(DAYS),
+    "category_of_times_in_berlin": pd.Categorical(DAYS.tz_localize("Europe/Berlin")),
+    "category_of_intervals": pd.cut(pd.Series(np.arange(ROWS) / 3), 3),
+    "category_of_whole_intervals": pd.cut(pd.Series(np.arange(ROWS)), [-1, 3, 9], right=False),
+    "category_of_timedeltas": pd.Categorical(HOURS),
+    "category_of_periods": pd.Categorical(pd.period_range("2024-01", periods=ROWS, freq="M")),
+    "category_string": pd.Categorical(pd.array(["a", "b"] * 4, "string")),
+    "category_of_objects": pd.Categorical(pd.Index(["a", "b"] * 4, dtype=object)),
+    "category_of_mixed": pd.Categorical(pd.Index(["a", 1] * 4, dtype=object)),
+    "sparse": pd.arrays.SparseArray([0.0, 1.0] * 4),
+    "lists": objects([1, 2], [3]),
+    "dicts": objects({"a": 1}),
+    "mixed": objects("a", 1),
+}
+
+
+def schema_of(column: Any) -> tuple[pd.DataFrame, Schema]:
+    table = pd.DataFrame({"x": column})
+    return table, msgspec.json.decode(msgspec.json.encode(infer(table)), type=Schema)
+
+
+def decoded(body: bytes, schema: Schema) -> pd.DataFrame:
+    predictor = Predictor(
+        App("dtypes"), None, frameworks.named("sklearn"), ModelSchema(features=schema, predictions=Schema(kind="any"))
+    )
+    codec = Codec(predictor)
+    return codec.combine([codec.decode(body)])
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("form", ["records", "rows", "columns", "one after the other", "a table"])
+def test_a_column_comes_back_as_it_was(name: str, form: str) -> None:
+    table, schema = schema_of(COLUMNS[name])
+    sent = {
+        "records": lambda: [table.to_dict("records")],
+        "rows": lambda: [table.astype(object).to_numpy().tolist()],
+        "columns": lambda: [table.astype(object).to_dict("list")],
+        "one after the other": lambda: [[record] for record in table.to_dict("records")],
+        "a table": lambda: [],
+    }[form]()
+    parts = [decoded(msgspec.json.encode({"inputs": plain(inputs)}), schema) for inputs in sent]
+    if form == "one after the other":  # one client's missing value changes no other client's column
+        assert {str(part["x"].dtype) for part in parts} == {str(table["x"].dtype)}
+    found = pd.concat(parts, ignore_index=True) if parts else to_table(table, schema)
+    assert str(found["x"].dtype) == str(table["x"].dtype)
+    if isinstance(table["x"].dtype, pd.CategoricalDtype):
+        assert found["x"].dtype == table["x"].dtype
+        assert found["x"].cat.ordered == table["x"].cat.ordered
+        assert found["x"].cat.categories.dtype == table["x"].cat.categories.dtype
+    pd.testing.assert_series_equal(found["x"], table["x"], check_exact=True, check_freq=False)
+
+
+def test_a_missing_truth_value_keeps_the_type_that_negates() -> None:
+    _, schema = schema_of(COLUMNS["boolean"])
+    found = decoded(b'[{"x": true}, {"x": false}]', schema)
+    assert (~found["x"]).tolist() == [False, True]
+
+
+def test_ordered_categories_can_be_compared() -> None:
+    _, schema = schema_of(COLUMNS["category_ordered"])
+    assert (decoded(b'[{"x": "S"}, {"x": "L"}]', schema)["x"] >= "M").tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "says"),
+    [
+        ("times", "2024-01-01T12:00:00+02:00", "has a zone, and training's times have none"),
+        ("times", "2024-01-01T12:00:00Z", "has a zone, and training's times have none"),
+        ("times_arrow", "2024-01-01T12:00:00Z", "has a zone, and training's times have none"),
+        ("times_in_berlin", "2024-01-01T12:00:00", "has no zone, and training's times have one"),
+        ("times_in_berlin", "2024-01-01", "has no zone, and training's times have one"),
+        ("category_of_integers", True, "True is not one of 1, 2"),
+        ("float32", 1e39, "1e[+]39 is beyond float32"),
+        ("float16", 70000, "70000 is beyond float16"),
+    ],
+)
+def test_what_would_become_another_value_is_refused(name: str, sent: Any, says: str) -> None:
+    _, schema = schema_of(COLUMNS[name])
+    for rows in (1, 100):
+        with pytest.raises(InputError, match=f"column 'x', row 0: .*{says}"):
+            to_table([{"x": sent}] * rows, schema)
+    with pytest.raises(InputError):
+        decoded(msgspec.json.encode([{"x": sent}]), schema)
+
+
+def test_a_time_without_a_zone_is_utc_where_training_s_are() -> None:
+    _, schema = schema_of(COLUMNS["times_in_utc"])
+    found = to_table([{"x": "2024-01-01T12:00:00"}, {"x": "2024-01-01T12:00:00+02:00"}], schema)["x"]
+    assert [time.hour for time in found] == [12, 10]
