@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from mlapp import config, environment
+from mlapp.app_location import project_root
+from mlapp.config import Settings
 from mlapp.pipeline import Pipeline
 
 TYPE_CHECKING = False
@@ -33,6 +37,36 @@ class App(Pipeline):
     """
 
     _trained: TrainedModel | None = None
+    _root: Path | None = None
+    _settings: Settings | None = None
+    _file: str | None = None
+
+    def __init__(
+        self, name: str, *, target: str | Sequence[str] | None = None, features: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(name, target=target, features=features)
+        self._file = _defining_file(self, sys._getframe(1))
+
+    @property
+    def root(self) -> Path:
+        """The app's folder: that of the project in which it is defined; the current folder outside of projects."""
+        if self._root is not None:
+            return self._root
+        found = None if self._file is None else project_root(Path(self._file).resolve().parent)
+        return Path.cwd() if found is None else found
+
+    @property
+    def settings(self) -> Settings:
+        """What mlapp.yaml in the app's folder says.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        return config.load(self.root) if self._settings is None else self._settings
+
+    def set_project(self, root: Path, settings: Settings) -> None:
+        """Set the app's folder and settings, when they are known: the app was imported by a command."""
+        self._root, self._settings = root, settings
 
     def train(
         self, parameters: Mapping[str, Any] | None = None, /, *, from_: str | int | None = None, **named: Any
@@ -63,7 +97,7 @@ class App(Pipeline):
         trained = trained or self._trained
         if trained is None:
             raise DeclarationError(f"App '{self.name}' has trained nothing in this process.", "Call app.train() first.")
-        return self.store().put(trained, git=environment.git_state(Path.cwd()))
+        return self.store().put(trained, git=environment.git_state(self.root))
 
     def load(self, version: str | int = "latest") -> Predictor:
         """A stored version, ready to predict.
@@ -127,8 +161,15 @@ class App(Pipeline):
         return Remote(url, timeout=timeout, api_key=api_key)
 
     def store(self) -> Store:
-        """The store that mlapp.yaml of the current folder names."""
+        """The store that mlapp.yaml in the app's folder names."""
         from mlapp.store import open_store
 
-        root = Path.cwd()
-        return open_store(config.load(root).store, root)
+        return open_store(self.settings.store, self.root)
+
+
+def _defining_file(app: App, frame: FrameType | None) -> str | None:
+    """The file whose code makes the app, past the constructors of its subclasses; None in a notebook or a console."""
+    while frame is not None and frame.f_locals.get("self") is app:
+        frame = frame.f_back
+    file = None if frame is None else frame.f_globals.get("__file__")
+    return file if isinstance(file, str) and not {"site-packages", "dist-packages"} & set(Path(file).parts) else None

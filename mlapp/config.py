@@ -107,7 +107,12 @@ class Flyte(Section, frozen=True):
 class Settings(Section, frozen=True):
     """All of mlapp.yaml. `targets` holds each target's own section, which the target itself types."""
 
-    app: Annotated[str, Meta(description="Where the App is: file, then its name when the file has several.")] = "app.py"
+    app: Annotated[
+        str,
+        Meta(
+            description="Where the App is: `app.py`, `src/shop/main.py` or `shop.main`, then `:name` when the module has several."
+        ),
+    ] = "app.py"
     store: Annotated[
         str, Meta(description="Model store: a folder beside this file, or a URL as s3://bucket/prefix.")
     ] = ".mlapp/store"

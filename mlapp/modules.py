@@ -11,11 +11,13 @@ import builtins
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from mlapp.app_location import import_paths
 
 _import = builtins.__import__
 _lock = threading.RLock()
@@ -24,30 +26,21 @@ _here = threading.local()
 """`active`: the project whose modules this thread has put in place."""
 
 
-def import_paths(root: Path) -> list[str]:
-    """Where the modules of the project in `root` are found: in it, and in `src` where its own package lies there.
-
-    So what is installed as editable here need not be installed where the project is shipped to.
-    """
-    source = root / "src"
-    return [str(root), *([str(source)] if source.is_dir() and (root / "pyproject.toml").is_file() else [])]
-
-
 class Modules:
-    """The modules of the project in `root`."""
+    """The modules of the project in `root`, which are found in `paths`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, paths: Sequence[str] = ()) -> None:
         self._root = str(root)
-        self._paths = import_paths(root)
+        self._paths = list(paths) or import_paths(root)
         self._modules: dict[str, ModuleType] = {}
 
     @classmethod
-    def of(cls, root: Path) -> Modules:
+    def of(cls, root: Path, paths: Sequence[str] = ()) -> Modules:
         """Those of a project that shares the process with others; the same for each app in that folder."""
         with _lock:
             found = next((known for known in _all if known._root == str(root)), None)
             if found is None:
-                found = cls(root)
+                found = cls(root, paths)
                 _all.append(found)
                 _all.sort(key=lambda known: len(known._root), reverse=True)  # a folder within another comes first
             builtins.__import__ = _import_for_caller

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 import traceback
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from mlapp import config, notebook
 from mlapp.app import App
+from mlapp.app_location import SUFFIXES, AppLocation, import_paths, locate, project_root
 from mlapp.config import Settings
 from mlapp.errors import ProjectError, UserCodeError, nearest
-from mlapp.modules import import_paths
 from mlapp.store import Store, open_store
 
 
@@ -37,12 +41,41 @@ class Project:
     def find(cls, start: Path | str = ".", environment: str | None = None) -> Project:
         """The project of a folder: the nearest one upwards that holds mlapp.yaml or app.py, else the folder itself.
 
+        `MLAPP_APP` that names a file elsewhere, as `/srv/shop/app.py`, gives the project of that file.
+
         Raises:
             ConfigError: mlapp.yaml is wrong.
         """
         here = Path(start).resolve()
-        root = next((folder for folder in (here, *here.parents) if _is_project(folder)), here)
+        found = project_root(here)
+        file, _, variable = os.environ.get(f"{config.PREFIX}APP", "").partition(":")
+        is_of_project = found is not None and not Path(file).is_absolute() and (found / file).is_file()
+        if file.endswith(SUFFIXES) and not is_of_project and (here / file).is_file():
+            return cls.of_file(here / file, variable, environment)
+        root = found or here
         return cls(root, config.load(root, environment), environment)
+
+    @classmethod
+    def of_file(cls, file: Path, variable: str = "", environment: str | None = None) -> Project:
+        """The project that a file belongs to, with the App in that file.
+
+        Raises:
+            ConfigError: mlapp.yaml is wrong.
+        """
+        file = file.resolve()
+        root = project_root(file.parent) or file.parent
+        place = file.relative_to(root).as_posix() + (f":{variable}" if variable else "")
+        return cls(root, msgspec.structs.replace(config.load(root, environment), app=place), environment)
+
+    @cached_property
+    def location(self) -> AppLocation:
+        """The file that `app:` names, and its module."""
+        return locate(self.settings.app, self.root)
+
+    @property
+    def import_paths(self) -> list[str]:
+        """Where the project's modules are found."""
+        return import_paths(self.root, self.location)
 
     @cached_property
     def app(self) -> App:
@@ -52,22 +85,22 @@ class Project:
             ProjectError: no such file, a syntax error, a missing import, no App in it or more than one.
             DeclarationError: a function does not fit its stage.
         """
-        file, _, name = self.settings.app.partition(":")
-        path = self.root / file
-        if not path.is_file():
+        location = self.location
+        if not location.file.is_file():
             raise ProjectError(
-                f"There is no {file} in {self.root}.",
+                f"There is no {self.settings.app.partition(':')[0]} in {self.root}.",
                 "Go to the project's folder, or make a project: `mlapp init NAME`.",
             )
         # The user's own paths (data, ready models) are relative to the project, from wherever a command is run.
         os.chdir(self.root)
-        return _app_in(_import(path, self.root), name, path)
+        app = _app_in(_import(location, self.root), location.variable, location.file)
+        app.set_project(self.root, self.settings)
+        return app
 
     @cached_property
     def name(self) -> str:
         """The app's name; read from the source where it stands there as a text, as importing the app takes seconds."""
-        file, _, variable = self.settings.app.partition(":")
-        return _name_in(self.root / file, variable) or self.app.name
+        return _name_in(self.location.file, self.location.variable) or self.app.name
 
     @cached_property
     def store(self) -> Store:
@@ -85,21 +118,17 @@ def attribute(place: str, root: Path) -> Any:
     Raises:
         ProjectError: no such file, or nothing of that name in it. UserCodeError: the import raised.
     """
-    file, _, name = place.partition(":")
-    path = (root / file).resolve()
-    if not path.is_file():
-        raise ProjectError(f"There is no {file} in {root}.", "Name it as `routes.py:api`.")
-    module = _import(path, root)
+    location = locate(place, root)
+    named, name = place.partition(":")[0], location.variable
+    if not location.file.is_file():
+        raise ProjectError(f"There is no {named} in {root}.", "Name it as `routes.py:api`.")
+    module = _import(location, root)
     if not name or not hasattr(module, name):
         raise ProjectError(
-            f"{file} has no '{name}'.{nearest(name, vars(module))}",
+            f"{named} has no '{name}'.{nearest(name, vars(module))}",
             "Name what is in it after a colon: `routes.py:api`.",
         )
     return getattr(module, name)
-
-
-def _is_project(folder: Path) -> bool:
-    return (folder / config.FILE).is_file() or (folder / "app.py").is_file()
 
 
 def _name_in(path: Path, variable: str) -> str | None:
@@ -123,27 +152,63 @@ def _name_in(path: Path, variable: str) -> str | None:
     return names[0] if len(names) == 1 and isinstance(names[0], str) else None
 
 
-def _import(path: Path, root: Path) -> ModuleType:
+def _import(location: AppLocation, root: Path) -> ModuleType:
     """Import the file under its own name, so that a pickle or skops file of a class in it can be read again."""
-    name = path.stem
+    name, path = location.module, location.file
     loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+    if loaded is not None and _is_same_file(loaded, path):
         return loaded
-    sys.path[:0] = [path for path in import_paths(root) if path not in sys.path]
+    paths = import_paths(root, location)
+    sys.path[:] = [*paths, *(each for each in sys.path if each not in paths)]
+    if location.is_in_package:
+        _forget_package(name.partition(".")[0], location.folder)
+    try:
+        module = importlib.import_module(name) if location.is_in_package else _load_file(name, path)
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        raise _import_error(error, path, root) from error
+    if not _is_same_file(module, path):
+        raise ProjectError(
+            f"{path} is the module '{name}', and Python finds that in {getattr(module, '__file__', None)}.",
+            f"Rename the package '{name.partition('.')[0]}', or uninstall the other one.",
+        )
+    return module
+
+
+def _forget_package(name: str, folder: Path) -> None:
+    """Let a package be imported from `folder` when another project's of that name is loaded; an installed one stays."""
+    libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
+    modules = [each for each in sys.modules if each == name or each.startswith(f"{name}.")]
+    places = [place for each in modules for place in _places(sys.modules[each])]
+    if all(place.startswith((f"{folder}{os.sep}", *libraries)) for place in places):
+        return
+    for each in modules:
+        del sys.modules[each]
+    importlib.invalidate_caches()
+
+
+def _places(module: ModuleType) -> list[str]:
+    """The module's file; the folders of a package without one."""
+    file = getattr(module, "__file__", None)
+    return [file] if file else list(getattr(module, "__path__", ()))
+
+
+def _load_file(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    try:
-        if path.suffix == ".ipynb":
-            exec(compile(notebook.source(path), str(path), "exec"), vars(module))  # noqa: S102
-        else:
-            spec.loader.exec_module(module)
-    except BaseException as error:
-        sys.modules.pop(name, None)
-        raise _import_error(error, path, root) from error
+    if path.suffix == ".ipynb":
+        exec(compile(notebook.source(path), str(path), "exec"), vars(module))  # noqa: S102
+    else:
+        spec.loader.exec_module(module)
     return module
+
+
+def _is_same_file(module: ModuleType, path: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and Path(file).resolve() == path.resolve()
 
 
 def _import_error(error: BaseException, path: Path, root: Path) -> BaseException:
@@ -162,6 +227,11 @@ def _import_error(error: BaseException, path: Path, root: Path) -> BaseException
         return ProjectError(
             f"{at} imports '{error.name}', which is not installed.",
             "Install the project's requirements: pip install -r requirements.txt.",
+        )
+    if isinstance(error, ImportError) and "no known parent package" in str(error):
+        return ProjectError(
+            f"{path} has a relative import, and lies in no package.",
+            "Import it by its name (`from features import …`), or move the code into a package: src/shop/main.py.",
         )
     return UserCodeError(f"Importing {path.name}", error, root)
 

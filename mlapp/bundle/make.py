@@ -127,7 +127,7 @@ def _copy_code(project: Project, target: Path, warn: Warn) -> None:
     store = (root / project.settings.store).resolve() if "://" not in project.settings.store else None
     files = belonging(root, include=image.include, leave_out=store, warn=warn)
     files = [path for path in files if path.as_posix() not in RECIPE]
-    app = Path(project.settings.app.partition(":")[0])
+    app = project.location.file.relative_to(root)
     if app not in files:
         state = "is ignored by git or .dockerignore" if (root / app).exists() else "does not exist"
         raise BundleError(f"{app}, which holds the app, {state}.", "Let git see it, or change `app:` in mlapp.yaml.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,7 +34,7 @@ from mlapp.cli import (
     train,
     tune,
 )
-from mlapp.errors import MlappError
+from mlapp.errors import MlappError, UsageError
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
 
@@ -81,11 +83,18 @@ def main(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error. Works after a command too.")
     ] = False,
+    directory: Annotated[
+        Path | None, typer.Option("-C", metavar="DIR", help="Run the command in this folder.", show_default=False)
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print mlapp's version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Set up logging for every command."""
+    """Set up logging for every command, and go to the folder of -C."""
+    if directory is not None:
+        if not directory.is_dir():
+            raise UsageError(f"-C {directory}: there is no such folder.", "Give the folder of a project.")
+        os.chdir(directory)
     logging.basicConfig(format="%(levelname)s: %(message)s")
 
 

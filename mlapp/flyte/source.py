@@ -50,10 +50,8 @@ def of_app(app: App) -> Source:
             continue
         for name, value in list(vars(module).items()):
             if value is app:
-                path = Path(file).resolve()
-                project = Project.find(path.parent)
-                place = f"{path.relative_to(project.root).as_posix()}:{name}"
-                return Source(app, project.root, place, project.settings)
+                project = Project.of_file(Path(file), name)
+                return Source(app, project.root, project.settings.app, project.settings)
     raise ProjectError(
         f"App '{app.name}' is in no file, so that a cluster could not import it.",
         "Define it at the top of a module, as in app.py, and import it from there.",

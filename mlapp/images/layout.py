@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mlapp.app_location import locate
 from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import CODE, MANIFEST, MODEL, REQUIREMENTS, SBOM
 from mlapp.errors import ProjectError
@@ -43,7 +44,7 @@ def lay_out(
 
 def _compile_code(bundle: Bundle, code: Path) -> None:
     """Compile the user's code. An app that is no Python at all is an error now rather than at the start."""
-    app = code / bundle.settings.app.partition(":")[0]
+    app = locate(bundle.settings.app, code).file
     if app.suffix == ".py":
         try:
             compile(app.read_bytes(), str(app), "exec", dont_inherit=True)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mlapp.config import Serve
+from mlapp.errors import MlappError
 from mlapp.serving.access_log import AccessLog
 from mlapp.serving.auth import Keys
 from mlapp.serving.cors import Cors
@@ -49,6 +50,8 @@ class Application:
         self._routes: dict[str, dict[str, Handler]] = {}
         self._prefixes: list[tuple[str, dict[str, Handler]]] = []
         self._open: set[str] = set()
+        self._deferred: Callable[[], None] | None = None
+        self._loading: asyncio.Lock | None = None
 
     def route(self, method: str, path: str, handler: Handler, *, is_open: bool = False) -> None:
         """Answer a method and path with a handler. A path that ends in `/*` takes all that begins so.
@@ -67,6 +70,26 @@ class Application:
         else:
             methods = self._routes.setdefault(path, {})
         methods[method] = handler
+
+    def has_route(self, path: str) -> bool:
+        return path in self._routes
+
+    def defer(self, add_models: Callable[[], None]) -> None:
+        """Let the start, or the first request where nothing starts the application, add the models."""
+        self._deferred = add_models
+
+    async def add_deferred(self) -> None:
+        """Add the models that `defer` put off; a second call does nothing. A failed call is tried again by the next.
+
+        Raises:
+            MlappError: a model cannot be loaded.
+        """
+        if self._loading is None:
+            self._loading = asyncio.Lock()
+        async with self._loading:
+            if self._deferred is not None:
+                await asyncio.to_thread(self._deferred)
+                self._deferred = None
 
     @property
     def has_api(self) -> bool:
@@ -91,6 +114,7 @@ class Application:
         """
         if self.is_ready:
             return
+        await self.add_deferred()
         for endpoint in self.endpoints:
             await endpoint.start()
         callbacks, self.on_start = self.on_start, []
@@ -108,6 +132,13 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if self._deferred is not None and _path(scope) != "/livez":
+                try:
+                    await self.add_deferred()
+                except MlappError as error:
+                    log.error("the model cannot be loaded: %s %s", error.what, error.todo)
+                    await _refusal(HttpError(503, f"The model cannot be loaded: {error.what}")).send(send, [])
+                    return
             if self.tracing is None:
                 await self._answer(scope, receive, send)
             else:
@@ -120,7 +151,12 @@ class Application:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.start()
+        try:
+            await self.start()
+        except MlappError as error:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"{error.what} {error.todo}"})
+            return
         if self._api is not None:
             await self._api(scope, receive, send)
         else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlapp.app import App
 from mlapp.config import Serve
+from mlapp.errors import UsageError
 from mlapp.model import TrainedModel
 from mlapp.pipeline import Pipeline
 from mlapp.serving import loaded as models
@@ -32,17 +33,29 @@ def create_asgi(
 
     Args:
         model: a version, an alias or `latest` of the store; or what `app.train()` returned.
-        settings: of the `serve:` section; its defaults when absent.
-        store: where the version is; the one that mlapp.yaml of the current folder names when absent.
+        settings: of the `serve:` section; those of mlapp.yaml in the app's folder when absent.
+        store: where the version is; the app's own when absent.
         api: a FastAPI or other ASGI application that answers what mlapp has no route for.
 
+    A version of the store is loaded when the server starts, or by the first request where the application is mounted in
+    another: app.py may call this and still be imported by `mlapp train`. Until there is a version, requests get 503.
+
     Raises:
-        UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
+        ConfigError: mlapp.yaml is wrong.
     """
-    settings = settings or Serve()
+    if settings is None:
+        settings = app.settings.serve if isinstance(app, App) else Serve()
     application = Application(settings, api, from_environment(app.name))
-    loaded = load(app, model, store, settings.runtime)
-    routes.add(application, Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing))
+
+    def add_model() -> None:
+        loaded = load(app, model, store, settings.runtime)
+        routes.add(application, Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing))
+
+    if isinstance(model, TrainedModel):
+        add_model()
+    else:
+        routes.add_server_routes(application)
+        application.defer(add_model)
     return application
 
 
@@ -55,11 +68,7 @@ def load(app: Pipeline, model: str | int | TrainedModel, store: Store | None = N
     if isinstance(model, TrainedModel):
         return models.of_trained(model)
     if store is None:
-        from pathlib import Path
-
-        from mlapp import config
-        from mlapp.store import open_store
-
-        root = Path.cwd()
-        store = open_store(config.load(root).store, root)
+        if not isinstance(app, App):
+            raise UsageError(f"{app!r} has no store of its own.", "Give the store too.")
+        store = app.store()
     return models.of_version(app, store.get(app.name, model), runtime)

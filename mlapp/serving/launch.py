@@ -53,7 +53,7 @@ def application(plan: Plan) -> Application:
     found = plan.projects()
     made = Application(settings, _own(plan, found), from_environment(",".join(project.name for project in found)))
     for project in found:
-        within = Modules.of(project.root).active if len(found) > 1 else contextlib.nullcontext
+        within = Modules.of(project.root, project.import_paths).active if len(found) > 1 else contextlib.nullcontext
         with within():
             app, store = project.app, project.store
             if any(endpoint.name == app.name for endpoint in made.endpoints):

@@ -69,9 +69,7 @@ def projects(apps: Sequence[str], bundle: str | None, environment: str | None) -
             path = path / "app.py"
         if not path.is_file():
             raise UsageError(f"There is no {path}.", "Give files as `digits/app.py` or `digits/app.py:app`.")
-        project = Project.find(path.parent, environment)
-        at = path.relative_to(project.root).as_posix() + (f":{name}" if name else "")
-        found.append(Project(project.root, msgspec.structs.replace(project.settings, app=at), environment))
+        found.append(Project.of_file(path, name, environment))
     return found
 
 

@@ -25,14 +25,15 @@ EVENTS = b"text/event-stream"
 
 def add(application: Application, endpoint: Endpoint) -> None:
     """Serve another model. The first without a prefix has the short paths."""
-    if not application.endpoints:
-        _add_server_routes(application)
+    add_server_routes(application)
     application.endpoints.append(endpoint)
     _add_model_routes(application, endpoint)
 
 
-def _add_server_routes(application: Application) -> None:
-    """What there is once, however many models there are."""
+def add_server_routes(application: Application) -> None:
+    """What there is once, however many models there are; a second call does nothing."""
+    if application.has_route("/livez"):
+        return
 
     async def livez(request: Request) -> Response:
         return Response(b'{"status":"ok"}')

@@ -1,0 +1,130 @@
+"""Where an App is: what `app:` in mlapp.yaml names, as a file and as the module to import it by."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlapp import config
+
+SUFFIXES = (".py", ".ipynb")
+SOURCE_FOLDER = "src"
+
+
+@dataclass(frozen=True)
+class AppLocation:
+    """A file of a project and the name of its module.
+
+    Attributes:
+        file: absolute; it need not exist.
+        module: the name to import it by: `app`, or `shop.main` for a file of a package.
+        variable: the name of the App in it; empty when the setting names none.
+        folder: where the module's top-level package lies, which Python must find.
+    """
+
+    file: Path
+    module: str
+    variable: str
+    folder: Path
+
+    @property
+    def is_in_package(self) -> bool:
+        return "." in self.module or self.file.name == "__init__.py"
+
+
+def locate(setting: str, root: Path) -> AppLocation:
+    """The place that `app.py`, `src/shop/main.py:app` or `shop.main:app` names in the project in `root`.
+
+    A file whose folder holds `__init__.py`, or that has relative imports, is imported as a module of its package.
+    """
+    named, _, variable = setting.partition(":")
+    is_file = named.endswith(SUFFIXES) or "/" in named
+    file = root / named if is_file else _file_of_module(named, root)
+    if file.suffix == ".ipynb":
+        return AppLocation(file, file.stem, variable, file.parent)
+    folder = _package_folder(file, root)
+    if not is_file and not file.is_file():
+        return AppLocation(file, named, variable, folder)
+    parts = [*file.parent.relative_to(folder).parts, *([] if file.name == "__init__.py" else [file.stem])]
+    return AppLocation(file, ".".join(parts), variable, folder)
+
+
+def import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
+    """Where the modules of the project in `root` are found: in it, in `src` where packages lie there, and beside the
+    app.
+
+    So what is installed as editable here need not be installed where the project is shipped to.
+    """
+    folders = [root]
+    source = root / SOURCE_FOLDER
+    if _holds_packages(root, source):
+        folders.append(source)
+    if location is not None and location.folder not in folders:
+        folders.append(location.folder)
+    return [str(folder) for folder in folders]
+
+
+def project_root(folder: Path) -> Path | None:
+    """The nearest folder upwards that holds mlapp.yaml or app.py; None where there is none.
+
+    An app.py within a package belongs to the project whose mlapp.yaml names something there.
+    """
+    upwards = (folder, *folder.parents)
+    nearest_one = next((each for each in upwards if _is_project(each)), None)
+    if nearest_one is None or (nearest_one / config.FILE).is_file():
+        return nearest_one
+    for parent in nearest_one.parents:
+        if (parent / config.FILE).is_file():
+            named = locate(config.load(parent, environ={}).app, parent).file
+            return parent if named.is_relative_to(nearest_one) else nearest_one
+    return nearest_one
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / config.FILE).is_file() or (folder / "app.py").is_file()
+
+
+def _file_of_module(name: str, root: Path) -> Path:
+    path = Path(*name.split("."))
+    candidates = [
+        base / file
+        for base in (root, root / SOURCE_FOLDER)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    ]
+    return next((file for file in candidates if file.is_file()), candidates[0])
+
+
+def _package_folder(file: Path, root: Path) -> Path:
+    """The folder that holds the file's top-level package; the file's own folder when it is in none.
+
+    It is never above the project, whose folder has another name wherever it is shipped to.
+    """
+    folder = file.parent
+    if folder == root or not folder.is_relative_to(root):
+        return folder
+    if (folder / "__init__.py").is_file():
+        while folder != root and (folder / "__init__.py").is_file():
+            folder = folder.parent
+        return folder
+    if not _has_relative_imports(file):
+        return folder
+    source = root / SOURCE_FOLDER
+    return source if folder != source and folder.is_relative_to(source) else root
+
+
+def _has_relative_imports(file: Path) -> bool:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return any(isinstance(node, ast.ImportFrom) and node.level > 0 for node in ast.walk(tree))
+
+
+def _holds_packages(root: Path, source: Path) -> bool:
+    """Whether `src` is a folder of packages, and not a package itself."""
+    if not source.is_dir():
+        return False
+    if (root / "pyproject.toml").is_file():
+        return True
+    return not (source / "__init__.py").is_file() and any(source.glob("*/__init__.py"))
