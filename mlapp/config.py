@@ -110,7 +110,7 @@ class Settings(Section, frozen=True):
     app: Annotated[
         str,
         Meta(
-            description="Where the App is: `app.py`, `src/shop/main.py` or `shop.main`, then `:name` when the module has several."
+            description="Where the App is: a file or module, as `src/shop/main.py` or `shop.main`; `:name` if it has several."
         ),
     ] = "app.py"
     store: Annotated[

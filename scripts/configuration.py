@@ -17,8 +17,8 @@ environment variable `MLAPP_SECTION__KEY` overrides the file (`MLAPP_SERVE__PORT
 and a command's flag overrides both. `environments:` holds overlays by name: `mlapp deploy --env staging` lays
 `environments.staging` over the rest.
 
-`mlapp -C DIR COMMAND` runs a command in another folder. `MLAPP_APP=/srv/shop/app.py` names an app from any folder: then its own
-folder's mlapp.yaml and store are used.
+`mlapp -C DIR COMMAND` runs a command in another folder. `MLAPP_APP=/srv/shop/app.py` names an app from any folder: then
+its own folder's mlapp.yaml and store are used.
 """
 TAIL = """## `targets`
 
