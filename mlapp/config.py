@@ -109,9 +109,7 @@ class Settings(Section, frozen=True):
 
     app: Annotated[
         str,
-        Meta(
-            description="Where the App is: a file or module, as `src/shop/main.py` or `shop.main`; `:name` if it has several."
-        ),
+        Meta(description="Where the App is: file or module, as `src/shop/main.py` or `shop.main`; `:name` if several."),
     ] = "app.py"
     store: Annotated[
         str, Meta(description="Model store: a folder beside this file, or a URL as s3://bucket/prefix.")
