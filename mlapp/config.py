@@ -67,6 +67,12 @@ class Serve(Section, frozen=True):
     tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None
     tls_key: Annotated[str | None, Meta(description="PEM file of its key.")] = None
     access_log: Annotated[bool, Meta(description="One JSON line a request.")] = True
+    fast: Annotated[
+        bool,
+        Meta(
+            description="Answer plain predictions without ASGI; `false` runs uvicorn's own protocol, which is slower."
+        ),
+    ] = True
     api: Annotated[
         str | None,
         Meta(description="Your own FastAPI application, as `routes.py:api`: it answers what mlapp has no route for."),

@@ -119,12 +119,44 @@ def gcs(bucket: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def binary(name: str, *places: str) -> str:
+@contextmanager
+def nginx(upstream: str) -> Iterator[str]:
+    """The address of an nginx before a server, with connections that it keeps and `Upgrade` passed on."""
+    program = binary("nginx", "/usr/sbin", script="serving.sh")
+    port = free_port()
+    with folder_of() as folder:
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream))
+        command = [program, "-p", folder, "-e", folder / "log", "-c", folder / "nginx.conf"]
+        with running(command, folder, lambda: is_open(port)):
+            yield f"http://127.0.0.1:{port}"
+
+
+NGINX = """
+user root; daemon off; worker_processes 1; pid {folder}/pid; events {{}}
+http {{
+  access_log off; sendfile on; client_body_buffer_size 1k;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream model {{ server {upstream}; keepalive 8; }}
+  map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+  server {{
+    listen 127.0.0.1:{port};
+    proxy_http_version 1.1;
+    proxy_set_header Host $http_host;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $connection_upgrade;
+    location / {{ proxy_pass http://model; }}
+  }}
+}}
+"""
+
+
+def binary(name: str, *places: str, script: str = "data.sh") -> str:
     """The path of a program; skips the test when it is not installed, and fails it in CI."""
     folders = [str(folder) for place in places for folder in Path("/").glob(place[1:])]
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), *folders, os.environ["PATH"]]))
     if found is None:
-        told = f"{name} is not installed: scripts/ci/data.sh installs it"
+        told = f"{name} is not installed: scripts/ci/{script} installs it"
         pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
     return found
 

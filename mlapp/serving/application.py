@@ -14,7 +14,7 @@ from mlapp.serving.access_log import AccessLog
 from mlapp.serving.auth import Keys
 from mlapp.serving.cors import Cors
 from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.http import Asgi, ClientLeft, Receive, Request, Response, Scope, Send, unless_left
+from mlapp.serving.http import CLOSE, Asgi, ClientLeft, Receive, Request, Response, Scope, Send, unless_left
 from mlapp.serving.metrics import Metrics
 from mlapp.serving.problems import MEDIA, HttpError, http_error
 from mlapp.serving.request_id import request_id
@@ -203,6 +203,9 @@ class Application:
         self, request: Request, path: str, template: str, methods: dict[str, Handler] | None
     ) -> Response:
         try:
+            if b"content-length" in request.headers and b"transfer-encoding" in request.headers:
+                # RFC 9112, 6.3: two lengths are an attempt at smuggling. Not every HTTP server refuses them by itself.
+                raise HttpError(400, "The request has a Content-Length and a Transfer-Encoding.", headers=CLOSE)
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
                 return self._cors.preflight(request.headers)
             if template not in self._open:

@@ -96,9 +96,14 @@ class FastCycle:
         # A client that keeps its connection goes elsewhere before the doors close.
         self.keep_alive = self.keep_alive and not protocol.application.stopping
         identity = request_id(self.headers)
+        body = b""
+        if isinstance(result, list):
+            try:
+                body = encode_predictions(result, self.loaded.tail)
+            except Exception as error:
+                result = error
         if isinstance(result, list):
             status = 200
-            body = encode_predictions(result, self.loaded.tail)
             protocol.transport.write(OK % (len(body), identity, b"" if self.keep_alive else CLOSE, body))
         else:
             problem = http_error(result)

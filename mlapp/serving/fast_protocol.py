@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlapp.serving.fast_cycle import FastCycle, refusal
+from mlapp.serving.framing import LARGEST_HEAD, check_head, head_without_offer, is_websocket
 from mlapp.serving.http import JSON, media_type
 from mlapp.serving.large import LARGE
-from mlapp.serving.problems import HttpError
+from mlapp.serving.problems import HttpError, http_error
 from mlapp.serving.request_id import new_request_id
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from mlapp.serving.endpoint import Endpoint
 
 NOT_PLAIN = frozenset(
-    (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"origin", b"x-request-timeout", b"traceparent")
+    (b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"x-request-timeout", b"traceparent")
 )
 """Headers with which a request takes the long way."""
 HEAD_END = b"\r\n\r\n"
@@ -26,8 +28,6 @@ LONGEST_HEAD = 2048
 """Most bytes of a head that is kept."""
 MOST_HEADS = 256
 """Heads that are kept. Those of one client differ by the length of the body."""
-LARGEST_HEAD = 64 * 1024
-"""Most bytes of a request beside its body: its headers, and what frames a body in chunks, as far as it is not usual."""
 FRAME = 16
 """Bytes that usually frame a chunk; one may hold a byte of the body."""
 SLOW_READ = 30.0
@@ -61,6 +61,7 @@ class FastProtocol(HttpToolsProtocol):
     _read = 0
     _read_body = 0
     _used = False
+    _is_broken = False
     _read_timer: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
@@ -109,6 +110,8 @@ class FastProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_broken:
+            return
         if not self._reading:
             end = data.find(HEAD_END) + len(HEAD_END)
             head = self._head = data[:end]
@@ -122,7 +125,8 @@ class FastProtocol(HttpToolsProtocol):
                 return
         if self._reading:
             self._read += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._reading:
             if self._read - FRAME * self._read_body > LARGEST_HEAD:
                 self._refuse_head()
@@ -131,6 +135,46 @@ class FastProtocol(HttpToolsProtocol):
         elif self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. It stops at a head that offers to upgrade: another reads on, from that head without it."""
+        chunks: list[bytes | memoryview] = [data]
+        try:
+            while chunks:
+                chunk = chunks.pop()
+                try:
+                    self.parser.feed_data(chunk)
+                except httptools.HttpParserUpgrade as offer:
+                    if self._should_upgrade():
+                        self._become_websocket()
+                        return
+                    self._head = b""
+                    method, version = self.parser.get_method(), self.parser.get_http_version()
+                    head = head_without_offer(method, self.url, version, self.headers)
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                    chunks += [memoryview(chunk)[offer.args[0] :], head]
+        except httptools.HttpParserError as error:
+            found = error.__context__
+            if found is None or isinstance(found, httptools.HttpParserError):
+                found = HttpError(400, "The request is not valid HTTP/1.1.")
+            self._break_off(found)
+        except HttpError as problem:
+            self._break_off(problem)
+
+    def _should_upgrade(self) -> bool:
+        """Whether the request opens a WebSocket, on a connection where nothing is still to be answered."""
+        cycle: Any = self.cycle
+        is_free = cycle is None or cycle.response_complete
+        return is_free and self._should_upgrade_to_ws() and is_websocket(self.parser.get_method(), self.headers)
+
+    def _become_websocket(self) -> None:
+        self._reading = False
+        for timer in (self._read_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._read_timer = None
+        self.handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         self._reading = self._used = True
@@ -147,6 +191,9 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._has_head = True
+        check_head(self.url, self.headers, self.parser.get_http_version())
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # the parser stops here: see _parse
         endpoint = self.fast.get(self.url)
         headers = self._plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
@@ -155,6 +202,8 @@ class FastProtocol(HttpToolsProtocol):
             self.application.metrics.begun()
             self.cycle = FastCycle(self, endpoint, headers, keep_alive)  # type: ignore[assignment]
         else:
+            if not self.url.isascii() or not httptools.parse_url(self.url).path:
+                raise HttpError(400, "The request's target is not a path.")
             url, given, expect = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
             self.url, self.expect_100_continue = url, expect
@@ -170,6 +219,8 @@ class FastProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._reading = False
         cycle: Any = self.cycle
         if type(cycle) is not FastCycle:
@@ -209,12 +260,34 @@ class FastProtocol(HttpToolsProtocol):
             self.heads.clear()
         self.heads[head] = known
 
+    def on_response_complete(self) -> None:
+        """A client that asked whether to send its body may not send it now that it has its answer."""
+        cycle: Any = self.cycle
+        if self.expect_100_continue and cycle.more_body:
+            self.transport.close()
+        super().on_response_complete()
+
     def _refuse_head(self) -> None:
         """A request whose headers, or what frames its body, do not end."""
+        if self._has_head:
+            self._is_broken = True
+            self.transport.close()
+        else:
+            self._break_off(HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes."))
+
+    def _break_off(self, error: BaseException) -> None:
+        """Read no further: where the next request begins is in doubt. What is still to be answered, is."""
+        self._is_broken, self._reading = True, False
         cycle: Any = self.cycle
-        if not self._has_head and (cycle is None or cycle.response_complete):
-            problem = HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes.")
-            self.transport.write(refusal(problem, new_request_id(), keep_alive=False))
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            if self.pipeline or cycle.response_started:
+                self.transport.close()
+                return
+        problem = http_error(error)
+        self.transport.write(refusal(problem, new_request_id(), keep_alive=False))
         self.transport.close()
 
     def _give_up(self) -> None:

@@ -25,6 +25,7 @@ TITLES = {
     500: "The model could not predict",
     503: "The server is busy",
     504: "The deadline has passed",
+    505: "This version of HTTP is not known",
 }
 MEDIA = b"application/problem+json"
 

@@ -43,7 +43,7 @@ def run(
     _raise_file_limit()
     config = uvicorn.Config(
         application,
-        http=protocol_for(application),
+        http=protocol_for(application) if settings.fast else "h11",
         ws="auto" if application.has_api else "none",
         lifespan="on" if application.has_api else "off",
         log_config=None,
