@@ -1,11 +1,12 @@
-# make demo | test | check | bench | bench-serving | bench-data | bench-images | soak. Each makes the virtual environment that it needs first.
+# make demo | test | test-core | check | docs | reference | release | bench | bench-serving | bench-data | bench-images | soak.
+# Each makes the virtual environment that it needs first.
 PYTHON ?= python3
 UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 BIN := $(CURDIR)/.venv/bin
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: demo test check bench bench-serving bench-data bench-images soak format clean
+.PHONY: demo test test-core check docs reference release bench bench-serving bench-data bench-images soak format clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python scripts/demo.py
@@ -19,6 +20,29 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The unit tests with scikit-learn alone, on the lowest or the highest versions that pyproject.toml admits.
+RESOLUTION ?= highest
+test-core: | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-core
+	$(UV) pip install --quiet --resolution $(RESOLUTION) --python .venv-core --editable ".[sklearn]" --group dev-core
+	MLAPP_TEST_CORE=1 OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup tests/unit $(ARGS)
+
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Write the generated pages again: the command line, HTTP, and the settings.
+reference: .venv/ready
+	for script in document_cli document_http configuration kubernetes_settings; do PYTHONPATH=. $(BIN)/python scripts/$$script.py; done
+
+# The wheel, the source distribution and the SBOM of a tag, in dist/.
+release: | $(UV)
+	@test "$(TAG)" = "v$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" || { echo "$(TAG) is not the version in pyproject.toml"; exit 1; }
+	rm -rf dist
+	$(UV) build --quiet
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-release
+	$(UV) pip install --quiet --python .venv-release dist/*.whl
+	$(UV) tool run --quiet --from cyclonedx-bom cyclonedx-py environment .venv-release --pyproject pyproject.toml --output-file dist/$(TAG).cdx.json
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
@@ -54,4 +78,4 @@ $(CURDIR)/.uv/bin/uv:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
 
 clean:
-	rm -rf .venv .venv-demo .uv .tools dist build
+	rm -rf .venv .venv-demo .venv-core .venv-release .uv .tools dist build
