@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import InputError, MlappError, Problem, UsageError
+from mlapp.request_body import RequestBody
 
 
 class RemoteError(MlappError):
@@ -38,22 +39,18 @@ class Remote:
         self._place = (parts.hostname, parts.port)
         self._path = f"{parts.path.rstrip('/')}/predict"
         self._timeout = timeout
-        self._headers = {"content-type": "application/json", "x-request-timeout": str(timeout)}
+        self._headers = {"x-request-timeout": str(timeout)}
         if api_key is not None:
             self._headers["x-api-key"] = api_key
         self._local = threading.local()
 
     def predict(self, inputs: Any) -> list[Any]:
-        """Predictions for records, rows, columns, an array or a DataFrame, one a row.
+        """Predictions for records, rows, columns, an array or a DataFrame, one a row; or for a `RequestBody`.
 
         Raises:
             InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.
         """
-        from mlapp.schema.infer import plain
-
-        if hasattr(inputs, "columns"):
-            inputs = inputs.to_dict("records")
-        status, content = self._post(msgspec.json.encode({"inputs": inputs}, enc_hook=plain))
+        status, content = self._post(inputs if isinstance(inputs, RequestBody) else _json_body(inputs))
         try:
             answer = msgspec.json.decode(content)
             if status == 200:
@@ -71,7 +68,7 @@ class Remote:
         """As `predict`, for an `async def` predictor: calls of several models run side by side."""
         return await asyncio.to_thread(self.predict, inputs)
 
-    def _post(self, body: bytes) -> tuple[int, bytes]:
+    def _post(self, body: RequestBody) -> tuple[int, bytes]:
         """Send over the thread's open connection; once more over a new one if the server had closed it."""
         is_new = getattr(self._local, "connection", None) is None
         try:
@@ -89,16 +86,25 @@ class Remote:
             self._local.connection = None
             raise self._unreachable(error) from None
 
-    def _send(self, body: bytes) -> tuple[int, bytes]:
+    def _send(self, body: RequestBody) -> tuple[int, bytes]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._kind(*self._place, timeout=self._timeout)
-        connection.request("POST", self._path, body, _with_trace(self._headers))
+        headers = {**self._headers, "content-type": body.media_type}
+        connection.request("POST", self._path, body.content, _with_trace(headers))
         response = connection.getresponse()
         return response.status, response.read()
 
     def _unreachable(self, error: Exception) -> RemoteError:
         return RemoteError(f"{self.url} cannot be reached: {error}", "Check that it runs, and the URL.")
+
+
+def _json_body(inputs: Any) -> RequestBody:
+    from mlapp.schema.infer import plain
+
+    if hasattr(inputs, "columns"):
+        inputs = inputs.to_dict("records")
+    return RequestBody(msgspec.json.encode({"inputs": inputs}, enc_hook=plain))
 
 
 def _with_trace(headers: dict[str, str]) -> dict[str, str]:

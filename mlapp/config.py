@@ -113,6 +113,10 @@ class Flyte(Section, frozen=True):
 class Settings(Section, frozen=True):
     """All of mlapp.yaml. `targets` holds each target's own section, which the target itself types."""
 
+    name: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")] | None,
+        Meta(description="The App's name. Commands that operate a target need it, and never import the code."),
+    ] = None
     app: Annotated[
         str,
         Meta(description="Where the App is: file or module, as `src/shop/main.py` or `shop.main`; `:name` if several."),

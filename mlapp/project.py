@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import os
@@ -21,8 +20,9 @@ import msgspec
 from mlapp import config, notebook
 from mlapp.app import App
 from mlapp.app_location import SUFFIXES, AppLocation, import_paths, locate, project_root
+from mlapp.app_name import read_app_name
 from mlapp.config import Settings
-from mlapp.errors import ProjectError, UserCodeError, nearest
+from mlapp.errors import MlappError, ProjectError, UserCodeError, nearest
 from mlapp.store import Store, open_store
 
 
@@ -94,13 +94,33 @@ class Project:
         # The user's own paths (data, ready models) are relative to the project, from wherever a command is run.
         os.chdir(self.root)
         app = _app_in(_import(location, self.root), location.variable, location.file)
+        if self.settings.name not in (None, app.name):
+            raise ProjectError(
+                f"The App in {self.settings.app} is '{app.name}', and {config.FILE} says `name: {self.settings.name}`.",
+                "Make them the same: models and releases are kept under the name.",
+            )
         app.set_project(self.root, self.settings)
         return app
 
     @cached_property
     def name(self) -> str:
-        """The app's name; read from the source where it stands there as a text, as importing the app takes seconds."""
-        return _name_in(self.location.file, self.location.variable) or self.app.name
+        """The app's name: `name:` of mlapp.yaml, else what the source says, which is read and not run.
+
+        Raises:
+            ProjectError: neither tells it, and the app cannot be imported.
+        """
+        name = self.settings.name or read_app_name(self.location.file, self.location.variable)
+        if name is not None:
+            return name
+        try:
+            return self.app.name
+        except MlappError as error:
+            if not (self.root / config.FILE).is_file():
+                raise
+            raise ProjectError(
+                f"{config.FILE} in {self.root} does not name the app, and its code does not tell: {error.what}",
+                f"Add `name: NAME` to {config.FILE}.",
+            ) from error
 
     @cached_property
     def store(self) -> Store:
@@ -129,27 +149,6 @@ def attribute(place: str, root: Path) -> Any:
             "Name what is in it after a colon: `routes.py:api`.",
         )
     return getattr(module, name)
-
-
-def _name_in(path: Path, variable: str) -> str | None:
-    """The name that the one `variable = App("name", …)` in a source gives, or None where it is not that plain."""
-    if path.suffix != ".py" or not path.is_file():
-        return None
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return None
-    names = []
-    for node in tree.body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
-            continue
-        called = node.value.func
-        is_app = (called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")) == "App"
-        targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        if is_app and (not variable or variable in targets):
-            first = node.value.args[0] if node.value.args else None
-            names.append(first.value if isinstance(first, ast.Constant) else None)
-    return names[0] if len(names) == 1 and isinstance(names[0], str) else None
 
 
 def _import(location: AppLocation, root: Path) -> ModuleType:
@@ -212,8 +211,6 @@ def _is_same_file(module: ModuleType, path: Path) -> bool:
 
 
 def _import_error(error: BaseException, path: Path, root: Path) -> BaseException:
-    from mlapp.errors import MlappError
-
     if isinstance(error, MlappError) or not isinstance(error, Exception | SystemExit):
         return error
     if isinstance(error, SyntaxError):

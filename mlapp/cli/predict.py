@@ -13,6 +13,7 @@ from mlapp.cli.remote import NoWait, Remote, follow, left_alone, register, start
 from mlapp.cli.target_options import Context, Namespace, open_for
 from mlapp.errors import UsageError
 from mlapp.flyte import open_engine
+from mlapp.request_body import RequestBody, read_request_body
 
 if TYPE_CHECKING:
     from mlapp.project import Project
@@ -27,6 +28,7 @@ def predict(
     target: Annotated[
         str | None, typer.Option("--target", "-t", help="Ask the model that is deployed there: docker, k8s, …")
     ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Ask the server at this URL, as http://host:8000.")] = None,
     namespace: Namespace = None,
     context: Context = None,
     environment: Environment = None,
@@ -35,7 +37,8 @@ def predict(
 ) -> None:
     """Print predictions as JSON.
 
-    Of a file's features, or of what the reader reads.
+    Of a file's features, or of what the reader reads. With --target or --url the file is sent as it is: neither the
+    app's code nor its libraries are needed here.
 
     Examples:
 
@@ -47,34 +50,43 @@ def predict(
 
       mlapp predict --target k8s --features new.csv
 
+      mlapp predict --url https://digits.example.org --features new.csv
+
       mlapp predict --remote -p day=2026-01-31
     """
-    from mlapp.features_file import read_features_file
     from mlapp.project import Project
-    from mlapp.schema.infer import plain
 
     values = parse(parameter)
     if features is not None and values:
         raise UsageError("--features and -p are both given.", "Give a file, or the reader's parameters.")
     if no_wait and not remote:
         raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte can be left alone.")
-    if remote and target is not None:
-        raise UsageError("--target and --remote are both given.", "Ask a deployed model, or run on Flyte.")
-    if target is not None and model is not None:
-        raise UsageError("--target and --model are both given.", "What is deployed answers: leave --model out.")
+    if target is not None and url is not None:
+        raise UsageError("--target and --url are both given.", "Ask one of them.")
+    asked = "--target" if target is not None else "--url" if url is not None else None
+    if remote and asked:
+        raise UsageError(f"{asked} and --remote are both given.", "Ask a deployed model, or run on Flyte.")
+    if asked and model is not None:
+        raise UsageError(f"{asked} and --model are both given.", "What is deployed answers: leave --model out.")
     if remote and features is not None:
         raise UsageError("--features and --remote are both given.", "On Flyte the reader reads: give -p for it.")
     project = Project.find(environment=environment)
+    if asked:
+        body = read_request_body(features) if features is not None else _body_of_reader(project, values)
+        output.json(
+            _at_url(project, url, body) if url is not None else _deployed(project, target, namespace, context, body)
+        )
+        return
+    from mlapp.features_file import read_features_file
+    from mlapp.schema.infer import plain
+
     if remote:
         predictions = _on_flyte(project, values, model or "latest", no_wait)
         if predictions is None:
             return
     else:
         inputs = None if features is None else read_features_file(features)
-        if target is None:
-            predictions = project.app.predict(inputs, version=model or "latest", **values)
-        else:
-            predictions = _deployed(project, target, namespace, context, inputs, values)
+        predictions = project.app.predict(inputs, version=model or "latest", **values)
     output.json(plain(_listed(predictions)))
 
 
@@ -91,28 +103,39 @@ def _on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: boo
     return predicted["prediction"].tolist() if list(predicted.columns) == ["prediction"] else predicted
 
 
-def _deployed(
-    project: Project,
-    name: str,
-    namespace: str | None,
-    context: str | None,
-    inputs: Any,
-    values: dict[str, Any],
-) -> Any:
+def _deployed(project: Project, name: str | None, namespace: str | None, context: str | None, body: RequestBody) -> Any:
     """The predictions of what is deployed, without a public address.
 
     Raises:
         UsageError: the target answers no predictions by itself. DeployError: it does not answer.
     """
-    from mlapp import training
     from mlapp.deploy import PredictTarget
-    from mlapp.schema.infer import plain
 
     place = open_for(project, name, namespace, context)
     if not isinstance(place, PredictTarget):
         raise UsageError(f"The target {place.name} answers no predictions.", "Use --remote, or ask another target.")
-    inputs = training.read_features(project.app, values) if inputs is None else project.app.features_of(inputs)
-    return place.predict(plain(_listed(inputs)))["predictions"]
+    return place.predict(body)["predictions"]
+
+
+def _at_url(project: Project, url: str, body: RequestBody) -> Any:
+    """The predictions of the server at a URL, with the first of the keys that are set here.
+
+    Raises:
+        InputError: it refuses the inputs. RemoteError: it does not answer, or not with predictions.
+    """
+    from mlapp.client import Remote
+
+    serve = project.settings.serve
+    key = serve.api_keys[0] if serve.api_keys else None
+    return Remote(url, timeout=serve.timeout, api_key=key).predict(body)
+
+
+def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
+    """What the app's reader reads, as a request."""
+    from mlapp import training
+    from mlapp.schema.infer import plain
+
+    return RequestBody.of(plain(_listed(training.read_features(project.app, values))))
 
 
 def _listed(predictions: object) -> object:

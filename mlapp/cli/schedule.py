@@ -10,6 +10,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.remote import open_project, summary
+from mlapp.errors import DeclarationError, ProjectError, UserCodeError
 
 cli = typer.Typer(help="Training on a clock, on Flyte.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The schedule's name, as app.schedule gives it.")]
@@ -23,7 +24,12 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
 
       mlapp schedule list
     """
-    found = open_project(environment).schedules()
+    engine = open_project(environment)
+    try:
+        found = engine.schedules()
+    except (ProjectError, UserCodeError, DeclarationError) as error:
+        output.note(f"What the app declares is not known, only what is deployed: {error.what}")
+        found = engine.deployed_schedules()
     if json:
         output.json([dataclasses.asdict(state) for state in found])
         return

@@ -49,7 +49,7 @@ class FlyteTarget(Target[FlyteSettings]):
     def status(self) -> Status:
         found = self._releases()
         live = next((release for release in found if release.state == "live"), None)
-        schedules = self.engine.schedules() if live else []
+        schedules = self.engine.deployed_schedules() if live else []
         events, problems = [], []
         for run in self.engine.runs(limit=10) if live else ():
             if run.started is not None:
@@ -57,7 +57,9 @@ class FlyteTarget(Target[FlyteSettings]):
                 text = f"{run.workflow}{f' by {run.schedule}' if run.schedule else ''}"
                 events.append(Event(run.started, kind, f"run/{run.id}", run.phase, text))  # type: ignore[arg-type]
         problems += [
-            f"schedule {state.name} is not active" for state in schedules if not state.active and state.version
+            f"schedule {state.name} is not active"
+            for state in schedules
+            if not state.active and live and state.version == live.note  # an older one is declared no more
         ]
         return Status(
             app=self.app,

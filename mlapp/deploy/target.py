@@ -246,7 +246,7 @@ class PredictTarget(Protocol):
     """Can be asked for a prediction without a public address."""
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """The answer of `POST /predict`."""
+        """The answer of `POST /predict` to inputs as plain values, or to a `RequestBody` that is sent as it is."""
         ...
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mlapp.errors import MlappError, UsageError, nearest
 from mlapp.flyte import fetch, files, image, inputs, local, register, runs, schedules, source, stages
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import RunFailedError
@@ -98,8 +99,8 @@ class FlytekitEngine(Engine):
         return runs.watch(self.connection, run, tell, say=say)
 
     def fetch(self, run: str, *, schedule: str | None = None) -> ModelVersion:
-        known = self.source.app.schedules.get(schedule or "")
-        promote_if = (known.promote_if if known else None) or ""
+        known = schedules.find(self.connection, self.project.name, schedule) if schedule else None
+        promote_if = known.promote_if if known else ""
         return fetch.fetch_model(self.connection, run, self.project.store, self.project.name, promote_if)
 
     def predictions(self, run: str) -> Any:
@@ -113,8 +114,8 @@ class FlytekitEngine(Engine):
 
     def runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
         found = runs.recent(self.connection, self.project.name, limit=limit, schedule=schedule)
-        if schedule and not found and schedule not in self.source.app.schedules:
-            raise schedules.unknown(self.source, schedule)
+        if schedule and not found and schedules.find(self.connection, self.project.name, schedule) is None:
+            raise self._unknown_schedule(schedule)
         return found
 
     def show(self, run: str) -> Run:
@@ -129,8 +130,14 @@ class FlytekitEngine(Engine):
     def schedules(self) -> Sequence[ScheduleState]:
         return schedules.states(self.connection, self.source)
 
+    def deployed_schedules(self) -> Sequence[ScheduleState]:
+        return schedules.deployed(self.connection, self.project.name)
+
     def schedule(self, name: str, active: bool) -> ScheduleState:
-        return schedules.switch(self.connection, self.source, name, active)
+        state = schedules.switch(self.connection, self.project.name, name, active)
+        if state is None:
+            raise self._unknown_schedule(name)
+        return state
 
     def versions(self) -> list[tuple[str, datetime]]:
         return schedules.registered(self.connection, f"{self.project.name}.train")
@@ -144,6 +151,21 @@ class FlytekitEngine(Engine):
 
     def deactivate_all(self) -> list[str]:
         return schedules.stop(self.connection, self.project.name)
+
+    def _unknown_schedule(self, name: str) -> UsageError:
+        """Why Flyte has no such schedule: it is not deployed, or not declared, as far as the code can be imported."""
+        deployed = [state.name for state in self.deployed_schedules()]
+        try:
+            declared = list(self.source.app.schedules)
+        except MlappError:
+            declared = []
+        if name in declared:
+            return UsageError(f"Schedule '{name}' is not on the cluster.", "Deploy it: mlapp deploy --target flyte.")
+        known = dict.fromkeys([*declared, *deployed])
+        return UsageError(
+            f"App '{self.project.name}' has no schedule '{name}'.{nearest(name, known)}",
+            f"It has: {', '.join(known) or 'none'}.",
+        )
 
     def _uploaded(self, version: ModelVersion) -> Any:
         """A version of the store as the input `model`: a folder in Flyte's object store."""

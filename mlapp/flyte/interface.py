@@ -192,7 +192,11 @@ class Engine(ABC):
 
     @abstractmethod
     def schedules(self) -> Sequence[ScheduleState]:
-        """The schedules that are registered."""
+        """The schedules that the app declares, and those that are still active."""
+
+    @abstractmethod
+    def deployed_schedules(self) -> Sequence[ScheduleState]:
+        """The schedules that the other side knows, active or not. Does not import the app."""
 
     @abstractmethod
     def schedule(self, name: str, active: bool) -> ScheduleState:

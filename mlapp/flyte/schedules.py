@@ -14,8 +14,9 @@ from flytekit.models.admin.common import Sort
 from flytekit.models.common import NamedEntityIdentifier
 from flytekit.models.core.identifier import Identifier, ResourceType
 from flytekit.models.launch_plan import LaunchPlanState
+from flytekit.models.schedule import Schedule as FlyteSchedule
 
-from mlapp.errors import DeclarationError, UsageError, nearest
+from mlapp.errors import DeclarationError
 from mlapp.flyte import promotion
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
@@ -95,37 +96,32 @@ def states(connection: Connection, source: Source) -> list[ScheduleState]:
     return found
 
 
-def switch(connection: Connection, source: Source, name: str, is_active: bool) -> ScheduleState:
-    """Switch a schedule on, in its newest version, or off.
-
-    Raises:
-        UsageError: the app has no such schedule, or it is not deployed.
-    """
-    app, known = source.app.name, source.app.schedules
+def deployed(connection: Connection, app: str) -> list[ScheduleState]:
+    """The schedules that Flyte knows, active or not, from its own records: the app's code is not needed."""
     running = active(connection, app)
-    if name not in known and name not in running:
-        raise unknown(source, name)
-    if not is_active and name in running:
-        _set(connection, running[name].id, LaunchPlanState.INACTIVE)
-        version = running[name].id.version
-    else:
-        versions = _versions(connection, app, name, limit=1)
-        if not versions:
-            raise UsageError(f"Schedule '{name}' is not on the cluster.", "Deploy it: mlapp deploy --target flyte.")
-        version = versions[0].id.version
-        if is_active:
-            _set(connection, versions[0].id, LaunchPlanState.ACTIVE)
-    schedule = known.get(name)
-    return _state(schedule, version, is_active) if schedule else ScheduleState(name, "", is_active, version)
+    found = [_state_of(name, plan, is_active=True) for name, plan in running.items()]
+    for name in _names(connection, app):
+        if name not in running:
+            versions = _versions(connection, app, name, limit=1)
+            found += [_state_of(name, plan, is_active=False) for plan in versions]
+    return sorted(found, key=lambda state: state.name)
 
 
-def unknown(source: Source, name: str) -> UsageError:
-    """The app has no such schedule: names the nearest."""
-    known = source.app.schedules
-    return UsageError(
-        f"App '{source.app.name}' has no schedule '{name}'.{nearest(name, known)}",
-        f"It has: {', '.join(known) or 'none'}.",
-    )
+def switch(connection: Connection, app: str, name: str, is_active: bool) -> ScheduleState | None:
+    """Switch a schedule on, in its newest version, or off; None where Flyte knows none of that name."""
+    running = active(connection, app)
+    versions = [running[name]] if name in running and not is_active else _versions(connection, app, name, limit=1)
+    if not versions:
+        return None
+    if is_active or name in running:
+        _set(connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE)
+    return _state_of(name, versions[0], is_active=is_active)
+
+
+def find(connection: Connection, app: str, name: str) -> ScheduleState | None:
+    """A schedule as Flyte knows it, by its newest version."""
+    versions = _versions(connection, app, name, limit=1)
+    return _state_of(name, versions[0], is_active=False) if versions else None
 
 
 def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
@@ -252,6 +248,30 @@ def _rate_as_cron(schedule: Schedule) -> str:
 
 def _state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
     return ScheduleState(schedule.name, schedule.when, is_active, version, schedule.promote_if or "")
+
+
+def _state_of(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
+    clock = plan.spec.entity_metadata.schedule
+    if clock.rate is not None:
+        unit = FlyteSchedule.FixedRateUnit.enum_to_string(clock.rate.unit).lower()
+        when = f"every {clock.rate.value} {unit}{'' if clock.rate.value == 1 else 's'}"
+    else:
+        when = clock.cron_schedule.schedule if clock.cron_schedule is not None else clock.cron_expression
+    given = plan.spec.fixed_inputs.literals.get(promotion.INPUT)
+    return ScheduleState(name, when or "", is_active, plan.id.version, given.scalar.primitive.value if given else "")
+
+
+def _names(connection: Connection, app: str) -> list[str]:
+    """The names of all schedules that were ever deployed."""
+    settings = connection.settings
+    prefix, token, found = f"{app}.train.", "", []
+    while True:
+        page, token = connection.call(
+            connection.client.list_launch_plan_ids_paginated, settings.project, settings.domain, token=token
+        )
+        found += [place.name.removeprefix(prefix) for place in page if place.name.startswith(prefix)]
+        if not token:
+            return found
 
 
 def _place(connection: Connection, app: str, name: str, version: str) -> Identifier:

@@ -20,6 +20,7 @@ from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Replica, Shipment, Status, Target, silent
 from mlapp.errors import MissingExtraError
 from mlapp.images.engine import EngineError, address, connected
+from mlapp.request_body import RequestBody
 
 
 class DockerTarget(Target[DockerSettings]):
@@ -95,11 +96,11 @@ class DockerTarget(Target[DockerSettings]):
     def predict(self, inputs: Any) -> dict[str, Any]:
         """The answer of `POST /predict`, asked at the published port."""
         url = self.settings.url(self.serve)
-        body = msgspec.json.encode({"inputs": inputs})
-        headers = {"Content-Type": "application/json"}
+        body = RequestBody.of(inputs)
+        headers = {"Content-Type": body.media_type}
         if self.serve.api_keys:
             headers["X-API-Key"] = self.serve.api_keys[0]
-        request = urllib.request.Request(f"{url}/predict", body, headers)  # noqa: S310
+        request = urllib.request.Request(f"{url}/predict", body.content, headers)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=self.serve.timeout + 5) as answer:  # noqa: S310
                 found: dict[str, Any] = msgspec.json.decode(answer.read())

@@ -10,9 +10,12 @@ from mlapp.deploy.k8s.cluster import Cluster
 from mlapp.deploy.k8s.refusal import ApiError
 from mlapp.deploy.k8s.workload import PORT
 from mlapp.deploy.target import DeployError
+from mlapp.request_body import RequestBody
 
 
-def request(cluster: Cluster, serve: Serve, pod: str, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+def request(
+    cluster: Cluster, serve: Serve, pod: str, method: str, path: str, body: RequestBody | None = None
+) -> tuple[int, bytes]:
     """Status and answer of one request to a pod.
 
     Args:
@@ -24,10 +27,10 @@ def request(cluster: Cluster, serve: Serve, pod: str, method: str, path: str, bo
     tls = serve.tls_cert is not None
     try:
         with cluster.forwarded(pod, PORT, tls) as connection:
-            headers = {} if body is None else {"Content-Type": "application/json"}
+            headers = {} if body is None else {"Content-Type": body.media_type}
             if serve.api_keys:
                 headers["X-API-Key"] = serve.api_keys[0]
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, None if body is None else body.content, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
     except ApiError as error:
@@ -45,7 +48,7 @@ def predict(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dict[str, 
     Raises:
         DeployError: the pod does not answer, or answers with an error; says which.
     """
-    status, answer = request(cluster, serve, pod, "POST", "/predict", {"inputs": inputs})
+    status, answer = request(cluster, serve, pod, "POST", "/predict", RequestBody.of(inputs))
     text = answer.decode(errors="replace")
     if status != 200:
         raise AnswerError(pod, status, text)

@@ -19,6 +19,7 @@ from mlapp.deploy.k8s.connection import Connection
 from mlapp.deploy.k8s.kinds import NAMESPACE, POD, Kind, kind_of, title
 from mlapp.deploy.k8s.refusal import ApiError, refusal
 from mlapp.deploy.k8s.transport import Call, Transport, lines
+from mlapp.request_body import RequestBody
 
 MANAGER = "mlapp"
 """Our field manager."""
@@ -254,12 +255,17 @@ class Cluster:
         finally:
             forward.close()
 
-    def proxied(self, pod: str, port: int, tls: bool, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    def proxied(
+        self, pod: str, port: int, tls: bool, method: str, path: str, body: RequestBody | None = None
+    ) -> tuple[int, bytes]:
         """A request to a pod's port through the API server's proxy: status and answer."""
         name = f"https:{pod}:{port}" if tls else f"{pod}:{port}"
         url = f"{self._path(POD, name)}/proxy{path}"
         what = f"pods/proxy of {pod}"
-        answer = self.transport.send(method, url, body=body, verb="create", object=what, again=False, passed_on=True)
+        content, media_type = (body.content, body.media_type) if body else (None, "")
+        answer = self.transport.send(
+            method, url, body=content, content=media_type, verb="create", object=what, again=False, passed_on=True
+        )
         data = bytes(answer.data)
         if answer.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod
             raise refusal(answer.status, data, "create", what, self._context)

@@ -62,7 +62,8 @@ class Transport:
     ) -> Any:
         """One call, tried again while the server is away or busy.
 
-        `again=False` for what is not idempotent; `passed_on` for what a pod answers, whatever its status.
+        `body` is sent as JSON unless it is bytes. `again=False` for what is not idempotent; `passed_on` for what a pod
+        answers, whatever its status.
         """
         from urllib3.exceptions import HTTPError
 
@@ -103,7 +104,7 @@ class Transport:
         return client.rest_client.pool_manager.request(
             method,
             client.configuration.host + path + (f"?{urlencode(query)}" if query else ""),
-            body=None if body is None else json.dumps(body).encode(),
+            body=body if body is None or isinstance(body, bytes) else json.dumps(body).encode(),
             headers=headers,
             timeout=Timeout(connect=5, read=stream or 30),
             retries=False,

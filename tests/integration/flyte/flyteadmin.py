@@ -25,6 +25,7 @@ from typing import Any
 
 import grpc
 from flyteidl.admin import (
+    common_pb2,
     execution_pb2,
     launch_plan_pb2,
     node_execution_pb2,
@@ -173,6 +174,11 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
     def ListLaunchPlans(self, request: Any, context: Any) -> Any:
         found = [plan for (name, _), plan in self.plans.items() if name == request.id.name]
         return launch_plan_pb2.LaunchPlanList(launch_plans=found[::-1][: request.limit])
+
+    def ListLaunchPlanIds(self, request: Any, context: Any) -> Any:
+        names = dict.fromkeys(name for name, _ in self.plans)
+        places = [common_pb2.NamedEntityIdentifier(project=PROJECT, domain=DOMAIN, name=name) for name in names]
+        return common_pb2.NamedEntityIdentifierList(entities=places)
 
     def ListActiveLaunchPlans(self, request: Any, context: Any) -> Any:
         found = [plan for plan in self.plans.values() if plan.closure.state == launch_plan_pb2.ACTIVE]

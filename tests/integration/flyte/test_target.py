@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from mlapp.flyte.interface import Registration
@@ -51,3 +53,27 @@ def test_deploy_go_back_and_leave(
     (state,) = json.loads(mlapp("schedule", "list", "--json").out)
     assert not state["active"]
     assert mlapp("schedule", "activate", "nightly").code == 0
+
+
+def test_it_is_operated_while_the_code_is_broken(
+    registered: Registration, mlapp: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "app", raising=False)
+    code = (root / "app.py").read_text()
+    (root / "app.py").write_text(f"{code}\nraise RuntimeError('the code is broken')\n")
+    try:
+        for command in (
+            ["status", "--target", "flyte", "--json"],
+            ["releases", "--target", "flyte"],
+            ["runs", "list"],
+            ["schedule", "deactivate", "nightly"],
+            ["schedule", "activate", "nightly"],
+            ["schedule", "list", "--json"],
+        ):
+            ran = mlapp(*command)
+            assert ran.code == 0, (command, ran.err)
+    finally:
+        (root / "app.py").write_text(code)
+    (state,) = json.loads(ran.out)
+    assert (state["name"], state["when"], state["promote_if"]) == ("nightly", "0 3 * * *", "accuracy")
+    assert "What the app declares is not known" in ran.err

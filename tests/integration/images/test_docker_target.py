@@ -63,7 +63,7 @@ def test_what_is_served_from_the_bundle_is_what_is_served_from_the_image(trained
 def test_predict_asks_what_is_deployed(target, root, mlapp):
     with (root / "mlapp.yaml").open("a") as settings:
         settings.write(f"\ntargets: {{docker: {{port: {target.settings.port}}}}}\n")
-    (root / "new.csv").write_text("length,kind\n1.1,0\n3.1,1\n")
+    (root / "new.csv").write_text("length\n1.1\n3.1\n")
     ran = mlapp("predict", "--target", "docker", "--features", "new.csv", cwd=root)
     assert (ran.err, json.loads(ran.out or "0")) == ("", [0, 1])
     assert json.loads(mlapp("predict", "--target", "docker", cwd=root).out)[:1] == [0]

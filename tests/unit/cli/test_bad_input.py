@@ -124,7 +124,7 @@ def test_a_store_that_cannot_be_written_is_found_before_training(mlapp: Callable
     assert "The model store cannot use" in ran.err
 
 
-@pytest.mark.parametrize("also", [["--remote"], ["--model", "1"]])
+@pytest.mark.parametrize("also", [["--remote"], ["--model", "1"], ["--url", "http://127.0.0.1:9"]])
 def test_predict_asks_one_place(mlapp: Callable, project: Callable, also: list[str]) -> None:
     project()
     ran = mlapp("predict", "--target", "docker", *also)

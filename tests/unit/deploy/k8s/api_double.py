@@ -84,6 +84,7 @@ class ApiDouble:
         self.answers: dict[str, tuple[int, dict[str, Any]]] = {}
         self.metrics: dict[str, str] = {}
         self.requests: list[tuple[str, str]] = []
+        self.asked: list[tuple[str, bytes]] = []
         self._versions = itertools.count(1)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -404,7 +405,11 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
             url = urlparse(self.path)
             query = {key: values[-1] for key, values in parse_qs(url.query).items()}
             length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length) or b"null")
+            content = self.rfile.read(length)
+            media_type = self.headers.get("Content-Type") or ""
+            if url.path.endswith("/predict"):
+                api.asked.append((media_type, content))
+            body = json.loads(content or b"null") if "/proxy/" not in url.path else None
             api.requests.append((self.command, url.path))
             if api.away:
                 api.away -= 1

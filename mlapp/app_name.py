@@ -1,0 +1,81 @@
+"""The name of the App in a source, read without running it: operations must work while the code is broken."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlapp import notebook
+from mlapp.errors import ProjectError
+
+PLAIN = re.compile(
+    r"^(?P<variable>\w+)[ \t]*(?::[^=\n]+)?=[ \t]*(?:\w+\.)?App\("
+    r"""\s*(?:name\s*=\s*)?(?P<quote>["'])(?P<name>[^"'\n]+)(?P=quote)""",
+    re.MULTILINE,
+)
+"""`app = App("name"` at the start of a line, for a source that does not parse."""
+
+
+def read_app_name(path: Path, variable: str = "") -> str | None:
+    """The name that the one `variable = App("name", …)` in a file gives; None where the file does not tell it plainly.
+
+    Args:
+        path: a Python file or a notebook.
+        variable: the App's variable; any when empty.
+    """
+    try:
+        text = notebook.source(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ProjectError):
+        return None
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        names = [found["name"] for found in PLAIN.finditer(text) if variable in ("", found["variable"])]
+    else:
+        names = list(_names_in(body, variable))
+    return names[0] if len(names) == 1 else None
+
+
+def _names_in(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
+    """The name of each App that is assigned in a module's statements; None for one that is computed."""
+    constants: dict[str, str] = {}
+    aliases = {"App"}
+    for node in _statements(body):
+        if isinstance(node, ast.ImportFrom):
+            aliases |= {each.asname for each in node.names if each.name == "App" and each.asname}
+        value, targets = _assigned(node)
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            constants.update(dict.fromkeys(targets, value.value))
+        if isinstance(value, ast.Call) and (not variable or variable in targets):
+            called = value.func
+            if (called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")) in aliases:
+                yield _name_given(value, constants)
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run when a module is imported, those in `if`, `try` and `with` too."""
+    for node in body:
+        yield node
+        for part in ("body", "handlers", "orelse", "finalbody"):
+            inner = getattr(node, part, [])
+            if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+                yield from _statements(inner)
+
+
+def _assigned(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
+    """The value of an assignment, and the names that get it."""
+    if isinstance(node, ast.Assign):
+        return node.value, [target.id for target in node.targets if isinstance(target, ast.Name)]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.value, [node.target.id]
+    return None, []
+
+
+def _name_given(call: ast.Call, constants: dict[str, str]) -> str | None:
+    named = (keyword.value for keyword in call.keywords if keyword.arg == "name")
+    value = call.args[0] if call.args else next(named, None)
+    if isinstance(value, ast.Name):
+        return constants.get(value.id)
+    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None

@@ -1,0 +1,60 @@
+"""Operating an app needs its name and the target's settings; never its code, which may be what is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from api_double import ONE, TWO
+
+RAISES = "open('ran', 'w')\nraise RuntimeError('the database is away')\n"
+SETTINGS = "targets: {k8s: {rollout: {leave: 0, timeout: 5}}}\n"
+
+
+@pytest.fixture(params=["raises", "is no Python", "absent"])
+def operator(request, project, target, ship) -> Callable[..., Any]:
+    """Two releases are shipped; then the code breaks, or the operator has mlapp.yaml alone."""
+    target().apply(ship(ONE))
+    target().apply(ship(TWO))
+    target().canary(ship(ONE), 20)
+    if request.param == "absent":
+        return project(None, mlapp__yaml=f"name: digits\n{SETTINGS}")
+    code = RAISES if request.param == "raises" else "def (:\n"
+    return project(f"from mlapp import App\n\napp = App('digits', target='target')\n{code}", mlapp__yaml=SETTINGS)
+
+
+def test_every_operation_works_while_the_code_is_broken(mlapp, operator, api):
+    def run(*arguments: str) -> str:
+        ran = mlapp(*arguments)
+        assert ran.code == 0, ran.err
+        return ran.out
+
+    assert json.loads(run("status", "--json"))["canary"]["number"] == 3
+    run("logs", "--tail", "1")
+    assert [release["number"] for release in json.loads(run("releases", "--json"))] == [1, 2, 3]
+    run("abort")
+    assert json.loads(run("rollback", "--to", "1", "--json"))["note"] == "rollback to 1"
+    (operator / "rows.csv").write_bytes(b"pixel\r\n007\r\n")
+    assert json.loads(run("predict", "--target", "k8s", "--features", "rows.csv")) == [7]
+    assert api.asked[-1] == ("text/csv", b"pixel\r\n007\r\n"), "the file goes as it is"
+    run("delete", "--yes")
+    assert not (operator / "ran").exists(), "the code was run"
+
+
+def test_a_canary_is_promoted_while_the_code_is_broken(mlapp, operator):
+    ran = mlapp("promote", "--json")
+    assert (ran.code, json.loads(ran.out)["state"]) == (0, "live"), ran.err
+
+
+def test_without_any_name_the_error_says_where_to_write_it(mlapp, project, target):
+    project(None, mlapp__yaml=SETTINGS)
+    ran = mlapp("status")
+    assert (ran.code, "Add `name: NAME` to mlapp.yaml." in ran.err) == (1, True), ran.err
+
+
+def test_the_name_in_the_settings_and_in_the_code_must_be_one(mlapp, project):
+    project(mlapp__yaml="name: blossoms\n")
+    ran = mlapp("train")
+    assert "The App in app.py is 'flowers', and mlapp.yaml says `name: blossoms`." in ran.err
