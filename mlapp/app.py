@@ -69,21 +69,30 @@ class App(Pipeline):
         self._root, self._settings = root, settings
 
     def train(
-        self, parameters: Mapping[str, Any] | None = None, /, *, from_: str | int | None = None, **named: Any
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        /,
+        *,
+        from_: str | int | None = None,
+        like: str | int | None = None,
+        **named: Any,
     ) -> TrainedModel:
         """Run the pipeline in this process; `save` keeps the result as a version.
 
         Args:
             from_: the version whose model goes on learning, in the place of one that begins.
+            like: the version whose parameters are used again; those given here override them.
             parameters: as `named`, for names that Python does not allow, as `{"data_reader.limit": 10}`.
 
         Raises:
             MlappError: see `mlapp.training.run`.
         """
         from mlapp import training
+        from mlapp.store.manifest import recorded_parameters
 
         previous = None if from_ is None else self.store().get(self.name, from_)
-        self._trained = training.run(self, {**(parameters or {}), **named}, previous=previous)
+        recorded = {} if like is None else recorded_parameters(self.store().get(self.name, like).manifest)
+        self._trained = training.run(self, {**recorded, **(parameters or {}), **named}, previous=previous)
         return self._trained
 
     def save(self, trained: TrainedModel | None = None) -> ModelVersion:

@@ -12,7 +12,7 @@ from mlapp import frameworks
 from mlapp.errors import ModelError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, bind
-from mlapp.pipeline.parameters import declared
+from mlapp.pipeline.parameters import declared, open_stages, values_of_stage
 from mlapp.schema import ModelSchema
 
 
@@ -119,9 +119,10 @@ def _built(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
     """The model as the app's model function built it for the training that had these parameters."""
     pipeline.require("model")
     stage = pipeline.stages["model"]
-    own = declared([stage])
-    names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
-    values = bind(own, {name: value for name, value in parameters.items() if name in names}).get("model", {})
+    own, is_open = declared([stage]), open_stages([stage])
+    # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
+    mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
+    values = bind(own, values_of_stage("model", own, mine, is_open), is_open).get("model", {})
     try:
         return stage(**values)
     except Exception as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.parameters import Parameters, parse
+from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
 from mlapp.cli.remote import NoWait, Remote, fetched, follow, left_alone, register, started
 from mlapp.errors import UsageError
 from mlapp.flyte import open_engine
@@ -28,6 +28,10 @@ class Engine(str, enum.Enum):
 
 def train(
     parameter: Parameters = None,
+    params: ParametersFile = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="A version, an alias or `latest`, whose parameters are used again.")
+    ] = None,
     environment: Environment = None,
     engine: Annotated[
         Engine, typer.Option(help="Runs it here: plainly, or as the compiled Flyte workflow.")
@@ -47,13 +51,18 @@ def train(
 
       mlapp train -p C=0.1 -p limit=500
 
+      mlapp train --params run.yaml -p hp.C=0.1
+
+      mlapp train --like 3
+
       mlapp train --from latest -p day=2026-01-31
 
       mlapp train --remote
     """
     from mlapp.project import Project
+    from mlapp.store.manifest import recorded_parameters
 
-    values = parse(parameter)
+    values = given_parameters(params, parameter)
     if remote and engine is not Engine.LOCAL:
         raise UsageError(
             "--remote and --engine are both given.", "Give --remote to run on Flyte, --engine to run here."
@@ -64,6 +73,12 @@ def train(
         raise UsageError("--from is given, and the training runs on Flyte.", "Train further here: without --remote.")
     project = Project.find(environment=environment)
     project.store.check_writable()
+    if like is not None:
+        recorded = project.store.get(project.name, like).manifest
+        values = {**recorded_parameters(recorded), **values}
+        if recorded.parent is not None and start_from is None and not remote:
+            start_from = str(recorded.parent)
+            output.note(f"version {recorded.version} went on from version {recorded.parent}, and so does this training")
     if remote:
         version = _on_flyte(project, values, is_followed=not no_wait, json=json)
     elif engine is Engine.FLYTE_LOCAL:
@@ -81,7 +96,7 @@ def train(
     output.note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
 
 
-def _here(project: Project, values: dict[str, str], start_from: str | None) -> ModelVersion:
+def _here(project: Project, values: dict[str, Any], start_from: str | None) -> ModelVersion:
     from mlapp import training
     from mlapp.environment import git_state
 
@@ -93,12 +108,12 @@ def _here(project: Project, values: dict[str, str], start_from: str | None) -> M
         return project.store.put(trained, git=git_state(project.root), progress=tell)
 
 
-def _as_workflow(project: Project, values: dict[str, str]) -> ModelVersion:
+def _as_workflow(project: Project, values: dict[str, Any]) -> ModelVersion:
     with output.progress() as tell:
         return open_engine(project).run_here(values, tell)
 
 
-def _on_flyte(project: Project, values: dict[str, str], *, is_followed: bool, json: bool) -> ModelVersion | None:
+def _on_flyte(project: Project, values: dict[str, Any], *, is_followed: bool, json: bool) -> ModelVersion | None:
     engine = open_engine(project)
     run = started(engine.run("train", values, register(engine)))
     if not is_followed:

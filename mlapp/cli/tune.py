@@ -14,7 +14,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.parameters import Parameters, parse
+from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
 from mlapp.cli.remote import fetched, follow, register, started
 from mlapp.flyte import open_engine
 
@@ -36,6 +36,7 @@ def tune(
         int | None, typer.Option(min=1, help="Trials at once; when absent as many as cores, with --remote 8.")
     ] = None,
     parameter: Parameters = None,
+    params: ParametersFile = None,
     environment: Environment = None,
     remote: Annotated[bool, typer.Option("--remote", help="Run the trials on Flyte, as map tasks.")] = False,
     json: Json = False,
@@ -55,7 +56,7 @@ def tune(
     from mlapp import tuning
     from mlapp.project import Project
 
-    fixed = parse(parameter)
+    fixed = given_parameters(params, parameter)
     project = Project.find(environment=environment)
     project.store.check_writable()
     folder = project.root / ".mlapp/tuning"

@@ -13,7 +13,9 @@ import msgspec
 
 from mlapp.errors import UsageError
 from mlapp.pipeline import bind
-from mlapp.pipeline.parameters import REQUIRED, Parameter, type_name
+from mlapp.pipeline.parameters import REQUIRED, Parameter
+from mlapp.pipeline.structures import is_structure, structure_of
+from mlapp.pipeline.values import plain_value, type_name
 from mlapp.schema.infer import plain
 
 RESERVED = frozenset(
@@ -179,12 +181,16 @@ def _has_text(kind: Any) -> bool:
         return all(option is type(None) or carried(option) or _has_text(option) for option in options)
     if kind is Any or kind is object or origin in (typing.Literal, list, tuple, set, dict):
         return True
+    if structure_of(kind) is not None:
+        return True
     plain_types = ("enum", "pathlib", "datetime", "builtins", "decimal", "uuid")
     return isinstance(kind, type) and any(base.__module__ in plain_types for base in kind.__mro__[:-1])
 
 
 def _text(value: Any) -> str | None:
     try:
+        if is_structure(value):
+            return msgspec.json.encode(plain_value(value)).decode()
         if isinstance(value, (bool, int, float, list, tuple, dict)):
             return msgspec.json.encode(value, enc_hook=_textual).decode()
         return _textual(value)

@@ -29,7 +29,7 @@ from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared
 from mlapp.training import steps
-from mlapp.training.run import parameter_stages
+from mlapp.training.binding import parameter_stages
 
 CODE_REVISION = "MLAPP_CODE_REVISION"
 """The commit that was registered, with `-dirty` after it: a container has the code, and no git."""

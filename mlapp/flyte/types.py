@@ -19,7 +19,7 @@ import msgspec
 
 from mlapp.errors import DataError, UsageError
 from mlapp.pipeline import Stage
-from mlapp.pipeline.parameters import type_name
+from mlapp.pipeline.values import type_name
 
 INDEX = "dataset.json"
 OPT_IN = "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml."

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
+import difflib
 import enum
 import inspect
-import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from mlapp.errors import UsageError, nearest
 from mlapp.pipeline.stage import Stage
+from mlapp.pipeline.structures import field_values, is_structure, structure_of
+from mlapp.pipeline.values import UnfitValueError, convert_value, example_text, plain_value, type_name
 
 REQUIRED = inspect.Parameter.empty
-TRUE = {"true", "yes", "on", "1"}
-FALSE = {"false", "no", "off", "0"}
 
 
 @dataclass(frozen=True)
@@ -46,12 +42,12 @@ class Parameter:
             UsageError: it is not of that type; names the parameter.
         """
         try:
-            return _convert(value, self.kind)
-        except (ValueError, TypeError, msgspec.ValidationError):
-            wanted = type_name(self.kind)
+            return convert_value(value, self.kind)
+        except UnfitValueError as error:
+            name = ".".join((self.name, *error.path))
+            problem = error.problem or f"takes {type_name(error.kind)}, not {error.value!r}."
             raise UsageError(
-                f"Parameter '{self.name}' of {self.stage} takes {wanted}, not {value!r}.",
-                f"Give it as {self.name}={_hint(self.kind)}.",
+                f"Parameter '{name}' of {self.stage} {problem}", f"Give it as {name}={example_text(error.kind)}."
             ) from None
 
 
@@ -67,11 +63,32 @@ def declared(stages: Iterable[Stage]) -> list[Parameter]:
     return found
 
 
-def bind(parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Recorded:
+    """A value as a manifest holds it, to be given again."""
+
+    value: Any
+
+
+def open_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
+    """The stages that take `**kwargs`: each takes what no other stage declares."""
+    variable = inspect.Parameter.VAR_KEYWORD
+    return tuple(
+        stage.role.name
+        for stage in stages
+        if stage.role.parameters and any(argument.kind is variable for argument in stage.own)
+    )
+
+
+def bind(
+    parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Give each stage its values: those given, converted and checked, and the defaults for the rest.
 
     Args:
-        given: by name, or by `stage.name` where two stages declare the same name.
+        given: by name, or by `stage.name` where two stages declare the same name; `name.field` for a field of one,
+            where the other fields keep their defaults. `{"model": {"C": 1}}` is `{"model.C": 1}`.
+        open_stages: those that take what none declares, as `open_stages` finds them.
 
     Returns:
         stage → name → value, with every declared parameter in it.
@@ -81,65 +98,161 @@ def bind(parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, dic
             wrong type, a required one that is not given.
     """
     bound: dict[str, dict[str, Any]] = {parameter.stage: {} for parameter in parameters}
-    for name, value in given.items():
-        parameter = _find(parameters, name)
-        bound[parameter.stage][parameter.name] = parameter.convert(value)
+    parts: dict[tuple[str, str], dict[tuple[str, ...], Any]] = {}
+    wholes: dict[tuple[str, str], Any] = {}
+    known: dict[tuple[str, str], Parameter] = {}
+    for name, value in _by_name(parameters, given).items():
+        parameter, path = _find(parameters, name, open_stages)
+        key = (parameter.stage, parameter.name)
+        known[key] = parameter
+        if path:
+            parts.setdefault(key, {})[path] = value
+        else:
+            wholes[key] = value
+    for key, parameter in known.items():
+        value = wholes.get(key, parameter.default)
+        if key in parts:
+            value = _with_parts(parameter, value, parts[key])
+        bound.setdefault(parameter.stage, {})[parameter.name] = _converted(parameter, value)
     for parameter in parameters:
         if parameter.name in bound[parameter.stage]:
             continue
         if parameter.required:
             raise UsageError(
                 f"Parameter '{parameter.name}' of {parameter.stage} has no default and was not given.",
-                f"Give it: -p {parameter.name}={_hint(parameter.kind)}.",
+                f"Give it: -p {parameter.name}={example_text(parameter.kind)}.",
             )
         bound[parameter.stage][parameter.name] = parameter.default
     return bound
 
 
-def flat(bound: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Bound values under the shortest name that is clear: `name`, or `stage.name` where two stages share it."""
-    names = [name for values in bound.values() for name in values]
+def values_of_stage(
+    stage: str, parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Those of the given values that a stage takes.
+
+    Args:
+        parameters: of all stages.
+    """
+    own = [parameter for parameter in parameters if parameter.stage == stage]
+    is_open = stage in open_stages
     return {
-        (name if names.count(name) == 1 else f"{stage}.{name}"): value
+        name: value
+        for name, value in _by_name(parameters, given).items()
+        if _matches(own, name) or (is_open and not _matches(parameters, name) and _open_name(stage, name))
+    }
+
+
+def flat(bound: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter] | None = None) -> dict[str, Any]:
+    """Bound values under the shortest name that is clear: `name`, or `stage.name` where two stages share it.
+
+    Args:
+        parameters: those that are declared; another one, of `**kwargs`, is always `stage.name`.
+    """
+    names = [name for values in bound.values() for name in values]
+    declared_names = None if parameters is None else {(each.stage, each.name) for each in parameters}
+    return {
+        (
+            name
+            if names.count(name) == 1 and (declared_names is None or (stage, name) in declared_names)
+            else f"{stage}.{name}"
+        ): value
         for stage, values in bound.items()
         for name, value in values.items()
     }
 
 
-def type_name(kind: Any) -> str:
-    """A type as a user reads it: `float`, `int or none`, `one of l1, l2`."""
-    origin = typing.get_origin(kind)
-    if origin is typing.Annotated:
-        return type_name(typing.get_args(kind)[0])
-    if origin is typing.Literal:
-        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_name(option) for option in typing.get_args(kind))
-    if kind is type(None):
-        return "none"
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return f"one of {', '.join(str(member.value) for member in kind)}"
-    if origin is list or kind is list:
-        inner = typing.get_args(kind)
-        return f"a list of {type_name(inner[0])}" if inner else "a list"
-    return getattr(kind, "__name__", str(kind))
+def _converted(parameter: Parameter, value: Any) -> Any:
+    if not isinstance(value, Recorded):
+        return parameter.convert(value)
+    # Its text may stand for a function or an object, which only the default itself is.
+    if not parameter.required and plain_value(parameter.default) == value.value:
+        return parameter.default
+    return value.value if parameter.kind is Any else parameter.convert(value.value)
 
 
-def _find(parameters: list[Parameter], name: str) -> Parameter:
-    stage, _, short = name.rpartition(".")
-    found = [
-        parameter
-        for parameter in parameters
-        if parameter.name == short and (not stage or stage in (parameter.stage, parameter.stage.partition("_")[2]))
-    ]
+def _by_name(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values with a mapping under a stage's name taken apart."""
+    stages = {parameter.stage for parameter in parameters}
+    named: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in stages and isinstance(value, Mapping) and not _matches(parameters, name):
+            named.update({f"{name}.{inner}": item for inner, item in value.items()})
+        else:
+            named[name] = value
+    return named
+
+
+def _matches(parameters: Iterable[Parameter], name: str) -> list[tuple[Parameter, tuple[str, ...]]]:
+    """The parameters that a name may mean, each with the path of the field within it."""
+    parts = tuple(name.split("."))
+    found = []
+    for parameter in parameters:
+        if parts[0] == parameter.name:
+            found.append((parameter, parts[1:]))
+        is_of_stage = parts[0] in (parameter.stage, parameter.stage.partition("_")[2])
+        if len(parts) > 1 and is_of_stage and parts[1] == parameter.name:
+            found.append((parameter, parts[2:]))
+    whole = [(parameter, path) for parameter, path in found if not path]
+    return whole or [(parameter, path) for parameter, path in found if _has_fields(parameter)]
+
+
+def _has_fields(parameter: Parameter) -> bool:
+    kind = (
+        typing.get_args(parameter.kind)[0] if typing.get_origin(parameter.kind) is typing.Annotated else parameter.kind
+    )
+    is_mapping = kind is dict or typing.get_origin(kind) in (dict, Mapping) or isinstance(parameter.default, dict)
+    return is_mapping or structure_of(kind) is not None
+
+
+def _open_name(stage: str, name: str) -> str:
+    """The keyword by which an open stage gets a value; empty where the name means another stage."""
+    prefix, dot, short = name.rpartition(".")
+    return name if not dot else short if prefix in (stage, stage.partition("_")[2]) else ""
+
+
+def _find(parameters: list[Parameter], name: str, open_stages: Sequence[str] = ()) -> tuple[Parameter, tuple[str, ...]]:
+    found = _matches(parameters, name)
     if len(found) == 1:
         return found[0]
     if found:
-        names = " or ".join(parameter.full_name for parameter in found)
+        names = " or ".join(parameter.full_name for parameter, _ in found)
         raise UsageError(f"Parameter '{name}' is declared by {len(found)} stages.", f"Say which one: {names}.")
+    takers = [stage for stage in open_stages if _open_name(stage, name)]
+    close = difflib.get_close_matches(name, [parameter.name for parameter in parameters], n=1, cutoff=0.8)
+    if takers and (not close or "." in name):
+        if len(takers) > 1:
+            names = " or ".join(f"{stage}.{name}" for stage in takers)
+            raise UsageError(f"Parameter '{name}' may be of {len(takers)} stages.", f"Say which one: {names}.")
+        return Parameter(takers[0], _open_name(takers[0], name), Any), ()
     known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
-    raise UsageError(f"No stage takes a parameter '{name}'.{nearest(name, known)}", f"Known parameters: {listed}.")
+    todo = f"Known parameters: {listed}."
+    if takers:
+        todo = f"Write {takers[0]}.{name} if its **keywords are to get it. {todo}"
+    raise UsageError(f"No stage takes a parameter '{name}'.{nearest(name, known)}", todo)
+
+
+def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
+    """The value with some of its fields replaced; a mapping, which is yet to be converted."""
+    if isinstance(value, Recorded):
+        value = value.value
+    if value is REQUIRED or value is None:
+        value = {}
+    fields = field_values(value if not isinstance(value, str) else parameter.convert(value))
+    for path, item in parts.items():
+        inner = fields
+        for name in path[:-1]:
+            below = inner.get(name)
+            if below is not None and not isinstance(below, Mapping) and not is_structure(below):
+                raise UsageError(
+                    f"Parameter '{parameter.name}.{name}' of {parameter.stage} has no fields.",
+                    f"Give it as {parameter.name}.{name}=value.",
+                )
+            inner[name] = {} if below is None else field_values(below)
+            inner = inner[name]
+        inner[path[-1]] = item
+    return fields
 
 
 def _kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
@@ -149,105 +262,7 @@ def _kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
         return Any
     # An integer default without an annotation often stands for any number: LogisticRegression(tol=1).
     # A library's class often takes more than a text where its default is one: KMeans(n_init="auto").
+    if isinstance(argument.default, enum.Enum) or is_structure(argument.default):
+        return type(argument.default)
     simple = {bool: bool, int: int | float, float: float, str: Any if is_library else str}
     return simple.get(type(argument.default), Any)
-
-
-def _convert(value: Any, kind: Any) -> Any:
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return _convert(value, options[0])
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, options)
-    if kind is Any or kind is object:
-        return _literal(value) if isinstance(value, str) else value
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
-        value = value.item()
-    if origin is typing.Literal:
-        return (
-            next(option for option in options if option == value or str(option) == value)
-            if _any(options, value)
-            else _fail()
-        )
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return _convert_enum(value, kind)
-    if kind is bool:
-        return _convert_bool(value)
-    if isinstance(kind, type) and issubclass(kind, Path):
-        return kind(value)
-    if origin in (list, tuple, set) or kind in (list, tuple, set):
-        return _convert_list(value, origin or kind, options)
-    if (
-        kind in (int, float, str, datetime.date, datetime.datetime, datetime.timedelta)
-        or origin is dict
-        or kind is dict
-    ):
-        if isinstance(value, str) and (origin is dict or kind is dict):
-            value = msgspec.json.decode(value)
-        if kind is datetime.date and isinstance(value, datetime.datetime):
-            return value.date()
-        return msgspec.convert(value, kind, strict=not isinstance(value, str))
-    if isinstance(kind, type) and not isinstance(value, kind):
-        return kind(value) if isinstance(value, str) else _fail()
-    return value
-
-
-def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
-    if type(None) in options and (value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))):
-        return None
-    for option in sorted((option for option in options if option is not type(None)), key=lambda option: option is str):
-        try:
-            return _convert(value, option)
-        except (ValueError, TypeError, msgspec.ValidationError):
-            continue
-    return _fail()
-
-
-def _convert_enum(value: Any, kind: type[enum.Enum]) -> enum.Enum:
-    for member in kind:
-        if value is member or value == member.value or value in (str(member.value), member.name):
-            return member
-    return _fail()
-
-
-def _convert_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = value.lower() if isinstance(value, str) else _fail()
-    return text in TRUE if text in TRUE | FALSE else _fail()
-
-
-def _convert_list(value: Any, origin: Any, options: tuple[Any, ...]) -> Any:
-    if isinstance(value, str):
-        parts = msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
-    else:
-        parts = list(value)
-    inner = options[0] if options else Any
-    return origin(_convert(part, inner) for part in parts)
-
-
-def _any(options: tuple[Any, ...], value: Any) -> bool:
-    return any(option == value or str(option) == value for option in options)
-
-
-def _literal(text: str) -> Any:
-    """A text for a parameter whose type is not known: a number, true, null or a list where it reads as one."""
-    if text.lower() == "none":
-        return None
-    try:
-        return msgspec.json.decode(text.lower() if text in ("True", "False") else text)
-    except msgspec.DecodeError:
-        return text
-
-
-def _fail() -> typing.NoReturn:
-    raise ValueError
-
-
-def _hint(kind: Any) -> str:
-    if typing.get_origin(kind) is typing.Annotated:
-        return _hint(typing.get_args(kind)[0])
-    if typing.get_origin(kind) is typing.Literal:
-        return str(typing.get_args(kind)[0])
-    examples = {int: "10", float: "0.1", bool: "true", str: "text", datetime.date: "2026-01-31", Path: "path"}
-    return examples.get(kind, "value") if isinstance(kind, type) else "value"

@@ -14,6 +14,7 @@ from mlapp.environment import Difference, differences
 from mlapp.errors import DataError
 from mlapp.model import TrainedModel
 from mlapp.pipeline import Pipeline
+from mlapp.pipeline.values import plain_value
 from mlapp.prediction import Predictor
 from mlapp.serving.codec import Codec
 from mlapp.serving.json_body import listed
@@ -102,7 +103,7 @@ def of_trained(trained: TrainedModel) -> Loaded:
     details = {
         "created": trained.started.isoformat(),
         "metrics": {split: dict(found) for split, found in trained.metrics.items()},
-        "parameters": dict(trained.parameters),
+        "parameters": plain_value(dict(trained.parameters)),
         "framework": trained.framework.name,
     }
     return _make(prediction.of_trained(trained), None, details)

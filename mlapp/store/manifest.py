@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from mlapp.environment import GitState
+from mlapp.pipeline.parameters import Recorded
 from mlapp.schema import ModelSchema
 
 FORMAT = 1
@@ -34,7 +35,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         created: when the training began, in UTC; `duration` in seconds.
-        parameters: every parameter of every stage; a value that JSON cannot hold is its text.
+        parameters: every parameter of every stage, as `mlapp.pipeline.values.plain_value` writes it.
         metrics: split → metric → value.
         libraries: distribution → version, of those that matter to loading the model.
         files: name, relative to the version's folder → file.
@@ -70,3 +71,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def headline(self) -> dict[str, float | None]:
         """The metrics of the last split, which the model was not trained on when there are two or more."""
         return next(reversed(self.metrics.values()), {})
+
+
+def recorded_parameters(manifest: Manifest) -> dict[str, Any]:
+    """The parameters of a version, to train another one with them."""
+    return {name: Recorded(value) for name, value in manifest.parameters.items()}

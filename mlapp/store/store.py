@@ -24,6 +24,7 @@ from mlapp import distribution, environment
 from mlapp.environment import GitState
 from mlapp.errors import StoreError, UsageError, nearest
 from mlapp.model import TrainedModel
+from mlapp.pipeline.values import plain_value
 from mlapp.schema.infer import plain
 from mlapp.store.documents import Documents
 from mlapp.store.hashes import check_files, hash_all
@@ -102,7 +103,7 @@ class Store:
             version=0,
             created=trained.started,
             duration=round(trained.duration, 6),
-            parameters={name: plain(value) for name, value in trained.parameters.items()},
+            parameters=plain_value(dict(trained.parameters)),
             metrics={
                 split: {name: plain(value) for name, value in found.items()} for split, found in trained.metrics.items()
             },

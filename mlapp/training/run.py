@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlapp import frameworks, prediction
-from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, saved_format
 from mlapp.pipeline import Pipeline, Stage, bind
 from mlapp.pipeline.form import wants_batches
@@ -17,6 +16,7 @@ from mlapp.progress import listening
 from mlapp.schema import ModelSchema, infer_predictions
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, steps
+from mlapp.training.binding import build_and_bind, parameter_stages
 from mlapp.training.splits import Splits, identify
 from mlapp.training.streaming import Stream
 
@@ -52,12 +52,10 @@ def run(
     values = dict(parameters or {})
 
     tell("build")
-    model_parameters = _bind_model(pipeline, values)
-    model = steps.build(pipeline, model_parameters)
-    framework = frameworks.of(type(model))
+    model, framework, bound = build_and_bind(pipeline, values)
+    recorded = flat(bound, declared(parameter_stages(pipeline, framework)))
     saved_format(pipeline, framework)
     trainer, evaluator = steps.fit_stage(pipeline, framework), steps.evaluate_stage(pipeline, framework)
-    bound = bind(declared(parameter_stages(pipeline, framework)), values)
     steps.check(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load(pipeline, model, framework, previous)
 
@@ -84,7 +82,7 @@ def run(
         pipeline=pipeline,
         estimator=estimator,
         framework=framework,
-        parameters=flat(bound),
+        parameters=recorded,
         metrics=metrics,
         schema=ModelSchema(features=data.schema, predictions=infer_predictions(predictions)),
         fingerprint=fingerprint,
@@ -111,20 +109,6 @@ def _data(
     splits = steps.split(pipeline, table, bound.get("data_splitter", {}))
     del table
     return Splits(pipeline, splits, identity, bound)
-
-
-def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
-    """The stages of training whose signatures hold its parameters, with the framework's own where the user has none."""
-    stages: list[Stage | None] = [
-        pipeline.stages["data_reader"],
-        steps.split_stage(pipeline),
-        pipeline.stages["model"],
-        steps.evaluate_stage(pipeline, framework),
-        pipeline.stage("data_loader"),
-        pipeline.stage("data_parser"),
-        steps.fit_stage(pipeline, framework),
-    ]
-    return [stage for stage in stages if stage is not None]
 
 
 def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
@@ -156,10 +140,3 @@ def read_features(pipeline: Pipeline, parameters: Mapping[str, Any] | None = Non
     if pipeline.features is not None:
         return defaults.floats(defaults.parse(table, pipeline.features, None)[0])
     return defaults.floats(table.drop(columns=[name for name in pipeline.targets if name in table.columns]))
-
-
-def _bind_model(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's own parameters of those given; whether the others have a taker is known once it is built."""
-    own = declared([pipeline.stages["model"]])
-    names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
-    return bind(own, {name: value for name, value in values.items() if name in names}).get("model", {})

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mlapp import frameworks
 from mlapp.errors import DataError, UsageError, nearest
-from mlapp.pipeline import Pipeline, bind
-from mlapp.pipeline.parameters import declared
+from mlapp.pipeline import Pipeline
 from mlapp.progress import Progress, listening
 from mlapp.training import defaults, steps
-from mlapp.training.run import parameter_stages
+from mlapp.training.binding import build_and_bind
 
 READING = ("data_reader", "data_loader", "data_splitter")
 """The stages that give the data, before a model is trained on it."""
@@ -39,7 +37,7 @@ class Judge:
             MlappError: the pipeline fails with these parameters.
         """
         values = {**self.fixed, **parameters}
-        framework, bound = self._bind(values)
+        _, framework, bound = build_and_bind(self.pipeline, values)
         evaluator = steps.evaluate_stage(self.pipeline, framework)
         trainer = steps.fit_stage(self.pipeline, framework)
         table = self._train_split(bound)
@@ -50,13 +48,6 @@ class Judge:
                 estimator = steps.fit(trainer, model, features, target, bound.get("trainer", {}))
             features, target = self._parse(table.iloc[held_out], bound)
             yield steps.evaluate(evaluator, estimator, features, target, bound.get("evaluator", {}))
-
-    def _bind(self, values: Mapping[str, Any]) -> tuple[Any, dict[str, dict[str, Any]]]:
-        own = declared([self.pipeline.stages["model"]])
-        names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
-        model = bind(own, {name: value for name, value in values.items() if name in names}).get("model", {})
-        framework = frameworks.of(type(steps.build(self.pipeline, model)))
-        return framework, bind(declared(parameter_stages(self.pipeline, framework)), values)
 
     def _train_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:
         if self._given is not None:

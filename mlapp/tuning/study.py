@@ -13,7 +13,7 @@ from typing import Any
 from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
-from mlapp.schema.infer import plain
+from mlapp.pipeline.values import plain_value
 from mlapp.tuning.objective import Judge, value_of
 from mlapp.tuning.spaces import Space, spaces
 
@@ -97,7 +97,7 @@ class Found:
                     "number": trial.number,
                     "state": trial.state,
                     "value": trial.value,
-                    "parameters": {name: plain(value) for name, value in trial.parameters.items()},
+                    "parameters": plain_value(dict(trial.parameters)),
                 }
                 for trial in self.trials
             ],

@@ -1,0 +1,273 @@
+"""Values of parameters: from a text, a file or a manifest to the declared type, and back to what JSON holds."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import inspect
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import nearest
+from mlapp.pipeline.structures import Structure, field_values, is_structure, structure_of
+from mlapp.schema.infer import plain
+
+TRUE = {"true", "yes", "on", "1"}
+FALSE = {"false", "no", "off", "0"}
+WRITTEN = (int, float, str, datetime.date, datetime.datetime, datetime.time, datetime.timedelta)
+"""Types whose texts msgspec reads."""
+SEQUENCES = (list, tuple, set, frozenset)
+
+
+class UnfitValueError(ValueError):
+    """A value is not of the wanted type.
+
+    `path` is where it is within the parameter's value; `kind` is what was wanted there, or `problem` says it in words.
+    """
+
+    def __init__(self, value: Any, kind: Any, path: Sequence[str] = (), problem: str = "") -> None:
+        super().__init__(problem or f"{value!r} is not of the type {kind}")
+        self.value, self.kind, self.path, self.problem = value, kind, tuple(path), problem
+
+    def within(self, name: str) -> UnfitValueError:
+        """The same, seen from the value that has it in its field `name`."""
+        return UnfitValueError(self.value, self.kind, (name, *self.path), self.problem)
+
+
+def convert_value(value: Any, kind: Any) -> Any:
+    """`value` as the type `kind`. A text is parsed, as it comes from a command line.
+
+    Raises:
+        UnfitValueError: it is not of that type.
+    """
+    try:
+        return _convert(value, kind)
+    except UnfitValueError:
+        raise
+    except (ValueError, TypeError, msgspec.ValidationError):
+        raise UnfitValueError(value, kind) from None
+
+
+def plain_value(value: Any) -> Any:
+    """A parameter's value as JSON holds it, such that `convert_value` makes the same of it again where it can.
+
+    Objects with fields become mappings, enumerations their value, times ISO 8601. A function or another object becomes
+    its text, which nothing reads.
+    """
+    if isinstance(value, enum.Enum):
+        inner = value.value
+        return plain_value(inner) if isinstance(inner, (bool, int, float, str)) else value.name
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, datetime.timedelta):
+        return msgspec.to_builtins(value)
+    if isinstance(value, (datetime.time, decimal.Decimal)):
+        return str(value)
+    if isinstance(value, Mapping) or is_structure(value):
+        return {str(plain_value(name)): plain_value(item) for name, item in field_values(value).items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain_value(item) for item in value), key=lambda item: (type(item).__name__, str(item)))
+    return plain(value)
+
+
+def type_name(kind: Any) -> str:
+    """A type as a user reads it: `float`, `int or none`, `one of l1, l2`."""
+    origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        return type_name(typing.get_args(kind)[0])
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(option) for option in typing.get_args(kind))
+    if kind is type(None):
+        return "none"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return f"one of {', '.join(str(member.value) for member in kind)}"
+    if origin is list or kind is list:
+        inner = typing.get_args(kind)
+        return f"a list of {type_name(inner[0])}" if inner else "a list"
+    if (structure := structure_of(kind)) is not None:
+        return f"{kind.__name__} (an object with {', '.join(structure.fields)})"
+    return getattr(kind, "__name__", str(kind))
+
+
+def example_text(kind: Any) -> str:
+    """A text of that type to show in a hint: `0.1`."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return example_text(typing.get_args(kind)[0])
+    if typing.get_origin(kind) is typing.Literal:
+        return str(typing.get_args(kind)[0])
+    if (structure := structure_of(kind)) is not None:
+        return "'{" + ", ".join(f'"{field}": …' for field in structure.fields) + "}'"
+    examples = {int: "10", float: "0.1", bool: "true", str: "text", datetime.date: "2026-01-31", Path: "path"}
+    return examples.get(kind, "value") if isinstance(kind, type) else "value"
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _convert(value, options[0])
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, options)
+    if kind is Any or kind is object:
+        return _literal(value) if isinstance(value, str) else value
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
+        value = value.item()
+    if origin is typing.Literal:
+        return (
+            next(option for option in options if option == value or str(option) == value)
+            if any(option == value or str(option) == value for option in options)
+            else _fail()
+        )
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return _convert_enum(value, kind)
+    if kind is bool:
+        return _convert_bool(value)
+    if (structure := structure_of(kind)) is not None:
+        return _convert_structure(value, structure)
+    if isinstance(kind, type) and issubclass(kind, Path):
+        return kind(value)
+    container = origin or kind
+    if container in SEQUENCES:
+        return _convert_sequence(value, container, options)
+    if inspect.isclass(container) and container.__module__ == "collections.abc":
+        if issubclass(container, Mapping):
+            return _convert_mapping(value, options)
+        if issubclass(container, Iterable):
+            wanted = set if issubclass(container, Set) else list
+            return _convert_sequence(value, wanted, options)
+    if container is dict:
+        return _convert_mapping(value, options)
+    if kind in WRITTEN:
+        return _convert_written(value, kind)
+    if isinstance(kind, type) and not isinstance(value, kind):
+        is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
+        return kind(str(value)) if is_text else _fail()
+    return value
+
+
+def _convert_written(value: Any, kind: Any) -> Any:
+    if kind is datetime.date and isinstance(value, datetime.datetime):
+        return value.date()
+    if kind is datetime.datetime and type(value) is datetime.date:
+        return datetime.datetime(value.year, value.month, value.day)
+    if kind is datetime.datetime and isinstance(value, str) and len(value) == len("2026-01-31"):
+        value = f"{value}T00:00:00"
+    return msgspec.convert(value, kind, strict=not isinstance(value, str))
+
+
+def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
+    if type(None) in options and (value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))):
+        return None
+    others = [option for option in options if option is not type(None)]
+    for option in sorted(others, key=lambda option: option is str):
+        try:
+            return _convert(value, option)
+        except UnfitValueError:
+            if len(others) == 1:
+                raise
+        except (ValueError, TypeError, msgspec.ValidationError):
+            continue
+    return _fail()
+
+
+def _convert_enum(value: Any, kind: type[enum.Enum]) -> enum.Enum:
+    for member in kind:
+        texts = (str(member.value), member.name, f"{kind.__name__}.{member.name}")
+        if value is member or value == member.value or value in texts:
+            return member
+    return _fail()
+
+
+def _convert_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = value.lower() if isinstance(value, str) else _fail()
+    return text in TRUE if text in TRUE | FALSE else _fail()
+
+
+def _convert_sequence(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
+    if isinstance(value, str):
+        parts = msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
+    else:
+        parts = _fail() if isinstance(value, Mapping) else list(value)
+    inner = options[0] if options else Any
+    if container is tuple and options and options[-1] is not Ellipsis:
+        if len(parts) != len(options):
+            _fail()
+        return tuple(_convert(part, each) for part, each in zip(parts, options, strict=True))
+    return container(_convert(part, inner) for part in parts)
+
+
+def _convert_mapping(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
+    given = _object(value)
+    key_kind, item_kind = options if len(options) == 2 else (Any, Any)
+    return {
+        name if key_kind is Any else convert_value(name, key_kind): _at(name, item, item_kind)
+        for name, item in given.items()
+    }
+
+
+def _convert_structure(value: Any, structure: Structure) -> Any:
+    if not typing.is_typeddict(structure.kind) and isinstance(value, structure.kind):
+        return value
+    try:
+        given = _object(value)
+    except (ValueError, TypeError):
+        raise UnfitValueError(value, structure.kind) from None
+    for name in given:
+        if name not in structure.fields:
+            problem = f"has no field '{name}'.{nearest(str(name), structure.fields)}"
+            raise UnfitValueError(value, structure.kind, problem=problem)
+    missing = sorted(structure.required - set(given))
+    if missing:
+        raise UnfitValueError(value, structure.kind, problem=f"lacks the field '{missing[0]}'.")
+    values = {str(name): _at(name, item, structure.fields[name]) for name, item in given.items()}
+    try:
+        return structure.build(values)
+    except (ValueError, TypeError) as error:
+        raise UnfitValueError(value, structure.kind, problem=f"is refused: {_first_line(error)}") from error
+
+
+def _at(name: Any, value: Any, kind: Any) -> Any:
+    try:
+        return convert_value(value, kind)
+    except UnfitValueError as error:
+        raise error.within(str(name)) from None
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        value = msgspec.json.decode(value)
+    return value if isinstance(value, Mapping) else _fail()
+
+
+def _first_line(error: Exception) -> str:
+    """pydantic's message names each field in a line of its own, below a heading."""
+    if hasattr(error, "errors") and callable(error.errors):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return str(error).partition("\n")[0]
+
+
+def _literal(text: str) -> Any:
+    """A text for a parameter whose type is not known: a number, true, null or a list where it reads as one."""
+    if text.lower() == "none":
+        return None
+    try:
+        return msgspec.json.decode(text.lower() if text in ("True", "False") else text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _fail() -> typing.NoReturn:
+    raise ValueError

@@ -1,0 +1,55 @@
+"""From given parameters to a built model and the values of every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlapp import frameworks
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline, Stage, bind
+from mlapp.pipeline.parameters import declared, open_stages, values_of_stage
+from mlapp.training import steps
+
+Bound = dict[str, dict[str, Any]]
+
+
+def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, Framework, Bound]:
+    """The model, its framework, and every stage's values.
+
+    The framework's own trainer declares parameters too, and which framework it is only the built model tells.
+
+    Raises:
+        UsageError: an unknown parameter, or a value of the wrong type. UserCodeError: the model function raised.
+    """
+    users = [*pipeline.stages.values(), steps.split_stage(pipeline)]
+    values = _model_values(pipeline, users, given)
+    model = steps.build(pipeline, values)
+    framework = frameworks.of(type(model))
+    stages = parameter_stages(pipeline, framework)
+    bound = bind(declared(stages), given, open_stages(stages))
+    own = bound.get("model", {})
+    if own.keys() != values.keys():  # one of **kwargs is a parameter of the framework's trainer
+        model = steps.build(pipeline, own)
+    return model, framework, bound
+
+
+def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
+    """The stages of training whose signatures hold its parameters, with the framework's own where the user has none."""
+    stages: list[Stage | None] = [
+        pipeline.stage("data_reader"),
+        steps.split_stage(pipeline),
+        pipeline.stages["model"],
+        steps.evaluate_stage(pipeline, framework),
+        pipeline.stage("data_loader"),
+        pipeline.stage("data_parser"),
+        steps.fit_stage(pipeline, framework),
+    ]
+    return [stage for stage in stages if stage is not None]
+
+
+def _model_values(pipeline: Pipeline, stages: list[Stage], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's own values of those given; whether the others have a taker is known once it is built."""
+    is_open = open_stages([pipeline.stages["model"]])
+    mine = values_of_stage("model", declared(stages), given, is_open)
+    return bind(declared([pipeline.stages["model"]]), mine, is_open).get("model", {})
