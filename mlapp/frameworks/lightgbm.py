@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import conversion, threads
+from mlapp.frameworks import conversion, threads, tree_structure
 from mlapp.frameworks.framework import Framework, cannot_proceed
 
 FILE = "model.txt"
@@ -93,6 +93,7 @@ class LightGBMFramework(Framework):
             text = (folder / FILE).read_text(encoding="utf-8")
             if END not in text:  # LightGBM itself ends the process on a text that is cut off
                 raise ModelError(f"{folder / FILE} is no LightGBM model, or is cut off.", "Train again, or restore it.")
+            tree_structure.require_sound_lightgbm(text)
             booster = lightgbm.Booster(model_str=text)
             wrapper = msgspec.json.decode((folder / WRAPPER).read_bytes(), type=_Wrapper)
         except (lightgbm.basic.LightGBMError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -108,7 +109,13 @@ def _wrapped(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
     import numpy as np
     from sklearn.preprocessing import LabelEncoder
 
-    model = getattr(lightgbm, wrapper.kind)(n_jobs=threads.cores())
+    kind = getattr(lightgbm, wrapper.kind, None)  # the name comes from the file, and the class is called
+    if not (isinstance(kind, type) and issubclass(kind, lightgbm.LGBMModel)):
+        raise ModelError(
+            f"{WRAPPER} names '{wrapper.kind}' as the class of the model, which is no model of LightGBM.",
+            "Train again here, or restore it.",
+        )
+    model = kind(n_jobs=threads.cores())
     model._Booster = booster
     model._n_features = model._n_features_in = booster.num_feature()
     model._best_iteration = booster.best_iteration

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+
+import msgspec
 
 from mlapp.errors import DeclarationError, MissingExtraError, ModelError
 from mlapp.frameworks import threads
@@ -29,7 +30,8 @@ class OnnxModel:
         """Load the model.
 
         Raises:
-            MissingExtraError: ONNX Runtime is not installed. ModelError: it is no ONNX model, or is cut off.
+            MissingExtraError: ONNX Runtime is not installed. ModelError: it is no ONNX model, is cut off, or refers
+                to other files.
         """
         try:
             import onnxruntime
@@ -39,6 +41,7 @@ class OnnxModel:
         options.intra_op_num_threads = threads.cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        _require_self_contained(content)
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors have no common public base
@@ -48,8 +51,7 @@ class OnnxModel:
         self.content = content
         self.inputs = self.session.get_inputs()
         self.outputs = [output.name for output in self.session.get_outputs()]
-        text = self.session.get_modelmeta().custom_metadata_map.get(LABELS)
-        self.labels = json.loads(text) if text else None
+        self.labels = _read_labels(self.session.get_modelmeta().custom_metadata_map.get(LABELS))
 
     def predict(self, features: Any) -> Any:
         """The first output, one entry a row: a label, or a number, or several."""
@@ -127,6 +129,53 @@ class OnnxFramework(Framework):
             return OnnxModel(file.read_bytes())
         except ModelError as error:
             raise ModelError(f"{file}: {error.what}", error.todo) from error
+
+
+def _require_self_contained(content: bytes) -> None:
+    """Check that no tensor's data is in another file: ONNX Runtime would read it from the working directory.
+
+    Raises:
+        MissingExtraError: onnx is not installed. ModelError: a tensor's data is; or it is no ONNX model.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtraError("Running ONNX models", "onnx") from None
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's errors differ between its implementations
+        raise ModelError(
+            f"It is no ONNX model, or is cut off: {error}", "Export it again, or restore the file."
+        ) from error
+    for tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ModelError(
+                f"The data of '{tensor.name}' is in another file: an ONNX model must hold all of its weights.",
+                "Save it as one file: onnx.save_model(model, path, save_as_external_data=False).",
+            )
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in a message of ONNX, at any depth: of graphs, of functions, of attributes."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)
+
+
+def _read_labels(text: str | None) -> list[Any] | None:
+    """The classes in the metadata of a model.
+
+    Raises:
+        ModelError: they are no list of texts and numbers.
+    """
+    try:
+        return msgspec.json.decode(text, type=list[bool | int | float | str]) if text else None
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"The labels in its metadata are damaged: {error}", "Export it again.") from error
 
 
 def require_same(original: Any, converted: Any, probabilities: tuple[Any, Any] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import conversion, metrics, onnx, pickled
+from mlapp.frameworks import conversion, loaded_estimator, metrics, onnx, pickled, trusted_types
 from mlapp.frameworks.framework import Framework, cannot_proceed, unreadable
 
 FILE = "model.skops"
@@ -117,6 +116,7 @@ class SklearnFramework(Framework):
                 "Keep lambdas, open files and connections out of it, or opt in to pickle: @app.model(format='joblib').",
             ) from error
         _require_trusted(io, folder / FILE, trusted, type(model).__name__)
+        loaded_estimator.require_sound(model, trusted)
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         return conversion.sklearn(model, features)
@@ -132,8 +132,9 @@ class SklearnFramework(Framework):
             return pickled.load(file)
         io = _skops()
         try:
-            _require_trusted(io, file, trusted, file.name)
-            return io.load(file, trusted=_known(io, file, trusted))
+            model = io.load(file, trusted=_require_trusted(io, file, trusted, file.name))
+            loaded_estimator.require_sound(model, trusted)
+            return model
         except (OSError, ModelError):
             raise
         except Exception as error:
@@ -232,32 +233,21 @@ def _skops() -> Any:
     return io
 
 
-def _known(io: Any, file: Path, trusted: Sequence[str]) -> list[str]:
-    """The types of a file that skops does not list itself, and that the app or scikit-learn itself vouches for."""
-    return [name for name in io.get_untrusted_types(file=file) if name in trusted or _is_own(name)]
+def _require_trusted(io: Any, file: Path, trusted: Sequence[str], what: str) -> list[str]:
+    """The types of a file that skops does not trust itself, and that the app declares or `trusted_types` knows.
 
-
-def _is_own(name: str) -> bool:
-    """Whether this is a class of scikit-learn, or a data type. A function is not: a model could make it be called."""
-    if name == "numpy.dtype":
-        return True
-    module, _, attribute = name.rpartition(".")
-    if module.partition(".")[0] != "sklearn":
-        return False
-    try:
-        return isinstance(getattr(importlib.import_module(module), attribute), type)
-    except (ImportError, AttributeError):
-        return False
-
-
-def _require_trusted(io: Any, file: Path, trusted: Sequence[str], what: str) -> None:
-    unknown = sorted(set(io.get_untrusted_types(file=file)) - set(_known(io, file, trusted)))
+    Raises:
+        ModelError: it has others.
+    """
+    names = io.get_untrusted_types(file=file)
+    unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted(name)]
     if unknown:
-        names = ", ".join(f"'{name}'" for name in unknown)
+        listed = ", ".join(f"'{name}'" for name in unknown)
         raise ModelError(
             f"The model {what} holds types that are not declared trusted: {', '.join(unknown)}.",
-            f"If you know them, declare them: @app.model(trusted=[{names}]).",
+            f"If you know them, declare them: @app.model(trusted=[{listed}]).",
         )
+    return list(names)
 
 
 def _clustering(model: Any, features: Any) -> dict[str, float]:

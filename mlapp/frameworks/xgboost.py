@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import conversion, threads
+from mlapp.frameworks import conversion, threads, tree_structure
 from mlapp.frameworks.framework import Framework, cannot_proceed
 
 FILES = {"ubj": "model.ubj", "json": "model.json"}
@@ -85,19 +85,35 @@ class XGBoostFramework(Framework):
             raise MissingExtraError("Loading XGBoost models", "xgboost") from None
         try:
             booster = xgboost.Booster(model_file=file)
-            kind = getattr(xgboost, booster.attr(KIND) or "Booster")
+            kind = _class_named(xgboost, booster.attr(KIND) or "Booster", file)
             booster.set_attr(**{KIND: None})
+            tree_structure.require_sound_xgboost(booster)
             if kind is xgboost.Booster:
                 return booster
             model = kind(n_jobs=threads.cores())
             model.load_model(file)
             model.get_booster().set_attr(**{KIND: None})
             return model
-        except xgboost.core.XGBoostError as error:
+        except (ValueError, KeyError, TypeError) as error:  # XGBoostError is a ValueError
+            reason = next(iter(str(error).strip().splitlines()[::-1]), type(error).__name__)
             raise ModelError(
-                f"{file} is no XGBoost model, or is cut off: {str(error).strip().splitlines()[-1]}",
+                f"{file} is no XGBoost model, or is cut off: {reason}",
                 "Train again here, or restore the file.",
             ) from error
+
+
+def _class_named(xgboost: Any, name: str, file: Path) -> Any:
+    """XGBoost's own model class of that name: the name comes from the file, and the class is called.
+
+    Raises:
+        ModelError: it is no model class.
+    """
+    kind = getattr(xgboost, name, None)
+    if kind is xgboost.Booster or (isinstance(kind, type) and issubclass(kind, xgboost.XGBModel)):
+        return kind
+    raise ModelError(
+        f"{file} names '{name}' as its class, which is no model of XGBoost.", "Train again here, or restore the file."
+    )
 
 
 def _booster(model: Any) -> Any:

@@ -140,8 +140,15 @@ class HuggingFaceFramework(Framework):
         import transformers
 
         make: Any = transformers.pipeline  # its overloads know literal tasks alone
-        with files.quiet():
-            return make(task.pipeline, model=model, tokenizer=tokenizer)
+        try:
+            with files.quiet():
+                return make(task.pipeline, model=model, tokenizer=tokenizer, trust_remote_code=False)
+        except Exception as error:  # transformers raises of each kind
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(
+                f"The model in {folder} makes no pipeline for '{task.pipeline}': {reason}",
+                "Train again here, or restore it.",
+            ) from error
 
 
 def _model(estimator: Any) -> Any:

@@ -14,6 +14,7 @@ from mlapp.errors import MissingExtraError, ModelError
 
 TASK_FILE = "task.json"
 TOKENIZER_FILE = "tokenizer_config.json"
+ADAPTER_FILE = "adapter_config.json"
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -48,31 +49,37 @@ def save(model: Any, tokenizer: Any, task: Task, folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     (folder / TASK_FILE).write_bytes(msgspec.json.encode(task))
+    _require_data_only(folder)
 
 
 def load(folder: Path) -> tuple[Any, Any, Task]:
     """Model, tokenizer and task of a folder that `save` wrote. Nothing is fetched, and no code in the folder is run.
 
     Raises:
-        MissingExtraError: transformers is not installed. ModelError: a file is missing, cut off or damaged.
+        MissingExtraError: transformers is not installed. ModelError: a file is missing, cut off or damaged; or
+            refers to code, or to what is outside the folder.
     """
     try:
         import transformers
-        from safetensors import SafetensorError
     except ImportError:
         raise MissingExtraError("Loading Hugging Face models", "huggingface") from None
+    _require_data_only(folder)
     try:
         task = msgspec.json.decode((folder / TASK_FILE).read_bytes(), type=Task)
         (folder / TOKENIZER_FILE).stat()  # without it transformers guesses
-        [kind] = msgspec.json.decode((folder / "config.json").read_bytes())["architectures"]
+        [name] = msgspec.json.decode((folder / "config.json").read_bytes())["architectures"]
+        kind: Any = getattr(transformers, name)
+        is_model = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+        if not is_model:
+            raise TypeError(f"'{name}' is no model of transformers")
         with quiet():
-            model, told = getattr(transformers, kind).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            model, told = kind.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # tokenizers raises nothing more specific
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"The model in {folder} is cut off, damaged or not whole: {reason}", "Train again here, or restore it."
@@ -87,6 +94,60 @@ def load(folder: Path) -> tuple[Any, Any, Task]:
             f"The weights in {folder} lack {sorted(told['missing_keys'])[0]}.", "Train again here, or restore them."
         )
     return model.eval(), tokenizer, task
+
+
+def _require_data_only(folder: Path) -> None:
+    """Check that the files of a model refer to no code, and to nothing outside their folder.
+
+    transformers reads no file of Python here, and no pickle: one that lies in the folder is never opened.
+
+    Raises:
+        ModelError: a file does; names it.
+    """
+    for file in sorted(folder.rglob("*")):
+        if file.name == ADAPTER_FILE:
+            raise _refused(file, "refers to the weights of another model")
+        if file.suffix != ".json":
+            continue
+        try:
+            content = msgspec.json.decode(file.read_bytes())
+        except msgspec.DecodeError as error:
+            raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from None
+        if isinstance(content, dict):
+            _require_inside(file, content)
+
+
+def _require_inside(file: Path, content: dict[str, Any]) -> None:
+    if file.name.endswith(".index.json"):
+        names = content.get("weight_map")
+        if not isinstance(names, dict) or any(not is_plain_name(name) for name in names.values()):
+            raise _refused(file, "refers to weights outside its folder")
+    if file.name == TOKENIZER_FILE and any(key.endswith("_file") and content[key] for key in content):
+        raise _refused(file, "refers to a file by its path")
+    # A name with a slash is a repository of the hub, whose code transformers would fetch and run.
+    if file.name == "config.json" and any("/" in name for name in _implementations(content)):
+        raise _refused(file, "refers to code of the hub")
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether this is the name of a file directly in a folder."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _implementations(content: Any) -> Iterator[str]:
+    """What a configuration, and those inside it, name as the implementation of a part of the model."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if "_implementation" in key:
+            yield from (str(part) for part in (value.values() if isinstance(value, dict) else [value]))
+        for part in value if isinstance(value, list) else [value]:
+            yield from _implementations(part)
+
+
+def _refused(file: Path, why: str) -> ModelError:
+    return ModelError(
+        f"{file} {why}: a model's files must hold data alone.",
+        "Save the model as safetensors of one of transformers' classes, without files of code.",
+    )
 
 
 @contextmanager

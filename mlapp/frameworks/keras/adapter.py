@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
+
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import arrays, threads
 from mlapp.frameworks.epochs import require_sensible
@@ -160,20 +162,35 @@ class KerasFramework(Framework):
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         model = self.load_file(folder / FILE, trusted)
-        labels = folder / LABELS_FILE
-        setattr(model, LABELS, json.loads(labels.read_text()) if labels.is_file() else None)
+        setattr(model, LABELS, _read_labels(folder / LABELS_FILE))
         return model
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
         keras = _keras()
         _limit_tensorflow(keras)
         try:
+            if file.suffix != ".keras" or not zipfile.is_zipfile(file):  # Keras reads other forms by other rules
+                raise ValueError("it is not a zip file of Keras 3")
             return _read(keras, file)
-        except (ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # Keras, h5py and the backend raise of each kind
             raise ModelError(
                 f"{file} is no Keras model that can be loaded safely, or is cut off: {_reason(error)}",
                 "Train again here, or restore the file.",
             ) from error
+
+
+def _read_labels(file: Path) -> list[Any] | None:
+    """The classes beside the model, in the order of its outputs; None without such a file.
+
+    Raises:
+        ModelError: it holds something else than a list of texts and numbers.
+    """
+    if not file.is_file():
+        return None
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=list[bool | int | float | str])
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from error
 
 
 def _keras() -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
+
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import arrays, conversion, threads
 from mlapp.frameworks.framework import Framework, cannot_proceed
@@ -116,12 +118,12 @@ class PyTorchFramework(Framework):
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata()
             load_model(model, file)
-        except SafetensorError as error:
+            model.labels = tensors.read_labels(metadata)
+        except (SafetensorError, msgspec.MsgspecError, KeyError) as error:
             raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from error
         except RuntimeError as error:
             raise ModelError(
                 f"The weights in {file} do not fit the module that the app's model function builds: {error}",
                 "Let it build what it built in training, or train again.",
             ) from error
-        model.labels = tensors.read_labels(metadata)
         return model.eval()

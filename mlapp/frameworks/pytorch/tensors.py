@@ -48,7 +48,10 @@ def write_labels(labels: list[Any] | None) -> dict[str, str] | None:
 
 
 def read_labels(metadata: dict[str, str] | None) -> list[Any] | None:
-    """The labels of a safetensors file's metadata."""
+    """The labels of a safetensors file's metadata.
+
+    Raises:
+        msgspec.MsgspecError: they are no JSON list of texts and numbers.
+    """
     text = (metadata or {}).get("labels")
-    labels: list[Any] | None = msgspec.json.decode(text) if text else None
-    return labels
+    return msgspec.json.decode(text, type=list[bool | int | float | str]) if text else None

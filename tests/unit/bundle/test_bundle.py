@@ -111,7 +111,7 @@ def test_requirements_that_name_the_unrelated_mlapp_of_pypi_are_refused(project)
 
 
 def test_a_version_that_differs_from_the_training_is_named(project):
-    (project.root / "requirements.txt").write_text("threadpoolctl\npandas!=2.99\nskops<0.14\n")
+    (project.root / "requirements.txt").write_text("threadpoolctl\npandas!=2.99\nskops<0.16\n")
     warnings = []
     made(project, warn=warnings.append)
     trained = made(project).model.manifest.libraries["skops"]

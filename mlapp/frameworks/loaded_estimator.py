@@ -1,0 +1,120 @@
+"""The content of a scikit-learn estimator that comes from a file: what a check of its types alone does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlapp.errors import ModelError
+from mlapp.frameworks.tree_structure import damaged, is_walk_finite, is_within
+
+LEAF = -1
+"""What scikit-learn's `Tree` has for the children of a leaf."""
+FORESTS = ("sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._iforest")
+"""Modules of estimators that give rows to their trees, which do not check the number of columns again."""
+TREES = ("sklearn.tree._classes",)
+
+
+@dataclass(frozen=True)
+class Held:
+    """An object inside an estimator.
+
+    Attributes:
+        columns: of the rows that the trees in it are given, by the estimator that checks them; None if unknown.
+        limit: the columns of the forest that this is directly in.
+    """
+
+    value: Any
+    columns: int | None = None
+    limit: int | None = None
+
+
+def require_sound(model: Any, trusted: Sequence[str]) -> None:
+    """Check the content of an estimator, at any depth.
+
+    Raises:
+        ModelError: a node of a tree refers to a node or a feature that does not exist; or a vectorizer, of a class
+            that is not in `trusted`, opens files that a request names.
+    """
+    for held in _walk(model):
+        kind = f"{type(held.value).__module__}.{type(held.value).__qualname__}"
+        if kind == "sklearn.tree._tree.Tree":
+            _require_sound_tree(held)
+        elif kind == "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
+            _require_sound_predictor(held)
+        elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
+            _require_content(held.value, kind)
+
+
+def _walk(model: Any) -> Iterator[Held]:
+    seen: set[int] = set()
+    waiting = [Held(model)]
+    while waiting:
+        held = waiting.pop()
+        if isinstance(held.value, (str, bytes, int, float, type(None))) or id(held.value) in seen:
+            continue
+        seen.add(id(held.value))
+        yield held
+        waiting.extend(_parts(held))
+
+
+def _parts(held: Held) -> Iterator[Held]:
+    value = held.value
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        parts = list(value)
+    elif getattr(getattr(value, "dtype", None), "kind", "") == "O":
+        parts = value.ravel().tolist()
+    else:
+        yield from _attributes(held)
+        return
+    yield from (Held(part, held.columns, held.limit) for part in parts)
+
+
+def _attributes(held: Held) -> Iterator[Held]:
+    attributes = getattr(held.value, "__dict__", {})
+    own, module = attributes.get("n_features_in_"), type(held.value).__module__
+    columns, limit = (own if isinstance(own, int) else held.columns), None
+    if module in TREES and held.limit is not None:
+        columns = min(held.limit, columns or held.limit)
+    elif module in FORESTS:
+        limit = columns
+    yield from (Held(part, columns, limit) for part in attributes.values())
+
+
+def _require_sound_tree(held: Held) -> None:
+    import numpy as np
+
+    nodes = held.value.__getstate__()["nodes"]
+    left, right = nodes["left_child"].astype(np.int64), nodes["right_child"].astype(np.int64)
+    inner = left != LEAF
+    if not len(nodes) or not is_walk_finite(np.concatenate([left[inner], right[inner]]), len(nodes)):
+        raise damaged()
+    columns = held.value.n_features if held.columns is None else min(held.value.n_features, held.columns)
+    if not is_within(nodes["feature"].astype(np.int64)[inner], columns):
+        raise damaged()
+
+
+def _require_sound_predictor(held: Held) -> None:
+    import numpy as np
+
+    nodes = held.value.nodes
+    inner = nodes["is_leaf"] == 0
+    children = np.concatenate([nodes["left"], nodes["right"]]).astype(np.int64)[np.concatenate([inner, inner])]
+    if not len(nodes) or not is_walk_finite(children, len(nodes)):
+        raise damaged()
+    if not is_within(nodes["feature_idx"].astype(np.int64)[inner], held.columns):
+        raise damaged()
+    sets = nodes["bitset_idx"].astype(np.int64)[inner & (nodes["is_categorical"] != 0)]
+    if not is_within(sets, min(len(held.value.raw_left_cat_bitsets), len(held.value.binned_left_cat_bitsets))):
+        raise damaged()
+
+
+def _require_content(vectorizer: Any, kind: str) -> None:
+    if getattr(vectorizer, "input", "content") != "content":
+        raise ModelError(
+            f"The model holds a {type(vectorizer).__name__} that opens the files that a request names.",
+            f"If that is what you want, declare it: @app.model(trusted=['{kind}']).",
+        )

@@ -1,0 +1,121 @@
+"""The types and functions that a skops file may name without a declaration of the app.
+
+A name in a file is trusted by what it resolves to, not by its text: scikit-learn's modules re-export
+`functools.partial`, `gzip.GzipFile` and others, and a name such as `sklearn.pipeline.partial` is not scikit-learn's.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+PACKAGES = ("sklearn", "scipy", "numpy")
+"""The packages whose own objects can be trusted. Nothing else that a file names is imported."""
+
+TYPES = frozenset(
+    {
+        "numpy.dtype",
+        "scipy.interpolate._bsplines.BSpline",
+        "sklearn._loss.loss.HalfTweedieLoss",
+        "sklearn._loss.loss.HalfTweedieLossIdentity",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.cluster._bisect_k_means._BisectingTree",
+        "sklearn.compose._column_transformer._RemainderColsList",
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.impute._iterative._ImputerTriplet",
+        "sklearn.metrics._scorer._CurveScorer",
+        "sklearn.metrics._scorer._MultimetricScorer",
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.metrics._scorer._PredictScorer",
+        "sklearn.metrics._scorer._ProbaScorer",
+        "sklearn.metrics._scorer._Scorer",
+        "sklearn.metrics._scorer._ThresholdScorer",
+        "sklearn.model_selection._split._CVIterableWrapper",
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.neighbors._ball_tree.BallTree32",
+        "sklearn.neighbors._ball_tree.BallTree64",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neighbors._kd_tree.KDTree32",
+        "sklearn.neighbors._kd_tree.KDTree64",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils._bunch.Bunch",
+        "sklearn.utils._metadata_requests.MetadataRequest",
+        "sklearn.utils._metadata_requests.MethodMetadataRequest",
+    }
+)
+"""Types that fitted estimators hold, and that have no base class which tells them from the rest of their package."""
+
+BASES = {
+    "sklearn": (
+        "sklearn.base.BaseEstimator",
+        "sklearn.gaussian_process.kernels.Kernel",
+        "sklearn.metrics._dist_metrics.DistanceMetric32",
+        "sklearn.metrics._dist_metrics.DistanceMetric64",
+        "sklearn.model_selection._split.BaseCrossValidator",
+        "sklearn.model_selection._split._UnsupportedGroupCVMixin",
+        "sklearn.model_selection._split.BaseShuffleSplit",
+    ),
+    "scipy": ("scipy.sparse._matrix.spmatrix", "scipy.sparse._base.sparray"),
+}
+"""Base classes: the classes of the package itself that extend one of them are trusted."""
+
+FUNCTIONS = frozenset(
+    {
+        *(f"numpy.{name}" for name in ("amax", "amin", "average", "max", "mean", "median", "min", "std", "sum", "var")),
+        *(
+            f"scipy.{package}array_api_compat.numpy._aliases.asarray"
+            for package in ("_lib.", "_external.", "_lib._external.")
+        ),
+        "sklearn.cluster._kmeans._kmeans_single_elkan",
+        "sklearn.cluster._kmeans._kmeans_single_lloyd",
+        "sklearn.feature_selection._mutual_info.mutual_info_classif",
+        "sklearn.feature_selection._mutual_info.mutual_info_regression",
+        "sklearn.feature_selection._univariate_selection.chi2",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.feature_selection._univariate_selection.f_oneway",
+        "sklearn.feature_selection._univariate_selection.f_regression",
+        "sklearn.feature_selection._univariate_selection.r_regression",
+    }
+)
+"""Functions that estimators hold by default. They compute with arrays; none takes a function, a name or a path."""
+
+METRICS = ("sklearn.metrics._classification", "sklearn.metrics._ranking", "sklearn.metrics._regression")
+"""Modules whose public functions are the metrics that a scorer calls."""
+
+
+def is_trusted(name: str) -> bool:
+    """Whether the name is that of a type or a function of `PACKAGES` that runs no code of the file's choice.
+
+    Args:
+        name: `module.Name`, as skops writes it.
+    """
+    module, _, attribute = name.rpartition(".")
+    package = module.partition(".")[0]
+    if package not in PACKAGES:
+        return False
+    found = _resolve(module, attribute)
+    if found is None or (found.__module__, getattr(found, "__qualname__", attribute)) != (module, attribute):
+        return False
+    if name in TYPES:
+        return isinstance(found, type)
+    if isinstance(found, type):
+        return attribute.startswith("PyFunc") is False and issubclass(found, _bases(package))
+    return name in FUNCTIONS or (module in METRICS and callable(found) and not attribute.startswith("_"))
+
+
+def _resolve(module: str, attribute: str) -> Any:
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if getattr(found, "__module__", None) else None
+
+
+def _bases(package: str) -> tuple[type, ...]:
+    """The classes of `BASES` that the installed release has."""
+    resolved = (_resolve(*name.rpartition(".")[::2]) for name in BASES.get(package, ()))
+    return tuple(base for base in resolved if isinstance(base, type))
