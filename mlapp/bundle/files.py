@@ -6,10 +6,11 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from mlapp.bundle import secrets
 from mlapp.bundle.bundle import BundleError
 
 LARGE = 100 * 1024**2
@@ -22,8 +23,8 @@ NEVER = (".git", ".mlapp", ".venv", "__pycache__", "*.egg-info")
 """Names of files and folders that are never part of the code. setuptools writes an egg-info into a folder that the
 requirements name, so the first build would change what the second one bundles."""
 
-SECRETS = (".env", ".env.*", "*.pem", "*.key", "id_rsa", "id_ed25519", ".netrc", "kubeconfig")
-"""Names that often hold secrets: shipped only when git tracks the file, or `image.include` names it."""
+SHOWN = 10
+"""Files with secrets that an error names."""
 
 Warn = Callable[[str], None]
 
@@ -34,6 +35,8 @@ def belonging(
     include: Iterable[str] = (),
     leave_out: Path | None = None,
     dockerignore: bool = True,
+    needed: Collection[Path] = (),
+    refuse_tracked_secrets: bool = True,
     warn: Warn,
 ) -> list[Path]:
     """The files and symbolic links that belong to the project in `root`, relative to it and sorted.
@@ -43,28 +46,54 @@ def belonging(
         include: globs of ignored files that belong all the same.
         leave_out: a folder that never belongs: the model store.
         dockerignore: whether what `.dockerignore` names does not belong.
+        needed: files that nothing works without, as the app's: one with a secret is refused and not left out.
+        refuse_tracked_secrets: whether a file with a secret that git tracks is refused, or belongs.
         warn: takes one line a file that is left out, or is suspiciously large.
 
     Raises:
-        BundleError: git is missing, a file cannot be read, a name is not UTF-8.
+        BundleError: git is missing, a file cannot be read, a name is not UTF-8, git tracks a file with a secret.
+        MissingExtraError: detect-secrets is not installed.
     """
     included = {path.relative_to(root) for glob in include for path in _files_of(root, glob)}
     tracked, others = _listed_by_git(root)
-    unknown = others - included
     dockerignored = _dockerignore(root) if dockerignore else lambda _: False
-    found = []
+    found, refused = [], []
     for path in sorted(tracked | others | included):
         absolute = root / path
         if _is_generated(path) or (leave_out and absolute.is_relative_to(leave_out)):
             continue
         if path not in included and dockerignored(path):
             continue
-        if path in unknown and any(fnmatch(path.name, pattern) for pattern in SECRETS):
-            warn(f"{path} looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml.")
+        if not _is_shippable(root, path, path in included, warn):
             continue
-        if _is_shippable(root, path, path in included, warn):
+        reason = None if path in included else _secret_in(root, path)
+        if reason is None or (path in tracked and not refuse_tracked_secrets):
             found.append(path)
+        elif path in tracked or path in needed:
+            refused.append(f"{path} ({reason})")
+        else:
+            said = "" if reason == secrets.BY_NAME else f" ({reason})"
+            warn(
+                f"{path} looks like a secret{said} and is left out. "
+                "To ship it, name it under image.include in mlapp.yaml."
+            )
+    if refused:
+        raise BundleError(
+            f"Secrets would be shipped: {'; '.join(refused[:SHOWN])}{', …' if len(refused) > SHOWN else ''}.",
+            "Take them out of the files and of git, and renew them; give them to the server as environment variables. "
+            "To leave files out, name them in .dockerignore; to ship them, under image.include in mlapp.yaml.",
+        )
     return found
+
+
+def _secret_in(root: Path, path: Path) -> str | None:
+    """Why a file looks like a secret; a link says nothing that the file it names does not."""
+    if (root / path).is_symlink():
+        return None
+    try:
+        return secrets.reason_by_name(path) or secrets.reason_by_content(root / path)
+    except FileNotFoundError:  # deleted a moment ago
+        return None
 
 
 def _is_generated(path: Path) -> bool:

@@ -19,8 +19,8 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mlapp import distribution, environment
-from mlapp.bundle import bundle, own, sbom, sources
+from mlapp import config, distribution, environment
+from mlapp.bundle import bundle, own, sbom, secrets, sources
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
 from mlapp.bundle.files import Warn, belonging
 from mlapp.bundle.lock import lock
@@ -31,8 +31,11 @@ from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.store import Manifest, ModelVersion
 
-PASSWORD = re.compile(r"https?://[^\s/@:]*:(?!\$\{)[^\s/@]+@")
+PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
 """An address with a password that is not taken from the environment."""
+
+WRITTEN_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".json", ".txt", ".in", ".sh")
+"""Suffixes of files that may hold an address with a password."""
 
 RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
 """How the image is made, which is no part of what is in it: to eject it gives no other bundle."""
@@ -125,9 +128,10 @@ def _fill(
 def _copy_code(project: Project, target: Path, warn: Warn) -> None:
     root, image = project.root, project.settings.image
     store = (root / project.settings.store).resolve() if "://" not in project.settings.store else None
-    files = belonging(root, include=image.include, leave_out=store, warn=warn)
-    files = [path for path in files if path.as_posix() not in RECIPE]
     app = project.location.file.relative_to(root)
+    needed = (app, Path(config.FILE))
+    files = belonging(root, include=image.include, leave_out=store, needed=needed, warn=warn)
+    files = [path for path in files if path.as_posix() not in RECIPE]
     if app not in files:
         state = "is ignored by git or .dockerignore" if (root / app).exists() else "does not exist"
         raise BundleError(f"{app}, which holds the app, {state}.", "Let git see it, or change `app:` in mlapp.yaml.")
@@ -144,10 +148,11 @@ def _copy_code(project: Project, target: Path, warn: Warn) -> None:
 
 
 def _warn_of_credentials(code: Path, warn: Warn) -> None:
-    """A package index's password that is written out would be shipped with the file."""
-    for name in ("mlapp.yaml", "requirements.txt", "pyproject.toml", "uv.toml", "pip.conf"):
-        file = code / name
-        if file.is_file() and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
+    """A password that is written out in an address, as of a package index or a database, would be shipped."""
+    for file in sorted(code.rglob("*")):
+        is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
+        if is_looked_at and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
+            name = file.relative_to(code).as_posix()
             warn(f"{name} holds a password in an address, and is shipped: write ${{VARIABLE}} in its place.")
 
 

@@ -93,7 +93,7 @@ def _copy(place: Path, target: Path) -> Path:
 
 def _files_of(place: Path) -> list[Path]:
     """`.dockerignore` says what an image needs not: its README, say, which a build may well need."""
-    return belonging(place, dockerignore=False, warn=lambda _: None)
+    return belonging(place, dockerignore=False, refuse_tracked_secrets=False, warn=lambda _: None)
 
 
 def _build_one(source: str, named: str, installed: Path, folder: Path, python: str, image: Image) -> Path:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from mlapp import config
 from mlapp.bundle.files import belonging
 from mlapp.project import Project
 
@@ -28,7 +29,13 @@ def archive(project: Project, warn: Callable[[str], None]) -> tuple[bytes, str]:
         gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w|") as tar,
     ):
-        for path in belonging(root, include=project.settings.image.include, leave_out=leave_out, warn=warn):
+        for path in belonging(
+            root,
+            include=project.settings.image.include,
+            leave_out=leave_out,
+            needed=(project.location.file.relative_to(root), Path(config.FILE)),
+            warn=warn,
+        ):
             member = tar.gettarinfo(str(root / path), path.as_posix())
             member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
             hasher.update(f"{path.as_posix()}\0{member.mode}\0{member.linkname}\0".encode())

@@ -1,0 +1,149 @@
+"""Files that hold secrets, told by their names and by their content.
+
+The content's rules are those of Yelp's detect-secrets (https://github.com/Yelp/detect-secrets), of its detectors that
+know a token by its form. Those that guess by entropy or by a variable's name find too much in code and data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mlapp import config
+from mlapp.errors import MissingExtraError
+
+NAMES = (
+    *(".env", ".env.*", "*.env", ".envrc", ".envrc.*", "secrets.*", ".secrets", ".secrets.*"),
+    *("secret.yaml", "secret.yml", "secret.json", "secret.toml"),
+    *("*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.ppk", "*.kdbx", "*.ovpn"),
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
+    *(".netrc", "_netrc", ".git-credentials", ".npmrc", ".pypirc", ".pgpass", "pgpass.conf", ".my.cnf", ".htpasswd"),
+    *(".dockercfg", ".s3cfg", ".boto", ".vault-token", ".databrickscfg", "kaggle.json", "rclone.conf"),
+    *("kubeconfig", "kubeconfig.*", "*.kubeconfig", "terraform.tfstate*", "*.tfstate", "*.tfstate.*"),
+    *("*service-account*.json", "*service_account*.json", "*serviceaccount*.json", "client_secret*.json"),
+    *("application_default_credentials.json", "credentials.json", "credentials.yaml", "credentials.yml"),
+)
+"""Names of files with secrets, in lower case; a name in capitals counts the same."""
+
+PLACES = (
+    *(".aws/*", ".ssh/*", ".kube/*", ".azure/*", ".gnupg/*", ".config/gcloud/*"),
+    *(".docker/config.json", ".streamlit/secrets.toml", ".dbt/profiles.yml"),
+)
+"""Folders and files of programs' credentials, at the project's root or below any folder."""
+
+HARMLESS = ("*.pub", "*.example", "*.sample", "*.template", "*.dist", "example.env", "sample.env", "*.py", "*.md")
+"""Names that look like those above and hold no secret: public keys, examples, and code called `secrets.py`."""
+
+DETECTORS = {
+    "aws": "AWSKeyDetector",
+    "azure_storage_key": "AzureStorageKeyDetector",
+    "discord": "DiscordBotTokenDetector",
+    "github_token": "GitHubTokenDetector",
+    "gitlab_token": "GitLabTokenDetector",
+    "mailchimp": "MailchimpDetector",
+    "npm": "NpmDetector",
+    "openai": "OpenAIDetector",
+    "pypi_token": "PypiTokenDetector",
+    "sendgrid": "SendGridDetector",
+    "slack": "SlackDetector",
+    "square_oauth": "SquareOAuthDetector",
+    "stripe": "StripeDetector",
+    "telegram_token": "TelegramBotTokenDetector",
+}
+"""Module and class of each of detect-secrets' detectors in use."""
+
+OWN_RULES = {
+    "Private Key": re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[ \t]*(?:\\r|\r)?(?:\\n|\n)"),
+    "GitHub Token": re.compile(r"\bgithub_pat_[A-Za-z0-9_]{60,}"),
+    "Google API Key": re.compile(r"\bAIza[0-9A-Za-z_\-]{35}(?![0-9A-Za-z_\-])"),
+    "Hugging Face Token": re.compile(r"\bhf_[A-Za-z]{34}\b"),
+    "Anthropic API Key": re.compile(r"\bsk-ant-[A-Za-z0-9_\-]{24,}"),
+    "AWS Secret Key": re.compile(
+        r"aws_?secret_?access_?key['\"]?\s*[=:]\s*['\"]?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])", re.IGNORECASE
+    ),
+    "Kubernetes Credential": re.compile(r"client-key-data['\"]?:\s*['\"]?[A-Za-z0-9+/=]{32}"),
+    "Docker Credential": re.compile(
+        r"\"auths\"\s*:\s*\{[^{}]*\{[^{}]*\"(?:auth|identitytoken|password)\"\s*:\s*\"[^\"]+\""
+    ),
+}
+"""What detect-secrets 1.5 does not know, or only by a header that code may quote."""
+
+PUBLIC = re.compile("-----BEGIN (CERTIFICATE|TRUSTED CERTIFICATE|(RSA )?PUBLIC KEY|DH PARAMETERS|X509 CRL)-----")
+"""What a .pem file may hold for all to see."""
+
+BY_NAME = "its name"
+
+READ = 1024 * 1024
+"""Bytes of a file that are looked at: configuration and code are smaller, and data is no place for a token."""
+
+
+def reason_by_name(path: Path) -> str | None:
+    """Why a file's name says that it holds a secret; None when it does not.
+
+    Args:
+        path: relative to the project.
+    """
+    name, place = path.name.lower(), path.as_posix().lower()
+    if any(fnmatch(name, pattern) for pattern in HARMLESS):
+        return None
+    if any(fnmatch(name, pattern) for pattern in NAMES):
+        return BY_NAME
+    if any(fnmatch(place, pattern) or fnmatch(place, f"*/{pattern}") for pattern in PLACES):
+        return "its place"
+    return None
+
+
+def reason_by_content(file: Path) -> str | None:
+    """Where in a file the first secret is, and of which kind, as `line 3: GitHub Token`; None when there is none.
+
+    Raises:
+        MissingExtraError: detect-secrets is not installed. OSError: the file cannot be read.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(READ)
+    if b"\0" in content[:8192]:
+        return None
+    text = content.decode("utf-8", errors="replace")
+    for kind, expression in _rules():
+        found = expression.search(text)
+        if found is not None:
+            return f"line {text.count(chr(10), 0, found.start()) + 1}: {kind}"
+    if file.suffix.lower() == ".pem" and not PUBLIC.search(text):
+        return BY_NAME
+    return next(_keys_in_settings(text), None) if file.name == config.FILE else None
+
+
+@cache
+def _rules() -> Sequence[tuple[str, re.Pattern[str]]]:
+    from importlib import import_module
+
+    rules = list(OWN_RULES.items())
+    try:
+        for module, name in DETECTORS.items():
+            detector: Any = getattr(import_module(f"detect_secrets.plugins.{module}"), name)
+            rules += [(detector.secret_type, expression) for expression in detector.denylist]
+    except ImportError:
+        raise MissingExtraError("Looking for secrets in what is shipped", "docker") from None
+    return tuple(rules)
+
+
+def _keys_in_settings(text: str) -> Iterator[str]:
+    """The places of API keys that mlapp.yaml itself holds."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return
+    settings_by_place = {"": raw}
+    environments = raw.get("environments") if isinstance(raw, dict) else None
+    if isinstance(environments, dict):
+        settings_by_place.update({f"environments.{name}.": each for name, each in environments.items()})
+    for place, settings in settings_by_place.items():
+        serve = settings.get("serve") if isinstance(settings, dict) else None
+        if isinstance(serve, dict) and serve.get("api_keys"):
+            yield f"{place}serve.api_keys"
