@@ -116,13 +116,14 @@ class App(Pipeline):
         """
         from mlapp.prediction import load
 
-        return load(self, self.store().get(self.name, version))
+        return load(self, self.store().get(self.name, version), extra=self.settings.serve.extra)
 
     def predict(self, inputs: Any = None, /, *, version: str | int | None = None, **parameters: Any) -> Any:
-        """Predictions, as the predictor returns them.
+        """Predictions, as the predictor returns them: a list, an array, a Series or a DataFrame, one entry a row.
 
         Args:
-            inputs: records, rows, columns or a DataFrame; what the data_reader gives for `parameters` when absent.
+            inputs: records, rows, columns or a DataFrame, as the server takes them; what the data_reader gives for
+                `parameters`, parsed as in the version's training, when absent.
             version: of the store; the model trained last in this process, else the latest version, when absent.
 
         Raises:
@@ -131,14 +132,16 @@ class App(Pipeline):
         from mlapp import prediction
 
         predictor = (
-            prediction.of_trained(self._trained)
+            prediction.of_trained(self._trained, extra=self.settings.serve.extra)
             if version is None and self._trained is not None
             else self.load("latest" if version is None else version)
         )
         if inputs is None:
             from mlapp import training
 
-            return predictor.predict(training.read_features(self, parameters))
+            return predictor.predict_features(
+                training.read_features(self, parameters, trained_with=predictor.parameters)
+            )
         if parameters:
             from mlapp.errors import UsageError
 
@@ -146,17 +149,7 @@ class App(Pipeline):
                 f"app.predict got inputs and also {', '.join(parameters)}.",
                 "Give inputs, or the data_reader's parameters, not both.",
             )
-        return predictor.predict(self.features_of(inputs))
-
-    def features_of(self, inputs: Any) -> Any:
-        """The features in a DataFrame: a file of past data still holds what is to be predicted, and what else was read.
-        Records, rows and columns come back as they are: a request that holds more is a mistake.
-        """
-        if not hasattr(inputs, "columns"):
-            return inputs
-        if self.features is not None:
-            return inputs[[name for name in self.features if name in inputs.columns]]
-        return inputs.drop(columns=[name for name in self.targets if name in inputs.columns])
+        return predictor.predict(inputs)
 
     @staticmethod
     def remote(url: str, *, timeout: float = 30.0, api_key: str | None = None) -> Remote:

@@ -46,6 +46,10 @@ class Serve(Section, frozen=True):
     refresh: Annotated[
         float, Meta(ge=0, description="Seconds between looks at the alias that is served; 0 never looks.")
     ] = 5.0
+    extra: Annotated[
+        Literal["refuse", "ignore"],
+        Meta(description="Columns that training did not know: `refuse` answers 422 and names them; `ignore`."),
+    ] = "refuse"
     max_body: Annotated[int, Meta(ge=1, description="Largest request body, in bytes.")] = 16 * 1024 * 1024
     max_batch: Annotated[int, Meta(ge=1, description="Most rows that go through the predictor at once.")] = 1024
     batch_wait: Annotated[

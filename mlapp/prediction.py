@@ -1,4 +1,4 @@
-"""Prediction: accept → transform → predict → after, the same from Python, the command line and the server."""
+"""Prediction: accept → transform → predict → normalize → after, the same from Python, commands and the server."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import inspect
 import itertools
 import logging
 import numbers
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mlapp import frameworks
+from mlapp import frameworks, normalization
 from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, load_estimator
@@ -22,6 +23,7 @@ from mlapp.pipeline.stage import ROLES
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.table import to_table
 from mlapp.store import ModelVersion
+from mlapp.store.manifest import recorded_parameters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +36,10 @@ UNKNOWN = Schema(kind="any")
 class Predictor:
     """A loaded model with the app's functions around it.
 
-    `version` is None for a model that was trained in this process and is not stored.
+    Attributes:
+        version: None for a model that was trained in this process and is not stored.
+        parameters: of the training run, by name, or `stage.name` where two stages share it.
+        ignores_extra: columns that training did not know are ignored, and not refused: `serve.extra: ignore`.
     """
 
     pipeline: Pipeline
@@ -42,6 +47,8 @@ class Predictor:
     framework: Framework
     schema: ModelSchema
     version: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    ignores_extra: bool = False
 
     @cached_property
     def stage(self) -> Stage:
@@ -79,9 +86,20 @@ class Predictor:
             if features is None:
                 raise DataError(f"{loader.title} returned None.", "Let it return the features.")
             return features
+        return self.check(inputs, first)
+
+    def check(self, inputs: Any, first: int = 0) -> Any:
+        """Features as the schema's types, from inputs that no feature_loader has to read.
+
+        Args:
+            first: as for `accept`.
+
+        Raises:
+            InputError: they do not fit.
+        """
         schema = self.schema.features
         if schema.kind == "table":
-            return to_table(inputs, schema, first)
+            return to_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
             return _to_array(inputs, schema.shape, schema.dtype)
         return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
@@ -116,17 +134,28 @@ class Predictor:
             raise UserCodeError(self.stage.title, error) from error
 
     def predict(self, inputs: Any) -> Any:
-        """Predictions for inputs, as the predictor returns them: a list, array, Series or DataFrame, one entry a row.
+        """Predictions for the inputs of a request: a list, array, Series or DataFrame, one entry a row.
 
         Raises:
             InputError: the inputs do not fit the schema.
             UserCodeError: a function of the user's raised.
             DataError: not one prediction a row.
         """
-        features = self.transform(self.accept(inputs))
-        predictions = finish(self.call(features), self.stage)
-        check_rows(predictions, features, self.stage)
-        self.after(features, predictions)
+        return self._predict(self.accept(inputs))
+
+    def predict_features(self, features: Any) -> Any:
+        """Predictions for features that were read and parsed as in training: no feature_loader reads them again.
+
+        Raises:
+            as `predict`.
+        """
+        return self._predict(self.check(features))
+
+    def _predict(self, accepted: Any) -> Any:
+        features = self.transform(accepted)
+        found = finish(self.call(features), self.stage)
+        predictions = normalized(found, features, self.stage)
+        self.after(features, found)
         return predictions
 
     def after(self, features: Any, predictions: Any) -> bool:
@@ -142,8 +171,11 @@ class Predictor:
         return True
 
 
-def load(pipeline: Pipeline, version: ModelVersion) -> Predictor:
+def load(pipeline: Pipeline, version: ModelVersion, *, extra: str = "refuse") -> Predictor:
     """A stored version, ready to predict.
+
+    Args:
+        extra: `serve.extra`: what becomes of columns that training did not know.
 
     Raises:
         ModelError: its files cannot be read, or hold types that the app does not declare trusted.
@@ -151,12 +183,28 @@ def load(pipeline: Pipeline, version: ModelVersion) -> Predictor:
     """
     manifest = version.manifest
     estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files, manifest.parameters)
-    return Predictor(pipeline, estimator, frameworks.named(manifest.framework), manifest.schema, manifest.version)
+    framework = frameworks.named(manifest.framework)
+    return Predictor(
+        pipeline,
+        estimator,
+        framework,
+        manifest.schema,
+        manifest.version,
+        recorded_parameters(manifest),
+        ignores_extra=extra == "ignore",
+    )
 
 
-def of_trained(trained: TrainedModel) -> Predictor:
-    """A model that was trained in this process, ready to predict."""
-    return Predictor(trained.pipeline, trained.estimator, trained.framework, trained.schema)
+def of_trained(trained: TrainedModel, *, extra: str = "refuse") -> Predictor:
+    """A model that was trained in this process, ready to predict. `extra` as for `load`."""
+    return Predictor(
+        trained.pipeline,
+        trained.estimator,
+        trained.framework,
+        trained.schema,
+        parameters=trained.parameters,
+        ignores_extra=extra == "ignore",
+    )
 
 
 def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
@@ -169,15 +217,20 @@ def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
 def sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> Any:
     """Predictions for a few rows of training features, to learn what they look like and that they can be made.
 
+    Returns:
+        A DataFrame, an array of numbers, or a list of values as JSON holds them.
+
     Raises:
-        UserCodeError: the predictor or transformer raised. DataError: not one prediction a row.
+        UserCodeError: the predictor or transformer raised. DataError: not one prediction a row, or a value for which
+            JSON has no form.
     """
     stage = predictor_stage(pipeline, framework)
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
     transformed = predictor.transform(features)
-    predictions = finish(predictor.call(transformed), stage)
-    check_rows(predictions, transformed, stage)
-    return predictions
+    predictions = normalized(finish(predictor.call(transformed), stage), transformed, stage)
+    rows = normalization.to_rows(predictions, stage.title)
+    has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
+    return predictions if has_types else rows
 
 
 def finish(result: Any, stage: Stage) -> Any:
@@ -200,25 +253,30 @@ def finish(result: Any, stage: Stage) -> Any:
         raise UserCodeError(stage.title, error) from error
 
 
-def check_rows(predictions: Any, features: Any, stage: Stage) -> None:
-    """Check that there is one prediction a row, as far as both can be counted; a stream is free.
+def normalized(found: Any, features: Any, stage: Stage) -> Any:
+    """What a predictor gave for features, normalized and counted; the items of a stream as they are.
 
     Raises:
-        DataError: names the predictor and both counts.
+        DataError: not one prediction a row; names the predictor and both counts.
     """
-    function = stage.function
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return
-    if predictions is None or isinstance(predictions, (str, bytes, dict)) or not hasattr(predictions, "__len__"):
-        raise DataError(
-            f"{stage.title} returned a {type(predictions).__name__}.",
-            "Let it return a list or an array with one prediction a row.",
-        )
+    if is_stream(stage):
+        return found
+    predictions = normalization.normalize(found, stage.title)
     if hasattr(features, "__len__") and len(predictions) != len(features):
-        raise DataError(
-            f"{stage.title} returned {len(predictions)} predictions for {len(features)} rows.",
-            "Let it return one prediction a row.",
-        )
+        raise wrong_count(stage, len(predictions), len(features))
+    return predictions
+
+
+def is_stream(stage: Stage) -> bool:
+    """Whether the predictor yields."""
+    return inspect.isgeneratorfunction(stage.function) or inspect.isasyncgenfunction(stage.function)
+
+
+def wrong_count(stage: Stage, found: int, rows: int) -> DataError:
+    """The error of predictions that are not one a row."""
+    return DataError(
+        f"{stage.title} returned {found} predictions for {rows} rows.", "Let it return one prediction a row."
+    )
 
 
 async def _await(result: Any) -> Any:

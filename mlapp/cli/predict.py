@@ -54,6 +54,7 @@ def predict(
 
       mlapp predict --remote -p day=2026-01-31
     """
+    from mlapp.normalization import to_rows
     from mlapp.project import Project
 
     values = parse(parameter)
@@ -78,7 +79,6 @@ def predict(
         )
         return
     from mlapp.features_file import read_features_file
-    from mlapp.schema.infer import plain
 
     if remote:
         predictions = _on_flyte(project, values, model or "latest", no_wait)
@@ -87,7 +87,7 @@ def predict(
     else:
         inputs = None if features is None else read_features_file(features)
         predictions = project.app.predict(inputs, version=model or "latest", **values)
-    output.json(plain(_listed(predictions)))
+    output.json(to_rows(predictions, f"The predictor of {project.name}"))
 
 
 def _on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:
@@ -100,7 +100,7 @@ def _on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: boo
         return None
     follow(engine, run.id)
     predicted = engine.predictions(run.id)
-    return predicted["prediction"].tolist() if list(predicted.columns) == ["prediction"] else predicted
+    return predicted["prediction"] if list(predicted.columns) == ["prediction"] else predicted
 
 
 def _deployed(project: Project, name: str | None, namespace: str | None, context: str | None, body: RequestBody) -> Any:
@@ -131,16 +131,20 @@ def _at_url(project: Project, url: str, body: RequestBody) -> Any:
 
 
 def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
-    """What the app's reader reads, as a request."""
+    """What the app's reader reads, as a request.
+
+    Raises:
+        UsageError: the app has a feature_loader, which takes raw inputs and no features.
+    """
     from mlapp import training
     from mlapp.schema.infer import plain
+    from mlapp.store.manifest import recorded_parameters
 
-    return RequestBody.of(plain(_listed(training.read_features(project.app, values))))
-
-
-def _listed(predictions: object) -> object:
-    return (
-        predictions.to_dict("records")
-        if hasattr(predictions, "to_dict") and hasattr(predictions, "columns")
-        else predictions
-    )
+    if project.app.stage("feature_loader") is not None:
+        raise UsageError(
+            f"App '{project.name}' has a feature_loader: what is deployed takes raw inputs.",
+            "Give them as a file: --features.",
+        )
+    trained_with = recorded_parameters(project.store.get(project.name, "latest").manifest)
+    features = training.read_features(project.app, values, trained_with=trained_with)
+    return RequestBody.of(plain(features.to_dict("records") if hasattr(features, "columns") else features))

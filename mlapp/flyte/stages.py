@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp import frameworks, prediction, training
+from mlapp import frameworks, normalization, prediction, training
 from mlapp.environment import GitState
 from mlapp.errors import MlappError
 from mlapp.flyte import types
@@ -24,11 +24,12 @@ from mlapp.flyte.interface import TrialResult
 from mlapp.flyte.types import Identity
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import flat
+from mlapp.pipeline.parameters import REQUIRED, declared, flat
 from mlapp.schema import ModelSchema, infer, infer_predictions
+from mlapp.schema.infer import plain
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 from mlapp.training import steps
-from mlapp.training.splits import first_rows, identify
+from mlapp.training.splits import first_rows, identify, names_of
 from mlapp.tuning import Judge
 
 Bound = Mapping[str, Mapping[str, Any]]
@@ -86,9 +87,10 @@ def train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
     steps.check(trainer, declared, bound.get("trainer", {}))
     index = types.open_index(splits)
     part = types.read_part(splits, index.names[0])
+    columns = names_of(part)
     features, target = steps.parse(pipeline, part, bound.get("data_parser", {}))
     del part
-    features_schema, sample = infer(features), first_rows(features)
+    features_schema, sample = infer(features, columns), first_rows(features)
     transformed = steps.transform(pipeline, features)
     del features
     estimator = steps.fit(trainer, model, transformed, target, bound.get("trainer", {}))
@@ -180,13 +182,18 @@ def open_version(folder: Path) -> ModelVersion:
 
 def predict(pipeline: Pipeline, bound: Bound, model: Path, out: Path) -> None:
     """Predictions for what the reader reads, as a Parquet file: the column `prediction`, or the predictor's own."""
-    import pandas as pd
-
     predictor = prediction.load(pipeline, open_version(model))
-    values = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
-    predictions = predictor.predict(training.read_features(pipeline, values))
-    table = predictions if isinstance(predictions, pd.DataFrame) else pd.DataFrame({"prediction": list(predictions)})
-    table.reset_index(drop=True).to_parquet(out)
+    values = _chosen(pipeline, bound)
+    features = training.read_features(pipeline, values, trained_with=predictor.parameters)
+    predictions = predictor.predict_features(features)
+    normalization.to_table(predictions, predictor.stage.title).to_parquet(out)
+
+
+def _chosen(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
+    """The values that are not the defaults, by full name: Flyte hands over all, those that nobody gave too."""
+    defaults = {parameter.full_name: parameter.default for parameter in declared(pipeline.stages.values())}
+    given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
+    return {name: value for name, value in given.items() if plain(value) != plain(defaults.get(name, REQUIRED))}
 
 
 def trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:

@@ -43,9 +43,9 @@ STEPS: Mapping[str, Step] = {
     # Each run makes a version of its own, so that saving is done again whatever was there.
     "save": Step((*READING, "data_splitter", *FITTING, "evaluator"), ("saver",), like="train", is_cached=False),
     "batch": Step(
-        READING,
+        (*READING, "data_parser"),
         ("predictor", *READING, "feature_transformer"),
-        ("data_parser", "feature_transformer", "predictor", "on_predict", "model", "loader"),
+        ("feature_transformer", "predictor", "on_predict", "model", "loader"),
     ),
     "data": Step((*READING, "data_splitter"), (*READING, "data_splitter")),
     "trial": Step((*FITTING, "evaluator"), ("trainer", "model", "data_parser", "feature_transformer", "evaluator")),

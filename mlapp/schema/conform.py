@@ -36,11 +36,12 @@ WANTED = {
 }
 
 
-def conform(table: pd.DataFrame, schema: Schema, first: int = 0) -> pd.DataFrame:
+def conform(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
     """The schema's columns of `table`, in training order and type.
 
     Args:
         first: the number of its first row, where it is a piece of a larger table.
+        ignore_unknown: leave out columns that training did not know, in place of refusing them.
 
     Raises:
         InputError: names each unknown, missing or mistyped column and its first bad row. A missing value,
@@ -48,7 +49,9 @@ def conform(table: pd.DataFrame, schema: Schema, first: int = 0) -> pd.DataFrame
     """
     import pandas as pd
 
-    check_names([str(name) for name in table.columns], schema)
+    check_names([str(name) for name in table.columns], schema, ignore_unknown=ignore_unknown)
+    if len(table.columns) > len(schema.fields):
+        table = table[schema.names]
     floats = _as_floats(table, schema)
     if floats is not None:
         return floats
@@ -68,18 +71,22 @@ def conform(table: pd.DataFrame, schema: Schema, first: int = 0) -> pd.DataFrame
     return pd.DataFrame(columns, index=table.index)
 
 
-def check_names(given: Sequence[str], schema: Schema) -> None:
-    """Check that the columns of a table are the schema's, in any order.
+def check_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
+    """Check that the columns of a table are the schema's, in any order, and others that training knew and did not use.
+
+    Args:
+        ignore_unknown: accept columns that training did not know.
 
     Raises:
         InputError: names those that are missing, unknown or there twice; the first few of many.
     """
     names = schema.names
-    known, counts = set(names), Counter(given)
+    used, counts = set(names), Counter(given)
+    known = used | set(schema.unused)
     problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in counts]
-    unknown = islice((name for name in counts if name not in known), MOST)
+    unknown = islice((name for name in counts if name not in known and not ignore_unknown), MOST)
     problems += [Problem(f"column '{name}' is unknown.{nearest(name, names)}", field=name) for name in unknown]
-    twice = islice((name for name in sorted(counts) if counts[name] > 1), MOST)
+    twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MOST)
     problems += [Problem(f"column '{name}' is there twice", field=name) for name in twice]
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")

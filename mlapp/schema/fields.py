@@ -38,6 +38,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `table`: named columns, in `fields`. `array`: rows of numbers, each of `shape` (empty for one number a row)
     and `dtype`. `any`: JSON values of which nothing is known.
+
+    `unused`: columns that the training table had beside a table's fields, as the target. Requests may have them too.
     """
 
     kind: Literal["table", "array", "any"]
@@ -45,6 +47,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shape: list[int] = []
     dtype: str | None = None
     example: Any = None
+    unused: list[str] = []
 
     @property
     def names(self) -> list[str]:

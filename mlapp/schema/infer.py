@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,21 @@ if TYPE_CHECKING:
 MOST_CATEGORIES = 50
 
 
-def infer(features: Any) -> Schema:
+def infer(features: Any, columns: Iterable[Any] = ()) -> Schema:
     """The schema of training features: a DataFrame, a NumPy array of numbers, or a list of JSON values.
 
     A row without missing values serves as the example.
+
+    Args:
+        columns: of the table that the features were parsed from. Those that are no features are known, and not used.
     """
     import numpy as np
     import pandas as pd
 
     if isinstance(features, pd.DataFrame):
         example = _complete_row(features)
-        return Schema(kind="table", fields=[_field(str(name), features[name], example) for name in features.columns])
+        fields = [_field(str(name), features[name], example) for name in features.columns]
+        return Schema(kind="table", fields=fields, unused=_others(columns, features))
     if isinstance(features, pd.Series):
         features = features.to_numpy()
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf" and features.ndim:
@@ -37,6 +42,11 @@ def infer(features: Any) -> Schema:
         )
     first = next(iter(features), None) if hasattr(features, "__iter__") else None
     return Schema(kind="any", example=plain(first))
+
+
+def _others(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
+    used = set(map(str, features.columns))
+    return [name for name in map(str, columns) if name not in used]
 
 
 def infer_predictions(predictions: Any) -> Schema:
@@ -51,7 +61,24 @@ def infer_predictions(predictions: Any) -> Schema:
     values = plain(list(predictions)) if isinstance(predictions, (list, tuple)) else []
     if values and all(isinstance(value, dict) for value in values):
         return infer(pd.DataFrame(values))
-    return Schema(kind="any", dtype=_json_type(values), example=values[0] if values else None)
+    if values and all(isinstance(value, list) for value in values):
+        return _schema_of_lists(values)
+    dtype = _json_type(values)
+    if None in values:  # a missing number is NaN, and nothing stands for a missing flag
+        dtype = {"integer": "number", "boolean": None}.get(dtype or "", dtype)
+    return Schema(kind="any", dtype=dtype, example=values[0] if values else None)
+
+
+def _schema_of_lists(values: list[list[Any]]) -> Schema:
+    """The schema of rows that are lists: an array where all hold numbers and are of one shape."""
+    import numpy as np
+
+    try:
+        array = np.array(values)
+    except ValueError:  # of different lengths
+        array = np.array([], dtype=object)
+    is_array = array.dtype.kind in "biuf" and array.size
+    return infer(array) if is_array else Schema(kind="any", dtype="array", example=values[0])
 
 
 def plain(value: Any) -> Any:
@@ -71,7 +98,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, (datetime.datetime, datetime.date)):
         return None if value != value else value.isoformat()
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        found = value.tolist()
+        return float(found) if type(found) is type(value) else plain(found)  # NumPy's long float gives itself
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     return str(value)

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def to_table(inputs: Any, schema: Schema, first: int = 0) -> pd.DataFrame:
+def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
     """Records, rows or columns as a DataFrame with the schema's columns, in training order and type.
 
     Args:
         inputs: a DataFrame; a list of records `[{"a": 1}, …]`; one record; rows `[[1, 2], …]` in training
             order; or columns `{"a": [1, …]}`.
         first: the number of the first record or row, where they are a piece of a larger list.
+        ignore_unknown: leave out columns that training did not know. Those that it knew and did not use, as the
+            target, are always left out.
 
     Raises:
         InputError: names each unknown, missing or mistyped column, and the row where it can.
@@ -28,19 +30,20 @@ def to_table(inputs: Any, schema: Schema, first: int = 0) -> pd.DataFrame:
     import pandas as pd
 
     if isinstance(inputs, pd.DataFrame):
-        return conform(inputs, schema)
+        return conform(inputs, schema, ignore_unknown=ignore_unknown)
     if isinstance(inputs, Mapping):
         if inputs and all(_is_list(value) for value in inputs.values()):
-            check_names([str(name) for name in inputs], schema)
-            return conform(_from_columns(inputs), schema)
-        return conform(_from_records([inputs], schema, 0), schema)
+            check_names([str(name) for name in inputs], schema, ignore_unknown=ignore_unknown)
+            used = set(schema.names)
+            return conform(_from_columns({name: inputs[name] for name in inputs if str(name) in used}), schema)
+        return conform(_from_records([inputs], schema, 0, ignore_unknown), schema)
     if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
         raise _not_a_table(inputs)
     items = list(inputs)
     if not items:
         raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
     if all(isinstance(item, Mapping) for item in items):
-        return conform(_from_records(items, schema, first), schema, first)
+        return conform(_from_records(items, schema, first, ignore_unknown), schema, first)
     if all(_is_list(item) for item in items):
         return conform(_from_rows(items, schema, first), schema, first)
     odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
@@ -79,11 +82,11 @@ def _from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     return pd.DataFrame({str(name): _untyped(values) for name, values in columns.items()})
 
 
-def _from_records(records: list[Mapping[str, Any]], schema: Schema, first: int) -> pd.DataFrame:
+def _from_records(records: list[Mapping[str, Any]], schema: Schema, first: int, ignore_unknown: bool) -> pd.DataFrame:
     import pandas as pd
 
     names = schema.names
-    expected = set(names)
+    expected, known = set(names), {*names, *schema.unused}
     problems = []
     for row, record in enumerate(records, first):
         if record.keys() == expected:
@@ -91,7 +94,7 @@ def _from_records(records: list[Mapping[str, Any]], schema: Schema, first: int) 
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
         problems += [
             Problem(f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}", field=str(name), row=row)
-            for name in itertools.islice((name for name in record if name not in expected), MOST)
+            for name in itertools.islice((name for name in record if name not in known and not ignore_unknown), MOST)
         ]
         if len(problems) >= MOST:
             break

@@ -48,7 +48,7 @@ def create_asgi(
     application = Application(settings, api, from_environment(app.name))
 
     def add_model() -> None:
-        loaded = load(app, model, store, settings.runtime)
+        loaded = load(app, model, store, settings)
         routes.add(application, Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing))
 
     if isinstance(model, TrainedModel):
@@ -59,16 +59,16 @@ def create_asgi(
     return application
 
 
-def load(app: Pipeline, model: str | int | TrainedModel, store: Store | None = None, runtime: str = "native") -> Loaded:
+def load(app: Pipeline, model: str | int | TrainedModel, store: Store | None, settings: Serve) -> Loaded:
     """The model to serve.
 
     Raises:
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
     """
     if isinstance(model, TrainedModel):
-        return models.of_trained(model)
+        return models.of_trained(model, settings.extra)
     if store is None:
         if not isinstance(app, App):
             raise UsageError(f"{app!r} has no store of its own.", "Give the store too.")
         store = app.store()
-    return models.of_version(app, store.get(app.name, model), runtime)
+    return models.of_version(app, store.get(app.name, model), settings.runtime, settings.extra)

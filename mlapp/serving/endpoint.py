@@ -15,11 +15,12 @@ import msgspec
 
 from mlapp.config import Serve
 from mlapp.errors import MlappError, ModelError
+from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
 from mlapp.schema.rows import Part
 from mlapp.serving.batcher import Batcher
 from mlapp.serving.http import unless_left
-from mlapp.serving.json_body import MANY, encode
+from mlapp.serving.json_body import encode
 from mlapp.serving.large import LARGE
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.metrics import Metrics, ModelMetrics

@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import Problem
+from mlapp.normalization import MANY
 from mlapp.schema.infer import plain
 from mlapp.schema.rows import TwiceError
 from mlapp.serving.problems import HttpError
 
 KEYS = ("inputs", "features")
 """What the inputs may be under; `features` is UnionML's."""
-MANY = 20_000
-"""Predictions from which on they are made JSON in a thread: in one go they would hold up the event loop."""
 SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
@@ -97,25 +96,6 @@ def encode(value: Any) -> bytes:
         return _encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are no texts, integers beyond 64 bits
         return json.dumps(plain(value), allow_nan=False, separators=(",", ":"), default=str).encode()
-
-
-def listed(predictions: Any) -> Sequence[Any]:
-    """What a predictor returned, as a list with one entry a row."""
-    if isinstance(predictions, list):
-        return predictions
-    if hasattr(predictions, "columns"):
-        records: list[Any] = predictions.to_dict("records")
-        return records
-    if hasattr(predictions, "tolist"):
-        values: list[Any] = []
-        if len(predictions) <= MANY:
-            values = predictions.tolist()
-            return values
-        rows = getattr(predictions, "iloc", predictions)
-        for at in range(0, len(predictions), MANY):
-            values += rows[at : at + MANY].tolist()
-        return values
-    return list(predictions)
 
 
 def _keys(content: Any, most: int) -> int:

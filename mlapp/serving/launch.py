@@ -58,7 +58,7 @@ def application(plan: Plan) -> Application:
             app, store = project.app, project.store
             if any(endpoint.name == app.name for endpoint in made.endpoints):
                 raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
-            loaded = load(app, settings.model, store, settings.runtime)
+            loaded = load(app, settings.model, store, settings)
         prefix = "" if len(found) == 1 else f"/{app.name}"
         endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
         routes.add(made, endpoint)

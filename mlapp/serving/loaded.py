@@ -11,13 +11,12 @@ import msgspec
 
 from mlapp import prediction
 from mlapp.environment import Difference, differences
-from mlapp.errors import DataError
 from mlapp.model import TrainedModel
+from mlapp.normalization import normalize, to_rows
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.values import plain_value
 from mlapp.prediction import Predictor
 from mlapp.serving.codec import Codec
-from mlapp.serving.json_body import listed
 from mlapp.store import Manifest, ModelVersion
 
 
@@ -45,8 +44,7 @@ class Loaded:
     @cached_property
     def is_stream(self) -> bool:
         """Whether the predictor yields."""
-        function = self.predictor.stage.function
-        return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        return prediction.is_stream(self.predictor.stage)
 
     def differences(self) -> list[Difference]:
         """The libraries whose versions are not those of the training."""
@@ -57,27 +55,28 @@ class Loaded:
         return self.predictor.call(self.predictor.transform(features))
 
     def rows_of(self, predictions: Any, rows: int) -> list[Any]:
-        """The predictions as a list, one entry a row.
+        """The predictions as a list of values that JSON holds, one a row.
 
         Raises:
-            DataError: not one prediction a row.
+            DataError: not one prediction a row, or a value for which JSON has no form.
         """
-        if type(predictions) is not list:
-            prediction.check_rows(predictions, None, self.predictor.stage)
-        found = listed(predictions)
+        title = self._title
+        found = to_rows(normalize(predictions, title), title)
         if len(found) != rows:
-            raise DataError(
-                f"{self.predictor.stage.title} returned {len(found)} predictions for {rows} rows.",
-                "Let it return one prediction a row.",
-            )
-        return list(found)
+            raise prediction.wrong_count(self.predictor.stage, len(found), rows)
+        return found
+
+    @cached_property
+    def _title(self) -> str:
+        return self.predictor.stage.title
 
 
-def of_version(pipeline: Pipeline, version: ModelVersion, runtime: str = "native") -> Loaded:
+def of_version(pipeline: Pipeline, version: ModelVersion, runtime: str = "native", extra: str = "refuse") -> Loaded:
     """A stored version.
 
     Args:
         runtime: `onnx` converts the model, and compares its answers with the original's.
+        extra: `serve.extra`.
 
     Raises:
         ModelError: it cannot be loaded or converted. UserCodeError: the app's loader raised.
@@ -89,7 +88,7 @@ def of_version(pipeline: Pipeline, version: ModelVersion, runtime: str = "native
         "parameters": manifest.parameters,
         "framework": manifest.framework,
     }
-    predictor = prediction.load(pipeline, version)
+    predictor = prediction.load(pipeline, version, extra=extra)
     if runtime == "onnx":
         from mlapp.conversion import to_onnx
 
@@ -98,7 +97,7 @@ def of_version(pipeline: Pipeline, version: ModelVersion, runtime: str = "native
     return _make(predictor, manifest, details)
 
 
-def of_trained(trained: TrainedModel) -> Loaded:
+def of_trained(trained: TrainedModel, extra: str = "refuse") -> Loaded:
     """A model that was trained in this process."""
     details = {
         "created": trained.started.isoformat(),
@@ -106,7 +105,7 @@ def of_trained(trained: TrainedModel) -> Loaded:
         "parameters": plain_value(dict(trained.parameters)),
         "framework": trained.framework.name,
     }
-    return _make(prediction.of_trained(trained), None, details)
+    return _make(prediction.of_trained(trained, extra=extra), None, details)
 
 
 def _make(predictor: Predictor, manifest: Manifest | None, details: dict[str, Any]) -> Loaded:

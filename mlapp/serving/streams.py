@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
+from mlapp.normalization import to_json_value
 from mlapp.schema.rows import Part
 from mlapp.serving.batcher import RETRY_AFTER
 from mlapp.serving.json_body import encode
@@ -61,7 +62,7 @@ class Streams:
                         raise
                     except Exception as error:
                         raise UserCodeError(loaded.predictor.stage.title, error) from error
-                    yield item
+                    yield to_json_value(item, loaded.predictor.stage.title)
         except MlappError:
             self._metrics.failed.inc()
             raise

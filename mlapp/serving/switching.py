@@ -74,7 +74,8 @@ class Follower:
     def _load(self, version: int) -> Loaded:
         stored = self._store.get(self._endpoint.name, version)
         with self._within():
-            return of_version(self._endpoint.pipeline, stored, self._endpoint.settings.runtime)
+            settings = self._endpoint.settings
+            return of_version(self._endpoint.pipeline, stored, settings.runtime, settings.extra)
 
     async def _follow(self) -> None:
         while True:

@@ -11,9 +11,10 @@ from mlapp import frameworks, prediction
 from mlapp.model import TrainedModel, saved_format
 from mlapp.pipeline import Pipeline, Stage, bind
 from mlapp.pipeline.form import wants_batches
-from mlapp.pipeline.parameters import declared, flat
+from mlapp.pipeline.parameters import Parameter, Recorded, declared, flat
 from mlapp.progress import listening
 from mlapp.schema import ModelSchema, infer_predictions
+from mlapp.schema.infer import plain
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, steps
 from mlapp.training.binding import build_and_bind, parameter_stages
@@ -124,19 +125,43 @@ def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) 
     return steps.load(pipeline, data, bound.get("data_loader", {}))
 
 
-def read_features(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
+def read_features(
+    pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, trained_with: Mapping[str, Any] | None = None
+) -> Any:
     """The features of what the data_reader gives for its own parameters, for a prediction over all of them.
 
     A target column may be there or not: tomorrow's data has none.
 
+    Args:
+        parameters: of the reader, the loader and the parser, as for training.
+        trained_with: the parameters of the version's training. The loader and the parser get theirs from there where
+            `parameters` says nothing: a parser that scaled scales again. The reader does not: other rows are read.
+
     Raises:
-        UsageError: a parameter that neither reader nor loader takes. DataError: no data.
+        UsageError: a parameter that none of them takes. DataError: no data. UserCodeError: one of them raised.
     """
-    table = read_table(pipeline, parameters)
-    parser = pipeline.stage("data_parser")
-    if parser is not None or not hasattr(table, "columns"):
-        values = bind(declared([parser] if parser else []), {}).get("data_parser", {})
-        return steps.parse(pipeline, table, values)[0]
+    pipeline.require("data_reader")
+    stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]
+    known = declared(stages)
+    bound = bind(known, {**_remembered(known, trained_with or {}, parameters or {}), **(parameters or {})})
+    data = steps.read(pipeline, bound.get("data_reader", {}))
+    table = steps.load(pipeline, data, bound.get("data_loader", {}))
+    if pipeline.stage("data_parser") is not None or not hasattr(table, "columns"):
+        return steps.parse(pipeline, table, bound.get("data_parser", {}))[0]
     if pipeline.features is not None:
         return defaults.floats(defaults.parse(table, pipeline.features, None)[0])
     return defaults.floats(table.drop(columns=[name for name in pipeline.targets if name in table.columns]))
+
+
+def _remembered(known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the loader and the parser had in training, by full name, but for what is given now or is the default."""
+    found = {}
+    for parameter in known:
+        names = (parameter.full_name, f"{parameter.stage.partition('_')[2]}.{parameter.name}", parameter.name)
+        name = next((name for name in names if name in trained_with), None)
+        if parameter.stage == "data_reader" or name is None or any(each in given for each in names):
+            continue
+        value = trained_with[name]
+        if plain(value.value if isinstance(value, Recorded) else value) != plain(parameter.default):
+            found[parameter.full_name] = value
+    return found

@@ -38,8 +38,11 @@ class Splits:
         self._pipeline, self._left, self._parameters = pipeline, splits, bound.get("data_parser", {})
         self.identity = identity
         self._name = next(iter(splits))
-        features, target = steps.parse(pipeline, splits.pop(self._name), self._parameters)
-        self.schema = infer(features)
+        part = splits.pop(self._name)
+        columns = names_of(part)
+        features, target = steps.parse(pipeline, part, self._parameters)
+        del part
+        self.schema = infer(features, columns)
         self.sample = first_rows(features)
         self._first = [(steps.transform(pipeline, features), target)]
 
@@ -66,6 +69,11 @@ def identify(table: Any) -> tuple[str, int, int]:
     if hasattr(table, "columns") and hasattr(table, "iloc"):
         return fingerprint(table), len(table), len(table.columns)
     return "", len(table) if hasattr(table, "__len__") else 0, 0
+
+
+def names_of(table: Any) -> list[Any]:
+    """The names of a table's columns. To be asked before it is parsed: a parser may take columns out of it."""
+    return list(getattr(table, "columns", ()))
 
 
 def first_rows(features: Any) -> Any:

@@ -26,7 +26,7 @@ from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer
 from mlapp.schema.merge import merge
 from mlapp.training import defaults, steps
-from mlapp.training.splits import first_rows
+from mlapp.training.splits import first_rows, names_of
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
@@ -102,9 +102,9 @@ class Stream:
         if others and all(self._held_rows.get(name, 0) >= HELD_OUT for name in others):
             splits = {self._name: table}
             others = []
-        parameters = self._bound.get("data_parser", {})
+        parameters, columns = self._bound.get("data_parser", {}), names_of(table)
         features, target = steps.parse(self._pipeline, splits[self._name], parameters)
-        found = infer(features)
+        found = infer(features, columns)
         self._schema = found if self._schema is None else merge(self._schema, found)
         for name in others:
             pair = steps.parse(self._pipeline, splits[name], parameters)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp import distribution
+from mlapp.normalization import to_rows
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import ClientLeft, Request, Response
-from mlapp.serving.json_body import encode, encode_list, listed
+from mlapp.serving.json_body import encode, encode_list
 from mlapp.serving.large import LARGE
 from mlapp.serving.problems import HttpError, http_error
 from mlapp.serving.protocols import tensors
@@ -147,7 +148,8 @@ async def predict(
     size = sum(tensor.array.nbytes for tensor in given)
     part = await endpoint.decode(lambda: loaded.codec.accept(tensors.inputs_of(given, loaded)), size)
     predictions = await endpoint.predict(part, timeout, loaded, left)
-    return await endpoint.make(lambda: tensors.outputs_of(predictions), part.rows), loaded.version or ""
+    schema = loaded.predictor.schema.predictions
+    return await endpoint.make(lambda: tensors.outputs_of(predictions, schema), part.rows), loaded.version or ""
 
 
 def told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -232,7 +234,7 @@ def _answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor])
             about["parameters"] = {"binary_data_size": len(raw)}
             binary.append(raw)
         else:
-            about["data"] = msgspec.Raw(encode_list(listed(output.array.ravel())))
+            about["data"] = msgspec.Raw(encode_list(to_rows(output.array.ravel(), output.name)))
         told.append(about)
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
     if asked.id is not None:

@@ -6,14 +6,16 @@ https://github.com/kserve/open-inference-protocol. A table has a tensor for each
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlapp.schema import Schema
-from mlapp.serving.json_body import MANY, encode
+from mlapp.normalization import MANY
+from mlapp.schema import Field, Schema
+from mlapp.serving.json_body import encode
 from mlapp.serving.loaded import Loaded
 from mlapp.serving.pieces import pieces
 from mlapp.serving.problems import HttpError
@@ -41,6 +43,8 @@ _decode = {
     "BOOL": msgspec.json.Decoder(list[bool]).decode,
 }
 _decode_any = msgspec.json.Decoder(list[Any]).decode
+FLOATS = ("FP16", "FP32", "FP64")
+KINDS = {"integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 INPUTS = "inputs"
 OUTPUTS = "predictions"
@@ -172,28 +176,59 @@ def inputs_of(tensors: Sequence[Tensor], loaded: Loaded) -> Any:
     return pd.DataFrame(columns)
 
 
-def outputs_of(predictions: Sequence[Any]) -> list[Tensor]:
-    """Predictions as tensors: one for each field of records, else one called `predictions`."""
+def outputs_of(predictions: Sequence[Any], schema: Schema) -> list[Tensor]:
+    """Predictions as tensors: one for each field of records, else one called `predictions`. Each has the datatype that
+    `describe` tells of it, unless a value does not fit that.
+    """
+    wanted = {tensor["name"]: tensor["datatype"] for tensor in describe(schema, OUTPUTS)}
     if predictions and all(isinstance(row, dict) for row in predictions):
         names = dict.fromkeys(str(name) for row in predictions for name in row)
-        return [_output(name, [row.get(name) for row in predictions]) for name in names]
-    return [_output(OUTPUTS, list(predictions))]
+        return [_output(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
+    # A list of which training saw too little to describe it may hold numbers.
+    is_described = schema.kind != "any" or schema.dtype in ("string", *KINDS)
+    return [_output(OUTPUTS, list(predictions), wanted.get(OUTPUTS) if is_described else None)]
 
 
 def describe(schema: Schema, name: str) -> list[dict[str, Any]]:
     """Metadata of the tensors that features or predictions are."""
     if schema.kind == "table":
-        return [
-            {"name": field.name, "datatype": DATATYPES.get(field.dtype, "BYTES"), "shape": [-1]}
-            for field in schema.fields
-        ]
+        return [{"name": field.name, "datatype": _datatype(field), "shape": [-1]} for field in schema.fields]
     if schema.kind == "array":
         return [{"name": name, "datatype": DATATYPES.get(schema.dtype or "", "FP64"), "shape": [-1, *schema.shape]}]
-    known = {"integer": "INT64", "number": "FP64", "boolean": "BOOL"}
-    return [{"name": name, "datatype": known.get(schema.dtype or "", "BYTES"), "shape": [-1]}]
+    return [{"name": name, "datatype": KINDS.get(schema.dtype or "", "BYTES"), "shape": [-1]}]
 
 
-def _output(name: str, values: list[Any]) -> Tensor:
+def _datatype(field: Field) -> str:
+    """The datatype of a column. The protocol has no missing values: whole numbers with some are floats, as in NumPy."""
+    if field.type == "category":
+        kinds = set(map(type, field.categories or ()))
+        return {int: "INT64", float: "FP64", bool: "BOOL"}.get(kinds.pop(), "BYTES") if len(kinds) == 1 else "BYTES"
+    if field.type not in ("integer", "number", "boolean"):
+        return "BYTES"
+    if field.type == "boolean":
+        return "BYTES" if field.nullable else "BOOL"
+    known = DATATYPES.get(re.split(r"[\[(]", field.dtype.lower())[0])
+    if field.type == "integer":
+        return "FP64" if field.nullable else known or "INT64"
+    return known if known in FLOATS else {"float": "FP32", "halffloat": "FP16"}.get(field.dtype.split("[")[0], "FP64")
+
+
+def _output(name: str, values: list[Any], datatype: str | None) -> Tensor:
+    import numpy as np
+
+    if datatype in DTYPES and datatype != "BOOL" and None in values:
+        values = [float("nan") if value is None else value for value in values]
+    array = None if datatype == "BYTES" else _numbers(values)
+    if array is not None:
+        array = _as_described(array, datatype)
+        return Tensor(name, array, DATATYPES[array.dtype.name])
+    texts: np.ndarray[Any, Any] = np.empty(len(values), dtype=object)
+    texts[:] = [value if isinstance(value, str) else encode(value).decode() for value in values]
+    return Tensor(name, texts, "BYTES")
+
+
+def _numbers(values: list[Any]) -> np.ndarray[Any, Any] | None:
+    """The values as an array of numbers or of true and false; None where they are something else."""
     import numpy as np
 
     try:
@@ -201,12 +236,20 @@ def _output(name: str, values: list[Any]) -> Tensor:
         alike = len({(array.dtype, array.shape[1:]) for array in arrays}) == 1
         array = np.concatenate(arrays) if alike and len(arrays) > 1 else np.array(values)
     except ValueError:  # rows of different lengths
-        array = np.array([], dtype=object)
-    if array.dtype.kind in "biuf":
-        return Tensor(name, array, DATATYPES[array.dtype.name])
-    texts: np.ndarray[Any, Any] = np.empty(len(values), dtype=object)
-    texts[:] = [value if isinstance(value, str) else encode(value).decode() for value in values]
-    return Tensor(name, texts, "BYTES")
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _as_described(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarray[Any, Any]:
+    """Numbers in the datatype that the metadata tells, where that holds all of them; else as they are."""
+    import numpy as np
+
+    dtype = DTYPES.get(datatype or "")
+    if dtype is None or array.dtype == dtype or (array.dtype.kind == "b") != (dtype == "bool"):
+        return array
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = array.astype(dtype)
+    return cast if np.array_equal(cast, array, equal_nan=array.dtype.kind == "f") else array
 
 
 def _column(tensor: Tensor) -> Any:

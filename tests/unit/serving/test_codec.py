@@ -12,7 +12,7 @@ import pytest
 from mlapp.errors import InputError
 from mlapp.prediction import of_trained
 from mlapp.serving.codec import Codec
-from mlapp.serving.json_body import encode, encode_predictions, inputs_of, listed
+from mlapp.serving.json_body import encode, encode_predictions, inputs_of
 
 RECORDS = [
     {"age": 3, "income": 1.5, "city": "Bern", "vip": True, "note": "x"},
@@ -103,5 +103,3 @@ def test_encoding():
     assert encode_predictions([1, float("nan")], b"}") == b'{"predictions":[1,null]}'
     assert json.loads(encode({1: pd.Timestamp("2026-01-31"), "x": math.inf})) == {"1": "2026-01-31T00:00:00", "x": None}
     assert json.loads(encode([2**70])) == [2**70]
-    assert listed(pd.DataFrame({"a": [1], "b": ["x"]})) == [{"a": 1, "b": "x"}]
-    assert listed(pd.Series([1, 2])) == [1, 2]

@@ -182,8 +182,9 @@ def test_named_features_are_the_only_ones_used() -> None:
     trained = app.train()
     assert trained.estimator.n_features_in_ == 1
     assert len(app.predict([{"x": 1.0}])) == 1
-    with pytest.raises(MlappError, match="unknown column 'noise'"):
-        app.predict([{"x": 1.0, "noise": 2.0}])
+    assert len(app.predict([{"x": 1.0, "noise": 2.0}])) == 1  # the training table had it
+    with pytest.raises(MlappError, match="unknown column 'noises'"):
+        app.predict([{"x": 1.0, "noises": 2.0}])
 
 
 def test_an_app_without_a_target_clusters() -> None:

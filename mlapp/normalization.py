@@ -1,0 +1,381 @@
+"""What a predictor returned, in one form for every way out.
+
+A predictor may return what its library gives: a list, an array, a DataFrame, a sparse matrix, an Arrow or polars
+table, a tensor, objects of its own classes. `normalize` makes a list, an array, a Series or a DataFrame of it, with one
+entry a row; `to_rows` makes values that JSON holds of those. HTTP in each protocol, gRPC, the command line, Python and
+batch prediction start from these, so that all of them answer the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import enum
+import ipaddress
+import numbers
+import uuid
+from collections import Counter
+from collections.abc import Collection, Mapping, Set
+from decimal import Decimal
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlapp.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+MANY = 20_000
+"""Rows that are listed in one go: in between, other threads get their turn."""
+JSON_TYPES = frozenset((float, int, str, bool, type(None)))
+PREDICTION = "prediction"
+"""The column of a table of predictions that are one value each."""
+
+
+class _NoJsonError(TypeError):
+    """A value for which JSON has no form."""
+
+
+def normalize(predictions: Any, title: str) -> Any:
+    """What a predictor returned as a list, a NumPy array, a Series or a DataFrame with unique text names.
+
+    Args:
+        predictions: not a coroutine or an iterator: those are finished first.
+        title: names the predictor in errors.
+
+    Raises:
+        DataError: it is a single value, or has no rows in an order; two columns have one name.
+    """
+    if type(predictions) is list:
+        return predictions
+    library = type(predictions).__module__.partition(".")[0]
+    if library == "numpy" and hasattr(predictions, "dtype"):
+        return _array(predictions, title)
+    if library == "pandas":
+        return _of_pandas(predictions, title)
+    if library in ("pyarrow", "polars"):
+        return _of_arrow(predictions, title)
+    if hasattr(predictions, "toarray"):  # a sparse matrix
+        return predictions.toarray()
+    if hasattr(predictions, "detach"):  # a tensor of PyTorch
+        return _array(predictions.detach().cpu().numpy(), title)
+    if hasattr(predictions, "to_pandas"):
+        return _of_pandas(predictions.to_pandas(), title)
+    if hasattr(predictions, "__array__"):
+        import numpy as np
+
+        return _array(np.asarray(predictions), title)
+    if isinstance(predictions, Collection) and not isinstance(predictions, (str, bytes, bytearray, Mapping, Set)):
+        return list(predictions)
+    raise _no_rows(predictions, title)
+
+
+def to_rows(predictions: Any, title: str) -> list[Any]:
+    """Normalized predictions as a list of values that JSON holds, one a row. NaN stays: JSON's encoder writes null.
+
+    Dates and times are ISO 8601 texts, durations too; decimals are floats; UUIDs, paths and intervals are texts; an
+    enumeration's member is its value; bytes are base64; dataclasses and models of pydantic, attrs and msgspec are
+    records; a missing value is null.
+
+    Raises:
+        DataError: JSON has no form for a value; names its type and row.
+    """
+    try:
+        if type(predictions) is list:
+            if JSON_TYPES.issuperset(map(type, predictions)):
+                return predictions
+            return [_json_value(row) for row in predictions]
+        if hasattr(predictions, "columns"):
+            return _records(predictions)
+        return _values(predictions)
+    except _NoJsonError as error:
+        raise _without_form(predictions, title, error) from None
+
+
+def to_json_value(value: Any, title: str) -> Any:
+    """One value, as of a stream, as JSON holds it; see `to_rows`.
+
+    Raises:
+        DataError: JSON has no form for it.
+    """
+    try:
+        return _json_value(value)
+    except _NoJsonError as error:
+        raise _without_form([value], title, error) from None
+
+
+def to_table(predictions: Any, title: str) -> pd.DataFrame:
+    """Normalized predictions as a DataFrame: their own columns, those of their records, or one column `prediction`.
+
+    Raises:
+        DataError: as for `to_rows`.
+    """
+    import pandas as pd
+
+    if hasattr(predictions, "columns"):
+        table = predictions.reset_index(drop=True)
+        return pd.DataFrame({name: _column(table[name], title) for name in table.columns}, index=table.index)
+    if getattr(predictions, "ndim", 0) == 1:
+        return pd.DataFrame({PREDICTION: _column(pd.Series(predictions).reset_index(drop=True), title)})
+    rows = to_rows(predictions, title)
+    if rows and all(type(row) is dict for row in rows):
+        table = pd.DataFrame(rows)
+        return pd.DataFrame({name: _alike(table[name]) for name in table.columns})
+    return pd.DataFrame({PREDICTION: _alike(pd.Series(rows, dtype=None if rows else object))})
+
+
+def _column(column: pd.Series[Any], title: str) -> Any:
+    if column.dtype.kind in "biufmM":
+        return column
+    import pandas as pd
+
+    return _alike(pd.Series(to_rows(column, title), index=column.index))
+
+
+def _alike(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of values of one type, as files have them: of several types, the values' JSON."""
+    if column.dtype != object or len({type(value) for value in column.dropna()}) < 2:
+        return column
+    return column.map(lambda value: value if isinstance(value, str) else msgspec.json.encode(value).decode())
+
+
+def _array(array: Any, title: str) -> Any:
+    import numpy as np
+
+    if not array.ndim:
+        raise _no_rows(array, title)
+    if array.dtype.names:
+        import pandas as pd
+
+        return pd.DataFrame({name: array[name] for name in array.dtype.names})
+    if np.ma.is_masked(array):
+        return array.tolist()
+    if array.dtype.char == "g":  # Python has no longer floats
+        array = array.astype("float64")
+    return np.asarray(array) if isinstance(array, np.matrix) else array
+
+
+def _of_pandas(predictions: Any, title: str) -> Any:
+    import pandas as pd
+
+    if isinstance(predictions, pd.DataFrame):
+        return _with_text_names(predictions, title)
+    if isinstance(predictions, (pd.Series, pd.Index)) or hasattr(predictions, "dtype"):
+        return predictions if isinstance(predictions, pd.Series) else pd.Series(predictions)
+    raise _no_rows(predictions, title)  # one value, as a Timestamp
+
+
+def _with_text_names(table: pd.DataFrame, title: str) -> pd.DataFrame:
+    names = [_text_name(name) for name in table.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise DataError(
+            f"{title} returned a table with two columns '{twice}'.", "Give each column its own name, as a text."
+        )
+    if all(type(name) is str for name in table.columns):
+        return table
+    named = table.copy(deep=False)
+    named.columns = names
+    return named
+
+
+def _text_name(name: Any) -> str:
+    """A column's name as JSON has it; of several levels, with points between them."""
+    return ".".join(map(str, name)) if isinstance(name, tuple) else str(_json_value(name))
+
+
+def _of_arrow(predictions: Any, title: str) -> Any:
+    """An Arrow or polars table or column; polars needs no pyarrow for it."""
+    import pandas as pd
+
+    if type(predictions).__name__ == "LazyFrame":
+        predictions = predictions.collect()
+    if type(predictions).__module__.partition(".")[0] == "polars":
+        if hasattr(predictions, "get_columns"):
+            return pd.DataFrame({column.name: _of_polars(column) for column in predictions.get_columns()})
+        return predictions.to_list() if hasattr(predictions, "to_list") else _refuse(predictions, title)
+    import pyarrow as pa
+
+    from mlapp.data.frames import frame
+
+    if isinstance(predictions, pa.RecordBatch):
+        predictions = pa.Table.from_batches([predictions])
+    if isinstance(predictions, pa.Table):
+        return frame(predictions)
+    if isinstance(predictions, (pa.Array, pa.ChunkedArray)):
+        return predictions.to_pylist()
+    return _refuse(predictions, title)
+
+
+def _of_polars(column: Any) -> Any:
+    import pandas as pd
+
+    values = column.to_list()
+    return pd.array(values) if column.null_count() else values  # whole numbers stay whole beside a missing one
+
+
+def _records(table: pd.DataFrame) -> list[Any]:
+    names = list(table.columns)
+    columns = [_values(table.iloc[:, at]) for at in range(len(names))]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [{}] * len(table)
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of an array or a Series, some at a time."""
+    kind = column.dtype.kind
+    if kind in "biufU" and len(column) <= MANY and _is_numpy(column):
+        values: list[Any] = column.tolist()
+        return values
+    if kind in "cV" and column.dtype != object:
+        raise _NoJsonError(str(column.dtype))
+    if kind in "mM" and not hasattr(column, "iloc"):
+        column = _times(column)
+        kind = "O"
+    rows = getattr(column, "iloc", column)
+    values = []
+    for at in range(0, len(column), MANY):
+        values += rows[at : at + MANY].tolist()
+    if kind in "biufU" and _is_numpy(column):
+        return values
+    return values if JSON_TYPES.issuperset(map(type, values)) else [_json_value(value) for value in values]
+
+
+def _is_numpy(column: Any) -> bool:
+    """Whether the values are NumPy's own: those of pandas' nullable types may be NA."""
+    return hasattr(column.dtype, "itemsize") and not hasattr(column.dtype, "na_value")
+
+
+def _times(array: np.ndarray[Any, Any]) -> Any:
+    """An array of times or durations as objects that know their text: dates, Timestamps, Timedeltas."""
+    import numpy as np
+    import pandas as pd
+
+    if array.dtype == "M8[D]":
+        return array.astype(object)
+    flat = pd.Series(array.ravel()).astype(object).to_numpy()
+    return np.reshape(flat, array.shape)
+
+
+def _json_value(value: Any) -> Any:
+    """A value as JSON holds it.
+
+    Raises:
+        _NoJsonError: it has no form there.
+    """
+    kind = type(value)
+    if kind in JSON_TYPES:
+        return value
+    if kind is dict:
+        if JSON_TYPES.issuperset(map(type, value.values())) and all(type(key) is str for key in value):
+            return value
+        return _record(value)
+    if kind in (list, tuple):
+        return [_json_value(item) for item in value]
+    if kind.__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, enum.Enum):
+        return _json_value(value.value)
+    plain = _scalar(value)
+    return _structure(value) if plain is value else plain
+
+
+def _scalar(value: Any) -> Any:
+    """A value of one piece; `value` itself where it is none."""
+    library = type(value).__module__.partition(".")[0]
+    if library == "numpy" and hasattr(value, "dtype") and not value.ndim:
+        return _numpy_scalar(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return msgspec.to_builtins(value.to_pytimedelta() if library == "pandas" else value)  # type: ignore[attr-defined]
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (Decimal, numbers.Real)):
+        return _number(value)
+    if isinstance(value, (uuid.UUID, PurePath, ipaddress._BaseAddress)):
+        return str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if library == "pandas" and type(value).__name__ in ("Period", "Interval"):
+        return str(value)
+    if library == "pyarrow" and hasattr(value, "as_py"):
+        return _json_value(value.as_py())
+    return value
+
+
+def _number(value: Any) -> float | int:
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value)
+
+
+def _numpy_scalar(value: Any) -> Any:
+    if value.dtype.kind in "cV":
+        raise _NoJsonError(type(value).__name__)
+    if value.dtype.kind in "mM":
+        return _json_value(_times(value.reshape(1))[0])
+    if value.dtype.kind == "f":
+        return float(value)
+    return _json_value(value.item())
+
+
+def _structure(value: Any) -> Any:
+    """A value of several pieces: a record, a list, a table."""
+    if isinstance(value, Mapping):
+        return _record(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _record({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if isinstance(value, msgspec.Struct):
+        return _record(msgspec.structs.asdict(value))
+    if hasattr(value, "model_dump"):  # pydantic's
+        return _json_value(value.model_dump(mode="json"))
+    if hasattr(type(value), "__attrs_attrs__"):
+        return _record({field.name: getattr(value, field.name) for field in type(value).__attrs_attrs__})
+    if isinstance(value, type) or callable(value):
+        raise _NoJsonError(type(value).__name__)
+    if isinstance(value, Set):
+        return [_json_value(item) for item in value]
+    try:
+        rows = normalize(value, "")
+        return _records(rows) if hasattr(rows, "columns") else [_json_value(row) for row in _listed(rows)]
+    except DataError:
+        raise _NoJsonError(type(value).__name__) from None
+
+
+def _listed(rows: Any) -> list[Any]:
+    return rows if isinstance(rows, list) else _values(rows)
+
+
+def _record(record: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {_text_name(name): _json_value(value) for name, value in record.items()}
+    if len(found) < len(record):
+        raise _NoJsonError("dict with two keys of one text")
+    return found
+
+
+def _refuse(predictions: Any, title: str) -> Any:
+    raise _no_rows(predictions, title)
+
+
+def _no_rows(predictions: Any, title: str) -> DataError:
+    what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
+    return DataError(f"{title} returned a {what}.", "Let it return a list or an array with one prediction a row.")
+
+
+def _without_form(predictions: Any, title: str, error: _NoJsonError) -> DataError:
+    """The error of a value that JSON does not hold, with its row where one can be told."""
+    where = ""
+    for row, value in enumerate(predictions if isinstance(predictions, list) else ()):
+        try:
+            _json_value(value)
+        except _NoJsonError:
+            where = f" in row {row}"
+            break
+    return DataError(
+        f"{title} returned a {error}{where}, for which JSON has no form.",
+        "Let it return numbers, texts, dates, lists, dicts, dataclasses or pydantic models.",
+    )
