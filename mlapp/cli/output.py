@@ -22,9 +22,11 @@ def result(text: str) -> None:
 
 
 def error(error: MlappError) -> None:
-    """What happened and what to do, on two lines of stderr."""
+    """What happened and what to do, on two lines of stderr, without passwords and tokens."""
+    from mlapp.data.secrets import redact
+
     red, plain = ("\033[31m", "\033[0m") if _is_colored(sys.stderr) else ("", "")
-    note(f"{red}Error:{plain} {error.what}")
+    note(f"{red}Error:{plain} {redact(error.what)}")
     note(f"{error.todo}")
 
 

@@ -65,7 +65,8 @@ def read(
     Args:
         url: `mongodb://…` or `mongodb+srv://…`; `${NAME}` is taken from the environment.
         collection: `database.collection`, or the collection alone when the URL names the database.
-        query: a filter, or a list of stages to aggregate. A text `":name"` in it stands for a parameter.
+        query: a filter, or a list of stages to aggregate. A text `":name"` in it stands for a parameter:
+            a value, never an operator or a field.
         fields: the fields to read, `address.city` too; all but `_id` when absent.
         chunks: give DataFrames of so many rows one after another, for what is larger than memory.
         types: pandas types for single columns, as `{"city": "category"}`.
@@ -78,7 +79,8 @@ def read(
     """
     check_rows(chunks)
     refuse_misfits(documents.names(query), parameters, "the query")
-    filled = documents.filled(query, {name: documents.moment(to_python(value)) for name, value in parameters.items()})
+    values = {name: _value(name, documents.moment(to_python(value))) for name, value in parameters.items()}
+    filled = _filled(query, values)
     address = expand(url)
     return connection.read(address.shown, lambda: _stream(address, collection, filled, fields), chunks, types)
 
@@ -106,6 +108,46 @@ def source(
         return read(url, collection, query, **options, **values)
 
     return reader("mongo", f"The documents of {collection} in {redact(url)}.", rows_of, declared(parameters), rows_of)
+
+
+def _value(name: str, value: Any) -> Any:
+    """A parameter's value, which is no part of a query.
+
+    Raises:
+        UsageError: it holds operators, as {"$gt": ""}.
+    """
+    parts = value if isinstance(value, list | tuple | set) else [value]
+    if any(isinstance(part, Mapping) for part in parts):
+        raise UsageError(
+            f"The parameter '{name}' holds a document, which MongoDB reads as operators.",
+            "Give a value; write operators in the query, as {'price': {'$gt': ':least'}}.",
+        )
+    return value
+
+
+def _filled(query: Query | None, values: Mapping[str, Any]) -> Any:
+    """The query with its parameters. In an expression a text `$name` would be a field: there it becomes a literal."""
+    if isinstance(query, list | tuple):
+        return [
+            {name: _filled_part(part, values, is_expression=name != "$match") for name, part in stage.items()}
+            for stage in query
+        ]
+    return _filled_part(query, values, is_expression=False)
+
+
+def _filled_part(pattern: Any, values: Mapping[str, Any], *, is_expression: bool) -> Any:
+    if isinstance(pattern, Mapping):
+        return {
+            name: _filled_part(part, values, is_expression=is_expression or name == "$expr")
+            for name, part in pattern.items()
+        }
+    if isinstance(pattern, list | tuple):
+        return [_filled_part(part, values, is_expression=is_expression) for part in pattern]
+    value = documents.filled(pattern, values)
+    is_parameter = isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values
+    if is_expression and is_parameter and isinstance(value, str) and value.startswith("$"):
+        return {"$literal": value}
+    return value
 
 
 def _stream(address: Address, collection: str, query: Any, fields: Sequence[str] | None) -> Iterator[pa.Table]:

@@ -66,7 +66,8 @@ def read(
 
     Args:
         url: `redis://:${REDIS_PASSWORD}@host:port/0` or `rediss://…`; `${NAME}` is taken from the environment.
-        keys: a key, or a pattern of keys with `*`; `{name}` stands for a parameter.
+        keys: a key, or a pattern of keys with `*`; `{name}` stands for a parameter, whose
+            value is taken as it is.
         fields: the columns to keep, `key` among them if it is wanted; all when absent.
         chunks: give DataFrames of so many rows one after another, for what is larger than memory.
         types: pandas types for single columns. Redis keeps texts: without a type, a column of a hash or stream whose
@@ -79,7 +80,7 @@ def read(
         MissingExtraError: the packages of the extra `redis` are not installed.
     """
     refuse_misfits(_NAME.findall(keys), parameters, "the pattern of keys")
-    pattern = _NAME.sub(lambda match: str(parameters[match[1]]), keys)
+    pattern = _NAME.sub(lambda match: _literal(str(parameters[match[1]])), keys)
     address = expand(url)
     kept = list(types or {})
     return connection.read(
@@ -113,6 +114,11 @@ def source(
         return read(url, keys, **options, **values)
 
     return reader("redis", f"The values of the keys {keys} in {redact(url)}.", rows_of, declared(parameters), rows_of)
+
+
+def _literal(text: str) -> str:
+    """A value in a pattern of keys, where `*` and the like match themselves (https://redis.io/docs/latest/commands/keys/)."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
 def _stream(address: Address, pattern: str, fields: Sequence[str] | None) -> Iterator[pa.Table]:

@@ -19,11 +19,19 @@ HIDDEN = "***"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # Up to the last @: a password that was not percent-encoded may hold any character. `host:8080/a@b` has none.
 _PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?!\d+[/?#])(?P<secret>\S+)(?=@)")
+_TOKEN = re.compile(r"(?P<before>\bhttps?://)(?P<secret>[^:/?#@\s]+)(?=@)", re.IGNORECASE)
+"""A token in the place of a user, as Git hosts and package indexes take it."""
 _SETTING = re.compile(
-    r"(?P<before>[?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token|sig|signature|credential|accountkey|api_?key)[\w.-]*)=)"
-    r"(?P<secret>[^&#;\s]+)",
+    r"(?P<before>(?:^|(?<=[?&;#,\s({\['\"]))"
+    r"(?:(?:[\w.-]*[_.-])?sig|[\w.-]*(?:password|passwd|pwd|passphrase|secret|token(?!s|iz)|signature|credential"
+    r"|account_?key|api_?key|access_?key(?:_?id)?|private_?key))"
+    r"[\w.-]*(?:\s?=\s?|['\"]\s?[:=]\s?)['\"]?)"
+    r"(?P<secret>[^&#;,\s'\"]+)",
     re.IGNORECASE,
 )
+
+
+_RULES = (_PASSWORD, _TOKEN, _SETTING)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
     filled = _VARIABLE.sub(value_of, template)
     # A whole address tells the host and the user; what is no address tells nothing that could be shown.
     whole = filled if _VARIABLE.fullmatch(template) and "://" in filled else template
-    for found in [*_PASSWORD.finditer(filled), *_SETTING.finditer(filled)]:
+    for found in (match for rule in _RULES for match in rule.finditer(filled)):
         secret = found["secret"]
         # A library that reads an address wrongly quotes a piece of it.
         pieces = (piece for piece in re.split(r"[/:@?#]", secret) if piece != secret and len(piece) > 1)
@@ -83,5 +91,7 @@ def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
 
 
 def redact(text: str) -> str:
-    """The text with `***` for the password of every URL in it, and for every `password=`, `token=` and the like."""
-    return _SETTING.sub(rf"\g<before>{HIDDEN}", _PASSWORD.sub(rf"\g<before>{HIDDEN}", text))
+    """The text with `***` for each URL's password or token, and for each `password=`, `access_key=` and the like."""
+    for rule in _RULES:
+        text = rule.sub(rf"\g<before>{HIDDEN}", text)
+    return text

@@ -8,24 +8,22 @@ or, inside a reader of your own, `files.read("data/*.csv")`. Folders named `key=
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
 from mlapp.data.files.formats import FORMATS, format_of, tables
+from mlapp.data.files.path_values import NAME, fill_path
 from mlapp.data.files.places import File, found
 from mlapp.data.frames import Types, check_rows, counted, frame, frames, joined
-from mlapp.data.secrets import expand, redact
+from mlapp.data.secrets import Address, redact
 from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
 from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-_NAME = re.compile(r"(?<!\$)\{(\w+)\}")
 
 
 @overload
@@ -67,7 +65,7 @@ def read(
 
     Args:
         path: a path or an address; `*` and `**` match files, `${NAME}` is taken from the environment, `{name}` from
-            the parameters. A folder stands for all files in it.
+            the parameters; their values are names, and never lead elsewhere. A folder stands for all files in it.
         format: csv, parquet, json, arrow or excel; what the files' names say when absent.
         columns: the columns to read; all when absent.
         chunks: give DataFrames of so many rows one after another, for what is larger than memory.
@@ -84,13 +82,13 @@ def read(
     if format is not None and format not in FORMATS:
         raise UsageError(f"'{format}' is not a format.{nearest(format, FORMATS)}", f"Known: {', '.join(FORMATS)}.")
     template = fspath(path)
-    refuse_misfits(_NAME.findall(template), parameters, "the path")
-    filled = _NAME.sub(lambda match: str(parameters[match[1]]), template)
+    refuse_misfits(NAME.findall(template), parameters, "the path")
+    address = fill_path(template, parameters)
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         raise MissingExtraError("Reading files", "files") from None
-    stream = _stream(filled, format, columns, chunks is None, types, encoding, sheet)
+    stream = _stream(address, format, columns, chunks is None, types, encoding, sheet)
     return frame(joined(stream), types) if chunks is None else frames(stream, chunks, types)
 
 
@@ -103,7 +101,7 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     known = ("format", "columns", "chunks", "types", "encoding", "sheet")
     settings = {name: options.pop(name) for name in known if name in options}
     template = fspath(path)
-    refuse_undeclared(_NAME.findall(template), options, "the path", known)
+    refuse_undeclared(NAME.findall(template), options, "the path", known)
     says = f"The files {redact(template)}."
 
     def rows_of(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
@@ -113,7 +111,7 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
 
 
 def _stream(
-    path: str,
+    address: Address,
     format: str | None,
     columns: Sequence[str] | None,
     whole: bool,
@@ -122,7 +120,7 @@ def _stream(
     sheet: str | int,
 ) -> Iterator[pa.Table]:
     """All rows of all files, each checked against the columns of the first."""
-    with found(expand(path)) as files:
+    with found(address) as files:
         partitions = _typed([file.partitions for file in files])
         first: tuple[File, pa.Schema] | None = None
         for file, values in zip(files, partitions, strict=True):

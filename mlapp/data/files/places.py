@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,6 +52,8 @@ class File:
     path: str
     shown: str
     size: int
+    hide: Callable[[object], str] = str
+    """Takes secrets out of a library's error."""
 
     @property
     def partitions(self) -> dict[str, str]:
@@ -61,7 +63,7 @@ class File:
     @contextmanager
     def opened(self) -> Iterator[pa.NativeFile]:
         """The file's bytes, to be read from any place."""
-        with told(self.shown), self.filesystem.open_input_file(self.path) as stream:
+        with told(self.shown, self.hide), self.filesystem.open_input_file(self.path) as stream:
             yield stream
 
 
@@ -77,7 +79,7 @@ def found(address: Address) -> Iterator[list[File]]:
         with _downloaded(address) as file:
             yield [file]
         return
-    with told(address.shown):
+    with told(address.shown, address.hide):
         files = _listed(address, scheme)
     if not files:
         is_pattern = bool(_WILD.search(address.value))
@@ -94,7 +96,7 @@ def _listed(address: Address, scheme: str) -> list[File]:
 
     def file(info: Any) -> File:
         shown = address.shown if address.value != address.shown else prefix + info.path
-        return File(filesystem, info.path, shown, info.size)
+        return File(filesystem, info.path, shown, info.size, address.hide)
 
     if not _WILD.search(path):
         info = filesystem.get_file_info(path)
@@ -219,11 +221,11 @@ def _downloaded(address: Address) -> Iterator[File]:
             raise DataError(f"{address} cannot be reached: {reason}.", "Check the address.") from None
         if missing > 0:
             raise DataError(f"{address} broke off, {missing:,} bytes before its end.", "Try again.")
-        yield File(fs.LocalFileSystem(), str(copy), address.shown, copy.stat().st_size)
+        yield File(fs.LocalFileSystem(), str(copy), address.shown, copy.stat().st_size, address.hide)
 
 
 @contextmanager
-def told(shown: str) -> Iterator[None]:
+def told(shown: str, hide: Callable[[object], str]) -> Iterator[None]:
     """A filesystem's errors as ours."""
     try:
         yield
@@ -234,8 +236,8 @@ def told(shown: str) -> Iterator[None]:
     except IsADirectoryError:
         raise DataError(f"{shown} is a folder.", "Name the files in it: …/*.parquet.") from None
     except OSError as error:
-        text = str(error)
-        low = text.lower()
+        text = hide(error)
+        low = str(error).lower()
         line = " ".join(text.split())
         if any(sign in low for sign in _REFUSED):
             todo = "Check the credentials, and the permission to list and read there."

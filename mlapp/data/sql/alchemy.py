@@ -66,7 +66,7 @@ def _engine(address: Address) -> Engine:
     try:
         url = sqlalchemy.make_url(f"{_DRIVERS.get(scheme, scheme)}://{rest}")
         if url.get_backend_name() == "sqlite":
-            return _sqlite(url)
+            return _sqlite(url, address)
         return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, hide_parameters=True)
     except exc.NoSuchModuleError:
         raise DataError(
@@ -84,7 +84,7 @@ def _engine(address: Address) -> Engine:
         ) from None
 
 
-def _sqlite(url: Any) -> Engine:
+def _sqlite(url: Any, address: Address) -> Engine:
     """SQLite keeps times, booleans and decimals as numbers and texts; a column's declared type brings them back."""
     import sqlite3
 
@@ -94,7 +94,8 @@ def _sqlite(url: Any) -> Engine:
     if file and file != ":memory:" and not file.startswith("file:") and not Path(file).is_file():
         # SQLite would make an empty one.
         raise DataError(
-            f"There is no SQLite file {file}.", "Check the path: sqlite:///relative or sqlite:////absolute."
+            f"There is no SQLite file {address.hide(file)}.",
+            "Check the path: sqlite:///relative or sqlite:////absolute.",
         )
 
     for kind, convert in _CONVERTERS.items():

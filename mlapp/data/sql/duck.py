@@ -34,7 +34,8 @@ def stream(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[
     in_memory = file in ("", ":memory:")
     if not in_memory and not Path(file).is_file():
         raise DataError(
-            f"There is no DuckDB file {file}.", "Check the path: duckdb:///relative or duckdb:////absolute."
+            f"There is no DuckDB file {address.hide(file)}.",
+            "Check the path: duckdb:///relative or duckdb:////absolute.",
         )
     try:
         connection = duckdb.connect(":memory:" if in_memory else file, read_only=not in_memory)
