@@ -27,9 +27,12 @@ class TwiceError(Exception):
 
 
 class Part:
-    """The features of one request: packed cells, tuples of cells, or a finished table, array or list."""
+    """The features of one request: packed cells, tuples of cells, or a finished table, array or list.
 
-    __slots__ = ("features", "packed", "rows", "tuples")
+    `is_unionml` is set where a client of UnionML sent them, which takes a bare list as the answer.
+    """
+
+    __slots__ = ("features", "is_unionml", "packed", "rows", "tuples")
 
     def __init__(
         self, rows: int, packed: bytes | None = None, tuples: list[tuple[Any, ...]] | None = None, features: Any = None
@@ -38,6 +41,7 @@ class Part:
         self.packed = packed
         self.tuples = tuples
         self.features = features
+        self.is_unionml = False
 
 
 class RowCodec:

@@ -11,7 +11,7 @@ from typing import Any
 from mlapp.errors import InputError, Problem
 from mlapp.prediction import Predictor
 from mlapp.schema.rows import Part, RowCodec
-from mlapp.serving.json_body import KEYS, inputs_of
+from mlapp.serving.json_body import FEATURES, INPUTS, keyed_inputs_of
 
 
 class Codec:
@@ -21,7 +21,7 @@ class Codec:
         self.predictor = predictor
         has_loader = predictor.pipeline.stage("feature_loader") is not None
         self._rows = (
-            None if has_loader else RowCodec(predictor.schema.features, KEYS, takes_array=predictor.takes_array)
+            None if has_loader else RowCodec(predictor.schema.features, (INPUTS,), takes_array=predictor.takes_array)
         )
 
     @property
@@ -43,7 +43,14 @@ class Codec:
             InputError: the inputs do not fit the schema. UserCodeError: the feature_loader raised.
         """
         part = self._rows.decode(body) if self._rows is not None else None
-        return part or self.accept(inputs_of(body), first)
+        if part is not None:
+            return part
+        inputs, key = keyed_inputs_of(body)
+        if key != FEATURES:
+            return self.accept(inputs, first)
+        part = self.accept(self._features_of(inputs), first)
+        part.is_unionml = True
+        return part
 
     def accept(self, inputs: Any, first: int = 0) -> Part:
         """Plain inputs, a DataFrame or an array as features.
@@ -65,6 +72,24 @@ class Codec:
             raise InputError([Problem("inputs is empty: there is nothing to predict")])
         part = rows.from_matrix(features) if rows is not None else None
         return part or Part(count, features=features)
+
+    def _features_of(self, inputs: Any) -> Any:
+        """The features in what a client of UnionML sends: whole rows, as a reader reads them."""
+        pipeline = self.predictor.pipeline
+        if pipeline.stage("feature_loader") is not None:
+            return inputs
+
+        def is_feature(name: str) -> bool:
+            return name not in pipeline.targets if pipeline.features is None else name in pipeline.features
+
+        def select(record: Any) -> Any:
+            return (
+                {name: value for name, value in record.items() if is_feature(name)}
+                if isinstance(record, dict)
+                else record
+            )
+
+        return [select(record) for record in inputs] if isinstance(inputs, list) else select(inputs)
 
     def _named(self, inputs: Any) -> Any:
         """An array whose columns can only be the schema's, as a table of them."""

@@ -12,7 +12,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from mlapp.serving.json_body import encode_predictions
+from mlapp.serving.json_body import encode_answer
 from mlapp.serving.problems import MEDIA, HttpError, http_error
 from mlapp.serving.request_id import request_id
 
@@ -32,6 +32,7 @@ class FastCycle:
         "disconnected",
         "endpoint",
         "headers",
+        "is_unionml",
         "item",
         "keep_alive",
         "loaded",
@@ -54,6 +55,7 @@ class FastCycle:
         self.parts: list[bytes] = []
         self.loaded = endpoint.current
         self.item: Item | None = None
+        self.is_unionml = False
         self.more_body = True
         self.response_complete = False
         self.disconnected = False
@@ -75,6 +77,7 @@ class FastCycle:
         loaded = self.loaded = endpoint.current
         try:
             part = loaded.codec.decode(body)
+            self.is_unionml = part.is_unionml
             rows = endpoint.batcher.at_once(loaded, part) if len(self.protocol.connections) == 1 else None
             if rows is None:
                 self.item = endpoint.batcher.submit(loaded, part, self.finish, endpoint.settings.timeout)
@@ -99,7 +102,7 @@ class FastCycle:
         body = b""
         if isinstance(result, list):
             try:
-                body = encode_predictions(result, self.loaded.tail)
+                body = encode_answer(result, self.loaded.tail, is_unionml=self.is_unionml)
             except Exception as error:
                 result = error
         if isinstance(result, list):

@@ -15,15 +15,23 @@ from mlapp.schema.infer import plain
 from mlapp.schema.rows import TwiceError
 from mlapp.serving.problems import HttpError
 
-KEYS = ("inputs", "features")
-"""What the inputs may be under; `features` is UnionML's."""
+INPUTS = "inputs"
+FEATURES = "features"
+"""UnionML's key: whole rows, and the answer is a bare list."""
+KEYS = (INPUTS, FEATURES)
+"""What the inputs may be under."""
 SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 
 def inputs_of(body: bytes) -> Any:
-    """The inputs in a JSON body: a bare list, or what is under `inputs` (UnionML: `features`).
+    """The inputs in a JSON body, as `keyed_inputs_of` finds them."""
+    return keyed_inputs_of(body)[0]
+
+
+def keyed_inputs_of(body: bytes) -> tuple[Any, str]:
+    """The inputs in a JSON body, a bare list, or what is under `inputs` (UnionML: `features`), and that key.
 
     A byte-order mark is passed over. A key that is there twice is refused: which of the two counts differs from
     parser to parser.
@@ -33,7 +41,7 @@ def inputs_of(body: bytes) -> Any:
     """
     content = decode_json(body)
     if isinstance(content, list):
-        return content
+        return content, ""
     if not isinstance(content, dict):
         raise HttpError(422, f'The body is {_shown(content)}. Send {{"inputs": […]}} or a list.')
     given = [key for key in KEYS if key in content]
@@ -48,7 +56,7 @@ def inputs_of(body: bytes) -> Any:
             f"The body has an unknown key '{unknown[0]:.60}' beside '{given[0]}'.",
             [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
         )
-    return content[given[0]]
+    return content[given[0]], given[0]
 
 
 def decode_json(body: bytes) -> Any:
@@ -80,6 +88,11 @@ def decode_json(body: bytes) -> Any:
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
     """The answer's body: `predictions`, then what is the same for every answer."""
     return b'{"predictions":' + encode_list(predictions) + tail
+
+
+def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) -> bytes:
+    """The answer's body, of the form that the client's request had."""
+    return encode_list(predictions) if is_unionml else encode_predictions(predictions, tail)
 
 
 def encode_list(values: Sequence[Any]) -> bytes:

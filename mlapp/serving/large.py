@@ -11,7 +11,7 @@ import msgspec
 from mlapp.errors import InputError
 from mlapp.schema.rows import Part
 from mlapp.serving.codec import Codec
-from mlapp.serving.json_body import KEYS, decode_json
+from mlapp.serving.json_body import INPUTS, decode_json
 from mlapp.serving.pieces import PIECE, pieces
 from mlapp.serving.problems import HttpError
 
@@ -21,7 +21,7 @@ BEGIN = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?(?P<list>\[)')
 END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 
 
-def decode(codec: Codec, body: bytes, keys: Sequence[str] = KEYS) -> Part | None:
+def decode(codec: Codec, body: bytes, keys: Sequence[str] = (INPUTS,)) -> Part | None:
     """The features in a body that is a list of rows or records, or has it, and nothing else, under one of the keys.
 
     None: it is small, or of another form, or wrong in a way that only the whole of it tells.

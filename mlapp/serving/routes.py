@@ -10,7 +10,7 @@ from mlapp.serving import streams, swagger
 from mlapp.serving.bodies import part_of
 from mlapp.serving.endpoint import Endpoint
 from mlapp.serving.http import Request, Response, unless_left
-from mlapp.serving.json_body import encode, encode_predictions
+from mlapp.serving.json_body import encode, encode_answer
 from mlapp.serving.openapi import document
 from mlapp.serving.page import page
 from mlapp.serving.protocols import invocations, open_inference
@@ -97,6 +97,7 @@ def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
         return Response(status=307, headers=[(b"location", f"{prefix}/".encode())])
 
     application.route("POST", f"{prefix}/predict", predict)
+    application.route("POST", f"{prefix}/predict/", predict)  # clients of UnionML's FastAPI may send it so
     application.route("GET", f"{prefix}/model", describe)
     invocations.add_routes(application, endpoint)
     if prefix:
@@ -126,10 +127,14 @@ async def answer(endpoint: Endpoint, request: Request) -> Response:
         items = endpoint.streams.items(loaded, part, timeout)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
             found = await unless_left(streams.collected(items), request.left)
-            return Response(encode_predictions(found, loaded.tail))
+            return Response(encode_answer(found, loaded.tail, is_unionml=part.is_unionml))
         events = streams.events(items)
         # Before the status is told: a stream that is refused, or fails at once, is a problem like any other.
         first = await unless_left(anext(events), request.left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     predictions = await endpoint.predict(part, timeout, loaded, request.left)
-    return Response(await endpoint.make(lambda: encode_predictions(predictions, loaded.tail), part.rows))
+
+    def encode_body() -> bytes:
+        return encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml)
+
+    return Response(await endpoint.make(encode_body, part.rows))

@@ -71,7 +71,8 @@ def _predict(endpoint: Endpoint) -> Json:
     media: Json = {"schema": _body(endpoint)}
     if not has_own_inputs(endpoint):
         media["example"] = {"inputs": schema.features.example_inputs()}
-    predicted = answer(told, "One prediction a row, in order.")
+    bare = {"type": "array", "items": output_schema(schema.predictions), "description": "For a body with `features`."}
+    predicted = answer({"anyOf": [told, bare]}, "One prediction a row, in order.")
     if loaded.is_stream:
         predicted["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
@@ -90,7 +91,9 @@ def _body(endpoint: Endpoint) -> Json:
         {"type": "object", "properties": {key: inputs}, "required": [key], "additionalProperties": False}
         for key in KEYS
     ]
-    objects[-1]["description"] = "As UnionML's clients send it."
+    objects[-1]["description"] = (
+        "As UnionML's clients send it: records may hold the target too, and the answer is a bare list."
+    )
     return {"anyOf": [*objects, reference(endpoint, "Rows")]}
 
 

@@ -26,14 +26,13 @@ async def client(people, serve):
     [
         {"inputs": [RECORD]},
         [RECORD],
-        {"features": [RECORD]},
         {"inputs": [dict(reversed(RECORD.items()))]},
         {"inputs": [list(RECORD.values())]},
         {"inputs": {name: [value] for name, value in RECORD.items()}},
         {"inputs": RECORD},
         {"inputs": [RECORD | {"age": 3.0}]},
     ],
-    ids=["records", "bare list", "unionml", "any order", "rows", "columns", "one record", "whole float"],
+    ids=["records", "bare list", "any order", "rows", "columns", "one record", "whole float"],
 )
 async def test_forms_of_the_same_inputs(client, body):
     response = await client.post("/predict", json=body)

@@ -49,7 +49,7 @@ FORMS = {
     "inputs for MLflow": ("/invocations", lambda records: {"inputs": records}),
     "columns": ("/predict", lambda records: {"inputs": {name: [row[name] for row in records] for name in NAMES}}),
     "records": ("/predict", lambda records: {"inputs": records}),
-    "rows": ("/predict", lambda records: {"features": rows_of(records)}),
+    "rows": ("/predict", lambda records: {"inputs": rows_of(records)}),
     "bare list": ("/predict", lambda records: records),
 }
 forms = pytest.mark.parametrize(("path", "form"), FORMS.values(), ids=FORMS)
