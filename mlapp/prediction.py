@@ -159,16 +159,15 @@ class Predictor:
         return predictions
 
     def after(self, features: Any, predictions: Any) -> bool:
-        """Run on_predict. Its error is logged and never the caller's; returns whether it went well."""
-        stage = self.pipeline.stage("on_predict")
-        if stage is None:
-            return True
-        try:
-            finish(stage(self.estimator, features, predictions), stage)
-        except Exception:
-            log.exception("%s raised; the prediction was answered all the same", stage.title)
-            return False
-        return True
+        """Run every on_predict. An error in one is logged and never the caller's; returns whether all went well."""
+        is_well = True
+        for stage in self.pipeline.callbacks:
+            try:
+                finish(stage(self.estimator, features, predictions), stage)
+            except Exception:
+                log.exception("%s raised; the prediction was answered all the same", stage.title)
+                is_well = False
+        return is_well
 
 
 def load(pipeline: Pipeline, version: ModelVersion, *, extra: str = "refuse") -> Predictor:

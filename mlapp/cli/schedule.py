@@ -1,8 +1,9 @@
-"""`mlapp schedule`: training on a clock"""
+"""`mlapp schedule`: training and batch prediction on a clock"""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from mlapp.cli.options import Environment, Json
 from mlapp.cli.remote import open_project, summary
 from mlapp.errors import DeclarationError, ProjectError, UserCodeError
 
-cli = typer.Typer(help="Training on a clock, on Flyte.", no_args_is_help=True)
+cli = typer.Typer(help="Training and batch prediction on a clock, on Flyte.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The schedule's name, as app.schedule gives it.")]
 
 
@@ -80,7 +81,10 @@ def deactivate(name: Name, environment: Environment = None) -> None:
 def runs(
     name: Name,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Take the models of runs that succeeded into the store.")
+        bool,
+        typer.Option(
+            "--fetch", help="Take the models of runs that succeeded into the store, or write their predictions."
+        ),
     ] = False,
     limit: Annotated[int, typer.Option(help="How many.")] = 20,
     environment: Environment = None,
@@ -89,17 +93,24 @@ def runs(
     """List a schedule's runs, the newest first.
 
     A store that the cluster reaches has their models already. For a local one, `--fetch` takes them in, the oldest
-    first, and promotes those that are better by the schedule's `promote_if`.
+    first, and promotes those that are better by the schedule's `promote_if`. Of a schedule that predicts, it writes
+    each run's predictions to SCHEDULE-RUN.parquet in the current folder.
 
     Example:
 
       mlapp schedule runs nightly --fetch
     """
+    here = Path.cwd()  # loading the app changes to the project's folder
     engine = open_project(environment)
     found = engine.runs(limit=limit, schedule=name)
     if fetch:
         for run in reversed(found):
             if run.phase == "succeeded":
+                if run.workflow.endswith(".predict"):
+                    file = f"{name}-{run.id}.parquet"
+                    engine.predictions(run.id).to_parquet(here / file)
+                    output.note(f"{file} has the predictions of {run.id}")
+                    continue
                 version = engine.fetch(run.id, schedule=name)
                 output.note(f"{run.id} is version {version.version}")
     if json:

@@ -78,7 +78,7 @@ class FlytekitEngine(Engine):
         values = inputs.encode(own, parameters)
         kinds = {input.name: input.kind for input in own}
         if version is not None:
-            values["model"] = self._uploaded(version)
+            values["model"] = _optional_folder(self._uploaded(version))
         if trials is not None:
             kinds["trials"] = list[str]
             values["trials"] = [

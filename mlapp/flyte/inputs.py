@@ -19,7 +19,7 @@ from mlapp.pipeline.values import plain_value, type_name
 from mlapp.schema.infer import plain
 
 RESERVED = frozenset(
-    {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning"}
+    {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning", "model_version"}
 )
 """What the tasks pass to each other; a parameter of that name goes by its full one."""
 CARRIED = (bool, int, float, str, datetime.datetime, datetime.timedelta)

@@ -28,11 +28,14 @@ from mlapp.flyte.tasks import StageTask, folder
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared
+from mlapp.store import ModelVersion, open_store
 from mlapp.training import steps
 from mlapp.training.binding import parameter_stages
 
 CODE_REVISION = "MLAPP_CODE_REVISION"
 """The commit that was registered, with `-dirty` after it: a container has the code, and no git."""
+VERSION = "model_version"
+"""The input with the version, alias or `latest` of the store that predicts, where no model is given."""
 TUNING = "tuning"
 """The input with the search that found the parameters, as JSON; empty when there was none."""
 Metrics = dict[str, dict[str, float]]
@@ -144,11 +147,18 @@ class Plan:
 
         def work(given: dict[str, Any]) -> Any:
             out = folder("predictions") / "predictions.parquet"
-            stages.predict(self.pipeline, inputs.by_stage(own, given), _path(given["model"]), out)
+            stages.predict(self.pipeline, inputs.by_stage(own, given), self._version(given), out)
             return FlyteFile(str(out))
 
-        data = {"model": FlyteDirectory}
+        data = {"model": FlyteDirectory | None, VERSION: str}
         return self._make("batch", work, own, data, {"predictions": FlyteFile}, workflow="predict")
+
+    def _version(self, given: Mapping[str, Any]) -> ModelVersion:
+        """The model that predicts: the one that is given, or a version of the store, as a schedule names it."""
+        if given["model"] is not None:
+            return stages.open_version(_path(given["model"]))
+        store = open_store(self.source.settings.store, self.source.root)
+        return store.get(self.name, given[VERSION] or "latest")
 
     def _data(self) -> StageTask:
         own = self.inputs_of("data")

@@ -72,8 +72,7 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
     settings = SerializationSettings(
         ImageConfig.auto(img_name=UNUSED_IMAGE), project.settings.flyte.project, project.settings.flyte.domain, version
     )
-    prefix = f"{origin.app.name}.train."
-    found = {plan.id.name.removeprefix(prefix): plan for plan in _plans(settings, plans)}
+    found = {schedules.schedule_name(origin.app.name, plan.id.name): plan for plan in _plans(settings, plans)}
     schedules.deploy(connection, origin, version, lambda name: _create(connection, found[name]), tell)
 
 

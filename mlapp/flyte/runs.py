@@ -171,7 +171,7 @@ def show(connection: Connection, run: str) -> Run:
 def recent(connection: Connection, app: str, *, limit: int, schedule: str | None = None) -> list[Run]:
     """The latest runs of the app, or of one of its schedules, newest first."""
     wanted = (
-        filters.Equal("launch_plan.name", f"{app}.train.{schedule}")
+        filters.ValueIn("launch_plan.name", [f"{app}.train.{schedule}", f"{app}.predict.{schedule}"])
         if schedule
         else filters.ValueIn("workflow.name", [f"{app}.{workflow}" for workflow in WORKFLOWS])
     )
@@ -282,7 +282,7 @@ def _step(node: Any) -> Step:
 
 def _run(connection: Connection, execution: Any) -> Run:
     closure, plan = execution.closure, execution.spec.launch_plan
-    # A schedule's plan is called after its workflow: <app>.train.<schedule>.
+    # A schedule's plan is called after its workflow: <app>.train.<schedule>, <app>.predict.<schedule>.
     before, _, last = plan.name.rpartition(".")
     is_schedule = last not in WORKFLOWS
     return Run(

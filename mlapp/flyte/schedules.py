@@ -1,4 +1,4 @@
-"""The app's schedules as launch plans of `<app>.train`, and their state in Flyte."""
+"""The app's schedules as launch plans of `<app>.train` and `<app>.predict`, and their state in Flyte."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.interface import ScheduleState, Tell
-from mlapp.flyte.plan import plan_of
+from mlapp.flyte.plan import VERSION, plan_of
 from mlapp.flyte.source import Source
-from mlapp.flyte.workflow import train_workflow
+from mlapp.flyte.workflow import predict_workflow, train_workflow
 from mlapp.pipeline import bind
+from mlapp.pipeline.parameters import values_of_stage
 from mlapp.pipeline.schedule import Schedule
 
+WORKFLOWS = ("train", "predict")
+"""Those that schedules run."""
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
 
 
 def plans(source: Source) -> list[LaunchPlan]:
-    """A launch plan a schedule, `<app>.train.<schedule>`; each is made once.
+    """A launch plan a schedule, `<app>.train.<schedule>` or `<app>.predict.<schedule>`; each is made once.
 
     Raises:
         UsageError: a parameter that no stage takes, or of the wrong type.
-        DeclarationError: the parameter for the scheduled time is no datetime.
+        DeclarationError: the parameter for the scheduled time is no datetime; a schedule predicts, and the cluster
+            cannot reach the store.
     """
     return [_plan(source, schedule) for schedule in source.app.schedules.values()]
 
@@ -44,12 +48,13 @@ def plans(source: Source) -> list[LaunchPlan]:
 def active(connection: Connection, app: str) -> dict[str, Any]:
     """The active launch plans of the app's schedules, by schedule."""
     settings = connection.settings
-    prefix, found, token = f"{app}.train.", {}, ""
+    found: dict[str, Any] = {}
+    token = ""
     while True:
         page, token = connection.call(
             connection.client.list_active_launch_plans_paginated, settings.project, settings.domain, token=token
         )
-        found.update({plan.id.name.removeprefix(prefix): plan for plan in page if plan.id.name.startswith(prefix)})
+        found.update({name: plan for plan in page if (name := schedule_name(app, plan.id.name))})
         if not token:
             return found
 
@@ -63,15 +68,18 @@ def deploy(connection: Connection, source: Source, version: str, create: Callabl
     """
     app = source.app.name
     running = active(connection, app)
-    for name in source.app.schedules:
+    for name, schedule in source.app.schedules.items():
         now = running.get(name)
+        if now is not None and now.id.name != plan_name(app, schedule):
+            _set(connection, now.id, LaunchPlanState.INACTIVE)  # it trained before, and now it predicts
+            now = None
         if now is not None and now.id.version == version:
             continue
-        known = [now] if now is not None else _versions(connection, app, name, limit=1)
+        known = [now] if now is not None else _versions_of(connection, plan_name(app, schedule), limit=1)
         if not known or known[0].id.version != version:
             create(name)
         if now is not None or not known:
-            _set(connection, _place(connection, app, name, version), LaunchPlanState.ACTIVE)
+            _set(connection, _place(connection, plan_name(app, schedule), version), LaunchPlanState.ACTIVE)
             tell(f"schedule {name} runs version {version}")
         else:
             tell(f"schedule {name} was switched off, and stays off: mlapp schedule activate {name}")
@@ -148,8 +156,8 @@ def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.da
 def move(connection: Connection, app: str, version: str, tell: Tell) -> list[str]:
     """Let the active schedules run another version, as far as it has them; the names of those that do."""
     moved = []
-    for name in active(connection, app):
-        place = _place(connection, app, name, version)
+    for name, plan in active(connection, app).items():
+        place = _place(connection, plan.id.name, version)
         try:
             _set(connection, place, LaunchPlanState.ACTIVE)
         except FlyteError as error:
@@ -172,7 +180,7 @@ def stop(connection: Connection, app: str) -> list[str]:
 def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
     made = plan_of(source).entities
     if schedule.name not in made:
-        workflow = train_workflow(source)
+        workflow = predict_workflow(source) if schedule.predict else train_workflow(source)
         given = _values(source, schedule)
         made[schedule.name] = LaunchPlan.create(
             f"{workflow.name}.{schedule.name}",
@@ -190,32 +198,36 @@ def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
 
 def _values(source: Source, schedule: Schedule) -> dict[str, Any]:
     """The values that the schedule gives, as Flyte carries them."""
-    own = plan_of(source).inputs
+    own = _inputs(source, schedule)
     given = dict(schedule.parameters)
     if schedule.time is not None:
         given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
     bound = bind([input.parameter for input in own], given)
-    named = [parameter.rpartition(".")[2] for parameter in schedule.parameters]
     values = {
         input.name: input.encode(bound[input.parameter.stage][input.parameter.name])
         for input in own
-        if input.parameter.name in named and _is_given(input, schedule)
+        if values_of_stage(input.parameter.stage, [input.parameter], schedule.parameters)
     }
-    return {**values, promotion.INPUT: schedule.promote_if or ""}
+    if not schedule.predict:
+        return {**values, promotion.INPUT: schedule.promote_if or ""}
+    if not promotion.is_shared(source.settings.store):
+        raise DeclarationError(
+            f"Schedule '{schedule.name}' predicts on the cluster, which cannot read the store {source.settings.store}.",
+            "Keep models in an object store: `store: s3://bucket/models` in mlapp.yaml.",
+        )
+    return {**values, VERSION: str(schedule.model)}
 
 
-def _is_given(input: Input, schedule: Schedule) -> bool:
-    return any(
-        name in (input.parameter.name, input.parameter.full_name) or input.parameter.full_name.endswith(f"_{name}")
-        for name in schedule.parameters
-    )
+def _inputs(source: Source, schedule: Schedule) -> list[Input]:
+    plan = plan_of(source)
+    return plan.inputs_of("batch") if schedule.predict else plan.inputs
 
 
 def _clock(source: Source, schedule: Schedule) -> Any:
     if schedule.time is None:
         return FixedRate(schedule.every) if schedule.every is not None else CronSchedule(schedule=schedule.cron)
     input = next(
-        (input for input in plan_of(source).inputs if schedule.time in (input.name, input.parameter.name)), None
+        (input for input in _inputs(source, schedule) if schedule.time in (input.name, input.parameter.name)), None
     )
     if input is None or input.kind is not datetime.datetime:
         raise DeclarationError(
@@ -264,24 +276,44 @@ def _state_of(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
 def _names(connection: Connection, app: str) -> list[str]:
     """The names of all schedules that were ever deployed."""
     settings = connection.settings
-    prefix, token, found = f"{app}.train.", "", []
+    found: list[str] = []
+    token = ""
     while True:
         page, token = connection.call(
             connection.client.list_launch_plan_ids_paginated, settings.project, settings.domain, token=token
         )
-        found += [place.name.removeprefix(prefix) for place in page if place.name.startswith(prefix)]
+        found += [name for place in page if (name := schedule_name(app, place.name))]
         if not token:
-            return found
+            return list(dict.fromkeys(found))
 
 
-def _place(connection: Connection, app: str, name: str, version: str) -> Identifier:
+def plan_name(app: str, schedule: Schedule) -> str:
+    """The launch plan of a schedule."""
+    return f"{app}.{schedule.workflow}.{schedule.name}"
+
+
+def plan_names(app: str, name: str) -> list[str]:
+    """The launch plans that a schedule of that name may have."""
+    return [f"{app}.{workflow}.{name}" for workflow in WORKFLOWS]
+
+
+def schedule_name(app: str, plan: str) -> str:
+    """The schedule of a launch plan; empty where it is of none."""
+    return next((plan.removeprefix(prefix) for prefix in plan_names(app, "") if plan.startswith(prefix)), "")
+
+
+def _place(connection: Connection, plan: str, version: str) -> Identifier:
     settings = connection.settings
-    return Identifier(ResourceType.LAUNCH_PLAN, settings.project, settings.domain, f"{app}.train.{name}", version)
+    return Identifier(ResourceType.LAUNCH_PLAN, settings.project, settings.domain, plan, version)
 
 
 def _versions(connection: Connection, app: str, name: str, *, limit: int) -> list[Any]:
+    return [plan for each in plan_names(app, name) for plan in _versions_of(connection, each, limit=limit)][:limit]
+
+
+def _versions_of(connection: Connection, plan: str, *, limit: int) -> list[Any]:
     settings = connection.settings
-    place = NamedEntityIdentifier(settings.project, settings.domain, f"{app}.train.{name}")
+    place = NamedEntityIdentifier(settings.project, settings.domain, plan)
     found, _ = connection.call(connection.client.list_launch_plans_paginated, place, limit=limit, sort_by=NEWEST)
     return list(found)
 

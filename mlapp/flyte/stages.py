@@ -180,9 +180,9 @@ def open_version(folder: Path) -> ModelVersion:
     return ModelVersion(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder / FILES)
 
 
-def predict(pipeline: Pipeline, bound: Bound, model: Path, out: Path) -> None:
+def predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
     """Predictions for what the reader reads, as a Parquet file: the column `prediction`, or the predictor's own."""
-    predictor = prediction.load(pipeline, open_version(model))
+    predictor = prediction.load(pipeline, version)
     values = _chosen(pipeline, bound)
     features = training.read_features(pipeline, values, trained_with=predictor.parameters)
     predictions = predictor.predict_features(features)

@@ -16,7 +16,7 @@ from flytekit.types.file import FlyteFile
 
 from mlapp.app import App
 from mlapp.flyte import promotion, source
-from mlapp.flyte.plan import TUNING, Metrics, Plan, plan_of, with_defaults
+from mlapp.flyte.plan import TUNING, VERSION, Metrics, Plan, plan_of, with_defaults
 from mlapp.flyte.source import Source
 from mlapp.flyte.tasks import StageTask
 
@@ -86,7 +86,9 @@ def train_workflow(app: App | Source) -> AppWorkflow:
 
 
 def predict_workflow(app: App | Source) -> AppWorkflow:
-    """`<app>.predict`: predictions for what the reader reads, by the model in a folder that `<app>.train` wrote."""
+    """`<app>.predict`: predictions for what the reader reads, by the model in a folder that `<app>.train` wrote, or by
+    `model_version` of a store that the cluster reaches.
+    """
     return _made(app, _predict)
 
 
@@ -122,7 +124,7 @@ def _train(plan: Plan) -> AppWorkflow:
 
 
 def _predict(plan: Plan) -> AppWorkflow:
-    inputs = {**with_defaults(plan.inputs_of("batch")), "model": (FlyteDirectory, None)}
+    inputs = {**with_defaults(plan.inputs_of("batch")), "model": (FlyteDirectory | None, None), VERSION: (str, "")}
     workflow = AppWorkflow(f"{plan.name}.predict", inputs)
     batch = workflow.add(plan.task("batch"), "batch")
     workflow.add_workflow_output("predictions", batch["predictions"], FlyteFile)

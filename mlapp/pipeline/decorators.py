@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mlapp.errors import DeclarationError, nearest
-from mlapp.pipeline.resources import Task, TaskOptions
+from mlapp.pipeline.resources import TaskOptions, make_task
 from mlapp.pipeline.stage import ROLES
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TaskDecorator(Decorator):
     @overload
     def __call__(self, /, **task: Unpack[TaskOptions]) -> Callable[[F], F]: ...
     def __call__(self, function: F | None = None, /, **options: Unpack[TaskOptions]) -> F | Callable[[F], F]:
-        task = Task(**options)
+        task = make_task(self._role.name, options)
 
         def mark(function: F) -> F:
             self._pipeline.declare(self._role, function, {"task": task})
@@ -118,7 +118,7 @@ class ModelDecorator(Decorator):
             task: how the training runs on a cluster, where the app has no trainer that says so; see `Task`.
         """
         options = {
-            "task": Task(**task),
+            "task": make_task(self._role.name, task),
             "format": format,
             "trusted": tuple(
                 kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted
@@ -174,7 +174,7 @@ class PredictorDecorator(Decorator):
             wait: seconds that a request may wait for company; `serve.batch_wait` when absent.
             task: how batch prediction runs on a cluster; see `Task`. A server takes no notice of it.
         """
-        options = {"batch": batch, "max_batch": max_batch, "wait": wait, "task": Task(**task)}
+        options = {"batch": batch, "max_batch": max_batch, "wait": wait, "task": make_task(self._role.name, task)}
 
         def mark(function: F) -> F:
             self._pipeline.declare(self._role, function, options)

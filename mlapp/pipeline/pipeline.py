@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from mlapp.errors import DeclarationError
 from mlapp.pipeline import stage as stages
 from mlapp.pipeline.decorators import Decorator, ModelDecorator, PredictorDecorator, ReaderDecorator, TaskDecorator
+from mlapp.pipeline.definition import has_same_name, is_from_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
 from mlapp.pipeline.stage import Role, Stage
 
@@ -47,6 +49,8 @@ class Pipeline:
                 f"App '{name}': '{min(both)}' is both a feature and the target.", "Take it out of features=[…]."
             )
         self.stages: dict[str, Stage] = {}
+        self.callbacks: list[Stage] = []
+        """The functions that `@app.on_predict` marks, in their order."""
         self.schedules: dict[str, Schedule] = {}
         self.data_reader = ReaderDecorator(self, "data_reader")
         self.data_loader = TaskDecorator(self, "data_loader")
@@ -76,8 +80,13 @@ class Pipeline:
             DeclarationError: its signature does not fit, or another function has the role.
         """
         stage = stages.make(role, function, has_target=self.target is not None, options=options)
+        if role.name == "on_predict":
+            self.callbacks = [each for each in self.callbacks if not has_same_name(each.function, function)]
+            self.callbacks.append(stage)
+            self.stages[role.name] = self.callbacks[0]
+            return
         old = self.stages.get(role.name)
-        if old is not None and _place(old.function) != _place(function):
+        if old is not None and not is_redefinition(old.function, function):
             raise DeclarationError(
                 f"App '{self.name}' has two of {role.name}: {old.title} and {stage.title}.", "Keep one of them."
             )
@@ -92,16 +101,24 @@ class Pipeline:
         parameters: Mapping[str, Any] | None = None,
         time: str | None = None,
         promote_if: str | None = None,
+        predict: bool = False,
+        model: str | int = "latest",
     ) -> Schedule:
-        """Train on a clock, once the app is deployed where there is one: `mlapp deploy --target flyte`.
+        """Train or predict on a clock, once the app is deployed where there is one: `mlapp deploy --target flyte`.
 
         Args: see `Schedule`.
 
         Raises:
-            DeclarationError: not one of cron and every, or one that cannot be read.
+            DeclarationError: not one of cron and every, or one that cannot be read; another schedule has the name.
         """
-        self.schedules[name] = Schedule(name, cron, every, dict(parameters or {}), time, promote_if)
-        return self.schedules[name]
+        schedule = Schedule(name, cron, every, dict(parameters or {}), time, promote_if, predict, model)
+        old = self.schedules.get(name)
+        if old is not None and old != schedule and is_from_file(sys._getframe(1)):
+            raise DeclarationError(
+                f"App '{self.name}' has two schedules called '{name}'.", "Give each a name of its own."
+            )
+        self.schedules[name] = schedule
+        return schedule
 
     def stage(self, role: str) -> Stage | None:
         """The user's function for a role, or None where the default serves."""
@@ -119,9 +136,3 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
-
-
-def _place(function: Callable[..., Any]) -> tuple[str, str]:
-    module = getattr(function, "__module__", "")
-    # In a notebook every cell is the same module, and a function renamed in its cell is meant to take over.
-    return (module, "" if module == "__main__" else getattr(function, "__qualname__", repr(function)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
 
-from mlapp.errors import DeclarationError
+from mlapp.errors import DeclarationError, nearest
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
 """Of Kubernetes, as far as anybody writes it: cores and bytes."""
@@ -75,6 +75,25 @@ class TaskOptions(TypedDict, total=False):
     retries: int
     timeout: float | None
     secrets: Sequence[str]
+
+
+def make_task(role: str, options: Mapping[str, Any]) -> Task:
+    """How a stage runs, from the options of its decorator.
+
+    Raises:
+        DeclarationError: an option that there is not.
+    """
+    known = {field.name for field in fields(Task)}
+    for name, value in options.items():
+        if name in {field.name for field in fields(Resources)}:
+            raise DeclarationError(
+                f"@app.{role} has no option '{name}'.", f"Write @app.{role}(resources=Resources({name}={value!r}))."
+            )
+        if name not in known:
+            raise DeclarationError(
+                f"@app.{role} has no option '{name}'.{nearest(name, known)}", f"Known: {', '.join(sorted(known))}."
+            )
+    return Task(**options)
 
 
 def merged(tasks: Sequence[Task]) -> Task:

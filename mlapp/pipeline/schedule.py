@@ -1,4 +1,4 @@
-"""Training on a clock, as an app declares it."""
+"""Training and batch prediction on a clock, as an app declares them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from mlapp.errors import DeclarationError
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
+NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,48}[a-z0-9])?")
 ALIASES = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -27,15 +27,17 @@ TERM = re.compile(r"(\*|\?|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>\d+))?")
 
 @dataclass(frozen=True)
 class Schedule:
-    """When an app is trained, and with what.
+    """When an app is trained, or predicts what its reader reads, and with what.
 
     Args:
-        name: names it on the cluster: lower-case letters, digits and '-'.
+        name: names it on the cluster: lower-case letters, digits, '-' and '_'.
         cron: five fields, in UTC, or `@daily` and the like; or `every`, a fixed rate in whole minutes.
         parameters: values of the pipeline's parameters; the defaults for the rest.
         time: the parameter, a `datetime`, that gets the time for which a run was scheduled.
         promote_if: promote the new model if this metric is better than that of the model in production; `-` before
             it where lower is better.
+        predict: predict what the data_reader reads, in the place of training.
+        model: the version, alias or `latest` that predicts; it is looked up when a run begins.
 
     Raises:
         DeclarationError: not one of cron and every, or one that cannot be read.
@@ -47,16 +49,28 @@ class Schedule:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     time: str | None = None
     promote_if: str | None = None
+    predict: bool = False
+    model: str | int = "latest"
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             raise DeclarationError(
-                f"A schedule cannot be called {self.name!r}.", "Use lower-case letters, digits and '-', at most 50."
+                f"A schedule cannot be called {self.name!r}.",
+                "Use lower-case letters, digits, '-' and '_', at most 50, beginning and ending with a letter or digit.",
             )
         if (self.cron is None) == (self.every is None):
             raise DeclarationError(
                 f"Schedule '{self.name}' has {'neither' if self.cron is None else 'both'} cron and every.",
                 "Give one: cron='0 3 * * *' or every=timedelta(hours=6).",
+            )
+        if self.every is not None and not isinstance(self.every, timedelta):
+            raise DeclarationError(
+                f"Schedule '{self.name}': every={self.every!r} is not a timedelta.",
+                "Give every=timedelta(hours=6), or a cron expression: cron='0 3 * * *'.",
+            )
+        if self.cron is not None and not isinstance(self.cron, str):
+            raise DeclarationError(
+                f"Schedule '{self.name}': cron={self.cron!r} is not a text.", "Give it as cron='0 3 * * *'."
             )
         if self.cron is not None and self.cron not in ALIASES:
             wrong = _wrong(self.cron)
@@ -73,6 +87,16 @@ class Schedule:
             raise DeclarationError(
                 f"Schedule '{self.name}' gives '{self.time}' a value and the scheduled time.", "Give it one of them."
             )
+
+        if self.predict and self.promote_if is not None:
+            raise DeclarationError(
+                f"Schedule '{self.name}' predicts, and has promote_if.", "Leave promote_if to a schedule that trains."
+            )
+
+    @property
+    def workflow(self) -> str:
+        """The workflow that it runs: `train` or `predict`."""
+        return "predict" if self.predict else "train"
 
     @property
     def when(self) -> str:

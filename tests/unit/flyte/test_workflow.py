@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -134,3 +135,34 @@ def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask], monkeypat
 
     assert len(twice.nodes) == 2
     assert set(twice(c=0.1)) == {"train", "test"}
+
+
+def test_a_schedule_that_predicts_is_a_launch_plan_of_the_predictions(project: Callable[..., Path]) -> None:
+    scheduled = (
+        APP
+        + "\napp.schedule('daily_scores', cron='@daily', predict=True, parameters={'limit': 9}, model='production')\n"
+    )
+    origin = source.of_project(Project.find(project(scheduled, mlapp__yaml="store: s3://bucket/models\n")))
+    (plan,) = schedules.plans(origin)
+    assert plan.name == "flowers.predict.daily_scores"
+    assert plan.fixed_inputs.literals["model_version"].scalar.primitive.value == "production"
+    assert plan.fixed_inputs.literals["limit"].scalar.union.value.scalar.primitive.value == 9
+    assert not plan.parameters.parameters["model"].required
+    assert schedules.schedule_name("flowers", plan.name) == "daily_scores"
+
+
+def test_a_cluster_predicts_by_models_that_it_can_read(project: Callable[..., Path]) -> None:
+    scheduled = APP + "\napp.schedule('daily', cron='@daily', predict=True)\n"
+    origin = source.of_project(Project.find(project(scheduled)))
+    with pytest.raises(DeclarationError, match="cannot read the store .mlapp/store"):
+        schedules.plans(origin)
+
+
+def test_the_task_of_such_a_schedule_takes_the_model_from_the_store(
+    project: Callable[..., Path], mlapp: Callable[..., Any]
+) -> None:
+    root = project(APP)
+    assert mlapp("train").code == 0
+    origin = source.of_project(Project.find(root))
+    outputs = workflow.predict_workflow(origin)(limit=7, model_version="latest")
+    assert len(pd.read_parquet(outputs.download())) == 7

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from mlapp import App
 from mlapp.errors import DeclarationError
@@ -106,3 +109,67 @@ def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
 def test_a_target_that_is_also_a_feature_is_refused() -> None:
     with pytest.raises(DeclarationError, match="'y' is both"):
         App("flowers", target="y", features=["x", "y"])
+
+
+def test_two_functions_of_one_name_in_a_file_are_two() -> None:
+    app = App("flowers")
+
+    @app.data_reader
+    def read() -> int:
+        return 1
+
+    with pytest.raises(DeclarationError, match="two of data_reader"):
+
+        @app.data_reader
+        def read() -> int:
+            return 2
+
+
+def test_a_script_is_held_to_it_too(tmp_path) -> None:
+    script = tmp_path / "app.py"
+    script.write_text(
+        "from mlapp import App\napp = App('a')\n@app.data_reader\ndef one(): ...\n@app.data_reader\ndef two(): ...\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert "two of data_reader: data_reader 'one' in app.py:3 and data_reader 'two' in app.py:5" in done.stderr
+
+
+def test_a_cell_of_a_notebook_may_be_run_again_and_changed() -> None:
+    app = App("flowers")
+    cell = "@app.data_reader\ndef {name}(): return {value}"
+    for name, value in (("read", 1), ("read", 2), ("load", 3)):
+        exec(compile(cell.format(name=name, value=value), "<ipython-input-1>", "exec"), {"app": app})
+    assert app.stages["data_reader"].function() == 3
+
+
+def test_every_on_predict_is_called_and_one_that_fails_stops_no_other(caplog) -> None:
+    app = App("flowers", target="y")
+    seen = []
+
+    @app.on_predict
+    def first(model, features, predictions):
+        raise ValueError("no connection")
+
+    @app.on_predict
+    def second(model, features, predictions):
+        seen.append(predictions)
+
+    app.data_reader(lambda: {"x": [1.0, 2.0] * 10, "y": [0, 1] * 10})
+    app.model(LogisticRegression)
+    app.train()
+    app.predict([{"x": 1.0}])
+    assert len(seen) == 1
+    assert "on_predict 'first'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("option", "says", "todo"),
+    [
+        ({"cpu": 4}, "@app.trainer has no option 'cpu'", "resources=Resources(cpu=4)"),
+        ({"retry": 4}, r"no option 'retry'. Did you mean 'retries'\?", "Known: cache"),
+    ],
+)
+def test_an_option_that_there_is_not_is_told(option, says, todo) -> None:
+    with pytest.raises(DeclarationError, match=says) as error:
+        App("flowers").trainer(**option)
+    assert todo in error.value.todo

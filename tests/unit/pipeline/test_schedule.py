@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlapp import Resources
+from mlapp import App, Resources
 from mlapp.errors import DeclarationError
 from mlapp.pipeline.resources import Task
 from mlapp.pipeline.schedule import Schedule
@@ -51,3 +51,31 @@ def test_resources_that_kubernetes_would_not_take(given: dict[str, Any]) -> None
 def test_a_task_that_no_cluster_would_take(given: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError, match=next(iter(given))):
         Task(**given)
+
+
+def test_a_name_may_have_underscores_as_unionmls_have() -> None:
+    assert Schedule("daily_predictions", cron="@daily", predict=True).workflow == "predict"
+    with pytest.raises(DeclarationError, match="'-' and '_'"):
+        Schedule("Nightly!", cron="@daily")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"every": "foobar"}, "every='foobar' is not a timedelta"),
+        ({"every": 3600}, "every=3600 is not a timedelta"),
+        ({"cron": 5}, "cron=5 is not a text"),
+        ({"cron": "@daily", "predict": True, "promote_if": "accuracy"}, "predicts, and has promote_if"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(DeclarationError, match=says):
+        Schedule("nightly", **given)
+
+
+def test_two_schedules_of_one_name_are_an_error() -> None:
+    app = App("flowers")
+    app.schedule("nightly", cron="0 3 * * *")
+    app.schedule("nightly", cron="0 3 * * *")
+    with pytest.raises(DeclarationError, match="two schedules called 'nightly'"):
+        app.schedule("nightly", cron="0 4 * * *")

@@ -1,0 +1,67 @@
+"""Where a declaration stands: in a file, which is run once, or in a notebook, whose cells are run again and again."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+
+def is_from_file(frame: FrameType) -> bool:
+    """Whether the code of a frame is in a Python file, and in no cell of a notebook."""
+    file = Path(frame.f_code.co_filename)
+    return "__file__" in frame.f_globals and file.suffix == ".py" and file.is_file()
+
+
+def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """Whether a function takes the place of an older one: the same one after a reload, or a cell that is run again.
+
+    Two functions in one file are two, also where both have the same name.
+    """
+    first, second = _code(old), _code(new)
+    if first is None or second is None:
+        return has_same_name(old, new)
+    if not _is_file(second.co_filename):
+        return getattr(old, "__module__", "") == getattr(new, "__module__", "")
+    if first.co_filename != second.co_filename or not has_same_name(old, new):
+        return False
+    return first.co_firstlineno == second.co_firstlineno or not {first.co_firstlineno, second.co_firstlineno} <= _lines(
+        second.co_filename, second.co_name
+    )
+
+
+def has_same_name(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """Whether two functions have one name in one module."""
+    return _name(old) == _name(new)
+
+
+def _name(function: Callable[..., Any]) -> tuple[str, str]:
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
+
+
+def _code(function: Callable[..., Any]) -> CodeType | None:
+    bare = inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(bare, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") and Path(name).is_file()
+
+
+def _lines(file: str, name: str) -> set[int]:
+    """The lines at which functions of a name begin in a file as it is now."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return set()
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name:
+            found.add(min([node.lineno, *(each.lineno for each in node.decorator_list)]))
+        elif isinstance(node, ast.Lambda) and name == "<lambda>":
+            found.add(node.lineno)
+    return found
