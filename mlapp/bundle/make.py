@@ -29,6 +29,7 @@ from mlapp.bundle.read import open_bundle
 from mlapp.bundle.requirements import declared
 from mlapp.errors import ConfigError
 from mlapp.project import Project
+from mlapp.secret_variables import refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
 
 PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
@@ -36,6 +37,8 @@ PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<
 
 WRITTEN_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".json", ".txt", ".in", ".sh")
 """Suffixes of files that may hold an address with a password."""
+
+IMAGE_TODO = "Give it where the image runs: targets.k8s.secrets, or an environment variable of the container."
 
 RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
 """How the image is made, which is no part of what is in it: to eject it gives no other bundle."""
@@ -60,9 +63,11 @@ def make(
         warn: takes one line about each thing that is worth a look.
 
     Raises:
+        ConfigError: a variable of image.env looks like a secret.
         BundleError: the files or requirements cannot be bundled, or there is no space.
         UsageError: no such version or alias. StoreError: the model cannot be read.
     """
+    refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
     version = project.store.get(project.name, model)
     python = project.settings.image.python or "{}.{}".format(*sys.version_info)
     parent = (output or project.root / ".mlapp" / "bundles").resolve()

@@ -16,6 +16,7 @@ from mlapp.images.build import Progress, build
 from mlapp.images.plan import LAYERS, Copied, Plan
 from mlapp.images.push import push
 from mlapp.project import Project
+from mlapp.secret_variables import refuse_secret_variables
 
 PLATFORM = "linux/amd64"
 """What clusters are made of, where mlapp.yaml names no platform."""
@@ -94,8 +95,9 @@ def tasks_image(
 
 
 def _bundle(project: Project, folder: Path, extra: str, warn: Progress) -> TaskBundle:
-    from mlapp.bundle.make import described, write_requirements
+    from mlapp.bundle.make import IMAGE_TODO, described, write_requirements
 
+    refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
     (folder / CODE).mkdir(parents=True)
     python = project.settings.image.python or "{}.{}".format(*sys.version_info)
     versions = project.store.versions(project.name)

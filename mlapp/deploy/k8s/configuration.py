@@ -13,6 +13,7 @@ from mlapp.deploy.k8s.labels import MANAGED_BY
 from mlapp.deploy.k8s.settings import KubernetesSettings, Namespace
 from mlapp.deploy.k8s.workload import PORT
 from mlapp.errors import ConfigError
+from mlapp.secret_variables import refuse_secret_variables
 
 KEYS = "MLAPP_SERVE__API_KEYS"
 
@@ -21,13 +22,20 @@ def variables(context: RenderContext) -> dict[str, str]:
     """The server's settings that differ from their defaults, and the user's `env`, as environment variables.
 
     Raises:
-        ConfigError: `serve.api_keys` is in plain text, where every reader of the image and the cluster sees it.
+        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, where every reader of the cluster sees it.
     """
     if context.serve.api_keys and KEYS not in context.settings.secrets:
         raise ConfigError(
             "serve.api_keys would stand in the cluster in plain text.",
             f"Put the keys into a Secret, and name it: targets.k8s.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
         )
+    own = {name: _text(value) for name, value in context.settings.env.items()}
+    refuse_secret_variables(
+        "targets.k8s.env",
+        own,
+        "in a ConfigMap",
+        "Put it into a Secret, and name that: targets.k8s.secrets: {{name}: {secret: NAME, key: KEY}}.",
+    )
     serve = msgspec.to_builtins(context.serve)
     default = msgspec.to_builtins(Serve())
     told = {
@@ -38,7 +46,6 @@ def variables(context: RenderContext) -> dict[str, str]:
     if context.grace:
         told["MLAPP_SERVE__GRACE"] = _text(context.grace)
     told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
-    own = {name: _text(value) for name, value in context.settings.env.items()}
     return dict(sorted({**told, **own}.items()))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.context import RenderContext
-from mlapp.deploy.k8s.settings import Gateway
+from mlapp.deploy.k8s.settings import Dns, Gateway
 from mlapp.deploy.k8s.workload import GRPC_PORT_NAME, PORT
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
@@ -37,7 +37,7 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
     incoming: dict[str, Any] = {"ports": ports}
     if settings.allow_from:
         incoming["from"] = [_namespace(namespace) for namespace in settings.allow_from]
-    outgoing: list[dict[str, Any]] = [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
+    outgoing: list[dict[str, Any]] = [_dns(settings.dns)]
     pull = context.settings.model_pull
     if pull is not None:
         store: dict[str, Any] = {"ports": [{"port": pull.port, "protocol": "TCP"}]}
@@ -61,6 +61,17 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
             "egress": outgoing,
         },
     )
+
+
+def _dns(settings: Dns) -> dict[str, Any]:
+    """Out to the cluster's own DNS alone: port 53 of any address is a way to carry data out."""
+    pods = _namespace(settings.namespace)
+    if settings.labels:
+        pods["podSelector"] = {"matchLabels": dict(settings.labels)}
+    return {
+        "to": [pods, *({"ipBlock": {"cidr": cidr}} for cidr in settings.cidrs)],
+        "ports": [{"port": port, "protocol": protocol} for port in settings.ports for protocol in ("UDP", "TCP")],
+    }
 
 
 def _namespace(name: str | None) -> dict[str, Any]:

@@ -49,13 +49,20 @@ def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> l
         },
     ]
     if NAMESPACE in used:
-        verbs = ["get", "create", "patch"]
         cluster_wide = f"{namespace}-{name}"  # the app's other namespaces have one each
         made += [
             {
                 **_rbac("ClusterRole"),
                 "metadata": {"name": cluster_wide},
-                "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": verbs}],
+                "rules": [
+                    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
+                    {
+                        "apiGroups": [""],
+                        "resources": ["namespaces"],
+                        "resourceNames": [namespace],
+                        "verbs": ["get", "patch"],
+                    },
+                ],
             },
             {
                 **_rbac("ClusterRoleBinding"),

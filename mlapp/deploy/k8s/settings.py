@@ -101,6 +101,27 @@ class Egress(Section, frozen=True):
     ports: Annotated[list[int], Meta(description="TCP ports; all when empty.")] = []
 
 
+class Dns(Section, frozen=True):
+    """`network_policy.dns:` the pods that answer for names. The defaults are those of CoreDNS in most clusters."""
+
+    namespace: Annotated[str, Meta(pattern=DNS_LABEL, description="Their namespace; openshift-dns on OpenShift.")] = (
+        "kube-system"
+    )
+    labels: Annotated[
+        dict[str, str],
+        Meta(description="Their labels; dns.operator.openshift.io/daemonset-dns: default on OpenShift."),
+    ] = msgspec.field(default_factory=lambda: {"k8s-app": "kube-dns"})
+    cidrs: Annotated[
+        list[str],
+        Meta(
+            description="Addresses outside the pods: 169.254.20.10/32 of NodeLocal DNSCache, 169.254.169.254/32 of GKE."
+        ),
+    ] = []
+    ports: Annotated[list[int], Meta(description="Their ports, UDP and TCP; 5353 on OpenShift.")] = msgspec.field(
+        default_factory=lambda: [53]
+    )
+
+
 class NetworkPolicy(Section, frozen=True):
     """`network_policy:` who may talk to the pods, and to whom they may: DNS, the model's object store, `egress`."""
 
@@ -109,6 +130,7 @@ class NetworkPolicy(Section, frozen=True):
         list[Annotated[str, Meta(pattern=DNS_LABEL)]],
         Meta(description="Namespaces that may call; every pod and address may when empty."),
     ] = []
+    dns: Dns = msgspec.field(default_factory=Dns)
     egress: Annotated[list[Egress], Meta(description="What else the user's code needs: a database, a collector.")] = []
 
 

@@ -174,6 +174,14 @@ def test_the_right_to_make_a_namespace_is_one_for_each_namespace(target, ship):
     assert roles == ["team-a-digits-deployer", "team-b-digits-deployer"]
 
 
+def test_the_right_to_make_a_namespace_changes_no_other_one(target, ship):
+    documents = target(namespace={"name": "team-a", "create": True}).rbac(ship())
+    (role,) = (document for document in documents if document["kind"] == "ClusterRole")
+
+    named = [(rule.get("resourceNames"), rule["verbs"]) for rule in role["rules"]]
+    assert named == [(None, ["create"]), (["team-a"], ["get", "patch"])]
+
+
 def test_a_canary_tells_how_much_it_really_gets(api, target, ship):
     target(replicas=2).apply(ship())
     told = []

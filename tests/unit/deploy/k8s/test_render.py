@@ -167,6 +167,40 @@ def test_keys_in_plain_text_are_refused():
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("DB_PASSWORD", "hunter2"), ("DATABASE_URL", "postgresql://me:hunter2@db/x"), ("aws_secret_access_key", "abc")],
+)
+def test_a_secret_in_the_variables_is_refused_and_not_shown(name, value):
+    with pytest.raises(ConfigError, match=f"targets.k8s.env.{name} looks like a secret") as refused:
+        rendered({"env": {name: value}})
+    assert f"{{{name}: {{secret: NAME, key: KEY}}}}" in refused.value.todo
+    assert "hunter2" not in refused.value.what
+
+
+def test_variables_that_only_sound_like_secrets_are_shipped():
+    env = {
+        "PASSWORD_FILE": "x",
+        "TOKEN_LIMIT": "5",
+        "MAX_TOKEN": "512",
+        "DB_PASSWORD": "/run/secrets/db",
+        "DB": "db://h/x",
+    }
+    assert env.items() <= of(rendered({"env": env}), "ConfigMap")["data"].items()
+
+
+def test_dns_of_another_distribution():
+    dns = {"namespace": "openshift-dns", "labels": {}, "ports": [5353], "cidrs": ["169.254.20.10/32"]}
+    documents = rendered({"network_policy": {"dns": dns}})
+    validate(documents)
+    (rule,) = of(documents, "NetworkPolicy")["spec"]["egress"]
+    assert rule["to"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}},
+        {"ipBlock": {"cidr": "169.254.20.10/32"}},
+    ]
+    assert {port["port"] for port in rule["ports"]} == {5353}
+
+
+@pytest.mark.parametrize(
     ("listener", "url"),
     [
         ({}, "https://digits.example"),

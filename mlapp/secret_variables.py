@@ -1,0 +1,48 @@
+"""Environment variables that hold secrets, told by name and value: they have no place where everyone can read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mlapp.errors import ConfigError
+
+NAME = re.compile(
+    r"(^|_)(PASSWORD|PASSWD|PASSPHRASE|PWD|SECRET|TOKEN|API_?KEYS?|ACCESS_KEY(_ID)?|SECRET_KEY|PRIVATE_KEY|ACCOUNT_KEY"
+    r"|CREDENTIALS?)$",
+    re.IGNORECASE,
+)
+"""The end of a variable's name: `DB_PASSWORD`, and not `PASSWORD_FILE` or `TOKEN_LIMIT`."""
+
+PLAIN = re.compile(r"(true|false|yes|no|on|off|none|null|\d+(\.\d+)?|/.*|\$\{.*)?", re.IGNORECASE)
+"""Values that are no secret under whatever name: a switch, a number, a file's path, a reference."""
+
+IN_ADDRESS = re.compile(r"://[^\s/@:]*:(?!\$\{)[^\s/@]+@")
+"""An address with a password that is written out, as in DATABASE_URL."""
+
+
+def is_secret_variable(name: str, value: str) -> bool:
+    """Whether an environment variable looks like a secret."""
+    if IN_ADDRESS.search(value):
+        return True
+    return NAME.search(name) is not None and PLAIN.fullmatch(value) is None
+
+
+def refuse_secret_variables(place: str, variables: Mapping[str, str], where: str, todo: str) -> None:
+    """Refuse variables that look like secrets.
+
+    Args:
+        place: of the variables in mlapp.yaml, as `image.env`.
+        where: in whose sight they would stand, as "in the image".
+        todo: what to do; `{name}` in it stands for the first one's name.
+
+    Raises:
+        ConfigError: names each; no value is shown.
+    """
+    found = [name for name, value in variables.items() if is_secret_variable(name, str(value))]
+    if found:
+        listed = ", ".join(f"{place}.{name}" for name in found)
+        verb = "looks" if len(found) == 1 else "look"
+        raise ConfigError(
+            f"{listed} {verb} like a secret, and would stand {where} in plain text.", todo.replace("{name}", found[0])
+        )
