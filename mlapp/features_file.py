@@ -3,56 +3,79 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlapp.errors import DataError, MissingExtraError, UsageError
+from mlapp.errors import DataError, InputError, MissingExtraError, UsageError
+from mlapp.schema import Schema
+from mlapp.schema.csv import CsvError, read_csv
 
-SUFFIXES = (".csv", ".parquet", ".json", ".jsonl", ".ndjson")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl", ".ndjson")
 
 
-def read_features_file(name: str) -> Any:
+def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
     """Records, rows or a DataFrame from a file; JSON from standard input for `-`, and from a pipe, as `<(command)` is.
 
+    Args:
+        schema: of the features: what the cells of a CSV mean.
+        folder: where a relative name is looked up.
+
     Raises:
+        InputError: rows of a CSV have more or fewer cells than its header.
         UsageError: there is no such file, or it is of a kind that is not read.
         DataError: it is empty, cut off or not what its suffix says.
     """
     if name == "-":
         return _json(sys.stdin.buffer.read(), "standard input")
-    path = Path(name)
+    check_features_file(name, folder)
+    path = folder / name
     if path.is_fifo():
         return _json(path.read_bytes(), name)
-    if not path.is_file():
-        raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"'{name}' is of a kind that is not read.", f"Give one of {', '.join(SUFFIXES)}.")
-    if path.stat().st_size == 0:
-        raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
+    kind = path.name.lower().removesuffix(".gz")
+    if kind.endswith(".csv"):
+        return _csv(path, name, schema, is_packed=kind != path.name.lower())
     match path.suffix.lower():
-        case ".csv":
-            return _csv(path)
         case ".parquet":
-            return _parquet(path)
+            return _parquet(path, name)
         case ".json":
             return _json(path.read_bytes(), name)
     lines = path.read_bytes().splitlines()
     return [_json(line, f"{name}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _csv(path: Path) -> Any:
-    import pandas as pd
+def check_features_file(name: str, folder: Path = Path()) -> None:
+    """Check that there is such a file, of a kind that is read.
+
+    Raises:
+        UsageError: there is none. DataError: it is empty.
+    """
+    path = folder / name
+    if name == "-" or path.is_fifo():
+        return
+    if not path.is_file():
+        raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
+    if not path.name.lower().endswith(SUFFIXES):
+        raise UsageError(f"'{name}' is of a kind that is not read.", f"Give one of {', '.join(SUFFIXES)}.")
+    if path.stat().st_size == 0:
+        raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
+
+
+def _csv(path: Path, name: str, schema: Schema, *, is_packed: bool) -> Any:
+    import gzip
 
     try:
-        table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is not a CSV file: {error}", "Mend it, or save it as UTF-8 CSV.") from None
-    if table.empty:
-        raise DataError(f"'{path}' has a header and no rows.", "Give a file with at least one row.")
-    return table
+        content = gzip.decompress(path.read_bytes()) if is_packed else path.read_bytes()
+        return read_csv(content, schema)
+    except (CsvError, EOFError, OSError) as error:
+        raise DataError(f"'{name}' is not a CSV file: {error}.", "Save it as UTF-8 CSV.") from None
+    except InputError as error:
+        raise InputError(
+            [replace(problem, detail=f"'{name}': {problem.detail}") for problem in error.problems], error.todo
+        ) from None
 
 
-def _parquet(path: Path) -> Any:
+def _parquet(path: Path, name: str) -> Any:
     import pandas as pd
 
     try:
@@ -60,7 +83,7 @@ def _parquet(path: Path) -> Any:
     except ImportError:
         raise MissingExtraError("Reading Parquet", "parquet") from None
     except Exception as error:
-        raise DataError(f"'{path}' is not a Parquet file, or is cut off: {error}", "Write it again.") from None
+        raise DataError(f"'{name}' is not a Parquet file, or is cut off: {error}", "Write it again.") from None
 
 
 def _json(text: bytes, name: str) -> Any:
@@ -72,4 +95,4 @@ def _json(text: bytes, name: str) -> Any:
         found = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(f"{name} is not JSON: {error}", 'Give JSON, as [{"name": value}].') from None
-    return found["inputs"] if isinstance(found, dict) and set(found) == {"inputs"} else found
+    return next(iter(found.values())) if isinstance(found, dict) and set(found) in ({"inputs"}, {"features"}) else found

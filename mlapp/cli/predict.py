@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -78,15 +79,25 @@ def predict(
             _at_url(project, url, body) if url is not None else _deployed(project, target, namespace, context, body)
         )
         return
-    from mlapp.features_file import read_features_file
+    from mlapp import prediction, training
+    from mlapp.features_file import check_features_file, read_features_file
 
     if remote:
         predictions = _on_flyte(project, values, model or "latest", no_wait)
         if predictions is None:
             return
     else:
-        inputs = None if features is None else read_features_file(features)
-        predictions = project.app.predict(inputs, version=model or "latest", **values)
+        if features is not None:
+            check_features_file(features)
+        here = Path.cwd()  # loading the app changes to the project's folder
+        predictor = project.app.load(model or "latest")
+        if features is None:
+            read = training.read_features(project.app, values, trained_with=predictor.parameters)
+            predictions = predictor.predict_features(read)
+        else:
+            has_loader = project.app.stage("feature_loader") is not None
+            schema = prediction.UNKNOWN if has_loader else predictor.schema.features
+            predictions = predictor.predict(read_features_file(features, schema, here))
     output.json(to_rows(predictions, f"The predictor of {project.name}"))
 
 

@@ -9,12 +9,16 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from mlapp.errors import DataError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+EMPTY_TEXT = "\ue000empty\ue001"
+"""Stands for an empty text while rows are made CSV: characters for private use, which no data means."""
 
 
 class Writer(Protocol):
@@ -70,10 +74,29 @@ def _csv(file: Path) -> Iterator[Writer]:
 
         def write(part: pd.DataFrame) -> None:
             _refuse_other(part, columns)
-            part.to_csv(text, index=False, header=not columns)
+            _write_csv(part, text, header=not columns)
             columns[:] = map(str, part.columns)
 
         yield write
+
+
+def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
+    """Write rows; an empty text in quotes, to be told from a missing value."""
+    import io
+
+    texts = [
+        at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind == "O" or str(part.dtypes.iloc[at]) == "str"
+    ]
+    if not any((part.iloc[:, at] == "").any() for at in texts):
+        part.to_csv(text, index=False, header=header)
+        return
+    marked = part.copy(deep=False)
+    for at in texts:
+        column = part.iloc[:, at].astype(object)
+        marked.isetitem(at, column.where(column != "", EMPTY_TEXT).array)
+    rows = io.StringIO()
+    marked.to_csv(rows, index=False, header=header)
+    text.write(rows.getvalue().replace(EMPTY_TEXT, '""'))
 
 
 @contextmanager

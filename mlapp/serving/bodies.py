@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlapp.errors import InputError, Problem
+from mlapp.prediction import UNKNOWN
+from mlapp.schema.csv import CsvError, read_csv
 from mlapp.schema.rows import Part
 from mlapp.serving import arrow as ipc
 from mlapp.serving import large
@@ -16,7 +18,7 @@ from mlapp.serving.loaded import Loaded
 from mlapp.serving.problems import HttpError
 
 WIDEST = 10_000
-"""Most columns of a CSV, unless the model takes more: reading one costs as much as thousands of rows."""
+"""Most columns of a CSV, unless the model takes more: a million columns cost more than as many rows."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
 
 
@@ -57,26 +59,18 @@ def csv(body: bytes, loaded: Loaded) -> Any:
     """A CSV, read into the schema's types. Without a line of names its columns are in training order.
 
     Raises:
-        HttpError: 400, not CSV.
+        HttpError: 400, not CSV. InputError: rows of different lengths, a column that is there twice.
     """
-    import pandas as pd
-
-    texts = {
-        field.name: "str"
-        for field in loaded.predictor.schema.features.fields
-        if field.type in ("string", "datetime") or (field.categories and isinstance(field.categories[0], str))
-    }
-    names = loaded.predictor.schema.features.names
+    predictor = loaded.predictor
+    names = predictor.schema.features.names
     width = body.count(b",", 0, body.find(b"\n") + 1 or len(body)) + 1
     if width > max(WIDEST, 2 * len(names)):
         raise HttpError(400, f"The CSV has {width} columns; the model takes {len(names)}.")
-    first = body.partition(b"\n")[0].decode("utf-8", "replace").replace('"', "").strip().split(",")
-    has_names = not names or len(first) != len(names) or bool(set(first) & set(names))
-    with _read_as("CSV"):
-        content = io.BytesIO(body)
-        if has_names:
-            return pd.read_csv(content, dtype=texts)
-        return pd.read_csv(content, dtype=texts, header=None, names=names)
+    has_loader = predictor.pipeline.stage("feature_loader") is not None
+    try:
+        return read_csv(body, UNKNOWN if has_loader else predictor.schema.features)
+    except CsvError as error:
+        raise HttpError(400, f"The body is not CSV: {error}.") from None
 
 
 def arrow(body: bytes, limit: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ def tables(
         encoding: UTF-8 when absent, or UTF-16 where the file says so itself.
         kinds: types of single columns that are not to be inferred.
 
+    In a column of texts `NA` is a text, and only an empty field without quotes is missing; a column of digits in which
+    one has a leading zero, as postal codes, is of texts. `mlapp.schema.csv` reads what is predicted by the same rules.
+
     Raises:
         DataError: no content, a row with more or fewer fields (the error names its line), a wrong encoding.
     """
@@ -45,12 +49,11 @@ def tables(
     stream.seek(0)
     read = arrow.ReadOptions(encoding=encoding, block_size=BLOCK)
     parse = arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    convert = arrow.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=dict(kinds))
     try:
         if whole:
-            parts: Any = [arrow.read_csv(stream, read, parse, convert)]
+            parts: Any = [_whole(stream, read, parse, kinds)]
         else:
-            parts = (pa.Table.from_batches([batch]) for batch in arrow.open_csv(stream, read, parse, convert))
+            parts = _parts(stream, read, parse, kinds)
         for part in parts:
             if any(pa.types.is_binary(field.type) for field in part.schema):
                 raise UnicodeDecodeError(encoding, b"", 0, 1, "")
@@ -58,6 +61,92 @@ def tables(
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         stream.seek(0)
         raise _explained(stream, shown, encoding, delimiter, str(error)) from None
+
+
+def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    """All rows. Columns of texts are read a second time where one of their fields may say more than that it is missing.
+
+    Arrow knows one list of what stands for a missing value, for columns of all types.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    convert = arrow.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=dict(kinds))
+    table = arrow.read_csv(stream, read, parse, convert)
+    if len(set(table.column_names)) < len(table.column_names):
+        return table  # told by its caller
+    asked = [name for name in table.column_names if name not in kinds]
+    names = [name for name in table.column_names if _is_text(table.field(name).type) and table.column(name).null_count]
+    numbers = [name for name in asked if pa.types.is_integer(table.field(name).type) or _is_float(table, name)]
+    if numbers and _may_have_leading_zeros(stream, parse.delimiter):
+        names += numbers
+    if not names:
+        return table
+    stream.seek(0)
+    convert = arrow.ConvertOptions(
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=names,
+    )
+    texts = arrow.read_csv(stream, read, parse, convert)
+    for name in names:
+        if name not in numbers or _has_leading_zeros(texts.column(name)):
+            table = table.set_column(table.column_names.index(name), name, texts.column(name))
+    return table
+
+
+def _parts(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    """The rows block by block, of the types of the first. Here an empty text in quotes counts as missing too."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv as arrow
+
+    start = stream.read(BLOCK)
+    first = start[: start.rfind(b"\n") + 1] if len(start) == BLOCK else start
+    found = _whole(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
+    texts = [] if found is None else [field.name for field in found.schema if _is_text(field.type)]
+    stream.seek(0)
+    types = {**dict.fromkeys(texts, pa.string()), **kinds}
+    convert = arrow.ConvertOptions(strings_can_be_null=False, column_types=types)
+    for batch in arrow.open_csv(stream, read, parse, convert):
+        part = pa.Table.from_batches([batch])
+        for at, field in enumerate(part.schema):
+            if _is_text(field.type):
+                column = part.column(at)
+                part = part.set_column(at, field.name, pc.if_else(pc.equal(column, ""), None, column))
+        yield part
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_float(table: pa.Table, name: str) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_floating(table.field(name).type))
+
+
+def _may_have_leading_zeros(stream: pa.NativeFile, delimiter: str) -> bool:
+    """Whether a field may begin with a zero and a digit: a look at the bytes, far quicker than at the fields."""
+    pattern = re.compile(rb'(?:^|[\n\r"' + re.escape(delimiter.encode()) + rb"])0[0-9]")
+    stream.seek(0)
+    end = b""
+    while block := stream.read(BLOCK):
+        if pattern.search(end + block):
+            return True
+        end = block[-3:]
+    return False
+
+
+def _has_leading_zeros(column: pa.ChunkedArray) -> bool:
+    import pyarrow.compute as pc
+
+    return bool(pc.any(pc.match_substring_regex(column, "^0[0-9]")).as_py())
 
 
 def _said_encoding(start: bytes) -> str:

@@ -209,3 +209,27 @@ def test_files_come_from_the_web(tmp_path):
             files.read(f"{address}/no.parquet?token=hunter2")
         server.shutdown()
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("chunks", [None, 2])
+def test_texts_of_a_csv_survive_as_they_are_written(tmp_path, chunks):
+    text = "zip,country,n,x\n01234,NA,1,0.5\n99999,,NA,nan\n00000,null,3,2\n12345,FR,4,\n"
+    (tmp_path / "t.csv").write_text(text)
+    read = files.read(tmp_path / "t.csv", chunks=chunks)
+    table = read if chunks is None else pd.concat(read, ignore_index=True)
+    assert table["zip"].tolist() == ["01234", "99999", "00000", "12345"]
+    assert [None if value != value else value for value in table["country"]] == ["NA", None, "null", "FR"]
+    assert table["n"].isna().tolist() == [False, True, False, False]
+    assert table["x"].isna().tolist() == [False, True, False, True]
+
+
+def test_what_files_read_reads_is_what_a_request_s_csv_reads(tmp_path):
+    from mlapp.schema import infer
+    from mlapp.schema.csv import read_csv
+    from mlapp.schema.table import to_table
+
+    content = b'zip,country,n,x,note\n01234,NA,1,0.5,""\n99999,,2,nan,"a ""b"""\n00000,FR,3,1,x\n'
+    (tmp_path / "t.csv").write_bytes(content)
+    table = files.read(tmp_path / "t.csv")
+    schema = infer(table)
+    pd.testing.assert_frame_equal(to_table(read_csv(content, schema), schema), table, check_column_type=False)

@@ -1,0 +1,212 @@
+"""CSV with the types of a schema: the one reader of `text/csv` bodies and of files of features.
+
+Cells mean what the schema says: `01234` and `NA` are texts in a column of texts. Only an empty cell without quotes is
+missing there; `""` is the empty text, as `mlapp data export` writes it. Numbers and dates may also be missing as `NA`,
+`NaN`, `null` and the like. What a cell cannot mean stays a text, and is refused with its row by `conform`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import InputError, Problem
+from mlapp.schema.fields import Field, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DELIMITERS = ",;\t|"
+MISSING = frozenset(("", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "NaT"))
+"""What stands for a missing value in a column that is not of texts."""
+TRUTH = {"true": True, "false": False}
+MOST = 10
+"""Rows that are told of many that are wrong."""
+EMPTY = ""
+"""An empty cell in quotes. One without is None."""
+
+
+class CsvError(ValueError):
+    """The bytes are no CSV."""
+
+
+def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
+    """The rows of a CSV: a table with the columns that its header names, or those of the schema in their order.
+
+    Its first line is a header where one of its cells is the name of a column, in whatever letter case, or where it has
+    not as many cells as the schema has columns. For a schema of arrays the rows come as lists of numbers.
+
+    Raises:
+        CsvError: not UTF-8 (or UTF-16 with a mark), or a quote that does not end.
+        InputError: a row has more or fewer cells than the header; a column is there twice; there are no rows.
+    """
+    text = _text(content)
+    rows = _rows(text, delimiter(text.partition("\n")[0], len(schema.fields)))
+    if not rows:
+        raise InputError([Problem("the CSV is empty")], "Send a line of names, and a line for each row.")
+    names = schema.names
+    header = [EMPTY if cell is None else cell.strip() for cell in rows[0]]
+    has_header = _is_header(header, schema)
+    body = rows[1:] if has_header else rows
+    _check(body, header if has_header else [None] * (len(names) or len(header)))
+    if schema.kind == "array":
+        return [[_number(cell) for cell in row] for row in body]
+    if not has_header:
+        header = names
+    _refuse_twice(header, names)
+    import pandas as pd
+
+    fields = {field.name: field for field in schema.fields}
+    columns = zip(*body, strict=True)
+    table = {name: _column(cells, fields.get(name), len(header)) for name, cells in zip(header, columns, strict=True)}
+    return pd.DataFrame(table)
+
+
+def delimiter(header: str, width: int = 0) -> str:
+    """The delimiter of a line: one that makes `width` cells of it, else the one that it has most of outside quotes."""
+    bare = "".join(header.split('"')[::2])
+    if width > 1:
+        for each in DELIMITERS:
+            if bare.count(each) == width - 1:
+                return each
+    return max(DELIMITERS, key=bare.count) if width != 1 or "," not in bare else ","
+
+
+def _text(content: bytes) -> str:
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise CsvError(f"it is not {encoding[:6].rstrip('-').upper()}: {error.reason} at byte {error.start}") from None
+
+
+def _rows(text: str, by: str) -> list[list[str | None]]:
+    """The cells of each line that is not blank; None for an empty one without quotes."""
+    if '"' not in text:
+        return [[cell or None for cell in line.split(by)] for line in re.split(r"\r\n|\n|\r", text) if line]
+    rows: list[list[str | None]] = []
+    row: list[str | None] = []
+    at = 0
+    cell = re.compile(
+        rf'(?:"((?:[^"]|"")*)"|([^"{re.escape(by)}\r\n][^{re.escape(by)}\r\n]*|))({re.escape(by)}|\r\n|\n|\r|\Z)'
+    )
+    while at < len(text):
+        found = cell.match(text, at)
+        if found is None:
+            raise CsvError(f"the quotes in line {text.count(chr(10), 0, at) + 1} do not end where the cell ends")
+        quoted, plain, end = found.groups()
+        row.append(quoted.replace('""', '"') if quoted is not None else plain or None)
+        at = found.end()
+        if end != by:
+            if row != [None]:
+                rows.append(row)
+            row = []
+        elif at == len(text):
+            row.append(None)
+    if row:
+        rows.append(row)
+    return rows
+
+
+def _is_header(header: list[str], schema: Schema) -> bool:
+    if schema.kind == "array":
+        return any(_number(cell) is cell for cell in header if cell)
+    known = {name.strip().casefold() for name in (*schema.names, *schema.unused)}
+    return len(header) != len(schema.fields) or any(cell.casefold() in known for cell in header)
+
+
+def _check(rows: Sequence[Sequence[Any]], header: Sequence[Any]) -> None:
+    """Check that every row has as many cells as the header."""
+    if not rows:
+        raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
+    width = len(header)
+    wrong = ((row, len(cells)) for row, cells in enumerate(rows) if len(cells) != width)
+    problems = [
+        Problem(f"row {row} has {count} cells where {width} are wanted", row=row) for row, count in islice(wrong, MOST)
+    ]
+    if problems:
+        raise InputError(problems, "Send as many cells in each row; put quotes around one that holds the delimiter.")
+
+
+def _refuse_twice(header: Sequence[str], names: Sequence[str]) -> None:
+    counts = Counter(header)
+    twice = [name for name in names if counts[name] > 1]
+    if twice:
+        raise InputError([Problem(f"column '{name}' is there twice", field=name) for name in twice[:MOST]])
+
+
+def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any:
+    """A column's cells as values of its field's type, as far as they are such."""
+    import numpy as np
+    import pandas as pd
+
+    if width == 1 and field is not None and field.nullable:
+        cells = [cell or None for cell in cells]  # writers put quotes around the empty cell of an only column
+    read = _reader(field)
+    values: list[Any] = [read(cell) for cell in cells]
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return np.array(values, dtype="float64")
+    if kinds == {int} and min(values) >= -(2**63) and max(values) < 2**63:
+        return np.array(values, dtype="int64")
+    if kinds == {bool}:
+        return np.array(values)
+    return pd.Series(values, dtype=object)
+
+
+def _reader(field: Field | None) -> Callable[[str | None], Any]:
+    if field is None or field.type == "any":
+        return _any
+    if field.type in ("integer", "number"):
+        return _number if field.type == "integer" else _float
+    if field.type == "boolean":
+        return _truth
+    if field.type == "category" and not all(isinstance(value, str) for value in field.categories or ()):
+        known = {str(value): value for value in field.categories or ()}
+        return lambda cell: None if _is_missing(cell) else known.get(cell or "", _any(cell))
+    if field.type in ("string", "category"):
+        return lambda cell: cell
+    return lambda cell: None if _is_missing(cell) else cell
+
+
+def _is_missing(cell: str | None) -> bool:
+    return cell is None or cell.strip() in MISSING
+
+
+def _number(cell: str | None) -> Any:
+    """A whole number or a float; the text itself where it is neither."""
+    if cell is None or cell in MISSING:
+        return None
+    if "_" in cell:  # which Python allows in numbers
+        return cell
+    try:
+        return int(cell)
+    except ValueError:
+        return _float(cell)
+
+
+def _float(cell: str | None) -> Any:
+    if cell is None or cell in MISSING:
+        return None
+    try:
+        return float(cell) if "_" not in cell else cell
+    except ValueError:
+        return None if _is_missing(cell) else cell
+
+
+def _truth(cell: str | None) -> Any:
+    return None if _is_missing(cell) else TRUTH.get(cell.strip().lower(), cell)  # type: ignore[union-attr]
+
+
+def _any(cell: str | None) -> Any:
+    """What a cell without a known type reads as: a number without leading zeros, true or false, else a text."""
+    if cell is None:
+        return None
+    if re.fullmatch(r"[+-]?0\d+(\.\d*)?", cell):
+        return cell
+    value = TRUTH.get(cell.lower(), cell)
+    return _number(cell) if value is cell and cell not in MISSING else value
