@@ -1,6 +1,6 @@
 """`python -m mlapp` is `mlapp`."""
 
-from mlapp.cli.main import run
+from mlapp.cli.main import run_cli
 
 if __name__ == "__main__":
-    run()
+    run_cli()

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mlapp import config, environment
+from mlapp import config, provenance
 from mlapp.app_location import project_root
 from mlapp.config import Settings
 from mlapp.pipeline import Pipeline
@@ -62,7 +62,7 @@ class App(Pipeline):
         Raises:
             ConfigError: it is wrong.
         """
-        return config.load(self.root) if self._settings is None else self._settings
+        return config.load_settings(self.root) if self._settings is None else self._settings
 
     def set_project(self, root: Path, settings: Settings) -> None:
         """Set the app's folder and settings, when they are known: the app was imported by a command."""
@@ -106,7 +106,7 @@ class App(Pipeline):
         trained = trained or self._trained
         if trained is None:
             raise DeclarationError(f"App '{self.name}' has trained nothing in this process.", "Call app.train() first.")
-        return self.store().put(trained, git=environment.git_state(self.root))
+        return self.store().put(trained, git=provenance.read_git_state(self.root))
 
     def load(self, version: str | int = "latest") -> Predictor:
         """A stored version, ready to predict.
@@ -114,9 +114,9 @@ class App(Pipeline):
         Raises:
             UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
         """
-        from mlapp.prediction import load
+        from mlapp.prediction import load_predictor
 
-        return load(self, self.store().get(self.name, version), extra=self.settings.serve.extra)
+        return load_predictor(self, self.store().get(self.name, version), extra=self.settings.serve.extra)
 
     def predict(self, inputs: Any = None, /, *, version: str | int | None = None, **parameters: Any) -> Any:
         """Predictions, as the predictor returns them: a list, an array, a Series or a DataFrame, one entry a row.
@@ -132,7 +132,7 @@ class App(Pipeline):
         from mlapp import prediction
 
         predictor = (
-            prediction.of_trained(self._trained, extra=self.settings.serve.extra)
+            prediction.predictor_of_trained(self._trained, extra=self.settings.serve.extra)
             if version is None and self._trained is not None
             else self.load("latest" if version is None else version)
         )

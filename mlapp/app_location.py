@@ -76,7 +76,7 @@ def project_root(folder: Path) -> Path | None:
         return nearest_one
     for parent in nearest_one.parents:
         if (parent / config.FILE).is_file():
-            named = locate(config.load(parent, environ={}).app, parent).file
+            named = locate(config.load_settings(parent, environ={}).app, parent).file
             return parent if named.is_relative_to(nearest_one) else nearest_one
     return nearest_one
 

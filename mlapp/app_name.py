@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlapp import notebook
+from mlapp import notebook_source
 from mlapp.errors import ProjectError
 
 PLAIN = re.compile(
@@ -26,7 +26,7 @@ def read_app_name(path: Path, variable: str = "") -> str | None:
         variable: the App's variable; any when empty.
     """
     try:
-        text = notebook.source(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+        text = notebook_source.read_code_cells(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ProjectError):
         return None
     try:

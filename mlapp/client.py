@@ -50,7 +50,7 @@ class Remote:
         Raises:
             InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.
         """
-        status, content = self._post(inputs if isinstance(inputs, RequestBody) else _json_body(inputs))
+        status, content = self._post_once_more(inputs if isinstance(inputs, RequestBody) else _json_body(inputs))
         try:
             answer = msgspec.json.decode(content)
             if status == 200:
@@ -68,46 +68,46 @@ class Remote:
         """As `predict`, for an `async def` predictor: calls of several models run side by side."""
         return await asyncio.to_thread(self.predict, inputs)
 
-    def _post(self, body: RequestBody) -> tuple[int, bytes]:
+    def _post_once_more(self, body: RequestBody) -> tuple[int, bytes]:
         """Send over the thread's open connection; once more over a new one if the server had closed it."""
         is_new = getattr(self._local, "connection", None) is None
         try:
-            return self._send(body)
+            return self._send_body(body)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             self._local.connection = None
             if is_new:
-                raise self._unreachable(error) from None
+                raise self._explain_unreachable(error) from None
         except (OSError, http.client.HTTPException) as error:
             self._local.connection = None
-            raise self._unreachable(error) from None
+            raise self._explain_unreachable(error) from None
         try:
-            return self._send(body)
+            return self._send_body(body)
         except (OSError, http.client.HTTPException) as error:
             self._local.connection = None
-            raise self._unreachable(error) from None
+            raise self._explain_unreachable(error) from None
 
-    def _send(self, body: RequestBody) -> tuple[int, bytes]:
+    def _send_body(self, body: RequestBody) -> tuple[int, bytes]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._kind(*self._place, timeout=self._timeout)
         headers = {**self._headers, "content-type": body.media_type}
-        connection.request("POST", self._path, body.content, _with_trace(headers))
+        connection.request("POST", self._path, body.content, _add_trace_headers(headers))
         response = connection.getresponse()
         return response.status, response.read()
 
-    def _unreachable(self, error: Exception) -> RemoteError:
+    def _explain_unreachable(self, error: Exception) -> RemoteError:
         return RemoteError(f"{self.url} cannot be reached: {error}", "Check that it runs, and the URL.")
 
 
 def _json_body(inputs: Any) -> RequestBody:
-    from mlapp.schema.infer import plain
+    from mlapp.schema.infer import to_json_value
 
     if hasattr(inputs, "columns"):
         inputs = inputs.to_dict("records")
-    return RequestBody(msgspec.json.encode({"inputs": inputs}, enc_hook=plain))
+    return RequestBody(msgspec.json.encode({"inputs": inputs}, enc_hook=to_json_value))
 
 
-def _with_trace(headers: dict[str, str]) -> dict[str, str]:
+def _add_trace_headers(headers: dict[str, str]) -> dict[str, str]:
     """The headers, and those that continue the trace where this process makes one with OpenTelemetry."""
     propagate = sys.modules.get("opentelemetry.propagate")
     if propagate is None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from mlapp.errors import ConfigError, nearest
+from mlapp.errors import ConfigError, suggest_nearest
 
 FILE = "mlapp.yaml"
 PREFIX = "MLAPP_"
@@ -135,7 +135,7 @@ class Settings(Section, frozen=True):
     environments: dict[str, dict[str, Any]] = {}
 
 
-def load(root: Path, environment: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(root: Path, environment: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings of the project in `root`; all defaults when it has no mlapp.yaml.
 
     Args:
@@ -146,27 +146,27 @@ def load(root: Path, environment: str | None = None, environ: Mapping[str, str] 
     Raises:
         ConfigError: not YAML, an unknown key or environment, a value of the wrong type.
     """
-    raw = _read(root / FILE)
+    raw = _read_yaml(root / FILE)
     if environment is not None:
         environments = raw.get("environments") or {}
         if environment not in environments:
             known = ", ".join(environments) or "none"
             raise ConfigError(
-                f"{FILE} has no environment '{environment}'; it has {known}.{nearest(environment, environments)}",
+                f"{FILE} has no environment '{environment}'; it has {known}.{suggest_nearest(environment, environments)}",
                 f"Add it under `environments:` in {root / FILE}, or choose another --env.",
             )
-        raw = overlay(raw, environments[environment] or {})
-    raw = overlay(raw, _from_environment(os.environ if environ is None else environ))
-    return section(Settings, raw)
+        raw = merge_settings(raw, environments[environment] or {})
+    raw = merge_settings(raw, _read_environment(os.environ if environ is None else environ))
+    return decode_section(Settings, raw)
 
 
-def section(kind: type[T], raw: object, at: str = "") -> T:
+def decode_section(kind: type[T], raw: object, at: str = "") -> T:
     """Turn plain data into the section `kind`, whose place in the file is `at`.
 
     Raises:
         ConfigError: an unknown key, with the nearest known one; a value of the wrong type, with its place.
     """
-    _refuse_unknown(kind, raw, at)
+    _refuse_unknown_keys(kind, raw, at)
     try:
         return msgspec.convert(raw, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -177,16 +177,16 @@ def section(kind: type[T], raw: object, at: str = "") -> T:
         ) from None
 
 
-def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over` in it; mappings are merged, anything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = overlay(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge_settings(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -210,7 +210,7 @@ def _read(file: Path) -> dict[str, Any]:
     return raw
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """`MLAPP_SERVE__PORT=80` as `{"serve": {"port": "80"}}`; a list is separated by commas."""
     raw: dict[str, Any] = {}
     known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
@@ -223,47 +223,47 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         place = raw
         for key in path[:-1]:
             place = place.setdefault(key, {})
-        place[path[-1]] = _split_if_list(known.get(path[0]), path[1:], text)
+        place[path[-1]] = _split_list_value(known.get(path[0]), path[1:], text)
     return raw
 
 
-def _split_if_list(kind: Any, path: list[str], text: str) -> Any:
+def _split_list_value(kind: Any, path: list[str], text: str) -> Any:
     for key in path:
-        fields = _fields(kind)
+        fields = _section_fields(kind)
         kind = fields.get(key) if fields else None
-    if kind is not None and isinstance(_bare(kind), msgspec.inspect.ListType):
+    if kind is not None and isinstance(_strip_optional(kind), msgspec.inspect.ListType):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
 
 
-def _refuse_unknown(kind: Any, raw: object, at: str) -> None:
-    fields = _fields(kind)
+def _refuse_unknown_keys(kind: Any, raw: object, at: str) -> None:
+    fields = _section_fields(kind)
     if not fields or not isinstance(raw, Mapping):
         return
     for key, value in raw.items():
         place = f"{at}.{key}" if at else str(key)
         if key not in fields:
             raise ConfigError(
-                f"{FILE}: '{place}' is not a setting.{nearest(str(key), fields)}",
+                f"{FILE}: '{place}' is not a setting.{suggest_nearest(str(key), fields)}",
                 f"Known here: {', '.join(sorted(fields))}.",
             )
-        _refuse_unknown(fields[key], value, place)
+        _refuse_unknown_keys(fields[key], value, place)
 
 
-def _fields(kind: Any) -> dict[str, Any]:
+def _section_fields(kind: Any) -> dict[str, Any]:
     """The fields of a section by name, with their types; empty for any other type."""
-    bare = _bare(kind) if kind is not None else None
+    bare = _strip_optional(kind) if kind is not None else None
     if not isinstance(bare, msgspec.inspect.StructType):
         return {}
     return {field.encode_name: field.type for field in bare.fields}
 
 
-def _bare(kind: Any) -> msgspec.inspect.Type:
+def _strip_optional(kind: Any) -> msgspec.inspect.Type:
     """The inspected type without its metadata and without an `| None`."""
     bare = kind if isinstance(kind, msgspec.inspect.Type) else msgspec.inspect.type_info(kind)
     while isinstance(bare, msgspec.inspect.Metadata):
         bare = bare.type
     if isinstance(bare, msgspec.inspect.UnionType):
         others = [option for option in bare.types if not isinstance(option, msgspec.inspect.NoneType)]
-        return _bare(others[0]) if len(others) == 1 else bare
+        return _strip_optional(others[0]) if len(others) == 1 else bare
     return bare

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mlapp import distribution, environment
+from mlapp import distribution, provenance
 from mlapp.config import Settings
 from mlapp.deploy import CheckTarget, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
@@ -54,21 +54,21 @@ class Finding:
     todo: str = ""
 
 
-def examine(start: Path) -> list[Finding]:
+def examine_machine(start: Path) -> list[Finding]:
     """Look at Python, the extras, the tools, what can be deployed to, and the project of a folder."""
     return [
-        Finding("python", True, environment.python_version()),
-        *_extras(),
-        *_tools(),
-        *_targets(start),
-        *_project(start),
+        Finding("python", True, provenance.python_version()),
+        *_check_extras(),
+        *_check_tools(),
+        *_check_targets(start),
+        *_check_project(start),
     ]
 
 
-def _extras() -> list[Finding]:
+def _check_extras() -> list[Finding]:
     findings = []
-    for extra, names in sorted(_requirements().items()):
-        installed = environment.libraries(names)
+    for extra, names in sorted(_read_extra_requirements().items()):
+        installed = provenance.installed_versions(names)
         missing = [name for name in names if name not in installed]
         enables = ENABLES[extra]
         if missing:
@@ -80,7 +80,7 @@ def _extras() -> list[Finding]:
     return findings
 
 
-def _requirements() -> dict[str, list[str]]:
+def _read_extra_requirements() -> dict[str, list[str]]:
     """The distributions of each of mlapp's extras that this Python needs, from mlapp's own metadata."""
     installed = importlib.metadata.distribution(distribution.NAME)
     wanted = [Requirement(text) for text in installed.requires or []]
@@ -95,7 +95,7 @@ def _requirements() -> dict[str, list[str]]:
     }
 
 
-def _tools() -> list[Finding]:
+def _check_tools() -> list[Finding]:
     found = []
     for tool, (enables, todo) in TOOLS.items():
         path = shutil.which(tool)
@@ -103,7 +103,7 @@ def _tools() -> list[Finding]:
     return found
 
 
-def _targets(start: Path) -> list[Finding]:
+def _check_targets(start: Path) -> list[Finding]:
     """Whether the engine or cluster of each target answers; of those alone whose extra is installed."""
     try:
         project = Project.find(start)
@@ -123,7 +123,7 @@ def _targets(start: Path) -> list[Finding]:
     return found
 
 
-def _project(start: Path) -> list[Finding]:
+def _check_project(start: Path) -> list[Finding]:
     try:
         project = Project.find(start)
         app = project.app
@@ -132,18 +132,18 @@ def _project(start: Path) -> list[Finding]:
     findings = [Finding("project", True, f"app '{app.name}' in {project.root}")]
     try:
         project.store.check_writable()
-        numbers = project.store.numbers(app.name)
+        numbers = project.store.list_numbers(app.name)
         findings.append(Finding("store", True, f"{len(numbers)} versions in {project.store.storage!r}"))
         if numbers:
-            findings.append(_libraries(project, numbers[-1]))
+            findings.append(_check_libraries(project, numbers[-1]))
     except MlappError as error:
         findings.append(Finding("store", False, error.what, error.todo))
     return findings
 
 
-def _libraries(project: Project, number: int) -> Finding:
+def _check_libraries(project: Project, number: int) -> Finding:
     manifest = project.store.manifest(project.name, number)
-    found = environment.differences(manifest.libraries, manifest.python)
+    found = provenance.compare_libraries(manifest.libraries, manifest.python)
     if not found:
         return Finding("libraries", True, f"those that trained version {number}")
     return Finding(

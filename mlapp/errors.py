@@ -85,7 +85,7 @@ class UserCodeError(MlappError):
     """The user's own function raised. The cause is kept as `__cause__`; the message points at the user's line."""
 
     def __init__(self, function: str, error: BaseException, root: Path | None = None) -> None:
-        where = _last_line_in(error, root)
+        where = _find_user_line(error, root)
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         super().__init__(
             f"{function} raised {detail}", f"Mend it at {where}." if where else "Run again with --debug to see where."
@@ -93,21 +93,21 @@ class UserCodeError(MlappError):
         self.__cause__ = error
 
 
-def _last_line_in(error: BaseException, root: Path | None) -> str | None:
+def _find_user_line(error: BaseException, root: Path | None) -> str | None:
     """`file:line` of the innermost frame that belongs to the user rather than to a library."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_own(Path(frame.filename), root)]
+    own = [frame for frame in frames if _is_user_file(Path(frame.filename), root)]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else None
 
 
-def _is_own(file: Path, root: Path | None) -> bool:
+def _is_user_file(file: Path, root: Path | None) -> bool:
     libraries = (Path(__file__).parent, Path(traceback.__file__).parent)
     if {"site-packages", "dist-packages"} & set(file.parts) or any(file.is_relative_to(folder) for folder in libraries):
         return False
     return file.is_relative_to(root) if root else file.exists()
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
     folded = {candidate.casefold(): candidate for candidate in known}
     found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)

@@ -27,21 +27,23 @@ def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
         DataError: it is empty, cut off or not what its suffix says.
     """
     if name == "-":
-        return _json(sys.stdin.buffer.read(), "standard input")
+        return _parse_json_features(sys.stdin.buffer.read(), "standard input")
     check_features_file(name, folder)
     path = folder / name
     if path.is_fifo():
-        return _json(path.read_bytes(), name)
+        return _parse_json_features(path.read_bytes(), name)
     kind = path.name.lower().removesuffix(".gz")
     if kind.endswith(".csv"):
-        return _csv(path, name, schema, is_packed=kind != path.name.lower())
+        return _read_csv_features(path, name, schema, is_packed=kind != path.name.lower())
     match path.suffix.lower():
         case ".parquet":
-            return _parquet(path, name)
+            return _read_parquet_features(path, name)
         case ".json":
-            return _json(path.read_bytes(), name)
+            return _parse_json_features(path.read_bytes(), name)
     lines = path.read_bytes().splitlines()
-    return [_json(line, f"{name}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    return [
+        _parse_json_features(line, f"{name}:{number}") for number, line in enumerate(lines, start=1) if line.strip()
+    ]
 
 
 def check_features_file(name: str, folder: Path = Path()) -> None:
@@ -61,7 +63,7 @@ def check_features_file(name: str, folder: Path = Path()) -> None:
         raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
 
 
-def _csv(path: Path, name: str, schema: Schema, *, is_packed: bool) -> Any:
+def _read_csv_features(path: Path, name: str, schema: Schema, *, is_packed: bool) -> Any:
     import gzip
 
     try:
@@ -75,7 +77,7 @@ def _csv(path: Path, name: str, schema: Schema, *, is_packed: bool) -> Any:
         ) from None
 
 
-def _parquet(path: Path, name: str) -> Any:
+def _read_parquet_features(path: Path, name: str) -> Any:
     import pandas as pd
 
     try:
@@ -86,7 +88,7 @@ def _parquet(path: Path, name: str) -> Any:
         raise DataError(f"'{name}' is not a Parquet file, or is cut off: {error}", "Write it again.") from None
 
 
-def _json(text: bytes, name: str) -> Any:
+def _parse_json_features(text: bytes, name: str) -> Any:
     import msgspec
 
     if not text.strip():

@@ -11,8 +11,8 @@ from typing import Any
 from mlapp import frameworks
 from mlapp.errors import ModelError, UserCodeError
 from mlapp.frameworks import Framework
-from mlapp.pipeline import Pipeline, bind
-from mlapp.pipeline.parameters import declared, open_stages, values_of_stage
+from mlapp.pipeline import Pipeline, bind_parameters
+from mlapp.pipeline.parameters import declared_parameters, open_stages, values_of_stage
 from mlapp.schema import ModelSchema
 
 
@@ -46,7 +46,7 @@ class TrainedModel:
     @property
     def format(self) -> str:
         """What the model is saved in: the user's own `saver`, the format he chose, or the framework's."""
-        return saved_format(self.pipeline, self.framework)
+        return model_format(self.pipeline, self.framework)
 
     def save(self, folder: Path) -> None:
         """Write the model's files into an empty folder.
@@ -56,7 +56,7 @@ class TrainedModel:
         """
         saver = self.pipeline.stage("saver")
         if saver is None:
-            self.framework.save(self.estimator, folder, self.format, _trusted(self.pipeline))
+            self.framework.save(self.estimator, folder, self.format, _trusted_types(self.pipeline))
             return
         try:
             saver(self.estimator, folder)
@@ -89,17 +89,17 @@ def load_estimator(
                 f"The model was saved by an @app.saver; app '{pipeline.name}' has no loader.",
                 "Write an @app.loader that reads it.",
             )
-        adapter = frameworks.named(framework)
+        adapter = frameworks.get_framework(framework)
         if adapter.weights_only:
-            return adapter.restore(_built(pipeline, parameters or {}), folder)
-        return adapter.load(folder, format, _trusted(pipeline))
+            return adapter.restore(_build_unfitted(pipeline, parameters or {}), folder)
+        return adapter.load(folder, format, _trusted_types(pipeline))
     try:
         return loader(folder)
     except Exception as error:
         raise UserCodeError(loader.title, error) from error
 
 
-def saved_format(pipeline: Pipeline, framework: Framework) -> str:
+def model_format(pipeline: Pipeline, framework: Framework) -> str:
     """`own` for an app with a saver; else the format that `@app.model(format=…)` names, or the framework's default.
 
     Raises:
@@ -115,20 +115,20 @@ def saved_format(pipeline: Pipeline, framework: Framework) -> str:
     return chosen or framework.formats[0]
 
 
-def _built(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
+def _build_unfitted(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
     """The model as the app's model function built it for the training that had these parameters."""
-    pipeline.require("model")
+    pipeline.require_stages("model")
     stage = pipeline.stages["model"]
-    own, is_open = declared([stage]), open_stages([stage])
+    own, is_open = declared_parameters([stage]), open_stages([stage])
     # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
-    values = bind(own, values_of_stage("model", own, mine, is_open), is_open).get("model", {})
+    values = bind_parameters(own, values_of_stage("model", own, mine, is_open), is_open).get("model", {})
     try:
         return stage(**values)
     except Exception as error:
         raise UserCodeError(stage.title, error) from error
 
 
-def _trusted(pipeline: Pipeline) -> Sequence[str]:
+def _trusted_types(pipeline: Pipeline) -> Sequence[str]:
     stage = pipeline.stage("model")
     return stage.options.get("trusted", ()) if stage else ()

@@ -200,12 +200,12 @@ def _of_arrow(predictions: Any, title: str) -> Any:
         return predictions.to_list() if hasattr(predictions, "to_list") else _refuse(predictions, title)
     import pyarrow as pa
 
-    from mlapp.data.frames import frame
+    from mlapp.data.frames import make_frame
 
     if isinstance(predictions, pa.RecordBatch):
         predictions = pa.Table.from_batches([predictions])
     if isinstance(predictions, pa.Table):
-        return frame(predictions)
+        return make_frame(predictions)
     if isinstance(predictions, (pa.Array, pa.ChunkedArray)):
         return predictions.to_pylist()
     return _refuse(predictions, title)

@@ -18,10 +18,10 @@ from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeErr
 from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.form import as_array, wants_array
+from mlapp.pipeline.feature_format import convert_to_array, wants_array
 from mlapp.pipeline.stage import ROLES
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.table import to_table
+from mlapp.schema.request_table import to_table
 from mlapp.store import ModelVersion
 from mlapp.store.manifest import recorded_parameters
 
@@ -64,7 +64,7 @@ class Predictor:
     def _wants_array(self) -> bool:
         return wants_array(self.stage)
 
-    def accept(self, inputs: Any, first: int = 0) -> Any:
+    def accept_inputs(self, inputs: Any, first: int = 0) -> Any:
         """One request's inputs as features: by the feature_loader, or checked against the schema.
 
         Args:
@@ -101,10 +101,10 @@ class Predictor:
         if schema.kind == "table":
             return to_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
-            return _to_array(inputs, schema.shape, schema.dtype)
+            return _to_typed_array(inputs, schema.shape, schema.dtype)
         return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
 
-    def transform(self, features: Any) -> Any:
+    def transform_features(self, features: Any) -> Any:
         """Features as the predictor takes them. Runs the feature_transformer once.
 
         Raises:
@@ -113,14 +113,14 @@ class Predictor:
         stage = self.pipeline.stage("feature_transformer")
         if stage is not None:
             try:
-                features = stage(as_array(features) if wants_array(stage) else features)
+                features = stage(convert_to_array(features) if wants_array(stage) else features)
             except MlappError:
                 raise
             except Exception as error:
                 raise UserCodeError(stage.title, error) from error
-        return as_array(features) if self._wants_array else features
+        return convert_to_array(features) if self._wants_array else features
 
-    def call(self, features: Any) -> Any:
+    def call_predictor(self, features: Any) -> Any:
         """What the predictor returns for transformed features: a coroutine or an iterator where it is one.
 
         Raises:
@@ -141,7 +141,7 @@ class Predictor:
             UserCodeError: a function of the user's raised.
             DataError: not one prediction a row.
         """
-        return self._predict(self.accept(inputs))
+        return self._predict(self.accept_inputs(inputs))
 
     def predict_features(self, features: Any) -> Any:
         """Predictions for features that were read and parsed as in training: no feature_loader reads them again.
@@ -152,25 +152,25 @@ class Predictor:
         return self._predict(self.check(features))
 
     def _predict(self, accepted: Any) -> Any:
-        features = self.transform(accepted)
-        found = finish(self.call(features), self.stage)
+        features = self.transform_features(accepted)
+        found = finish_predictions(self.call_predictor(features), self.stage)
         predictions = normalized(found, features, self.stage)
-        self.after(features, found)
+        self.run_on_predict(features, found)
         return predictions
 
-    def after(self, features: Any, predictions: Any) -> bool:
+    def run_on_predict(self, features: Any, predictions: Any) -> bool:
         """Run every on_predict. An error in one is logged and never the caller's; returns whether all went well."""
         is_well = True
         for stage in self.pipeline.callbacks:
             try:
-                finish(stage(self.estimator, features, predictions), stage)
+                finish_predictions(stage(self.estimator, features, predictions), stage)
             except Exception:
                 log.exception("%s raised; the prediction was answered all the same", stage.title)
                 is_well = False
         return is_well
 
 
-def load(pipeline: Pipeline, version: ModelVersion, *, extra: str = "refuse") -> Predictor:
+def load_predictor(pipeline: Pipeline, version: ModelVersion, *, extra: str = "refuse") -> Predictor:
     """A stored version, ready to predict.
 
     Args:
@@ -182,7 +182,7 @@ def load(pipeline: Pipeline, version: ModelVersion, *, extra: str = "refuse") ->
     """
     manifest = version.manifest
     estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files, manifest.parameters)
-    framework = frameworks.named(manifest.framework)
+    framework = frameworks.get_framework(manifest.framework)
     return Predictor(
         pipeline,
         estimator,
@@ -194,7 +194,7 @@ def load(pipeline: Pipeline, version: ModelVersion, *, extra: str = "refuse") ->
     )
 
 
-def of_trained(trained: TrainedModel, *, extra: str = "refuse") -> Predictor:
+def predictor_of_trained(trained: TrainedModel, *, extra: str = "refuse") -> Predictor:
     """A model that was trained in this process, ready to predict. `extra` as for `load`."""
     return Predictor(
         trained.pipeline,
@@ -213,7 +213,7 @@ def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
     )
 
 
-def sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> Any:
+def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> Any:
     """Predictions for a few rows of training features, to learn what they look like and that they can be made.
 
     Returns:
@@ -225,14 +225,14 @@ def sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: A
     """
     stage = predictor_stage(pipeline, framework)
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
-    transformed = predictor.transform(features)
-    predictions = normalized(finish(predictor.call(transformed), stage), transformed, stage)
+    transformed = predictor.transform_features(features)
+    predictions = normalized(finish_predictions(predictor.call_predictor(transformed), stage), transformed, stage)
     rows = normalization.to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
     return predictions if has_types else rows
 
 
-def finish(result: Any, stage: Stage) -> Any:
+def finish_predictions(result: Any, stage: Stage) -> Any:
     """Wait for a coroutine, and collect an iterator into a list.
 
     Raises:
@@ -241,10 +241,10 @@ def finish(result: Any, stage: Stage) -> Any:
     try:
         if inspect.isawaitable(result):
             with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running in this one
-                return thread.submit(lambda: asyncio.run(_await(result))).result()
+                return thread.submit(lambda: asyncio.run(_await_result(result))).result()
         if inspect.isasyncgen(result):
             with ThreadPoolExecutor(1) as thread:
-                return thread.submit(lambda: asyncio.run(_collect(result))).result()
+                return thread.submit(lambda: asyncio.run(_collect_items(result))).result()
         return list(result) if inspect.isgenerator(result) else result
     except MlappError:
         raise
@@ -278,21 +278,21 @@ def wrong_count(stage: Stage, found: int, rows: int) -> DataError:
     )
 
 
-async def _await(result: Any) -> Any:
+async def _await_result(result: Any) -> Any:
     return await result
 
 
-async def _collect(stream: Any) -> list[Any]:
+async def _collect_items(stream: Any) -> list[Any]:
     return [item async for item in stream]
 
 
-def _to_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
+def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     import numpy as np
 
     wanted = np.dtype(dtype)
     try:
         given = np.asarray(inputs)
-        if not all(_is_of(found, wanted.kind) for found in _types(inputs, given)):
+        if not all(_is_castable(found, wanted.kind) for found in _value_types(inputs, given)):
             raise ValueError("a value is of another type")
         with np.errstate(invalid="ignore"):
             array = given.astype(wanted, copy=False)
@@ -309,7 +309,7 @@ def _to_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     return array
 
 
-def _types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
+def _value_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
     """The types of an array's values, before NumPy gave them one: it makes numbers of texts and of true and false."""
     if array.dtype.kind == "O":
         return set(map(type, array.ravel()))
@@ -319,7 +319,7 @@ def _types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
     return set(map(type, values)) if isinstance(values, list) else {array.dtype.type}
 
 
-def _is_of(found: type, kind: str) -> bool:
+def _is_castable(found: type, kind: str) -> bool:
     """Whether values of a type can be of a dtype of that kind. A missing one is NaN, which only a float can be."""
     if found is type(None):
         return kind == "f"

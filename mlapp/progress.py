@@ -37,16 +37,16 @@ def report(step: int, steps: int | None = None, **metrics: float) -> None:
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listen_progress(listener: Listener) -> Iterator[None]:
     """Hear the reports of the trainings in this block; they reach an outer listener too."""
     outer = _listener.get()
 
-    def both(progress: Progress) -> None:
+    def report_to_both(progress: Progress) -> None:
         listener(progress)
         if outer is not None:
             outer(progress)
 
-    token = _listener.set(both)
+    token = _listener.set(report_to_both)
     try:
         yield
     finally:

@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from mlapp import config, notebook
+from mlapp import config, notebook_source
 from mlapp.app import App
 from mlapp.app_location import SUFFIXES, AppLocation, import_paths, locate, project_root
 from mlapp.app_name import read_app_name
 from mlapp.config import Settings
-from mlapp.errors import MlappError, ProjectError, UserCodeError, nearest
+from mlapp.errors import MlappError, ProjectError, UserCodeError, suggest_nearest
 from mlapp.store import Store, open_store
 
 
@@ -53,7 +53,7 @@ class Project:
         if file.endswith(SUFFIXES) and not is_of_project and (here / file).is_file():
             return cls.of_file(here / file, variable, environment)
         root = found or here
-        return cls(root, config.load(root, environment), environment)
+        return cls(root, config.load_settings(root, environment), environment)
 
     @classmethod
     def of_file(cls, file: Path, variable: str = "", environment: str | None = None) -> Project:
@@ -65,7 +65,7 @@ class Project:
         file = file.resolve()
         root = project_root(file.parent) or file.parent
         place = file.relative_to(root).as_posix() + (f":{variable}" if variable else "")
-        return cls(root, msgspec.structs.replace(config.load(root, environment), app=place), environment)
+        return cls(root, msgspec.structs.replace(config.load_settings(root, environment), app=place), environment)
 
     @cached_property
     def location(self) -> AppLocation:
@@ -93,7 +93,7 @@ class Project:
             )
         # The user's own paths (data, ready models) are relative to the project, from wherever a command is run.
         os.chdir(self.root)
-        app = _app_in(_import(location, self.root), location.variable, location.file)
+        app = _find_app(_import_file(location, self.root), location.variable, location.file)
         if self.settings.name not in (None, app.name):
             raise ProjectError(
                 f"The App in {self.settings.app} is '{app.name}', and {config.FILE} says `name: {self.settings.name}`.",
@@ -132,7 +132,7 @@ class Project:
         return open_store(url, self.root)
 
 
-def attribute(place: str, root: Path) -> Any:
+def load_attribute(place: str, root: Path) -> Any:
     """What `FILE:NAME` names in a project's folder.
 
     Raises:
@@ -142,16 +142,16 @@ def attribute(place: str, root: Path) -> Any:
     named, name = place.partition(":")[0], location.variable
     if not location.file.is_file():
         raise ProjectError(f"There is no {named} in {root}.", "Name it as `routes.py:api`.")
-    module = _import(location, root)
+    module = _import_file(location, root)
     if not name or not hasattr(module, name):
         raise ProjectError(
-            f"{named} has no '{name}'.{nearest(name, vars(module))}",
+            f"{named} has no '{name}'.{suggest_nearest(name, vars(module))}",
             "Name what is in it after a colon: `routes.py:api`.",
         )
     return getattr(module, name)
 
 
-def _import(location: AppLocation, root: Path) -> ModuleType:
+def _import_file(location: AppLocation, root: Path) -> ModuleType:
     """Import the file under its own name, so that a pickle or skops file of a class in it can be read again."""
     name, path = location.module, location.file
     loaded = sys.modules.get(name)
@@ -199,7 +199,7 @@ def _load_file(name: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     if path.suffix == ".ipynb":
-        exec(compile(notebook.source(path), str(path), "exec"), vars(module))  # noqa: S102
+        exec(compile(notebook_source.read_code_cells(path), str(path), "exec"), vars(module))  # noqa: S102
     else:
         spec.loader.exec_module(module)
     return module
@@ -233,12 +233,12 @@ def _import_error(error: BaseException, path: Path, root: Path) -> BaseException
     return UserCodeError(f"Importing {path.name}", error, root)
 
 
-def _app_in(module: ModuleType, name: str, path: Path) -> App:
+def _find_app(module: ModuleType, name: str, path: Path) -> App:
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
     if name:
         if name not in apps:
             raise ProjectError(
-                f"{path} has no App '{name}'.{nearest(name, apps)}",
+                f"{path} has no App '{name}'.{suggest_nearest(name, apps)}",
                 f"It has: {', '.join(apps) or 'none'}. Change `app:` in mlapp.yaml.",
             )
         return apps[name]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlapp.environment import libraries
-from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, nearest
+from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, suggest_nearest
+from mlapp.provenance import installed_versions
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 COPIED = 100 * 1024 * 1024
@@ -30,32 +30,32 @@ class Template:
     folder: Path
 
 
-def templates() -> list[Template]:
+def list_templates() -> list[Template]:
     """The templates that come with mlapp."""
     found = []
-    for folder in sorted(_home().iterdir()):
+    for folder in sorted(_templates_folder().iterdir()):
         file = folder / "cookiecutter.json"
         if file.is_file():
             found.append(Template(folder.name, json.loads(file.read_text(encoding="utf-8"))["_description"], folder))
     return found
 
 
-def create(name: str | None, template: str, values: Mapping[str, str], parent: Path) -> Path:
+def create_project(name: str | None, template: str, values: Mapping[str, str], parent: Path) -> Path:
     """Make a project folder in `parent`; it appears whole or not at all, and nothing is overwritten.
 
     Args:
         name: of the project and its folder; the template's own when absent.
-        template: one of `templates()`, a folder, or a git URL.
+        template: one of `list_templates()`, a folder, or a git URL.
         values: of the template's variables.
 
     Raises:
         UsageError: an unknown template or variable, a name that cannot be one, a folder that is there already.
         DataError: the data file of the template `tabular` cannot be used.
     """
-    own = {known.name: known for known in templates()}
+    own = {known.name: known for known in list_templates()}
     if template not in own and not Path(template).exists() and not re.search(r"[:/]", template):
         raise UsageError(
-            f"There is no template '{template}'.{nearest(template, own)}",
+            f"There is no template '{template}'.{suggest_nearest(template, own)}",
             f"Choose one of {', '.join(own)}; or give a folder or a git URL.",
         )
     context: dict[str, Any] = dict(values)
@@ -69,33 +69,33 @@ def create(name: str | None, template: str, values: Mapping[str, str], parent: P
     data: Path | None = None
     if template in own:
         defaults = json.loads((own[template].folder / "cookiecutter.json").read_text(encoding="utf-8"))
-        _refuse_unknown(values, defaults, template)
+        _refuse_unknown_values(values, defaults, template)
         name = name or str(defaults["name"])
-        _refuse_existing(parent / name)
+        _refuse_existing_folder(parent / name)
         if "data" in defaults:
-            data, described = _describe(values)
+            data, described = _describe_table(values)
             context.update(described)
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
-        made = _render(str(own[template].folder) if template in own else template, context, Path(temporary))
+        made = _render_template(str(own[template].folder) if template in own else template, context, Path(temporary))
         for compiled in list(made.rglob("__pycache__")):  # pip compiles our own templates when it installs them
             shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():
             (made / context["data"]).parent.mkdir(exist_ok=True)
             shutil.copyfile(data, made / context["data"])
         for file in made.rglob("requirements*.txt"):
-            _pin(file)
+            _pin_requirements(file)
         target = parent / made.name
-        _refuse_existing(target)
+        _refuse_existing_folder(target)
         made.rename(target)
     return target
 
 
-def _home() -> Path:
+def _templates_folder() -> Path:
     shipped = Path(__file__).parent / "templates"
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / "templates"
 
 
-def _render(template: str, context: Mapping[str, Any], folder: Path) -> Path:
+def _render_template(template: str, context: Mapping[str, Any], folder: Path) -> Path:
     from cookiecutter.exceptions import CookiecutterException
     from cookiecutter.main import cookiecutter
 
@@ -111,23 +111,24 @@ def _render(template: str, context: Mapping[str, Any], folder: Path) -> Path:
     return Path(made)
 
 
-def _refuse_unknown(values: Mapping[str, str], defaults: Mapping[str, Any], template: str) -> None:
+def _refuse_unknown_values(values: Mapping[str, str], defaults: Mapping[str, Any], template: str) -> None:
     known = [key for key in defaults if not key.startswith("_")]
     for key in values:
         if key not in known:
             raise UsageError(
-                f"Template '{template}' has no variable '{key}'.{nearest(key, known)}", f"It has: {', '.join(known)}."
+                f"Template '{template}' has no variable '{key}'.{suggest_nearest(key, known)}",
+                f"It has: {', '.join(known)}.",
             )
 
 
-def _refuse_existing(target: Path) -> None:
+def _refuse_existing_folder(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
         raise UsageError(f"{target} is there already.", "Choose another name; init overwrites nothing.")
 
 
-def _describe(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
+def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     """What the template `tabular` needs to know of the user's table."""
     if not values.get("data") or not values.get("target"):
         raise UsageError(
@@ -135,17 +136,17 @@ def _describe(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
             "Give both: mlapp init NAME --template tabular --set data=table.csv --set target=column.",
         )
     path, target = Path(values["data"]).expanduser(), values["target"]
-    form = _csv_form(path)
-    table = _table(path, form)
+    form = _detect_csv_format(path)
+    table = _read_table(path, form)
     if target not in table.columns:
         raise UsageError(
-            f"'{path}' has no column '{target}'.{nearest(target, map(str, table.columns))}",
+            f"'{path}' has no column '{target}'.{suggest_nearest(target, map(str, table.columns))}",
             f"It has: {', '.join(map(str, table.columns[:20]))}.",
         )
     column = table[target]
     is_number = column.dtype.kind in "if"
     is_class = not is_number or (column.dtype.kind == "i" and column.nunique() <= 20)
-    dates = [str(name) for name in table.columns if name != target and _is_date(table[name])]
+    dates = [str(name) for name in table.columns if name != target and _is_date_column(table[name])]
     where = f"data/{path.name}" if path.stat().st_size <= COPIED else str(path.resolve())
     return path, {
         "data": where,
@@ -156,7 +157,7 @@ def _describe(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     }
 
 
-def _csv_form(path: Path) -> dict[str, Any]:
+def _detect_csv_format(path: Path) -> dict[str, Any]:
     """The options of `pandas.read_csv` for a CSV that is not separated by commas, as spreadsheets write many."""
     import pandas as pd
 
@@ -169,17 +170,17 @@ def _csv_form(path: Path) -> dict[str, Any]:
         return {}
     forms: list[dict[str, Any]] = [{"sep": separator}, {"sep": separator, "decimal": ","}]
 
-    def numbers(form: dict[str, Any]) -> int:
+    def count_numbers(form: dict[str, Any]) -> int:
         table: pd.DataFrame = pd.read_csv(path, nrows=1000, **form)
         return len(table.select_dtypes("number").columns)
 
     try:
-        return max(forms, key=numbers)
+        return max(forms, key=count_numbers)
     except (ValueError, OSError):  # what is wrong with it is told by whoever reads it next
         return forms[0]
 
 
-def _table(path: Path, form: Mapping[str, Any]) -> Any:
+def _read_table(path: Path, form: Mapping[str, Any]) -> Any:
     import pandas as pd
 
     if not path.is_file():
@@ -200,7 +201,7 @@ def _table(path: Path, form: Mapping[str, Any]) -> Any:
     return table
 
 
-def _is_date(column: Any) -> bool:
+def _is_date_column(column: Any) -> bool:
     import pandas as pd
 
     if column.dtype.kind == "M":
@@ -213,11 +214,11 @@ def _is_date(column: Any) -> bool:
     return bool(pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all())
 
 
-def _pin(file: Path) -> None:
+def _pin_requirements(file: Path) -> None:
     """Pin each requirement to the version that is installed here; one that is not keeps the template's range."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         name = re.match(r"[A-Za-z0-9._-]+", line)
-        version = libraries([name.group()]).get(name.group()) if name and not line.startswith("-") else None
+        version = installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -21,9 +21,9 @@ import msgspec
 from mlapp import config
 from mlapp.app import App
 from mlapp.config import Settings
-from mlapp.environment import GitState
 from mlapp.errors import MlappError
 from mlapp.project import Project
+from mlapp.provenance import GitState
 from mlapp.store import ModelVersion
 
 FORMAT = 1
@@ -86,7 +86,7 @@ class Bundle:
     @property
     def hash(self) -> str:
         """What names the bundle, 12 hexadecimal digits of the hash of all it holds."""
-        return digest(self.manifest)
+        return hash_manifest(self.manifest)
 
     @property
     def root(self) -> Path:
@@ -100,7 +100,7 @@ class Bundle:
         Raises:
             ConfigError: an `MLAPP_…` variable has a wrong value.
         """
-        settings = config.load(self.root, self.manifest.environment)
+        settings = config.load_settings(self.root, self.manifest.environment)
         serve = msgspec.structs.replace(settings.serve, model=str(self.manifest.version))
         store = str(self.folder / MODEL)
         settings = msgspec.structs.replace(settings, store=store, serve=serve)
@@ -124,6 +124,6 @@ class Bundle:
         return self.project.app
 
 
-def digest(manifest: BundleManifest) -> str:
+def hash_manifest(manifest: BundleManifest) -> str:
     """12 hexadecimal digits of the SHA-256 of the manifest, which holds those of all files."""
     return hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()[:12]

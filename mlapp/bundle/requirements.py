@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlapp.bundle import locks
+from mlapp.bundle import lockfiles
 from mlapp.bundle.bundle import BundleError
-from mlapp.bundle.locked import expanded
+from mlapp.bundle.requirement_lines import expand_variables
 from mlapp.config import Image
 
 INCLUDED = re.compile(
@@ -24,7 +24,7 @@ LONG = {"-i": "--index-url", "-f": "--find-links"}
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredRequirements:
     """The project's requirements, from the file that `source` names: as `lines`, or in a `file` that uv reads itself.
 
     Attributes:
@@ -48,7 +48,7 @@ class Declared:
         return FOREIGN.search(self.text) is not None
 
 
-def declared(root: Path, image: Image, python: str) -> Declared | None:
+def read_declared_requirements(root: Path, image: Image, python: str) -> DeclaredRequirements | None:
     """The requirements of the project in `root`: a lock before requirements.txt before pyproject.toml; None if none.
 
     Args:
@@ -57,25 +57,31 @@ def declared(root: Path, image: Image, python: str) -> Declared | None:
     Raises:
         BundleError: a file is not what its name says, or names a file that is not there.
     """
-    found = locks.read(root, image, python)
+    found = lockfiles.read_lockfile(root, image, python)
     if found is not None:
         file, pinned = found
         lines = tuple(each.line for each in pinned)
         hashes = {(each.name, each.version): each.hashes for each in pinned if each.hashes}
         urls = dict.fromkeys(each.index for each in pinned if each.index)
-        return Declared(
+        return DeclaredRequirements(
             file.name, "\n".join(lines), lines, hashes=hashes, indexes=tuple(f"--extra-index-url {url}" for url in urls)
         )
     if (root / "requirements.txt").is_file():
         file = root / "requirements.txt"
-        text = _with_included(file, root)
-        return Declared(file.name, text, file=file, indexes=tuple(_indexes(text)), folders=tuple(_folders(text, root)))
+        text = _inline_included_files(file, root)
+        return DeclaredRequirements(
+            file.name,
+            text,
+            file=file,
+            indexes=tuple(_find_index_options(text)),
+            folders=tuple(_find_link_folders(text, root)),
+        )
     file = root / "pyproject.toml"
     if not file.is_file():
         return None
-    content = locks.toml(file)
+    content = lockfiles.load_toml(file)
     if "project" in content:
-        return Declared(file.name, file.read_text(encoding="utf-8"), file=file)
+        return DeclaredRequirements(file.name, file.read_text(encoding="utf-8"), file=file)
     if "dependencies" in content.get("tool", {}).get("poetry", {}):
         raise BundleError(
             "pyproject.toml names its dependencies for Poetry, which has not locked them.", "Run: poetry lock."
@@ -83,7 +89,7 @@ def declared(root: Path, image: Image, python: str) -> Declared | None:
     return None
 
 
-def _with_included(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
+def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
     """The text of a requirements file and of those that it includes, less what lies elsewhere: uv alone reads that."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -92,23 +98,23 @@ def _with_included(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror}.", "Mend its name or its permissions.") from None
     for _, name in INCLUDED.findall(text):
-        included = file.parent / expanded(name, root)
+        included = file.parent / expand_variables(name, root)
         if "://" in name or included in (*seen, file):
             continue
         if not included.is_file():
             raise BundleError(f"{file.name} includes {name}, which does not exist.", "Mend that line.")
-        text += _with_included(included, root, (*seen, file))
+        text += _inline_included_files(included, root, (*seen, file))
     return text
 
 
-def _indexes(text: str) -> Iterator[str]:
+def _find_index_options(text: str) -> Iterator[str]:
     """The options that say where packages lie."""
     for option, place in INDEX.findall(text):
         if "://" in place:
             yield f"{LONG.get(option, option)} {place}"
 
 
-def _folders(text: str, root: Path) -> Iterator[Path]:
+def _find_link_folders(text: str, root: Path) -> Iterator[Path]:
     """The folders in which uv looks for packages."""
     for option, place in INDEX.findall(text):
         if LONG.get(option, option) == "--find-links" and (root / place).is_dir():

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from mlapp import distribution
-from mlapp.bundle.locked import Locked
+from mlapp.bundle.requirement_lines import LockedPackage
 from mlapp.store import Manifest
 
 
-def cyclonedx(model: Manifest, packages: Iterable[Locked], own: str) -> dict[str, Any]:
+def make_cyclonedx(model: Manifest, packages: Iterable[LockedPackage], own: str) -> dict[str, Any]:
     """The document, as plain data. It has no time of its own, and its serial number comes from what it lists.
 
     Args:

@@ -27,7 +27,7 @@ class UvError(BundleError):
         self.detail = detail
 
 
-def run(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) -> str:
+def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) -> str:
     """Run uv in `folder` with the indexes that `image:` names; what it printed.
 
     Credentials reach uv by its environment alone: no command line shows them, and no file holds them.
@@ -39,23 +39,23 @@ def run(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) -> 
         MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
     """
     secrets: list[str] = []
-    environ = {**os.environ, **indexes(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
-    command = [_program(), *arguments]
+    environ = {**os.environ, **index_variables(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    command = [_find_uv(), *arguments]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         said = done.stderr
         for secret in secrets:
             said = said.replace(secret, "****")
-        raise _explained(doing, said)
+        raise _explain_uv_error(doing, said)
     return done.stdout
 
 
-def version() -> str:
+def read_uv_version() -> str:
     """uv's version."""
-    return subprocess.run([_program(), "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    return subprocess.run([_find_uv(), "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
 
-def _program() -> str:
+def _find_uv() -> str:
     try:
         from uv import find_uv_bin
 
@@ -67,7 +67,7 @@ def _program() -> str:
         return found
 
 
-def indexes(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
+def index_variables(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
     """The environment variables that tell uv the indexes, credentials included; those are added to `secrets`.
 
     Raises:
@@ -76,30 +76,32 @@ def indexes(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
     secrets = [] if secrets is None else secrets
     environ = {}
     if image.index_url:
-        environ["UV_DEFAULT_INDEX"] = _expanded(image.index_url, secrets)
+        environ["UV_DEFAULT_INDEX"] = _expand_url(image.index_url, secrets)
     if image.extra_index_urls:
-        environ["UV_INDEX"] = " ".join(_expanded(url, secrets) for url in image.extra_index_urls)
+        environ["UV_INDEX"] = " ".join(_expand_url(url, secrets) for url in image.extra_index_urls)
     return environ
 
 
-def with_indexes(image: Image, text: str) -> Image:
+def add_indexes(image: Image, text: str) -> Image:
     """`image:` with the indexes that a requirements file names as well."""
     url, extra = image.index_url, list(image.extra_index_urls)
     for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
         if option == "--index-url":
             url = url or named
-        elif _place(named) not in map(_place, extra):  # the setting may bring the credentials of the same index
+        elif _strip_credentials(named) not in map(
+            _strip_credentials, extra
+        ):  # the setting may bring the credentials of the same index
             extra.append(named)
     return msgspec.structs.replace(image, index_url=url, extra_index_urls=extra)
 
 
-def _place(url: str) -> str:
+def _strip_credentials(url: str) -> str:
     """An index's address without credentials."""
     return re.sub(r"//[^/]*@", "//", url).rstrip("/")
 
 
-def _expanded(url: str, secrets: list[str]) -> str:
-    def value(match: re.Match[str]) -> str:
+def _expand_url(url: str, secrets: list[str]) -> str:
+    def expand_variable(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
             raise ConfigError(
@@ -109,18 +111,18 @@ def _expanded(url: str, secrets: list[str]) -> str:
         secrets.append(os.environ[name])
         return os.environ[name]
 
-    return re.sub(r"\$\{(\w+)\}", value, url)
+    return re.sub(r"\$\{(\w+)\}", expand_variable, url)
 
 
-def _explained(doing: str, said: str) -> UvError:
+def _explain_uv_error(doing: str, said: str) -> UvError:
     text = re.sub(r"\s*\n\s*(?:[╰─▶│]+\s*)*", "\n", said.replace("×", "error:")).strip()
     lines = [line for line in text.splitlines() if not line.startswith(("warning:", "Resolved", "Using", "Prepared"))]
-    lines = _without_frames(lines)
+    lines = _strip_traceback(lines)
     flat = " ".join(lines)
     because = re.search(r"Because .*", flat)
     if because:
         reason = re.split(r"\bhint:", because.group())[0].strip()
-        return UvError(f"{doing}: {_shortened(reason)}", "Change one of the versions that it names.", said)
+        return UvError(f"{doing}: {_shorten_text(reason)}", "Change one of the versions that it names.", said)
     if re.search(r"Failed to fetch|error sending request|Could not connect|dns error", flat):
         where = re.search(r"https?://\S+", flat)
         status = re.search(r"HTTP status \w+ \w+ \((\d+ [\w ]+)\)", flat)
@@ -128,10 +130,10 @@ def _explained(doing: str, said: str) -> UvError:
         todo = "Check the network and image.index_url in mlapp.yaml, and its credentials."
         return UvError(f"{doing}: {where.group().rstrip('`,)') if where else 'the index'}: {reason}", todo, said)
     reason = "; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)
-    return UvError(f"{doing}: {_shortened(reason)}", "Mend the requirement that it names.", said)
+    return UvError(f"{doing}: {_shorten_text(reason)}", "Mend the requirement that it names.", said)
 
 
-def _without_frames(lines: list[str]) -> list[str]:
+def _strip_traceback(lines: list[str]) -> list[str]:
     """Of a build backend's traceback the error alone, which stands at its end."""
     frames = [number for number, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
@@ -141,5 +143,5 @@ def _without_frames(lines: list[str]) -> list[str]:
     return [*(line for line in lines[: frames[0]] if not line.startswith("Traceback")), *ends]
 
 
-def _shortened(text: str) -> str:
+def _shorten_text(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 2].rstrip() + " …"

@@ -13,7 +13,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 WHEEL = b"Wheel-Version: 1.0\nGenerator: mlapp\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
-def pack(folder: Path, name: str, version: str, members: Mapping[str, bytes]) -> Path:
+def pack_wheel(folder: Path, name: str, version: str, members: Mapping[str, bytes]) -> Path:
     """Write a wheel into `folder`; its path.
 
     Args:
@@ -22,7 +22,7 @@ def pack(folder: Path, name: str, version: str, members: Mapping[str, bytes]) ->
     """
     info = f"{name}-{version}.dist-info"
     packed = {**members, f"{info}/WHEEL": WHEEL}
-    record = "".join(f"{path},{_hash(content)},{len(content)}\n" for path, content in sorted(packed.items()))
+    record = "".join(f"{path},{_hash_content(content)},{len(content)}\n" for path, content in sorted(packed.items()))
     packed[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     archived = io.BytesIO()
     with zipfile.ZipFile(archived, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -34,6 +34,6 @@ def pack(folder: Path, name: str, version: str, members: Mapping[str, bytes]) ->
     return wheel
 
 
-def _hash(content: bytes) -> str:
+def _hash_content(content: bytes) -> str:
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
     return f"sha256={digest.decode()}"

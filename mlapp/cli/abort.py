@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, canary_target
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_canary_target
 
 
-def abort(
+def abort_canary(
     target: TargetName = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -20,8 +20,8 @@ def abort(
 
       mlapp abort --target k8s
     """
-    release = canary_target(environment, target, namespace, context).abort(progress=output.note)
+    release = open_canary_target(environment, target, namespace, context).abort(progress=output.print_note)
     if json:
-        output.json(release)
+        output.print_json(release)
     else:
-        output.note(f"Release {release.number} was taken away.")
+        output.print_note(f"Release {release.number} was taken away.")

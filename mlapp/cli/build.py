@@ -15,7 +15,7 @@ from mlapp.cli.options import Environment, Json
 from mlapp.errors import UsageError
 
 
-def build(
+def build_image(
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     tag: Annotated[
         str | None, typer.Option(help="Name of the image, as registry.example.org/team/digits:1. [app:version-hash]")
@@ -58,31 +58,33 @@ def build(
 
       mlapp build --bundle-only
     """
-    from mlapp.images.project import bundle_of, image_of
+    from mlapp.images.project_image import build_project_image, bundle_project
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
 
-    def warn(text: str) -> None:
-        output.note(f"Warning: {text}")
+    def print_warning(text: str) -> None:
+        output.print_note(f"Warning: {text}")
 
     if to is not None and not bundle_only:
         raise UsageError("--output is given without --bundle-only.", "An image goes to the engine: name it with --tag.")
     if bundle_only or print_dockerfile:
-        made = bundle_of(project, model=model, settings_of=environment, output=to, upgrade=upgrade, warn=warn)
+        made = bundle_project(
+            project, model=model, settings_of=environment, output=to, upgrade=upgrade, warn=print_warning
+        )
         if print_dockerfile:
-            from mlapp.images.dockerfile import render
-            from mlapp.images.plan import plan
+            from mlapp.images.dockerfile import render_dockerfile
+            from mlapp.images.image_spec import make_image_spec
 
-            typer.echo(render(plan(made)), nl=False)
+            typer.echo(render_dockerfile(make_image_spec(made)), nl=False)
         elif json:
-            output.json({"bundle": made.folder, "hash": made.hash, "manifest": made.manifest})
+            output.print_json({"bundle": made.folder, "hash": made.hash, "manifest": made.manifest})
         else:
             typer.echo(made.folder)
-            output.note(f"Serve it: mlapp serve --bundle {made.folder}")
+            output.print_note(f"Serve it: mlapp serve --bundle {made.folder}")
         return
-    with output.progress() as tell, _bars() as bar:
-        images = image_of(
+    with output.show_progress() as tell, _show_layer_bars() as bar:
+        images = build_project_image(
             project,
             model=model,
             settings_of=environment,
@@ -92,30 +94,30 @@ def build(
             scanned=scan,
             pushed=push,
             progress=tell,
-            warn=warn,
+            warn=print_warning,
             bar=bar,
         )
     if json:
-        output.json([{**_summary(image), "layers": image.layers} for image in images])
+        output.print_json([{**_summarize_image(image), "layers": image.layers} for image in images])
         return
     first, *others = images
     if push:
         typer.echo(first.pinned)
         for image in others:
-            output.note(f"{image.platform}: {image.pinned}")
-        output.note(f"{first.reference} is in the registry, pinned above by its digest.")
+            output.print_note(f"{image.platform}: {image.pinned}")
+        output.print_note(f"{first.reference} is in the registry, pinned above by its digest.")
         return
     for image in images:
         typer.echo(image.reference)
-    output.note(f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker")
+    output.print_note(f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker")
 
 
-def _summary(image: object) -> dict[str, object]:
+def _summarize_image(image: object) -> dict[str, object]:
     return {name: getattr(image, name) for name in ("reference", "pinned", "id", "digest", "platform", "size")}
 
 
 @contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
+def _show_layer_bars() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar a layer on a terminal; nothing elsewhere, where each step has its line already."""
     if not sys.stderr.isatty():
         yield lambda name, done, total: None
@@ -126,9 +128,9 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def show(name: str, done: int, total: int) -> None:
+        def update_bar(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = progress.add_task(name, total=total)
             progress.update(tasks[name], completed=done, total=total)
 
-        yield show
+        yield update_bar

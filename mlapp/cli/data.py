@@ -12,18 +12,18 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Json
-from mlapp.cli.parameters import Parameters, parse
+from mlapp.cli.parameters import Parameters, parse_parameters
 
 cli = typer.Typer(help="What the data_reader reads.", no_args_is_help=True)
 
 
 @cli.callback()
-def main() -> None:
+def describe_group() -> None:
     """What the data_reader reads."""
 
 
-@cli.command()
-def show(
+@cli.command("show")
+def show_data(
     parameter: Parameters = None,
     rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 5,
     json: Json = False,
@@ -37,26 +37,26 @@ def show(
       mlapp data show -p limit=100
     """
     from mlapp import training
-    from mlapp.data.fingerprint import fingerprint
-    from mlapp.data.profile import profile
+    from mlapp.data.fingerprint import fingerprint_table
+    from mlapp.data.profile import profile_table
     from mlapp.project import Project
-    from mlapp.schema.infer import plain
+    from mlapp.schema.infer import to_json_value
 
-    with _reading():
-        table = training.read_table(Project.find().app, parse(parameter))
-    columns = profile(table)
+    with _count_rows():
+        table = training.read_table(Project.find().app, parse_parameters(parameter))
+    columns = profile_table(table)
     head = table.head(rows)
     if json:
-        output.json(
+        output.print_json(
             {
                 "rows": len(table),
-                "fingerprint": fingerprint(table),
-                "columns": [{name: plain(value) for name, value in vars(column).items()} for column in columns],
-                "head": plain(head.to_dict("records")),
+                "fingerprint": fingerprint_table(table),
+                "columns": [{name: to_json_value(value) for name, value in vars(column).items()} for column in columns],
+                "head": to_json_value(head.to_dict("records")),
             }
         )
         return
-    output.table(
+    output.print_table(
         ["column", "type", "missing", "distinct", "least", "most", "distribution"],
         [
             [
@@ -64,20 +64,20 @@ def show(
                 column.dtype,
                 column.missing or "",
                 column.distinct,
-                plain(column.minimum),
-                plain(column.maximum),
+                to_json_value(column.minimum),
+                to_json_value(column.maximum),
                 column.distribution,
             ]
             for column in columns
         ],
     )
-    output.note(f"{len(table):,} rows, fingerprint {fingerprint(table)[:12]}. The first {len(head)}:")
+    output.print_note(f"{len(table):,} rows, fingerprint {fingerprint_table(table)[:12]}. The first {len(head)}:")
     if rows:
         print(head.to_string())
 
 
-@cli.command()
-def export(
+@cli.command("export")
+def export_data(
     to: Annotated[Path, typer.Option(help="File to write: .csv, .csv.gz or .parquet.")],
     parameter: Parameters = None,
     json: Json = False,
@@ -93,20 +93,20 @@ def export(
     import os
 
     from mlapp import training
-    from mlapp.data.export import export
+    from mlapp.data.export import export_table
     from mlapp.project import Project
 
     target = Path.cwd() / to  # loading the app changes to the project's folder
-    with _reading():
-        rows = export(training.read_parts(Project.find().app, parse(parameter)), target)
+    with _count_rows():
+        rows = export_table(training.read_parts(Project.find().app, parse_parameters(parameter)), target)
     if json:
-        output.json({"file": str(target), "rows": rows, "bytes": os.path.getsize(target)})
+        output.print_json({"file": str(target), "rows": rows, "bytes": os.path.getsize(target)})
         return
-    output.note(f"{rows:,} rows are in {to}.")
+    output.print_note(f"{rows:,} rows are in {to}.")
 
 
-@cli.command()
-def check(
+@cli.command("check")
+def check_data(
     parameter: Parameters = None,
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     json: Json = False,
@@ -120,19 +120,19 @@ def check(
     from mlapp import training
     from mlapp.errors import DataError
     from mlapp.project import Project
-    from mlapp.schema import infer
-    from mlapp.schema.compare import compare
+    from mlapp.schema import infer_schema
+    from mlapp.schema.compare import compare_schemas
 
     project = Project.find()
     version = project.store.get(project.name, model)
-    with _reading():
-        features = training.read_features(project.app, parse(parameter))
-    found = compare(version.manifest.schema.features, infer(features))
+    with _count_rows():
+        features = training.read_features(project.app, parse_parameters(parameter))
+    found = compare_schemas(version.manifest.schema.features, infer_schema(features))
     broken = [difference for difference in found if difference.breaks]
     if json:
-        output.json({"version": version.version, "rows": len(features), "fits": not broken, "differences": found})
+        output.print_json({"version": version.version, "rows": len(features), "fits": not broken, "differences": found})
     elif found:
-        output.table(
+        output.print_table(
             ["column", "difference", ""],
             [[each.column, each.what, "breaks" if each.breaks else "look"] for each in found],
         )
@@ -143,23 +143,23 @@ def check(
             "Mend what is read, or train a version on the data as it is: mlapp train.",
         )
     if not json:
-        output.note(f"{len(features):,} rows fit version {version.version}.")
+        output.print_note(f"{len(features):,} rows fit version {version.version}.")
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _count_rows() -> Iterator[None]:
     """Tell how many rows have come: a counter on a terminal, one line elsewhere."""
-    from mlapp.data.source import watched
+    from mlapp.data.source import watch_rows
 
     total = 0
-    with output.progress() as tell:
+    with output.show_progress() as tell:
 
-        def more(rows: int) -> None:
+        def add_rows(rows: int) -> None:
             nonlocal total
             total += rows
             if sys.stderr.isatty():
                 tell(f"read {total:,} rows")
 
         tell("read")
-        with watched(more):
+        with watch_rows(add_rows):
             yield

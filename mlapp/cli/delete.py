@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json, Yes
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
 
 
-def delete(
+def delete_app(
     target: TargetName = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -23,13 +23,13 @@ def delete(
     """
     from mlapp.project import Project
 
-    place = open_for(Project.find(environment=environment), target, namespace, context)
+    place = open_command_target(Project.find(environment=environment), target, namespace, context)
     if not yes:
         found = place.status()
         where = found.place or place.name
-        output.confirm(f"Remove {place.app} from {where}, {found.ready} ready replicas of it?", yes=False)
-    removed = place.delete(progress=output.note)
+        output.ask_confirmation(f"Remove {place.app} from {where}, {found.ready} ready replicas of it?", yes=False)
+    removed = place.delete(progress=output.print_note)
     if json:
-        output.json(removed)
+        output.print_json(removed)
     else:
-        output.note(f"{place.app} is removed." if removed else f"There was nothing of {place.app} to remove.")
+        output.print_note(f"{place.app} is removed." if removed else f"There was nothing of {place.app} to remove.")

@@ -9,13 +9,13 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
 from mlapp.errors import UsageError
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-def deploy(
+def deploy_app(
     target: TargetName = None,
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     image: Annotated[
@@ -57,7 +57,7 @@ def deploy(
       mlapp deploy --target k8s --canary 10 --auto-promote 10m
     """
     from mlapp.deploy import CanaryTarget, CheckTarget, DiffTarget, PredictTarget
-    from mlapp.deploy.shipping import shipment_of
+    from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
     if dry_run and diff:
@@ -65,18 +65,20 @@ def deploy(
     if canary is not None and (dry_run or diff):
         only = "--dry-run" if dry_run else "--diff"
         raise UsageError(f"{only} is given with --canary.", f"Leave --canary out: {only} shows the release itself.")
-    seconds = _seconds(auto_promote) if auto_promote else None
+    seconds = _parse_duration(auto_promote) if auto_promote else None
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
     project = Project.find(environment=environment)
-    place = open_for(project, target, namespace, context)
+    place = open_command_target(project, target, namespace, context)
     if canary is not None and not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} has no canaries.", "Leave --canary out.")
     if diff and not isinstance(place, DiffTarget):
         raise UsageError(f"The target {place.name} has no diff.", "Use --dry-run.")
     if not dry_run and isinstance(place, CheckTarget):
         place.check()  # before an image is built for nothing
-    shipment = shipment_of(project, place, model=model, image=image, settings_of=environment, progress=output.note)
+    shipment = make_shipment(
+        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
+    )
     if dry_run:
         _print_documents(place.render(shipment))
         return
@@ -85,24 +87,24 @@ def deploy(
         typer.echo(text, nl=False)
         raise typer.Exit(1 if text else 0)
     if canary is not None and isinstance(place, CanaryTarget):
-        release = place.canary(shipment, canary, progress=output.note, take_over=force_conflicts)
+        release = place.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
         if seconds:
-            release = place.judge(seconds, progress=output.note)
+            release = place.judge(seconds, progress=output.print_note)
     else:
-        release = place.apply(shipment, progress=output.note, take_over=force_conflicts)
+        release = place.apply(shipment, progress=output.print_note, take_over=force_conflicts)
     if json:
-        output.json(release)
+        output.print_json(release)
     elif release.state == "canary":
-        output.note(f"Release {release.number} is a canary: mlapp promote, or mlapp abort.")
+        output.print_note(f"Release {release.number} is a canary: mlapp promote, or mlapp abort.")
     else:
-        output.note(f"Release {release.number} is live{':' if release.url else '.'}")
+        output.print_note(f"Release {release.number} is live{':' if release.url else '.'}")
         if release.url:
             typer.echo(release.url)
         asked = f", or ask it: mlapp predict --target {place.name} --features FILE"
-        output.note(f"Next: mlapp status{asked if isinstance(place, PredictTarget) else ''}")
+        output.print_note(f"Next: mlapp status{asked if isinstance(place, PredictTarget) else ''}")
 
 
-def _seconds(text: str) -> float:
+def _parse_duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not found:
         raise UsageError(f"--auto-promote {text} is not a time.", "Give it as 90s, 10m or 1h.")
@@ -110,6 +112,6 @@ def _seconds(text: str) -> float:
 
 
 def _print_documents(documents: list[dict[str, Any]]) -> None:
-    from mlapp.deploy.documents import to_yaml_all
+    from mlapp.deploy.yaml_dump import to_yaml_all
 
     typer.echo(to_yaml_all(documents), nl=False)

@@ -8,22 +8,22 @@ from mlapp.cli import output
 from mlapp.cli.options import Json
 
 
-def doctor(json: Json = False) -> None:
+def diagnose_machine(json: Json = False) -> None:
     """Show what works here, what is missing, and how to get it.
 
     Example:
 
       mlapp doctor
     """
-    from mlapp.diagnosis import examine
+    from mlapp.diagnosis import examine_machine
 
-    findings = examine(Path.cwd())
+    findings = examine_machine(Path.cwd())
     if json:
-        output.json(findings)
+        output.print_json(findings)
         return
     rows = []
     for finding in sorted(findings, key=lambda finding: not finding.works):
         rows.append(["ok" if finding.works else "--", finding.what, finding.detail])
         if finding.todo:
             rows.append(["", "", f"→ {finding.todo}"])
-    output.table(["", "what", "found"], rows)
+    output.print_table(["", "what", "found"], rows)

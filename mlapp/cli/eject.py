@@ -9,7 +9,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment
-from mlapp.cli.target_options import Namespace, open_for
+from mlapp.cli.target_options import Namespace, open_command_target
 from mlapp.errors import UsageError
 
 cli = typer.Typer(help="Write out what mlapp generates, to edit and keep.", no_args_is_help=True)
@@ -18,8 +18,8 @@ PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
 """Stands for the image where none is needed."""
 
 
-@cli.command()
-def k8s(
+@cli.command("k8s")
+def eject_kubernetes(
     format: Annotated[str, typer.Option(help="yaml, kustomize or helm.")] = "yaml",
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("deploy"),
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
@@ -40,21 +40,23 @@ def k8s(
       mlapp eject k8s --format helm --to chart && helm install digits chart
     """
     from mlapp.deploy import EjectTarget
-    from mlapp.deploy.shipping import shipment_of
+    from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_for(project, "k8s", namespace)
+    place = open_command_target(project, "k8s", namespace)
     assert isinstance(place, EjectTarget)
     if format not in place.eject_formats:  # before an image is built for nothing
         raise UsageError(f"There is no format '{format}'.", f"Formats: {', '.join(place.eject_formats)}.")
-    shipment = shipment_of(project, place, model=model, image=image, settings_of=environment, progress=output.note)
+    shipment = make_shipment(
+        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
+    )
     for path in place.eject(shipment, to, format):
         typer.echo(path)
 
 
-@cli.command()
-def rbac(namespace: Namespace = None, environment: Environment = None) -> None:
+@cli.command("rbac")
+def eject_rbac(namespace: Namespace = None, environment: Environment = None) -> None:
     """Print the least Role that deploying this app needs.
 
     With a ServiceAccount that has it.
@@ -64,19 +66,19 @@ def rbac(namespace: Namespace = None, environment: Environment = None) -> None:
       mlapp eject rbac --namespace team-a | kubectl apply -f -
     """
     from mlapp.deploy import Shipment
-    from mlapp.deploy.documents import to_yaml_all
     from mlapp.deploy.k8s import KubernetesTarget
+    from mlapp.deploy.yaml_dump import to_yaml_all
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_for(project, "k8s", namespace)
+    place = open_command_target(project, "k8s", namespace)
     assert isinstance(place, KubernetesTarget)
     shipment = Shipment(project.name, PLACEHOLDER, model_uri="s3://placeholder")
     typer.echo(to_yaml_all(place.rbac(shipment)), nl=False)
 
 
-@cli.command()
-def schema() -> None:
+@cli.command("schema")
+def eject_schema() -> None:
     """Print a JSON Schema of mlapp.yaml.
 
     Editors complete and check it by that.
@@ -86,13 +88,13 @@ def schema() -> None:
       mlapp eject schema > mlapp.schema.json
       # then, as the first line of mlapp.yaml:  # yaml-language-server: $schema=mlapp.schema.json
     """
-    from mlapp.deploy.schema import schema as of_settings
+    from mlapp.deploy.settings_schema import settings_schema as of_settings
 
-    output.json(of_settings())
+    output.print_json(of_settings())
 
 
-@cli.command()
-def dockerfile(
+@cli.command("dockerfile")
+def eject_dockerfile(
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     platform: Annotated[list[str] | None, typer.Option(help="linux/amd64 or linux/arm64. [the engine's]")] = None,
     environment: Environment = None,
@@ -105,23 +107,23 @@ def dockerfile(
 
       mlapp eject dockerfile && docker build --tag digits .
     """
-    from mlapp.images.eject import eject
-    from mlapp.images.project import bundle_of
+    from mlapp.images.eject import eject_dockerfile
+    from mlapp.images.project_image import bundle_project
     from mlapp.project import Project
 
-    def warn(text: str) -> None:
-        output.note(f"Warning: {text}")
+    def print_warning(text: str) -> None:
+        output.print_note(f"Warning: {text}")
 
     project = Project.find(environment=environment)
-    made = bundle_of(project, model=model, settings_of=environment, warn=warn)
-    with output.progress() as tell:
-        written = eject(made, project.root, platform=platform, progress=tell, warn=warn)
+    made = bundle_project(project, model=model, settings_of=environment, warn=print_warning)
+    with output.show_progress() as tell:
+        written = eject_dockerfile(made, project.root, platform=platform, progress=tell, warn=print_warning)
     for path in written:
         typer.echo(path)
 
 
 @cli.command("compose")
-def compose_file(
+def eject_compose(
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
@@ -134,12 +136,14 @@ def compose_file(
       mlapp eject compose && docker compose up
     """
     from mlapp.deploy import EjectTarget
-    from mlapp.deploy.shipping import shipment_of
+    from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_for(project, "docker")
+    place = open_command_target(project, "docker")
     assert isinstance(place, EjectTarget)
-    shipment = shipment_of(project, place, model=model, image=image, settings_of=environment, progress=output.note)
+    shipment = make_shipment(
+        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
+    )
     for path in place.eject(shipment, to, "compose"):
         typer.echo(path)

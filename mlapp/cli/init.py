@@ -9,10 +9,10 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Json
-from mlapp.cli.parameters import parse
+from mlapp.cli.parameters import parse_parameters
 
 
-def init(
+def init_project(
     name: Annotated[
         str | None, typer.Argument(help="The project and its folder; the template's own name when absent.")
     ] = None,
@@ -36,14 +36,14 @@ def init(
     from mlapp import scaffold
 
     if show:
-        templates = scaffold.templates()
+        templates = scaffold.list_templates()
         if json:
-            output.json([{"name": template.name, "description": template.description} for template in templates])
+            output.print_json([{"name": template.name, "description": template.description} for template in templates])
         else:
-            output.table(["template", ""], [[template.name, template.description] for template in templates])
+            output.print_table(["template", ""], [[template.name, template.description] for template in templates])
         return
-    folder = scaffold.create(name, template, parse(values), Path.cwd())
+    folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd())
     if json:
-        output.json({"folder": str(folder)})
+        output.print_json({"folder": str(folder)})
         return
-    output.note(f"{folder.name} is ready. Next:\n  cd {folder.name}\n  mlapp train")
+    output.print_note(f"{folder.name} is ready. Next:\n  cd {folder.name}\n  mlapp train")

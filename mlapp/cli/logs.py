@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from mlapp.cli.options import Environment
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
 from mlapp.errors import UsageError
 
 
-def logs(
+def print_logs(
     target: TargetName = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as new lines come.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines of each replica.")] = None,
@@ -31,7 +31,7 @@ def logs(
     from mlapp.deploy import LogTarget
     from mlapp.project import Project
 
-    place = open_for(Project.find(environment=environment), target, namespace, context)
+    place = open_command_target(Project.find(environment=environment), target, namespace, context)
     if not isinstance(place, LogTarget):
         raise UsageError(f"The target {place.name} has no logs.", "Look where it keeps them itself.")
     for line in place.logs(follow=follow, tail=tail, since=since):

@@ -47,27 +47,27 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cli.command()(init.init)
-cli.command()(train.train)
-cli.command()(tune.tune)
-cli.command()(predict.predict)
-cli.command()(export.export)
-cli.command()(serve.serve)
-cli.command()(build.build)
-cli.command()(deploy.deploy)
-cli.command()(status.status)
-cli.command()(logs.logs)
-cli.command()(releases.releases)
-cli.command()(rollback.rollback)
-cli.command()(promote.promote)
-cli.command()(abort.abort)
-cli.command()(delete.delete)
+cli.command("init")(init.init_project)
+cli.command("train")(train.train_model)
+cli.command("tune")(tune.tune_model)
+cli.command("predict")(predict.print_predictions)
+cli.command("export")(export.export_model)
+cli.command("serve")(serve.serve_model)
+cli.command("build")(build.build_image)
+cli.command("deploy")(deploy.deploy_app)
+cli.command("status")(status.show_status)
+cli.command("logs")(logs.print_logs)
+cli.command("releases")(releases.list_releases)
+cli.command("rollback")(rollback.roll_back)
+cli.command("promote")(promote.promote_canary)
+cli.command("abort")(abort.abort_canary)
+cli.command("delete")(delete.delete_app)
 cli.add_typer(eject.cli, name="eject")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(data.cli, name="data")
 cli.add_typer(runs.cli, name="runs")
 cli.add_typer(schedule.cli, name="schedule")
-cli.command()(doctor.doctor)
+cli.command("doctor")(doctor.diagnose_machine)
 
 
 def _print_version(is_given: bool) -> None:
@@ -79,7 +79,7 @@ def _print_version(is_given: bool) -> None:
 
 
 @cli.callback()
-def main(
+def set_up(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error. Works after a command too.")
     ] = False,
@@ -98,7 +98,7 @@ def main(
     logging.basicConfig(format="%(levelname)s: %(message)s")
 
 
-def run() -> None:
+def run_cli() -> None:
     """Run the command line. An error is two lines on stderr and exit code 1 or 2; its traceback only with `--debug`."""
     debug = "--debug" in sys.argv
     try:
@@ -110,16 +110,16 @@ def run() -> None:
     except MlappError as error:
         if debug:
             raise
-        output.error(error)
+        output.print_error(error)
         sys.exit(error.exit_code)
     except Exception as error:
         if debug:
             raise
-        output.error(_unexpected(error))
+        output.print_error(_explain_unexpected_error(error))
         sys.exit(1)
 
 
-def _unexpected(error: Exception) -> MlappError:
+def _explain_unexpected_error(error: Exception) -> MlappError:
     """What to say where mlapp itself was surprised: by the machine, or by a mistake of its own."""
     if isinstance(error, MemoryError):
         return MlappError("There is not enough memory.", "Read less data, or use a larger machine.")

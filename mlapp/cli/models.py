@@ -36,20 +36,23 @@ def list_versions(
       mlapp models list --sort accuracy --where 'accuracy>=0.9'
     """
     from mlapp.project import Project
-    from mlapp.store.query import select
+    from mlapp.store.version_query import select_versions
 
     project = Project.find()
-    versions = select(project.store.versions(project.name), sort=sort, where=where or [])
+    versions = select_versions(project.store.versions(project.name), sort=sort, where=where or [])
     aliases: dict[int, list[str]] = {}
     for alias, number in project.store.aliases(project.name).items():
         aliases.setdefault(number, []).append(alias)
     if json:
-        output.json(
-            [{**_summary(version), "aliases": sorted(aliases.get(version.version, []))} for version in versions]
+        output.print_json(
+            [
+                {**_summarize_version(version), "aliases": sorted(aliases.get(version.version, []))}
+                for version in versions
+            ]
         )
         return
     metrics = list(dict.fromkeys(name for version in versions for name in version.headline))
-    output.table(
+    output.print_table(
         ["version", "created", "model", *metrics, "aliases"],
         [
             [
@@ -63,11 +66,11 @@ def list_versions(
         ],
     )
     if not versions:
-        output.note(f"{project.name} has no such version. Train one: mlapp train")
+        output.print_note(f"{project.name} has no such version. Train one: mlapp train")
 
 
-@cli.command()
-def show(version: Version = "latest", json: Json = False) -> None:
+@cli.command("show")
+def show_version(version: Version = "latest", json: Json = False) -> None:
     """Show all that is known of a version.
 
     Parameters, metrics, schema, libraries, files.
@@ -81,10 +84,10 @@ def show(version: Version = "latest", json: Json = False) -> None:
     project = Project.find()
     manifest = project.store.manifest(project.name, project.store.resolve(project.name, version))
     if json:
-        output.json(manifest)
+        output.print_json(manifest)
         return
     git = f"{manifest.git.commit[:12]}{' (with changes)' if manifest.git.dirty else ''}" if manifest.git else "none"
-    output.table(
+    output.print_table(
         [manifest.app, f"version {manifest.version}"],
         [
             ["created", f"{manifest.created:%Y-%m-%d %H:%M:%S} UTC, in {manifest.duration:.1f} s"],
@@ -92,7 +95,7 @@ def show(version: Version = "latest", json: Json = False) -> None:
             ["git", git],
             ["data", f"{manifest.data.rows} rows, {manifest.data.columns} columns, {manifest.data.fingerprint[:12]}"],
             *([["goes on from", f"version {manifest.parent}"]] if manifest.parent is not None else []),
-            *([["tuning", _tuned(manifest.tuning)]] if manifest.tuning else []),
+            *([["tuning", _describe_trial(manifest.tuning)]] if manifest.tuning else []),
             *([f"parameter {name}", value] for name, value in manifest.parameters.items()),
             *(
                 [f"{name} ({split})", value]
@@ -111,15 +114,15 @@ def show(version: Version = "latest", json: Json = False) -> None:
     )
 
 
-def _tuned(tuning: Mapping[str, Any]) -> str:
+def _describe_trial(tuning: Mapping[str, Any]) -> str:
     """Which trial of the search it is; the trials themselves are what `--json` shows."""
     trials = {trial["number"]: trial for trial in tuning["trials"]}
     best = trials[tuning["best"]]
     return f"trial {tuning['best']} of {len(trials)}, {tuning['metric']} {best['value']:.4g} by cross-validation"
 
 
-@cli.command()
-def compare(
+@cli.command("compare")
+def compare_versions(
     versions: Annotated[list[str], typer.Argument(help="Two or more versions or aliases.")], json: Json = False
 ) -> None:
     """Compare versions: parameters and metrics side by side.
@@ -129,24 +132,28 @@ def compare(
       mlapp models compare 3 7
     """
     from mlapp.project import Project
-    from mlapp.store.query import side_by_side
+    from mlapp.store.version_query import compare_side_by_side
 
     if len(versions) < 2:
         raise UsageError("There is one version to compare.", "Give two or more: mlapp models compare 3 7.")
     project = Project.find()
     numbers = [project.store.resolve(project.name, version) for version in versions]
-    rows = side_by_side([project.store.manifest(project.name, number) for number in numbers])
+    rows = compare_side_by_side([project.store.manifest(project.name, number) for number in numbers])
     if json:
-        output.json([{"what": name, **dict(zip(map(str, numbers), values, strict=True))} for name, values in rows])
+        output.print_json(
+            [{"what": name, **dict(zip(map(str, numbers), values, strict=True))} for name, values in rows]
+        )
         return
-    output.table(
+    output.print_table(
         ["", *(f"version {number}" for number in numbers), ""],
         [[name, *values, "differs" if any(value != values[0] for value in values) else ""] for name, values in rows],
     )
 
 
-@cli.command()
-def promote(version: Version, alias: Annotated[str, typer.Argument(help="The alias to move.")] = "production") -> None:
+@cli.command("promote")
+def promote_version(
+    version: Version, alias: Annotated[str, typer.Argument(help="The alias to move.")] = "production"
+) -> None:
     """Point an alias at a version. A server that serves the alias switches to it.
 
     Example:
@@ -157,11 +164,11 @@ def promote(version: Version, alias: Annotated[str, typer.Argument(help="The ali
 
     project = Project.find()
     number = project.store.promote(project.name, version, alias)
-    output.note(f"{alias} is now version {number} of {project.name}.")
+    output.print_note(f"{alias} is now version {number} of {project.name}.")
 
 
-@cli.command()
-def pull(
+@cli.command("pull")
+def pull_version(
     version: Version,
     to: Annotated[str | None, typer.Option(help="Copy it to this store: a folder, or s3://bucket/prefix.")] = None,
 ) -> None:
@@ -181,14 +188,14 @@ def pull(
 
     project = Project.find()
     if to is None:
-        with output.progress() as tell:
-            output.result(str(project.store.get(project.name, version, progress=tell).files))
+        with output.show_progress() as tell:
+            output.print_result(str(project.store.get(project.name, version, progress=tell).files))
         return
-    _copy(project.name, project.store, version, project.open_store(to))
+    _copy_version(project.name, project.store, version, project.open_store(to))
 
 
-@cli.command()
-def push(
+@cli.command("push")
+def push_version(
     version: Version,
     to: Annotated[
         str | None, typer.Option(help="A store: a folder, or s3://bucket/prefix; `store:` if absent.")
@@ -211,27 +218,27 @@ def push(
 
     project = Project.find()
     source = project.open_store(Settings().store) if to is None else project.store
-    _copy(project.name, source, version, project.store if to is None else project.open_store(to))
+    _copy_version(project.name, source, version, project.store if to is None else project.open_store(to))
 
 
-def _copy(app: str, source: Store, version: str, target: Store) -> None:
+def _copy_version(app: str, source: Store, version: str, target: Store) -> None:
     if repr(source.storage) == repr(target.storage):
         raise UsageError(
             f"The version is in {source.storage!r} already.", "Give another store: --to s3://bucket/prefix."
         )
     manifest = source.manifest(app, source.resolve(app, version))
-    number = target.find(manifest)
+    number = target.find_number(manifest)
     if number is None:
-        with output.progress() as tell:
-            number = target.adopt(source.get(app, manifest.version, progress=tell), progress=tell).version
-        output.note(f"Version {manifest.version} of {app} is version {number} in {target.storage!r}.")
+        with output.show_progress() as tell:
+            number = target.adopt_version(source.get(app, manifest.version, progress=tell), progress=tell).version
+        output.print_note(f"Version {manifest.version} of {app} is version {number} in {target.storage!r}.")
     else:
-        output.note(f"Version {manifest.version} of {app} is in {target.storage!r} already, as version {number}.")
-    output.result(str(number))
+        output.print_note(f"Version {manifest.version} of {app} is in {target.storage!r} already, as version {number}.")
+    output.print_result(str(number))
 
 
-@cli.command()
-def delete(version: Version, yes: Yes = False) -> None:
+@cli.command("delete")
+def delete_version(version: Version, yes: Yes = False) -> None:
     """Delete a version and its files; its number is never given again.
 
     Example:
@@ -242,13 +249,13 @@ def delete(version: Version, yes: Yes = False) -> None:
 
     project = Project.find()
     number = project.store.resolve(project.name, version)
-    output.confirm(f"Delete version {number} of {project.name} for good?", yes=yes)
+    output.ask_confirmation(f"Delete version {number} of {project.name} for good?", yes=yes)
     project.store.delete(project.name, number)
-    output.note(f"Version {number} of {project.name} is deleted.")
+    output.print_note(f"Version {number} of {project.name} is deleted.")
 
 
-@cli.command()
-def prune(
+@cli.command("prune")
+def prune_versions(
     keep: Annotated[int, typer.Option(min=1, help="The newest versions that stay.")],
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which versions would go.")] = False,
@@ -265,34 +272,36 @@ def prune(
     from mlapp.project import Project
 
     project = Project.find()
-    going = project.store.expendable(project.name, keep)
+    going = project.store.list_expendable(project.name, keep)
     listed = ", ".join(str(version.version) for version in going)
     if going and not dry_run:
-        output.confirm(f"Delete for good of {project.name}: {listed}?", yes=yes)
-    gone = going if dry_run else [version for version in going if _is_deleted(project.store, version)]
+        output.ask_confirmation(f"Delete for good of {project.name}: {listed}?", yes=yes)
+    gone = going if dry_run else [version for version in going if _try_delete(project.store, version)]
     size = sum(file.size for version in gone for file in version.files.values())
     if json:
-        output.json({"versions": [version.version for version in gone], "bytes": size, "deleted": not dry_run})
+        output.print_json({"versions": [version.version for version in gone], "bytes": size, "deleted": not dry_run})
         return
     if not going:
-        output.note(f"Nothing goes: {project.name} has no version beside the newest {keep} and those with an alias.")
+        output.print_note(
+            f"Nothing goes: {project.name} has no version beside the newest {keep} and those with an alias."
+        )
     elif dry_run:
-        output.note(f"Versions to go: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")
+        output.print_note(f"Versions to go: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")
     else:
-        output.note(f"Versions deleted: {len(gone)}, with {size / 1e6:.1f} MB.")
+        output.print_note(f"Versions deleted: {len(gone)}, with {size / 1e6:.1f} MB.")
 
 
-def _is_deleted(store: Store, version: Manifest) -> bool:
+def _try_delete(store: Store, version: Manifest) -> bool:
     """Delete a version; false where it is not to go any more, or has gone."""
     try:
         store.delete(version.app, version.version)
     except UsageError as error:  # an alias was moved to it meanwhile, or another has deleted it
-        output.note(f"{error.what} It is left as it is.")
+        output.print_note(f"{error.what} It is left as it is.")
         return False
     return True
 
 
-def _summary(version: Any) -> dict[str, Any]:
+def _summarize_version(version: Any) -> dict[str, Any]:
     return {
         "version": version.version,
         "created": version.created,

@@ -11,26 +11,26 @@ from typing import Any
 from mlapp.errors import MlappError, UsageError
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
-def result(text: str) -> None:
+def print_result(text: str) -> None:
     """A result of one line, on stdout."""
     print(text, flush=True)
 
 
-def error(error: MlappError) -> None:
+def print_error(error: MlappError) -> None:
     """What happened and what to do, on two lines of stderr, without passwords and tokens."""
-    from mlapp.data.secrets import redact
+    from mlapp.data.secrets import redact_secrets
 
-    red, plain = ("\033[31m", "\033[0m") if _is_colored(sys.stderr) else ("", "")
-    note(f"{red}Error:{plain} {redact(error.what)}")
-    note(f"{error.todo}")
+    red, plain = ("\033[31m", "\033[0m") if _has_color(sys.stderr) else ("", "")
+    print_note(f"{red}Error:{plain} {redact_secrets(error.what)}")
+    print_note(f"{error.todo}")
 
 
-def json(data: Any) -> None:
+def print_json(data: Any) -> None:
     """A result for a program, on stdout; a list of plain values stays on one line."""
     import msgspec
 
@@ -39,17 +39,17 @@ def json(data: Any) -> None:
     sys.stdout.write((text if is_plain else msgspec.json.format(text)).decode() + "\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A result for a person, on stdout: aligned columns, as wide as they need to be."""
-    cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
+    cells = [list(columns), *([_format_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
-    bold, plain = ("\033[1m", "\033[0m") if _is_colored(sys.stdout) else ("", "")
+    bold, plain = ("\033[1m", "\033[0m") if _has_color(sys.stdout) else ("", "")
     for number, row in enumerate(cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         sys.stdout.write(f"{bold}{line}{plain}\n" if number == 0 else f"{line}\n")
 
 
-def confirm(question: str, *, yes: bool) -> None:
+def ask_confirmation(question: str, *, yes: bool) -> None:
     """Ask before something is lost; `yes` is the answer given beforehand.
 
     Raises:
@@ -65,10 +65,10 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
+def show_progress() -> Iterator[Callable[[str], None]]:
     """Tell the steps of long work: a spinner on a terminal, a line a step elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda step: note(f"{step} …")
+        yield lambda step: print_note(f"{step} …")
         return
     from rich.console import Console
 
@@ -76,11 +76,11 @@ def progress() -> Iterator[Callable[[str], None]]:
         yield lambda step: status.update(f"{step} …")
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _is_colored(stream: Any) -> bool:
+def _has_color(stream: Any) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")

@@ -32,7 +32,7 @@ def given_parameters(file: Path | None, texts: Iterable[str] | None) -> dict[str
     Raises:
         UsageError: see `read_file` and `parse`.
     """
-    return {**({} if file is None else read_file(file)), **parse(texts)}
+    return {**({} if file is None else read_file(file)), **parse_parameters(texts)}
 
 
 def read_file(file: Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def read_file(file: Path) -> dict[str, Any]:
     return {str(name): value for name, value in found.items()}
 
 
-def parse(given: Iterable[str] | None) -> dict[str, str]:
+def parse_parameters(given: Iterable[str] | None) -> dict[str, str]:
     """`["C=0.1"]` as `{"C": "0.1"}`.
 
     Raises:

@@ -9,9 +9,9 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment
-from mlapp.cli.parameters import Parameters, parse
-from mlapp.cli.remote import NoWait, Remote, follow, left_alone, register, started
-from mlapp.cli.target_options import Context, Namespace, open_for
+from mlapp.cli.parameters import Parameters, parse_parameters
+from mlapp.cli.remote import NoWait, Remote, announce_run, follow_run, print_run_id, register_project
+from mlapp.cli.target_options import Context, Namespace, open_command_target
 from mlapp.errors import UsageError
 from mlapp.flyte import open_engine
 from mlapp.request_body import RequestBody, read_request_body
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlapp.project import Project
 
 
-def predict(
+def print_predictions(
     features: Annotated[
         str | None, typer.Option(help="A CSV, Parquet, JSON or JSON-lines file of features, or - for JSON from stdin.")
     ] = None,
@@ -58,7 +58,7 @@ def predict(
     from mlapp.normalization import to_rows
     from mlapp.project import Project
 
-    values = parse(parameter)
+    values = parse_parameters(parameter)
     if features is not None and values:
         raise UsageError("--features and -p are both given.", "Give a file, or the reader's parameters.")
     if no_wait and not remote:
@@ -75,15 +75,17 @@ def predict(
     project = Project.find(environment=environment)
     if asked:
         body = read_request_body(features) if features is not None else _body_of_reader(project, values)
-        output.json(
-            _at_url(project, url, body) if url is not None else _deployed(project, target, namespace, context, body)
+        output.print_json(
+            _at_url(project, url, body)
+            if url is not None
+            else _predict_deployed(project, target, namespace, context, body)
         )
         return
     from mlapp import prediction, training
     from mlapp.features_file import check_features_file, read_features_file
 
     if remote:
-        predictions = _on_flyte(project, values, model or "latest", no_wait)
+        predictions = _predict_on_flyte(project, values, model or "latest", no_wait)
         if predictions is None:
             return
     else:
@@ -98,23 +100,25 @@ def predict(
             has_loader = project.app.stage("feature_loader") is not None
             schema = prediction.UNKNOWN if has_loader else predictor.schema.features
             predictions = predictor.predict(read_features_file(features, schema, here))
-    output.json(to_rows(predictions, f"The predictor of {project.name}"))
+    output.print_json(to_rows(predictions, f"The predictor of {project.name}"))
 
 
-def _on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:
+def _predict_on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:
     """The predictions of a run on Flyte; None where it is left alone."""
     engine = open_engine(project)
     version = project.store.get(project.name, model)
-    run = started(engine.run("predict", values, register(engine), version=version))
+    run = announce_run(engine.start_run("predict", values, register_project(engine), version=version))
     if no_wait:
-        left_alone(run)
+        print_run_id(run)
         return None
-    follow(engine, run.id)
-    predicted = engine.predictions(run.id)
+    follow_run(engine, run.id)
+    predicted = engine.fetch_predictions(run.id)
     return predicted["prediction"] if list(predicted.columns) == ["prediction"] else predicted
 
 
-def _deployed(project: Project, name: str | None, namespace: str | None, context: str | None, body: RequestBody) -> Any:
+def _predict_deployed(
+    project: Project, name: str | None, namespace: str | None, context: str | None, body: RequestBody
+) -> Any:
     """The predictions of what is deployed, without a public address.
 
     Raises:
@@ -122,7 +126,7 @@ def _deployed(project: Project, name: str | None, namespace: str | None, context
     """
     from mlapp.deploy import PredictTarget
 
-    place = open_for(project, name, namespace, context)
+    place = open_command_target(project, name, namespace, context)
     if not isinstance(place, PredictTarget):
         raise UsageError(f"The target {place.name} answers no predictions.", "Use --remote, or ask another target.")
     return place.predict(body)["predictions"]
@@ -148,7 +152,7 @@ def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
         UsageError: the app has a feature_loader, which takes raw inputs and no features.
     """
     from mlapp import training
-    from mlapp.schema.infer import plain
+    from mlapp.schema.infer import to_json_value
     from mlapp.store.manifest import recorded_parameters
 
     if project.app.stage("feature_loader") is not None:
@@ -158,4 +162,4 @@ def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
         )
     trained_with = recorded_parameters(project.store.get(project.name, "latest").manifest)
     features = training.read_features(project.app, values, trained_with=trained_with)
-    return RequestBody.of(plain(features.to_dict("records") if hasattr(features, "columns") else features))
+    return RequestBody.of(to_json_value(features.to_dict("records") if hasattr(features, "columns") else features))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
 
 
-def releases(
+def list_releases(
     target: TargetName = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -24,11 +24,11 @@ def releases(
     """
     from mlapp.project import Project
 
-    found = open_for(Project.find(environment=environment), target, namespace, context).releases()
+    found = open_command_target(Project.find(environment=environment), target, namespace, context).releases()
     if json:
-        output.json(found)
+        output.print_json(found)
         return
-    output.table(
+    output.print_table(
         ["release", "state", "created", "model", "code", "by", "note"],
         [
             [

@@ -14,7 +14,7 @@ from mlapp.cli import output
 from mlapp.flyte import open_engine
 
 if TYPE_CHECKING:
-    from mlapp.flyte.interface import Engine, Registration, Run, Step
+    from mlapp.flyte.interface import Engine, Registration, Run, TaskRun
     from mlapp.store import ModelVersion
 
 Remote = Annotated[bool, typer.Option("--remote", help="Run on Flyte, and fetch the result.")]
@@ -32,35 +32,35 @@ def open_project(environment: str | None) -> Engine:
     return open_engine(Project.find(environment=environment))
 
 
-def register(engine: Engine) -> Registration:
+def register_project(engine: Engine) -> Registration:
     """Build what changed, and register what is new.
 
     Raises:
         FlyteError: Flyte refused.
     """
-    image = engine.build(output.note)
-    registration = engine.register(image, output.note)
+    image = engine.build_image(output.print_note)
+    registration = engine.register_project(image, output.print_note)
     if registration.created:
-        output.note(f"registered version {registration.version}")
+        output.print_note(f"registered version {registration.version}")
     return registration
 
 
-def started(run: Run) -> Run:
+def announce_run(run: Run) -> Run:
     """Say which run was started, and where to look at it."""
-    output.note(f"run {run.id}: {run.url}")
+    output.print_note(f"run {run.id}: {run.url}")
     return run
 
 
-def left_alone(run: Run, *, json: bool = False) -> None:
+def print_run_id(run: Run, *, json: bool = False) -> None:
     """The result of a command that does not follow its run: the run's id, for a script, and how to come back."""
     if json:
-        output.json(summary(run))
+        output.print_json(summarize_run(run))
     else:
-        output.result(run.id)
-    output.note(f"Come back: mlapp runs wait {run.id}")
+        output.print_result(run.id)
+    output.print_note(f"Come back: mlapp runs wait {run.id}")
 
 
-def follow(engine: Engine, run: str, back: str | None = None) -> Run:
+def follow_run(engine: Engine, run: str, back: str | None = None) -> Run:
     """Follow a run to its end. Ctrl-C leaves it running, and says how to come back.
 
     Args:
@@ -72,19 +72,19 @@ def follow(engine: Engine, run: str, back: str | None = None) -> Run:
     from mlapp.flyte.errors import RunFailedError
 
     try:
-        with _shown() as tell:
-            return engine.watch(run, tell, output.note)
+        with _show_run_progress() as tell:
+            return engine.follow_run(run, tell, output.print_note)
     except RunFailedError as error:
         if error.trace:
-            output.note(error.trace)
+            output.print_note(error.trace)
         raise
     except KeyboardInterrupt:
         back = back or f"mlapp runs wait {run}"
-        output.note(f"\nThe run goes on. Come back: {back}. Stop it: mlapp runs abort {run}")
+        output.print_note(f"\nThe run goes on. Come back: {back}. Stop it: mlapp runs abort {run}")
         sys.exit(130)
 
 
-def fetched(engine: Engine, run: str) -> ModelVersion:
+def fetch_run_model(engine: Engine, run: str) -> ModelVersion:
     """The model of a run that succeeded, in the store.
 
     Raises:
@@ -93,29 +93,29 @@ def fetched(engine: Engine, run: str) -> ModelVersion:
     from mlapp.flyte.errors import UnreachableError
 
     try:
-        return engine.fetch(run)
+        return engine.fetch_model(run)
     except UnreachableError as error:
         raise UnreachableError(error.what, f"The run is done. Fetch its model later: mlapp runs wait {run}") from error
 
 
-def summary(run: Run) -> dict[str, Any]:
+def summarize_run(run: Run) -> dict[str, Any]:
     """A run as JSON."""
     return dataclasses.asdict(run)
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[Run], None]]:
+def _show_run_progress() -> Iterator[Callable[[Run], None]]:
     """Tell each task of a run: a line when something happened to it, and on a terminal a clock while it runs."""
     told: dict[str, str] = {}
     if not sys.stderr.isatty():
 
-        def lines(run: Run) -> None:
+        def print_task_lines(run: Run) -> None:
             for step in run.steps:
                 if told.get(step.name) != step.phase:
                     told[step.name] = step.phase
-                    output.note(_line(step))
+                    output.print_note(_format_task_line(step))
 
-        yield lines
+        yield print_task_lines
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -125,22 +125,22 @@ def _shown() -> Iterator[Callable[[Run], None]]:
         whole = clocks.add_task("the run")
         running: dict[str, Any] = {}
 
-        def live(run: Run) -> None:
+        def update_live_table(run: Run) -> None:
             for step in run.steps:
                 if told.get(step.name) == step.phase:
                     continue
                 told[step.name] = step.phase
                 if step.phase == "running":
-                    running[step.name] = clocks.add_task(_line(step))
+                    running[step.name] = clocks.add_task(_format_task_line(step))
                 elif step.phase != "queued":
-                    output.note(_line(step))
+                    output.print_note(_format_task_line(step))
                     if step.name in running:
                         clocks.remove_task(running.pop(step.name))
             clocks.update(whole, description=f"the run: {run.phase}")
 
-        yield live
+        yield update_live_table
 
 
-def _line(step: Step) -> str:
+def _format_task_line(step: TaskRun) -> str:
     seconds = f" ({step.seconds:.1f} s)" if step.seconds and step.phase != "running" else ""
     return f"{step.name}: {step.phase}{', from the cache' if step.cached else ''}{seconds}"

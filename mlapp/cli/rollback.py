@@ -8,10 +8,10 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
 
 
-def rollback(
+def roll_back(
     target: TargetName = None,
     to: Annotated[int | None, typer.Option(min=1, help="The release; the one before the live one when absent.")] = None,
     namespace: Namespace = None,
@@ -31,11 +31,11 @@ def rollback(
     """
     from mlapp.project import Project
 
-    place = open_for(Project.find(environment=environment), target, namespace, context)
-    release = place.rollback(to, progress=output.note)
+    place = open_command_target(Project.find(environment=environment), target, namespace, context)
+    release = place.rollback(to, progress=output.print_note)
     if json:
-        output.json(release)
+        output.print_json(release)
     else:
-        output.note(
+        output.print_note(
             f"Release {release.number} is live: {release.note}, model version {release.shipment.model_version}."
         )

@@ -8,7 +8,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.remote import follow, open_project, summary
+from mlapp.cli.remote import follow_run, open_project, summarize_run
 
 cli = typer.Typer(help="Runs on Flyte: look, wait, fetch, stop.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="The run's id, as `mlapp runs list` shows it.")]
@@ -24,11 +24,11 @@ def list_runs(
 
       mlapp runs list --limit 5
     """
-    runs = open_project(environment).runs(limit=limit)
+    runs = open_project(environment).list_runs(limit=limit)
     if json:
-        output.json([summary(run) for run in runs])
+        output.print_json([summarize_run(run) for run in runs])
         return
-    output.table(
+    output.print_table(
         ["run", "workflow", "phase", "started", "seconds", "schedule"],
         [
             [
@@ -43,11 +43,11 @@ def list_runs(
         ],
     )
     if not runs:
-        output.note("There are no runs yet. Start one: mlapp train --remote")
+        output.print_note("There are no runs yet. Start one: mlapp train --remote")
 
 
-@cli.command()
-def show(run: Id, environment: Environment = None, json: Json = False) -> None:
+@cli.command("show")
+def show_run(run: Id, environment: Environment = None, json: Json = False) -> None:
     """Show a run and each of its tasks; of one that failed, why.
 
     Example:
@@ -55,24 +55,24 @@ def show(run: Id, environment: Environment = None, json: Json = False) -> None:
       mlapp runs show abc123
     """
     engine = open_project(environment)
-    found = engine.show(run)
+    found = engine.read_run(run)
     if json:
-        output.json(summary(found))
+        output.print_json(summarize_run(found))
         return
-    output.table(
+    output.print_table(
         ["task", "phase", "seconds", ""],
         [[step.name, step.phase, step.seconds, "cached" if step.cached else ""] for step in found.steps],
     )
-    output.note(f"{found.workflow} {found.phase}: {found.url}")
+    output.print_note(f"{found.workflow} {found.phase}: {found.url}")
     if found.phase in ("failed", "aborted"):
-        error = engine.failure(found)
+        error = engine.explain_failure(found)
         if error.trace:
-            output.note(error.trace)
-        output.note(f"{error.what}\n{error.todo}")
+            output.print_note(error.trace)
+        output.print_note(f"{error.what}\n{error.todo}")
 
 
-@cli.command()
-def wait(run: Id, environment: Environment = None, json: Json = False) -> None:
+@cli.command("wait")
+def wait_for_run(run: Id, environment: Environment = None, json: Json = False) -> None:
     """Follow a run to its end.
 
     Its model goes into the store, or its predictions are printed. The trials of a search go to `mlapp tune --remote`.
@@ -82,22 +82,22 @@ def wait(run: Id, environment: Environment = None, json: Json = False) -> None:
       mlapp runs wait f3c0d7
     """
     engine = open_project(environment)
-    done = follow(engine, run)
+    done = follow_run(engine, run)
     if done.workflow.endswith(".tune"):
-        output.note("Its trials are done. Go on with the same `mlapp tune --remote` as before.")
+        output.print_note("Its trials are done. Go on with the same `mlapp tune --remote` as before.")
         return
     if done.workflow.endswith(".predict"):
-        output.json(engine.predictions(run).to_dict("records"))
+        output.print_json(engine.fetch_predictions(run).to_dict("records"))
         return
-    version = engine.fetch(run)
+    version = engine.fetch_model(run)
     if json:
-        output.json(version.manifest)
+        output.print_json(version.manifest)
         return
-    output.note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
+    output.print_note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
 
 
-@cli.command()
-def abort(
+@cli.command("abort")
+def abort_run(
     run: Id,
     reason: Annotated[str, typer.Option(help="Is kept with the run.")] = "aborted with mlapp",
     environment: Environment = None,
@@ -108,12 +108,12 @@ def abort(
 
       mlapp runs abort abc123
     """
-    open_project(environment).abort(run, reason)
-    output.note(f"Run {run} is being stopped.")
+    open_project(environment).abort_run(run, reason)
+    output.print_note(f"Run {run} is being stopped.")
 
 
-@cli.command()
-def logs(run: Id, environment: Environment = None, json: Json = False) -> None:
+@cli.command("logs")
+def print_run_logs(run: Id, environment: Environment = None, json: Json = False) -> None:
     """Say where the logs of each task are.
 
     Flyte keeps links, and the cluster the logs.
@@ -122,10 +122,10 @@ def logs(run: Id, environment: Environment = None, json: Json = False) -> None:
 
       mlapp runs logs abc123
     """
-    found = open_project(environment).logs(run)
+    found = open_project(environment).list_logs(run)
     if json:
-        output.json([{"task": task, "url": url} for task, url in found])
+        output.print_json([{"task": task, "url": url} for task, url in found])
         return
-    output.table(["task", "logs"], found)
+    output.print_table(["task", "logs"], found)
     if not found:
-        output.note("Flyte links to no logs. Whoever runs it can set this up: plugins.logs in its configuration.")
+        output.print_note("Flyte links to no logs. Whoever runs it can set this up: plugins.logs in its configuration.")

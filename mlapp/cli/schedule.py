@@ -10,7 +10,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.remote import open_project, summary
+from mlapp.cli.remote import open_project, summarize_run
 from mlapp.errors import DeclarationError, ProjectError, UserCodeError
 
 cli = typer.Typer(help="Training and batch prediction on a clock, on Flyte.", no_args_is_help=True)
@@ -27,14 +27,14 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
     """
     engine = open_project(environment)
     try:
-        found = engine.schedules()
+        found = engine.list_schedules()
     except (ProjectError, UserCodeError, DeclarationError) as error:
-        output.note(f"What the app declares is not known, only what is deployed: {error.what}")
+        output.print_note(f"What the app declares is not known, only what is deployed: {error.what}")
         found = engine.deployed_schedules()
     if json:
-        output.json([dataclasses.asdict(state) for state in found])
+        output.print_json([dataclasses.asdict(state) for state in found])
         return
-    output.table(
+    output.print_table(
         ["schedule", "when (UTC)", "state", "promote_if", "version"],
         [
             [
@@ -48,23 +48,23 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
         ],
     )
     if not found:
-        output.note("The app declares no schedule: app.schedule('nightly', cron='0 3 * * *').")
+        output.print_note("The app declares no schedule: app.schedule('nightly', cron='0 3 * * *').")
 
 
-@cli.command()
-def activate(name: Name, environment: Environment = None) -> None:
+@cli.command("activate")
+def activate_schedule(name: Name, environment: Environment = None) -> None:
     """Switch a schedule on.
 
     Example:
 
       mlapp schedule activate nightly
     """
-    state = open_project(environment).schedule(name, True)
-    output.note(f"{name} is active: {state.when}.")
+    state = open_project(environment).switch_schedule(name, True)
+    output.print_note(f"{name} is active: {state.when}.")
 
 
-@cli.command()
-def deactivate(name: Name, environment: Environment = None) -> None:
+@cli.command("deactivate")
+def deactivate_schedule(name: Name, environment: Environment = None) -> None:
     """Switch a schedule off.
 
     It stays off when the app is deployed again.
@@ -73,12 +73,12 @@ def deactivate(name: Name, environment: Environment = None) -> None:
 
       mlapp schedule deactivate nightly
     """
-    open_project(environment).schedule(name, False)
-    output.note(f"{name} is inactive. Switch it on again: mlapp schedule activate {name}")
+    open_project(environment).switch_schedule(name, False)
+    output.print_note(f"{name} is inactive. Switch it on again: mlapp schedule activate {name}")
 
 
-@cli.command()
-def runs(
+@cli.command("runs")
+def list_schedule_runs(
     name: Name,
     fetch: Annotated[
         bool,
@@ -102,21 +102,21 @@ def runs(
     """
     here = Path.cwd()  # loading the app changes to the project's folder
     engine = open_project(environment)
-    found = engine.runs(limit=limit, schedule=name)
+    found = engine.list_runs(limit=limit, schedule=name)
     if fetch:
         for run in reversed(found):
             if run.phase == "succeeded":
                 if run.workflow.endswith(".predict"):
                     file = f"{name}-{run.id}.parquet"
-                    engine.predictions(run.id).to_parquet(here / file)
-                    output.note(f"{file} has the predictions of {run.id}")
+                    engine.fetch_predictions(run.id).to_parquet(here / file)
+                    output.print_note(f"{file} has the predictions of {run.id}")
                     continue
-                version = engine.fetch(run.id, schedule=name)
-                output.note(f"{run.id} is version {version.version}")
+                version = engine.fetch_model(run.id, schedule=name)
+                output.print_note(f"{run.id} is version {version.version}")
     if json:
-        output.json([summary(run) for run in found])
+        output.print_json([summarize_run(run) for run in found])
         return
-    output.table(
+    output.print_table(
         ["run", "phase", "started", "seconds"],
         [[run.id, run.phase, f"{run.started:%Y-%m-%d %H:%M}" if run.started else "", run.seconds] for run in found],
     )

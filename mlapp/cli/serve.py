@@ -20,7 +20,7 @@ class Runtime(str, enum.Enum):
     ONNX = "onnx"
 
 
-def serve(
+def serve_model(
     apps: Annotated[
         list[str] | None,
         typer.Argument(help="Files of apps, as digits/app.py:app; several are served each under its name."),
@@ -66,19 +66,19 @@ def serve(
     """
     import msgspec
 
-    from mlapp.serving import plan as plans
-    from mlapp.serving import sockets
+    from mlapp.serving import serve_spec as plans
+    from mlapp.serving.process import sockets
 
     what: dict[str, Any] = {
         "apps": tuple(apps or ()),
         "bundle": str(bundle) if bundle else None,
         "environment": environment,
     }
-    found = plans.projects(**what)
-    settings = plans.settings_of(found, environment)
+    found = plans.find_projects(**what)
+    settings = plans.read_serve_settings(found, environment)
     given: dict[str, Any] = {
-        "host": host or settings.host or sockets.default_host(),
-        "port": sockets.port(settings, os.environ) if port is None else port,
+        "host": host or settings.host or sockets.choose_default_host(),
+        "port": sockets.choose_port(settings, os.environ) if port is None else port,
     }
     flags: dict[str, Any] = {"grpc_port": grpc_port, "workers": workers, "model": model, "grace": grace}
     flags["runtime"] = runtime.value if runtime else None
@@ -86,15 +86,15 @@ def serve(
     if reload:
         given |= {"workers": 1, "refresh": 1.0}
     settings = msgspec.structs.replace(settings, **given)
-    plan = plans.Plan(**what, settings=settings, flags=given, reload=reload)
-    listener = sockets.bind(given["host"], settings.port)
-    url = sockets.url(listener, settings.tls_cert is not None)
+    plan = plans.ServeSpec(**what, settings=settings, flags=given, reload=reload)
+    listener = sockets.bind_socket(given["host"], settings.port)
+    url = sockets.server_url(listener, settings.tls_cert is not None)
     if settings.workers > 1 or reload:
-        from mlapp.serving.workers import Supervisor
+        from mlapp.serving.process.supervisor import Supervisor
 
         watched = [project.root for project in found] if reload else []
-        Supervisor(plan, listener, lambda line: output.note(line.replace("{url}", url)), watched).run()
+        Supervisor(plan, listener, lambda line: output.print_note(line.replace("{url}", url)), watched).run_workers()
     else:
-        from mlapp.serving.launch import launch
+        from mlapp.serving.process.launch import launch_server
 
-        launch(plan, listener, lambda lines: output.note("\n".join(lines).replace("{url}", url)))
+        launch_server(plan, listener, lambda lines: output.print_note("\n".join(lines).replace("{url}", url)))

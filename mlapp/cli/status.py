@@ -9,10 +9,10 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_for
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
 
 
-def status(
+def show_status(
     target: TargetName = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -30,16 +30,18 @@ def status(
     """
     from mlapp.project import Project
 
-    found = open_for(Project.find(environment=environment), target, namespace, context).status()
+    found = open_command_target(Project.find(environment=environment), target, namespace, context).status()
     if json:
-        output.json(found)
+        output.print_json(found)
     else:
         release, canary = found.release, found.canary
         rows: list[list[object]] = [["place", found.place or found.target]]
         if release:
             shipped = release.shipment
             by = f" by {release.by}" if release.by else ""
-            rows.append(["release", f"{release.number}, {_ago(release.created)} ago{by}{_noted(release.note)}"])
+            rows.append(
+                ["release", f"{release.number}, {_format_age(release.created)} ago{by}{_format_note(release.note)}"]
+            )
             if shipped.image:  # else it is code that runs now and then, with no model, URL or replicas
                 rows += [
                     ["model", f"version {shipped.model_version or 'unknown'}"],
@@ -58,10 +60,10 @@ def status(
             rows.append(["ready", f"{found.ready} of {found.desired}"])
         if found.scaling:
             rows.append(["scaling", found.scaling])
-        output.table([found.app, ""], rows)
+        output.print_table([found.app, ""], rows)
         if found.replicas:
             typer.echo("")
-            output.table(
+            output.print_table(
                 ["replica", "state", "release", "restarts", "age", "node"],
                 [
                     [
@@ -69,7 +71,7 @@ def status(
                         "Ready" if each.ready else each.state,
                         each.release,
                         each.restarts,
-                        _ago(each.started) if each.started else None,
+                        _format_age(each.started) if each.started else None,
                         each.node,
                     ]
                     for each in found.replicas
@@ -77,24 +79,24 @@ def status(
             )
         if found.events:
             typer.echo("")
-            output.table(
+            output.print_table(
                 ["event", "about", "ago", "message"],
                 [
-                    [each.reason, each.subject, _ago(each.time), " ".join(each.message.split())[:160]]
+                    [each.reason, each.subject, _format_age(each.time), " ".join(each.message.split())[:160]]
                     for each in found.events
                 ],
             )
         for problem in found.problems:
-            output.note(f"Problem: {problem}")
+            output.print_note(f"Problem: {problem}")
     if check and (found.problems or found.release is None or found.ready < found.desired):
         raise typer.Exit(1)
 
 
-def _noted(note: str | None) -> str:
+def _format_note(note: str | None) -> str:
     return f" ({note})" if note else ""
 
 
-def _ago(time: datetime) -> str:
+def _format_age(time: datetime) -> str:
     """The time since then in its largest unit, as kubectl's AGE: 5d, 3h, 20m, 45s."""
     seconds = max(0, int((datetime.now(timezone.utc) - time).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):

@@ -19,7 +19,7 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Kubern
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 
 
-def open_for(
+def open_command_target(
     project: Project, name: str | None, namespace: str | None = None, context: str | None = None
 ) -> Target[Any]:
     """The target of a command.
@@ -41,7 +41,7 @@ def open_for(
     return target
 
 
-def canary_target(
+def open_canary_target(
     environment: str | None, name: str | None, namespace: str | None, context: str | None
 ) -> CanaryTarget:
     """The target of a command about a canary.
@@ -52,7 +52,7 @@ def canary_target(
     from mlapp.deploy import CanaryTarget
     from mlapp.project import Project
 
-    place = open_for(Project.find(environment=environment), name, namespace, context)
+    place = open_command_target(Project.find(environment=environment), name, namespace, context)
     if not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} has no canaries.", "Deploy without one.")
     return place

@@ -10,7 +10,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
-from mlapp.cli.remote import NoWait, Remote, fetched, follow, left_alone, register, started
+from mlapp.cli.remote import NoWait, Remote, announce_run, fetch_run_model, follow_run, print_run_id, register_project
 from mlapp.errors import UsageError
 from mlapp.flyte import open_engine
 
@@ -26,7 +26,7 @@ class Engine(str, enum.Enum):
     FLYTE_LOCAL = "flyte-local"
 
 
-def train(
+def train_model(
     parameter: Parameters = None,
     params: ParametersFile = None,
     like: Annotated[
@@ -78,46 +78,48 @@ def train(
         values = {**recorded_parameters(recorded), **values}
         if recorded.parent is not None and start_from is None and not remote:
             start_from = str(recorded.parent)
-            output.note(f"version {recorded.version} went on from version {recorded.parent}, and so does this training")
+            output.print_note(
+                f"version {recorded.version} went on from version {recorded.parent}, and so does this training"
+            )
     if remote:
-        version = _on_flyte(project, values, is_followed=not no_wait, json=json)
+        version = _train_on_flyte(project, values, is_followed=not no_wait, json=json)
     elif engine is Engine.FLYTE_LOCAL:
-        version = _as_workflow(project, values)
+        version = _train_flyte_local(project, values)
     else:
-        version = _here(project, values, start_from)
+        version = _train_here(project, values, start_from)
     if version is None:
         return
     if json:
-        output.json(version.manifest)
+        output.print_json(version.manifest)
         return
     found = version.manifest.metrics
     columns = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
-    output.table(["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in found.items()])
-    output.note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
+    output.print_table(["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in found.items()])
+    output.print_note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
 
 
-def _here(project: Project, values: dict[str, Any], start_from: str | None) -> ModelVersion:
+def _train_here(project: Project, values: dict[str, Any], start_from: str | None) -> ModelVersion:
     from mlapp import training
-    from mlapp.environment import git_state
+    from mlapp.provenance import read_git_state
 
     app = project.app
     previous = None if start_from is None else project.store.get(app.name, start_from)
-    with output.progress() as tell:
+    with output.show_progress() as tell:
         trained = training.run(app, values, progress=tell, previous=previous)
         tell("save")
-        return project.store.put(trained, git=git_state(project.root), progress=tell)
+        return project.store.put(trained, git=read_git_state(project.root), progress=tell)
 
 
-def _as_workflow(project: Project, values: dict[str, Any]) -> ModelVersion:
-    with output.progress() as tell:
+def _train_flyte_local(project: Project, values: dict[str, Any]) -> ModelVersion:
+    with output.show_progress() as tell:
         return open_engine(project).run_here(values, tell)
 
 
-def _on_flyte(project: Project, values: dict[str, Any], *, is_followed: bool, json: bool) -> ModelVersion | None:
+def _train_on_flyte(project: Project, values: dict[str, Any], *, is_followed: bool, json: bool) -> ModelVersion | None:
     engine = open_engine(project)
-    run = started(engine.run("train", values, register(engine)))
+    run = announce_run(engine.start_run("train", values, register_project(engine)))
     if not is_followed:
-        left_alone(run, json=json)
+        print_run_id(run, json=json)
         return None
-    follow(engine, run.id)
-    return fetched(engine, run.id)
+    follow_run(engine, run.id)
+    return fetch_run_model(engine, run.id)

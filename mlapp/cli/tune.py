@@ -15,7 +15,7 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
-from mlapp.cli.remote import fetched, follow, register, started
+from mlapp.cli.remote import announce_run, fetch_run_model, follow_run, register_project
 from mlapp.flyte import open_engine
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlapp.tuning import Found, Options
 
 
-def tune(
+def tune_model(
     trials: Annotated[int, typer.Option(min=1, help="Trials in all; run again, the search goes on.")] = 20,
     metric: Annotated[str | None, typer.Option(help="Metric of the evaluator; its first one when absent.")] = None,
     minimize: Annotated[
@@ -63,85 +63,85 @@ def tune(
     options = tuning.Options(
         trials=trials, metric=metric, minimize=minimize, folds=folds, workers=workers, fixed=fixed, folder=folder
     )
-    found, version = _on_flyte(project, options) if remote else _here(project, options, environment)
+    found, version = _tune_on_flyte(project, options) if remote else _tune_here(project, options, environment)
     page = tuning.write_page(found, folder / f"{found.study.study_name}.html")
     if json:
-        output.json(version.manifest)
+        output.print_json(version.manifest)
         return
-    _print(found)
-    output.note(f"The plots of the {len(found.trials)} trials are in {os.path.relpath(page)}.")
-    output.note(f"{version.app} version {version.version} has the parameters of trial {found.best.number}.")
+    _print_search(found)
+    output.print_note(f"The plots of the {len(found.trials)} trials are in {os.path.relpath(page)}.")
+    output.print_note(f"{version.app} version {version.version} has the parameters of trial {found.best.number}.")
 
 
-def _here(project: Project, options: Options, environment: str | None) -> tuple[Found, ModelVersion]:
+def _tune_here(project: Project, options: Options, environment: str | None) -> tuple[Found, ModelVersion]:
     from mlapp import training, tuning
-    from mlapp.environment import git_state
     from mlapp.frameworks import threads
+    from mlapp.provenance import read_git_state
 
     done = 0
 
-    def count(found: Found) -> None:
+    def count_trials(found: Found) -> None:
         nonlocal done
         done = len(found.trials)
         tell(found)
 
-    with _table() as tell:
+    with _show_trial_table() as tell:
         try:
-            found = tuning.search(partial(_app, project.root, environment), options, count)
+            found = tuning.search(partial(_load_app, project.root, environment), options, count_trials)
         except KeyboardInterrupt:
-            output.note(f"Stopped with {done} trials done: the same command goes on from there.")
+            output.print_note(f"Stopped with {done} trials done: the same command goes on from there.")
             raise
-    with output.progress() as step, threads.single():  # as its trials were trained
+    with output.show_progress() as step, threads.limit_to_one_thread():  # as its trials were trained
         trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step)
-        return found, project.store.put(trained, git=git_state(project.root), tuning=found.record())
+        return found, project.store.put(trained, git=read_git_state(project.root), tuning=found.record())
 
 
-def _on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
+def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
     engine = open_engine(project)
-    from mlapp.flyte.search import check, metric_of, search
+    from mlapp.flyte.remote_search import check_search, choose_metric, search_on_flyte
 
-    check(project.app, options)
-    metric = metric_of(project.store, project.name, options.metric)
-    output.note(f"trials are compared by {metric}")
-    registration = register(engine)
+    check_search(project.app, options)
+    metric = choose_metric(project.store, project.name, options.metric)
+    output.print_note(f"trials are compared by {metric}")
+    registration = register_project(engine)
     again = "the same `mlapp tune --remote`"
-    with _table() as tell:
-        found = search(
+    with _show_trial_table() as tell:
+        found = search_on_flyte(
             engine,
             project.app,
             options,
             metric,
             registration,
-            follow=lambda run: follow(engine, run, again),
-            started=started,
+            follow=lambda run: follow_run(engine, run, again),
+            started=announce_run,
             tell=tell,
         )
     values = {**options.fixed, **found.best.parameters}
-    run = started(engine.run("train", values, registration, tuning=found.record()))
-    follow(engine, run.id)
-    return found, fetched(engine, run.id)
+    run = announce_run(engine.start_run("train", values, registration, tuning=found.record()))
+    follow_run(engine, run.id)
+    return found, fetch_run_model(engine, run.id)
 
 
-def _app(root: Path, environment: str | None) -> App:
+def _load_app(root: Path, environment: str | None) -> App:
     from mlapp.project import Project
 
     return Project.find(root, environment).app
 
 
 @contextmanager
-def _table() -> Iterator[Callable[[Found], None]]:
+def _show_trial_table() -> Iterator[Callable[[Found], None]]:
     """The best trials so far: a live table on a terminal, a line a finished trial elsewhere."""
     if not sys.stderr.isatty():
         told: set[int] = set()
 
-        def lines(found: Found) -> None:
+        def print_trial_lines(found: Found) -> None:
             for trial in found.trials:
                 if trial.number not in told:
                     told.add(trial.number)
                     value = "" if trial.value is None else f", {found.metric} {trial.value:.4g}"
-                    output.note(f"trial {trial.number} {trial.state}{value}")
+                    output.print_note(f"trial {trial.number} {trial.state}{value}")
 
-        yield lines
+        yield print_trial_lines
         return
     from rich.console import Console
     from rich.live import Live
@@ -149,21 +149,21 @@ def _table() -> Iterator[Callable[[Found], None]]:
 
     with Live(console=Console(stderr=True), transient=True) as live:
 
-        def show(found: Found) -> None:
-            columns, rows = _rows(found)
+        def update_trial_table(found: Found) -> None:
+            columns, rows = _format_trial_rows(found)
             table = Table(*columns, title=f"{len(found.trials)} trials")
             for row in rows:
                 table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
             live.update(table)
 
-        yield show
+        yield update_trial_table
 
 
-def _print(found: Found) -> None:
-    output.table(*_rows(found))
+def _print_search(found: Found) -> None:
+    output.print_table(*_format_trial_rows(found))
 
 
-def _rows(found: Found) -> tuple[list[str], list[list[Any]]]:
+def _format_trial_rows(found: Found) -> tuple[list[str], list[list[Any]]]:
     ranked = found.ranked()[:5]
     names = list(dict.fromkeys(name for trial in ranked for name in trial.parameters))
     rows = [[trial.number, trial.value, *(trial.parameters.get(name) for name in names)] for trial in ranked]

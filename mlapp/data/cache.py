@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlapp.data.export import export
-from mlapp.data.fingerprint import fingerprint
+from mlapp.data.export import export_table
+from mlapp.data.fingerprint import fingerprint_table
 from mlapp.errors import DataError, MissingExtraError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,18 +46,18 @@ def cached(*, hours: float | None = None, folder: str | os.PathLike[str] = FOLDE
     The decorated reader raises MissingExtraError without pyarrow, and DataError when it returns no DataFrame.
     """
 
-    def decorate(read: F) -> F:
+    def decorate_reader(read: F) -> F:
         @functools.wraps(read)
-        def read_once(*args: Any, **values: Any) -> Any:
-            return _read_once(read, args, values, Path(folder), hours)
+        def read_cached(*args: Any, **values: Any) -> Any:
+            return _read_through_cache(read, args, values, Path(folder), hours)
 
-        read_once.__signature__ = inspect.signature(read)  # type: ignore[attr-defined]  # of a source: made, not written
-        return read_once  # type: ignore[return-value]
+        read_cached.__signature__ = inspect.signature(read)  # type: ignore[attr-defined]  # of a source: made, not written
+        return read_cached  # type: ignore[return-value]
 
-    return decorate
+    return decorate_reader
 
 
-def _read_once(
+def _read_through_cache(
     read: Callable[..., Any], args: tuple[Any, ...], values: dict[str, Any], folder: Path, hours: float | None
 ) -> Any:
     import pandas as pd
@@ -68,9 +68,9 @@ def _read_once(
         raise MissingExtraError("Caching reads", "parquet") from None
     bound = inspect.signature(read).bind(*args, **values)
     bound.apply_defaults()
-    name = f"{getattr(read, '__name__', 'read')}-{_key(read, bound.arguments)}"
+    name = f"{getattr(read, '__name__', 'read')}-{_make_cache_key(read, bound.arguments)}"
     for file in sorted(folder.glob(f"{name}-*.parquet")):
-        table = _kept(file, hours)
+        table = _read_cached_table(file, hours)
         if table is not None:
             return table
     table = read(*args, **values)
@@ -82,11 +82,11 @@ def _read_once(
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{name}-*.parquet"):
         old.unlink(missing_ok=True)
-    export(table, folder / f"{name}-{fingerprint(table)}.parquet")
+    export_table(table, folder / f"{name}-{fingerprint_table(table)}.parquet")
     return table
 
 
-def _key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
+def _make_cache_key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
     """What decides the result, hashed: the reader's code, its parameters, and the variables that it names."""
     try:
         code = inspect.getsource(read)
@@ -98,7 +98,7 @@ def _key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
     return hashlib.sha256(repr((said, sorted(arguments.items()), variables)).encode()).hexdigest()[:16]
 
 
-def _kept(file: Path, hours: float | None) -> Any:
+def _read_cached_table(file: Path, hours: float | None) -> Any:
     """The table in a cached file; None when it is too old, or not what its name says."""
     import pandas as pd
 
@@ -108,4 +108,4 @@ def _kept(file: Path, hours: float | None) -> Any:
         table = pd.read_parquet(file)
     except (OSError, ValueError):
         return None
-    return table if file.stem.endswith(fingerprint(table)) else None
+    return table if file.stem.endswith(fingerprint_table(table)) else None

@@ -15,11 +15,11 @@ from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data import connection, documents
-from mlapp.data.connection import LostConnectionError, UnreachableError
-from mlapp.data.frames import Types, check_rows
+from mlapp.data import flatten, reconnect
+from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
-from mlapp.errors import DataError, MissingExtraError, nearest
+from mlapp.errors import DataError, MissingExtraError, suggest_nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,12 +85,12 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `dynamodb` are not installed.
     """
-    refuse_misfits(_names(filter, key), parameters, "the expressions")
+    refuse_misfits(_find_expression_parameters(filter, key), parameters, "the expressions")
 
-    def stream() -> Iterator[pa.Table]:
-        return _stream(table, filter, key, index, fields, parameters)
+    def stream_items() -> Iterator[pa.Table]:
+        return _scan_table(table, filter, key, index, fields, parameters)
 
-    return connection.read(f"DynamoDB's table {table}", stream, chunks, types)
+    return reconnect.read_with_retries(f"DynamoDB's table {table}", stream_items, chunks, types)
 
 
 def source(
@@ -109,22 +109,22 @@ def source(
     Raises:
         DeclarationError: a parameter has neither a type nor a value, or the expressions have it not.
     """
-    check_rows(chunks)
-    refuse_undeclared(_names(filter, key), parameters, "the expressions")
+    check_chunk_rows(chunks)
+    refuse_undeclared(_find_expression_parameters(filter, key), parameters, "the expressions")
 
     options: dict[str, Any] = {"filter": filter, "key": key, "index": index, "fields": fields}
 
-    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+    def read_items(values: dict[str, Any], rows: int | None = chunks) -> Any:
         return read(table, chunks=rows, types=types, **options, **values)
 
-    return reader("dynamodb", f"The items of DynamoDB's table {table}.", rows_of, declared(parameters), rows_of)
+    return reader("dynamodb", f"The items of DynamoDB's table {table}.", read_items, declared(parameters), read_items)
 
 
-def _names(*expressions: str | None) -> list[str]:
+def _find_expression_parameters(*expressions: str | None) -> list[str]:
     return list(dict.fromkeys(name for expression in expressions for name in _VALUE.findall(expression or "")))
 
 
-def _stream(
+def _scan_table(
     table: str,
     filter: str | None,
     key: str | None,
@@ -132,52 +132,52 @@ def _stream(
     fields: Sequence[str] | None,
     values: dict[str, Any],
 ) -> Iterator[pa.Table]:
-    with _client(table) as client:
+    with _open_dynamodb(table) as client:
         from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
         aliases: dict[str, str] = {}
         request: dict[str, Any] = {"TableName": table}
         if filter:
-            request["FilterExpression"] = _aliased(filter, aliases)
+            request["FilterExpression"] = _alias_attributes(filter, aliases)
         if key:
-            request["KeyConditionExpression"] = _aliased(key, aliases)
+            request["KeyConditionExpression"] = _alias_attributes(key, aliases)
         if index:
             request["IndexName"] = index
         if fields:
-            request["ProjectionExpression"] = ", ".join(_aliased(field, aliases) for field in fields)
+            request["ProjectionExpression"] = ", ".join(_alias_attributes(field, aliases) for field in fields)
         if aliases:
             request["ExpressionAttributeNames"] = aliases
         if values:
             ask = TypeSerializer().serialize
             request["ExpressionAttributeValues"] = {
-                f":{name}": ask(_asked(to_python(value))) for name, value in values.items()
+                f":{name}": ask(_to_dynamodb_value(to_python(value))) for name, value in values.items()
             }
         pages = client.get_paginator("query" if key else "scan").paginate(**request)
         answer = TypeDeserializer().deserialize
         rows = ({name: answer(value) for name, value in item.items()} for page in pages for item in page["Items"])
-        yield from documents.tables(rows, _plain)
+        yield from flatten.flatten_documents(rows, _from_dynamodb_value)
 
 
-def _aliased(expression: str, aliases: dict[str, str]) -> str:
+def _alias_attributes(expression: str, aliases: dict[str, str]) -> str:
     """The expression with `#name` for each attribute's name: DynamoDB reserves hundreds of words, as `day`."""
 
-    def alias(match: re.Match[str]) -> str:
+    def alias_match(match: re.Match[str]) -> str:
         word = match[0]
         if word.lower() in _SYNTAX:
             return word
         aliases[f"#{word}"] = word
         return f"#{word}"
 
-    return _WORD.sub(alias, expression)
+    return _WORD.sub(alias_match, expression)
 
 
-def _asked(value: Any) -> Any:
+def _to_dynamodb_value(value: Any) -> Any:
     if isinstance(value, float):
         return Decimal(str(value))
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _plain(value: Any) -> Any:
+def _from_dynamodb_value(value: Any) -> Any:
     from boto3.dynamodb.types import Binary
 
     if isinstance(value, Decimal):
@@ -186,7 +186,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _client(table: str) -> Iterator[Any]:
+def _open_dynamodb(table: str) -> Iterator[Any]:
     try:
         import boto3
         from botocore import exceptions
@@ -208,7 +208,7 @@ def _client(table: str) -> Iterator[Any]:
         code, told = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
         if code == "ResourceNotFoundException":
             known = client.list_tables()["TableNames"]
-            what = f"There is no table '{table}' in DynamoDB.{nearest(table, known)}"
+            what = f"There is no table '{table}' in DynamoDB.{suggest_nearest(table, known)}"
             raise DataError(what, f"It has {', '.join(known)}." if known else "Check the region.") from None
         todo = (
             "Mend the expression."

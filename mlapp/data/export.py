@@ -27,7 +27,7 @@ class Writer(Protocol):
     def __call__(self, part: pd.DataFrame) -> None: ...
 
 
-def export(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.PathLike[str]) -> int:
+def export_table(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.PathLike[str]) -> int:
     """Write a table, or the parts of one as they come, to a `.csv`, `.csv.gz` or `.parquet` file.
 
     The rows go to a file of another name beside it, which takes the name at the end: who reads `path` meanwhile sees
@@ -43,27 +43,27 @@ def export(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.PathLike[
     import pandas as pd
 
     file = Path(path)
-    open_writer = _writer_of(file)
+    open_writer = _choose_writer(file)
     parts = [data] if isinstance(data, pd.DataFrame) else data
     rows = 0
-    with replacing(file) as unfinished, open_writer(unfinished) as write:
+    with replace_file(file) as unfinished, open_writer(unfinished) as write:
         for part in parts:
             write(part)
             rows += len(part)
     return rows
 
 
-def _writer_of(file: Path) -> Any:
+def _choose_writer(file: Path) -> Any:
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes[-1:] == [".parquet"]:
-        return _parquet
+        return _open_parquet_writer
     if suffixes[-1:] == [".csv"] or suffixes[-2:] == [".csv", ".gz"]:
-        return _csv
+        return _open_csv_writer
     raise UsageError(f"{file} is neither CSV nor Parquet.", "Name it .csv, .csv.gz or .parquet.")
 
 
 @contextmanager
-def _csv(file: Path) -> Iterator[Writer]:
+def _open_csv_writer(file: Path) -> Iterator[Writer]:
     import gzip
     import io
 
@@ -72,12 +72,12 @@ def _csv(file: Path) -> Iterator[Writer]:
         target: Any = stack.enter_context(gzip.open(raw, "wb")) if file.suffix == ".gz" else raw
         text = stack.enter_context(io.TextIOWrapper(target, encoding="utf-8", newline=""))
 
-        def write(part: pd.DataFrame) -> None:
-            _refuse_other(part, columns)
+        def write_csv_part(part: pd.DataFrame) -> None:
+            _refuse_other_columns(part, columns)
             _write_csv(part, text, header=not columns)
             columns[:] = map(str, part.columns)
 
-        yield write
+        yield write_csv_part
 
 
 def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
@@ -100,7 +100,7 @@ def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
 
 
 @contextmanager
-def _parquet(file: Path) -> Iterator[Writer]:
+def _open_parquet_writer(file: Path) -> Iterator[Writer]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -109,12 +109,12 @@ def _parquet(file: Path) -> Iterator[Writer]:
     with contextlib.ExitStack() as stack:
         writers: list[Any] = []
 
-        def write(part: pd.DataFrame) -> None:
+        def write_parquet_part(part: pd.DataFrame) -> None:
             if not writers:
                 table = pa.Table.from_pandas(part, preserve_index=False)
                 writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema, compression="zstd")))
             else:
-                _refuse_other(part, writers[0].schema.names)
+                _refuse_other_columns(part, writers[0].schema.names)
                 try:
                     table = pa.Table.from_pandas(part, preserve_index=False).cast(writers[0].schema)
                 except (pa.ArrowException, ValueError) as error:
@@ -123,10 +123,10 @@ def _parquet(file: Path) -> Iterator[Writer]:
                     ) from None
             writers[0].write_table(table)
 
-        yield write
+        yield write_parquet_part
 
 
-def _refuse_other(part: pd.DataFrame, columns: list[str]) -> None:
+def _refuse_other_columns(part: pd.DataFrame, columns: list[str]) -> None:
     if columns and list(map(str, part.columns)) != list(columns):
         raise DataError(
             f"A later part of the data has the columns {', '.join(map(str, part.columns))}.",
@@ -135,7 +135,7 @@ def _refuse_other(part: pd.DataFrame, columns: list[str]) -> None:
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replace_file(file: Path) -> Iterator[Path]:
     """A new file in the same folder, which takes the place of `file` when all went well and goes away when not.
 
     Raises:
@@ -160,7 +160,7 @@ def replacing(file: Path) -> Iterator[Path]:
                 f"{file} cannot be written: the disk is full.",
                 "Free some space, or export elsewhere. Nothing was kept.",
             ) from None
-        if not _is_of(error, file, unfinished):
+        if not _is_write_error(error, file, unfinished):
             raise
         raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
     finally:
@@ -168,7 +168,7 @@ def replacing(file: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def _is_of(error: OSError, file: Path, unfinished: Path | None) -> bool:
+def _is_write_error(error: OSError, file: Path, unfinished: Path | None) -> bool:
     """Whether an error is about the file being written: what the reader meets meanwhile is its own to tell."""
     named = str(error.filename or "")
     return unfinished is None or named in ("", str(unfinished), str(file))

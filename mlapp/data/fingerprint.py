@@ -21,7 +21,7 @@ BATCH = 1 << 17
 """Rows hashed at once: what bounds the memory that a fingerprint needs."""
 
 
-def fingerprint(table: pd.DataFrame) -> str:
+def fingerprint_table(table: pd.DataFrame) -> str:
     """The SHA-256 of the table's content, as 64 hexadecimal digits; the same in every process and on every run.
 
     The values are read where they lie, at most `BATCH` rows of a column at a time: the table is never copied.
@@ -29,48 +29,50 @@ def fingerprint(table: pd.DataFrame) -> str:
     """
     with ThreadPoolExecutor() as threads:
         # By position, not by name: a table may hold two columns of one name.
-        digests = list(threads.map(lambda at: _digest(table.iloc[:, at]), range(table.shape[1])))
+        digests = list(threads.map(lambda at: _hash_column(table.iloc[:, at]), range(table.shape[1])))
     whole = hashlib.sha256(f"{len(table)} rows".encode())
     for name, digest in zip(table.columns, digests, strict=True):
-        whole.update(_bytes_of(name) + digest)
+        whole.update(_encode_object(name) + digest)
     return whole.hexdigest()
 
 
-def _digest(column: pd.Series) -> bytes:
+def _hash_column(column: pd.Series) -> bytes:
     """The hash of one column: its type, then its values."""
     import pandas as pd
 
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         digest = hashlib.sha256(f"category ordered={dtype.ordered}".encode())
-        digest.update(_digest(pd.Series(dtype.categories)))
-        batches: Iterator[Any] = _plain(column.cat.codes.to_numpy())
+        digest.update(_hash_column(pd.Series(dtype.categories)))
+        batches: Iterator[Any] = _iterate_plain_buffers(column.cat.codes.to_numpy())
     else:
         digest = hashlib.sha256(str(dtype).encode())
-        batches = _batches(column)
+        batches = _iterate_buffers(column)
     for batch in batches:
         digest.update(batch)
     return digest.digest()
 
 
-def _batches(column: pd.Series) -> Iterator[Any]:
+def _iterate_buffers(column: pd.Series) -> Iterator[Any]:
     """The values of a column as buffers of bytes, whose joined content says them all and nothing else."""
     import numpy as np
     import pandas as pd
 
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "biufcmM":
-        return _plain(column.to_numpy())
+        return _iterate_plain_buffers(column.to_numpy())
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return _plain(column.array.asi8)
+        return _iterate_plain_buffers(column.array.asi8)
     if isinstance(dtype, pd.StringDtype):
-        return chain.from_iterable(_texts(column.iloc[start : start + BATCH]) for start in range(0, len(column), BATCH))
+        return chain.from_iterable(
+            _encode_texts(column.iloc[start : start + BATCH]) for start in range(0, len(column), BATCH)
+        )
     if getattr(dtype, "na_value", None) is pd.NA and dtype.kind in "biuf":
-        return _masked(column)
-    return _objects(column)
+        return _iterate_masked_buffers(column)
+    return _encode_objects(column)
 
 
-def _plain(values: np.ndarray[Any, Any]) -> Iterator[Any]:
+def _iterate_plain_buffers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
     """Numbers and times as they lie in memory. A batch of a column that does not lie in one piece is copied."""
     import numpy as np
 
@@ -78,7 +80,7 @@ def _plain(values: np.ndarray[Any, Any]) -> Iterator[Any]:
         yield np.ascontiguousarray(values[start : start + BATCH]).view(np.uint8).data
 
 
-def _masked(column: pd.Series) -> Iterator[Any]:
+def _iterate_masked_buffers(column: pd.Series) -> Iterator[Any]:
     """Nullable numbers: which are missing, then the values with 0 for what is missing, as memory there is arbitrary."""
     dtype: Any = column.dtype
     kind = dtype.numpy_dtype
@@ -86,16 +88,16 @@ def _masked(column: pd.Series) -> Iterator[Any]:
         batch = column.iloc[start : start + BATCH]
         missing = batch.isna().to_numpy()
         yield missing.data
-        yield from _plain(batch.array.to_numpy(dtype=kind, na_value=kind.type(0)))
+        yield from _iterate_plain_buffers(batch.array.to_numpy(dtype=kind, na_value=kind.type(0)))
 
 
-def _texts(column: pd.Series) -> tuple[Any, Any]:
+def _encode_texts(column: pd.Series) -> tuple[Any, Any]:
     """The length of each text in UTF-8, or -1 where one is missing, then all texts: the same for every storage."""
     import numpy as np
 
     missing = column.isna().to_numpy()
     try:
-        lengths, texts = _arrow_texts(column)
+        lengths, texts = _encode_arrow_texts(column)
     except (ImportError, UnicodeEncodeError):  # no pyarrow, or half of a surrogate pair, which it refuses
         each = [
             b"" if gone else text.encode("utf-8", "surrogatepass") for text, gone in zip(column, missing, strict=True)
@@ -105,7 +107,7 @@ def _texts(column: pd.Series) -> tuple[Any, Any]:
     return lengths.data, texts
 
 
-def _arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any], Any]:
+def _encode_arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any], Any]:
     """Lengths and joined bytes of texts as pyarrow has them: some twenty times faster than a loop."""
     import numpy as np
     import pyarrow as pa
@@ -118,13 +120,13 @@ def _arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any], Any]:
     return np.diff(ends), memoryview(content or b"")[ends[0] : ends[-1]]
 
 
-def _objects(column: pd.Series) -> Iterator[bytes]:
+def _encode_objects(column: pd.Series) -> Iterator[bytes]:
     for value in column:
-        content = _bytes_of(value)
+        content = _encode_object(value)
         yield len(content).to_bytes(8, "little") + content
 
 
-def _bytes_of(value: object) -> bytes:
+def _encode_object(value: object) -> bytes:
     """One Python value with its type: 1, 1.0, True and "1" differ, and nothing depends on where it lies in memory."""
     import numpy as np
 
@@ -136,15 +138,15 @@ def _bytes_of(value: object) -> bytes:
     if isinstance(value, np.ndarray) and value.dtype != object:
         return kind + f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
     if isinstance(value, list | tuple | np.ndarray):
-        return kind + _joined(_bytes_of(item) for item in value)
+        return kind + _join_lengths(_encode_object(item) for item in value)
     if isinstance(value, dict):
-        return kind + _joined(_bytes_of(key) + b"=" + _bytes_of(item) for key, item in value.items())
+        return kind + _join_lengths(_encode_object(key) + b"=" + _encode_object(item) for key, item in value.items())
     if isinstance(value, set | frozenset):
-        return kind + _joined(sorted(map(_bytes_of, value)))
+        return kind + _join_lengths(sorted(map(_encode_object, value)))
     if type(value).__repr__ is object.__repr__:  # it would say an address
-        return kind + _bytes_of(getattr(value, "__dict__", {}))
+        return kind + _encode_object(getattr(value, "__dict__", {}))
     return kind + repr(value).encode("utf-8", "surrogatepass")
 
 
-def _joined(parts: Any) -> bytes:
+def _join_lengths(parts: Any) -> bytes:
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.data.source import report
-from mlapp.errors import DataError, UsageError, nearest
+from mlapp.errors import DataError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Types = Mapping[str, Any]
 
 
-def frame(table: pa.Table, types: Types | None = None, *, always_nullable: bool = False) -> pd.DataFrame:
+def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: bool = False) -> pd.DataFrame:
     """Turn an Arrow table into a DataFrame.
 
     Args:
@@ -42,21 +42,21 @@ def frame(table: pa.Table, types: Types | None = None, *, always_nullable: bool 
     import pandas as pd
 
     names = table.column_names
-    _refuse_twice(names)
+    _refuse_duplicate_columns(names)
     for name in types or {}:
         if name not in names:
             raise UsageError(
-                f"types= names the column '{name}', which is not in the data.{nearest(name, names)}",
+                f"types= names the column '{name}', which is not in the data.{suggest_nearest(name, names)}",
                 f"It has {', '.join(names)}.",
             )
-    columns = {name: _series(name, table.column(name), always_nullable) for name in names}
+    columns = {name: _make_series(name, table.column(name), always_nullable) for name in names}
     made: pd.DataFrame = pd.DataFrame(columns, copy=False) if columns else pd.DataFrame(index=range(table.num_rows))
     for name, wanted in (types or {}).items():
-        made[name] = _as(made[name], wanted)
+        made[name] = _cast_series(made[name], wanted)
     return made
 
 
-def frames(
+def make_frames(
     tables: Iterable[pa.Table],
     rows: int,
     types: Types | None = None,
@@ -76,17 +76,17 @@ def frames(
     import pyarrow as pa
 
     kinds: dict[str, pa.DataType] | None = None
-    for table in resized(tables, rows):
+    for table in resize_tables(tables, rows):
         if kinds is None:
             part = infer(table) if infer else table
             kinds = {field.name: field.type for field in part.schema}
         else:
-            part = _like(table, kinds)
+            part = _cast_like_first(table, kinds)
         kinds |= {field.name: field.type for field in part.schema if pa.types.is_null(kinds[field.name])}
-        yield frame(part, types, always_nullable=True)
+        yield make_frame(part, types, always_nullable=True)
 
 
-def _like(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+def _cast_like_first(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     """The table with the columns of the first part, those that it lacks as missing values."""
     import pyarrow as pa
 
@@ -98,10 +98,12 @@ def _like(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     for name, kind in kinds.items():
         if name not in table.column_names:
             table = table.append_column(pa.field(name, kind), pa.nulls(table.num_rows, kind))
-    return _cast(table.select(list(kinds)), {name: kind for name, kind in kinds.items() if not pa.types.is_null(kind)})
+    return _cast_table(
+        table.select(list(kinds)), {name: kind for name, kind in kinds.items() if not pa.types.is_null(kind)}
+    )
 
 
-def resized(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+def resize_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Cut and join tables so that each has `rows` rows, but for the last. A stream without rows gives one of none."""
     waiting: list[pa.Table] = []
     held = 0
@@ -111,16 +113,16 @@ def resized(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         held += table.num_rows
         if held < rows:
             continue
-        whole = joined(waiting)
+        whole = join_tables(waiting)
         for start in range(0, held - held % rows, rows):
             yield whole.slice(start, rows)
         rest = whole.slice(held - held % rows)
         waiting, held, given = [rest], rest.num_rows, True
     if held or not given:
-        yield joined(waiting)
+        yield join_tables(waiting)
 
 
-def joined(tables: Iterable[pa.Table]) -> pa.Table:
+def join_tables(tables: Iterable[pa.Table]) -> pa.Table:
     """One table of all rows. A column that comes in several types gets the one that holds all, text at worst."""
     import pyarrow as pa
 
@@ -129,11 +131,14 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
     if all(schema.equals(schemas[0]) for schema in schemas):
         return pa.concat_tables(parts)
     names = dict.fromkeys(name for schema in schemas for name in schema.names)
-    kinds = {name: _widest([schema.field(name).type for schema in schemas if name in schema.names]) for name in names}
-    return pa.concat_tables([_cast(part, kinds) for part in parts], promote_options="default")
+    kinds = {
+        name: _find_widest_type([schema.field(name).type for schema in schemas if name in schema.names])
+        for name in names
+    }
+    return pa.concat_tables([_cast_table(part, kinds) for part in parts], promote_options="default")
 
 
-def array(values: Sequence[Any]) -> pa.Array:
+def make_array(values: Sequence[Any]) -> pa.Array:
     """Python values as Arrow, of the type that they have; as text when they have several."""
     import pyarrow as pa
 
@@ -143,7 +148,7 @@ def array(values: Sequence[Any]) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in values])
 
 
-def _widest(kinds: list[pa.DataType]) -> pa.DataType:
+def _find_widest_type(kinds: list[pa.DataType]) -> pa.DataType:
     import pyarrow as pa
 
     known = {kind for kind in kinds if not pa.types.is_null(kind)}
@@ -159,7 +164,7 @@ def _widest(kinds: list[pa.DataType]) -> pa.DataType:
         return pa.string()
 
 
-def _cast(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+def _cast_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     import pyarrow as pa
 
     for at, field in enumerate(table.schema):
@@ -176,14 +181,14 @@ def _cast(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     return table
 
 
-def counted(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def count_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The tables as they come, each reported to whoever watches the read."""
     for table in tables:
         report(table.num_rows)
         yield table
 
 
-def check_rows(chunks: int | None) -> None:
+def check_chunk_rows(chunks: int | None) -> None:
     """Refuse a number of rows that no chunk can have.
 
     Raises:
@@ -193,24 +198,26 @@ def check_rows(chunks: int | None) -> None:
         raise UsageError(f"chunks={chunks!r} is not a number of rows.", "Give the rows of each part, as chunks=50_000.")
 
 
-def _series(name: str, column: pa.ChunkedArray, always_nullable: bool) -> pd.Series:
+def _make_series(name: str, column: pa.ChunkedArray, always_nullable: bool) -> pd.Series:
     import pandas as pd
     import pyarrow as pa
 
     try:
-        column = _plain(column)
+        column = _to_plain_column(column)
         kind = column.type
         if pa.types.is_decimal(kind):
             return pd.Series(pd.array(column, dtype=pd.ArrowDtype(kind)))
         nullable = always_nullable or column.null_count > 0
-        mapper = _nullable().get if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) else None
+        mapper = (
+            _nullable_types().get if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) else None
+        )
         made: pd.Series = column.to_pandas(types_mapper=mapper)
         return made
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"The column '{name}' does not fit into a DataFrame: {error}", "Read it as text.") from None
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _to_plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Dates as times at midnight, UUIDs as text, and what an extension type is stored as."""
     import pyarrow as pa
 
@@ -218,7 +225,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if isinstance(kind, pa.BaseExtensionType):
         storage = pa.chunked_array([chunk.storage for chunk in column.chunks], type=kind.storage_type)
         if kind.extension_name != "arrow.uuid":
-            return _plain(storage)
+            return _to_plain_column(storage)
         from uuid import UUID
 
         texts = [None if value is None else str(UUID(bytes=value)) for value in storage.to_pylist()]
@@ -232,7 +239,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _nullable() -> dict[Any, Any]:
+def _nullable_types() -> dict[Any, Any]:
     import pandas as pd
     import pyarrow as pa
 
@@ -242,7 +249,7 @@ def _nullable() -> dict[Any, Any]:
     return made | {pa.bool_(): pd.BooleanDtype()}
 
 
-def _as(column: pd.Series, wanted: Any) -> pd.Series:
+def _cast_series(column: pd.Series, wanted: Any) -> pd.Series:
     try:
         return column.astype(wanted)
     except (ValueError, TypeError, OverflowError) as error:
@@ -252,7 +259,7 @@ def _as(column: pd.Series, wanted: Any) -> pd.Series:
         ) from None
 
 
-def _refuse_twice(names: list[str]) -> None:
+def _refuse_duplicate_columns(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data import connection, documents
-from mlapp.data.connection import LostConnectionError, UnreachableError
-from mlapp.data.frames import Types, check_rows
-from mlapp.data.secrets import Address, expand, redact
+from mlapp.data import flatten, reconnect
+from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data.reconnect import LostConnectionError, UnreachableError
+from mlapp.data.secrets import Address, expand_address, redact_secrets
 from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
-from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
+from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,12 +77,14 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `mongo` are not installed.
     """
-    check_rows(chunks)
-    refuse_misfits(documents.names(query), parameters, "the query")
-    values = {name: _value(name, documents.moment(to_python(value))) for name, value in parameters.items()}
+    check_chunk_rows(chunks)
+    refuse_misfits(flatten.find_parameters(query), parameters, "the query")
+    values = {name: _value(name, flatten.convert_date(to_python(value))) for name, value in parameters.items()}
     filled = _filled(query, values)
-    address = expand(url)
-    return connection.read(address.shown, lambda: _stream(address, collection, filled, fields), chunks, types)
+    address = expand_address(url)
+    return reconnect.read_with_retries(
+        address.shown, lambda: _stream_documents(address, collection, filled, fields), chunks, types
+    )
 
 
 def source(
@@ -100,14 +102,20 @@ def source(
     Raises:
         DeclarationError: a parameter of the query has neither a type nor a value, or the query has it not.
     """
-    check_rows(chunks)
-    refuse_undeclared(documents.names(query), parameters, "the query")
+    check_chunk_rows(chunks)
+    refuse_undeclared(flatten.find_parameters(query), parameters, "the query")
 
-    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+    def read_documents(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
         return read(url, collection, query, **options, **values)
 
-    return reader("mongo", f"The documents of {collection} in {redact(url)}.", rows_of, declared(parameters), rows_of)
+    return reader(
+        "mongo",
+        f"The documents of {collection} in {redact_secrets(url)}.",
+        read_documents,
+        declared(parameters),
+        read_documents,
+    )
 
 
 def _value(name: str, value: Any) -> Any:
@@ -143,39 +151,41 @@ def _filled_part(pattern: Any, values: Mapping[str, Any], *, is_expression: bool
         }
     if isinstance(pattern, list | tuple):
         return [_filled_part(part, values, is_expression=is_expression) for part in pattern]
-    value = documents.filled(pattern, values)
+    value = flatten.fill_parameters(pattern, values)
     is_parameter = isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values
     if is_expression and is_parameter and isinstance(value, str) and value.startswith("$"):
         return {"$literal": value}
     return value
 
 
-def _stream(address: Address, collection: str, query: Any, fields: Sequence[str] | None) -> Iterator[pa.Table]:
-    with _collection(address, collection) as found, _translated(address):
+def _stream_documents(
+    address: Address, collection: str, query: Any, fields: Sequence[str] | None
+) -> Iterator[pa.Table]:
+    with _open_collection(address, collection) as found, _translate_mongo_errors(address):
         if isinstance(query, list | tuple):
-            cursor = found.aggregate([*query, {"$project": _projection(fields)}] if fields else query)
+            cursor = found.aggregate([*query, {"$project": _make_projection(fields)}] if fields else query)
         else:
-            cursor = found.find(query or {}, _projection(fields))
+            cursor = found.find(query or {}, _make_projection(fields))
         with cursor:
             first = next(cursor, None)
             if first is None:
-                _refuse_unknown(found)
-            yield from documents.tables(_all(first, cursor), _plain)
+                _refuse_unknown_collection(found)
+            yield from flatten.flatten_documents(_iterate_documents(first, cursor), _from_bson_value)
 
 
-def _projection(fields: Sequence[str] | None) -> dict[str, int]:
+def _make_projection(fields: Sequence[str] | None) -> dict[str, int]:
     if fields is None:
         return {"_id": 0}
     return {**dict.fromkeys(fields, 1), **({} if "_id" in fields else {"_id": 0})}
 
 
-def _all(first: Any, rest: Any) -> Iterator[Any]:
+def _iterate_documents(first: Any, rest: Any) -> Iterator[Any]:
     if first is not None:
         yield first
         yield from rest
 
 
-def _plain(value: Any) -> Any:
+def _from_bson_value(value: Any) -> Any:
     """A value of BSON's own types as one of Python's."""
     from bson import Binary, Code, Decimal128, Int64, ObjectId, Regex
 
@@ -189,7 +199,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _collection(address: Address, name: str) -> Iterator[Any]:
+def _open_collection(address: Address, name: str) -> Iterator[Any]:
     try:
         import pymongo
         from pymongo import errors
@@ -199,7 +209,7 @@ def _collection(address: Address, name: str) -> Iterator[Any]:
         client: Any = pymongo.MongoClient(address.value, serverSelectionTimeoutMS=TIMEOUT, tz_aware=True)
     except (errors.ConfigurationError, errors.InvalidURI, ValueError) as error:
         raise DataError(
-            f"{address} is not the address of a MongoDB: {address.hide(error)}",
+            f"{address} is not the address of a MongoDB: {address.hide_secrets(error)}",
             "Write it as mongodb://user:${MONGO_PASSWORD}@host:port/.",
         ) from None
     try:
@@ -215,34 +225,34 @@ def _collection(address: Address, name: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _translated(address: Address) -> Iterator[None]:
+def _translate_mongo_errors(address: Address) -> Iterator[None]:
     from pymongo import errors
 
     try:
         yield
     except errors.ServerSelectionTimeoutError as error:
-        line = address.hide(error).partition(", Timeout:")[0].partition(" (configured timeouts")[0]
+        line = address.hide_secrets(error).partition(", Timeout:")[0].partition(" (configured timeouts")[0]
         raise UnreachableError(
             f"{address} cannot be reached: {line}", "Check the host and the port, and that MongoDB is up."
         ) from None
     except errors.OperationFailure as error:
-        told = address.hide((error.details or {}).get("errmsg") or error)
+        told = address.hide_secrets((error.details or {}).get("errmsg") or error)
         if error.code == 18:
             raise DataError(f"{address} refuses: {told}", "Check the user and the password in the address.") from None
         todo = "Ask for the right to read it." if error.code == 13 else "Mend the query."
         raise DataError(f"The query failed: {told}", todo) from None
     except errors.ConnectionFailure as error:
-        raise LostConnectionError(address.hide(error).partition(" (configured timeouts")[0]) from None
+        raise LostConnectionError(address.hide_secrets(error).partition(" (configured timeouts")[0]) from None
     except errors.PyMongoError as error:
-        raise DataError(f"The query failed: {address.hide(error)}", "Mend the query.") from None
+        raise DataError(f"The query failed: {address.hide_secrets(error)}", "Mend the query.") from None
 
 
-def _refuse_unknown(collection: Any) -> None:
+def _refuse_unknown_collection(collection: Any) -> None:
     """An unknown collection reads as an empty one: say so."""
     known = sorted(collection.database.list_collection_names())
     if collection.name not in known:
         raise DataError(
             f"The database '{collection.database.name}' has no collection '{collection.name}'."
-            f"{nearest(collection.name, known)}",
+            f"{suggest_nearest(collection.name, known)}",
             f"It has {', '.join(known)}." if known else "It has none: check the database's name.",
         )

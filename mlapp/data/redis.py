@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data import connection, documents
-from mlapp.data.connection import LostConnectionError, UnreachableError
-from mlapp.data.frames import Types, check_rows
-from mlapp.data.secrets import Address, expand, redact
+from mlapp.data import flatten, reconnect
+from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data.reconnect import LostConnectionError, UnreachableError
+from mlapp.data.secrets import Address, expand_address, redact_secrets
 from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
 from mlapp.errors import DataError, MissingExtraError
 
@@ -81,14 +81,14 @@ def read(
     """
     refuse_misfits(_NAME.findall(keys), parameters, "the pattern of keys")
     pattern = _NAME.sub(lambda match: _literal(str(parameters[match[1]])), keys)
-    address = expand(url)
+    address = expand_address(url)
     kept = list(types or {})
-    return connection.read(
+    return reconnect.read_with_retries(
         address.shown,
-        lambda: _stream(address, pattern, fields),
+        lambda: _stream_rows(address, pattern, fields),
         chunks,
         types,
-        infer=lambda table: documents.numbers(table, kept),
+        infer=lambda table: flatten.convert_numbers(table, kept),
     )
 
 
@@ -106,14 +106,16 @@ def source(
     Raises:
         DeclarationError: a name in the pattern has neither a type nor a value, or the pattern has it not.
     """
-    check_rows(chunks)
+    check_chunk_rows(chunks)
     refuse_undeclared(_NAME.findall(keys), parameters, "the pattern of keys")
 
-    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+    def read_keys(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
         return read(url, keys, **options, **values)
 
-    return reader("redis", f"The values of the keys {keys} in {redact(url)}.", rows_of, declared(parameters), rows_of)
+    return reader(
+        "redis", f"The values of the keys {keys} in {redact_secrets(url)}.", read_keys, declared(parameters), read_keys
+    )
 
 
 def _literal(text: str) -> str:
@@ -121,8 +123,8 @@ def _literal(text: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
-def _stream(address: Address, pattern: str, fields: Sequence[str] | None) -> Iterator[pa.Table]:
-    with _client(address) as client:
+def _stream_rows(address: Address, pattern: str, fields: Sequence[str] | None) -> Iterator[pa.Table]:
+    with _open_redis(address) as client:
         keys = sorted(set(client.scan_iter(pattern, count=KEYS)))
         if not keys:
             raise DataError(
@@ -130,13 +132,13 @@ def _stream(address: Address, pattern: str, fields: Sequence[str] | None) -> Ite
             )
         remaining = iter(keys)
         rows = itertools.chain.from_iterable(
-            _rows(client, part) for part in iter(lambda: list(itertools.islice(remaining, KEYS)), [])
+            _fetch_rows(client, part) for part in iter(lambda: list(itertools.islice(remaining, KEYS)), [])
         )
-        for table in documents.tables(rows):
+        for table in flatten.flatten_documents(rows):
             yield table.select([name for name in fields if name in table.column_names]) if fields else table
 
 
-def _rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
+def _fetch_rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of these keys, asked for in two round trips: their kinds, then their values."""
     with client.pipeline(transaction=False) as pipeline:
         for key in keys:
@@ -159,17 +161,17 @@ def _rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
                 case _:
                     pipeline.exists(key)
         for key, kind, value in zip(keys, kinds, pipeline.execute(), strict=True):
-            yield from ({"key": key, **row} for row in _rows_of(key, kind, value))
+            yield from ({"key": key, **row} for row in _make_rows(key, kind, value))
 
 
-def _rows_of(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
+def _make_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
     match kind:
         case "hash":
             yield value
         case "string":
-            yield _object(key, value)
+            yield _parse_object(key, value)
         case "list":
-            yield from (_object(key, item) for item in value)
+            yield from (_parse_object(key, item) for item in value)
         case "stream":
             yield from ({"id": entry, **row} for entry, row in value)
         case "zset":
@@ -184,7 +186,7 @@ def _rows_of(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
             )
 
 
-def _object(key: str, text: str) -> dict[str, Any]:
+def _parse_object(key: str, text: str) -> dict[str, Any]:
     """A JSON object as its fields, and any other text as the column `value`."""
     try:
         found = json.loads(text)
@@ -194,7 +196,7 @@ def _object(key: str, text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _client(address: Address) -> Iterator[Any]:
+def _open_redis(address: Address) -> Iterator[Any]:
     try:
         import redis
         from redis import exceptions
@@ -204,26 +206,31 @@ def _client(address: Address) -> Iterator[Any]:
         client: Any = redis.Redis.from_url(address.value, decode_responses=True, socket_connect_timeout=10)
     except ValueError as error:
         raise DataError(
-            f"{address} is not the address of a Redis: {address.hide(error)}",
+            f"{address} is not the address of a Redis: {address.hide_secrets(error)}",
             "Write it as redis://:${REDIS_PASSWORD}@host:port/0.",
         ) from None
     try:
         client.ping()
     except exceptions.AuthenticationError as error:
-        raise DataError(f"{address} refuses: {address.hide(error)}", "Check the password in the address.") from None
+        raise DataError(
+            f"{address} refuses: {address.hide_secrets(error)}", "Check the password in the address."
+        ) from None
     except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
         raise UnreachableError(
-            f"{address} cannot be reached: {address.hide(error)}", "Check the host and the port, and that Redis is up."
+            f"{address} cannot be reached: {address.hide_secrets(error)}",
+            "Check the host and the port, and that Redis is up.",
         ) from None
     except exceptions.RedisError as error:
-        raise DataError(f"{address} refuses: {address.hide(error)}", "Check the password in the address.") from None
+        raise DataError(
+            f"{address} refuses: {address.hide_secrets(error)}", "Check the password in the address."
+        ) from None
     try:
         yield client
     except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
-        raise LostConnectionError(address.hide(error)) from None
+        raise LostConnectionError(address.hide_secrets(error)) from None
     except UnicodeDecodeError:
         raise DataError(f"A value in {address} is not text.", "Choose keys whose values are text.") from None
     except exceptions.RedisError as error:
-        raise DataError(f"{address} refuses: {address.hide(error)}", "Check what the user may read.") from None
+        raise DataError(f"{address} refuses: {address.hide_secrets(error)}", "Check what the user may read.") from None
     finally:
         client.close()

@@ -45,15 +45,15 @@ class Address:
     def __str__(self) -> str:
         return self.shown
 
-    def hide(self, text: object) -> str:
+    def hide_secrets(self, text: object) -> str:
         """The text of a library's error, say, without any of this address's secrets."""
         plain = str(text)
         for secret, instead in self.hidden:
             plain = plain.replace(secret, instead)
-        return redact(plain)
+        return redact_secrets(plain)
 
 
-def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
+def expand_address(template: str, environ: Mapping[str, str] | None = None) -> Address:
     """Fill in each `${NAME}` from the environment (`os.environ` when absent).
 
     A value that stands between `://` and `@` is percent-encoded, so that a password may hold any character.
@@ -64,12 +64,12 @@ def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
     environ = os.environ if environ is None else environ
     hidden: dict[str, str] = {}
 
-    def value_of(match: re.Match[str]) -> str:
+    def read_variable(match: re.Match[str]) -> str:
         name = match[1]
         value = environ.get(name)
         if not value:
             raise DataError(
-                f"{redact(template)} needs the environment variable {name}, which is not set.",
+                f"{redact_secrets(template)} needs the environment variable {name}, which is not set.",
                 f"Set it before the command: export {name}=…",
             )
         is_user_or_password = "://" in template[: match.start()] and "@" in template[match.end() :]
@@ -77,7 +77,7 @@ def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
         hidden.update({value: f"${{{name}}}", filled: f"${{{name}}}"})
         return filled
 
-    filled = _VARIABLE.sub(value_of, template)
+    filled = _VARIABLE.sub(read_variable, template)
     # A whole address tells the host and the user; what is no address tells nothing that could be shown.
     whole = filled if _VARIABLE.fullmatch(template) and "://" in filled else template
     for found in (match for rule in _RULES for match in rule.finditer(filled)):
@@ -87,10 +87,10 @@ def expand(template: str, environ: Mapping[str, str] | None = None) -> Address:
         hidden.update(dict.fromkeys((secret, unquote(secret), *pieces), HIDDEN))
     # The longest first: a secret may hold another one.
     ordered = sorted(hidden.items(), key=lambda pair: -len(pair[0]))
-    return Address(filled, redact(whole), tuple(ordered))
+    return Address(filled, redact_secrets(whole), tuple(ordered))
 
 
-def redact(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """The text with `***` for each URL's password or token, and for each `password=`, `access_key=` and the like."""
     for rule in _RULES:
         text = rule.sub(rf"\g<before>{HIDDEN}", text)

@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from mlapp.errors import DeclarationError, UsageError, nearest
+from mlapp.errors import DeclarationError, UsageError, suggest_nearest
 
 Reader = Callable[..., Any]
 
@@ -67,25 +67,25 @@ def reader(
     """
     signature = inspect.Signature(parameters)
 
-    def read_with(**values: Any) -> Any:
+    def read_with_values(**values: Any) -> Any:
         bound = signature.bind(**values)
         bound.apply_defaults()
         return read(dict(bound.arguments))
 
-    def parts_with(rows: int, **values: Any) -> Iterator[Any]:
+    def read_parts_with_values(rows: int, **values: Any) -> Iterator[Any]:
         bound = signature.bind(**values)
         bound.apply_defaults()
         assert parts is not None
         return parts(dict(bound.arguments), rows)
 
     if parts is not None:
-        read_with.parts = parts_with  # type: ignore[attr-defined]  # found by name, as a reader may lack it
-    read_with.source = kind  # type: ignore[attr-defined]  # what messages call it
-    read_with.__name__ = read_with.__qualname__ = f"read_{kind}"
-    read_with.__doc__ = says
-    read_with.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature looks for
-    read_with.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return read_with
+        read_with_values.parts = read_parts_with_values  # type: ignore[attr-defined]  # found by name, as a reader may lack it
+    read_with_values.source = kind  # type: ignore[attr-defined]  # what messages call it
+    read_with_values.__name__ = read_with_values.__qualname__ = f"read_{kind}"
+    read_with_values.__doc__ = says
+    read_with_values.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature looks for
+    read_with_values.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return read_with_values
 
 
 def refuse_undeclared(
@@ -99,14 +99,14 @@ def refuse_undeclared(
     for name in wanted:
         if name not in parameters:
             raise DeclarationError(
-                f"{_capital(where)} has the parameter '{name}', and nothing says its type.",
+                f"{_capitalize_text(where)} has the parameter '{name}', and nothing says its type.",
                 f"Add {name}=date (or int, str, …) to require it, or {name}=<a value> as its default.",
             )
     for name in parameters:
         if name not in wanted:
             listed = f" Options: {', '.join(options)}." if options else ""
             raise DeclarationError(
-                f"'{name}' is not a parameter of {where}.{nearest(name, [*wanted, *options])}",
+                f"'{name}' is not a parameter of {where}.{suggest_nearest(name, [*wanted, *options])}",
                 f"Name it in {where}, or leave it out.{listed}",
             )
 
@@ -120,12 +120,12 @@ def refuse_misfits(wanted: Sequence[str], values: Mapping[str, Any], where: str)
     for name in wanted:
         if name not in values:
             raise UsageError(
-                f"{_capital(where)} has the parameter '{name}', which has no value.", f"Give it: {name}=…."
+                f"{_capitalize_text(where)} has the parameter '{name}', which has no value.", f"Give it: {name}=…."
             )
     for name in values:
         if name not in wanted:
             raise UsageError(
-                f"'{name}' is not a parameter of {where}.{nearest(name, wanted)}",
+                f"'{name}' is not a parameter of {where}.{suggest_nearest(name, wanted)}",
                 f"Name it in {where}, or leave it out.",
             )
 
@@ -159,7 +159,7 @@ def _without_nanoseconds(value: Any, convert: str) -> Any:
 
 
 @contextmanager
-def watched(progress: Callable[[int], None]) -> Iterator[None]:
+def watch_rows(progress: Callable[[int], None]) -> Iterator[None]:
     """Within it, every source calls `progress` with the number of rows that have come since the last call."""
     token = _watcher.set(progress)
     try:
@@ -179,5 +179,5 @@ def _is_type(given: object) -> bool:
     return isinstance(given, type | types.UnionType | types.GenericAlias) or typing.get_origin(given) is not None
 
 
-def _capital(text: str) -> str:
+def _capitalize_text(text: str) -> str:
     return text[0].upper() + text[1:]

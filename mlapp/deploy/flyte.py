@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlapp.config import Section
-from mlapp.deploy.target import DeployError, Event, Progress, Release, Shipment, Status, Target, silent
+from mlapp.deploy.target import DeployError, Event, Progress, Release, Shipment, Status, Target, ignore_progress
 from mlapp.flyte import open_engine
 from mlapp.project import Project
 
@@ -36,22 +36,22 @@ class FlyteTarget(Target[FlyteSettings]):
         return open_engine(self.project or Project.find())
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        return self.engine.documents(shipment.image)
+        return self.engine.render_documents(shipment.image)
 
-    def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
-        registration = self.engine.register(shipment.image or self.engine.build(progress), progress)
+    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+        registration = self.engine.register_project(shipment.image or self.engine.build_image(progress), progress)
         news = f"{len(registration.created)} new" if registration.created else "registered already"
         progress(f"version {registration.version}: {news}")
-        self.engine.deploy(registration, progress)
-        found = next(release for release in self._releases() if release.note == registration.version)
+        self.engine.deploy_schedules(registration, progress)
+        found = next(release for release in self._list_releases() if release.note == registration.version)
         return Release(**{**vars(found), "shipment": shipment})
 
     def status(self) -> Status:
-        found = self._releases()
+        found = self._list_releases()
         live = next((release for release in found if release.state == "live"), None)
         schedules = self.engine.deployed_schedules() if live else []
         events, problems = [], []
-        for run in self.engine.runs(limit=10) if live else ():
+        for run in self.engine.list_runs(limit=10) if live else ():
             if run.started is not None:
                 kind = "warning" if run.phase == "failed" else "normal"
                 text = f"{run.workflow}{f' by {run.schedule}' if run.schedule else ''}"
@@ -72,30 +72,30 @@ class FlyteTarget(Target[FlyteSettings]):
         )
 
     def releases(self) -> list[Release]:
-        return self._releases()
+        return self._list_releases()
 
-    def rollback(self, to: int | None = None, *, progress: Progress = silent) -> Release:
-        found = self._releases()
+    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
+        found = self._list_releases()
         live = next((release for release in found if release.state == "live"), None)
         earlier = [release for release in found if live and release.number < live.number]
         chosen = next((r for r in found if r.number == to), None) if to else earlier[-1] if earlier else None
         if chosen is None:
             listed = ", ".join(str(release.number) for release in found) or "none"
             raise DeployError(f"There is no release {to or 'before the live one'} of {self.app}.", f"It has: {listed}.")
-        if not self.engine.activate(chosen.note or "", progress):
+        if not self.engine.activate_version(chosen.note or "", progress):
             raise DeployError(
                 f"Release {chosen.number} of {self.app} has no schedule that is active now: nothing to go back.",
                 "Run that code by hand: git checkout it, and mlapp train --remote.",
             )
         return Release(**{**vars(chosen), "state": "live"})
 
-    def delete(self, *, progress: Progress = silent) -> list[str]:
-        removed = self.engine.deactivate_all()
+    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
+        removed = self.engine.deactivate_schedules()
         progress("Flyte keeps what was registered; nothing of it runs by itself any more")
         return removed
 
-    def _releases(self) -> list[Release]:
-        found = self.engine.versions()
+    def _list_releases(self) -> list[Release]:
+        found = self.engine.list_versions()
         active = self.engine.active_version() or (found[-1][0] if found else None)
         return [
             Release(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mlapp import environment
+from mlapp import provenance
 from mlapp.deploy.target import DeployError, Progress, Shipment, Target
 from mlapp.errors import UsageError
 from mlapp.project import Project
@@ -14,7 +14,7 @@ from mlapp.store import Manifest
 PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
-def shipment_of(
+def make_shipment(
     project: Project,
     target: Target[Any],
     *,
@@ -37,29 +37,29 @@ def shipment_of(
     """
     manifest: Manifest | None
     if image is None and not target.ships_image:
-        manifest, image = _recorded(project, model), ""
+        manifest, image = _find_manifest(project, model), ""
     elif image is None:
         manifest = project.store.manifest(project.name, project.store.resolve(project.name, model))
-        image = _built(project, manifest, settings_of, target.needs_registry, progress)
+        image = _build_shipped_image(project, manifest, settings_of, target.needs_registry, progress)
     elif target.needs_registry and not PINNED.fullmatch(image):
         raise UsageError(
             f"--image {image} does not name an image by its digest.",
             "Give it as repository@sha256:…; `docker buildx imagetools inspect IMAGE` prints it.",
         )
     else:
-        manifest = _recorded(project, model)
-    git = environment.git_state(project.root)
+        manifest = _find_manifest(project, model)
+    git = provenance.read_git_state(project.root)
     return Shipment(
         app=project.name,
         image=image,
         model_version=str(manifest.version) if manifest else None,
         code_revision=f"{git.commit[:12]}{'-dirty' if git.dirty else ''}" if git else None,
         example=manifest.schema.features.example_inputs() if manifest else None,
-        model_uri=_uri(project, manifest),
+        model_uri=_version_uri(project, manifest),
     )
 
 
-def _recorded(project: Project, model: str) -> Manifest | None:
+def _find_manifest(project: Project, model: str) -> Manifest | None:
     """The version's manifest; None when the store that an image was built from is not here."""
     try:
         return project.store.manifest(project.name, project.store.resolve(project.name, model))
@@ -69,22 +69,24 @@ def _recorded(project: Project, model: str) -> Manifest | None:
         return None
 
 
-def _uri(project: Project, manifest: Manifest | None) -> str | None:
+def _version_uri(project: Project, manifest: Manifest | None) -> str | None:
     """Where the version lies, when the store is an object store."""
     if manifest is None or "://" not in project.settings.store or project.settings.store.startswith("file://"):
         return None
     return f"{project.settings.store.rstrip('/')}/{project.name}/{manifest.folder}"
 
 
-def _built(project: Project, manifest: Manifest, settings_of: str | None, push: bool, progress: Progress) -> str:
-    from mlapp.images.project import image_of
+def _build_shipped_image(
+    project: Project, manifest: Manifest, settings_of: str | None, push: bool, progress: Progress
+) -> str:
+    from mlapp.images.project_image import build_project_image
 
     if push and "/" not in (project.settings.image.name or ""):
         raise DeployError(
             "The cluster pulls images from a registry, and mlapp.yaml names none.",
             f"Set image.name to a place in yours, as `image: {{name: registry.example.org/team/{project.name}}}`.",
         )
-    images = image_of(
+    images = build_project_image(
         project,
         model=manifest.version,
         settings_of=settings_of,

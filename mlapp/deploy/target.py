@@ -17,8 +17,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from mlapp.config import Section, Serve, Settings, overlay, section
-from mlapp.errors import MlappError, UsageError, nearest
+from mlapp.config import Section, Serve, Settings, decode_section, merge_settings
+from mlapp.errors import MlappError, UsageError, suggest_nearest
 from mlapp.project import Project
 
 GROUP = "mlapp.targets"
@@ -154,7 +154,7 @@ class LogLine:
     time: datetime | None = None
 
 
-def silent(_: str) -> None:
+def ignore_progress(_: str) -> None:
     """The Progress that nobody reads."""
 
 
@@ -183,7 +183,7 @@ class Target(ABC, Generic[S]):
         """The documents that `apply` would send, as plain data in that order. Talks to nobody."""
 
     @abstractmethod
-    def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
+    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
         """Make `shipment` live, and return when it answers; on failure go back to what was live before, and raise.
 
         `take_over` also takes what somebody else has changed or made, which is refused otherwise.
@@ -198,11 +198,11 @@ class Target(ABC, Generic[S]):
         """The releases that can still be gone back to, and those that failed, oldest first."""
 
     @abstractmethod
-    def rollback(self, to: int | None = None, *, progress: Progress = silent) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
         """Make release `to` live again, as a new release; the one before the live one when absent."""
 
     @abstractmethod
-    def delete(self, *, progress: Progress = silent) -> list[str]:
+    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
         """Remove all that was applied; the names of what was removed."""
 
 
@@ -255,20 +255,20 @@ class CanaryTarget(Protocol):
     """Can try a release on a part of the traffic."""
 
     def canary(
-        self, shipment: Shipment, percent: int, *, progress: Progress = silent, take_over: bool = False
+        self, shipment: Shipment, percent: int, *, progress: Progress = ignore_progress, take_over: bool = False
     ) -> Release:
         """Give `percent` of the traffic to `shipment`, beside the live release."""
         ...
 
-    def judge(self, seconds: float, *, progress: Progress = silent) -> Release:
+    def judge(self, seconds: float, *, progress: Progress = ignore_progress) -> Release:
         """Watch the canary for `seconds`; then promote it, or abort it by its error rate and latency."""
         ...
 
-    def promote(self, *, progress: Progress = silent) -> Release:
+    def promote(self, *, progress: Progress = ignore_progress) -> Release:
         """Make the canary the live release."""
         ...
 
-    def abort(self, *, progress: Progress = silent) -> Release:
+    def abort(self, *, progress: Progress = ignore_progress) -> Release:
         """Take the canary away; returns it, as `aborted`."""
         ...
 
@@ -299,7 +299,7 @@ def open_target(name: str, app: str, settings: Settings, overrides: Mapping[str,
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
-        raise UsageError(f"There is no target '{name}'.{nearest(name, found)}", f"Installed targets: {known}.")
+        raise UsageError(f"There is no target '{name}'.{suggest_nearest(name, found)}", f"Installed targets: {known}.")
     kind: type[Target[Any]] = found[name].load()
-    raw = overlay(settings.targets.get(name) or {}, overrides or {})
-    return kind(app, section(kind.settings_type, raw, f"targets.{name}"), settings.serve)
+    raw = merge_settings(settings.targets.get(name) or {}, overrides or {})
+    return kind(app, decode_section(kind.settings_type, raw, f"targets.{name}"), settings.serve)

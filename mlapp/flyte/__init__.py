@@ -30,7 +30,7 @@ __all__ = ["predict_workflow", "train_workflow"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(name)
-    require()
+    require_flytekit()
     from mlapp.flyte import workflow
 
     return getattr(workflow, name)
@@ -42,14 +42,14 @@ def open_engine(project: Project) -> Engine:
     Raises:
         MissingExtraError: flytekit is not installed.
     """
-    require()
+    require_flytekit()
     from mlapp.flyte.engine import FlytekitEngine
 
-    _leave_interrupts_alone()
+    _keep_interrupt_handler()
     return FlytekitEngine(project)
 
 
-def _leave_interrupts_alone() -> None:
+def _keep_interrupt_handler() -> None:
     """Undo that flytekit, when it is imported, lets Ctrl-C end the process without a word: here it raises, as ever."""
     handler = signal.getsignal(signal.SIGINT)
     is_flytekits = getattr(handler, "__module__", "").startswith("flytekit")
@@ -57,7 +57,7 @@ def _leave_interrupts_alone() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def require() -> None:
+def require_flytekit() -> None:
     """Raises MissingExtraError where flytekit is not installed, and MlappError where it cannot be."""
     if importlib.util.find_spec("flytekit") is not None:
         return

@@ -64,13 +64,13 @@ class Connection:
 
         return SynchronousFlyteClient(self.config.platform)
 
-    def console(self, run: str) -> str:
+    def console_url(self, run: str) -> str:
         """Where the run is shown in the browser."""
         platform = self.config.platform
         base = platform.console_endpoint or f"{'http' if platform.insecure else 'https'}://{platform.endpoint}"
         return f"{base}/console/projects/{self.settings.project}/domains/{self.settings.domain}/executions/{run}"
 
-    def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    def call_client(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Call a method of the client.
 
         Raises:
@@ -78,29 +78,29 @@ class Connection:
         """
         from flytekit.clients.grpc_utils.deadline_interceptor import scoped_grpc_deadline
 
-        with self.reported(), scoped_grpc_deadline(DEADLINE):
+        with self.translate_errors(), scoped_grpc_deadline(DEADLINE):
             return function(*args, **named)
 
     @contextmanager
-    def reported(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Tell errors of flytekit, gRPC and HTTP in the user's words."""
         try:
             yield
         except MlappError:
             raise
         except Exception as error:
-            told = self._told(error)
+            told = self._translate_error(error)
             if told is None:
                 raise
             raise told from error
 
-    def _told(self, error: BaseException) -> MlappError | None:
+    def _translate_error(self, error: BaseException) -> MlappError | None:
         import grpc
         import requests
         from flytekit.exceptions import user
         from flytekit.exceptions.system import FlyteSystemException
 
-        chain = list(_chain(error))
+        chain = list(_iterate_causes(error))
         rpc = next((found for found in chain if isinstance(found, grpc.RpcError) and hasattr(found, "code")), None)
         code = rpc.code() if rpc is not None else None
         details = (rpc.details() or "") if rpc is not None else ""
@@ -112,7 +112,7 @@ class Connection:
                 "Set `flyte: {project: …, domain: …}` in mlapp.yaml, or make it: flytectl create project.",
             )
         status = grpc.StatusCode
-        if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(_is_login(found) for found in chain):
+        if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(_is_login_error(found) for found in chain):
             return FlyteError(
                 f"Flyte at {self.endpoint} refuses you: {details or 'the login has expired'}.",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
@@ -140,13 +140,13 @@ class Connection:
         return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _is_login(error: BaseException) -> bool:
+def _is_login_error(error: BaseException) -> bool:
     return type(error).__name__ in (
         "FlyteAuthenticationException",
         "AccessTokenNotFoundError",

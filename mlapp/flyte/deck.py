@@ -12,25 +12,25 @@ STYLE = (
 )
 
 
-def report(app: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
+def render_metrics(app: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Metrics of each split, as HTML: what `mlapp train` prints."""
     names = list(dict.fromkeys(name for found in metrics.values() for name in found))
-    rows = [[split, *(_number(found.get(name)) for name in names)] for split, found in metrics.items()]
-    return f"{STYLE}<h2>{escape(app)}</h2>{_table(['split', *names], rows)}"
+    rows = [[split, *(_format_number(found.get(name)) for name in names)] for split, found in metrics.items()]
+    return f"{STYLE}<h2>{escape(app)}</h2>{_render_table(['split', *names], rows)}"
 
 
-def publish(title: str, html: str) -> None:
+def publish_page(title: str, html: str) -> None:
     """Show the page with the running task."""
     import flytekit
 
     flytekit.Deck(title, html)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _render_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = ["".join(f"<th>{escape(str(name))}</th>" for name in head)]
     lines += ["".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"

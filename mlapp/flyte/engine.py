@@ -12,16 +12,27 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import MlappError, UsageError, nearest
-from mlapp.flyte import fetch, files, image, inputs, local, register, runs, schedules, source, stages
+from mlapp.errors import MlappError, UsageError, suggest_nearest
+from mlapp.flyte import (
+    app_source,
+    file_transfer,
+    inputs,
+    local_run,
+    run_outputs,
+    runs,
+    schedules,
+    task_bodies,
+    task_image,
+)
+from mlapp.flyte import registration as register
+from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, TrialResult, Trials, Workflow
-from mlapp.flyte.plan import TUNING, plan_of
-from mlapp.flyte.source import Source
+from mlapp.flyte.task_graph import TUNING, get_task_graph
 from mlapp.project import Project
 from mlapp.store import ModelVersion
-from mlapp.tuning import searchable
+from mlapp.tuning import list_searchable
 
 
 class FlytekitEngine(Engine):
@@ -33,7 +44,7 @@ class FlytekitEngine(Engine):
 
     @cached_property
     def source(self) -> Source:
-        return source.of_project(self.project)
+        return app_source.source_of_project(self.project)
 
     @property
     def place(self) -> str:
@@ -41,25 +52,25 @@ class FlytekitEngine(Engine):
         return f"{self.connection.endpoint}, project {settings.project}, domain {settings.domain}"
 
     def run_here(self, parameters: Mapping[str, Any], progress: Tell) -> ModelVersion:
-        return local.train(self.source, parameters, self.project.store, progress=progress)
+        return local_run.train_locally(self.source, parameters, self.project.store, progress=progress)
 
-    def documents(self, image: str | None) -> list[dict[str, Any]]:
+    def render_documents(self, image: str | None) -> list[dict[str, Any]]:
         named = image or self.project.settings.flyte.image
-        return register.documents(self.project, named or "built when it is applied")
+        return register.render_documents(self.project, named or "built when it is applied")
 
-    def build(self, tell: Tell) -> str:
+    def build_image(self, tell: Tell) -> str:
         if not self.project.settings.flyte.image:  # what would be refused afterwards is told before minutes of building
-            self.connection.call(self.connection.client.get_control_plane_version)
-            register.compiled(self.source)
-        return image.build(self.project, tell)
+            self.connection.call_client(self.connection.client.get_control_plane_version)
+            register.compile_app(self.source)
+        return task_image.build_task_image(self.project, tell)
 
-    def register(self, image: str, tell: Tell) -> Registration:
-        return register.register(self.connection, self.project, image, tell)
+    def register_project(self, image: str, tell: Tell) -> Registration:
+        return register.register_app(self.connection, self.project, image, tell)
 
-    def deploy(self, registration: Registration, tell: Tell) -> None:
+    def deploy_schedules(self, registration: Registration, tell: Tell) -> None:
         register.deploy_schedules(self.connection, self.project, registration.version, tell)
 
-    def run(
+    def start_run(
         self,
         workflow: Workflow,
         parameters: Mapping[str, Any],
@@ -69,88 +80,94 @@ class FlytekitEngine(Engine):
         trials: Trials | None = None,
         tuning: Mapping[str, Any] | None = None,
     ) -> Run:
-        own = plan_of(self.source).inputs_of("batch") if workflow == "predict" else plan_of(self.source).inputs
+        own = (
+            get_task_graph(self.source).task_inputs("batch")
+            if workflow == "predict"
+            else get_task_graph(self.source).inputs
+        )
         if workflow == "tune":  # each trial brings a value of its own for what is searched
             parameters = {
-                **{space.name: space.example for space in searchable(self.source.app, parameters)},
+                **{space.name: space.example for space in list_searchable(self.source.app, parameters)},
                 **parameters,
             }
-        values = inputs.encode(own, parameters)
+        values = inputs.encode_inputs(own, parameters)
         kinds = {input.name: input.kind for input in own}
         if version is not None:
-            values["model"] = _optional_folder(self._uploaded(version))
+            values["model"] = _optional_folder_literal(self._upload_version(version))
         if trials is not None:
             kinds["trials"] = list[str]
             values["trials"] = [
-                msgspec.json.encode(stages.Trial(dict(given), trials.folds, trials.seed)).decode()
+                msgspec.json.encode(task_bodies.Trial(dict(given), trials.folds, trials.seed)).decode()
                 for given in trials.parameters
             ]
             if trials.data_of is not None:
-                values["splits"] = _optional_folder(fetch.output(self.connection, trials.data_of, "splits"))
+                values["splits"] = _optional_folder_literal(
+                    run_outputs.fetch_output(self.connection, trials.data_of, "splits")
+                )
         if tuning is not None:
             kinds[TUNING] = str
             values[TUNING] = msgspec.json.encode(tuning).decode()
         name = f"{self.source.app.name}.{workflow}"
         at_once = None if trials is None else trials.at_once
-        run = runs.start(self.connection, name, registration.version, values, kinds, at_once=at_once)
-        return Run(run, name, registration.version, "queued", self.connection.console(run))
+        run = runs.start_run(self.connection, name, registration.version, values, kinds, at_once=at_once)
+        return Run(run, name, registration.version, "queued", self.connection.console_url(run))
 
-    def watch(self, run: str, tell: Callable[[Run], None], say: Tell = lambda text: None) -> Run:
-        return runs.watch(self.connection, run, tell, say=say)
+    def follow_run(self, run: str, tell: Callable[[Run], None], say: Tell = lambda text: None) -> Run:
+        return runs.follow_run(self.connection, run, tell, say=say)
 
-    def fetch(self, run: str, *, schedule: str | None = None) -> ModelVersion:
+    def fetch_model(self, run: str, *, schedule: str | None = None) -> ModelVersion:
         known = schedules.find(self.connection, self.project.name, schedule) if schedule else None
         promote_if = known.promote_if if known else ""
-        return fetch.fetch_model(self.connection, run, self.project.store, self.project.name, promote_if)
+        return run_outputs.fetch_model(self.connection, run, self.project.store, self.project.name, promote_if)
 
-    def predictions(self, run: str) -> Any:
-        return fetch.fetch_predictions(self.connection, run)
+    def fetch_predictions(self, run: str) -> Any:
+        return run_outputs.fetch_predictions(self.connection, run)
 
-    def results(self, run: str) -> list[TrialResult | None]:
-        return fetch.fetch_results(self.connection, run)
+    def fetch_results(self, run: str) -> list[TrialResult | None]:
+        return run_outputs.fetch_results(self.connection, run)
 
-    def logs(self, run: str) -> list[tuple[str, str]]:
-        return runs.logs(self.connection, run)
+    def list_logs(self, run: str) -> list[tuple[str, str]]:
+        return runs.list_logs(self.connection, run)
 
-    def runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
-        found = runs.recent(self.connection, self.project.name, limit=limit, schedule=schedule)
+    def list_runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
+        found = runs.list_recent_runs(self.connection, self.project.name, limit=limit, schedule=schedule)
         if schedule and not found and schedules.find(self.connection, self.project.name, schedule) is None:
             raise self._unknown_schedule(schedule)
         return found
 
-    def show(self, run: str) -> Run:
-        return runs.show(self.connection, run)
+    def read_run(self, run: str) -> Run:
+        return runs.read_run(self.connection, run)
 
-    def failure(self, run: Run) -> RunFailedError:
-        return runs.failure(run)
+    def explain_failure(self, run: Run) -> RunFailedError:
+        return runs.explain_failure(run)
 
-    def abort(self, run: str, reason: str) -> None:
-        runs.abort(self.connection, run, reason)
+    def abort_run(self, run: str, reason: str) -> None:
+        runs.abort_run(self.connection, run, reason)
 
-    def schedules(self) -> Sequence[ScheduleState]:
-        return schedules.states(self.connection, self.source)
+    def list_schedules(self) -> Sequence[ScheduleState]:
+        return schedules.list_schedule_states(self.connection, self.source)
 
     def deployed_schedules(self) -> Sequence[ScheduleState]:
         return schedules.deployed(self.connection, self.project.name)
 
-    def schedule(self, name: str, active: bool) -> ScheduleState:
-        state = schedules.switch(self.connection, self.project.name, name, active)
+    def switch_schedule(self, name: str, active: bool) -> ScheduleState:
+        state = schedules.switch_schedule(self.connection, self.project.name, name, active)
         if state is None:
             raise self._unknown_schedule(name)
         return state
 
-    def versions(self) -> list[tuple[str, datetime]]:
-        return schedules.registered(self.connection, f"{self.project.name}.train")
+    def list_versions(self) -> list[tuple[str, datetime]]:
+        return schedules.list_plan_versions(self.connection, f"{self.project.name}.train")
 
     def active_version(self) -> str | None:
-        running = schedules.active(self.connection, self.project.name)
+        running = schedules.list_active_plans(self.connection, self.project.name)
         return next((str(plan.id.version) for plan in running.values()), None)
 
-    def activate(self, version: str, tell: Tell) -> list[str]:
-        return schedules.move(self.connection, self.project.name, version, tell)
+    def activate_version(self, version: str, tell: Tell) -> list[str]:
+        return schedules.move_schedules(self.connection, self.project.name, version, tell)
 
-    def deactivate_all(self) -> list[str]:
-        return schedules.stop(self.connection, self.project.name)
+    def deactivate_schedules(self) -> list[str]:
+        return schedules.stop_schedules(self.connection, self.project.name)
 
     def _unknown_schedule(self, name: str) -> UsageError:
         """Why Flyte has no such schedule: it is not deployed, or not declared, as far as the code can be imported."""
@@ -163,11 +180,11 @@ class FlytekitEngine(Engine):
             return UsageError(f"Schedule '{name}' is not on the cluster.", "Deploy it: mlapp deploy --target flyte.")
         known = dict.fromkeys([*declared, *deployed])
         return UsageError(
-            f"App '{self.project.name}' has no schedule '{name}'.{nearest(name, known)}",
+            f"App '{self.project.name}' has no schedule '{name}'.{suggest_nearest(name, known)}",
             f"It has: {', '.join(known) or 'none'}.",
         )
 
-    def _uploaded(self, version: ModelVersion) -> Any:
+    def _upload_version(self, version: ModelVersion) -> Any:
         """A version of the store as the input `model`: a folder in Flyte's object store."""
         from flytekit.models.core.types import BlobType
         from flytekit.models.literals import Blob, BlobMetadata, Literal, Scalar
@@ -175,16 +192,16 @@ class FlytekitEngine(Engine):
         manifest = msgspec.json.encode(version.manifest)
         root = hashlib.sha256(manifest).hexdigest()[:32]
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / stages.MANIFEST
+            file = Path(folder) / task_bodies.MANIFEST
             file.write_bytes(manifest)
-            url = files.upload(self.connection, file, stages.MANIFEST, root)
+            url = file_transfer.upload_file(self.connection, file, task_bodies.MANIFEST, root)
         for name in version.manifest.files:
-            files.upload(self.connection, version.files / name, f"{stages.FILES}/{name}", root)
+            file_transfer.upload_file(self.connection, version.files / name, f"{task_bodies.FILES}/{name}", root)
         kind = BlobType(format="", dimensionality=BlobType.BlobDimensionality.MULTIPART)
-        return Literal(scalar=Scalar(blob=Blob(BlobMetadata(kind), url.removesuffix(f"/{stages.MANIFEST}"))))
+        return Literal(scalar=Scalar(blob=Blob(BlobMetadata(kind), url.removesuffix(f"/{task_bodies.MANIFEST}"))))
 
 
-def _optional_folder(given: Any) -> Any:
+def _optional_folder_literal(given: Any) -> Any:
     """A folder's literal as an input of type `FlyteDirectory | None` takes it."""
     from flytekit.models.literals import Literal, Scalar, Union
     from flytekit.models.types import LiteralType, TypeStructure

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import UsageError
-from mlapp.pipeline import bind
+from mlapp.pipeline import bind_parameters
 from mlapp.pipeline.parameters import REQUIRED, Parameter
 from mlapp.pipeline.structures import is_structure, structure_of
 from mlapp.pipeline.values import plain_value, type_name
-from mlapp.schema.infer import plain
+from mlapp.schema.infer import to_json_value
 
 RESERVED = frozenset(
     {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning", "model_version"}
@@ -50,24 +50,24 @@ class Input:
     def default(self) -> Any:
         """What the interface shows as default; `REQUIRED` when there is none."""
         default = self.parameter.default
-        return default if default is REQUIRED else self._written(default)
+        return default if default is REQUIRED else self._write_value(default)
 
-    def encode(self, value: Any) -> Any:
+    def encode_value(self, value: Any) -> Any:
         """A value that the user gave, as Flyte carries it.
 
         Raises:
             UsageError: it is not of the parameter's type, or Flyte cannot carry it.
         """
-        converted = self.parameter.convert(value)
-        written = self._written(converted)
-        if self.kind is str and plain(self._read(written)) != plain(converted):
+        converted = self.parameter.convert_value(value)
+        written = self._write_value(converted)
+        if self.kind is str and to_json_value(self._read_value(written)) != to_json_value(converted):
             raise UsageError(
                 f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot carry {converted!r:.60}.",
                 "Give a number, a text, a date, or a list or dict of them, and make the rest of it in the function.",
             )
         return written
 
-    def decode(self, value: Any) -> Any:
+    def decode_value(self, value: Any) -> Any:
         """What the stage's function gets."""
         default = self.parameter.default
         if value == NO_TIME:
@@ -75,34 +75,34 @@ class Input:
         if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
             value = value.replace(tzinfo=None)  # Flyte's times are in UTC, and know it
         # An untouched default is handed over as it is: its text may stand for a tuple, a class, a function.
-        if default is not REQUIRED and value == self._written(default):
+        if default is not REQUIRED and value == self._write_value(default):
             return default
-        return self._read(value)
+        return self._read_value(value)
 
-    def _written(self, value: Any) -> Any:
+    def _write_value(self, value: Any) -> Any:
         if self.kind is datetime.datetime and value is None:
             return NO_TIME
         if self.kind is not str or self.parameter.kind is str:
             return value
         if isinstance(value, str):
-            return value if self._reads_as(value, value) else msgspec.json.encode(value).decode()
+            return value if self._reads_back(value, value) else msgspec.json.encode(value).decode()
         if hasattr(value, "value") and hasattr(value, "name"):  # an Enum's member
             value = value.value
-        text = "null" if value is None else value if isinstance(value, str) else _text(value)
-        return text if text is not None and self._reads_as(text, value) else DEFAULT
+        text = "null" if value is None else value if isinstance(value, str) else _spell_value(value)
+        return text if text is not None and self._reads_back(text, value) else DEFAULT
 
-    def _reads_as(self, text: str, value: Any) -> bool:
+    def _reads_back(self, text: str, value: Any) -> bool:
         try:
-            read = self._read(text)
+            read = self._read_value(text)
         except UsageError:
             return False
-        return bool(plain(getattr(read, "value", read)) == plain(value))
+        return bool(to_json_value(getattr(read, "value", read)) == to_json_value(value))
 
-    def _read(self, value: Any) -> Any:
-        return self.parameter.convert(value)
+    def _read_value(self, value: Any) -> Any:
+        return self.parameter.convert_value(value)
 
 
-def inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) -> list[Input]:
+def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) -> list[Input]:
     """The inputs of a workflow with these parameters.
 
     Args:
@@ -119,9 +119,9 @@ def inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) -> list
         is_clear = names.count(short) == 1
         name = next(name for name in (short, full.lower(), full) if name not in taken and (is_clear or name != short))
         taken.add(name)
-        kind = carried(parameter.kind)
+        kind = find_carried_type(parameter.kind)
         if kind is None:
-            if parameter.required and not _has_text(parameter.kind):
+            if parameter.is_required and not _has_text(parameter.kind):
                 raise UsageError(
                     f"Parameter '{parameter.name}' of {parameter.stage} is a {type_name(parameter.kind)}, "
                     "which Flyte cannot carry.",
@@ -136,34 +136,34 @@ def inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) -> list
     return made
 
 
-def encode(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
+def encode_inputs(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
     """What the user gave, by name or full name, and the defaults of the rest, as Flyte carries it: input → value.
 
     Raises:
         UsageError: a parameter that no stage takes, or is not given, or of the wrong type.
     """
-    bound = bind([input.parameter for input in inputs], values)
-    return {input.name: input.encode(bound[input.parameter.stage][input.parameter.name]) for input in inputs}
+    bound = bind_parameters([input.parameter for input in inputs], values)
+    return {input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name]) for input in inputs}
 
 
-def by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def decode_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What the stages' functions get, of what a task received: stage → name → value."""
     bound: dict[str, dict[str, Any]] = {}
     for input in inputs:
-        bound.setdefault(input.parameter.stage, {})[input.parameter.name] = input.decode(values[input.name])
+        bound.setdefault(input.parameter.stage, {})[input.parameter.name] = input.decode_value(values[input.name])
     return bound
 
 
-def carried(kind: Any) -> Any:
+def find_carried_type(kind: Any) -> Any:
     """The type by which Flyte itself carries values of `kind`, or None: `int`, `float | None`, `list[str]`, …"""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return carried(options[0])
+        return find_carried_type(options[0])
     if kind in CARRIED:
         return kind
     if origin in (typing.Union, types.UnionType):
         others = [option for option in options if option is not type(None)]
-        inner = carried(others[0]) if len(others) == 1 else None
+        inner = find_carried_type(others[0]) if len(others) == 1 else None
         return None if inner is None or len(others) == len(options) else inner | None
     if origin is list and options and options[0] in CARRIED:
         return kind
@@ -173,12 +173,12 @@ def carried(kind: Any) -> Any:
 
 
 def _has_text(kind: Any) -> bool:
-    """Whether `Parameter.convert` makes a value of this type from a text."""
+    """Whether `Parameter.convert_value` makes a value of this type from a text."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return _has_text(options[0])
     if origin in (typing.Union, types.UnionType):
-        return all(option is type(None) or carried(option) or _has_text(option) for option in options)
+        return all(option is type(None) or find_carried_type(option) or _has_text(option) for option in options)
     if kind is Any or kind is object or origin in (typing.Literal, list, tuple, set, dict):
         return True
     if structure_of(kind) is not None:
@@ -187,18 +187,18 @@ def _has_text(kind: Any) -> bool:
     return isinstance(kind, type) and any(base.__module__ in plain_types for base in kind.__mro__[:-1])
 
 
-def _text(value: Any) -> str | None:
+def _spell_value(value: Any) -> str | None:
     try:
         if is_structure(value):
             return msgspec.json.encode(plain_value(value)).decode()
         if isinstance(value, (bool, int, float, list, tuple, dict)):
-            return msgspec.json.encode(value, enc_hook=_textual).decode()
-        return _textual(value)
+            return msgspec.json.encode(value, enc_hook=_to_text).decode()
+        return _to_text(value)
     except (TypeError, NotImplementedError, msgspec.MsgspecError):
         return None
 
 
-def _textual(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if type(value).__module__.partition(".")[0] not in TEXTUAL:
         raise NotImplementedError
     return str(value)

@@ -31,7 +31,7 @@ class Registration:
 
 
 @dataclass(frozen=True)
-class Step:
+class TaskRun:
     """One task of a run. `error` is what it failed with."""
 
     name: str
@@ -55,7 +55,7 @@ class Run:
     seconds: float | None = None
     error: str | None = None
     schedule: str | None = None
-    steps: tuple[Step, ...] = ()
+    steps: tuple[TaskRun, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -113,23 +113,23 @@ class Engine(ABC):
         """Train as the tasks do, in this process, and put the version into the store. Talks to nobody."""
 
     @abstractmethod
-    def documents(self, image: str | None) -> list[dict[str, Any]]:
+    def render_documents(self, image: str | None) -> list[dict[str, Any]]:
         """What `register` would send, as plain data. Talks to nobody."""
 
     @abstractmethod
-    def build(self, tell: Tell) -> str:
+    def build_image(self, tell: Tell) -> str:
         """The image that tasks run in, by reference; built only if the project's dependencies changed."""
 
     @abstractmethod
-    def register(self, image: str, tell: Tell) -> Registration:
+    def register_project(self, image: str, tell: Tell) -> Registration:
         """Register the project's workflows; once for the same code, image and settings. Schedules go on as they are."""
 
     @abstractmethod
-    def deploy(self, registration: Registration, tell: Tell) -> None:
+    def deploy_schedules(self, registration: Registration, tell: Tell) -> None:
         """Let the project's schedules run what is registered. One that was switched off stays off."""
 
     @abstractmethod
-    def run(
+    def start_run(
         self,
         workflow: Workflow,
         parameters: Mapping[str, Any],
@@ -147,7 +147,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def watch(self, run: str, tell: Callable[[Run], None], say: Tell) -> Run:
+    def follow_run(self, run: str, tell: Callable[[Run], None], say: Tell) -> Run:
         """Follow a run to its end; `tell` is called when something changed, `say` when the connection comes and goes.
 
         Raises:
@@ -155,7 +155,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def fetch(self, run: str, *, schedule: str | None = None) -> ModelVersion:
+    def fetch_model(self, run: str, *, schedule: str | None = None) -> ModelVersion:
         """Take the model of a training run that succeeded into the store; once, however often it is asked.
 
         Args:
@@ -163,35 +163,35 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def predictions(self, run: str) -> Any:
+    def fetch_predictions(self, run: str) -> Any:
         """The predictions of a run of `predict`, as a DataFrame."""
 
     @abstractmethod
-    def results(self, run: str) -> list[TrialResult | None]:
+    def fetch_results(self, run: str) -> list[TrialResult | None]:
         """What came of each trial of a run of `tune`, in their order; None for one that was killed."""
 
     @abstractmethod
-    def logs(self, run: str) -> list[tuple[str, str]]:
+    def list_logs(self, run: str) -> list[tuple[str, str]]:
         """Step and link of each log."""
 
     @abstractmethod
-    def runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
+    def list_runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
         """The latest runs, newest first."""
 
     @abstractmethod
-    def show(self, run: str) -> Run:
+    def read_run(self, run: str) -> Run:
         """A run with its steps."""
 
     @abstractmethod
-    def failure(self, run: Run) -> RunFailedError:
+    def explain_failure(self, run: Run) -> RunFailedError:
         """Why a run that `show` gave failed or was aborted."""
 
     @abstractmethod
-    def abort(self, run: str, reason: str) -> None:
+    def abort_run(self, run: str, reason: str) -> None:
         """Stop a run."""
 
     @abstractmethod
-    def schedules(self) -> Sequence[ScheduleState]:
+    def list_schedules(self) -> Sequence[ScheduleState]:
         """The schedules that the app declares, and those that are still active."""
 
     @abstractmethod
@@ -199,11 +199,11 @@ class Engine(ABC):
         """The schedules that the other side knows, active or not. Does not import the app."""
 
     @abstractmethod
-    def schedule(self, name: str, active: bool) -> ScheduleState:
+    def switch_schedule(self, name: str, active: bool) -> ScheduleState:
         """Switch a schedule on or off."""
 
     @abstractmethod
-    def versions(self) -> list[tuple[str, datetime]]:
+    def list_versions(self) -> list[tuple[str, datetime]]:
         """The registered versions and when each was registered, from old to new."""
 
     @abstractmethod
@@ -211,9 +211,9 @@ class Engine(ABC):
         """The version that the active schedules run; None when none is active."""
 
     @abstractmethod
-    def activate(self, version: str, tell: Tell) -> list[str]:
+    def activate_version(self, version: str, tell: Tell) -> list[str]:
         """Let the active schedules run another registered version; the names of those that do."""
 
     @abstractmethod
-    def deactivate_all(self) -> list[str]:
+    def deactivate_schedules(self) -> list[str]:
         """Switch all schedules off; the names of those that were on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlapp.errors import UsageError, nearest
+from mlapp.errors import UsageError, suggest_nearest
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 
 INPUT = "promote_if"
@@ -12,18 +12,18 @@ INPUT = "promote_if"
 ALIAS = "production"
 
 
-def is_shared(url: str) -> bool:
+def is_shared_store(url: str) -> bool:
     """Whether a task in a cluster can reach the store that `store:` names: an object store, not a folder."""
     return "://" in url and not url.startswith("file://")
 
 
 def keep_if_shared(url: str, root: Path, version: ModelVersion, metric: str) -> None:
     """Put a version into the store from within the cluster, if it can be reached from there."""
-    if is_shared(url):
-        keep(open_store(url, root), version, metric)
+    if is_shared_store(url):
+        keep_version(open_store(url, root), version, metric)
 
 
-def keep(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:
+def keep_version(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:
     """Take a version in, once for each execution that made it, and promote it if it is better.
 
     Raises:
@@ -35,7 +35,7 @@ def keep(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:
     )
     if kept is not None:
         return store.get(version.app, kept.version)
-    taken = store.adopt(version)
+    taken = store.adopt_version(version)
     if metric and is_better(store, taken.manifest, metric):
         store.promote(taken.app, taken.version, ALIAS)
     return taken
@@ -54,7 +54,7 @@ def is_better(store: Store, manifest: Manifest, metric: str) -> bool:
     value = manifest.headline.get(name)
     if value is None:
         raise UsageError(
-            f"promote_if: the model has no metric '{name}'.{nearest(name, manifest.headline)}",
+            f"promote_if: the model has no metric '{name}'.{suggest_nearest(name, manifest.headline)}",
             f"It has: {', '.join(manifest.headline) or 'none'}. Change promote_if of the schedule.",
         )
     number = store.aliases(manifest.app).get(ALIAS)

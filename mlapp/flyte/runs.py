@@ -23,7 +23,7 @@ from flytekit.models.literals import LiteralMap
 from mlapp.errors import UsageError
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError, RunFailedError, UnreachableError
-from mlapp.flyte.interface import Phase, Run, Step, Workflow
+from mlapp.flyte.interface import Phase, Run, TaskRun, Workflow
 from mlapp.flyte.schedules import NEWEST
 
 WORKFLOWS = get_args(Workflow)
@@ -65,7 +65,7 @@ DECLARES = {
 FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
 
 
-def start(
+def start_run(
     connection: Connection,
     plan: str,
     version: str,
@@ -80,7 +80,7 @@ def start(
         values: literals, or Python values of `kinds`.
         at_once: how many of its tasks run at the same time, at most.
     """
-    place = _settings(connection)
+    place = _project_and_domain(connection)
     literals = TypeEngine.dict_to_literal_map(
         FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
     ).literals
@@ -94,7 +94,7 @@ def start(
     )
     for is_last in (False, False, True):
         try:
-            connection.call(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
+            connection.call_client(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
             break
         except UnreachableError as error:
             # Asked again, it starts no second run: the name is the same.
@@ -108,7 +108,7 @@ def start(
     return name
 
 
-def watch(
+def follow_run(
     connection: Connection,
     run: str,
     tell: Callable[[Run], None],
@@ -128,9 +128,11 @@ def watch(
     while True:
         try:
             if asks_run or current is None:
-                current = _with_steps(_run(connection, _get(connection, run)), current.steps if current else ())
+                current = _add_task_runs(
+                    _make_run(connection, _get_execution(connection, run)), current.steps if current else ()
+                )
             else:
-                current = _with_steps(current, _steps(connection, run))
+                current = _add_task_runs(current, _read_task_runs(connection, run))
             if lost is not None:
                 say("Flyte answers again")
             lost = None
@@ -146,7 +148,7 @@ def watch(
             if current.is_over:
                 time.sleep(pause)
                 with suppress(UnreachableError):  # how it ended is known; the tasks' last news are not worth an error
-                    current = _with_steps(current, _steps(connection, run))
+                    current = _add_task_runs(current, _read_task_runs(connection, run))
             if current != last:
                 tell(current)
                 last = current
@@ -155,59 +157,59 @@ def watch(
         # From the answer on: however long that took, no two calls come to Flyte sooner after each other.
         time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
     if current.phase != "succeeded":
-        raise failure(current)
+        raise explain_failure(current)
     return current
 
 
-def show(connection: Connection, run: str) -> Run:
+def read_run(connection: Connection, run: str) -> Run:
     """A run with its steps.
 
     Raises:
         UsageError: there is no such run.
     """
-    return _with_steps(_run(connection, _get(connection, run)), _steps(connection, run))
+    return _add_task_runs(_make_run(connection, _get_execution(connection, run)), _read_task_runs(connection, run))
 
 
-def recent(connection: Connection, app: str, *, limit: int, schedule: str | None = None) -> list[Run]:
+def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: str | None = None) -> list[Run]:
     """The latest runs of the app, or of one of its schedules, newest first."""
     wanted = (
         filters.ValueIn("launch_plan.name", [f"{app}.train.{schedule}", f"{app}.predict.{schedule}"])
         if schedule
         else filters.ValueIn("workflow.name", [f"{app}.{workflow}" for workflow in WORKFLOWS])
     )
-    found, _ = connection.call(
+    found, _ = connection.call_client(
         connection.client.list_executions_paginated,
-        *_settings(connection),
+        *_project_and_domain(connection),
         limit=limit,
         filters=[wanted],
         sort_by=NEWEST,
     )
-    return [_run(connection, execution) for execution in found]
+    return [_make_run(connection, execution) for execution in found]
 
 
-def abort(connection: Connection, run: str, reason: str) -> None:
+def abort_run(connection: Connection, run: str, reason: str) -> None:
     """Stop a run.
 
     Raises:
         UsageError: there is no such run.
     """
-    with _known(run):
-        connection.call(connection.client.terminate_execution, _place(connection, run), reason)
+    with _unknown_run_errors(run):
+        connection.call_client(connection.client.terminate_execution, _execution_identifier(connection, run), reason)
 
 
-def logs(connection: Connection, run: str) -> list[tuple[str, str]]:
+def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
     """Where the logs of each step are, as step and link; Flyte keeps links, and the cluster the logs."""
     from flytekit.models.core.identifier import NodeExecutionIdentifier
 
     found = []
-    for step in _steps(connection, run):
-        node = NodeExecutionIdentifier(step.name, _place(connection, run))
-        executions, _ = connection.call(connection.client.list_task_executions_paginated, node)
+    for step in _read_task_runs(connection, run):
+        node = NodeExecutionIdentifier(step.name, _execution_identifier(connection, run))
+        executions, _ = connection.call_client(connection.client.list_task_executions_paginated, node)
         found += [(step.name, log.uri) for execution in executions for log in execution.closure.logs]
     return found
 
 
-def failure(run: Run) -> RunFailedError:
+def explain_failure(run: Run) -> RunFailedError:
     """Why a run failed: the first step's error, with the user's own traceback."""
     if run.phase == "aborted":
         return RunFailedError(f"Run {run.id} was aborted{f': {run.error}' if run.error else '.'}", f"See {run.url}")
@@ -227,12 +229,12 @@ def failure(run: Run) -> RunFailedError:
             f"{name}: the cluster cannot pull the image: {_last_line(text)}",
             "Check that it is pushed, and that the cluster has credentials for its registry.",
         )
-    trace, message = _parts(text)
+    trace, message = _split_trace(text)
     what, _, todo = message.partition("\n")
     return RunFailedError(f"{name} failed: {what or 'no reason given'}", todo or f"See {run.url}", trace)
 
 
-def _parts(text: str) -> tuple[str, str]:
+def _split_trace(text: str) -> tuple[str, str]:
     """The user's traceback, and the message, of what a task wrote when it failed."""
     found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
     if found is None:
@@ -255,22 +257,24 @@ def _looks_finished(run: Run) -> bool:
     return not phases or bool(phases & {"failed", "aborted"}) or phases == {"succeeded"}
 
 
-def _with_steps(run: Run, steps: tuple[Step, ...]) -> Run:
+def _add_task_runs(run: Run, steps: tuple[TaskRun, ...]) -> Run:
     return dataclasses.replace(run, steps=steps or run.steps)
 
 
-def _steps(connection: Connection, run: str) -> tuple[Step, ...]:
-    with _known(run):
-        nodes, _ = connection.call(connection.client.list_node_executions, _place(connection, run), limit=100)
+def _read_task_runs(connection: Connection, run: str) -> tuple[TaskRun, ...]:
+    with _unknown_run_errors(run):
+        nodes, _ = connection.call_client(
+            connection.client.list_node_executions, _execution_identifier(connection, run), limit=100
+        )
     nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
     nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
-    return tuple(_step(node) for node in nodes)
+    return tuple(_make_task_run(node) for node in nodes)
 
 
-def _step(node: Any) -> Step:
+def _make_task_run(node: Any) -> TaskRun:
     closure = node.closure
     task = closure.task_node_metadata
-    return Step(
+    return TaskRun(
         name=node.id.node_id,
         phase=NODE_PHASES.get(closure.phase, "running"),
         started=closure.started_at or None,
@@ -280,7 +284,7 @@ def _step(node: Any) -> Step:
     )
 
 
-def _run(connection: Connection, execution: Any) -> Run:
+def _make_run(connection: Connection, execution: Any) -> Run:
     closure, plan = execution.closure, execution.spec.launch_plan
     # A schedule's plan is called after its workflow: <app>.train.<schedule>, <app>.predict.<schedule>.
     before, _, last = plan.name.rpartition(".")
@@ -290,7 +294,7 @@ def _run(connection: Connection, execution: Any) -> Run:
         workflow=before if is_schedule else plan.name,
         version=plan.version,
         phase=WORKFLOW_PHASES.get(closure.phase, "running"),
-        url=connection.console(execution.id.name),
+        url=connection.console_url(execution.id.name),
         started=closure.started_at or None,
         seconds=closure.duration.total_seconds() if closure.duration else None,
         error=closure.error.message if closure.error else getattr(closure.abort_metadata, "cause", None),
@@ -298,20 +302,20 @@ def _run(connection: Connection, execution: Any) -> Run:
     )
 
 
-def _get(connection: Connection, run: str) -> Any:
-    with _known(run):
-        return connection.call(connection.client.get_execution, _place(connection, run))
+def _get_execution(connection: Connection, run: str) -> Any:
+    with _unknown_run_errors(run):
+        return connection.call_client(connection.client.get_execution, _execution_identifier(connection, run))
 
 
-def _place(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
-    return WorkflowExecutionIdentifier(*_settings(connection), run)
+def _execution_identifier(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
+    return WorkflowExecutionIdentifier(*_project_and_domain(connection), run)
 
 
-def _settings(connection: Connection) -> tuple[str, str]:
+def _project_and_domain(connection: Connection) -> tuple[str, str]:
     return connection.settings.project, connection.settings.domain
 
 
-class _known:
+class _unknown_run_errors:
     """Tells a run that is not there from other refusals."""
 
     def __init__(self, run: str) -> None:

@@ -18,14 +18,14 @@ from flytekit.models.schedule import Schedule as FlyteSchedule
 
 from mlapp.errors import DeclarationError
 from mlapp.flyte import promotion
+from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.interface import ScheduleState, Tell
-from mlapp.flyte.plan import VERSION, plan_of
-from mlapp.flyte.source import Source
+from mlapp.flyte.task_graph import VERSION, get_task_graph
 from mlapp.flyte.workflow import predict_workflow, train_workflow
-from mlapp.pipeline import bind
+from mlapp.pipeline import bind_parameters
 from mlapp.pipeline.parameters import values_of_stage
 from mlapp.pipeline.schedule import Schedule
 
@@ -34,7 +34,7 @@ WORKFLOWS = ("train", "predict")
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
 
 
-def plans(source: Source) -> list[LaunchPlan]:
+def make_launch_plans(source: Source) -> list[LaunchPlan]:
     """A launch plan a schedule, `<app>.train.<schedule>` or `<app>.predict.<schedule>`; each is made once.
 
     Raises:
@@ -42,16 +42,16 @@ def plans(source: Source) -> list[LaunchPlan]:
         DeclarationError: the parameter for the scheduled time is no datetime; a schedule predicts, and the cluster
             cannot reach the store.
     """
-    return [_plan(source, schedule) for schedule in source.app.schedules.values()]
+    return [_make_launch_plan(source, schedule) for schedule in source.app.schedules.values()]
 
 
-def active(connection: Connection, app: str) -> dict[str, Any]:
+def list_active_plans(connection: Connection, app: str) -> dict[str, Any]:
     """The active launch plans of the app's schedules, by schedule."""
     settings = connection.settings
     found: dict[str, Any] = {}
     token = ""
     while True:
-        page, token = connection.call(
+        page, token = connection.call_client(
             connection.client.list_active_launch_plans_paginated, settings.project, settings.domain, token=token
         )
         found.update({name: plan for plan in page if (name := schedule_name(app, plan.id.name))})
@@ -59,7 +59,9 @@ def active(connection: Connection, app: str) -> dict[str, Any]:
             return found
 
 
-def deploy(connection: Connection, source: Source, version: str, create: Callable[[str], Any], tell: Tell) -> None:
+def deploy_schedules(
+    connection: Connection, source: Source, version: str, create: Callable[[str], Any], tell: Tell
+) -> None:
     """Let the app's schedules run a version: those that are active, and those that are new. One that somebody switched
     off stays off, and one that the app has no more is switched off.
 
@@ -67,11 +69,11 @@ def deploy(connection: Connection, source: Source, version: str, create: Callabl
         create: makes the launch plan of a schedule in that version.
     """
     app = source.app.name
-    running = active(connection, app)
+    running = list_active_plans(connection, app)
     for name, schedule in source.app.schedules.items():
         now = running.get(name)
         if now is not None and now.id.name != plan_name(app, schedule):
-            _set(connection, now.id, LaunchPlanState.INACTIVE)  # it trained before, and now it predicts
+            _set_plan_state(connection, now.id, LaunchPlanState.INACTIVE)  # it trained before, and now it predicts
             now = None
         if now is not None and now.id.version == version:
             continue
@@ -79,25 +81,27 @@ def deploy(connection: Connection, source: Source, version: str, create: Callabl
         if not known or known[0].id.version != version:
             create(name)
         if now is not None or not known:
-            _set(connection, _place(connection, plan_name(app, schedule), version), LaunchPlanState.ACTIVE)
+            _set_plan_state(
+                connection, _plan_identifier(connection, plan_name(app, schedule), version), LaunchPlanState.ACTIVE
+            )
             tell(f"schedule {name} runs version {version}")
         else:
             tell(f"schedule {name} was switched off, and stays off: mlapp schedule activate {name}")
     for name, plan in running.items():
         if name not in source.app.schedules:
-            _set(connection, plan.id, LaunchPlanState.INACTIVE)
+            _set_plan_state(connection, plan.id, LaunchPlanState.INACTIVE)
             tell(f"schedule {name} is no longer declared, and switched off")
 
 
-def states(connection: Connection, source: Source) -> list[ScheduleState]:
+def list_schedule_states(connection: Connection, source: Source) -> list[ScheduleState]:
     """The declared schedules, and those still active that are declared no more. One without a version was never
     deployed.
     """
-    app, running = source.app.name, active(connection, source.app.name)
+    app, running = source.app.name, list_active_plans(connection, source.app.name)
     found = []
     for name, schedule in source.app.schedules.items():
-        versions = [running[name]] if name in running else _versions(connection, app, name, limit=1)
-        found.append(_state(schedule, versions[0].id.version if versions else "", name in running))
+        versions = [running[name]] if name in running else _list_versions(connection, app, name, limit=1)
+        found.append(_make_state(schedule, versions[0].id.version if versions else "", name in running))
     for name, plan in running.items():
         if name not in source.app.schedules:
             found.append(ScheduleState(name, "no longer declared", True, plan.id.version))
@@ -106,33 +110,33 @@ def states(connection: Connection, source: Source) -> list[ScheduleState]:
 
 def deployed(connection: Connection, app: str) -> list[ScheduleState]:
     """The schedules that Flyte knows, active or not, from its own records: the app's code is not needed."""
-    running = active(connection, app)
+    running = list_active_plans(connection, app)
     found = [_state_of(name, plan, is_active=True) for name, plan in running.items()]
     for name in _names(connection, app):
         if name not in running:
-            versions = _versions(connection, app, name, limit=1)
+            versions = _list_versions(connection, app, name, limit=1)
             found += [_state_of(name, plan, is_active=False) for plan in versions]
     return sorted(found, key=lambda state: state.name)
 
 
-def switch(connection: Connection, app: str, name: str, is_active: bool) -> ScheduleState | None:
+def switch_schedule(connection: Connection, app: str, name: str, is_active: bool) -> ScheduleState | None:
     """Switch a schedule on, in its newest version, or off; None where Flyte knows none of that name."""
-    running = active(connection, app)
-    versions = [running[name]] if name in running and not is_active else _versions(connection, app, name, limit=1)
+    running = list_active_plans(connection, app)
+    versions = [running[name]] if name in running and not is_active else _list_versions(connection, app, name, limit=1)
     if not versions:
         return None
     if is_active or name in running:
-        _set(connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE)
+        _set_plan_state(connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE)
     return _state_of(name, versions[0], is_active=is_active)
 
 
 def find(connection: Connection, app: str, name: str) -> ScheduleState | None:
     """A schedule as Flyte knows it, by its newest version."""
-    versions = _versions(connection, app, name, limit=1)
+    versions = _list_versions(connection, app, name, limit=1)
     return _state_of(name, versions[0], is_active=False) if versions else None
 
 
-def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
+def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
     """The versions of a launch plan and when each was created, from old to new."""
     settings = connection.settings
     place = NamedEntityIdentifier(settings.project, settings.domain, plan)
@@ -143,7 +147,7 @@ def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.da
             id=place.to_flyte_idl(), limit=100, token=token, sort_by=NEWEST.to_flyte_idl()
         )
         # flytekit's own LaunchPlan drops the time; its raw client gives the message as it is.
-        page = connection.call(RawSynchronousFlyteClient.list_launch_plans_paginated, connection.client, request)
+        page = connection.call_client(RawSynchronousFlyteClient.list_launch_plans_paginated, connection.client, request)
         found += [
             (str(plan.id.version), plan.closure.created_at.ToDatetime(tzinfo=datetime.timezone.utc))
             for plan in page.launch_plans
@@ -153,13 +157,13 @@ def registered(connection: Connection, plan: str) -> list[tuple[str, datetime.da
             return found[::-1]
 
 
-def move(connection: Connection, app: str, version: str, tell: Tell) -> list[str]:
+def move_schedules(connection: Connection, app: str, version: str, tell: Tell) -> list[str]:
     """Let the active schedules run another version, as far as it has them; the names of those that do."""
     moved = []
-    for name, plan in active(connection, app).items():
-        place = _place(connection, plan.id.name, version)
+    for name, plan in list_active_plans(connection, app).items():
+        place = _plan_identifier(connection, plan.id.name, version)
         try:
-            _set(connection, place, LaunchPlanState.ACTIVE)
+            _set_plan_state(connection, place, LaunchPlanState.ACTIVE)
         except FlyteError as error:
             if "NOT_FOUND" not in error.what:
                 raise
@@ -169,19 +173,19 @@ def move(connection: Connection, app: str, version: str, tell: Tell) -> list[str
     return moved
 
 
-def stop(connection: Connection, app: str) -> list[str]:
+def stop_schedules(connection: Connection, app: str) -> list[str]:
     """Switch all schedules off; the names of those that were on."""
-    running = active(connection, app)
+    running = list_active_plans(connection, app)
     for plan in running.values():
-        _set(connection, plan.id, LaunchPlanState.INACTIVE)
+        _set_plan_state(connection, plan.id, LaunchPlanState.INACTIVE)
     return sorted(running)
 
 
-def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
-    made = plan_of(source).entities
+def _make_launch_plan(source: Source, schedule: Schedule) -> LaunchPlan:
+    made = get_task_graph(source).entities
     if schedule.name not in made:
         workflow = predict_workflow(source) if schedule.predict else train_workflow(source)
-        given = _values(source, schedule)
+        given = _encode_schedule_values(source, schedule)
         made[schedule.name] = LaunchPlan.create(
             f"{workflow.name}.{schedule.name}",
             workflow,
@@ -191,26 +195,26 @@ def _plan(source: Source, schedule: Schedule) -> LaunchPlan:
                 if name not in given and name != schedule.time
             },
             fixed_inputs=given,
-            schedule=_clock(source, schedule),
+            schedule=_make_clock(source, schedule),
         )
     return made[schedule.name]
 
 
-def _values(source: Source, schedule: Schedule) -> dict[str, Any]:
+def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any]:
     """The values that the schedule gives, as Flyte carries them."""
     own = _inputs(source, schedule)
     given = dict(schedule.parameters)
     if schedule.time is not None:
         given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
-    bound = bind([input.parameter for input in own], given)
+    bound = bind_parameters([input.parameter for input in own], given)
     values = {
-        input.name: input.encode(bound[input.parameter.stage][input.parameter.name])
+        input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name])
         for input in own
         if values_of_stage(input.parameter.stage, [input.parameter], schedule.parameters)
     }
     if not schedule.predict:
         return {**values, promotion.INPUT: schedule.promote_if or ""}
-    if not promotion.is_shared(source.settings.store):
+    if not promotion.is_shared_store(source.settings.store):
         raise DeclarationError(
             f"Schedule '{schedule.name}' predicts on the cluster, which cannot read the store {source.settings.store}.",
             "Keep models in an object store: `store: s3://bucket/models` in mlapp.yaml.",
@@ -219,11 +223,11 @@ def _values(source: Source, schedule: Schedule) -> dict[str, Any]:
 
 
 def _inputs(source: Source, schedule: Schedule) -> list[Input]:
-    plan = plan_of(source)
-    return plan.inputs_of("batch") if schedule.predict else plan.inputs
+    plan = get_task_graph(source)
+    return plan.task_inputs("batch") if schedule.predict else plan.inputs
 
 
-def _clock(source: Source, schedule: Schedule) -> Any:
+def _make_clock(source: Source, schedule: Schedule) -> Any:
     if schedule.time is None:
         return FixedRate(schedule.every) if schedule.every is not None else CronSchedule(schedule=schedule.cron)
     input = next(
@@ -258,8 +262,8 @@ def _rate_as_cron(schedule: Schedule) -> str:
     )
 
 
-def _state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
-    return ScheduleState(schedule.name, schedule.when, is_active, version, schedule.promote_if or "")
+def _make_state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
+    return ScheduleState(schedule.name, schedule.description, is_active, version, schedule.promote_if or "")
 
 
 def _state_of(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
@@ -279,7 +283,7 @@ def _names(connection: Connection, app: str) -> list[str]:
     found: list[str] = []
     token = ""
     while True:
-        page, token = connection.call(
+        page, token = connection.call_client(
             connection.client.list_launch_plan_ids_paginated, settings.project, settings.domain, token=token
         )
         found += [name for place in page if (name := schedule_name(app, place.name))]
@@ -302,21 +306,21 @@ def schedule_name(app: str, plan: str) -> str:
     return next((plan.removeprefix(prefix) for prefix in plan_names(app, "") if plan.startswith(prefix)), "")
 
 
-def _place(connection: Connection, plan: str, version: str) -> Identifier:
+def _plan_identifier(connection: Connection, plan: str, version: str) -> Identifier:
     settings = connection.settings
     return Identifier(ResourceType.LAUNCH_PLAN, settings.project, settings.domain, plan, version)
 
 
-def _versions(connection: Connection, app: str, name: str, *, limit: int) -> list[Any]:
+def _list_versions(connection: Connection, app: str, name: str, *, limit: int) -> list[Any]:
     return [plan for each in plan_names(app, name) for plan in _versions_of(connection, each, limit=limit)][:limit]
 
 
 def _versions_of(connection: Connection, plan: str, *, limit: int) -> list[Any]:
     settings = connection.settings
     place = NamedEntityIdentifier(settings.project, settings.domain, plan)
-    found, _ = connection.call(connection.client.list_launch_plans_paginated, place, limit=limit, sort_by=NEWEST)
+    found, _ = connection.call_client(connection.client.list_launch_plans_paginated, place, limit=limit, sort_by=NEWEST)
     return list(found)
 
 
-def _set(connection: Connection, place: Identifier, state: int) -> None:
-    connection.call(connection.client.update_launch_plan, place, state)
+def _set_plan_state(connection: Connection, place: Identifier, state: int) -> None:
+    connection.call_client(connection.client.update_launch_plan, place, state)

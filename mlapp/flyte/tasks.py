@@ -21,7 +21,7 @@ from flytekit.models.security import Secret
 
 import mlapp
 from mlapp.errors import MlappError, UserCodeError
-from mlapp.flyte.source import Source
+from mlapp.flyte.app_source import Source
 from mlapp.pipeline.resources import Resources, Task
 
 Work = Callable[[dict[str, Any]], Any]
@@ -37,7 +37,7 @@ class RetriedStageError(FlyteRecoverableException):  # type: ignore[misc]
 
 
 class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
-    """One step: its interface is made from the app, its work is one function of `mlapp.flyte.stages`.
+    """One step: its interface is made from the app, its work is one function of `mlapp.flyte.task_bodies`.
 
     Args:
         source: the app and its place.
@@ -65,7 +65,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
         self.step = step
         self._work = work
         self._retries = declared.retries
-        self._secrets = [secret(text) for text in declared.secrets]
+        self._secrets = [make_secret(text) for text in declared.secrets]
         super().__init__(
             name=name,
             task_config=None,
@@ -80,7 +80,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             secret_requests=self._secrets,
             enable_deck=shows_deck,
             deck_fields=(),
-            **_resources(declared.resources),
+            **_make_resources(declared.resources),
         )
 
     @property
@@ -95,7 +95,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             kind = RetriedStageError if self._retries else StageError
             cause = error.__cause__ if isinstance(error, UserCodeError) else None
             if cause is not None:
-                cause = cause.with_traceback(_from_user(cause.__traceback__))
+                cause = cause.with_traceback(_strip_own_frames(cause.__traceback__))
             # The user's own traceback comes first, and none of ours after it.
             here = f"{Path.cwd()}/"  # the user has the code in another folder
             raise kind(f"{error.what}\n{error.todo}".replace(here, "")).with_traceback(None) from cause
@@ -108,21 +108,21 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
                     os.environ[secret.env_var] = flytekit.current_context().secrets.get(secret.group, secret.key)
 
 
-def folder(name: str) -> Path:
+def new_output_folder(name: str) -> Path:
     """A new folder for an output, where flytekit keeps a task's files."""
     made = Path(FlyteContextManager.current_context().file_access.get_random_local_directory()) / name
     made.mkdir(parents=True)
     return made
 
 
-def secret(text: str) -> Secret:
+def make_secret(text: str) -> Secret:
     """`database/password`, or `token` for the key of that name in the secret of that name; as `PASSWORD`, `TOKEN`."""
     group, _, key = text.rpartition("/")
     variable = re.sub(r"\W", "_", key).upper()
     return Secret(group=group or key, key=key, env_var=variable, mount_requirement=Secret.MountType.ENV_VAR)
 
 
-def _resources(resources: Resources | None) -> dict[str, Any]:
+def _make_resources(resources: Resources | None) -> dict[str, Any]:
     if resources is None:
         return {}
     wanted = flytekit.Resources(
@@ -134,7 +134,7 @@ def _resources(resources: Resources | None) -> dict[str, Any]:
     return {"requests": wanted, "limits": wanted}
 
 
-def _from_user(trace: TracebackType | None) -> TracebackType | None:
+def _strip_own_frames(trace: TracebackType | None) -> TracebackType | None:
     """The traceback from the first frame that is not mlapp's own."""
     own = str(Path(mlapp.__file__).parent)
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(own):

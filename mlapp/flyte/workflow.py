@@ -15,9 +15,9 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from mlapp.app import App
-from mlapp.flyte import promotion, source
-from mlapp.flyte.plan import TUNING, VERSION, Metrics, Plan, plan_of, with_defaults
-from mlapp.flyte.source import Source
+from mlapp.flyte import app_source, promotion
+from mlapp.flyte.app_source import Source
+from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, typed_defaults
 from mlapp.flyte.tasks import StageTask
 
 ONE_SUCCEEDS = 0.01
@@ -48,7 +48,7 @@ class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
         }
         return super().__call__(*args, **absent, **given)
 
-    def add(self, entity: Any, node: str, **given: Any) -> Any:
+    def add_task(self, entity: Any, node: str, **given: Any) -> Any:
         """Add a task as a node; an input that is not given is the workflow's own of that name. Returns its outputs."""
         own = {name: self.inputs[name] for name in entity.python_interface.inputs if name not in given}
         added = self.add_entity(entity, **own, **given)
@@ -82,14 +82,14 @@ def train_workflow(app: App | Source) -> AppWorkflow:
     Raises:
         DeclarationError: no reader or no model. UsageError: a parameter that Flyte cannot carry.
     """
-    return _made(app, _train)
+    return _get_or_make(app, _make_train_workflow)
 
 
 def predict_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.predict`: predictions for what the reader reads, by the model in a folder that `<app>.train` wrote, or by
     `model_version` of a store that the cluster reaches.
     """
-    return _made(app, _predict)
+    return _get_or_make(app, _make_predict_workflow)
 
 
 def tune_workflow(app: App | Source) -> AppWorkflow:
@@ -98,44 +98,46 @@ def tune_workflow(app: App | Source) -> AppWorkflow:
     Its inputs are the parameters, `trials` (each a `stages.Trial` as JSON) and `splits`, the data of an earlier run;
     its outputs a `TrialResult` as JSON for each trial, or None for one that was killed, and the data.
     """
-    return _made(app, _tune)
+    return _get_or_make(app, _make_tune_workflow)
 
 
-def _made(app: App | Source, make: Callable[[Plan], AppWorkflow]) -> AppWorkflow:
+def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
     """Each workflow of an app once: Flyte's names are global."""
-    own = plan_of(app if isinstance(app, Source) else source.of_app(app))
+    own = get_task_graph(app if isinstance(app, Source) else app_source.source_of_app(app))
     if make not in own.entities:
         own.entities[make] = make(own)
     made: AppWorkflow = own.entities[make]
     return made
 
 
-def _train(plan: Plan) -> AppWorkflow:
-    inputs = {**with_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
+def _make_train_workflow(plan: TaskGraph) -> AppWorkflow:
+    inputs = {**typed_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
     workflow = AppWorkflow(f"{plan.name}.train", inputs)
-    read = workflow.add(plan.task("read"), "read")
-    split = workflow.add(plan.task("split"), "split", table=read["table"])
-    train = workflow.add(plan.task("train"), "train", splits=split["splits"])
-    evaluate = workflow.add(plan.task("evaluate"), "evaluate", splits=split["splits"], trained=train["trained"])
-    save = workflow.add(plan.task("save"), "save", trained=train["trained"], metrics=evaluate["metrics"])
+    read = workflow.add_task(plan.get_task("read"), "read")
+    split = workflow.add_task(plan.get_task("split"), "split", table=read["table"])
+    train = workflow.add_task(plan.get_task("train"), "train", splits=split["splits"])
+    evaluate = workflow.add_task(
+        plan.get_task("evaluate"), "evaluate", splits=split["splits"], trained=train["trained"]
+    )
+    save = workflow.add_task(plan.get_task("save"), "save", trained=train["trained"], metrics=evaluate["metrics"])
     workflow.add_workflow_output("metrics", evaluate["metrics"], Metrics)
     workflow.add_workflow_output("model", save["model"], FlyteDirectory)
     return workflow
 
 
-def _predict(plan: Plan) -> AppWorkflow:
-    inputs = {**with_defaults(plan.inputs_of("batch")), "model": (FlyteDirectory | None, None), VERSION: (str, "")}
+def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
+    inputs = {**typed_defaults(plan.task_inputs("batch")), "model": (FlyteDirectory | None, None), VERSION: (str, "")}
     workflow = AppWorkflow(f"{plan.name}.predict", inputs)
-    batch = workflow.add(plan.task("batch"), "batch")
+    batch = workflow.add_task(plan.get_task("batch"), "batch")
     workflow.add_workflow_output("predictions", batch["predictions"], FlyteFile)
     return workflow
 
 
-def _tune(plan: Plan) -> AppWorkflow:
-    inputs = {**with_defaults(plan.inputs), "trials": (list[str], None), "splits": (FlyteDirectory | None, None)}
+def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
+    inputs = {**typed_defaults(plan.inputs), "trials": (list[str], None), "splits": (FlyteDirectory | None, None)}
     workflow = AppWorkflow(f"{plan.name}.tune", inputs)
-    data = workflow.add(plan.task("data"), "data")
-    trial = workflow.add(MappedTask(plan.task("trial"), over="trials"), "trial", splits=data["splits"])
+    data = workflow.add_task(plan.get_task("data"), "data")
+    trial = workflow.add_task(MappedTask(plan.get_task("trial"), over="trials"), "trial", splits=data["splits"])
     workflow.add_workflow_output("results", trial["results"], list[str | None])
     workflow.add_workflow_output("splits", data["splits"], FlyteDirectory)
     return workflow

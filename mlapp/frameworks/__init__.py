@@ -4,6 +4,6 @@ Others add theirs with an entry point in the group `mlapp.frameworks`; ours use 
 """
 
 from mlapp.frameworks.framework import Framework
-from mlapp.frameworks.registry import for_file, named, of
+from mlapp.frameworks.registry import find_framework, find_framework_for_file, get_framework
 
-__all__ = ["Framework", "for_file", "named", "of"]
+__all__ = ["Framework", "find_framework", "find_framework_for_file", "get_framework"]

@@ -7,7 +7,7 @@ from typing import Any
 from mlapp.errors import DataError, ModelError
 
 
-def of_features(features: Any) -> Any:
+def features_to_array(features: Any) -> Any:
     """Features as 32-bit floats, rows first.
 
     Raises:
@@ -26,7 +26,7 @@ def of_features(features: Any) -> Any:
     return np.array(features, dtype=np.float32)
 
 
-def of_target(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
+def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
     """The target as numbers, and its labels where it is a class: then they are the numbers of the labels.
 
     Args:
@@ -74,7 +74,7 @@ def require_finite(values: Any, features: Any) -> None:
         )
 
 
-def answers(outputs: Any, labels: list[Any] | None) -> Any:
+def outputs_to_predictions(outputs: Any, labels: list[Any] | None) -> Any:
     """Predictions: the label of each row's best score, or the numbers. One score a row is that of the second label."""
     import numpy as np
 

@@ -15,7 +15,7 @@ CHECKPOINTS = Path(".mlapp/checkpoints")
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replace_checkpoint(file: Path) -> Iterator[Path]:
     """A path to write a checkpoint to, which takes the place of `file` when the block has done: whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}")
@@ -26,7 +26,7 @@ def replacing(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def require_sensible(parameters: Mapping[str, Any]) -> None:
+def require_valid_parameters(parameters: Mapping[str, Any]) -> None:
     """Check a trainer's parameters, those of them that are given.
 
     Raises:

@@ -54,7 +54,7 @@ class Framework(ABC):
         if target is None:
             return {}
         predicted = self.predictor(model, features)
-        measure = metrics.classification if self.classifies(model) else metrics.regression
+        measure = metrics.classification_metrics if self.classifies(model) else metrics.regression_metrics
         return measure(target, predicted)
 
     def classifies(self, model: Any) -> bool:
@@ -105,7 +105,7 @@ class Framework(ABC):
         Raises:
             ModelError: models of this kind cannot go on.
         """
-        raise cannot_proceed(model, f"the framework {self.name} has no way to")
+        raise cannot_proceed_error(model, f"the framework {self.name} has no way to")
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         """The model as ONNX; the first rows of `features` show what it takes.
@@ -122,7 +122,7 @@ class Framework(ABC):
         return kind.__module__.partition(".")[0] in packages
 
 
-def unreadable(file: Path, error: Exception) -> ModelError:
+def unreadable_file_error(file: Path, error: Exception) -> ModelError:
     """The error of a model's file that its library could not load."""
     return ModelError(
         f"{file} cannot be loaded: {type(error).__name__}: {error}",
@@ -130,7 +130,7 @@ def unreadable(file: Path, error: Exception) -> ModelError:
     )
 
 
-def cannot_proceed(model: Any, reason: object) -> ModelError:
+def cannot_proceed_error(model: Any, reason: object) -> ModelError:
     """The error of a model that cannot go on learning."""
     return ModelError(
         f"A {type(model).__name__} cannot be trained further: {reason}.",

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import conversion, threads, tree_structure
-from mlapp.frameworks.framework import Framework, cannot_proceed
+from mlapp.frameworks import onnx_export, threads, tree_structure
+from mlapp.frameworks.framework import Framework, cannot_proceed_error
 
 FILE = "model.txt"
 WRAPPER = "wrapper.json"
@@ -51,16 +51,16 @@ class LightGBMFramework(Framework):
         the second derivative of its loss, which is nearly 0 there.
         """
         if not hasattr(previous, "booster_"):
-            raise cannot_proceed(model, "only LightGBM's scikit-learn classes can")
+            raise cannot_proceed_error(model, "only LightGBM's scikit-learn classes can")
         if not model.get_params().get("reg_lambda"):
             model.set_params(reg_lambda=1.0)
         return model.fit(features, target, init_model=previous.booster_)
 
     def predictor(self, model: Any, features: Any) -> Any:
-        return model.predict(features, num_threads=threads.for_rows(len(features)))
+        return model.predict(features, num_threads=threads.threads_for_rows(len(features)))
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
-        return conversion.lightgbm(model, features)
+        return onnx_export.export_lightgbm(model, features)
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         import lightgbm
@@ -77,7 +77,7 @@ class LightGBMFramework(Framework):
                     "Let the @app.trainer return the fitted model.",
                 ) from error
             classes = model.classes_.tolist() if hasattr(model, "predict_proba") else None
-            kind, has_names = _public_class(type(model)), hasattr(model, "feature_names_in_")
+            kind, has_names = _find_public_class(type(model)), hasattr(model, "feature_names_in_")
             wrapper = _Wrapper(kind, booster.best_iteration, has_names, classes)
         # num_iteration=-1 keeps every tree: continuing from this version needs those after the best one too.
         booster.save_model(folder / FILE, num_iteration=-1)
@@ -101,10 +101,10 @@ class LightGBMFramework(Framework):
                 f"{folder / FILE} is no LightGBM model, or is cut off: {error}", "Train again here, or restore it."
             ) from error
         booster.best_iteration = wrapper.best_iteration
-        return booster if wrapper.kind == "Booster" else _wrapped(lightgbm, wrapper, booster)
+        return booster if wrapper.kind == "Booster" else _wrap_booster(lightgbm, wrapper, booster)
 
 
-def _wrapped(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
+def _wrap_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
     """The scikit-learn class around a loaded booster, with the attributes that its `fit` sets."""
     import numpy as np
     from sklearn.preprocessing import LabelEncoder
@@ -115,7 +115,7 @@ def _wrapped(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
             f"{WRAPPER} names '{wrapper.kind}' as the class of the model, which is no model of LightGBM.",
             "Train again here, or restore it.",
         )
-    model = kind(n_jobs=threads.cores())
+    model = kind(n_jobs=threads.count_cores())
     model._Booster = booster
     model._n_features = model._n_features_in = booster.num_feature()
     model._best_iteration = booster.best_iteration
@@ -131,7 +131,7 @@ def _wrapped(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
     return model
 
 
-def _public_class(kind: type) -> str:
+def _find_public_class(kind: type) -> str:
     """The name of LightGBM's own class that the model is, or that it is a subclass of."""
     import lightgbm
 

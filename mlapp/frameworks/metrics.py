@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def classification(target: Any, predicted: Any) -> dict[str, float]:
+def classification_metrics(target: Any, predicted: Any) -> dict[str, float]:
     """`accuracy`, and `f1` as the mean over the classes; for several targets a row, the share of rows that are
     right in all of them.
     """
@@ -22,7 +22,7 @@ def classification(target: Any, predicted: Any) -> dict[str, float]:
     return {"accuracy": float(np.mean(target == predicted)), "f1": float(np.mean(scores))}
 
 
-def regression(target: Any, predicted: Any) -> dict[str, float]:
+def regression_metrics(target: Any, predicted: Any) -> dict[str, float]:
     """`r2`, `mae` and `rmse`; the mean over several targets. `r2` of a constant target is 1 when exact, else 0."""
     import numpy as np
 

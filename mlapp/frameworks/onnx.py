@@ -38,7 +38,7 @@ class OnnxModel:
         except ImportError:
             raise MissingExtraError("Running ONNX models", "onnx") from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads.cores()
+        options.intra_op_num_threads = threads.count_cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         _require_self_contained(content)
@@ -57,7 +57,7 @@ class OnnxModel:
         """The first output, one entry a row: a label, or a number, or several."""
         import numpy as np
 
-        found = np.asarray(self.session.run(self.outputs[:1], self._feed(features))[0])
+        found = np.asarray(self.session.run(self.outputs[:1], self._make_feed(features))[0])
         if self.labels is not None:
             return np.asarray(self.labels)[found.argmax(axis=1)]
         return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
@@ -70,7 +70,7 @@ class OnnxModel:
     def __getattr__(self, name: str) -> Any:
         # Whoever asks hasattr(model, "predict_proba") learns whether this one has probabilities.
         if name == "predict_proba" and self._probabilities:
-            return lambda features: self.session.run(["probabilities"], self._feed(features))[0]
+            return lambda features: self.session.run(["probabilities"], self._make_feed(features))[0]
         raise AttributeError(f"This ONNX model has no {name}.")
 
     @cached_property
@@ -83,13 +83,13 @@ class OnnxModel:
         kind: str = self.session.get_outputs()[0].type
         return self.labels is not None or kind in ("tensor(int64)", "tensor(string)", "tensor(bool)")
 
-    def _feed(self, features: Any) -> dict[str, Any]:
+    def _make_feed(self, features: Any) -> dict[str, Any]:
         import numpy as np
 
         if len(self.inputs) == 1:
-            return {self.inputs[0].name: np.asarray(features, dtype=_dtype(self.inputs[0].type))}
+            return {self.inputs[0].name: np.asarray(features, dtype=_numpy_dtype(self.inputs[0].type))}
         return {
-            column.name: np.asarray(features[column.name], dtype=_dtype(column.type)).reshape(-1, 1)
+            column.name: np.asarray(features[column.name], dtype=_numpy_dtype(column.type)).reshape(-1, 1)
             for column in self.inputs
         }
 
@@ -178,7 +178,7 @@ def _read_labels(text: str | None) -> list[Any] | None:
         raise ModelError(f"The labels in its metadata are damaged: {error}", "Export it again.") from error
 
 
-def require_same(original: Any, converted: Any, probabilities: tuple[Any, Any] | None = None) -> None:
+def require_same_predictions(original: Any, converted: Any, probabilities: tuple[Any, Any] | None = None) -> None:
     """Compare the predictions of a model with those of its conversion.
 
     Args:
@@ -193,7 +193,7 @@ def require_same(original: Any, converted: Any, probabilities: tuple[Any, Any] |
     if probabilities is not None:
         _require_close("probabilities", *probabilities)
     if expected.shape != found.shape:
-        raise _differs(f"its predictions have the shape {list(found.shape)}, not {list(expected.shape)}")
+        raise _difference_error(f"its predictions have the shape {list(found.shape)}, not {list(expected.shape)}")
     if expected.dtype.kind == "f":
         return _require_close("predictions", expected, found)
     wrong = np.flatnonzero((expected != found).reshape(len(expected), -1).any(axis=1))
@@ -202,7 +202,7 @@ def require_same(original: Any, converted: Any, probabilities: tuple[Any, Any] |
         wrong = wrong[best[:, -1] - best[:, -2] > TOLERANCE]
     if len(wrong):
         row = wrong[0]
-        raise _differs(f"{len(wrong)} of {len(expected)} rows differ, as {found[row]!r} for {expected[row]!r}")
+        raise _difference_error(f"{len(wrong)} of {len(expected)} rows differ, as {found[row]!r} for {expected[row]!r}")
 
 
 def _require_close(what: str, original: Any, converted: Any) -> None:
@@ -210,22 +210,22 @@ def _require_close(what: str, original: Any, converted: Any) -> None:
 
     expected, found = np.asarray(original, dtype=float), np.asarray(converted, dtype=float)
     if expected.shape != found.shape:
-        raise _differs(f"its {what} have the shape {list(found.shape)}, not {list(expected.shape)}")
+        raise _difference_error(f"its {what} have the shape {list(found.shape)}, not {list(expected.shape)}")
     off = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
     off = np.where(np.isnan(expected) & np.isnan(found), 0.0, off)
     if off.size and not off.max() <= TOLERANCE:
         at = np.unravel_index(np.nanargmax(np.where(np.isnan(off), np.inf, off)), off.shape)
-        raise _differs(f"the worst of its {what} is {found[at]:.6g} for {expected[at]:.6g} (row {at[0]})")
+        raise _difference_error(f"the worst of its {what} is {found[at]:.6g} for {expected[at]:.6g} (row {at[0]})")
 
 
-def _differs(how: str) -> ModelError:
+def _difference_error(how: str) -> ModelError:
     return ModelError(
         f"The ONNX model does not answer as the original: {how}.",
         "Serve the original; or scale the features, as ONNX models compute with 32 bits.",
     )
 
 
-def _dtype(kind: str) -> Any:
+def _numpy_dtype(kind: str) -> Any:
     import numpy as np
 
     kinds = {

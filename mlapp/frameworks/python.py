@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DeclarationError, ModelError
-from mlapp.frameworks import pickled
+from mlapp.frameworks import joblib_files
 from mlapp.frameworks.framework import Framework
 
 
@@ -51,7 +51,7 @@ class PythonFramework(Framework):
                 f"The model, a {type(model).__name__}, belongs to no framework that mlapp can save safely.",
                 "Write an @app.saver and an @app.loader, or opt in to pickle: @app.model(format='joblib').",
             )
-        pickled.save(model, folder)
+        joblib_files.save_joblib(model, folder)
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
-        return pickled.load(folder / pickled.FILE)
+        return joblib_files.load_joblib(folder / joblib_files.FILE)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from mlapp.errors import ModelError, nearest
+from mlapp.errors import ModelError, suggest_nearest
 from mlapp.frameworks.framework import Framework
 from mlapp.frameworks.python import PythonFramework
 
@@ -15,40 +15,40 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 
-def of(kind: type) -> Framework:
+def find_framework(kind: type) -> Framework:
     """The framework of models of this type; plain Python's for a type that no adapter owns.
 
     The nearest base decides: XGBoost's classifier is scikit-learn's too, but XGBoost's first.
     """
     for base in kind.__mro__[:-1]:
-        for framework in _adapters():
+        for framework in _load_adapters():
             if framework.owns(base):
                 return framework
     return PythonFramework()
 
 
-def named(name: str) -> Framework:
+def get_framework(name: str) -> Framework:
     """The framework of that name, as a manifest holds it.
 
     Raises:
         ModelError: no installed adapter has that name.
     """
-    known = {framework.name: framework for framework in (*_adapters(), PythonFramework())}
+    known = {framework.name: framework for framework in (*_load_adapters(), PythonFramework())}
     if name not in known:
         raise ModelError(
-            f"The model is of the framework '{name}', for which no adapter is installed.{nearest(name, known)}",
+            f"The model is of the framework '{name}', for which no adapter is installed.{suggest_nearest(name, known)}",
             f"Install the package that adds it; known here: {', '.join(sorted(known))}.",
         )
     return known[name]
 
 
-def for_file(file: Path) -> Framework:
+def find_framework_for_file(file: Path) -> Framework:
     """The framework that reads a ready model's file.
 
     Raises:
         ModelError: no adapter reads files of that suffix.
     """
-    frameworks = (*_adapters(), PythonFramework())
+    frameworks = (*_load_adapters(), PythonFramework())
     for framework in frameworks:
         if file.suffix in framework.suffixes:
             return framework
@@ -59,12 +59,12 @@ def for_file(file: Path) -> Framework:
 
 
 @cache
-def _entries() -> tuple[EntryPoint, ...]:
+def _framework_entry_points() -> tuple[EntryPoint, ...]:
     import importlib.metadata
 
     return tuple(importlib.metadata.entry_points(group="mlapp.frameworks"))
 
 
-def _adapters() -> Iterator[Framework]:
-    for entry in _entries():
+def _load_adapters() -> Iterator[Framework]:
+    for entry in _framework_entry_points():
         yield entry.load()()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import conversion, loaded_estimator, metrics, onnx, pickled, trusted_types
-from mlapp.frameworks.framework import Framework, cannot_proceed, unreadable
+from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export, trusted_types
+from mlapp.frameworks.framework import Framework, cannot_proceed_error, unreadable_file_error
 
 FILE = "model.skops"
 
@@ -40,7 +40,7 @@ class SklearnFramework(Framework):
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except ValueError as error:
-            told = _of_values(model, features, error)
+            told = _explain_value_error(model, features, error)
             if told is None:
                 raise
             raise told from error
@@ -56,25 +56,25 @@ class SklearnFramework(Framework):
         if isinstance(previous, Pipeline) and isinstance(model, Pipeline):
             return self._proceed_at_the_end(model, previous, features, target)
         if not hasattr(previous, "partial_fit") and not hasattr(model, "warm_start"):
-            raise cannot_proceed(model, "it has neither partial_fit nor warm_start")
+            raise cannot_proceed_error(model, "it has neither partial_fit nor warm_start")
         settings = model.get_params()
         previous.set_params(**settings)
         try:
             if hasattr(previous, "partial_fit"):
                 return previous.partial_fit(features) if target is None else previous.partial_fit(features, target)
             for count, fitted in (("n_estimators", "estimators_"), ("max_iter", "n_iter_")):
-                if count in settings and hasattr(previous, fitted) and _grows(model, count):
+                if count in settings and hasattr(previous, fitted) and _counts_fitted_members(model, count):
                     done = getattr(previous, fitted)
                     previous.set_params(**{count: settings[count] + (done if isinstance(done, int) else len(done))})
             previous.set_params(warm_start=True)
             return self.trainer(previous, features, target).set_params(warm_start=settings["warm_start"])
         except ValueError as error:
-            raise cannot_proceed(model, error) from error
+            raise cannot_proceed_error(model, error) from error
 
     def _proceed_at_the_end(self, model: Any, previous: Any, features: Any, target: Any) -> Any:
         *_, (name, last) = previous.steps
-        if changed := _changed_steps(model, previous):
-            raise cannot_proceed(model, f"its step '{changed}' is not as it was, and stays as it was fitted")
+        if changed := _find_changed_step(model, previous):
+            raise cannot_proceed_error(model, f"its step '{changed}' is not as it was, and stays as it was fitted")
         if len(previous.steps) > 1:
             features = previous[:-1].transform(features)
         previous.steps[-1] = (name, self.proceed(model.steps[-1][1], last, features, target))
@@ -87,11 +87,11 @@ class SklearnFramework(Framework):
         from sklearn import base
 
         if target is None:
-            return _clustering(model, features) if base.is_clusterer(model) else _own_score(model, features)
+            return _clustering_metrics(model, features) if base.is_clusterer(model) else _own_score(model, features)
         if base.is_classifier(model):
-            return metrics.classification(target, model.predict(features))
+            return metrics.classification_metrics(target, model.predict(features))
         if base.is_regressor(model):
-            return metrics.regression(target, model.predict(features))
+            return metrics.regression_metrics(target, model.predict(features))
         return {"score": float(model.score(features, target))} if hasattr(model, "score") else {}
 
     def predictor(self, model: Any, features: Any) -> Any:
@@ -99,13 +99,13 @@ class SklearnFramework(Framework):
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         if format == "joblib":
-            return pickled.save(model, folder)
+            return joblib_files.save_joblib(model, folder)
         if format == "onnx":
             # A model that was saved and loaded before, as between Flyte's tasks, is ONNX by now.
-            content = model.content if isinstance(model, onnx.OnnxModel) else _as_onnx(model)
+            content = model.content if isinstance(model, onnx.OnnxModel) else _convert_and_compare(model)
             (folder / onnx.FILE).write_bytes(content)
             return None
-        io = _skops()
+        io = _import_skops()
         try:
             io.dump(model, folder / FILE)
         except OSError:
@@ -119,18 +119,18 @@ class SklearnFramework(Framework):
         loaded_estimator.require_sound(model, trusted)
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
-        return conversion.sklearn(model, features)
+        return onnx_export.export_sklearn(model, features)
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         """The estimator; an `OnnxModel`, which answers as it does, where it was saved as ONNX."""
         if format == "onnx":
             return onnx.OnnxFramework().load(folder, format, trusted)
-        return self.load_file(folder / (pickled.FILE if format == "joblib" else FILE), trusted)
+        return self.load_file(folder / (joblib_files.FILE if format == "joblib" else FILE), trusted)
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
         if file.suffix != ".skops":
-            return pickled.load(file)
-        io = _skops()
+            return joblib_files.load_joblib(file)
+        io = _import_skops()
         try:
             model = io.load(file, trusted=_require_trusted(io, file, trusted, file.name))
             loaded_estimator.require_sound(model, trusted)
@@ -138,10 +138,10 @@ class SklearnFramework(Framework):
         except (OSError, ModelError):
             raise
         except Exception as error:
-            raise unreadable(file, error) from error
+            raise unreadable_file_error(file, error) from error
 
 
-def _of_values(model: Any, features: Any, error: ValueError) -> DataError | None:
+def _explain_value_error(model: Any, features: Any, error: ValueError) -> DataError | None:
     """The error as one of values that are texts, missing or infinite, if it is about those and a column has some."""
     import numpy as np
 
@@ -169,7 +169,7 @@ def _of_values(model: Any, features: Any, error: ValueError) -> DataError | None
     )
 
 
-def _changed_steps(model: Any, previous: Any) -> str | None:
+def _find_changed_step(model: Any, previous: Any) -> str | None:
     """The first step before the last that is another, or has another setting, as far as settings are plain values."""
     names: list[list[str]] = [[name for name, _ in pipeline.steps] for pipeline in (model, previous)]
     if names[0] != names[1]:
@@ -185,12 +185,12 @@ def _plain_settings(step: Any) -> dict[str, str]:
     return {name: repr(value) for name, value in settings.items() if isinstance(value, (int, float, str, type(None)))}
 
 
-def _grows(model: Any, count: str) -> bool:
+def _counts_fitted_members(model: Any, count: str) -> bool:
     """Whether this setting counts what a fitted model consists of: `max_iter` does for histogram boosting alone."""
     return count == "n_estimators" or type(model).__name__.startswith("HistGradientBoosting")
 
 
-def _as_onnx(model: Any) -> bytes:
+def _convert_and_compare(model: Any) -> bytes:
     """The model as ONNX, compared with it on rows drawn at random."""
     import numpy as np
     import pandas as pd
@@ -198,17 +198,17 @@ def _as_onnx(model: Any) -> bytes:
     rows = np.random.default_rng(0).normal(scale=10, size=(256, model.n_features_in_))
     names = getattr(model, "feature_names_in_", None)
     features = rows if names is None else pd.DataFrame(rows, columns=names)
-    content = conversion.sklearn(model, features)
+    content = onnx_export.export_sklearn(model, features)
     converted = onnx.OnnxModel(content)
     probabilities = None
     if hasattr(model, "predict_proba") and hasattr(converted, "predict_proba"):
         probabilities = (model.predict_proba(features), converted.predict_proba(features))
-    onnx.require_same(model.predict(features), converted.predict(features), probabilities)
+    onnx.require_same_predictions(model.predict(features), converted.predict(features), probabilities)
     return content
 
 
 @contextmanager
-def _without_other_arrays() -> Iterator[None]:
+def _hide_array_libraries() -> Iterator[None]:
     """Hide scikit-learn's ways to PyTorch and the like, which skops imports when it walks through all of its modules.
 
     Importing PyTorch takes longer than all the rest. The walk passes over what cannot be imported.
@@ -224,9 +224,9 @@ def _without_other_arrays() -> Iterator[None]:
                 sys.modules.pop(name, None)
 
 
-def _skops() -> Any:
+def _import_skops() -> Any:
     try:
-        with _without_other_arrays():
+        with _hide_array_libraries():
             from skops import io
     except ImportError:
         raise MissingExtraError("Saving and loading scikit-learn models", "sklearn") from None
@@ -250,7 +250,7 @@ def _require_trusted(io: Any, file: Path, trusted: Sequence[str], what: str) -> 
     return list(names)
 
 
-def _clustering(model: Any, features: Any) -> dict[str, float]:
+def _clustering_metrics(model: Any, features: Any) -> dict[str, float]:
     from sklearn.metrics import silhouette_score
 
     sample = features[:2000]

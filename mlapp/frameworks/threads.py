@@ -19,18 +19,18 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 @cache
-def cores() -> int:
+def count_cores() -> int:
     """The cores that this process may use: by its affinity, and by its container's limit."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, math.ceil(_quota() or allowed)))
+    return max(1, min(allowed, math.ceil(_read_cpu_quota() or allowed)))
 
 
-def for_rows(rows: int) -> int:
+def threads_for_rows(rows: int) -> int:
     """The threads with which to predict so many rows."""
-    return 1 if rows <= FEW_ROWS else cores()
+    return 1 if rows <= FEW_ROWS else count_cores()
 
 
-def single() -> AbstractContextManager[Any]:
+def limit_to_one_thread() -> AbstractContextManager[Any]:
     """Numeric libraries use one thread in this block: theirs wait for each other where the cores have other work."""
     try:
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
@@ -40,7 +40,7 @@ def single() -> AbstractContextManager[Any]:
     return limits
 
 
-def _quota() -> float | None:
+def _read_cpu_quota() -> float | None:
     """The cores of the control group: `cpu.max` of version 2, `cpu.cfs_*` of version 1; None without a limit."""
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import conversion, threads, tree_structure
-from mlapp.frameworks.framework import Framework, cannot_proceed
+from mlapp.frameworks import onnx_export, threads, tree_structure
+from mlapp.frameworks.framework import Framework, cannot_proceed_error
 
 FILES = {"ubj": "model.ubj", "json": "model.json"}
 KIND = "class"
@@ -42,18 +42,18 @@ class XGBoostFramework(Framework):
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """Add the trees of `model` to those of `previous`."""
         if not hasattr(model, "get_booster"):
-            raise cannot_proceed(model, "only XGBoost's scikit-learn classes can")
+            raise cannot_proceed_error(model, "only XGBoost's scikit-learn classes can")
         _require_numbers(model, target)
         try:
             return model.fit(features, target, xgb_model=previous.get_booster())
         except ValueError as error:  # XGBoostError is one
-            raise cannot_proceed(model, str(error).strip().splitlines()[0]) from error
+            raise cannot_proceed_error(model, str(error).strip().splitlines()[0]) from error
 
     def classifies(self, model: Any) -> bool:
         return hasattr(model, "predict_proba") or _is_class_booster(model)
 
     def predictor(self, model: Any, features: Any) -> Any:
-        count = threads.for_rows(len(features))
+        count = threads.threads_for_rows(len(features))
         if hasattr(model, "get_booster"):
             model.get_booster().set_param({"nthread": count})
             return model.predict(features)
@@ -63,13 +63,13 @@ class XGBoostFramework(Framework):
     def to_onnx(self, model: Any, features: Any) -> bytes:
         if not hasattr(model, "get_booster"):
             return super().to_onnx(model, features)
-        return conversion.xgboost(model, features)
+        return onnx_export.export_xgboost(model, features)
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         import xgboost
 
-        booster = model if isinstance(model, xgboost.Booster) else _booster(model)
-        booster.set_attr(**{KIND: _public_class(type(model))})
+        booster = model if isinstance(model, xgboost.Booster) else _get_booster(model)
+        booster.set_attr(**{KIND: _find_public_class(type(model))})
         try:
             model.save_model(folder / FILES[format])
         finally:
@@ -90,7 +90,7 @@ class XGBoostFramework(Framework):
             tree_structure.require_sound_xgboost(booster)
             if kind is xgboost.Booster:
                 return booster
-            model = kind(n_jobs=threads.cores())
+            model = kind(n_jobs=threads.count_cores())
             model.load_model(file)
             model.get_booster().set_attr(**{KIND: None})
             return model
@@ -116,7 +116,7 @@ def _class_named(xgboost: Any, name: str, file: Path) -> Any:
     )
 
 
-def _booster(model: Any) -> Any:
+def _get_booster(model: Any) -> Any:
     from sklearn.exceptions import NotFittedError
 
     try:
@@ -127,7 +127,7 @@ def _booster(model: Any) -> Any:
         ) from error
 
 
-def _public_class(kind: type) -> str:
+def _find_public_class(kind: type) -> str:
     """The name of XGBoost's own class that the model is, or that it is a subclass of."""
     import xgboost
 

@@ -15,9 +15,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlapp.images.base import Base
-from mlapp.images.engine import checked, explained
-from mlapp.images.layer import END, TIME, FolderLayer, Layer
-from mlapp.images.plan import LAYOUT, USER, VENV, Plan
+from mlapp.images.engine import check_messages, translate_engine_errors
+from mlapp.images.image_spec import LAYOUT, USER, VENV, ImageSpec
+from mlapp.images.tar_layer import END, TIME, FolderLayer, Layer
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 
 
-class Known(NamedTuple):
+class KnownLayers(NamedTuple):
     """What the engine has already: the digests of layers above the base, and the labels of an image that has them."""
 
     layers: tuple[str, ...]
     labels: Mapping[str, str]
 
 
-NOTHING = Known((), {})
+NOTHING = KnownLayers((), {})
 
 
-def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
+def image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
     """The image's configuration, by the OCI image specification; the SHA-256 of these bytes is the image's id."""
     inspected = base.inspected
     inherited = inspected["Config"]
@@ -74,9 +74,9 @@ def configuration(plan: Plan, base: Base, layers: Sequence[Layer], labels: Mappi
     return json.dumps(document, sort_keys=True).encode()
 
 
-def load(
+def load_image(
     client: DockerClient,
-    plan: Plan,
+    plan: ImageSpec,
     base: Base,
     layers: Sequence[Layer],
     *,
@@ -90,28 +90,28 @@ def load(
     """
     made: list[bytes] = []
 
-    def archive() -> Iterator[bytes]:
+    def stream_archive() -> Iterator[bytes]:
         """What `docker load` reads: the layers that it has not got, the configuration, and the list of all."""
         members = [f"base/{number}" for number in range(len(base.layers))]
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
-                yield from member(members[-1], _ahead(layer.stream()), layer.size)
-        config = configuration(plan, base, layers, labels)
+                yield from tar_member(members[-1], _read_ahead(layer.stream_tar()), layer.size)
+        config = image_configuration(plan, base, layers, labels)
         made.append(config)
         name = f"{hashlib.sha256(config).hexdigest()}.json"
         listed = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": members}]).encode()
         for member_name, content in ((name, config), ("manifest.json", listed)):
-            yield from member(member_name, [content], len(content))
+            yield from tar_member(member_name, [content], len(content))
         yield END
 
-    with explained("Loading the image"):
-        for _ in checked(client.api.load_image(archive(), quiet=True), "Loading the image"):
+    with translate_engine_errors("Loading the image"):
+        for _ in check_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
             pass
     return f"sha256:{hashlib.sha256(made[0]).hexdigest()}"
 
 
-def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same chunks: each is read and hashed while the engine takes the one before."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)
@@ -120,7 +120,7 @@ def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield chunk
 
 
-def member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
+def tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
     """A file of a tar, streamed."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mtime = size, TIME
@@ -129,7 +129,7 @@ def member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs: str | None = None) -> Known:
+def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs: str | None = None) -> KnownLayers:
     """What an image of ours in the engine has of the first layers above the base, as far as the keys agree.
 
     Args:
@@ -139,7 +139,7 @@ def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs
     best = NOTHING
     count = len(base.layers)
     first = next(iter(keys.items()))
-    with explained():
+    with translate_engine_errors():
         found: list[dict[str, Any]] = client.api.images(filters={"label": [f"{first[0]}={first[1]}"]})
         for entry in found:
             inspected = client.api.inspect_image(entry["Id"])
@@ -155,5 +155,5 @@ def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs
                     break
                 agreeing += 1
             if agreeing > len(best.layers):
-                best = Known(tuple(digests[count : count + agreeing]), labels)
+                best = KnownLayers(tuple(digests[count : count + agreeing]), labels)
     return best

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlapp.images import registry
-from mlapp.images.dockerfile import install
-from mlapp.images.engine import ImageError, checked, explained
-from mlapp.images.plan import Plan
+from mlapp.images.dockerfile import install_instruction
+from mlapp.images.engine import ImageError, check_messages, translate_engine_errors
+from mlapp.images.image_spec import ImageSpec
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -38,52 +38,52 @@ class Base:
         return {"PATH": PATH, **{name: value for name, _, value in pairs}}
 
 
-def find(client: DockerClient, plan: Plan, platform: str, progress: Callable[[str], None]) -> Base:
+def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Callable[[str], None]) -> Base:
     """The plan's base with its system packages, pulled or built if the engine has it not.
 
     Raises:
         ImageError: there is no such image, or not for the platform, or its packages cannot be installed.
     """
-    with explained():
-        local = _local(client, plan.base, platform)
-    base = local or _pulled(client, plan.base, platform, progress)
+    with translate_engine_errors():
+        local = _find_local_image(client, plan.base, platform)
+    base = local or _pull_image(client, plan.base, platform, progress)
     if not plan.system_packages:
         return base
     progress(f"install {', '.join(plan.system_packages)}")
     import io
 
-    text = f"FROM {base.id}\n{install(plan.system_packages)}\n"
-    with explained("Installing image.system_packages"):
+    text = f"FROM {base.id}\n{install_instruction(plan.system_packages)}\n"
+    with translate_engine_errors("Installing image.system_packages"):
         stream = client.api.build(
             fileobj=io.BytesIO(text.encode()), rm=True, forcerm=True, decode=True, platform=platform
         )
         built = None
-        for message in checked(stream, f"Installing {', '.join(plan.system_packages)}"):
+        for message in check_messages(stream, f"Installing {', '.join(plan.system_packages)}"):
             built = (message.get("aux") or {}).get("ID") or built
-    found = _local(client, str(built), platform)
+    found = _find_local_image(client, str(built), platform)
     assert found is not None
     return found
 
 
-def home_of_python(client: DockerClient, base: Base, python: str) -> str:
+def find_python_home(client: DockerClient, base: Base, python: str) -> str:
     """The folder of the base's Python of this minor version. Nothing in the image is run: it may be another platform's.
 
     Raises:
         ImageError: it has none; says which it has.
     """
-    with explained(f"Looking into {base.id}"):
+    with translate_engine_errors(f"Looking into {base.id}"):
         container = client.api.create_container(base.id, ["true"])["Id"]
         try:
-            if _exists(client, container, "/etc/alpine-release"):
+            if _path_exists(client, container, "/etc/alpine-release"):
                 raise ImageError(
                     "The base image is Alpine Linux, for which most packages have no wheels.",
                     "Choose one with glibc, as python:3-slim: image.base in mlapp.yaml.",
                 )
             folders = base.environment["PATH"].split(":")
             for folder in folders:
-                if _exists(client, container, f"{folder}/python{python}"):
+                if _path_exists(client, container, f"{folder}/python{python}"):
                     return folder
-            names = {_points_to(client, container, f"{folder}/python3") for folder in folders}
+            names = {_read_link(client, container, f"{folder}/python3") for folder in folders}
             found = sorted(match.group(1) for name in names if (match := re.search(r"python(3\.\d+)$", name)))
         finally:
             client.api.remove_container(container, force=True)
@@ -94,16 +94,16 @@ def home_of_python(client: DockerClient, base: Base, python: str) -> str:
     )
 
 
-def _exists(client: DockerClient, container: str, path: str) -> bool:
-    return _status(client, container, path) is not None
+def _path_exists(client: DockerClient, container: str, path: str) -> bool:
+    return _stat_path(client, container, path) is not None
 
 
-def _points_to(client: DockerClient, container: str, path: str) -> str:
+def _read_link(client: DockerClient, container: str, path: str) -> str:
     """Where a symbolic link points, as `python3` does to its minor version; empty when it is none."""
-    return str((_status(client, container, path) or {}).get("linkTarget") or "")
+    return str((_stat_path(client, container, path) or {}).get("linkTarget") or "")
 
 
-def _status(client: DockerClient, container: str, path: str) -> dict[str, Any] | None:
+def _stat_path(client: DockerClient, container: str, path: str) -> dict[str, Any] | None:
     import docker.errors
 
     try:
@@ -114,19 +114,19 @@ def _status(client: DockerClient, container: str, path: str) -> dict[str, Any] |
     return dict(status)
 
 
-def _local(client: DockerClient, reference: str, platform: str) -> Base | None:
+def _find_local_image(client: DockerClient, reference: str, platform: str) -> Base | None:
     """An image that the engine has, if it is for the platform."""
-    inspected = _inspect(client, reference)
+    inspected = _inspect_image(client, reference)
     if inspected is None or f"{inspected['Os']}/{inspected['Architecture']}" != platform:
         return None
     return Base(inspected["Id"], platform, inspected)
 
 
-def _has(client: DockerClient, reference: str) -> bool:
-    return _inspect(client, reference) is not None
+def _has_image(client: DockerClient, reference: str) -> bool:
+    return _inspect_image(client, reference) is not None
 
 
-def _inspect(client: DockerClient, reference: str) -> dict[str, Any] | None:
+def _inspect_image(client: DockerClient, reference: str) -> dict[str, Any] | None:
     import docker.errors
 
     try:
@@ -135,7 +135,7 @@ def _inspect(client: DockerClient, reference: str) -> dict[str, Any] | None:
         return None
 
 
-def _pulled(client: DockerClient, reference: str, platform: str, progress: Callable[[str], None]) -> Base:
+def _pull_image(client: DockerClient, reference: str, platform: str, progress: Callable[[str], None]) -> Base:
     """Pull by digest, so that no tag of the user's moves to another platform; a tag that is free is given to it.
 
     Under the digest of a list an engine keeps the image of one platform: those of others are pulled by their own.
@@ -148,21 +148,23 @@ def _pulled(client: DockerClient, reference: str, platform: str, progress: Calla
     repository = name[: -len(last)] + last.partition(":")[0]
     try:
         digest = client.api.inspect_distribution(reference)["Descriptor"]["digest"]
-        found = _local(client, f"{repository}@{digest}", platform)
-        if found is None and _has(client, f"{repository}@{digest}"):
-            digest = registry.digest_for(repository, digest, platform)
-            found = _local(client, f"{repository}@{digest}", platform)
+        found = _find_local_image(client, f"{repository}@{digest}", platform)
+        if found is None and _has_image(client, f"{repository}@{digest}"):
+            digest = registry.find_platform_digest(repository, digest, platform)
+            found = _find_local_image(client, f"{repository}@{digest}", platform)
         if found is None:
             stream = client.api.pull(repository, tag=digest, platform=platform, stream=True, decode=True)
-            for message in checked(stream, f"Pulling {reference}"):
+            for message in check_messages(stream, f"Pulling {reference}"):
                 if message.get("status", "").startswith("Status:"):
                     progress(message["status"].removeprefix("Status: "))
-            found = _local(client, f"{repository}@{digest}", platform)
-        if found is not None and "@" not in reference and not _has(client, reference):
+            found = _find_local_image(client, f"{repository}@{digest}", platform)
+        if found is not None and "@" not in reference and not _has_image(client, reference):
             client.api.tag(found.id, repository, last.partition(":")[2] or "latest")
     except docker.errors.APIError as error:
         if registry.PLAIN.search(str(error.explanation)):
-            raise registry.untrusted(registry.host_of(repository), str(error.explanation)) from error
+            raise registry.untrusted_registry_error(
+                registry.registry_host(repository), str(error.explanation)
+            ) from error
         raise ImageError(
             f"The base image {reference} cannot be pulled: {error.explanation or error}.",
             "Check image.base in mlapp.yaml, the network, and `docker login`.",

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import MODEL
 from mlapp.errors import ConfigError
-from mlapp.images import assemble, custom, dependencies, oci_layout
-from mlapp.images.base import Base, find, home_of_python
-from mlapp.images.compiled import compiler
-from mlapp.images.engine import ImageError, connected, explained
-from mlapp.images.layer import FolderLayer, Layer
-from mlapp.images.layout import lay_out
-from mlapp.images.plan import Plan, plan, platforms
+from mlapp.images import assemble, dependencies, oci_archive, user_dockerfile
+from mlapp.images.base import Base, find_base, find_python_home
+from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
+from mlapp.images.image_spec import ImageSpec, choose_platforms, make_image_spec
+from mlapp.images.source_builds import make_compiler
+from mlapp.images.staging import lay_out_layers
+from mlapp.images.tar_layer import FolderLayer, Layer
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -57,7 +57,7 @@ class Image:
 
     @property
     def repository(self) -> str:
-        return split(self.reference)[0]
+        return split_reference(self.reference)[0]
 
     @property
     def pinned(self) -> str:
@@ -65,10 +65,10 @@ class Image:
         return f"{self.repository}@{self.digest}" if self.digest else self.id
 
 
-def build(
+def build_images(
     bundle: Bundle,
     *,
-    what: Plan | None = None,
+    what: ImageSpec | None = None,
     project_root: Path | None = None,
     tag: str | None = None,
     platform: list[str] | None = None,
@@ -86,20 +86,20 @@ def build(
     Raises:
         ImageError: no engine, no base, no wheel, or the engine failed. UvError: the dependencies cannot be fetched.
     """
-    what = what or plan(bundle)
-    reference = reference_of(bundle, tag)
-    with connected() as client:
-        with explained():
+    what = what or make_image_spec(bundle)
+    reference = image_reference(bundle, tag)
+    with connect_engine() as client:
+        with translate_engine_errors():
             version = client.version()
-        wanted = platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
+        wanted = choose_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
         images = []
         for each in wanted:
             own = reference if len(wanted) == 1 else f"{reference}-{each.rpartition('/')[2]}"
-            images.append(_build_one(client, bundle, what, each, own, project_root, progress, warn))
+            images.append(_build_platform(client, bundle, what, each, own, project_root, progress, warn))
         return images
 
 
-def reference_of(bundle: Bundle, tag: str | None = None) -> str:
+def image_reference(bundle: Bundle, tag: str | None = None) -> str:
     """The image's `repository:tag`.
 
     Raises:
@@ -112,21 +112,21 @@ def reference_of(bundle: Bundle, tag: str | None = None) -> str:
             f"'{name}' cannot be the name of an image.",
             "Use small letters, digits, '.', '_', '-' and '/', as registry.example.org/team/digits:1.",
         )
-    repository, given = split(name)
+    repository, given = split_reference(name)
     return f"{repository}:{given or default}"
 
 
-def split(reference: str) -> tuple[str, str]:
+def split_reference(reference: str) -> tuple[str, str]:
     """Repository and tag; the tag is empty when there is none."""
     head, slash, last = reference.rpartition("/")
     name, _, tag = last.partition(":")
     return f"{head}{slash}{name}", tag
 
 
-def _build_one(
+def _build_platform(
     client: DockerClient,
     bundle: Bundle,
-    what: Plan,
+    what: ImageSpec,
     platform: str,
     reference: str,
     project_root: Path | None,
@@ -134,37 +134,45 @@ def _build_one(
     warn: Progress,
 ) -> Image:
     if project_root is not None and (project_root / "Dockerfile").is_file():
-        image_id = custom.build(client, bundle, what, platform, reference, project_root, progress, warn)
+        image_id = user_dockerfile.build_from_dockerfile(
+            client, bundle, what, platform, reference, project_root, progress, warn
+        )
     else:
-        image_id = _assemble(client, bundle, what, platform, reference, progress, warn)
-    with explained():
+        image_id = _assemble_image(client, bundle, what, platform, reference, progress, warn)
+    with translate_engine_errors():
         inspected = client.api.inspect_image(image_id)
     return Image(reference, inspected["Id"], platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
 
 
 def _keeps_layers_apart(client: DockerClient) -> bool:
     """Whether the engine has a store of layers of its own, which keeps them unpacked, rather than containerd's."""
-    with explained():
+    with translate_engine_errors():
         status = client.info().get("DriverStatus") or []
     return not any("io.containerd.snapshotter" in str(value) for _, value in status)
 
 
-def _assemble(
-    client: DockerClient, bundle: Bundle, what: Plan, platform: str, reference: str, progress: Progress, warn: Progress
+def _assemble_image(
+    client: DockerClient,
+    bundle: Bundle,
+    what: ImageSpec,
+    platform: str,
+    reference: str,
+    progress: Progress,
+    warn: Progress,
 ) -> str:
-    base = find(client, what, platform, progress)
+    base = find_base(client, what, platform, progress)
     keys = {
-        DEPENDENCIES: _key(platform, dependencies.fingerprint(bundle)),
-        MODEL_LAYER: _key(
+        DEPENDENCIES: _layer_key(platform, dependencies.fingerprint_dependencies(bundle)),
+        MODEL_LAYER: _layer_key(
             *(f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{MODEL}/"))
         ),
     }
     keeps_apart = _keeps_layers_apart(client)
-    known = assemble.find_layers(client, base, keys, None if keeps_apart else oci_layout.BLOBS)
+    known = assemble.find_layers(client, base, keys, None if keeps_apart else oci_archive.BLOBS)
     for attempt in (known, assemble.NOTHING):
         with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
-            layers = _layers(client, bundle, base, what, platform, attempt.layers, Path(folder), progress, warn)
-            load = assemble.load if keeps_apart else partial(oci_layout.load, known=attempt)
+            layers = _make_layers(client, bundle, base, what, platform, attempt.layers, Path(folder), progress, warn)
+            load = assemble.load_image if keeps_apart else partial(oci_archive.load_oci_image, known=attempt)
             progress("load the image")
             try:
                 return load(client, what, base, layers, labels=keys, tag=reference)
@@ -175,11 +183,11 @@ def _assemble(
     raise AssertionError
 
 
-def _layers(
+def _make_layers(
     client: DockerClient,
     bundle: Bundle,
     base: Base,
-    what: Plan,
+    what: ImageSpec,
     platform: str,
     known: Sequence[str],
     folder: Path,
@@ -192,11 +200,11 @@ def _layers(
         return layers
     home = ""
     if len(known) == 0:
-        home = home_of_python(client, base, what.python)
+        home = find_python_home(client, base, what.python)
         progress(f"lay out the dependencies for {platform}")
     try:
-        compile = compiler(client, base, home, bundle, progress)
-        lay_out(bundle, platform, home, folder, warn, [each.source for each in missing], compile=compile)
+        compile = make_compiler(client, base, home, bundle, progress)
+        lay_out_layers(bundle, platform, home, folder, warn, [each.source for each in missing], compile=compile)
     except OSError as error:
         raise ImageError(
             f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free some space there."
@@ -204,5 +212,5 @@ def _layers(
     return layers + [FolderLayer(folder / each.source, each.target) for each in missing]
 
 
-def _key(*parts: str) -> str:
+def _layer_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

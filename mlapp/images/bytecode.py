@@ -18,7 +18,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mlapp.images.links import link
+from mlapp.images.hard_links import link_or_copy
 
 COMPILER = """
 import _imp, importlib.util, sys
@@ -48,37 +48,37 @@ def compile_packages(packages: Path, shown: str, python: str) -> None:
         shown: the folder's path in the image.
         python: an interpreter of the image's minor version.
     """
-    tag, version = _tag(python), _version(python)
+    tag, version = _cache_tag(python), _python_version(python)
     # The largest first, so that at the end no processor waits for another that has just begun one.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(lambda record: _compile_one(record, packages, shown, python, tag, version), records))
+        list(pool.map(lambda record: _compile_distribution(record, packages, shown, python, tag, version), records))
 
 
 def compile_files(files: list[Path], root: Path, shown: str, python: str) -> None:
     """Write the bytecode of `files`, relative to `root`, which is `shown` in the image."""
-    _compile(files, root, root, shown, python, _tag(python))
+    _compile_to_folder(files, root, root, shown, python, _cache_tag(python))
 
 
-def _compile_one(record: Path, packages: Path, shown: str, python: str, tag: str, version: str) -> None:
+def _compile_distribution(record: Path, packages: Path, shown: str, python: str, tag: str, version: str) -> None:
     listed = record.read_text(encoding="utf-8")
     names = [line.partition(",")[0].strip('"') for line in listed.splitlines()]
     files = sorted(Path(name) for name in names if name.endswith(".py") and not set(Path(name).parts) & set(TESTS))
     if not files:
         return
     parts = (FORMAT, shown, tag, version, record.parent.name, listed)
-    kept = _cache() / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
+    kept = _bytecode_cache() / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
             compiled = Path(folder) / "compiled"
-            _compile(files, packages, compiled, shown, python, tag)
+            _compile_to_folder(files, packages, compiled, shown, python, tag)
             with contextlib.suppress(OSError):  # another build was quicker, with the same bytes
                 compiled.rename(kept)
-    shutil.copytree(kept, packages, copy_function=link, dirs_exist_ok=True)
+    shutil.copytree(kept, packages, copy_function=link_or_copy, dirs_exist_ok=True)
 
 
-def _compile(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
+def _compile_to_folder(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
     parts: list[str | Path] = []
     for file in files:
         compiled = target / file.parent / "__pycache__" / f"{file.stem}.{tag}.pyc"
@@ -90,20 +90,20 @@ def _compile(files: list[Path], root: Path, target: Path, shown: str, python: st
     subprocess.run([python, "-I", "-S", "-c", COMPILER], input=given, check=True, env=environ)  # noqa: S603
 
 
-def _cache() -> Path:
+def _bytecode_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "bytecode"
 
 
-def _tag(python: str) -> str:
+def _cache_tag(python: str) -> str:
     """As cpython-311."""
     if python == sys.executable:
         return str(sys.implementation.cache_tag)
-    return _ask(python, "import sys; print(sys.implementation.cache_tag)")
+    return _query_python(python, "import sys; print(sys.implementation.cache_tag)")
 
 
-def _version(python: str) -> str:
-    return sys.version if python == sys.executable else _ask(python, "import sys; print(sys.version)")
+def _python_version(python: str) -> str:
+    return sys.version if python == sys.executable else _query_python(python, "import sys; print(sys.version)")
 
 
-def _ask(python: str, code: str) -> str:
+def _query_python(python: str, code: str) -> str:
     return subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
-from mlapp.bundle.locked import Locked, is_for, parse
+from mlapp.bundle.requirement_lines import LockedPackage, is_needed_on, parse_locked_packages
 from mlapp.config import Image
 from mlapp.images import bytecode
-from mlapp.images.plan import PLATFORMS, VENV
+from mlapp.images.image_spec import PLATFORMS, VENV
 
 Warn = Callable[[str], None]
-Compile = Callable[[Sequence[Locked]], Path]
+Compile = Callable[[Sequence[LockedPackage]], Path]
 """Builds packages that have no wheel on the base image; the folder that they are then installed in."""
 
 NO_WHEEL = r"([\w.-]+)==\S+ has no (?:usable |compatible )?wheels"
@@ -31,7 +31,7 @@ LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED"
 """Files of a dist-info that say how it was installed here: they name this machine's paths or its time."""
 
 
-def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, compile: Compile) -> None:
+def lay_out_environment(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, compile: Compile) -> None:
     """Make `folder` the virtual environment that the image has at /opt/venv.
 
     It is uv's own layout on this machine, with hard links into its cache: nothing is downloaded twice, no code of a
@@ -49,7 +49,7 @@ def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, 
     python = bundle.manifest.python
     packages = folder / "lib" / f"python{python}" / "site-packages"
     packages.mkdir(parents=True)
-    _install(bundle, platform, packages, warn, compile)
+    _install_wheels(bundle, platform, packages, warn, compile)
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, 
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n")
     for name in ("python", "python3", f"python{python}"):
         (folder / "bin" / name).symlink_to(f"{home}/python{python}")
-    compiler = interpreter(python, bundle.settings.image)
+    compiler = find_interpreter(python, bundle.settings.image)
     if compiler is None:
         warn(
             f"There is no Python {python} here to compile bytecode with: the image starts more slowly. "
@@ -68,36 +68,38 @@ def lay_out(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, 
     bytecode.compile_packages(packages, f"{VENV}/lib/python{python}/site-packages", compiler)
 
 
-def interpreter(python: str, image: Image) -> str | None:
+def find_interpreter(python: str, image: Image) -> str | None:
     """A Python of this minor version on this machine; None when there is none."""
     if python == "{}.{}".format(*sys.version_info):
         return sys.executable
     try:
         options = ["python", "find", python, "--no-python-downloads", "--no-project"]
-        return uv.run(options, folder=Path.cwd(), image=image, doing="Finding Python").strip() or None
+        return uv.run_uv(options, folder=Path.cwd(), image=image, doing="Finding Python").strip() or None
     except uv.UvError:
         return None
 
 
-def _install(bundle: Bundle, platform: str, target: Path, warn: Warn, compile: Compile) -> None:
+def _install_wheels(bundle: Bundle, platform: str, target: Path, warn: Warn, compile: Compile) -> None:
     """Install the wheels. What has none is built here if it is pure Python, and on the base image if not."""
     machine = PLATFORMS[platform]
-    locked = {package.name: package for package in parse((bundle.folder / REQUIREMENTS).read_text())}
-    needed = {name for name, package in locked.items() if is_for(package, bundle.manifest.python, machine)}
+    locked = {package.name: package for package in parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())}
+    needed = {name for name, package in locked.items() if is_needed_on(package, bundle.manifest.python, machine)}
     here: set[str] = set()
     there: set[str] = set()
     while True:
         try:
             _run_uv(bundle, platform, target, here, there)
         except uv.UvError as error:
-            if (found := _named(NO_WHEEL, error) & needed - here - there) and not _named(NO_BUILD, error):
+            if (found := _find_package_names(NO_WHEEL, error) & needed - here - there) and not _find_package_names(
+                NO_BUILD, error
+            ):
                 here |= found
-            elif found := _named(NO_BUILD, error) & here:
+            elif found := _find_package_names(NO_BUILD, error) & here:
                 here, there = here - found, there | found
             else:
                 raise
             continue
-        compiled = {name for name in here if not _is_pure(target, name)}
+        compiled = {name for name in here if not _is_pure_python(target, name)}
         if not compiled:
             break
         here, there = here - compiled, there | compiled
@@ -108,13 +110,13 @@ def _install(bundle: Bundle, platform: str, target: Path, warn: Warn, compile: C
         shutil.copytree(compile([locked[name] for name in sorted(there)]), target, dirs_exist_ok=True)
 
 
-def _named(pattern: str, error: uv.UvError) -> set[str]:
+def _find_package_names(pattern: str, error: uv.UvError) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(pattern, error.detail)}
 
 
 def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
     text = (bundle.folder / REQUIREMENTS).read_text()
-    packages = [package for package in parse(text) if package.name not in there]
+    packages = [package for package in parse_locked_packages(text) if package.name not in there]
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
     arguments += ["--python-version", bundle.manifest.python]
     arguments += ["--python-platform", f"{PLATFORMS[platform]}-manylinux_2_28"]
@@ -130,15 +132,15 @@ def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: 
         file.write("".join(f"{line.replace('./', f'{bundle.folder}/', 1)}\n" for line in own))
         file.write("".join(f"{package}\n" for package in packages))
         file.flush()
-        uv.run(
+        uv.run_uv(
             [*arguments, "--requirements", file.name],
             folder=bundle.folder,
-            image=uv.with_indexes(bundle.settings.image, text),
+            image=uv.add_indexes(bundle.settings.image, text),
             doing=f"Fetching the dependencies for {platform}",
         )
 
 
-def _is_pure(packages: Path, name: str) -> bool:
+def _is_pure_python(packages: Path, name: str) -> bool:
     """Whether a package that was built on this machine holds no compiled code, and so is right for any image."""
     for info in packages.glob("*.dist-info"):
         if re.sub(r"[-_.]+", "-", info.name.split("-")[0]).lower() == name:
@@ -177,7 +179,7 @@ def _rewrite_record(record: Path) -> None:
     record.write_text(text.getvalue(), encoding="utf-8")
 
 
-def fingerprint(bundle: Bundle) -> str:
+def fingerprint_dependencies(bundle: Bundle) -> str:
     """What the dependencies are, in hexadecimal digits: the locked requirements and the wheels in the bundle."""
     files = bundle.manifest.files
     parts = [f"{name} {file.sha256}" for name, file in files.items() if name.startswith((REQUIREMENTS, f"{WHEELS}/"))]

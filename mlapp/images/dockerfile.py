@@ -8,30 +8,30 @@ import re
 from collections.abc import Mapping
 
 from mlapp.errors import ConfigError
-from mlapp.images.plan import LAYOUT, USER, VENV, Plan
+from mlapp.images.image_spec import LAYOUT, USER, VENV, ImageSpec
 
 HEADER = """# Made by mlapp. It only copies: the dependencies are laid out on the host, so the build needs no network
 # and no emulator. `mlapp eject dockerfile` keeps this file and lays out {layout}; `docker build .` and `mlapp build`
 # then use it."""
 
 
-def render(plan: Plan) -> str:
+def render_dockerfile(plan: ImageSpec) -> str:
     """The Dockerfile. Its context is the project's folder, with the layers' files laid out in it.
 
     Raises:
         ConfigError: a variable of the environment has a line break.
     """
-    _require_lines(plan.environment)
-    given = _escaped(plan.environment)
+    _require_single_lines(plan.environment)
+    given = _escape_values(plan.environment)
     environment = {"PATH": "", **given} | {"PATH": f"{VENV}/bin:{given.get('PATH', '$PATH')}"}
     parts = [HEADER.format(layout=LAYOUT), f"FROM {plan.base}"]
     if plan.system_packages:
-        parts.append(install(plan.system_packages))
+        parts.append(install_instruction(plan.system_packages))
     parts += [
         "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers),
         # hadolint takes what is escaped for a reference all the same.
         ("# hadolint ignore=DL3044\n" if any("\\$" in value for value in given.values()) else "")
-        + _pairs("ENV", environment),
+        + _format_pairs("ENV", environment),
         f"WORKDIR {plan.workdir}",
         f"USER {USER}",
         *([f"EXPOSE {plan.port}"] if plan.port else []),
@@ -39,13 +39,13 @@ def render(plan: Plan) -> str:
         f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(plan.healthcheck)}"
         if plan.healthcheck
         else "HEALTHCHECK NONE",
-        _pairs("LABEL", _escaped(plan.labels)),
+        _format_pairs("LABEL", _escape_values(plan.labels)),
         f"ENTRYPOINT {json.dumps(plan.entrypoint)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def install(packages: tuple[str, ...]) -> str:
+def install_instruction(packages: tuple[str, ...]) -> str:
     """The instruction that installs Debian packages."""
     return (
         "# hadolint ignore=DL3008\n"
@@ -55,22 +55,22 @@ def install(packages: tuple[str, ...]) -> str:
     )
 
 
-def seconds(value: float) -> int:
+def whole_seconds(value: float) -> int:
     """Whole seconds, rounded up."""
     return math.ceil(value)
 
 
-def _pairs(instruction: str, pairs: Mapping[str, str]) -> str:
+def _format_pairs(instruction: str, pairs: Mapping[str, str]) -> str:
     joined = " \\\n    ".join(f'{name}="{value}"' for name, value in pairs.items())
     return f"{instruction} {joined}"
 
 
-def _escaped(pairs: Mapping[str, str]) -> dict[str, str]:
+def _escape_values(pairs: Mapping[str, str]) -> dict[str, str]:
     """The values as they stand between quotes when Docker is to expand nothing in them."""
     return {name: re.sub(r'(["$\\])', r"\\\1", value) for name, value in pairs.items()}
 
 
-def _require_lines(environment: Mapping[str, str]) -> None:
+def _require_single_lines(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if "\n" in value or "\r" in value:
             raise ConfigError(

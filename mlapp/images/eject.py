@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlapp.bundle import Bundle
-from mlapp.images.base import find, home_of_python
-from mlapp.images.compiled import compiler
-from mlapp.images.dockerfile import render
-from mlapp.images.engine import ImageError, connected, explained
-from mlapp.images.layout import lay_out
-from mlapp.images.plan import LAYOUT, plan, platforms
+from mlapp.images.base import find_base, find_python_home
+from mlapp.images.dockerfile import render_dockerfile
+from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
+from mlapp.images.image_spec import LAYOUT, choose_platforms, make_image_spec
+from mlapp.images.source_builds import make_compiler
+from mlapp.images.staging import lay_out_layers
 
 LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
 """Labels that stay right in a file that is kept. `mlapp build` adds those that change with code and model."""
 IGNORED = f"# Of all the project, the build needs the laid out layers alone.\n**\n!{LAYOUT}/**\n"
 
 
-def eject(
+def eject_dockerfile(
     bundle: Bundle,
     root: Path,
     *,
@@ -37,20 +37,22 @@ def eject(
         UvError: the dependencies cannot be fetched.
     """
     file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT
-    what = plan(bundle)
+    what = make_image_spec(bundle)
     lasting = {name: value for name, value in what.labels.items() if name in LASTING}
-    texts = {} if file.exists() else {file: render(dataclasses.replace(what, labels=lasting))}
+    texts = {} if file.exists() else {file: render_dockerfile(dataclasses.replace(what, labels=lasting))}
     texts |= {} if ignore.exists() else {ignore: IGNORED}
-    with connected() as client:
-        with explained():
+    with connect_engine() as client:
+        with translate_engine_errors():
             version = client.version()
-        for_ = platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
-        base = find(client, what, for_, progress)
-        home = home_of_python(client, base, what.python)
+        for_ = choose_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
+        base = find_base(client, what, for_, progress)
+        home = find_python_home(client, base, what.python)
         progress(f"lay out the dependencies for {for_}")
         try:
             shutil.rmtree(layout, ignore_errors=True)
-            lay_out(bundle, for_, home, layout, warn, compile=compiler(client, base, home, bundle, progress))
+            lay_out_layers(
+                bundle, for_, home, layout, warn, compile=make_compiler(client, base, home, bundle, progress)
+            )
             for path, text in texts.items():
                 path.write_text(text, encoding="utf-8")
         except OSError as error:

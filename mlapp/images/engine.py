@@ -25,7 +25,7 @@ class EngineError(ImageError):
 
 
 @contextmanager
-def connected() -> Iterator[DockerClient]:
+def connect_engine() -> Iterator[DockerClient]:
     """The engine that DOCKER_HOST or the current docker context names; closed at the end.
 
     Raises:
@@ -36,23 +36,23 @@ def connected() -> Iterator[DockerClient]:
         import docker
     except ModuleNotFoundError:
         raise MissingExtraError("Building and running images", "docker") from None
-    with explained():
-        client = docker.DockerClient(**_endpoint(), timeout=TIMEOUT, version="auto")
+    with translate_engine_errors():
+        client = docker.DockerClient(**_find_endpoint(), timeout=TIMEOUT, version="auto")
         try:
             yield client
         finally:
             client.close()
 
 
-def address() -> str:
+def engine_address() -> str:
     """Where a connected engine is, as DOCKER_HOST writes it."""
     from docker.constants import DEFAULT_UNIX_SOCKET
 
-    return str(_endpoint().get("base_url") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
+    return str(_find_endpoint().get("base_url") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
 
 
 @contextmanager
-def explained(doing: str = "Docker") -> Iterator[None]:
+def translate_engine_errors(doing: str = "Docker") -> Iterator[None]:
     """Turn what goes wrong with the engine inside the block into an EngineError."""
     import docker.errors
     import requests
@@ -60,13 +60,13 @@ def explained(doing: str = "Docker") -> Iterator[None]:
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise explain(error, doing) from error
+        raise explain_engine_error(error, doing) from error
 
 
-def explain(error: BaseException, doing: str = "Docker") -> EngineError:
+def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineError:
     """The EngineError that tells a person what an error of the engine or of the way to it means."""
     detail = str(getattr(error, "explanation", None) or error)
-    causes = list(_causes(error))
+    causes = list(_iterate_causes(error))
     where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if any(isinstance(cause, PermissionError) for cause in causes) or "Permission denied" in detail:
         return EngineError(
@@ -87,7 +87,7 @@ def explain(error: BaseException, doing: str = "Docker") -> EngineError:
     return EngineError(f"{doing}: {_last_line(detail)}", "Look at the engine's log: journalctl -u docker.")
 
 
-def checked(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
+def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
     """The engine's messages of a build, load or push; an error among them is raised.
 
     Raises:
@@ -96,11 +96,11 @@ def checked(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, 
     for message in stream:
         if "error" in message or "errorDetail" in message:
             detail = (message.get("errorDetail") or {}).get("message") or message.get("error")
-            raise explain(RuntimeError(str(detail)), doing)
+            raise explain_engine_error(RuntimeError(str(detail)), doing)
         yield message
 
 
-def _endpoint() -> dict[str, Any]:
+def _find_endpoint() -> dict[str, Any]:
     """Arguments of DockerClient: from DOCKER_HOST and its like, else from the current docker context."""
     from docker.utils import kwargs_from_env
 
@@ -119,7 +119,7 @@ def _endpoint() -> dict[str, Any]:
     return found
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, what it holds and what it came from: requests and urllib3 wrap the reason several times."""
     seen: list[BaseException] = []
     waiting = [error]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mlapp.images import registry
-from mlapp.images.build import Image, split
-from mlapp.images.engine import EngineError, ImageError, checked, connected, explained
+from mlapp.images.build import Image, split_reference
+from mlapp.images.engine import EngineError, ImageError, check_messages, connect_engine, translate_engine_errors
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -37,7 +37,7 @@ ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
 """What an error says that is no word of it: a URL or a port may hold any of the above."""
 
 
-def push(
+def push_images(
     images: Sequence[Image], *, bar: Bar = lambda *_: None, progress: Callable[[str], None] = lambda _: None
 ) -> list[Image]:
     """Push images, and for several platforms the list that makes them one; with their digests.
@@ -54,26 +54,26 @@ def push(
     Raises:
         ImageError: the registry cannot be reached, refuses, or breaks off each time.
     """
-    with connected() as client:
-        pushed = [_push_one(client, image, bar, progress) for image in images]
+    with connect_engine() as client:
+        pushed = [_push_image(client, image, bar, progress) for image in images]
     if len(pushed) == 1:
         return pushed
     reference = pushed[0].reference.rpartition("-")[0]
     progress(f"push the list of platforms as {reference}")
-    repository, tag = split(reference)
+    repository, tag = split_reference(reference)
     entries = [(image.digest or "", image.platform) for image in pushed]
     digest = registry.push_list(repository, tag, entries)
     size = sum(image.size for image in pushed)
     return [Image(reference, "", "multiple", size, (), digest), *pushed]
 
 
-def _push_one(client: DockerClient, image: Image, bar: Bar, progress: Callable[[str], None]) -> Image:
+def _push_image(client: DockerClient, image: Image, bar: Bar, progress: Callable[[str], None]) -> Image:
     progress(f"push {image.reference}")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return dataclasses.replace(image, digest=_attempt(client, image.reference, bar))
+            return dataclasses.replace(image, digest=_try_push(client, image.reference, bar))
         except EngineError as error:
-            host = registry.host_of(image.repository)
+            host = registry.registry_host(image.repository)
             said = error.what.partition(": ")[2]
             words = ADDRESS.sub("", said)
             if REFUSED.search(words):
@@ -87,7 +87,7 @@ def _push_one(client: DockerClient, image: Image, bar: Bar, progress: Callable[[
                     f"Check the address in the image's name, {image.repository}, and the network.",
                 ) from error
             if registry.PLAIN.search(words):
-                raise registry.untrusted(host, said) from error
+                raise registry.untrusted_registry_error(host, said) from error
             if not PASSING.search(words):
                 raise
             if attempt == ATTEMPTS:
@@ -100,12 +100,12 @@ def _push_one(client: DockerClient, image: Image, bar: Bar, progress: Callable[[
     raise AssertionError
 
 
-def _attempt(client: DockerClient, reference: str, bar: Bar) -> str:
-    repository, tag = split(reference)
+def _try_push(client: DockerClient, reference: str, bar: Bar) -> str:
+    repository, tag = split_reference(reference)
     digest = ""
-    with explained(f"Pushing {reference}"):
+    with translate_engine_errors(f"Pushing {reference}"):
         stream = client.api.push(repository, tag, stream=True, decode=True)
-        for message in checked(stream, f"Pushing {reference}"):
+        for message in check_messages(stream, f"Pushing {reference}"):
             detail = message.get("progressDetail") or {}
             if message.get("status") == "Pushing" and detail.get("total"):
                 bar(message["id"], detail.get("current", 0), max(detail["total"], detail.get("current", 0)))

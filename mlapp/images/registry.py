@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.images.engine import ImageError, connected
+from mlapp.images.engine import ImageError, connect_engine
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = ("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json")
@@ -18,7 +18,7 @@ ANY = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json", *MANI
 HUB = "registry-1.docker.io"
 
 
-def host_of(repository: str) -> str:
+def registry_host(repository: str) -> str:
     """The registry of a repository, as docker names it in its configuration."""
     first, slash, _ = repository.partition("/")
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
@@ -36,7 +36,7 @@ def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> s
     session = _Session(repository)
     entries = []
     for digest, platform in images:
-        answer = session.request("GET", f"manifests/{digest}", headers={"Accept": ", ".join(MANIFESTS)})
+        answer = session.send_request("GET", f"manifests/{digest}", headers={"Accept": ", ".join(MANIFESTS)})
         system, _, architecture = platform.partition("/")
         entries.append(
             {
@@ -47,27 +47,29 @@ def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> s
             }
         )
     body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, sort_keys=True).encode()
-    session.request("PUT", f"manifests/{tag}", headers={"Content-Type": INDEX}, data=body)
+    session.send_request("PUT", f"manifests/{tag}", headers={"Content-Type": INDEX}, data=body)
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-def digest_of(repository: str, tag: str) -> str | None:
+def find_digest(repository: str, tag: str) -> str | None:
     """The digest of what the tag names; None where there is nothing of that name.
 
     Raises:
         ImageError: the registry refuses, or cannot be reached.
     """
-    answer = _Session(repository).request("GET", f"manifests/{tag}", headers={"Accept": ", ".join(ANY)}, absent=True)
+    answer = _Session(repository).send_request(
+        "GET", f"manifests/{tag}", headers={"Accept": ", ".join(ANY)}, absent=True
+    )
     return None if answer is None else f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
 
 
-def digest_for(repository: str, digest: str, platform: str) -> str:
+def find_platform_digest(repository: str, digest: str, platform: str) -> str:
     """The digest of a platform's image in the list that has this digest; the digest itself if it is of no such list.
 
     Raises:
         ImageError: the registry refuses, or cannot be reached.
     """
-    answer = _Session(repository).request("GET", f"manifests/{digest}", headers={"Accept": ", ".join(ANY)})
+    answer = _Session(repository).send_request("GET", f"manifests/{digest}", headers={"Accept": ", ".join(ANY)})
     for entry in answer.json().get("manifests", []):
         if f"{entry['platform']['os']}/{entry['platform']['architecture']}" == platform:
             return str(entry["digest"])
@@ -78,7 +80,7 @@ PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.I)
 """What the engine says of a registry without TLS, or with a certificate of nobody that it knows."""
 
 
-def untrusted(host: str, said: str) -> ImageError:
+def untrusted_registry_error(host: str, said: str) -> ImageError:
     """What to do where a registry has no TLS, or a certificate that is not trusted."""
     return ImageError(
         f"The registry {host} cannot be trusted: {said}",
@@ -87,9 +89,9 @@ def untrusted(host: str, said: str) -> ImageError:
     )
 
 
-def _is_insecure(host: str) -> bool:
+def _is_insecure_registry(host: str) -> bool:
     """Whether the engine's `insecure-registries` name a registry, by its name or as one of a network."""
-    with connected() as client:
+    with connect_engine() as client:
         known = client.info().get("RegistryConfig") or {}
     if host in (known.get("IndexConfigs") or {}):
         return not known["IndexConfigs"][host].get("Secure", True)
@@ -107,7 +109,7 @@ class _Session:
         import requests
         from docker.auth import load_config
 
-        host = host_of(repository)
+        host = registry_host(repository)
         self._name = repository.removeprefix(f"{host}/")
         if host == "docker.io" and "/" not in self._name:
             self._name = f"library/{self._name}"
@@ -118,7 +120,7 @@ class _Session:
         )
         self._http = requests.Session()
         self._http.trust_env = not is_near
-        scheme = "http" if is_near or (_is_insecure(host) and not self._has_tls()) else "https"
+        scheme = "http" if is_near or (_is_insecure_registry(host) and not self._has_tls()) else "https"
         self._url = f"{scheme}://{self._host}/v2/{self._name}"
 
     def _has_tls(self) -> bool:
@@ -132,7 +134,7 @@ class _Session:
             return False
         return True
 
-    def request(
+    def send_request(
         self, method: str, path: str, headers: dict[str, str], data: bytes | None = None, *, absent: bool = False
     ) -> Any:
         """The answer; with `absent` None for what the registry has not."""
@@ -141,11 +143,11 @@ class _Session:
         try:
             answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
             if answer.status_code == 401:
-                authorization = self._authorization(answer.headers.get("WWW-Authenticate", ""))
+                authorization = self._authorize(answer.headers.get("WWW-Authenticate", ""))
                 self._http.headers["Authorization"] = authorization
                 answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
         except requests.exceptions.SSLError as error:
-            raise untrusted(self._host, str(error)) from error
+            raise untrusted_registry_error(self._host, str(error)) from error
         except requests.RequestException as error:
             raise ImageError(
                 f"The registry {self._host} cannot be reached: {error}", "Check its address and the network."
@@ -159,7 +161,7 @@ class _Session:
             )
         return answer
 
-    def _authorization(self, challenge: str) -> str:
+    def _authorize(self, challenge: str) -> str:
         """The header that answers a challenge: Basic, or a token that the challenge says where to get."""
         user, password = self._credentials.get("username", ""), self._credentials.get("password", "")
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()

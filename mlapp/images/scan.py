@@ -17,7 +17,7 @@ SCANNERS = {
 """Arguments with which each scanner exits 1 when it finds something grave that a newer version mends."""
 
 
-def find() -> list[str]:
+def find_scanner() -> list[str]:
     """The command of the first scanner that is installed, to which an image's name is added.
 
     Raises:
@@ -32,7 +32,7 @@ def find() -> list[str]:
     )
 
 
-def scan(image: Image, scanner: list[str]) -> None:
+def scan_image(image: Image, scanner: list[str]) -> None:
     """Scan; the scanner prints its own report, to stderr.
 
     Raises:

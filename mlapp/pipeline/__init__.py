@@ -1,8 +1,8 @@
 """What the user declares: functions marked as stages, and the parameters that their signatures hold."""
 
-from mlapp.pipeline.parameters import Parameter, bind
+from mlapp.pipeline.parameters import Parameter, bind_parameters
 from mlapp.pipeline.pipeline import Pipeline
 from mlapp.pipeline.resources import Resources
 from mlapp.pipeline.stage import Stage
 
-__all__ = ["Parameter", "Pipeline", "Resources", "Stage", "bind"]
+__all__ = ["Parameter", "Pipeline", "Resources", "Stage", "bind_parameters"]

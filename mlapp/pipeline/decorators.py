@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from mlapp.errors import DeclarationError, nearest
+from mlapp.errors import DeclarationError, suggest_nearest
 from mlapp.pipeline.resources import TaskOptions, make_task
 from mlapp.pipeline.stage import ROLES
 
@@ -40,11 +40,11 @@ class TaskDecorator(Decorator):
     def __call__(self, function: F | None = None, /, **options: Unpack[TaskOptions]) -> F | Callable[[F], F]:
         task = make_task(self._role.name, options)
 
-        def mark(function: F) -> F:
+        def mark_stage(function: F) -> F:
             self._pipeline.declare(self._role, function, {"task": task})
             return function
 
-        return mark if function is None else mark(function)
+        return mark_stage if function is None else mark_stage(function)
 
 
 class ReaderDecorator(TaskDecorator):
@@ -58,7 +58,7 @@ class ReaderDecorator(TaskDecorator):
         found = {entry.name: entry for entry in importlib.metadata.entry_points(group="mlapp.sources")}
         if source not in found:
             raise DeclarationError(
-                f"There is no data source '{source}'.{nearest(source, found)}",
+                f"There is no data source '{source}'.{suggest_nearest(source, found)}",
                 f"Installed sources: {', '.join(sorted(found))}.",
             )
 
@@ -134,11 +134,11 @@ class ModelDecorator(Decorator):
             self._pipeline.declare(self._role, ready_model, {**options, "trained": True, "file": file})
             return ready_model
 
-        def mark(function: F) -> F:
+        def mark_model(function: F) -> F:
             self._pipeline.declare(self._role, function, options)
             return function
 
-        return mark if builder is None else mark(builder)
+        return mark_model if builder is None else mark_model(builder)
 
 
 class PredictorDecorator(Decorator):
@@ -176,8 +176,8 @@ class PredictorDecorator(Decorator):
         """
         options = {"batch": batch, "max_batch": max_batch, "wait": wait, "task": make_task(self._role.name, task)}
 
-        def mark(function: F) -> F:
+        def mark_predictor(function: F) -> F:
             self._pipeline.declare(self._role, function, options)
             return function
 
-        return mark if function is None else mark(function)
+        return mark_predictor if function is None else mark_predictor(function)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlapp.errors import UsageError, nearest
+from mlapp.errors import UsageError, suggest_nearest
 from mlapp.pipeline.stage import Stage
 from mlapp.pipeline.structures import field_values, is_structure, structure_of
 from mlapp.pipeline.values import UnfitValueError, convert_value, example_text, plain_value, type_name
@@ -32,10 +32,10 @@ class Parameter:
         return f"{self.stage}.{self.name}"
 
     @property
-    def required(self) -> bool:
+    def is_required(self) -> bool:
         return self.default is REQUIRED
 
-    def convert(self, value: Any) -> Any:
+    def convert_value(self, value: Any) -> Any:
         """`value` as the parameter's type. A text is parsed, as it comes from a command line.
 
         Raises:
@@ -51,14 +51,14 @@ class Parameter:
             ) from None
 
 
-def declared(stages: Iterable[Stage]) -> list[Parameter]:
+def declared_parameters(stages: Iterable[Stage]) -> list[Parameter]:
     """The parameters of these stages, in their order."""
     found = []
     for stage in stages:
-        for argument in stage.own:
+        for argument in stage.own_parameters:
             if argument.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
                 continue
-            kind = _kind(argument, is_library=isinstance(stage.function, type))
+            kind = _parameter_kind(argument, is_library=isinstance(stage.function, type))
             found.append(Parameter(stage.role.name, argument.name, kind, argument.default))
     return found
 
@@ -76,11 +76,11 @@ def open_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
     return tuple(
         stage.role.name
         for stage in stages
-        if stage.role.parameters and any(argument.kind is variable for argument in stage.own)
+        if stage.role.parameters and any(argument.kind is variable for argument in stage.own_parameters)
     )
 
 
-def bind(
+def bind_parameters(
     parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Give each stage its values: those given, converted and checked, and the defaults for the rest.
@@ -102,7 +102,7 @@ def bind(
     wholes: dict[tuple[str, str], Any] = {}
     known: dict[tuple[str, str], Parameter] = {}
     for name, value in _by_name(parameters, given).items():
-        parameter, path = _find(parameters, name, open_stages)
+        parameter, path = _find_parameter(parameters, name, open_stages)
         key = (parameter.stage, parameter.name)
         known[key] = parameter
         if path:
@@ -117,7 +117,7 @@ def bind(
     for parameter in parameters:
         if parameter.name in bound[parameter.stage]:
             continue
-        if parameter.required:
+        if parameter.is_required:
             raise UsageError(
                 f"Parameter '{parameter.name}' of {parameter.stage} has no default and was not given.",
                 f"Give it: -p {parameter.name}={example_text(parameter.kind)}.",
@@ -143,7 +143,9 @@ def values_of_stage(
     }
 
 
-def flat(bound: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter] | None = None) -> dict[str, Any]:
+def flatten_parameters(
+    bound: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter] | None = None
+) -> dict[str, Any]:
     """Bound values under the shortest name that is clear: `name`, or `stage.name` where two stages share it.
 
     Args:
@@ -164,11 +166,11 @@ def flat(bound: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter]
 
 def _converted(parameter: Parameter, value: Any) -> Any:
     if not isinstance(value, Recorded):
-        return parameter.convert(value)
+        return parameter.convert_value(value)
     # Its text may stand for a function or an object, which only the default itself is.
-    if not parameter.required and plain_value(parameter.default) == value.value:
+    if not parameter.is_required and plain_value(parameter.default) == value.value:
         return parameter.default
-    return value.value if parameter.kind is Any else parameter.convert(value.value)
+    return value.value if parameter.kind is Any else parameter.convert_value(value.value)
 
 
 def _by_name(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +213,9 @@ def _open_name(stage: str, name: str) -> str:
     return name if not dot else short if prefix in (stage, stage.partition("_")[2]) else ""
 
 
-def _find(parameters: list[Parameter], name: str, open_stages: Sequence[str] = ()) -> tuple[Parameter, tuple[str, ...]]:
+def _find_parameter(
+    parameters: list[Parameter], name: str, open_stages: Sequence[str] = ()
+) -> tuple[Parameter, tuple[str, ...]]:
     found = _matches(parameters, name)
     if len(found) == 1:
         return found[0]
@@ -230,7 +234,7 @@ def _find(parameters: list[Parameter], name: str, open_stages: Sequence[str] = (
     todo = f"Known parameters: {listed}."
     if takers:
         todo = f"Write {takers[0]}.{name} if its **keywords are to get it. {todo}"
-    raise UsageError(f"No stage takes a parameter '{name}'.{nearest(name, known)}", todo)
+    raise UsageError(f"No stage takes a parameter '{name}'.{suggest_nearest(name, known)}", todo)
 
 
 def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
@@ -239,7 +243,7 @@ def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...]
         value = value.value
     if value is REQUIRED or value is None:
         value = {}
-    fields = field_values(value if not isinstance(value, str) else parameter.convert(value))
+    fields = field_values(value if not isinstance(value, str) else parameter.convert_value(value))
     for path, item in parts.items():
         inner = fields
         for name in path[:-1]:
@@ -255,7 +259,7 @@ def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...]
     return fields
 
 
-def _kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
+def _parameter_kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
     if argument.annotation is not inspect.Parameter.empty:
         return argument.annotation
     if argument.default in (inspect.Parameter.empty, None):

@@ -79,7 +79,7 @@ class Pipeline:
         Raises:
             DeclarationError: its signature does not fit, or another function has the role.
         """
-        stage = stages.make(role, function, has_target=self.target is not None, options=options)
+        stage = stages.make_stage(role, function, has_target=self.target is not None, options=options)
         if role.name == "on_predict":
             self.callbacks = [each for each in self.callbacks if not has_same_name(each.function, function)]
             self.callbacks.append(stage)
@@ -124,7 +124,7 @@ class Pipeline:
         """The user's function for a role, or None where the default serves."""
         return self.stages.get(role)
 
-    def require(self, *roles: str) -> None:
+    def require_stages(self, *roles: str) -> None:
         """Check that the stages without a default are declared.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
-from mlapp.errors import DeclarationError, nearest
+from mlapp.errors import DeclarationError, suggest_nearest
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
 """Of Kubernetes, as far as anybody writes it: cores and bytes."""
@@ -91,12 +91,13 @@ def make_task(role: str, options: Mapping[str, Any]) -> Task:
             )
         if name not in known:
             raise DeclarationError(
-                f"@app.{role} has no option '{name}'.{nearest(name, known)}", f"Known: {', '.join(sorted(known))}."
+                f"@app.{role} has no option '{name}'.{suggest_nearest(name, known)}",
+                f"Known: {', '.join(sorted(known))}.",
             )
     return Task(**options)
 
 
-def merged(tasks: Sequence[Task]) -> Task:
+def merge_tasks(tasks: Sequence[Task]) -> Task:
     """How several stages run as one task.
 
     The first one says whether it is cached, as the others run inside of it. Resources and timeout are those of the

@@ -73,7 +73,7 @@ class Schedule:
                 f"Schedule '{self.name}': cron={self.cron!r} is not a text.", "Give it as cron='0 3 * * *'."
             )
         if self.cron is not None and self.cron not in ALIASES:
-            wrong = _wrong(self.cron)
+            wrong = _find_cron_error(self.cron)
             if wrong is not None:
                 raise DeclarationError(
                     f"Schedule '{self.name}': '{self.cron}' is not a cron expression: {wrong}.",
@@ -99,12 +99,12 @@ class Schedule:
         return "predict" if self.predict else "train"
 
     @property
-    def when(self) -> str:
+    def description(self) -> str:
         """In words: the cron expression, or the rate."""
         return self.cron or f"every {self.every}"
 
 
-def _wrong(cron: str) -> str | None:
+def _find_cron_error(cron: str) -> str | None:
     """What is wrong with a cron expression of five fields, as standard cron reads it; None when nothing is."""
     fields = cron.split()
     if len(fields) != len(FIELDS):
@@ -112,14 +112,18 @@ def _wrong(cron: str) -> str | None:
     for (name, (least, greatest, names)), text in zip(FIELDS.items(), fields, strict=True):
         for term in text.split(","):
             found = TERM.fullmatch(term)
-            ends = [_number(end, least, names) for end in found.group("first", "last") if end] if found else [-1]
+            ends = (
+                [_parse_cron_number(end, least, names) for end in found.group("first", "last") if end]
+                if found
+                else [-1]
+            )
             is_read = found is not None and int(found["step"] or 1) > 0
             if not is_read or ends != sorted(ends) or any(not least <= end <= greatest for end in ends):
                 return f"{term!r} is no {name}"
     return None
 
 
-def _number(text: str, least: int, names: tuple[str, ...]) -> int:
+def _parse_cron_number(text: str, least: int, names: tuple[str, ...]) -> int:
     if text.isdigit():
         return int(text)
     return names.index(text.upper()) + least if text.upper() in names else -1

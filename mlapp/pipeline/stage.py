@@ -65,7 +65,7 @@ class Stage:
         """How messages name it: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
         if "default_of" in self.options:
             return f"the default {self.role.name} of {self.options['default_of']}"
-        return describe(self.role.name, self.function)
+        return describe_function(self.role.name, self.function)
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -73,12 +73,12 @@ class Stage:
         return resolved_signature(self.function)
 
     @property
-    def own(self) -> list[inspect.Parameter]:
+    def own_parameters(self) -> list[inspect.Parameter]:
         """The arguments that the function declares beyond what its role gives it."""
         return list(self.signature.parameters.values())[self.receives :]
 
 
-def make(
+def make_stage(
     role: Role, function: Callable[..., Any], *, has_target: bool, options: Mapping[str, Any] | None = None
 ) -> Stage:
     """Check a function's signature against its role.
@@ -97,20 +97,20 @@ def make(
     if "target" in wanted and not has_target and not _takes_target(leading, wanted):
         wanted = tuple(name for name in wanted if name != "target")
     if len(leading) < len(wanted) and not takes_any:
-        raise _unfit(role, function, wanted, own)
+        raise _signature_error(role, function, wanted, own)
     receives = min(len(wanted), len(leading)) if not takes_any else len(wanted)
     rest = [
         argument
         for argument in own[min(receives, len(leading)) :]
         if argument.kind is not inspect.Parameter.VAR_POSITIONAL
     ]
-    positional_only = [argument for argument in rest if _is_required_by_position(argument)]
-    if positional_only or (rest and not role.parameters and any(_is_named(argument) for argument in rest)):
-        raise _unfit(role, function, wanted, own)
+    positional_only = [argument for argument in rest if _is_required_positional(argument)]
+    if positional_only or (rest and not role.parameters and any(_is_named_argument(argument) for argument in rest)):
+        raise _signature_error(role, function, wanted, own)
     return Stage(role, function, receives, dict(options or {}))
 
 
-def describe(role: str, function: Callable[..., Any]) -> str:
+def describe_function(role: str, function: Callable[..., Any]) -> str:
     """`role 'name' in file:line`, with as much of it as is known; `data_reader.sql` for a source of data."""
     source = getattr(function, "source", None)
     if isinstance(source, str):
@@ -128,14 +128,17 @@ def resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
     An annotation may name what only a type checker imports, so each is resolved by itself.
     """
     signature = _raw_signature(function)
-    scope = _scope(function)
+    scope = _annotation_scope(function)
     arguments = [
-        argument.replace(annotation=_resolve(argument.annotation, scope)) for argument in signature.parameters.values()
+        argument.replace(annotation=_resolve_annotation(argument.annotation, scope))
+        for argument in signature.parameters.values()
     ]
-    return signature.replace(parameters=arguments, return_annotation=_resolve(signature.return_annotation, scope))
+    return signature.replace(
+        parameters=arguments, return_annotation=_resolve_annotation(signature.return_annotation, scope)
+    )
 
 
-def _resolve(annotation: Any, scope: dict[str, Any]) -> Any:
+def _resolve_annotation(annotation: Any, scope: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
@@ -146,7 +149,7 @@ def _resolve(annotation: Any, scope: dict[str, Any]) -> Any:
         return inspect.Parameter.empty
 
 
-def _scope(function: Callable[..., Any]) -> dict[str, Any]:
+def _annotation_scope(function: Callable[..., Any]) -> dict[str, Any]:
     bare = inspect.unwrap(getattr(function, "__func__", function))
     if isinstance(bare, type):
         bare = bare.__init__  # type: ignore[misc]
@@ -174,17 +177,17 @@ def _raw_signature(function: Callable[..., Any]) -> inspect.Signature:
         for base in function.__mro__[1:]:
             if "__init__" in vars(base) and base is not object:
                 for argument in list(inspect.signature(base.__init__).parameters.values())[1:]:  # type: ignore[misc]
-                    if _is_named(argument):
+                    if _is_named_argument(argument):
                         found.setdefault(argument.name, argument.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     order = sorted(found.values(), key=lambda argument: argument.kind)
     return inspect.Signature(order)
 
 
-def _is_named(argument: inspect.Parameter) -> bool:
+def _is_named_argument(argument: inspect.Parameter) -> bool:
     return argument.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def _is_required_by_position(argument: inspect.Parameter) -> bool:
+def _is_required_positional(argument: inspect.Parameter) -> bool:
     return argument.kind is inspect.Parameter.POSITIONAL_ONLY and argument.default is inspect.Parameter.empty
 
 
@@ -193,11 +196,12 @@ def _takes_target(leading: list[inspect.Parameter], wanted: tuple[str, ...]) -> 
     return len(leading) >= len(wanted) and leading[len(wanted) - 1].default is inspect.Parameter.empty
 
 
-def _unfit(
+def _signature_error(
     role: Role, function: Callable[..., Any], wanted: tuple[str, ...], own: list[inspect.Parameter]
 ) -> DeclarationError:
     has = ", ".join(str(argument).split(":")[0].split("=")[0].strip() for argument in own)
     should = ", ".join((*wanted, "…its parameters") if role.parameters else wanted)
     return DeclarationError(
-        f"{describe(role.name, function)} takes ({has}).", f"Let it take ({should}); docs/app.md describes every stage."
+        f"{describe_function(role.name, function)} takes ({has}).",
+        f"Let it take ({should}); docs/app.md describes every stage.",
     )

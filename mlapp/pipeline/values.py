@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import nearest
+from mlapp.errors import suggest_nearest
 from mlapp.pipeline.structures import Structure, field_values, is_structure, structure_of
-from mlapp.schema.infer import plain
+from mlapp.schema.infer import to_json_value
 
 TRUE = {"true", "yes", "on", "1"}
 FALSE = {"false", "no", "off", "0"}
@@ -76,7 +76,7 @@ def plain_value(value: Any) -> Any:
         return [plain_value(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted((plain_value(item) for item in value), key=lambda item: (type(item).__name__, str(item)))
-    return plain(value)
+    return to_json_value(value)
 
 
 def type_name(kind: Any) -> str:
@@ -226,7 +226,7 @@ def _convert_structure(value: Any, structure: Structure) -> Any:
         raise UnfitValueError(value, structure.kind) from None
     for name in given:
         if name not in structure.fields:
-            problem = f"has no field '{name}'.{nearest(str(name), structure.fields)}"
+            problem = f"has no field '{name}'.{suggest_nearest(str(name), structure.fields)}"
             raise UnfitValueError(value, structure.kind, problem=problem)
     missing = sorted(structure.required - set(given))
     if missing:

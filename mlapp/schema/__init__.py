@@ -1,6 +1,6 @@
 """The features' and predictions' schema: inferred in training, stored with the version, checked in serving."""
 
 from mlapp.schema.fields import Field, FieldType, ModelSchema, Schema
-from mlapp.schema.infer import infer, infer_predictions
+from mlapp.schema.infer import infer_predictions, infer_schema
 
-__all__ = ["Field", "FieldType", "ModelSchema", "Schema", "infer", "infer_predictions"]
+__all__ = ["Field", "FieldType", "ModelSchema", "Schema", "infer_predictions", "infer_schema"]

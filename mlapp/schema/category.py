@@ -28,9 +28,9 @@ def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """A column as a client sends it: intervals, times and the like of a table of Python's become their texts."""
     if field.type != "category" or field.category_dtype in PLAIN or str(column.dtype) in ("object", "str"):
         return column
-    from mlapp.schema.infer import plain
+    from mlapp.schema.infer import to_json_value
 
-    return column.astype(object).map(plain)
+    return column.astype(object).map(to_json_value)
 
 
 def is_category(field: Field, value: Any) -> bool:

@@ -16,18 +16,18 @@ class Difference:
     breaks: bool
 
 
-def compare(then: Schema, now: Schema) -> list[Difference]:
+def compare_schemas(then: Schema, now: Schema) -> list[Difference]:
     """The differences, column by column; none when the data fits the model as before."""
     before, today = {field.name: field for field in then.fields}, {field.name: field for field in now.fields}
     found = [Difference(name, "is missing", True) for name in before if name not in today]
     for name, field in before.items():
         if name in today:
-            found += _differences(field, today[name])
+            found += _find_differences(field, today[name])
     found += [Difference(name, "is new", True) for name in today if name not in before]
     return found
 
 
-def _differences(then: Field, now: Field) -> list[Difference]:
+def _find_differences(then: Field, now: Field) -> list[Difference]:
     name = then.name
     fits = then.type == now.type or (then.type == "number" and now.type == "integer") or then.type == "any"
     if not fits:
@@ -41,14 +41,14 @@ def _differences(then: Field, now: Field) -> list[Difference]:
             shown = ", ".join(new[:5]) + (", …" if len(new) > 5 else "")
             found.append(Difference(name, f"has new values: {shown}", then.type == "category"))
     low, high = (then.minimum, now.minimum), (then.maximum, now.maximum)
-    if _below(low[1], low[0]):
+    if _is_below(low[1], low[0]):
         found.append(Difference(name, f"goes down to {low[1]}, was {low[0]} at least", False))
-    if _below(high[0], high[1]):
+    if _is_below(high[0], high[1]):
         found.append(Difference(name, f"goes up to {high[1]}, was {high[0]} at most", False))
     return found
 
 
-def _below(one: float | str | None, other: float | str | None) -> bool:
+def _is_below(one: float | str | None, other: float | str | None) -> bool:
     """Whether the first is less; texts stand for times, in ISO form, whose order is that of the texts."""
     if isinstance(one, str) and isinstance(other, str):
         return one < other

@@ -11,10 +11,10 @@ from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import InputError, Problem, nearest
-from mlapp.schema.block import all_accepted
+from mlapp.errors import InputError, Problem, suggest_nearest
 from mlapp.schema.cast import cast, fits_zone, is_zoned_dtype
 from mlapp.schema.category import as_sent, is_category
+from mlapp.schema.column_check import accepts_column
 from mlapp.schema.fields import Field, Schema, float_bound, integer_bounds
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ WANTED = {
 }
 
 
-def conform(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
+def conform_table(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
     """The schema's columns of `table`, in training order and type.
 
     Args:
@@ -49,18 +49,18 @@ def conform(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore_unkno
     """
     import pandas as pd
 
-    check_names([str(name) for name in table.columns], schema, ignore_unknown=ignore_unknown)
+    check_column_names([str(name) for name in table.columns], schema, ignore_unknown=ignore_unknown)
     if len(table.columns) > len(schema.fields):
         table = table[schema.names]
-    floats = _as_floats(table, schema)
+    floats = _conform_floats(table, schema)
     if floats is not None:
         return floats
     columns, problems = {}, []
     for field in schema.fields:
         column = as_sent(table[field.name], field)
-        bad = _first_bad(column, field)
+        bad = _find_first_bad(column, field)
         if bad is not None:
-            problems.append(_problem(column.iloc[bad], field, first + bad))
+            problems.append(_describe_problem(column.iloc[bad], field, first + bad))
             continue
         try:
             columns[field.name] = cast(column, field)
@@ -71,7 +71,7 @@ def conform(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore_unkno
     return pd.DataFrame(columns, index=table.index)
 
 
-def check_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
+def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
     """Check that the columns of a table are the schema's, in any order, and others that training knew and did not use.
 
     Args:
@@ -85,14 +85,14 @@ def check_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = 
     known = used | set(schema.unused)
     problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in counts]
     unknown = islice((name for name in counts if name not in known and not ignore_unknown), MOST)
-    problems += [Problem(f"column '{name}' is unknown.{nearest(name, names)}", field=name) for name in unknown]
+    problems += [Problem(f"column '{name}' is unknown.{suggest_nearest(name, names)}", field=name) for name in unknown]
     twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MOST)
     problems += [Problem(f"column '{name}' is there twice", field=name) for name in twice]
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
 
 
-def _as_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
+def _conform_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
     """A table of finite numbers, for a schema of floats of one size, in one piece; None for any other table.
 
     Column by column, sixty-four of them take twenty milliseconds.
@@ -110,24 +110,24 @@ def _as_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
     return pd.DataFrame(block, columns=table.columns, index=table.index) if np.isfinite(block).all() else None
 
 
-def _first_bad(column: pd.Series[Any], field: Field) -> int | None:
+def _find_first_bad(column: pd.Series[Any], field: Field) -> int | None:
     """The row of the first value of the column that its field does not accept."""
     if field.type == "any":
         return None
-    fast = _bad_by_dtype(column, field)
+    fast = _find_bad_by_dtype(column, field)
     if fast is not None:
         return fast if fast >= 0 else None
     for start in range(0, len(column), BLOCK):
         values = column.iloc[start : start + BLOCK].tolist()
-        if len(values) > FEW and all_accepted(field, values):
+        if len(values) > FEW and accepts_column(field, values):
             continue
         for row, value in enumerate(values, start):
-            if not _accepts(field, value):
+            if not _accepts_value(field, value):
                 return row
     return None
 
 
-def _bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
+def _find_bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
     """For a column of NumPy numbers: the first bad row, -1 for none; None when values must be looked at one by one."""
     import numpy as np
 
@@ -162,7 +162,7 @@ def _bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
     return -1 if good.all() else int(np.argmin(good))
 
 
-def _accepts(field: Field, value: Any) -> bool:
+def _accepts_value(field: Field, value: Any) -> bool:
     if _is_missing(value):
         return field.nullable
     match field.type:
@@ -175,11 +175,11 @@ def _accepts(field: Field, value: Any) -> bool:
                 return field.nullable and not isinstance(value, int)
             if field.type == "number":
                 return abs(float(value)) <= float_bound(field.dtype)
-            return float(value).is_integer() and _fits(field.dtype, value)
+            return float(value).is_integer() and _fits_integer(field.dtype, value)
         case "string":
             return isinstance(value, str)
         case "datetime":
-            is_time = isinstance(value, (datetime.date, str)) and _as_datetime(value) is not None
+            is_time = isinstance(value, (datetime.date, str)) and _parse_datetime(value) is not None
             return is_time and fits_zone(field, value)
         case "category":
             return is_category(field, value)
@@ -193,7 +193,7 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _fits(dtype: str, value: Any) -> bool:
+def _fits_integer(dtype: str, value: Any) -> bool:
     """Whether a column of that integer type can hold the value."""
     low, end = integer_bounds(dtype)
     return bool(low <= value < end)
@@ -207,7 +207,7 @@ def _is_missing(value: Any) -> bool:
     )
 
 
-def _as_datetime(value: Any) -> pd.Timestamp | None:
+def _parse_datetime(value: Any) -> pd.Timestamp | None:
     import pandas as pd
 
     try:
@@ -233,23 +233,23 @@ def _is_too_large(value: Any, field: Field) -> bool:
     return field.type == "integer" and is_whole
 
 
-def _problem(value: Any, field: Field, row: int) -> Problem:
+def _describe_problem(value: Any, field: Field, row: int) -> Problem:
     if _is_missing(value):
         detail = f"column '{field.name}', row {row}: a value is missing; training had none missing"
     elif field.type == "category":
         listed = ", ".join(str(category) for category in (field.categories or [])[:10])
-        detail = f"column '{field.name}', row {row}: {_shown(value)} is not one of {listed}"
+        detail = f"column '{field.name}', row {row}: {_show_value(value)} is not one of {listed}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: infinity; training had none"
-    elif field.type == "datetime" and isinstance(value, (datetime.date, str)) and _as_datetime(value) is not None:
-        detail = f"column '{field.name}', row {row}: {_shown(value)} {_zone_problem(field)}"
+    elif field.type == "datetime" and isinstance(value, (datetime.date, str)) and _parse_datetime(value) is not None:
+        detail = f"column '{field.name}', row {row}: {_show_value(value)} {_zone_problem(field)}"
     elif _is_too_large(value, field):
-        detail = f"column '{field.name}', row {row}: {_shown(value)} is beyond {field.dtype}"
+        detail = f"column '{field.name}', row {row}: {_show_value(value)} is beyond {field.dtype}"
     else:
-        detail = f"column '{field.name}', row {row}: {_shown(value)} is not {WANTED[field.type]}"
+        detail = f"column '{field.name}', row {row}: {_show_value(value)} is not {WANTED[field.type]}"
     return Problem(detail, field=field.name, row=row)
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_CATEGORIES = 50
 
 
-def infer(features: Any, columns: Iterable[Any] = ()) -> Schema:
+def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     """The schema of training features: a DataFrame, a NumPy array of numbers, or a list of JSON values.
 
     A row without missing values serves as the example.
@@ -30,18 +30,21 @@ def infer(features: Any, columns: Iterable[Any] = ()) -> Schema:
     import pandas as pd
 
     if isinstance(features, pd.DataFrame):
-        example = _complete_row(features)
-        fields = [_field(str(name), features[name], example) for name in features.columns]
+        example = _find_complete_row(features)
+        fields = [_infer_field(str(name), features[name], example) for name in features.columns]
         return Schema(kind="table", fields=fields, unused=_others(columns, features))
     if isinstance(features, pd.Series):
         features = features.to_numpy()
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf" and features.ndim:
         shape = list(features.shape[1:])
         return Schema(
-            kind="array", shape=shape, dtype=str(features.dtype), example=plain(features[0]) if len(features) else None
+            kind="array",
+            shape=shape,
+            dtype=str(features.dtype),
+            example=to_json_value(features[0]) if len(features) else None,
         )
     first = next(iter(features), None) if hasattr(features, "__iter__") else None
-    return Schema(kind="any", example=plain(first))
+    return Schema(kind="any", example=to_json_value(first))
 
 
 def _others(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
@@ -55,15 +58,15 @@ def infer_predictions(predictions: Any) -> Schema:
     import pandas as pd
 
     if isinstance(predictions, (pd.DataFrame, np.ndarray)):
-        return infer(predictions)
+        return infer_schema(predictions)
     if isinstance(predictions, pd.Series):
         predictions = predictions.tolist()
-    values = plain(list(predictions)) if isinstance(predictions, (list, tuple)) else []
+    values = to_json_value(list(predictions)) if isinstance(predictions, (list, tuple)) else []
     if values and all(isinstance(value, dict) for value in values):
-        return infer(pd.DataFrame(values))
+        return infer_schema(pd.DataFrame(values))
     if values and all(isinstance(value, list) for value in values):
         return _schema_of_lists(values)
-    dtype = _json_type(values)
+    dtype = _common_json_type(values)
     if None in values:  # a missing number is NaN, and nothing stands for a missing flag
         dtype = {"integer": "number", "boolean": None}.get(dtype or "", dtype)
     return Schema(kind="any", dtype=dtype, example=values[0] if values else None)
@@ -78,10 +81,10 @@ def _schema_of_lists(values: list[list[Any]]) -> Schema:
     except ValueError:  # of different lengths
         array = np.array([], dtype=object)
     is_array = array.dtype.kind in "biuf" and array.size
-    return infer(array) if is_array else Schema(kind="any", dtype="array", example=values[0])
+    return infer_schema(array) if is_array else Schema(kind="any", dtype="array", example=values[0])
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """`value` as JSON holds it: NumPy and pandas scalars and arrays become Python's, a missing value None."""
     if value is None or isinstance(value, (bool, int)):
         return value
@@ -90,32 +93,32 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return None if value != value else float(value)
     if isinstance(value, Decimal):
-        return plain(float(value))
+        return to_json_value(float(value))
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, (datetime.datetime, datetime.date)):
         return None if value != value else value.isoformat()
     if hasattr(value, "tolist"):
         found = value.tolist()
-        return float(found) if type(found) is type(value) else plain(found)  # NumPy's long float gives itself
+        return float(found) if type(found) is type(value) else to_json_value(found)  # NumPy's long float gives itself
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     return str(value)
 
 
-def _complete_row(table: pd.DataFrame) -> dict[str, Any]:
+def _find_complete_row(table: pd.DataFrame) -> dict[str, Any]:
     head = table.head(1000)
     complete = head.dropna()
     row = (complete if len(complete) else head).head(1)
-    return {str(name): plain(row[name].iloc[0]) if len(row) else None for name in row.columns}
+    return {str(name): to_json_value(row[name].iloc[0]) if len(row) else None for name in row.columns}
 
 
-def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
+def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
     import pandas as pd
 
-    kind = _type(column)
+    kind = _field_type(column)
     # Exact decimals come from databases; what a client sends are floats, and models compute with those.
     dtype = "float64" if is_decimals(column) else column.dtype
     nullable = bool(column.isna().any())
@@ -131,25 +134,25 @@ def _field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
         if kind == "number":
             low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))
         else:
-            low, high = plain(column.min()), plain(column.max())
+            low, high = to_json_value(column.min()), to_json_value(column.max())
         return msgspec.structs.replace(field, minimum=low, maximum=high)
     if kind == "category":
         assert isinstance(column.dtype, pd.CategoricalDtype)
         categories = column.dtype.categories
         return msgspec.structs.replace(
             field,
-            categories=plain(categories.tolist()),
+            categories=to_json_value(categories.tolist()),
             category_dtype=str(categories.dtype),
             ordered=bool(column.dtype.ordered),
         )
     if kind == "string":
         values = column.dropna().unique()
         if len(values) <= MOST_CATEGORIES:
-            return msgspec.structs.replace(field, categories=sorted(plain(list(values))))
+            return msgspec.structs.replace(field, categories=sorted(to_json_value(list(values))))
     return field
 
 
-def _type(column: pd.Series[Any]) -> FieldType:
+def _field_type(column: pd.Series[Any]) -> FieldType:
     import pandas as pd
     from pandas.api import types
 
@@ -211,7 +214,7 @@ def _finite_range(values: np.ndarray[Any, Any]) -> tuple[float | None, float | N
     return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
 
 
-def _json_type(values: list[Any]) -> str | None:
+def _common_json_type(values: list[Any]) -> str | None:
     """The JSON Schema type that all values have, or None when they differ."""
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     found = {names.get(type(value), "") for value in values if value is not None}

@@ -11,7 +11,7 @@ from mlapp.schema.fields import Field, Schema
 from mlapp.schema.infer import MOST_CATEGORIES
 
 
-def merge(one: Schema, other: Schema) -> Schema:
+def merge_schemas(one: Schema, other: Schema) -> Schema:
     """The schema of two parts together.
 
     Raises:
@@ -25,10 +25,12 @@ def merge(one: Schema, other: Schema) -> Schema:
             f"A part of the data has other columns than the first: {', '.join(differing[:10])}.",
             "Let the reader give every part the same columns.",
         )
-    return msgspec.structs.replace(one, fields=[_merged(a, b) for a, b in zip(one.fields, other.fields, strict=True)])
+    return msgspec.structs.replace(
+        one, fields=[_merge_fields(a, b) for a, b in zip(one.fields, other.fields, strict=True)]
+    )
 
 
-def _merged(one: Field, other: Field) -> Field:
+def _merge_fields(one: Field, other: Field) -> Field:
     wider = one
     if one.type != other.type:
         numbers = {one.type, other.type} == {"integer", "number"}
@@ -40,19 +42,19 @@ def _merged(one: Field, other: Field) -> Field:
     return msgspec.structs.replace(
         wider,
         nullable=one.nullable or other.nullable,
-        minimum=_chosen(min, one.minimum, other.minimum) if wider.type != "any" else None,
-        maximum=_chosen(max, one.maximum, other.maximum) if wider.type != "any" else None,
-        categories=_categories(one, other),
+        minimum=_choose_bound(min, one.minimum, other.minimum) if wider.type != "any" else None,
+        maximum=_choose_bound(max, one.maximum, other.maximum) if wider.type != "any" else None,
+        categories=_merge_categories(one, other),
         example=one.example if one.example is not None else other.example,
     )
 
 
-def _chosen(choose: Any, one: Any, other: Any) -> Any:
+def _choose_bound(choose: Any, one: Any, other: Any) -> Any:
     known = [value for value in (one, other) if value is not None]
     return choose(known) if known else None
 
 
-def _categories(one: Field, other: Field) -> list[Any] | None:
+def _merge_categories(one: Field, other: Field) -> list[Any] | None:
     if one.categories is None or other.categories is None or one.type != other.type:
         return None
     both = list(dict.fromkeys([*one.categories, *other.categories]))

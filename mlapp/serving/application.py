@@ -10,15 +10,15 @@ from typing import Any
 
 from mlapp.config import Serve
 from mlapp.errors import MlappError
-from mlapp.serving.access_log import AccessLog
-from mlapp.serving.auth import Keys
-from mlapp.serving.cors import Cors
-from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.http import CLOSE, Asgi, ClientLeft, Receive, Request, Response, Scope, Send, unless_left
-from mlapp.serving.metrics import Metrics
-from mlapp.serving.problems import MEDIA, HttpError, http_error
-from mlapp.serving.request_id import request_id
-from mlapp.serving.tracing import Tracing
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.observability.access_log import AccessLog
+from mlapp.serving.observability.metrics import Metrics
+from mlapp.serving.observability.tracing import Tracing
+from mlapp.serving.web.auth import Keys
+from mlapp.serving.web.cors import Cors
+from mlapp.serving.web.http import CLOSE, Asgi, ClientLeft, Receive, Request, Response, Scope, Send, run_unless_left
+from mlapp.serving.web.problems import MEDIA, HttpError, make_http_error
+from mlapp.serving.web.request_id import choose_request_id
 
 log = logging.getLogger("mlapp.serving")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -43,7 +43,7 @@ class Application:
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self.tracing = tracing
         if tracing is not None:
-            self.on_close.append(tracing.close)
+            self.on_close.append(tracing.flush_spans)
         self._api: Asgi | None = api
         self.keys = Keys(settings.api_keys)
         self._cors = Cors(settings.cors)
@@ -53,7 +53,7 @@ class Application:
         self._deferred: Callable[[], None] | None = None
         self._loading: asyncio.Lock | None = None
 
-    def route(self, method: str, path: str, handler: Handler, *, is_open: bool = False) -> None:
+    def add_route(self, method: str, path: str, handler: Handler, *, is_open: bool = False) -> None:
         """Answer a method and path with a handler. A path that ends in `/*` takes all that begins so.
 
         Args:
@@ -106,7 +106,7 @@ class Application:
         make = getattr(self._api, "openapi", None)
         return make() if callable(make) else None
 
-    async def start(self) -> None:
+    async def start_models(self) -> None:
         """Warm every model; a second call does nothing.
 
         Raises:
@@ -116,43 +116,47 @@ class Application:
             return
         await self.add_deferred()
         for endpoint in self.endpoints:
-            await endpoint.start()
+            await endpoint.start_model()
         callbacks, self.on_start = self.on_start, []
         for callback in callbacks:
             await callback()
 
-    async def close(self) -> None:
+    async def close_models(self) -> None:
         callbacks, self.on_close = self.on_close, []
         for callback in callbacks:
             await callback()
         for endpoint in self.endpoints:
-            await endpoint.close()
+            await endpoint.close_endpoint()
         if self.access_log is not None:
-            self.access_log.flush()
+            self.access_log.flush_lines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if self._deferred is not None and _path(scope) != "/livez":
+            if self._deferred is not None and _mounted_path(scope) != "/livez":
                 try:
                     await self.add_deferred()
                 except MlappError as error:
                     log.error("the model cannot be loaded: %s %s", error.what, error.todo)
-                    await _refusal(HttpError(503, f"The model cannot be loaded: {error.what}")).send(send, [])
+                    await _problem_response(HttpError(503, f"The model cannot be loaded: {error.what}")).send_response(
+                        send, []
+                    )
                     return
             if self.tracing is None:
-                await self._answer(scope, receive, send)
+                await self._answer_request(scope, receive, send)
             else:
-                await self.tracing.serve(self._answer, self._find(_path(scope))[0], scope, receive, send)
+                await self.tracing.trace_request(
+                    self._answer_request, self._find_route(_mounted_path(scope))[0], scope, receive, send
+                )
         elif scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif self._api is not None and self.keys.allow(dict(scope["headers"])):
+            await self._run_lifespan(scope, receive, send)
+        elif self._api is not None and self.keys.is_allowed(dict(scope["headers"])):
             await self._api(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self.start()
+            await self.start_models()
         except MlappError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"{error.what} {error.todo}"})
@@ -164,42 +168,42 @@ class Application:
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
-        await self.close()
+        await self.close_models()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request = Request(scope, receive)
-        path = _path(scope)
-        template, methods, request.tail = self._find(path)
-        identity = request_id(request.headers)
-        extra = [(b"x-request-id", identity), *self._cors.headers(request.headers)]
+        path = _mounted_path(scope)
+        template, methods, request.tail = self._find_route(path)
+        identity = choose_request_id(request.headers)
+        extra = [(b"x-request-id", identity), *self._cors.response_headers(request.headers)]
         if self.stopping:
             # A connection that is kept would be cut in the end, with a request on its way perhaps.
             extra.append((b"connection", b"close"))
         status = 499
-        self.metrics.begun()
+        self.metrics.begin_request()
         try:
-            if methods is None and self._api is not None and self.keys.allow(request.headers):
-                template, status = await self._pass_on(scope, receive, send, extra)
+            if methods is None and self._api is not None and self.keys.is_allowed(request.headers):
+                template, status = await self._forward_to_user_app(scope, receive, send, extra)
                 return
-            response = await self._respond(request, path, template, methods)
+            response = await self._call_handler(request, path, template, methods)
             status = response.status
             try:
                 if response.stream is None:
-                    await response.send(send, extra)
+                    await response.send_response(send, extra)
                 else:
-                    await unless_left(response.send(send, extra), request.left)
+                    await run_unless_left(response.send_response(send, extra), request.wait_until_left)
             except RuntimeError as error:  # of uvloop: the connection was reset in this turn of the event loop
                 raise ClientLeft from error
         except ClientLeft:
             status = 499
         finally:
             seconds = time.perf_counter() - started
-            self.metrics.answered(request.method, template, status, seconds)
+            self.metrics.end_request(request.method, template, status, seconds)
             if self.access_log is not None:
-                self.access_log.write(request.method, path, status, seconds, identity, scope.get("client"))
+                self.access_log.log_request(request.method, path, status, seconds, identity, scope.get("client"))
 
-    async def _respond(
+    async def _call_handler(
         self, request: Request, path: str, template: str, methods: dict[str, Handler] | None
     ) -> Response:
         try:
@@ -207,9 +211,9 @@ class Application:
                 # RFC 9112, 6.3: two lengths are an attempt at smuggling. Not every HTTP server refuses them by itself.
                 raise HttpError(400, "The request has a Content-Length and a Transfer-Encoding.", headers=CLOSE)
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
-                return self._cors.preflight(request.headers)
+                return self._cors.preflight_response(request.headers)
             if template not in self._open:
-                self.keys.check(request.headers)
+                self.keys.check_key(request.headers)
             if methods is None:
                 raise HttpError(404, f"There is no {path:.200}. See /docs.")
             handler = methods.get(request.method) or methods.get("*")
@@ -222,15 +226,15 @@ class Application:
         except (ClientLeft, asyncio.CancelledError):
             raise
         except Exception as error:
-            return _refusal(http_error(error))
+            return _problem_response(make_http_error(error))
 
-    async def _pass_on(
+    async def _forward_to_user_app(
         self, scope: Scope, receive: Receive, send: Send, extra: Sequence[tuple[bytes, bytes]]
     ) -> tuple[str, int]:
         """Let the user's own application answer; gives the route's template and the status."""
         status = 500
 
-        async def watched(message: Any) -> None:
+        async def send_and_note(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -238,10 +242,10 @@ class Application:
             await send(message)
 
         assert self._api is not None
-        await self._api(scope, receive, watched)
+        await self._api(scope, receive, send_and_note)
         return getattr(scope.get("route"), "path", "other"), status
 
-    def _find(self, path: str) -> tuple[str, dict[str, Handler] | None, str]:
+    def _find_route(self, path: str) -> tuple[str, dict[str, Handler] | None, str]:
         methods = self._routes.get(path)
         if methods is not None:
             return path, methods, ""
@@ -251,12 +255,12 @@ class Application:
         return "other", None, ""
 
 
-def _refusal(problem: HttpError) -> Response:
+def _problem_response(problem: HttpError) -> Response:
     """A problem as a response. Not where it is caught: a frame that keeps its error keeps the request's body too."""
-    return Response(problem.body(), MEDIA, problem.status, list(problem.headers))
+    return Response(problem.problem_body(), MEDIA, problem.status, list(problem.headers))
 
 
-def _path(scope: Scope) -> str:
+def _mounted_path(scope: Scope) -> str:
     """The path below the place where the application is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")

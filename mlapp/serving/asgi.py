@@ -9,12 +9,12 @@ from mlapp.config import Serve
 from mlapp.errors import UsageError
 from mlapp.model import TrainedModel
 from mlapp.pipeline import Pipeline
-from mlapp.serving import loaded as models
 from mlapp.serving import routes
 from mlapp.serving.application import Application
-from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.loaded import Loaded
-from mlapp.serving.tracing import from_environment
+from mlapp.serving.inference import served_model as models
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.observability.tracing import tracing_from_environment
 from mlapp.store import Store
 
 
@@ -45,11 +45,13 @@ def create_asgi(
     """
     if settings is None:
         settings = app.settings.serve if isinstance(app, App) else Serve()
-    application = Application(settings, api, from_environment(app.name))
+    application = Application(settings, api, tracing_from_environment(app.name))
 
     def add_model() -> None:
-        loaded = load(app, model, store, settings)
-        routes.add(application, Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing))
+        loaded = load_served_model(app, model, store, settings)
+        routes.add_endpoint(
+            application, Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing)
+        )
 
     if isinstance(model, TrainedModel):
         add_model()
@@ -59,16 +61,18 @@ def create_asgi(
     return application
 
 
-def load(app: Pipeline, model: str | int | TrainedModel, store: Store | None, settings: Serve) -> Loaded:
+def load_served_model(
+    app: Pipeline, model: str | int | TrainedModel, store: Store | None, settings: Serve
+) -> ServedModel:
     """The model to serve.
 
     Raises:
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
     """
     if isinstance(model, TrainedModel):
-        return models.of_trained(model, settings.extra)
+        return models.serve_trained(model, settings.extra)
     if store is None:
         if not isinstance(app, App):
             raise UsageError(f"{app!r} has no store of its own.", "Give the store too.")
         store = app.store()
-    return models.of_version(app, store.get(app.name, model), settings.runtime, settings.extra)
+    return models.serve_version(app, store.get(app.name, model), settings.runtime, settings.extra)

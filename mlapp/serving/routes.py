@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mlapp.serving import metrics as prometheus
-from mlapp.serving import streams, swagger
-from mlapp.serving.bodies import part_of
-from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.http import Request, Response, unless_left
-from mlapp.serving.json_body import encode, encode_answer
-from mlapp.serving.openapi import document
-from mlapp.serving.page import page
+from mlapp.serving.decoding.json_body import encode_answer, encode_json
+from mlapp.serving.decoding.media_types import decode_body
+from mlapp.serving.inference import streams
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.observability import metrics as prometheus
+from mlapp.serving.openapi import make_document
 from mlapp.serving.protocols import invocations, open_inference
-from mlapp.serving.timeouts import deadline
+from mlapp.serving.web import swagger
+from mlapp.serving.web.http import Request, Response, run_unless_left
+from mlapp.serving.web.page import model_page
+from mlapp.serving.web.timeouts import request_timeout
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -23,7 +24,7 @@ HTML = b"text/html; charset=utf-8"
 EVENTS = b"text/event-stream"
 
 
-def add(application: Application, endpoint: Endpoint) -> None:
+def add_endpoint(application: Application, endpoint: Endpoint) -> None:
     """Serve another model. The first without a prefix has the short paths."""
     add_server_routes(application)
     application.endpoints.append(endpoint)
@@ -40,69 +41,69 @@ def add_server_routes(application: Application) -> None:
 
     async def readyz(request: Request) -> Response:
         if not application.stopping:
-            await application.start()
+            await application.start_models()
         status = "ok" if application.is_ready else "stopping" if application.stopping else "starting"
         models = {endpoint.name: endpoint.current.version for endpoint in application.endpoints}
-        return Response(encode({"status": status, "models": models}), status=200 if application.is_ready else 503)
+        return Response(encode_json({"status": status, "models": models}), status=200 if application.is_ready else 503)
 
     async def models(request: Request) -> Response:
         found = [{"model": endpoint.name, "version": endpoint.current.version} for endpoint in application.endpoints]
-        return Response(encode({"models": found}))
+        return Response(encode_json({"models": found}))
 
-    application.route("GET", "/models", models)
+    application.add_route("GET", "/models", models)
     for path in ("/readyz", "/health"):
-        application.route("GET", path, readyz, is_open=True)
-    application.route("GET", "/livez", livez, is_open=True)
-    _add_documents(application, "")
-    open_inference.add_routes(application)
+        application.add_route("GET", path, readyz, is_open=True)
+    application.add_route("GET", "/livez", livez, is_open=True)
+    _add_document_routes(application, "")
+    open_inference.add_v2_routes(application)
 
 
-def _add_documents(application: Application, prefix: str) -> None:
+def _add_document_routes(application: Application, prefix: str) -> None:
     """The page, and what it links to."""
 
-    async def scrape(request: Request) -> Response:
-        return Response(application.metrics.text(), prometheus.MEDIA)
+    async def answer_metrics(request: Request) -> Response:
+        return Response(application.metrics.render_text(), prometheus.MEDIA)
 
-    async def openapi(request: Request) -> Response:
-        return Response(encode(document(application, request.scope.get("root_path", ""))))
+    async def answer_openapi(request: Request) -> Response:
+        return Response(encode_json(make_document(application, request.scope.get("root_path", ""))))
 
-    async def docs(request: Request) -> Response:
-        return Response(swagger.page(), HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
+    async def answer_docs(request: Request) -> Response:
+        return Response(swagger.docs_page(), HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
 
-    async def asset(request: Request) -> Response:
-        found = await asyncio.to_thread(swagger.asset, request.tail)
+    async def answer_asset(request: Request) -> Response:
+        found = await asyncio.to_thread(swagger.docs_asset, request.tail)
         return Response(found.content, found.media, headers=[(b"cache-control", b"public, max-age=86400")])
 
-    async def show(request: Request) -> Response:
-        return Response(page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
+    async def answer_page(request: Request) -> Response:
+        return Response(model_page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
 
-    application.route("GET", f"{prefix}/", show, is_open=True)
-    application.route("GET", f"{prefix}/metrics", scrape)
-    application.route("GET", f"{prefix}/openapi.json", openapi)
-    application.route("GET", f"{prefix}/docs", docs, is_open=True)
-    application.route("GET", f"{prefix}/docs/*", asset, is_open=True)
+    application.add_route("GET", f"{prefix}/", answer_page, is_open=True)
+    application.add_route("GET", f"{prefix}/metrics", answer_metrics)
+    application.add_route("GET", f"{prefix}/openapi.json", answer_openapi)
+    application.add_route("GET", f"{prefix}/docs", answer_docs, is_open=True)
+    application.add_route("GET", f"{prefix}/docs/*", answer_asset, is_open=True)
 
 
 def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
     """What each model has, under its prefix."""
     prefix = endpoint.prefix
 
-    async def predict(request: Request) -> Response:
-        return await answer(endpoint, request)
+    async def answer_predict(request: Request) -> Response:
+        return await answer_prediction(endpoint, request)
 
-    async def describe(request: Request) -> Response:
-        return Response(encode(endpoint.describe()))
+    async def answer_model(request: Request) -> Response:
+        return Response(encode_json(endpoint.describe_model()))
 
-    async def to_page(request: Request) -> Response:
+    async def redirect_to_page(request: Request) -> Response:
         return Response(status=307, headers=[(b"location", f"{prefix}/".encode())])
 
-    application.route("POST", f"{prefix}/predict", predict)
-    application.route("POST", f"{prefix}/predict/", predict)  # clients of UnionML's FastAPI may send it so
-    application.route("GET", f"{prefix}/model", describe)
-    invocations.add_routes(application, endpoint)
+    application.add_route("POST", f"{prefix}/predict", answer_predict)
+    application.add_route("POST", f"{prefix}/predict/", answer_predict)  # clients of UnionML's FastAPI may send it so
+    application.add_route("GET", f"{prefix}/model", answer_model)
+    invocations.add_invocation_routes(application, endpoint)
     if prefix:
-        application.route("GET", prefix, to_page, is_open=True)
-        _add_documents(application, prefix)
+        application.add_route("GET", prefix, redirect_to_page, is_open=True)
+        _add_document_routes(application, prefix)
 
 
 PAGE_POLICY = (
@@ -116,25 +117,25 @@ DOCS_POLICY = (
 )
 
 
-async def answer(endpoint: Endpoint, request: Request) -> Response:
+async def answer_prediction(endpoint: Endpoint, request: Request) -> Response:
     """`POST /predict`."""
     settings = endpoint.settings
-    timeout = deadline(request, settings.timeout)
-    body = await request.body(settings.max_body, timeout)
+    timeout = request_timeout(request, settings.timeout)
+    body = await request.read_body(settings.max_body, timeout)
     loaded = endpoint.current
-    part = await part_of(endpoint, loaded, request.media, body)
+    part = await decode_body(endpoint, loaded, request.media, body)
     if loaded.is_stream:
-        items = endpoint.streams.items(loaded, part, timeout)
+        items = endpoint.streams.stream_items(loaded, part, timeout)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
-            found = await unless_left(streams.collected(items), request.left)
+            found = await run_unless_left(streams.collect_stream(items), request.wait_until_left)
             return Response(encode_answer(found, loaded.tail, is_unionml=part.is_unionml))
-        events = streams.events(items)
+        events = streams.encode_events(items)
         # Before the status is told: a stream that is refused, or fails at once, is a problem like any other.
-        first = await unless_left(anext(events), request.left)
+        first = await run_unless_left(anext(events), request.wait_until_left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
-    predictions = await endpoint.predict(part, timeout, loaded, request.left)
+    predictions = await endpoint.predict_part(part, timeout, loaded, request.wait_until_left)
 
     def encode_body() -> bytes:
         return encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml)
 
-    return Response(await endpoint.make(encode_body, part.rows))
+    return Response(await endpoint.encode_answer(encode_body, part.rows))

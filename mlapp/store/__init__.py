@@ -2,6 +2,6 @@
 
 from mlapp.store.manifest import Manifest, StoredFile
 from mlapp.store.store import ModelVersion, Store
-from mlapp.store.urls import open_store
+from mlapp.store.store_url import open_store
 
 __all__ = ["Manifest", "ModelVersion", "Store", "StoredFile", "open_store"]

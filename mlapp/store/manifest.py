@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from mlapp.environment import GitState
 from mlapp.pipeline.parameters import Recorded
+from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema
 
 FORMAT = 1

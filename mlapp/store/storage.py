@@ -20,22 +20,22 @@ Tell = Callable[[str], None]
 class Storage(Protocol):
     """Keys are paths with `/`. Every method raises StoreError when the place cannot be reached, read or written."""
 
-    def create(self, key: str, content: bytes) -> bool:
+    def create_key(self, key: str, content: bytes) -> bool:
         """Write a key, whole or not at all; False if it exists already."""
 
-    def read(self, key: str) -> bytes | None:
+    def read_key(self, key: str) -> bytes | None:
         """The content of a key, or None."""
 
-    def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+    def read_keys(self, keys: Iterable[str]) -> list[bytes | None]:
         """The content of each key, or None."""
 
-    def names(self, prefix: str) -> list[str]:
+    def list_names(self, prefix: str) -> list[str]:
         """The names directly under a prefix, in no order."""
 
-    def upload(self, prefix: str, tell: Tell | None = None) -> AbstractContextManager[Path]:
+    def upload_folder(self, prefix: str, tell: Tell | None = None) -> AbstractContextManager[Path]:
         """A folder to write files into; they are under `prefix` when the block ends without an error, else gone."""
 
-    def folder(
+    def fetch_folder(
         self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
     ) -> Path:
         """A local folder that holds these files of `prefix`, but for those that are lost.
@@ -43,7 +43,7 @@ class Storage(Protocol):
         Their content is not checked. `fresh` fetches again what was fetched before.
         """
 
-    def delete(self, prefix: str) -> None:
+    def delete_prefix(self, prefix: str) -> None:
         """Remove a key, or everything under a prefix; nothing if it is not there."""
 
     def check_writable(self) -> None:

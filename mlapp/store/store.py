@@ -20,14 +20,14 @@ from typing import Any
 
 import msgspec
 
-from mlapp import distribution, environment
-from mlapp.environment import GitState
-from mlapp.errors import StoreError, UsageError, nearest
+from mlapp import distribution, provenance
+from mlapp.errors import StoreError, UsageError, suggest_nearest
 from mlapp.model import TrainedModel
 from mlapp.pipeline.values import plain_value
-from mlapp.schema.infer import plain
-from mlapp.store.documents import Documents
-from mlapp.store.hashes import check_files, hash_all
+from mlapp.provenance import GitState
+from mlapp.schema.infer import to_json_value
+from mlapp.store.file_hashes import check_files, hash_files
+from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest
 from mlapp.store.storage import Storage, Tell
 
@@ -66,7 +66,7 @@ class Store:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._documents = Documents(storage)
+        self._documents = JsonDocuments(storage)
 
     def check_writable(self) -> None:
         """Find out before a long training that its model could not be kept."""
@@ -94,9 +94,9 @@ class Store:
         self._documents.check_format()
         self._documents.write_format()
         identity = uuid.uuid4().hex
-        with self.storage.upload(f"{app}/files/{identity}", progress) as folder:
+        with self.storage.upload_folder(f"{app}/files/{identity}", progress) as folder:
             trained.save(folder)
-            files = hash_all(folder)
+            files = hash_files(folder)
         manifest = Manifest(
             format=FORMAT,
             app=app,
@@ -105,13 +105,14 @@ class Store:
             duration=round(trained.duration, 6),
             parameters=plain_value(dict(trained.parameters)),
             metrics={
-                split: {name: plain(value) for name, value in found.items()} for split, found in trained.metrics.items()
+                split: {name: to_json_value(value) for name, value in found.items()}
+                for split, found in trained.metrics.items()
             },
             schema=trained.schema,
             framework=trained.framework.name,
             model_format=trained.format,
-            libraries=environment.libraries((*trained.framework.libraries, "pandas")),
-            python=environment.python_version(),
+            libraries=provenance.installed_versions((*trained.framework.libraries, "pandas")),
+            python=provenance.python_version(),
             mlapp=distribution.version(),
             data=Data(trained.fingerprint, trained.rows, trained.columns),
             files=files,
@@ -122,9 +123,9 @@ class Store:
             parent=trained.parent,
             model=type(trained.estimator).__name__,
         )
-        return self._claim(manifest)
+        return self._claim_number(manifest)
 
-    def adopt(self, version: ModelVersion, *, progress: Tell | None = None) -> ModelVersion:
+    def adopt_version(self, version: ModelVersion, *, progress: Tell | None = None) -> ModelVersion:
         """Take in a version that was made elsewhere, as the next version here.
 
         Raises:
@@ -135,30 +136,33 @@ class Store:
         self._documents.write_format()
         check_files(version.manifest, version.files)
         identity = uuid.uuid4().hex
-        with self.storage.upload(f"{app}/files/{identity}", progress) as folder:
+        with self.storage.upload_folder(f"{app}/files/{identity}", progress) as folder:
             shutil.copytree(version.files, folder, dirs_exist_ok=True)
-        return self._claim(msgspec.structs.replace(version.manifest, folder=f"files/{identity}"))
+        return self._claim_number(msgspec.structs.replace(version.manifest, folder=f"files/{identity}"))
 
-    def find(self, manifest: Manifest) -> int | None:
+    def find_number(self, manifest: Manifest) -> int | None:
         """The number under which a version of any store is here: made at the same time, of the same files."""
         for own in self.versions(manifest.app):
             if (own.created, own.files) == (manifest.created, manifest.files):
                 return own.version
         return None
 
-    def numbers(self, app: str) -> list[int]:
+    def list_numbers(self, app: str) -> list[int]:
         """The numbers of the versions that are there, from old to new."""
         self._documents.check_format()
-        return sorted(_numbers(self.storage.names(f"{app}/versions")) - _numbers(self.storage.names(f"{app}/deleted")))
+        return sorted(
+            _parse_numbers(self.storage.list_names(f"{app}/versions"))
+            - _parse_numbers(self.storage.list_names(f"{app}/deleted"))
+        )
 
     def versions(self, app: str) -> list[Manifest]:
         """The manifests of all versions, from old to new."""
-        keys = [_manifest_key(app, number) for number in self.numbers(app)]
-        return self._documents.read_all(keys, Manifest)
+        keys = [_manifest_key(app, number) for number in self.list_numbers(app)]
+        return self._documents.read_documents(keys, Manifest)
 
     def apps(self) -> list[str]:
         """The names of the apps that have versions here."""
-        return sorted(name for name in self.storage.names("") if name != "store.json" and self.numbers(name))
+        return sorted(name for name in self.storage.list_names("") if name != "store.json" and self.list_numbers(name))
 
     def resolve(self, app: str, reference: str | int = LATEST) -> int:
         """The number that a number, an alias or `latest` stands for.
@@ -171,7 +175,7 @@ class Store:
             last = self._last_move(app, text)  # cheap: servers look often where an alias points
             if last is not None and last.version is not None:
                 return last.version
-        numbers = self.numbers(app)
+        numbers = self.list_numbers(app)
         if text.isdecimal():
             if int(text) in numbers:
                 return int(text)
@@ -187,7 +191,7 @@ class Store:
         aliases = self.aliases(app)
         known = ", ".join(sorted(aliases)) or "none"
         raise UsageError(
-            f"'{app}' has no alias '{text}'; it has {known}.{nearest(text, (*aliases, LATEST))}",
+            f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
             f"Point it at a version: `mlapp models promote VERSION {text}`.",
         )
 
@@ -197,7 +201,7 @@ class Store:
         Raises:
             StoreError: it is not readable.
         """
-        return self._documents.read(_manifest_key(app, number), Manifest)
+        return self._documents.read_document(_manifest_key(app, number), Manifest)
 
     def get(self, app: str, reference: str | int = LATEST, *, progress: Tell | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
@@ -207,11 +211,11 @@ class Store:
         """
         manifest = self.manifest(app, self.resolve(app, reference))
         prefix = f"{app}/{manifest.folder}"
-        folder = self.storage.folder(prefix, manifest.files, progress)
+        folder = self.storage.fetch_folder(prefix, manifest.files, progress)
         try:
             check_files(manifest, folder)
         except StoreError:  # of a local copy, it may be
-            folder = self.storage.folder(prefix, manifest.files, progress, fresh=True)
+            folder = self.storage.fetch_folder(prefix, manifest.files, progress, fresh=True)
             check_files(manifest, folder)
         return ModelVersion(manifest, folder)
 
@@ -229,11 +233,11 @@ class Store:
                 "Point the alias at another version first: `mlapp models promote`.",
             )
         folder = self.manifest(app, number).folder
-        self.storage.create(f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": _now()}))
-        self.storage.delete(f"{app}/{folder}")
+        self.storage.create_key(f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": _current_time()}))
+        self.storage.delete_prefix(f"{app}/{folder}")
         return number
 
-    def expendable(self, app: str, keep: int) -> list[Manifest]:
+    def list_expendable(self, app: str, keep: int) -> list[Manifest]:
         """The versions that nobody asks for by name: all but the newest `keep` and those that an alias points at."""
         named = set(self.aliases(app).values())
         versions = self.versions(app)
@@ -242,24 +246,24 @@ class Store:
     def aliases(self, app: str) -> dict[str, int]:
         """Where each alias points."""
         found = {}
-        for alias in self.storage.names(f"{app}/aliases"):
+        for alias in self.storage.list_names(f"{app}/aliases"):
             last = self._last_move(app, alias)
             if last is not None and last.version is not None:
                 found[alias] = last.version
         return found
 
-    def history(self, app: str, alias: str) -> list[AliasEntry]:
+    def alias_history(self, app: str, alias: str) -> list[AliasEntry]:
         """The moves of an alias, from old to new."""
         prefix = f"{app}/aliases/{alias}"
         return [
-            self._documents.read(f"{prefix}/{at:06}.json", AliasEntry)
-            for at in sorted(_numbers(self.storage.names(prefix)))
+            self._documents.read_document(f"{prefix}/{at:06}.json", AliasEntry)
+            for at in sorted(_parse_numbers(self.storage.list_names(prefix)))
         ]
 
     def _last_move(self, app: str, alias: str) -> AliasEntry | None:
         prefix = f"{app}/aliases/{alias}"
-        last = max(_numbers(self.storage.names(prefix)), default=None)
-        return None if last is None else self._documents.read(f"{prefix}/{last:06}.json", AliasEntry)
+        last = max(_parse_numbers(self.storage.list_names(prefix)), default=None)
+        return None if last is None else self._documents.read_document(f"{prefix}/{last:06}.json", AliasEntry)
 
     def promote(self, app: str, reference: str | int, alias: str) -> int:
         """Point an alias at a version, in one step for every reader.
@@ -273,30 +277,32 @@ class Store:
                 "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",
             )
         number = self.resolve(app, reference)
-        entry = msgspec.json.encode(AliasEntry(number, _now()))
+        entry = msgspec.json.encode(AliasEntry(number, _current_time()))
         while True:
-            last = max(_numbers(self.storage.names(f"{app}/aliases/{alias}")), default=0)
-            if self.storage.create(f"{app}/aliases/{alias}/{last + 1:06}.json", entry):
+            last = max(_parse_numbers(self.storage.list_names(f"{app}/aliases/{alias}")), default=0)
+            if self.storage.create_key(f"{app}/aliases/{alias}/{last + 1:06}.json", entry):
                 return number
 
-    def _claim(self, manifest: Manifest) -> ModelVersion:
+    def _claim_number(self, manifest: Manifest) -> ModelVersion:
         """Make the version. An error leaves its files: the manifest may be there, with only the answer lost."""
         prefix = f"{manifest.app}/versions"
-        number = max(_numbers(self.storage.names(prefix)), default=0)
+        number = max(_parse_numbers(self.storage.list_names(prefix)), default=0)
         while True:
             number += 1
             claimed = msgspec.structs.replace(manifest, version=number)
-            if self.storage.create(f"{prefix}/{number:06}.json", msgspec.json.format(msgspec.json.encode(claimed))):
-                return ModelVersion(claimed, self.storage.folder(f"{claimed.app}/{claimed.folder}", claimed.files))
+            if self.storage.create_key(f"{prefix}/{number:06}.json", msgspec.json.format(msgspec.json.encode(claimed))):
+                return ModelVersion(
+                    claimed, self.storage.fetch_folder(f"{claimed.app}/{claimed.folder}", claimed.files)
+                )
 
 
 def _manifest_key(app: str, number: int) -> str:
     return f"{app}/versions/{number:06}.json"
 
 
-def _numbers(names: Iterable[str]) -> set[int]:
+def _parse_numbers(names: Iterable[str]) -> set[int]:
     return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
 
 
-def _now() -> datetime:
+def _current_time() -> datetime:
     return datetime.now(timezone.utc)

@@ -7,9 +7,9 @@ from typing import Any
 
 from mlapp import frameworks
 from mlapp.frameworks import Framework
-from mlapp.pipeline import Pipeline, Stage, bind
-from mlapp.pipeline.parameters import declared, open_stages, values_of_stage
-from mlapp.training import steps
+from mlapp.pipeline import Pipeline, Stage, bind_parameters
+from mlapp.pipeline.parameters import declared_parameters, open_stages, values_of_stage
+from mlapp.training import stage_calls
 
 Bound = dict[str, dict[str, Any]]
 
@@ -22,15 +22,15 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
     Raises:
         UsageError: an unknown parameter, or a value of the wrong type. UserCodeError: the model function raised.
     """
-    users = [*pipeline.stages.values(), steps.split_stage(pipeline)]
+    users = [*pipeline.stages.values(), stage_calls.splitter_stage(pipeline)]
     values = _model_values(pipeline, users, given)
-    model = steps.build(pipeline, values)
-    framework = frameworks.of(type(model))
+    model = stage_calls.call_builder(pipeline, values)
+    framework = frameworks.find_framework(type(model))
     stages = parameter_stages(pipeline, framework)
-    bound = bind(declared(stages), given, open_stages(stages))
+    bound = bind_parameters(declared_parameters(stages), given, open_stages(stages))
     own = bound.get("model", {})
     if own.keys() != values.keys():  # one of **kwargs is a parameter of the framework's trainer
-        model = steps.build(pipeline, own)
+        model = stage_calls.call_builder(pipeline, own)
     return model, framework, bound
 
 
@@ -38,12 +38,12 @@ def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
     """The stages of training whose signatures hold its parameters, with the framework's own where the user has none."""
     stages: list[Stage | None] = [
         pipeline.stage("data_reader"),
-        steps.split_stage(pipeline),
+        stage_calls.splitter_stage(pipeline),
         pipeline.stages["model"],
-        steps.evaluate_stage(pipeline, framework),
+        stage_calls.evaluator_stage(pipeline, framework),
         pipeline.stage("data_loader"),
         pipeline.stage("data_parser"),
-        steps.fit_stage(pipeline, framework),
+        stage_calls.trainer_stage(pipeline, framework),
     ]
     return [stage for stage in stages if stage is not None]
 
@@ -51,5 +51,5 @@ def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
 def _model_values(pipeline: Pipeline, stages: list[Stage], given: Mapping[str, Any]) -> dict[str, Any]:
     """The model's own values of those given; whether the others have a taker is known once it is built."""
     is_open = open_stages([pipeline.stages["model"]])
-    mine = values_of_stage("model", declared(stages), given, is_open)
-    return bind(declared([pipeline.stages["model"]]), mine, is_open).get("model", {})
+    mine = values_of_stage("model", declared_parameters(stages), given, is_open)
+    return bind_parameters(declared_parameters([pipeline.stages["model"]]), mine, is_open).get("model", {})

@@ -8,13 +8,13 @@ from mlapp.errors import DataError, ModelError
 from mlapp.frameworks import Framework
 from mlapp.model import load_estimator
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.form import wants_batches
+from mlapp.pipeline.feature_format import wants_batches
 from mlapp.schema import Schema
 from mlapp.store import ModelVersion
 from mlapp.training import seeds
 
 
-def load(pipeline: Pipeline, model: Any, framework: Framework, previous: ModelVersion) -> Any:
+def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, previous: ModelVersion) -> Any:
     """The model of the version that the training goes on from.
 
     Raises:
@@ -60,7 +60,7 @@ def require_same_features(previous: ModelVersion, now: Schema) -> None:
     )
 
 
-def proceed(
+def proceed_training(
     trainer: Stage | None, framework: Framework, model: Any, begun: Any, features: Any, target: Any
 ) -> tuple[Stage | None, Any]:
     """What is left to fit, and with which trainer: none where the framework itself went on.
@@ -70,6 +70,6 @@ def proceed(
     """
     if trainer is not None and "default_of" not in trainer.options and not framework.trains_from_weights:
         return trainer, begun.set_params(**model.get_params())
-    with seeds.fixed():
+    with seeds.fix_seeds():
         ahead = framework.proceed(model, begun, features, target)
     return (trainer if framework.trains_from_weights else None), ahead

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import DataError, nearest
+from mlapp.errors import DataError, suggest_nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ MOST_CLASSES = 100
 """A numeric target with more distinct values than this is taken for a quantity, and not stratified."""
 
 
-def load(data: Any) -> pd.DataFrame:
+def load_table(data: Any) -> pd.DataFrame:
     """A table from pandas, polars, Arrow, a list of dicts, a dict of columns, JSON text, or an iterator of such parts.
 
     Raises:
@@ -26,9 +26,9 @@ def load(data: Any) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     if isinstance(data, (str, bytes)):
-        data = _json(data)
+        data = _parse_json_table(data)
     if isinstance(data, Iterator):
-        parts = [load(part) for part in data]
+        parts = [load_table(part) for part in data]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if hasattr(data, "to_pandas"):
         table: pd.DataFrame = data.to_pandas()
@@ -43,7 +43,7 @@ def load(data: Any) -> pd.DataFrame:
     )
 
 
-def split(
+def split_table(
     table: pd.DataFrame,
     targets: tuple[str, ...],
     *,
@@ -71,14 +71,14 @@ def split(
     if not shuffle:
         return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}
     random = np.random.default_rng(random_state)
-    of_rows = classes(table, targets)
-    chosen = random.permutation(rows)[:test_rows] if of_rows is None else _stratified(of_rows, test_rows, random)
+    of_rows = number_classes(table, targets)
+    chosen = random.permutation(rows)[:test_rows] if of_rows is None else _draw_stratified(of_rows, test_rows, random)
     is_test = np.zeros(rows, dtype=bool)
     is_test[chosen] = True
     return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
 
 
-def parse(
+def parse_table(
     table: pd.DataFrame, features: tuple[str, ...] | None, target: str | tuple[str, ...] | None
 ) -> tuple[Any, Any]:
     """Features and target by the columns that `App` names; the target is None for an app without one.
@@ -91,7 +91,7 @@ def parse(
         for name in names:
             if name not in table.columns:
                 raise DataError(
-                    f"The data has no {role} column '{name}'.{nearest(name, map(str, table.columns))}",
+                    f"The data has no {role} column '{name}'.{suggest_nearest(name, map(str, table.columns))}",
                     f"It has: {', '.join(map(str, table.columns[:20]))}. Change the App's {role} or the data_reader.",
                 )
     used = table[list(features)] if features is not None else table.drop(columns=list(targets)) if targets else table
@@ -100,7 +100,7 @@ def parse(
     return used, table[target] if isinstance(target, str) else table[list(target)]
 
 
-def floats(data: Any) -> Any:
+def decimals_to_floats(data: Any) -> Any:
     """A table or a column with its exact decimals as floats, which is what a model gets of them in serving as well."""
     import pandas as pd
 
@@ -121,7 +121,7 @@ def floats(data: Any) -> Any:
     return made
 
 
-def _json(text: str | bytes) -> Any:
+def _parse_json_table(text: str | bytes) -> Any:
     import msgspec
 
     try:
@@ -132,7 +132,7 @@ def _json(text: str | bytes) -> Any:
         ) from None
 
 
-def classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
+def number_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
     """The class of each row as a number, or None where the target is no class or a class has one row only."""
     import numpy as np
 
@@ -151,7 +151,9 @@ def classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, An
     return None if np.unique(codes, return_counts=True)[1].min() < 2 else codes
 
 
-def _stratified(classes: np.ndarray[Any, Any], test_rows: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
+def _draw_stratified(
+    classes: np.ndarray[Any, Any], test_rows: int, random: np.random.Generator
+) -> np.ndarray[Any, Any]:
     """`test_rows` rows, drawn so that each class keeps its share (largest remainders get the rows left over)."""
     import numpy as np
 

@@ -8,18 +8,18 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlapp import frameworks, prediction
-from mlapp.model import TrainedModel, saved_format
-from mlapp.pipeline import Pipeline, Stage, bind
-from mlapp.pipeline.form import wants_batches
-from mlapp.pipeline.parameters import Parameter, Recorded, declared, flat
-from mlapp.progress import listening
+from mlapp.model import TrainedModel, model_format
+from mlapp.pipeline import Pipeline, Stage, bind_parameters
+from mlapp.pipeline.feature_format import wants_batches
+from mlapp.pipeline.parameters import Parameter, Recorded, declared_parameters, flatten_parameters
+from mlapp.progress import listen_progress
 from mlapp.schema import ModelSchema, infer_predictions
-from mlapp.schema.infer import plain
+from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
-from mlapp.training import continuation, defaults, steps
+from mlapp.training import continuation, defaults, stage_calls
 from mlapp.training.binding import build_and_bind, parameter_stages
-from mlapp.training.splits import Splits, identify
-from mlapp.training.streaming import Stream
+from mlapp.training.splits import Splits, identify_table
+from mlapp.training.streaming import TrainingStream
 
 Progress = Callable[[str], None]
 
@@ -48,36 +48,39 @@ def run(
         UserCodeError: one of the user's functions raised.
     """
     tell = progress or (lambda step: None)
-    pipeline.require("data_reader", "model")
+    pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     values = dict(parameters or {})
 
     tell("build")
     model, framework, bound = build_and_bind(pipeline, values)
-    recorded = flat(bound, declared(parameter_stages(pipeline, framework)))
-    saved_format(pipeline, framework)
-    trainer, evaluator = steps.fit_stage(pipeline, framework), steps.evaluate_stage(pipeline, framework)
-    steps.check(trainer, framework, bound.get("trainer", {}))
-    begun = None if previous is None else continuation.load(pipeline, model, framework, previous)
+    recorded = flatten_parameters(bound, declared_parameters(parameter_stages(pipeline, framework)))
+    model_format(pipeline, framework)
+    trainer, evaluator = (
+        stage_calls.trainer_stage(pipeline, framework),
+        stage_calls.evaluator_stage(pipeline, framework),
+    )
+    stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
+    begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
-    data = _data(pipeline, trainer, bound, tell)
+    data = _read_data(pipeline, trainer, bound, tell)
     if previous is not None:
         continuation.require_same_features(previous, data.schema)
 
     tell("train")
-    with listening(lambda reached: tell(f"train {reached}")):
+    with listen_progress(lambda reached: tell(f"train {reached}")):
         if begun is not None:
-            trainer, model = continuation.proceed(trainer, framework, model, begun, *data.first)
-        estimator = steps.fit(trainer, model, *data.training, bound.get("trainer", {}))
-    framework = frameworks.of(type(estimator))
+            trainer, model = continuation.proceed_training(trainer, framework, model, begun, *data.first)
+        estimator = stage_calls.call_trainer(trainer, model, *data.training, bound.get("trainer", {}))
+    framework = frameworks.find_framework(type(estimator))
 
     tell("evaluate")
     metrics = {}
     for name, features, target in data.evaluated():
-        metrics[name] = steps.evaluate(evaluator, estimator, features, target, bound.get("evaluator", {}))
+        metrics[name] = stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
         del features, target  # before the next split is taken
 
-    predictions = prediction.sample(pipeline, framework, estimator, data.sample)
+    predictions = prediction.sample_predictions(pipeline, framework, estimator, data.sample)
     fingerprint, rows, columns = data.identity
     return TrainedModel(
         pipeline=pipeline,
@@ -95,19 +98,19 @@ def run(
     )
 
 
-def _data(
+def _read_data(
     pipeline: Pipeline, trainer: Stage | None, bound: Mapping[str, Mapping[str, Any]], tell: Progress
-) -> Splits | Stream:
+) -> Splits | TrainingStream:
     """What the reader gives: part after part where it yields them to a trainer that takes parts, else split at once."""
     tell("read")
-    read = steps.read(pipeline, bound.get("data_reader", {}))
+    read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
-        return Stream(pipeline, read, bound)
-    table = steps.load(pipeline, read, bound.get("data_loader", {}))
+        return TrainingStream(pipeline, read, bound)
+    table = stage_calls.call_loader(pipeline, read, bound.get("data_loader", {}))
     del read
-    identity = identify(table)
+    identity = identify_table(table)
     tell("split")
-    splits = steps.split(pipeline, table, bound.get("data_splitter", {}))
+    splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
     del table
     return Splits(pipeline, splits, identity, bound)
 
@@ -118,11 +121,13 @@ def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) 
     Raises:
         UsageError: a parameter that neither takes. DataError: no data. UserCodeError: one of them raised.
     """
-    pipeline.require("data_reader")
+    pipeline.require_stages("data_reader")
     roles = ("data_reader", "data_loader")
-    bound = bind(declared(stage for role in roles if (stage := pipeline.stage(role))), parameters or {})
-    data = steps.read(pipeline, bound.get("data_reader", {}))
-    return steps.load(pipeline, data, bound.get("data_loader", {}))
+    bound = bind_parameters(
+        declared_parameters(stage for role in roles if (stage := pipeline.stage(role))), parameters or {}
+    )
+    data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
+    return stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
 
 
 def read_features(
@@ -140,17 +145,17 @@ def read_features(
     Raises:
         UsageError: a parameter that none of them takes. DataError: no data. UserCodeError: one of them raised.
     """
-    pipeline.require("data_reader")
+    pipeline.require_stages("data_reader")
     stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]
-    known = declared(stages)
-    bound = bind(known, {**_remembered(known, trained_with or {}, parameters or {}), **(parameters or {})})
-    data = steps.read(pipeline, bound.get("data_reader", {}))
-    table = steps.load(pipeline, data, bound.get("data_loader", {}))
+    known = declared_parameters(stages)
+    bound = bind_parameters(known, {**_remembered(known, trained_with or {}, parameters or {}), **(parameters or {})})
+    data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
+    table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
     if pipeline.stage("data_parser") is not None or not hasattr(table, "columns"):
-        return steps.parse(pipeline, table, bound.get("data_parser", {}))[0]
+        return stage_calls.call_parser(pipeline, table, bound.get("data_parser", {}))[0]
     if pipeline.features is not None:
-        return defaults.floats(defaults.parse(table, pipeline.features, None)[0])
-    return defaults.floats(table.drop(columns=[name for name in pipeline.targets if name in table.columns]))
+        return defaults.decimals_to_floats(defaults.parse_table(table, pipeline.features, None)[0])
+    return defaults.decimals_to_floats(table.drop(columns=[name for name in pipeline.targets if name in table.columns]))
 
 
 def _remembered(known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +167,6 @@ def _remembered(known: list[Parameter], trained_with: Mapping[str, Any], given: 
         if parameter.stage == "data_reader" or name is None or any(each in given for each in names):
             continue
         value = trained_with[name]
-        if plain(value.value if isinstance(value, Recorded) else value) != plain(parameter.default):
+        if to_json_value(value.value if isinstance(value, Recorded) else value) != to_json_value(parameter.default):
             found[parameter.full_name] = value
     return found

@@ -13,7 +13,7 @@ TORCH_SEED = 67280421310721
 
 
 @contextmanager
-def fixed() -> Iterator[None]:
+def fix_seeds() -> Iterator[None]:
     """Python's, NumPy's and PyTorch's own generators begin anew in this block, and go on after it where they were.
 
     A module's first weights, dropout, and estimators without a `random_state` take their numbers from there.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlapp.data.fingerprint import fingerprint
+from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
-from mlapp.schema import infer
-from mlapp.training import steps
+from mlapp.schema import infer_schema
+from mlapp.training import stage_calls
 
 EXAMPLE_ROWS = 100
 """Rows that are predicted to learn what predictions look like."""
@@ -40,11 +40,11 @@ class Splits:
         self._name = next(iter(splits))
         part = splits.pop(self._name)
         columns = names_of(part)
-        features, target = steps.parse(pipeline, part, self._parameters)
+        features, target = stage_calls.call_parser(pipeline, part, self._parameters)
         del part
-        self.schema = infer(features, columns)
+        self.schema = infer_schema(features, columns)
         self.sample = first_rows(features)
-        self._first = [(steps.transform(pipeline, features), target)]
+        self._first = [(stage_calls.call_transformer(pipeline, features), target)]
 
     @property
     def first(self) -> tuple[Any, Any]:
@@ -58,16 +58,16 @@ class Splits:
         """Name, transformed features and target of each split, once."""
         yield self._name, *self._first.pop()
         for name in list(self._left):
-            features, target = steps.parse(self._pipeline, self._left.pop(name), self._parameters)
-            features = steps.transform(self._pipeline, features)
+            features, target = stage_calls.call_parser(self._pipeline, self._left.pop(name), self._parameters)
+            features = stage_calls.call_transformer(self._pipeline, features)
             yield name, features, target
             del features, target
 
 
-def identify(table: Any) -> tuple[str, int, int]:
+def identify_table(table: Any) -> tuple[str, int, int]:
     """Fingerprint, rows and columns of what the loader gave; zeros for what is no table."""
     if hasattr(table, "columns") and hasattr(table, "iloc"):
-        return fingerprint(table), len(table), len(table.columns)
+        return fingerprint_table(table), len(table), len(table.columns)
     return "", len(table) if hasattr(table, "__len__") else 0, 0
 
 

@@ -20,19 +20,19 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from mlapp.data.fingerprint import fingerprint
+from mlapp.data.fingerprint import fingerprint_table
 from mlapp.errors import DataError
 from mlapp.pipeline import Pipeline
-from mlapp.schema import Schema, infer
-from mlapp.schema.merge import merge
-from mlapp.training import defaults, steps
+from mlapp.schema import Schema, infer_schema
+from mlapp.schema.merge import merge_schemas
+from mlapp.training import defaults, stage_calls
 from mlapp.training.splits import first_rows, names_of
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
 
 
-class Stream:
+class TrainingStream:
     """As `Splits`, of a reader's parts: the first split as iterators, once; the others after these were taken.
 
     Args:
@@ -50,21 +50,21 @@ class Stream:
         self._held_rows: dict[str, int] = {}
         self._schema: Schema | None = None
         self._rows = self._columns = 0
-        tables = (table for table in map(defaults.load, parts) if len(table))
+        tables = (table for table in map(defaults.load_table, parts) if len(table))
         first = next(tables, None)
         if first is None:
             title = pipeline.stages["data_reader"].title
             raise DataError(f"{title} returned no rows.", "Check what it reads, and its parameters.")
-        pairs = self._pairs(chain([first], tables))
+        pairs = self._iterate_pairs(chain([first], tables))
         del first
         features, target = next(pairs)
         self.sample = first_rows(features)
         """The first rows of the features, before the transformer."""
-        self.first = steps.transform(pipeline, features), target
+        self.first = stage_calls.call_transformer(pipeline, features), target
         """Transformed features and target of the first part that is trained on."""
         del features
-        others = ((steps.transform(pipeline, features), target) for features, target in pairs)
-        self.training: tuple[Any, Any] = _halves(chain([self.first], others))
+        others = ((stage_calls.call_transformer(pipeline, features), target) for features, target in pairs)
+        self.training: tuple[Any, Any] = _split_pairs(chain([self.first], others))
         """What the trainer takes: the features and the targets of all parts, as iterators."""
 
     @property
@@ -88,36 +88,36 @@ class Stream:
         for name in list(self._held):
             features, targets = zip(*self._held.pop(name), strict=True)
             target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
-            yield name, steps.transform(self._pipeline, pd.concat(features, ignore_index=True)), target
+            yield name, stage_calls.call_transformer(self._pipeline, pd.concat(features, ignore_index=True)), target
 
-    def _pairs(self, tables: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    def _iterate_pairs(self, tables: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         for table in tables:
-            self._digest.update(fingerprint(table).encode())
+            self._digest.update(fingerprint_table(table).encode())
             self._rows, self._columns = self._rows + len(table), len(table.columns)
-            yield self._trained_on(table)
+            yield self._note_part(table)
 
-    def _trained_on(self, table: Any) -> tuple[Any, Any]:
-        splits = steps.split(self._pipeline, table, self._bound.get("data_splitter", {}))
+    def _note_part(self, table: Any) -> tuple[Any, Any]:
+        splits = stage_calls.call_splitter(self._pipeline, table, self._bound.get("data_splitter", {}))
         self._name, *others = splits
         if others and all(self._held_rows.get(name, 0) >= HELD_OUT for name in others):
             splits = {self._name: table}
             others = []
         parameters, columns = self._bound.get("data_parser", {}), names_of(table)
-        features, target = steps.parse(self._pipeline, splits[self._name], parameters)
-        found = infer(features, columns)
-        self._schema = found if self._schema is None else merge(self._schema, found)
+        features, target = stage_calls.call_parser(self._pipeline, splits[self._name], parameters)
+        found = infer_schema(features, columns)
+        self._schema = found if self._schema is None else merge_schemas(self._schema, found)
         for name in others:
-            pair = steps.parse(self._pipeline, splits[name], parameters)
+            pair = stage_calls.call_parser(self._pipeline, splits[name], parameters)
             self._held.setdefault(name, []).append(pair)
             self._held_rows[name] = self._held_rows.get(name, 0) + len(splits[name])
         return features, target
 
 
-def _halves(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[Any]]:
+def _split_pairs(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[Any]]:
     """The firsts and the seconds of pairs. `itertools.tee` would keep up to 57 parts that both have taken."""
     waiting: tuple[deque[Any], deque[Any]] = (deque(), deque())
 
-    def half(mine: int) -> Iterator[Any]:
+    def iterate_half(mine: int) -> Iterator[Any]:
         while True:
             if not waiting[mine]:
                 pair = next(pairs, None)
@@ -128,4 +128,4 @@ def _halves(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[A
                 del pair
             yield waiting[mine].popleft()
 
-    return half(0), half(1)
+    return iterate_half(0), iterate_half(1)

@@ -1,9 +1,9 @@
 """Tuning: a search with Optuna over the parameters that the stages' signatures declare."""
 
 from mlapp.tuning.objective import READING, Judge
-from mlapp.tuning.page import write_page
-from mlapp.tuning.search import evaluate, search
-from mlapp.tuning.spaces import Space, searchable, spaces
+from mlapp.tuning.search import evaluate_trial, search
+from mlapp.tuning.search_page import write_page
+from mlapp.tuning.spaces import Space, list_searchable, list_spaces
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, Trial, require_optuna
 
 __all__ = [
@@ -16,10 +16,10 @@ __all__ = [
     "Space",
     "Study",
     "Trial",
-    "evaluate",
+    "evaluate_trial",
+    "list_searchable",
+    "list_spaces",
     "require_optuna",
     "search",
-    "searchable",
-    "spaces",
     "write_page",
 ]

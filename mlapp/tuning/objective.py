@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mlapp.errors import DataError, UsageError, nearest
+from mlapp.errors import DataError, UsageError, suggest_nearest
 from mlapp.pipeline import Pipeline
-from mlapp.progress import Progress, listening
-from mlapp.training import defaults, steps
+from mlapp.progress import Progress, listen_progress
+from mlapp.training import defaults, stage_calls
 from mlapp.training.binding import build_and_bind
 
 READING = ("data_reader", "data_loader", "data_splitter")
@@ -30,7 +30,7 @@ class Judge:
         self._given: Any = table
         self._kept: Any = None
 
-    def scores(self, parameters: Mapping[str, Any], heard: Heard) -> Iterator[dict[str, float]]:
+    def score_folds(self, parameters: Mapping[str, Any], heard: Heard) -> Iterator[dict[str, float]]:
         """The metrics of one fold after the other. `heard` gets what the trainer reports, with the fold's number.
 
         Raises:
@@ -38,34 +38,34 @@ class Judge:
         """
         values = {**self.fixed, **parameters}
         _, framework, bound = build_and_bind(self.pipeline, values)
-        evaluator = steps.evaluate_stage(self.pipeline, framework)
-        trainer = steps.fit_stage(self.pipeline, framework)
-        table = self._train_split(bound)
-        for number, (learned, held_out) in enumerate(_folds(table, self.pipeline.targets, self.folds, self.seed)):
-            model = steps.build(self.pipeline, bound.get("model", {}))
-            features, target = self._parse(table.iloc[learned], bound)
-            with listening(lambda progress, fold=number: heard(fold, progress)):  # type: ignore[misc]
-                estimator = steps.fit(trainer, model, features, target, bound.get("trainer", {}))
-            features, target = self._parse(table.iloc[held_out], bound)
-            yield steps.evaluate(evaluator, estimator, features, target, bound.get("evaluator", {}))
+        evaluator = stage_calls.evaluator_stage(self.pipeline, framework)
+        trainer = stage_calls.trainer_stage(self.pipeline, framework)
+        table = self._read_train_split(bound)
+        for number, (learned, held_out) in enumerate(_make_folds(table, self.pipeline.targets, self.folds, self.seed)):
+            model = stage_calls.call_builder(self.pipeline, bound.get("model", {}))
+            features, target = self._parse_part(table.iloc[learned], bound)
+            with listen_progress(lambda progress, fold=number: heard(fold, progress)):  # type: ignore[misc]
+                estimator = stage_calls.call_trainer(trainer, model, features, target, bound.get("trainer", {}))
+            features, target = self._parse_part(table.iloc[held_out], bound)
+            yield stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
 
-    def _train_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:
+    def _read_train_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:
         if self._given is not None:
-            return _checked(self._given)
+            return _check_split(self._given)
         key = repr([bound.get(role) for role in READING])
         if self._kept is None or self._kept[0] != key:
-            data = steps.read(self.pipeline, bound.get("data_reader", {}))
-            table = steps.load(self.pipeline, data, bound.get("data_loader", {}))
-            first = next(iter(steps.split(self.pipeline, table, bound.get("data_splitter", {})).values()))
-            self._kept = (key, _checked(first))
+            data = stage_calls.call_reader(self.pipeline, bound.get("data_reader", {}))
+            table = stage_calls.call_loader(self.pipeline, data, bound.get("data_loader", {}))
+            first = next(iter(stage_calls.call_splitter(self.pipeline, table, bound.get("data_splitter", {})).values()))
+            self._kept = (key, _check_split(first))
         return self._kept[1]
 
-    def _parse(self, part: Any, bound: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
-        features, target = steps.parse(self.pipeline, part, bound.get("data_parser", {}))
-        return steps.transform(self.pipeline, features), target
+    def _parse_part(self, part: Any, bound: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
+        features, target = stage_calls.call_parser(self.pipeline, part, bound.get("data_parser", {}))
+        return stage_calls.call_transformer(self.pipeline, features), target
 
 
-def value_of(metrics: Mapping[str, float], metric: str | None) -> float:
+def metric_value(metrics: Mapping[str, float], metric: str | None) -> float:
     """The metric by which trials are compared: the one named, or the evaluator's first.
 
     Raises:
@@ -74,13 +74,13 @@ def value_of(metrics: Mapping[str, float], metric: str | None) -> float:
     name = metric or next(iter(metrics), "")
     if name not in metrics:
         raise UsageError(
-            f"The evaluator gives no metric '{name}'.{nearest(name, metrics)}",
+            f"The evaluator gives no metric '{name}'.{suggest_nearest(name, metrics)}",
             f"Choose one: --metric {' or '.join(metrics) or '(it gives none)'}.",
         )
     return metrics[name]
 
 
-def _checked(split: Any) -> Any:
+def _check_split(split: Any) -> Any:
     if not hasattr(split, "iloc"):
         raise DataError(
             f"The train split is a {type(split).__name__}; only a table can be cross-validated.",
@@ -89,14 +89,14 @@ def _checked(split: Any) -> Any:
     return split
 
 
-def _folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
+def _make_folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
     """Positions of the rows to learn from and of those held out; each class keeps its share in every fold."""
     import numpy as np
 
     if len(table) < 2 * folds:
         raise DataError(f"{len(table)} rows are too few for {folds} folds.", "Read more data, or give fewer --folds.")
     order = np.random.default_rng(seed).permutation(len(table))
-    classes = defaults.classes(table, targets)
+    classes = defaults.number_classes(table, targets)
     if classes is not None:
         order = order[np.argsort(classes[order], kind="stable")]
     for number in range(folds):

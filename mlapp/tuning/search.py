@@ -11,12 +11,12 @@ from multiprocessing import connection, get_context
 from signal import SIG_IGN, SIGINT, Signals, signal
 from typing import Any
 
-from mlapp import environ
+from mlapp import env_vars
 from mlapp.errors import MlappError, UserCodeError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
 from mlapp.progress import Progress
-from mlapp.tuning.objective import Judge, value_of
+from mlapp.tuning.objective import Judge, metric_value
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, require_optuna
 
 FOLD = 1_000_000
@@ -38,30 +38,33 @@ def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda 
     """
     require_optuna()
     pipeline = load()
-    pipeline.require("data_reader", "model")
+    pipeline.require_stages("data_reader", "model")
     question = Question.of(pipeline, options)
     study = Study.open(pipeline, options, question)
-    with study.searching():
-        missing = options.trials - sum(trial.state != "failed" for trial in study.found().trials)
+    with study.lock_search():
+        missing = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
         if missing > 0:
-            _run(load, options, question, missing, lambda: tell(study.found()))
-    found = study.found()
+            _run_workers(load, options, question, missing, lambda: tell(study.collect_trials()))
+    found = study.collect_trials()
     if not found.ranked():
         raise study.first_error()
     return found
 
 
-def _run(load: Load, options: Options, question: Question, missing: int, tell: Callable[[], None]) -> None:
-    workers = max(1, min(options.workers or threads.cores(), missing))
+def _run_workers(load: Load, options: Options, question: Question, missing: int, tell: Callable[[], None]) -> None:
+    workers = max(1, min(options.workers or threads.count_cores(), missing))
     context = get_context("spawn")
     left = context.Value("i", missing)
     processes = [
-        context.Process(target=_work, args=(load, options, question, left, at, os.getpid()), daemon=True)
+        context.Process(target=_take_trials, args=(load, options, question, left, at, os.getpid()), daemon=True)
         for at in range(workers)
     ]
     try:
         # Numeric libraries read this when they are imported.
-        with environ.overridden(dict.fromkeys(THREADS, str(max(1, threads.cores() // workers)))), _unheard(SIGINT):
+        with (
+            env_vars.override_variables(dict.fromkeys(THREADS, str(max(1, threads.count_cores() // workers)))),
+            _ignore_signal(SIGINT),
+        ):
             for process in processes:
                 process.start()
         waiting = {process.sentinel for process in processes}
@@ -82,7 +85,7 @@ def _run(load: Load, options: Options, question: Question, missing: int, tell: C
 
 
 @contextmanager
-def _unheard(number: Signals) -> Iterator[None]:
+def _ignore_signal(number: Signals) -> Iterator[None]:
     """Processes started within it ignore a signal: Ctrl-C on a terminal reaches them all, and this one ends them."""
     if threading.current_thread() is not threading.main_thread():  # no other may change what a signal does
         yield
@@ -94,21 +97,21 @@ def _unheard(number: Signals) -> Iterator[None]:
         signal(number, before)
 
 
-def _work(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:
+def _take_trials(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:
     """Take trials until none is left; what a worker process does."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     pipeline = load()
     judge = Judge(pipeline, options.fixed, options.folds, options.seed)
     study = Study.open(pipeline, options, question, worker=worker)
-    while _take(left):
+    while _take_one(left):
         asked = study.ask()
         try:
-            study.tell(asked, evaluate(judge, asked, question))
+            study.tell(asked, evaluate_trial(judge, asked, question))
         except MlappError as error:
             study.tell(asked, error=error)
 
 
-def evaluate(judge: Judge, asked: Asked, question: Question) -> float | None:
+def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | None:
     """The mean of the metric over the folds; None when the trial was worse than the others were by then.
 
     Raises:
@@ -116,8 +119,8 @@ def evaluate(judge: Judge, asked: Asked, question: Question) -> float | None:
     """
     trial = asked.handle
 
-    def heard(fold: int, progress: Progress) -> None:
-        shown = _shown(progress, question)
+    def report_progress(fold: int, progress: Progress) -> None:
+        shown = _progress_value(progress, question)
         if fold or shown is None:
             return
         trial.report(shown, progress.step)
@@ -126,8 +129,8 @@ def evaluate(judge: Judge, asked: Asked, question: Question) -> float | None:
 
     values: list[float] = []
     try:
-        for fold, measured in enumerate(judge.scores(asked.parameters, heard)):
-            values.append(value_of(measured, question.metric))
+        for fold, measured in enumerate(judge.score_folds(asked.parameters, report_progress)):
+            values.append(metric_value(measured, question.metric))
             trial.report(sum(values) / len(values), FOLD + fold)
             if len(values) < judge.folds and trial.should_prune():
                 return None
@@ -144,7 +147,7 @@ class _Pruned(MlappError):
     """Passes through the user's trainer to end a trial."""
 
 
-def _shown(progress: Progress, question: Question) -> float | None:
+def _progress_value(progress: Progress, question: Question) -> float | None:
     """What a trainer reported, in the metric's direction: the metric itself, or a loss."""
     if question.metric in progress.metrics:
         return progress.metrics[question.metric]
@@ -152,13 +155,13 @@ def _shown(progress: Progress, question: Question) -> float | None:
     return loss if loss is None or question.minimize else -loss
 
 
-def _take(left: Any) -> bool:
+def _take_one(left: Any) -> bool:
     with left.get_lock():
         left.value -= 1
         return bool(left.value >= 0)
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """A search that is killed takes its workers with it."""
     while os.getppid() == parent:
         time.sleep(0.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.errors import DeclarationError, UsageError
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import Parameter, declared
+from mlapp.pipeline.parameters import Parameter, declared_parameters
 from mlapp.pipeline.search import Search
 
 BY_THEMSELVES = ("model", "trainer")
@@ -34,27 +34,27 @@ class Space:
         if self.choices is not None:
             return self.choices[0]
         assert self.numbers is not None
-        return int(self.numbers.low) if _bare(self.parameter.kind) is int else self.numbers.low
+        return int(self.numbers.low) if _strip_annotation(self.parameter.kind) is int else self.numbers.low
 
-    def suggest(self, trial: Any) -> Any:
+    def suggest_value(self, trial: Any) -> Any:
         """A value for one of Optuna's trials."""
         if self.choices is not None:
             return trial.suggest_categorical(self.name, self.choices)
         assert self.numbers is not None
         low, high, step = self.numbers.low, self.numbers.high, self.numbers.step
-        if _bare(self.parameter.kind) is int:
+        if _strip_annotation(self.parameter.kind) is int:
             step = None if self.numbers.log else int(step or 1)
             return trial.suggest_int(self.name, int(low), int(high), log=self.numbers.log, step=step or 1)
         return trial.suggest_float(self.name, low, high, log=self.numbers.log, step=step)
 
 
-def spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
+def list_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     """The spaces of the user's stages, without the parameters that are given a value.
 
     Raises:
         UsageError: there is nothing to search. DeclarationError: a Search on what is no number.
     """
-    found = searchable(pipeline, fixed)
+    found = list_searchable(pipeline, fixed)
     if not found:
         raise UsageError(
             f"App '{pipeline.name}' declares no parameter to search.",
@@ -63,30 +63,30 @@ def spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     return found
 
 
-def searchable(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
+def list_searchable(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     """The same, and none where there is nothing to search.
 
     Raises:
         DeclarationError: a Search on what is no number.
     """
     found = []
-    for parameter in declared(pipeline.stages.values()):
+    for parameter in declared_parameters(pipeline.stages.values()):
         # A library's class given as the model has switches that exclude each other: only the user's own are searched.
         is_users = not isinstance(pipeline.stages[parameter.stage].function, type)
         if parameter.name in fixed or parameter.full_name in fixed:
             continue
-        space = _space(parameter, is_users)
+        space = _make_space(parameter, is_users)
         if space is not None:
             found.append(space)
     return found
 
 
-def _space(parameter: Parameter, is_users: bool) -> Space | None:
+def _make_space(parameter: Parameter, is_users: bool) -> Space | None:
     kind = parameter.kind
     if typing.get_origin(kind) is typing.Annotated:
         for note in typing.get_args(kind)[1:]:
             if isinstance(note, Search):
-                if _bare(kind) not in (int, float):
+                if _strip_annotation(kind) not in (int, float):
                     raise DeclarationError(
                         f"Parameter '{parameter.name}' of {parameter.stage} has a Search and is no number.",
                         "Annotate it as Annotated[float, Search(…)] or Annotated[int, Search(…)].",
@@ -94,11 +94,11 @@ def _space(parameter: Parameter, is_users: bool) -> Space | None:
                 return Space(parameter, numbers=note)
     if parameter.stage not in BY_THEMSELVES or not is_users:
         return None
-    kind = _bare(kind)
+    kind = _strip_annotation(kind)
     if typing.get_origin(kind) is typing.Literal:
         return Space(parameter, choices=typing.get_args(kind))
     return Space(parameter, choices=(False, True)) if kind is bool else None
 
 
-def _bare(kind: Any) -> Any:
+def _strip_annotation(kind: Any) -> Any:
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind

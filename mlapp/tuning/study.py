@@ -14,8 +14,8 @@ from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.values import plain_value
-from mlapp.tuning.objective import Judge, value_of
-from mlapp.tuning.spaces import Space, spaces
+from mlapp.tuning.objective import Judge, metric_value
+from mlapp.tuning.spaces import Space, list_spaces
 
 LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "mape")
 RUN = "run"
@@ -59,7 +59,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial to run: `parameters` by their full names, for `training.run` or `Judge.scores`."""
+    """A trial to run: `parameters` by their full names, for `training.run` or `Judge.score_folds`."""
 
     number: int
     parameters: Mapping[str, Any]
@@ -119,7 +119,7 @@ class Question:
         Raises:
             UsageError: nothing to search, no such metric. MlappError: the pipeline fails.
         """
-        return cls.about(_metric(pipeline, spaces(pipeline, options.fixed), options), pipeline, options)
+        return cls.about(_find_metric(pipeline, list_spaces(pipeline, options.fixed), options), pipeline, options)
 
     @classmethod
     def about(cls, metric: str, pipeline: Pipeline, options: Options) -> Question:
@@ -128,7 +128,7 @@ class Question:
         Raises:
             UsageError: nothing to search.
         """
-        searched = spaces(pipeline, options.fixed)
+        searched = list_spaces(pipeline, options.fixed)
         is_lower = any(word in metric.lower().split("_") for word in LOWER_IS_BETTER)
         minimize = is_lower if options.minimize is None else options.minimize
         # Other spaces, data, folds or direction are another study.
@@ -178,12 +178,12 @@ class Study:
             seed=options.seed + 1000 * drawn + (worker or 0), constant_liar=True, n_startup_trials=5
         )
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3)
-        return cls(study, question, spaces(pipeline, options.fixed), file.parent)
+        return cls(study, question, list_spaces(pipeline, options.fixed), file.parent)
 
     def ask(self) -> Asked:
         """The next trial."""
         trial = self.study.ask()
-        return Asked(trial.number, {space.name: space.suggest(trial) for space in self.searched}, trial)
+        return Asked(trial.number, {space.name: space.suggest_value(trial) for space in self.searched}, trial)
 
     def tell(self, asked: Asked, value: float | None = None, error: MlappError | None = None) -> None:
         """The trial is done: with a value, with an error, or, when neither is given, pruned."""
@@ -196,12 +196,12 @@ class Study:
         else:
             self.study.tell(asked.handle, value, skip_if_finished=True)
 
-    def sent(self, batch: Sequence[Asked], run: str) -> None:
+    def mark_sent(self, batch: Sequence[Asked], run: str) -> None:
         """These trials, in this order, are on their way elsewhere: whoever goes on waits for that run."""
         for at, asked in enumerate(batch):
             asked.handle.set_user_attr(RUN, (run, at))
 
-    def awaited(self) -> dict[str, list[Asked]]:
+    def list_awaited(self) -> dict[str, list[Asked]]:
         """The trials that are on their way elsewhere, in the order in which each run has them."""
         optuna = require_optuna()
         batches: dict[str, dict[int, Asked]] = {}
@@ -213,7 +213,7 @@ class Study:
         return {run: [batch[at] for at in sorted(batch)] for run, batch in batches.items()}
 
     @contextmanager
-    def searching(self) -> Iterator[None]:
+    def lock_search(self) -> Iterator[None]:
         """Keep the study to one search. Trials that a killed one left running count as failed.
 
         Raises:
@@ -234,7 +234,7 @@ class Study:
                     self.study.tell(trial.number, state=states.FAIL)
             yield
 
-    def found(self) -> Found:
+    def collect_trials(self) -> Found:
         """All trials that ended."""
         trials = [
             Trial(
@@ -270,10 +270,10 @@ def require_optuna() -> Any:
     return optuna
 
 
-def _metric(pipeline: Pipeline, searched: list[Space], options: Options) -> str:
+def _find_metric(pipeline: Pipeline, searched: list[Space], options: Options) -> str:
     judge = Judge(pipeline, options.fixed, options.folds, options.seed)
-    needed = {space.name: space.example for space in searched if space.parameter.required}
-    with threads.single():
-        measured = next(judge.scores(needed, lambda fold, progress: None))
-    value_of(measured, options.metric)
+    needed = {space.name: space.example for space in searched if space.parameter.is_required}
+    with threads.limit_to_one_thread():
+        measured = next(judge.score_folds(needed, lambda fold, progress: None))
+    metric_value(measured, options.metric)
     return options.metric or next(iter(measured))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlapp.deploy import DeployError
-from mlapp.deploy.k8s.kinds import BUDGET, DEPLOYMENT, ROUTE, SERVICE
+from mlapp.deploy.k8s.object_kinds import BUDGET, DEPLOYMENT, ROUTE, SERVICE
 
 
 def test_the_main_way_deploy_change_roll_back_delete(target, ship):
@@ -242,7 +242,7 @@ def test_without_rights_it_says_which(target, ship, namespace, tmp_path):
 
 
 def test_a_namespace_is_made_when_asked_for(target, ship, api, namespace):
-    from mlapp.deploy.k8s.kinds import NAMESPACE
+    from mlapp.deploy.k8s.object_kinds import NAMESPACE
 
     name = f"{namespace}-b"
     try:
@@ -257,7 +257,7 @@ def test_a_namespace_is_made_when_asked_for(target, ship, api, namespace):
 
 
 def test_the_server_accepts_what_a_dry_run_prints(target, ship):
-    from mlapp.deploy.documents import to_yaml_all
+    from mlapp.deploy.yaml_dump import to_yaml_all
 
     shipper = target(replicas=2, ingress={"host": "digits.example"}, autoscaling={}, volumes={"d": {"path": "/d"}})
     text = to_yaml_all(shipper.render(ship()))
@@ -309,7 +309,7 @@ def test_the_calls_and_the_time_of_a_deploy(target, ship, record_property):
 def test_a_canary_by_the_weights_of_a_gateway(target, ship):
     shipper = target(gateway={"name": "public", "hosts": ["digits.example"]})
     try:
-        shipper.cluster.listed(ROUTE)
+        shipper.cluster.list_with_version(ROUTE)
     except DeployError:
         pytest.skip("the cluster has no gateway.networking.k8s.io/v1")
 

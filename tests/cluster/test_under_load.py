@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mlapp.deploy import DeployError
-from mlapp.deploy.k8s.kinds import DEPLOYMENT, POD
+from mlapp.deploy.k8s.object_kinds import DEPLOYMENT, POD
 from mlapp.deploy.k8s.pods import is_ready
 
 

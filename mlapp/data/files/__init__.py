@@ -13,13 +13,13 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data.files.formats import FORMATS, format_of, tables
+from mlapp.data.files.formats import FORMATS, detect_format, read_format_tables
+from mlapp.data.files.locations import File, find_files
 from mlapp.data.files.path_values import NAME, fill_path
-from mlapp.data.files.places import File, found
-from mlapp.data.frames import Types, check_rows, counted, frame, frames, joined
-from mlapp.data.secrets import Address, redact
+from mlapp.data.frames import Types, check_chunk_rows, count_tables, join_tables, make_frame, make_frames
+from mlapp.data.secrets import Address, redact_secrets
 from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
-from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
+from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,9 +78,11 @@ def read(
         UsageError: an unknown column, format or parameter.
         MissingExtraError: the packages of the extra `files` are not installed.
     """
-    check_rows(chunks)
+    check_chunk_rows(chunks)
     if format is not None and format not in FORMATS:
-        raise UsageError(f"'{format}' is not a format.{nearest(format, FORMATS)}", f"Known: {', '.join(FORMATS)}.")
+        raise UsageError(
+            f"'{format}' is not a format.{suggest_nearest(format, FORMATS)}", f"Known: {', '.join(FORMATS)}."
+        )
     template = fspath(path)
     refuse_misfits(NAME.findall(template), parameters, "the path")
     address = fill_path(template, parameters)
@@ -88,8 +90,8 @@ def read(
         import pyarrow  # noqa: F401
     except ImportError:
         raise MissingExtraError("Reading files", "files") from None
-    stream = _stream(address, format, columns, chunks is None, types, encoding, sheet)
-    return frame(joined(stream), types) if chunks is None else frames(stream, chunks, types)
+    stream = _stream_files(address, format, columns, chunks is None, types, encoding, sheet)
+    return make_frame(join_tables(stream), types) if chunks is None else make_frames(stream, chunks, types)
 
 
 def source(path: str | PathLike[str], **options: Any) -> Reader:
@@ -102,15 +104,15 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     settings = {name: options.pop(name) for name in known if name in options}
     template = fspath(path)
     refuse_undeclared(NAME.findall(template), options, "the path", known)
-    says = f"The files {redact(template)}."
+    says = f"The files {redact_secrets(template)}."
 
-    def rows_of(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
+    def read_files(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
         return read(template, **{**settings, "chunks": rows}, **values)
 
-    return reader("files", says, rows_of, declared(options), rows_of)
+    return reader("files", says, read_files, declared(options), read_files)
 
 
-def _stream(
+def _stream_files(
     address: Address,
     format: str | None,
     columns: Sequence[str] | None,
@@ -120,21 +122,21 @@ def _stream(
     sheet: str | int,
 ) -> Iterator[pa.Table]:
     """All rows of all files, each checked against the columns of the first."""
-    with found(address) as files:
-        partitions = _typed([file.partitions for file in files])
+    with find_files(address) as files:
+        partitions = _convert_partitions([file.partitions for file in files])
         first: tuple[File, pa.Schema] | None = None
         for file, values in zip(files, partitions, strict=True):
-            kind = format or format_of(file)
-            parts = tables(
-                file, kind, columns=columns, whole=whole, encoding=encoding, sheet=sheet, kinds=_kinds(types)
+            kind = format or detect_format(file)
+            parts = read_format_tables(
+                file, kind, columns=columns, whole=whole, encoding=encoding, sheet=sheet, kinds=_resolve_arrow_types(types)
             )  # fmt: skip
-            for part in counted(parts):
+            for part in count_tables(parts):
                 if first is None:
                     first = (file, part.schema)
-                yield _with(_alike(part, file, first), values, columns)
+                yield _add_partition_columns(_align_columns(part, file, first), values, columns)
 
 
-def _alike(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -> pa.Table:
+def _align_columns(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -> pa.Table:
     """The table with its columns in the order of the first file.
 
     Raises:
@@ -171,7 +173,7 @@ def _alike(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -> pa.Tab
     return table.select(schema.names)
 
 
-def _with(table: pa.Table, values: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
+def _add_partition_columns(table: pa.Table, values: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
     """The table with a column for each folder `key=value`."""
     import pyarrow as pa
 
@@ -181,14 +183,14 @@ def _with(table: pa.Table, values: Mapping[str, Any], columns: Sequence[str] | N
     return table.select(list(columns)) if columns is not None else table
 
 
-def _typed(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
+def _convert_partitions(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
     """The values of the folders as integers or dates where all of one key are such."""
     names = {name for each in partitions for name in each}
-    converted = {name: _converter([each[name] for each in partitions if name in each]) for name in names}
+    converted = {name: _choose_converter([each[name] for each in partitions if name in each]) for name in names}
     return [{name: converted[name](value) for name, value in each.items()} for each in partitions]
 
 
-def _converter(values: Sequence[str]) -> Any:
+def _choose_converter(values: Sequence[str]) -> Any:
     for convert in (int, date.fromisoformat):
         try:
             for value in values:
@@ -199,7 +201,7 @@ def _converter(values: Sequence[str]) -> Any:
     return str
 
 
-def _kinds(types: Types | None) -> dict[str, Any]:
+def _resolve_arrow_types(types: Types | None) -> dict[str, Any]:
     """The types asked for as Arrow's, so that a CSV's `007` stays text from the beginning."""
     import pandas as pd
     import pyarrow as pa

@@ -20,7 +20,7 @@ BLOCK = 8 << 20
 _DELIMITERS = ",;\t|"
 
 
-def tables(
+def read_csv_tables(
     stream: pa.NativeFile, shown: str, *, whole: bool, encoding: str | None, kinds: Mapping[str, pa.DataType]
 ) -> Iterator[pa.Table]:
     """Read a CSV file with a header.
@@ -44,8 +44,8 @@ def tables(
     start = stream.read(64 << 10)
     if not start.strip():
         raise DataError(f"{shown} is empty.", "Check what wrote it.")
-    encoding = encoding or _said_encoding(start)
-    delimiter = _delimiter(start, encoding, shown)
+    encoding = encoding or _detect_encoding(start)
+    delimiter = _detect_delimiter(start, encoding, shown)
     stream.seek(0)
     read = arrow.ReadOptions(encoding=encoding, block_size=BLOCK)
     parse = arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True)
@@ -60,7 +60,7 @@ def tables(
             yield part
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         stream.seek(0)
-        raise _explained(stream, shown, encoding, delimiter, str(error)) from None
+        raise _explain_csv_error(stream, shown, encoding, delimiter, str(error)) from None
 
 
 def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
@@ -149,13 +149,13 @@ def _has_leading_zeros(column: pa.ChunkedArray) -> bool:
     return bool(pc.any(pc.match_substring_regex(column, "^0[0-9]")).as_py())
 
 
-def _said_encoding(start: bytes) -> str:
+def _detect_encoding(start: bytes) -> str:
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     return "utf-8"
 
 
-def _delimiter(start: bytes, encoding: str, shown: str) -> str:
+def _detect_delimiter(start: bytes, encoding: str, shown: str) -> str:
     """The delimiter that the header has most of, outside quotes."""
     try:
         header = start.decode(encoding, errors="replace").lstrip("\ufeff").splitlines()[0]
@@ -165,10 +165,10 @@ def _delimiter(start: bytes, encoding: str, shown: str) -> str:
     return max(_DELIMITERS, key=bare.count)
 
 
-def _explained(stream: pa.NativeFile, shown: str, encoding: str, delimiter: str, told: str) -> DataError:
+def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimiter: str, told: str) -> DataError:
     """Find the line that is at fault: Arrow reads blocks side by side and does not know it."""
     content = io.BufferedReader(stream)
-    number = _line_of_other_encoding(content, encoding)
+    number = _find_undecodable_line(content, encoding)
     if number is not None:
         return DataError(
             f"{shown}, line {number} is not {encoding.upper()}.",
@@ -191,7 +191,7 @@ def _explained(stream: pa.NativeFile, shown: str, encoding: str, delimiter: str,
     )
 
 
-def _line_of_other_encoding(content: io.BufferedReader, encoding: str) -> int | None:
+def _find_undecodable_line(content: io.BufferedReader, encoding: str) -> int | None:
     if encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "ascii"):
         return None
     for number, line in enumerate(content, 1):

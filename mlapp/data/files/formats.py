@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mlapp.data.files import csv
-from mlapp.data.files.places import File
-from mlapp.errors import DataError, MissingExtraError, UsageError, nearest
+from mlapp.data.files.locations import File
+from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 FORMATS = sorted(set(_SUFFIXES.values()))
 
 
-def format_of(file: File) -> str:
+def detect_format(file: File) -> str:
     """The format that a file's name says.
 
     Raises:
@@ -42,7 +42,7 @@ def format_of(file: File) -> str:
     )
 
 
-def tables(
+def read_format_tables(
     file: File,
     kind: str,
     *,
@@ -61,37 +61,37 @@ def tables(
 
     if file.size == 0:
         raise DataError(f"{file.shown} is empty.", "Check what wrote it.")
-    with file.opened() as stream:
+    with file.open_stream() as stream:
         try:
             if kind == "parquet":
-                yield from _parquet(stream, file, columns)
+                yield from _read_parquet(stream, file, columns)
                 return
-            plain = _decompressed(stream, file)
+            plain = _decompress_stream(stream, file)
             match kind:
                 case "csv":
-                    parts = csv.tables(plain, file.shown, whole=whole, encoding=encoding, kinds=kinds)
+                    parts = csv.read_csv_tables(plain, file.shown, whole=whole, encoding=encoding, kinds=kinds)
                 case "json":
-                    parts = _json(plain, file)
+                    parts = _read_json(plain, file)
                 case "arrow":
-                    parts = _arrow(plain)
+                    parts = _read_arrow(plain)
                 case _:
-                    parts = _excel(plain, file, sheet)
+                    parts = _read_excel(plain, file, sheet)
             for part in parts:
-                yield _chosen(part, file, columns)
+                yield _select_columns(part, file, columns)
         except (pa.ArrowException, EOFError, OSError) as error:
             if isinstance(error, DataError):
                 raise
-            raise _broken(file, kind, error) from None
+            raise _explain_broken_file(file, kind, error) from None
 
 
-def _parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _read_parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     import pyarrow as pa
     from pyarrow import parquet
 
     whole = parquet.ParquetFile(stream)
     schema = whole.schema_arrow
     for name in columns or ():
-        _refuse_missing(name, schema.names, file)
+        _refuse_missing_column(name, schema.names, file)
     wanted = [name for name in columns if name in schema.names] if columns is not None else None
     yield schema.empty_table().select(wanted) if wanted is not None else schema.empty_table()
     for batch in whole.iter_batches(ROWS, columns=wanted):
@@ -99,7 +99,7 @@ def _parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | None) -
         yield table.select(wanted) if wanted is not None else table
 
 
-def _json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
+def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
     """JSON lines, or one JSON list of objects. A nested object becomes columns as `address.city`."""
     import pyarrow as pa
     from pyarrow import json as arrow
@@ -121,7 +121,7 @@ def _json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
     yield table
 
 
-def _arrow(stream: pa.NativeFile) -> Iterator[pa.Table]:
+def _read_arrow(stream: pa.NativeFile) -> Iterator[pa.Table]:
     """Arrow's file format (Feather too), or its stream."""
     import pyarrow as pa
 
@@ -134,7 +134,7 @@ def _arrow(stream: pa.NativeFile) -> Iterator[pa.Table]:
         yield pa.Table.from_batches([batch])
 
 
-def _excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator[pa.Table]:
+def _read_excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator[pa.Table]:
     import io
 
     import pandas as pd
@@ -148,9 +148,11 @@ def _excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator[pa.T
     try:
         sheets = python_calamine.CalamineWorkbook.from_filelike(content).sheet_names
     except (python_calamine.CalamineError, OSError) as error:
-        raise _broken(file, "excel", error) from None
+        raise _explain_broken_file(file, "excel", error) from None
     if isinstance(sheet, str) and sheet not in sheets:
-        raise DataError(f"{file.shown} has no sheet '{sheet}'.{nearest(sheet, sheets)}", f"It has {', '.join(sheets)}.")
+        raise DataError(
+            f"{file.shown} has no sheet '{sheet}'.{suggest_nearest(sheet, sheets)}", f"It has {', '.join(sheets)}."
+        )
     if isinstance(sheet, int) and not -len(sheets) <= sheet < len(sheets):
         raise DataError(f"{file.shown} has {len(sheets)} sheets, no number {sheet}.", "Sheets count from 0.")
     content.seek(0)
@@ -158,7 +160,7 @@ def _excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator[pa.T
     yield pa.Table.from_pandas(table, preserve_index=False)
 
 
-def _decompressed(stream: pa.NativeFile, file: File) -> pa.NativeFile:
+def _decompress_stream(stream: pa.NativeFile, file: File) -> pa.NativeFile:
     import pyarrow as pa
 
     compression = _COMPRESSED.get(PurePosixPath(file.path).suffix.lower())
@@ -168,22 +170,23 @@ def _decompressed(stream: pa.NativeFile, file: File) -> pa.NativeFile:
     return pa.BufferReader(pa.CompressedInputStream(stream, compression).read())
 
 
-def _chosen(table: pa.Table, file: File, columns: Sequence[str] | None) -> pa.Table:
+def _select_columns(table: pa.Table, file: File, columns: Sequence[str] | None) -> pa.Table:
     if columns is None:
         return table
     for name in columns:
-        _refuse_missing(name, table.column_names, file)
+        _refuse_missing_column(name, table.column_names, file)
     return table.select([name for name in columns if name in table.column_names])
 
 
-def _refuse_missing(name: str, names: Sequence[str], file: File) -> None:
+def _refuse_missing_column(name: str, names: Sequence[str], file: File) -> None:
     if name not in names and name not in file.partitions:
         raise UsageError(
-            f"{file.shown} has no column '{name}'.{nearest(name, names)}", f"It has {', '.join(map(str, names))}."
+            f"{file.shown} has no column '{name}'.{suggest_nearest(name, names)}",
+            f"It has {', '.join(map(str, names))}.",
         )
 
 
-def _broken(file: File, kind: str, error: Exception) -> DataError:
+def _explain_broken_file(file: File, kind: str, error: Exception) -> DataError:
     line = " ".join(str(error).split()).rstrip(".")
     return DataError(
         f"{file.shown} cannot be read as {kind}: {line}.", "It may be cut off or of another format: copy it again."

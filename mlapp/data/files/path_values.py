@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from mlapp.data.secrets import Address, expand
+from mlapp.data.secrets import Address, expand_address
 from mlapp.errors import UsageError
 
 NAME = re.compile(r"(?<!\$)\{(\w+)\}")
@@ -30,7 +30,7 @@ def fill_path(template: str, parameters: Mapping[str, Any]) -> Address:
         UsageError: a value would lead elsewhere.
         DataError: a variable is not set.
     """
-    address = expand(NAME.sub("\0\\1\0", template))
+    address = expand_address(NAME.sub("\0\\1\0", template))
     texts = {name: str(value) for name, value in parameters.items()}
     for name, text in texts.items():
         _refuse_other_place(name, text)

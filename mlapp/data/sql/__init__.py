@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data import connection
-from mlapp.data.frames import Types, check_rows
-from mlapp.data.secrets import Address, expand, redact
+from mlapp.data import reconnect
+from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data.secrets import Address, expand_address, redact_secrets
 from mlapp.data.source import Reader, declared, reader, refuse_undeclared
-from mlapp.data.sql import alchemy, duck, postgres
-from mlapp.data.sql.query import names
+from mlapp.data.sql import duckdb_engine, postgres_engine, sqlalchemy_engine
+from mlapp.data.sql.query import find_query_parameters
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `sql` are not installed.
     """
-    address = expand(url)
-    stream = _engine(address)
-    return connection.read(address.shown, lambda: stream(address, query, parameters), chunks, types)
+    address = expand_address(url)
+    stream = _choose_engine(address)
+    return reconnect.read_with_retries(address.shown, lambda: stream(address, query, parameters), chunks, types)
 
 
 def source(url: str, query: str, *, chunks: int | None = None, types: Types | None = None, **parameters: Any) -> Reader:
@@ -68,19 +68,19 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     Raises:
         DeclarationError: a parameter of the query has neither a type nor a value, or the query has it not.
     """
-    check_rows(chunks)
-    wanted = names(query, backslashes=url.startswith(("mysql", "mariadb")))
+    check_chunk_rows(chunks)
+    wanted = find_query_parameters(query, backslashes=url.startswith(("mysql", "mariadb")))
     refuse_undeclared(wanted, parameters, "the query")
-    says = f"The rows of `{' '.join(query.split())}` from {redact(url)}."
+    says = f"The rows of `{' '.join(query.split())}` from {redact_secrets(url)}."
 
-    def rows_of(values: dict[str, Any], rows: int | None = chunks) -> Any:
+    def read_query(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"chunks": rows, "types": types}
         return read(url, query, **options, **values)
 
-    return reader("sql", says, rows_of, declared(parameters), rows_of)
+    return reader("sql", says, read_query, declared(parameters), read_query)
 
 
-def _engine(address: Address) -> Engine:
+def _choose_engine(address: Address) -> Engine:
     dialect, separator, _ = address.value.partition("://")
     if not separator:
         raise UsageError(
@@ -89,8 +89,8 @@ def _engine(address: Address) -> Engine:
         )
     match dialect.split("+")[0]:
         case "postgresql" | "postgres":
-            return postgres.stream
+            return postgres_engine.stream_postgres
         case "duckdb":
-            return duck.stream
+            return duckdb_engine.stream_duckdb
         case _:
-            return alchemy.stream
+            return sqlalchemy_engine.stream_sqlalchemy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mlapp.data.connection import UnreachableError
+from mlapp.data.reconnect import UnreachableError
 from mlapp.errors import DataError
 
 _TODO = {
@@ -28,7 +28,7 @@ _QUOTED = (
 )
 
 
-def unreachable(shown: str, message: str) -> UnreachableError:
+def unreachable_database_error(shown: str, message: str) -> UnreachableError:
     """No connection could be made. `message` is the database's own, without secrets."""
     line = " ".join(message.split())
     todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Check the address.")
@@ -37,9 +37,9 @@ def unreachable(shown: str, message: str) -> UnreachableError:
     return UnreachableError(f"{shown} cannot be reached: {line}", todo)
 
 
-def refused(query: str, message: str, place: int | None = None) -> DataError:
+def refused_query_error(query: str, message: str, place: int | None = None) -> DataError:
     """The database refused the query. `place` is the character (from 0) that it points at, if it does."""
-    place = _quoted(query, message) if place is None else place
+    place = _find_quoted_position(query, message) if place is None else place
     line = " ".join(message.split()).rstrip(".")
     if place is None:
         todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Mend the query.")
@@ -47,11 +47,11 @@ def refused(query: str, message: str, place: int | None = None) -> DataError:
     before = query[:place]
     row, column = before.count("\n") + 1, place - before.rfind("\n")
     return DataError(
-        f"The query failed at line {row}, column {column}: {line}.", f"Mend it there: {_excerpt(query, place)}"
+        f"The query failed at line {row}, column {column}: {line}.", f"Mend it there: {_excerpt_query(query, place)}"
     )
 
 
-def _excerpt(query: str, place: int) -> str:
+def _excerpt_query(query: str, place: int) -> str:
     """The line of the query around the place, which `▶` marks."""
     start = query.rfind("\n", 0, place) + 1
     end = query.find("\n", place)
@@ -61,7 +61,7 @@ def _excerpt(query: str, place: int) -> str:
     return f"{ahead}{query[left:place]}▶{query[place:right]}{behind}"
 
 
-def _quoted(query: str, message: str) -> int | None:
+def _find_quoted_position(query: str, message: str) -> int | None:
     """Where in the query the piece is that the message quotes."""
     for pattern in _QUOTED:
         found = pattern.search(message)

@@ -21,32 +21,32 @@ _BACKSLASHES = re.compile(_LEXEMES.format(text=r"'(?:[^'\\]|\\.|'')*'"), re.VERB
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundQuery:
     """A query as it is sent: its text, and the values in the order of the names."""
 
     text: str
     values: dict[str, Any]
     _moved: list[tuple[int, int]] = field(repr=False)
 
-    def place(self, position: int) -> int:
+    def find_source_position(self, position: int) -> int:
         """Where in the query as it was written the character at `position` (from 0) of the text comes from."""
         sent, written = self._moved[bisect_right(self._moved, (position, position)) - 1]
         return written + position - sent
 
 
-def names(query: str, *, backslashes: bool = False) -> list[str]:
+def find_query_parameters(query: str, *, backslashes: bool = False) -> list[str]:
     """The parameters of a query, each once, in the order of their first appearance."""
-    return list(dict.fromkeys(match["name"] for match in _found(query, backslashes)))
+    return list(dict.fromkeys(match["name"] for match in _find_placeholders(query, backslashes)))
 
 
-def bind(
+def bind_parameters(
     query: str,
     values: Mapping[str, Any],
     style: Callable[[int, str], str],
     *,
     rest: Callable[[str], str] = str,
     backslashes: bool = False,
-) -> Bound:
+) -> BoundQuery:
     """Write each parameter in a database's own style. A list becomes as many as it has items: `IN :ids` works.
     NumPy's and pandas' values become Python's.
 
@@ -60,7 +60,7 @@ def bind(
     Raises:
         UsageError: a parameter without a value, a value without a parameter, an empty list.
     """
-    wanted = names(query, backslashes=backslashes)
+    wanted = find_query_parameters(query, backslashes=backslashes)
     refuse_misfits(wanted, values, "the query")
     values = {name: to_python(value) for name, value in values.items()}
     flat: dict[str, Any] = {}
@@ -77,21 +77,21 @@ def bind(
         groups[name] = list(items)
     numbers = {name: number for number, name in enumerate(flat, 1)}
 
-    def placeholder(name: str) -> str:
+    def make_placeholder(name: str) -> str:
         each = [style(numbers[item], item) for item in groups[name]]
         return each[0] if groups[name] == [name] else f"({', '.join(each)})"
 
     parts: list[str] = []
     moved = [(0, 0)]
     length = last = 0
-    for match in _found(query, backslashes):
-        parts += [rest(query[last : match.start()]), placeholder(match["name"])]
+    for match in _find_placeholders(query, backslashes):
+        parts += [rest(query[last : match.start()]), make_placeholder(match["name"])]
         length += len(parts[-2]) + len(parts[-1])
         last = match.end()
         moved.append((length, last))
     parts.append(rest(query[last:]))
-    return Bound("".join(parts), flat, moved)
+    return BoundQuery("".join(parts), flat, moved)
 
 
-def _found(query: str, backslashes: bool) -> list[re.Match[str]]:
+def _find_placeholders(query: str, backslashes: bool) -> list[re.Match[str]]:
     return [match for match in (_BACKSLASHES if backslashes else _STANDARD).finditer(query) if match["name"]]

@@ -12,7 +12,7 @@ from mlapp.deploy.target import Shipment
 FILE = "compose.yaml"
 
 
-def project(name: str, shipment: Shipment, settings: DockerSettings, serve: Serve) -> dict[str, Any]:
+def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, serve: Serve) -> dict[str, Any]:
     """The compose file as plain data. User, health check and stop signal come with the image."""
     service: dict[str, Any] = {
         "image": shipment.image,
@@ -23,24 +23,24 @@ def project(name: str, shipment: Shipment, settings: DockerSettings, serve: Serv
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": settings.processes,
         "restart": settings.restart,
-        "stop_grace_period": f"{stop_seconds(serve)}s",
+        "stop_grace_period": f"{stop_timeout(serve)}s",
     }
     if settings.cpu is not None:
         service["cpus"] = settings.cpu
     if settings.memory is not None:
         service["mem_limit"] = settings.memory
-    if found := environment(settings):
+    if found := container_environment(settings):
         # Compose would expand what looks like a variable.
         service["environment"] = {name: value.replace("$", "$$") for name, value in found.items()}
     return {"name": name, "services": {name: service}}
 
 
-def environment(settings: DockerSettings) -> dict[str, str]:
+def container_environment(settings: DockerSettings) -> dict[str, str]:
     """The settings' variables, and as many threads for numerical libraries as there are processors."""
     threads = {} if settings.cpu is None else {"OMP_NUM_THREADS": str(math.ceil(settings.cpu))}
     return {**threads, **settings.env}
 
 
-def stop_seconds(serve: Serve) -> int:
+def stop_timeout(serve: Serve) -> int:
     """Seconds between SIGTERM and SIGKILL: what the server takes to end in order, and some."""
     return math.ceil(serve.grace + serve.drain) + 5

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.deploy.docker import compose, front
+from mlapp.deploy.docker import compose, tcp_proxy
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import Release, Shipment, State
 
@@ -30,7 +30,7 @@ RELEASE = "mlapp.release"
 FAILED = "-failed"
 AMBIGUOUS = 20
 """Times that a start is tried while the engine has two networks of the app's name."""
-PROGRAM = Path(front.__file__)
+PROGRAM = Path(tcp_proxy.__file__)
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,33 +72,33 @@ class Containers:
     def __init__(self, client: DockerClient, app: str, settings: DockerSettings, serve: Serve) -> None:
         self.client = client
         self.app = app
-        self.name = container_name(app)
+        self.name = make_container_name(app)
         self.settings = settings
         self.serve = serve
         self.port = serve.port or 8000
-        self.url = settings.url(serve)
+        self.url = settings.public_url(serve)
 
-    def servers(self) -> list[Server]:
+    def list_servers(self) -> list[Server]:
         """Those of all releases that are kept, the oldest first."""
         found = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=server"]})
         servers = [Server(each, msgspec.json.decode(each.labels[RELEASE], type=Record)) for each in found]
         return sorted(servers, key=lambda server: server.record.number)
 
-    def front(self) -> Container | None:
+    def find_proxy(self) -> Container | None:
         """The front, if there is one."""
         found = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=front"]})
         return found[0] if found else None
 
-    def live(self) -> Server | None:
+    def find_live_server(self) -> Server | None:
         """The server that the front sends connections to."""
-        holder = self.front()
+        holder = self.find_proxy()
         if holder is None:
             return None
-        stream, _ = holder.get_archive(f"{front.STATE}/{front.BACKEND}")
+        stream, _ = holder.get_archive(f"{tcp_proxy.STATE}/{tcp_proxy.BACKEND}")
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-            file = archive.extractfile(front.BACKEND)
+            file = archive.extractfile(tcp_proxy.BACKEND)
             name = file.read().decode().partition(":")[0] if file else ""
-        return next((server for server in self.servers() if server.name == name), None)
+        return next((server for server in self.list_servers() if server.name == name), None)
 
     def make_server(self, record: Record) -> Server:
         """Create the container of a release; it is not started."""
@@ -111,17 +111,17 @@ class Containers:
         container = self.client.containers.create(
             record.image,
             name=f"{self.name}-{record.number}",
-            environment=compose.environment(settings),
-            labels={**self._labels("server"), RELEASE: msgspec.json.encode(record).decode()},
-            network=self._network(),
+            environment=compose.container_environment(settings),
+            labels={**self._make_labels("server"), RELEASE: msgspec.json.encode(record).decode()},
+            network=self._ensure_network(),
             tmpfs={"/tmp": f"size={settings.tmp},mode=1777"},  # noqa: S108
             stop_signal="SIGTERM",
-            **self._hardened(),
+            **self._hardening_options(),
             **limits,
         )
         return Server(container, record)
 
-    def start(self, container: Container) -> None:
+    def start_container(self, container: Container) -> None:
         """Start a container. While two deploys make the app's network at once there may be two for a moment."""
         import docker.errors
 
@@ -134,7 +134,7 @@ class Containers:
                     raise
                 time.sleep(0.1)
 
-    def make_front(self, image: str, to: Server) -> Container:
+    def start_proxy(self, image: str, to: Server) -> Container:
         """Create and start the front, which sends connections to a server.
 
         Its program comes from here and not from the image, whose mlapp may be older, and needs Python alone.
@@ -142,43 +142,43 @@ class Containers:
         made = self.client.containers.create(
             image,
             name=self.name,
-            entrypoint=["python", "-I", f"{front.STATE}/{PROGRAM.name}", str(self.port)],
+            entrypoint=["python", "-I", f"{tcp_proxy.STATE}/{PROGRAM.name}", str(self.port)],
             command=[],
-            labels=self._labels("front"),
-            network=self._network(),
+            labels=self._make_labels("front"),
+            network=self._ensure_network(),
             ports={f"{self.port}/tcp": (self.settings.host, self.settings.port)},
-            volumes={f"{self.name}-state": {"bind": front.STATE, "mode": "rw"}},
+            volumes={f"{self.name}-state": {"bind": tcp_proxy.STATE, "mode": "rw"}},
             healthcheck={"test": ["NONE"]},
             mem_limit="128m",
-            **self._hardened(),
+            **self._hardening_options(),
         )
         try:
-            self._put(made, PROGRAM.name, PROGRAM.read_bytes())
-            self.point(made, to)
-            self.start(made)
+            self._copy_into(made, PROGRAM.name, PROGRAM.read_bytes())
+            self.point_proxy(made, to)
+            self.start_container(made)
         except BaseException:
             made.remove(force=True)
             raise
         return made
 
-    def point(self, holder: Container, to: Server) -> None:
+    def point_proxy(self, holder: Container, to: Server) -> None:
         """Let the front send new connections to a server."""
-        self._put(holder, front.BACKEND, f"{to.name}:{self.port}".encode())
+        self._copy_into(holder, tcp_proxy.BACKEND, f"{to.name}:{self.port}".encode())
         holder.reload()
         if holder.status == "running":
             holder.kill("SIGHUP")
 
-    def is_published(self, holder: Container) -> bool:
+    def is_port_published(self, holder: Container) -> bool:
         """Whether the front holds the port of the settings."""
         bindings = (holder.attrs["HostConfig"].get("PortBindings") or {}).get(f"{self.port}/tcp") or []
         return bindings == [{"HostIp": self.settings.host, "HostPort": str(self.settings.port)}]
 
-    def remove_rest(self) -> list[str]:
+    def remove_network_and_volume(self) -> list[str]:
         """Remove the network and the front's volume; the names of what was there."""
         import docker.errors
 
         removed = []
-        for network in self._networks():
+        for network in self._list_networks():
             network.remove()
             removed.append(self._network_name)
         with contextlib.suppress(docker.errors.NotFound):
@@ -186,40 +186,40 @@ class Containers:
             removed.append(f"{self.name}-state")
         return removed
 
-    def _put(self, holder: Container, name: str, content: bytes) -> None:
+    def _copy_into(self, holder: Container, name: str, content: bytes) -> None:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
-        holder.put_archive(front.STATE, packed.getvalue())
+        holder.put_archive(tcp_proxy.STATE, packed.getvalue())
 
     @property
     def _network_name(self) -> str:
         return f"{self.name}-mlapp"
 
-    def _network(self) -> str:
+    def _ensure_network(self) -> str:
         """The id of the app's network, which is made if there is none."""
         import docker.errors
 
-        if not self._networks():
+        if not self._list_networks():
             with contextlib.suppress(docker.errors.APIError):  # another deploy was quicker
                 self.client.networks.create(self._network_name, check_duplicate=True, labels={APP: self.app})
-        first, *others = self._networks()
+        first, *others = self._list_networks()
         for network in others:  # an engine lets two deploys make networks of one name at once
             with contextlib.suppress(docker.errors.APIError):
                 network.remove()
         return str(first.id)
 
-    def _networks(self) -> list[Network]:
+    def _list_networks(self) -> list[Network]:
         """The app's networks, the oldest first."""
         found = self.client.networks.list(names=[f"^{self._network_name}$"])
         return sorted(found, key=lambda network: (network.attrs["Created"], str(network.id)))
 
-    def _labels(self, role: str) -> dict[str, str]:
+    def _make_labels(self, role: str) -> dict[str, str]:
         return {APP: self.app, ROLE: role}
 
-    def _hardened(self) -> dict[str, Any]:
+    def _hardening_options(self) -> dict[str, Any]:
         return {
             "read_only": True,
             "cap_drop": ["ALL"],
@@ -229,12 +229,12 @@ class Containers:
         }
 
 
-def container_name(app: str) -> str:
+def make_container_name(app: str) -> str:
     """The app's name as docker and compose allow it."""
     return re.sub(r"[^a-z0-9]+", "-", app.lower()).strip("-") or "app"
 
 
-def release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
+def make_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
     """The release of a server."""
     record = server.record
     is_live = live is not None and live.name == server.name

@@ -9,7 +9,7 @@ def is_ready(server: Server) -> bool:
     """Run the health check in the container, now; an image without one is ready as soon as it runs."""
     import docker.errors
 
-    command = _command(server)
+    command = _find_health_command(server)
     try:
         return command is None or bool(server.container.exec_run(command).exit_code == 0)
     except docker.errors.APIError as error:
@@ -18,7 +18,7 @@ def is_ready(server: Server) -> bool:
         raise
 
 
-def _command(server: Server) -> list[str] | None:
+def _find_health_command(server: Server) -> list[str] | None:
     check = (server.container.attrs["Config"].get("Healthcheck") or {}).get("Test") or ["NONE"]
     if check[0] == "CMD":
         return list(check[1:])

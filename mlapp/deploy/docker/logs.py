@@ -22,7 +22,7 @@ LOOK = 2.0
 """Seconds between two looks for new releases while logs are followed."""
 
 
-def lines(containers: Containers, *, follow: bool, tail: int | None, since: float | None) -> Iterator[LogLine]:
+def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, since: float | None) -> Iterator[LogLine]:
     """What the running servers printed; when followed, what they and those of releases to come will print as well.
 
     Args:
@@ -33,38 +33,38 @@ def lines(containers: Containers, *, follow: bool, tail: int | None, since: floa
     if since is not None:
         options["since"] = time.time() - since
     if follow:
-        yield from _followed(containers, options)
+        yield from _follow_servers(containers, options)
     else:
-        for server in [server for server in containers.servers() if server.is_running]:
-            yield from _of(server, follow=False, **options)
+        for server in [server for server in containers.list_servers() if server.is_running]:
+            yield from _read_server_lines(server, follow=False, **options)
 
 
-def end(container: Container) -> str:
+def read_last_lines(container: Container) -> str:
     """The last lines, as one."""
     said = container.logs(tail=SHOWN).decode(errors="replace").splitlines()
     return " | ".join(line.strip() for line in said if line.strip()) or "nothing"
 
 
-def _followed(containers: Containers, options: dict[str, Any]) -> Iterator[LogLine]:
+def _follow_servers(containers: Containers, options: dict[str, Any]) -> Iterator[LogLine]:
     queue: Queue[LogLine] = Queue()
     seen: set[str] = set()
     while True:
-        for server in containers.servers():
+        for server in containers.list_servers():
             if server.is_running and server.name not in seen:
                 seen.add(server.name)
-                Thread(target=_put, args=(server, queue, options), daemon=True).start()
+                Thread(target=_queue_lines, args=(server, queue, options), daemon=True).start()
         ends = time.monotonic() + LOOK
         while (left := ends - time.monotonic()) > 0:
             with suppress(Empty):
                 yield queue.get(timeout=left)
 
 
-def _put(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:
-    for line in _of(server, follow=True, **options):
+def _queue_lines(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:
+    for line in _read_server_lines(server, follow=True, **options):
         queue.put(line)
 
 
-def _of(server: Server, *, follow: bool, **options: Any) -> Iterator[LogLine]:
+def _read_server_lines(server: Server, *, follow: bool, **options: Any) -> Iterator[LogLine]:
     # The SDK follows whatever is streamed, unless it is told not to.
     for raw in server.container.logs(stream=True, follow=follow, timestamps=True, **options):
         for text in raw.decode(errors="replace").splitlines():

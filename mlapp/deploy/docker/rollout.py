@@ -29,48 +29,48 @@ def roll_out(containers: Containers, record: Record, progress: Progress) -> Serv
     """
     import docker.errors
 
-    before = containers.live()
-    _require_alone(containers, before)
+    before = containers.find_live_server()
+    _require_no_other_deploy(containers, before)
     _require_image(containers, record.image, progress)
     try:
         server = containers.make_server(record)
     except docker.errors.APIError as error:
         if error.status_code == 409:
-            raise _not_alone(containers, f"{containers.name}-{record.number}") from error
-        raise _refused(error, containers, record.image) from error
+            raise _other_deploy_error(containers, f"{containers.name}-{record.number}") from error
+        raise _explain_refusal(error, containers, record.image) from error
     try:
         progress(f"start {server.name}")
-        containers.start(server.container)
-        _await_ready(containers, server)
-        _switch(containers, server, progress)
+        containers.start_container(server.container)
+        _wait_until_ready(containers, server)
+        _switch_traffic(containers, server, progress)
     except BaseException as error:
-        _switch_back(containers, before)
-        _set_aside(server)
+        _switch_traffic_back(containers, before)
+        _set_server_aside(server)
         if isinstance(error, docker.errors.APIError):
-            raise _refused(error, containers, server.name) from error
+            raise _explain_refusal(error, containers, server.name) from error
         raise
     if before is not None and before.is_running:
         progress(f"stop {before.name}")
-        _retire(before, compose.stop_seconds(containers.serve))
-    _prune(containers, server)
+        _retire_server(before, compose.stop_timeout(containers.serve))
+    _prune_servers(containers, server)
     return server
 
 
-def _require_alone(containers: Containers, live: Server | None) -> None:
+def _require_no_other_deploy(containers: Containers, live: Server | None) -> None:
     """A server that is newer than the live one, and neither live nor failed, is that of a deploy under way.
 
     One that was killed leaves such a server too: it counts for as long as a deploy can take.
     """
     longest = timedelta(seconds=containers.settings.ready_timeout + ANSWER)
     since = datetime.now(timezone.utc) - longest
-    for server in containers.servers():
+    for server in containers.list_servers():
         is_newer = live is None or server.record.number > live.record.number
         is_begun = not server.is_failed and server.container.status != "exited"
         if is_newer and is_begun and server.record.created > since:
-            raise _not_alone(containers, server.name)
+            raise _other_deploy_error(containers, server.name)
 
 
-def _not_alone(containers: Containers, name: str) -> DeployError:
+def _other_deploy_error(containers: Containers, name: str) -> DeployError:
     return DeployError(
         f"Another deploy of {containers.app} is under way: it has made the container {name}.",
         f"Wait for it. If it was killed: docker rm --force {name}.",
@@ -95,7 +95,7 @@ def _require_image(containers: Containers, image: str, progress: Progress) -> No
             ) from error
 
 
-def _await_ready(containers: Containers, server: Server) -> None:
+def _wait_until_ready(containers: Containers, server: Server) -> None:
     timeout = containers.settings.ready_timeout
     ends = time.monotonic() + timeout
     while True:
@@ -104,38 +104,38 @@ def _await_ready(containers: Containers, server: Server) -> None:
         if state["Status"] == "exited" or server.container.attrs["RestartCount"]:
             killed = " for want of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
             raise DeployError(
-                f"{server.name} ended with code {state['ExitCode']}{killed}; it said: {logs.end(server.container)}",
+                f"{server.name} ended with code {state['ExitCode']}{killed}; it said: {logs.read_last_lines(server.container)}",
                 "Mend what it names; the release before, if any, serves on.",
             )
         if state["Status"] == "running" and health.is_ready(server):
             return
         if time.monotonic() > ends:
             raise DeployError(
-                f"{server.name} was not ready in {timeout:g} s; it said: {logs.end(server.container)}",
+                f"{server.name} was not ready in {timeout:g} s; it said: {logs.read_last_lines(server.container)}",
                 "Raise targets.docker.ready_timeout if it needs longer; the release before, if any, serves on.",
             )
         time.sleep(POLL)
 
 
-def _switch(containers: Containers, server: Server, progress: Progress) -> None:
-    front = containers.front()
-    if front is not None and containers.is_published(front):
-        containers.point(front, server)
+def _switch_traffic(containers: Containers, server: Server, progress: Progress) -> None:
+    front = containers.find_proxy()
+    if front is not None and containers.is_port_published(front):
+        containers.point_proxy(front, server)
         if front.status != "running":
             front.start()
     else:
         progress(f"publish {containers.settings.host}:{containers.settings.port}")
-        _publish(containers, front, server)
-    _await_answer(containers, server)
+        _publish_port(containers, front, server)
+    _wait_for_answer(containers, server)
 
 
-def _publish(containers: Containers, before: Container | None, server: Server) -> None:
+def _publish_port(containers: Containers, before: Container | None, server: Server) -> None:
     """Make a front, in the place of one with another port; that one is back when the new one cannot have its own."""
     if before is not None:
         before.stop(timeout=0)
         before.rename(f"{containers.name}-before")
     try:
-        containers.make_front(server.record.image, server)
+        containers.start_proxy(server.record.image, server)
     except BaseException:
         if before is not None:
             before.rename(containers.name)
@@ -144,18 +144,18 @@ def _publish(containers: Containers, before: Container | None, server: Server) -
         before.remove(force=True)
 
 
-def _switch_back(containers: Containers, before: Server | None) -> None:
+def _switch_traffic_back(containers: Containers, before: Server | None) -> None:
     """Let the front send connections to the release before again; a front without one goes."""
-    front = containers.front()
+    front = containers.find_proxy()
     if front is not None and before is not None:
-        containers.point(front, before)
+        containers.point_proxy(front, before)
         if front.status != "running":
             front.start()
     elif front is not None:
         front.remove(force=True)
 
 
-def _await_answer(containers: Containers, server: Server) -> None:
+def _wait_for_answer(containers: Containers, server: Server) -> None:
     ends = time.monotonic() + ANSWER
     while True:
         try:
@@ -165,10 +165,10 @@ def _await_answer(containers: Containers, server: Server) -> None:
             return
         except OSError as error:
             if time.monotonic() > ends:
-                front = containers.front()
+                front = containers.find_proxy()
                 if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
                     raise DeployError(
-                        f"The front {front.name}, which holds the port, does not run; it said: {logs.end(front)}",
+                        f"The front {front.name}, which holds the port, does not run; it said: {logs.read_last_lines(front)}",
                         "The image needs a `python` on its PATH: 3.8 or newer.",
                     ) from error
                 raise DeployError(
@@ -178,26 +178,26 @@ def _await_answer(containers: Containers, server: Server) -> None:
             time.sleep(POLL / 2)
 
 
-def _retire(server: Server, timeout: float) -> None:
+def _retire_server(server: Server, timeout: float) -> None:
     """Stop a container for good: under `restart: always` the engine would start it again with the machine."""
     never: Any = {"Name": "no"}  # a policy that the SDK's types do not know
     server.container.update(restart_policy=never)
     server.container.stop(timeout=timeout)
 
 
-def _set_aside(server: Server) -> None:
+def _set_server_aside(server: Server) -> None:
     """Stop a release that failed, and keep it to be looked at."""
     import docker.errors
 
     try:
-        _retire(server, timeout=2)
+        _retire_server(server, timeout=2)
         server.container.rename(f"{server.name}{FAILED}")
     except docker.errors.APIError:
         server.container.remove(force=True)
 
 
-def _prune(containers: Containers, live: Server) -> None:
-    others = [server for server in containers.servers() if server.name != live.name]
+def _prune_servers(containers: Containers, live: Server) -> None:
+    others = [server for server in containers.list_servers() if server.name != live.name]
     good = [server for server in others if not server.is_failed]
     kept = {server.name for server in good[-containers.settings.keep :]} | {
         server.name for server in others if server.is_failed and server.record.number > live.record.number - 3
@@ -207,7 +207,7 @@ def _prune(containers: Containers, live: Server) -> None:
             server.container.remove(force=True)
 
 
-def _refused(error: Any, containers: Containers, what: str) -> DeployError:
+def _explain_refusal(error: Any, containers: Containers, what: str) -> DeployError:
     text = str(error.explanation or error)
     settings = containers.settings
     if "port is already allocated" in text or "address already in use" in text:

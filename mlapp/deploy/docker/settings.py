@@ -35,7 +35,7 @@ class DockerSettings(Section, frozen=True):
     ready_timeout: Annotated[float, Meta(gt=0, description="Seconds until it must be ready.")] = 120.0
     keep: Annotated[int, Meta(ge=1, description="Releases that can be gone back to.")] = 5
 
-    def url(self, serve: Serve) -> str:
+    def public_url(self, serve: Serve) -> str:
         """Where the app answers, as seen from here: the engine may be another machine's."""
         engine = urlsplit(os.environ.get("DOCKER_HOST", "")).hostname
         host = self.host if self.host not in ("0.0.0.0", "") else engine or "127.0.0.1"  # noqa: S104

@@ -14,17 +14,27 @@ from urllib.error import HTTPError
 import msgspec
 
 from mlapp.deploy.docker import compose, health, logs
-from mlapp.deploy.docker.containers import Containers, Record, Server, container_name, release
+from mlapp.deploy.docker.containers import Containers, Record, Server, make_container_name, make_release
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
-from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Replica, Shipment, Status, Target, silent
+from mlapp.deploy.target import (
+    DeployError,
+    LogLine,
+    Progress,
+    Release,
+    Replica,
+    Shipment,
+    Status,
+    Target,
+    ignore_progress,
+)
 from mlapp.errors import MissingExtraError
-from mlapp.images.engine import EngineError, address, connected
+from mlapp.images.engine import EngineError, connect_engine, engine_address
 from mlapp.request_body import RequestBody
 
 
 class DockerTarget(Target[DockerSettings]):
-    """One server on a Docker engine, behind a front that holds the port: see `mlapp.deploy.docker.front`."""
+    """One server on a Docker engine, behind a front that holds the port: see `mlapp.deploy.docker.tcp_proxy`."""
 
     name: ClassVar[str] = "docker"
     settings_type = DockerSettings
@@ -33,38 +43,38 @@ class DockerTarget(Target[DockerSettings]):
 
     def check(self) -> str:
         """The engine's version, and where it is."""
-        with connected() as client:
+        with connect_engine() as client:
             return f"engine {client.version()['Version']} at {client.api.base_url}"
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        return [compose.project(container_name(self.app), shipment, self.settings, self.serve)]
+        return [compose.make_compose_file(make_container_name(self.app), shipment, self.settings, self.serve)]
 
-    def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
-        return self._apply(shipment, progress, None)
+    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+        return self._apply_shipment(shipment, progress, None)
 
     def status(self) -> Status:
-        with self._containers() as containers:
-            live = containers.live()
-            replicas = tuple(_replica(server) for server in containers.servers() if server.is_running)
+        with self._open_containers() as containers:
+            live = containers.find_live_server()
+            replicas = tuple(_make_replica(server) for server in containers.list_servers() if server.is_running)
             return Status(
                 app=self.app,
                 target=self.name,
-                release=release(live, self.app, live, containers.url) if live else None,
+                release=make_release(live, self.app, live, containers.url) if live else None,
                 desired=1 if live else 0,
                 ready=sum(replica.ready for replica in replicas),
                 replicas=replicas,
                 traffic={live.record.number: 100} if live else {},
                 url=containers.url if live else None,
-                problems=tuple(_problems(containers, live)),
-                place=f"Docker engine {address()}",
+                problems=tuple(_find_problems(containers, live)),
+                place=f"Docker engine {engine_address()}",
             )
 
     def releases(self) -> list[Release]:
-        with self._containers() as containers:
-            live = containers.live()
-            return [release(server, self.app, live, containers.url) for server in containers.servers()]
+        with self._open_containers() as containers:
+            live = containers.find_live_server()
+            return [make_release(server, self.app, live, containers.url) for server in containers.list_servers()]
 
-    def rollback(self, to: int | None = None, *, progress: Progress = silent) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
         found = [each for each in self.releases() if each.state in ("live", "superseded")]
         live = next((each for each in found if each.state == "live"), None)
         before = [each for each in found if live is None or each.number < live.number]
@@ -75,27 +85,27 @@ class DockerTarget(Target[DockerSettings]):
                 f"There is no release {to} of {self.app} to go back to." if to else "There is no release before this.",
                 f"Kept: {listed}. See `mlapp releases --target docker`.",
             )
-        return self._apply(wanted[0].shipment, progress, f"rollback to {wanted[0].number}")
+        return self._apply_shipment(wanted[0].shipment, progress, f"rollback to {wanted[0].number}")
 
-    def delete(self, *, progress: Progress = silent) -> list[str]:
+    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
         removed = []
-        with self._containers() as containers:
-            front = containers.front()
-            for container in [*([front] if front else []), *(server.container for server in containers.servers())]:
+        with self._open_containers() as containers:
+            front = containers.find_proxy()
+            for container in [*([front] if front else []), *(server.container for server in containers.list_servers())]:
                 progress(f"remove {container.name}")
-                container.stop(timeout=compose.stop_seconds(self.serve))
+                container.stop(timeout=compose.stop_timeout(self.serve))
                 container.remove(force=True)
                 removed.append(str(container.name))
-            return removed + containers.remove_rest()
+            return removed + containers.remove_network_and_volume()
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """What the server prints; when followed, that of releases to come as well."""
-        with self._containers() as containers:
-            yield from logs.lines(containers, follow=follow, tail=tail, since=since)
+        with self._open_containers() as containers:
+            yield from logs.read_log_lines(containers, follow=follow, tail=tail, since=since)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """The answer of `POST /predict`, asked at the published port."""
-        url = self.settings.url(self.serve)
+        url = self.settings.public_url(self.serve)
         body = RequestBody.of(inputs)
         headers = {"Content-Type": body.media_type}
         if self.serve.api_keys:
@@ -125,10 +135,10 @@ class DockerTarget(Target[DockerSettings]):
         file.write_text(yaml.safe_dump(self.render(shipment)[0], sort_keys=False), encoding="utf-8")
         return [file]
 
-    def _apply(self, shipment: Shipment, progress: Progress, note: str | None) -> Release:
-        with self._containers() as containers:
+    def _apply_shipment(self, shipment: Shipment, progress: Progress, note: str | None) -> Release:
+        with self._open_containers() as containers:
             record = Record(
-                max((server.record.number for server in containers.servers()), default=0) + 1,
+                max((server.record.number for server in containers.list_servers()), default=0) + 1,
                 datetime.now(timezone.utc),
                 shipment.image,
                 shipment.model_version,
@@ -138,12 +148,12 @@ class DockerTarget(Target[DockerSettings]):
                 note,
             )
             server = roll_out(containers, record, progress)
-            return release(server, self.app, server, containers.url)
+            return make_release(server, self.app, server, containers.url)
 
     @contextmanager
-    def _containers(self) -> Iterator[Containers]:
+    def _open_containers(self) -> Iterator[Containers]:
         try:
-            with connected() as client:
+            with connect_engine() as client:
                 yield Containers(client, self.app, self.settings, self.serve)
         except MissingExtraError:
             raise MissingExtraError("The target docker", "docker") from None
@@ -151,7 +161,7 @@ class DockerTarget(Target[DockerSettings]):
             raise DeployError(error.what, error.todo) from error
 
 
-def _replica(server: Server) -> Replica:
+def _make_replica(server: Server) -> Replica:
     attrs = server.container.attrs
     told = (attrs["State"].get("Health") or {}).get("Status", "")
     started = attrs["State"]["StartedAt"]
@@ -166,9 +176,9 @@ def _replica(server: Server) -> Replica:
     )
 
 
-def _problems(containers: Containers, live: Server | None) -> Iterator[str]:
-    front = containers.front()
+def _find_problems(containers: Containers, live: Server | None) -> Iterator[str]:
+    front = containers.find_proxy()
     if front is not None and front.status != "running":
         yield f"the front {front.name} is {front.status}: docker start {front.name}"
     if live is not None and not live.is_running:
-        yield f"{live.name} is {live.container.status}; it said: {logs.end(live.container)}"
+        yield f"{live.name} is {live.container.status}; it said: {logs.read_last_lines(live.container)}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.render_context import RenderContext
 
 
-def autoscaler(context: RenderContext) -> dict[str, Any] | None:
+def make_autoscaler(context: RenderContext) -> dict[str, Any] | None:
     """The HorizontalPodAutoscaler, when the app scales by load."""
     settings = context.settings.autoscaling
     if settings is None:
@@ -20,7 +20,7 @@ def autoscaler(context: RenderContext) -> dict[str, Any] | None:
         for name, percent in (("cpu", settings.cpu), ("memory", settings.memory))
         if percent is not None
     ]
-    return context.document(
+    return context.make_document(
         "HorizontalPodAutoscaler",
         context.names.base,
         spec={
@@ -33,12 +33,12 @@ def autoscaler(context: RenderContext) -> dict[str, Any] | None:
     )
 
 
-def disruption_budget(context: RenderContext) -> dict[str, Any] | None:
+def make_disruption_budget(context: RenderContext) -> dict[str, Any] | None:
     """The PodDisruptionBudget, from two replicas on: with one it would block every drain."""
     scaling = context.settings.autoscaling
     if (scaling.min if scaling else context.settings.replicas) < 2:
         return None
-    return context.document(
+    return context.make_document(
         "PodDisruptionBudget",
         context.names.base,
         spec={

@@ -10,35 +10,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.deploy.k8s import labels, releases
-from mlapp.deploy.k8s.apply import execute, prune
-from mlapp.deploy.k8s.job import InterruptedDeployError, Job
-from mlapp.deploy.k8s.kinds import DEPLOYMENT, ROUTE, SERVICE
-from mlapp.deploy.k8s.plan import objects_of
-from mlapp.deploy.k8s.refusal import UnreachableError
-from mlapp.deploy.k8s.releases import Record
-from mlapp.deploy.k8s.render import render, render_canary
+from mlapp.deploy.k8s.api_errors import UnreachableError
+from mlapp.deploy.k8s.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.k8s.change_plan import list_own_objects
+from mlapp.deploy.k8s.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.k8s.object_kinds import DEPLOYMENT, ROUTE, SERVICE
+from mlapp.deploy.k8s.releases import ReleaseRecord
+from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.target import DeployError, Shipment
 
 Documents = Sequence[dict[str, Any]]
 
 
-def start(job: Job, shipment: Shipment, percent: int, take_over: bool) -> Record:
+def start_canary(job: DeploySession, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
     """Put `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
         UnreachableError: the server went away; what there is of the canary stays.
         DeployError: nothing is live, a canary is on trial already, or the canary does not come up; it is gone then.
     """
-    records = job.releases.all()
-    before = releases.live(records)
+    records = job.releases.list_records()
+    before = releases.find_live(records)
     if before is None:
         raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
-    if (trial := releases.canary(records)) or (trial := releases.interrupted(records)):
+    if (trial := releases.find_canary(records)) or (trial := releases.find_interrupted(records)):
         raise DeployError(
             f"Release {trial.number} is not decided yet ({trial.state}); nothing was changed.",
             "`mlapp promote` or `mlapp abort` a canary; deploy again what was interrupted.",
         )
-    replicas, beside = _replicas(job, percent)
+    replicas, beside = _compute_replicas(job, percent)
     share = percent if job.settings.gateway else round(100 * replicas / (replicas + beside))
     if share != percent:
         job.progress(
@@ -46,52 +46,64 @@ def start(job: Job, shipment: Shipment, percent: int, take_over: bool) -> Record
             f"targets.k8s.gateway splits it exactly"
         )
     documents = render_canary(shipment, job.settings, job.serve, replicas, percent)
-    workload, traffic = _split(job, documents)
-    plan = job.plan(workload, before, prune=False, take_over=take_over)
-    job.plan(traffic, before, prune=False, take_over=take_over)  # a refusal of it must come before anything is written
-    goal = render(shipment, job.settings, job.serve)
-    record = job.releases.create(
-        shipment, goal, records, by=job.author(), percent=share, note=f"canary at {share} %", url=job.url(shipment)
+    workload, traffic = _split_documents(job, documents)
+    plan = job.plan_changes(workload, before, prune=False, take_over=take_over)
+    job.plan_changes(
+        traffic, before, prune=False, take_over=take_over
+    )  # a refusal of it must come before anything is written
+    goal = render_release(shipment, job.settings, job.serve)
+    record = job.releases.create_record(
+        shipment,
+        goal,
+        records,
+        by=job.read_author(),
+        percent=share,
+        note=f"canary at {share} %",
+        url=job.find_url(shipment),
     )
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     try:
-        execute(job.cluster, plan, job.lock, job.progress)
-        job.wait(workload, record)
-        shift = job.plan(traffic, before, prune=False, take_over=take_over)
-        execute(job.cluster, shift, job.lock, job.progress)
+        execute_plan(job.cluster, plan, job.lock, job.progress)
+        job.wait_for_rollout(workload, record)
+        shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
+        execute_plan(job.cluster, shift, job.lock, job.progress)
     except KeyboardInterrupt:
-        _remove(job, before)
-        job.releases.mark(record, "aborted", "interrupted")
+        _remove_canary_release(job, before)
+        job.releases.mark_state(record, "aborted", "interrupted")
         raise InterruptedDeployError(
             f"Interrupted: the canary is gone again, and release {before.number} is live.", "Start it again to try it."
         ) from None
     except UnreachableError:
         raise
     except DeployError as error:
-        _remove(job, before)
-        job.releases.mark(record, "failed", error.what.splitlines()[0][:500])
+        _remove_canary_release(job, before)
+        job.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
         raise DeployError(
             f"The canary failed: {error.what}\nIt is gone again; release {before.number} is live.", error.todo
         ) from error
-    return job.releases.mark(record, "canary")
+    return job.releases.mark_state(record, "canary")
 
 
-def promote(job: Job) -> Record:
+def promote_canary(job: DeploySession) -> ReleaseRecord:
     """Make the canary the live release: first the live Deployment rolls to it, then the traffic, then the canary goes.
 
     Raises:
         DeployError: there is no canary, or its release does not come up; the release before is live then.
     """
-    records = job.releases.all()
-    record, before = _on_trial(records), releases.live(records)
-    workload, traffic = _split(job, record.documents)
+    records = job.releases.list_records()
+    record, before = _find_canary(records), releases.find_live(records)
+    workload, traffic = _split_documents(job, record.documents)
     keep = [
-        key for key, item in objects_of(job.cluster, job.names, (DEPLOYMENT, SERVICE)).items() if _is_canary(job, item)
+        key
+        for key, item in list_own_objects(job.cluster, job.names, (DEPLOYMENT, SERVICE)).items()
+        if _is_canary_object(job, item)
     ]
-    plan = job.plan(workload, before, keep=[*keep, *((item["kind"], item["metadata"]["name"]) for item in traffic)])
+    plan = job.plan_changes(
+        workload, before, keep=[*keep, *((item["kind"], item["metadata"]["name"]) for item in traffic)]
+    )
     try:
-        execute(job.cluster, plan, job.lock, job.progress)
-        job.wait(workload, record)
+        execute_plan(job.cluster, plan, job.lock, job.progress)
+        job.wait_for_rollout(workload, record)
     except KeyboardInterrupt:
         raise InterruptedDeployError(
             f"Interrupted: release {record.number} rolls out while its canary still serves.",
@@ -100,43 +112,43 @@ def promote(job: Job) -> Record:
     except UnreachableError:
         raise
     except DeployError as error:
-        _remove(job, before)
-        raise job.take_back(record, before, record.documents, error) from error
-    _take_traffic(job, traffic)
-    _remove_objects(job)
-    prune(job.cluster, plan, job.lock, job.progress)
-    return job.settle(record, before, records)
+        _remove_canary_release(job, before)
+        raise job.restore_release(record, before, record.documents, error) from error
+    _move_traffic(job, traffic)
+    _remove_canary_objects(job)
+    prune_objects(job.cluster, plan, job.lock, job.progress)
+    return job.settle_release(record, before, records)
 
 
-def abort(job: Job) -> Record:
+def abort_canary(job: DeploySession) -> ReleaseRecord:
     """Take the canary away, and give all traffic back to the live release."""
-    records = job.releases.all()
-    record, before = _on_trial(records), releases.live(records)
-    _remove(job, before)
+    records = job.releases.list_records()
+    record, before = _find_canary(records), releases.find_live(records)
+    _remove_canary_release(job, before)
     if before:
         # A promotion that was interrupted has changed the live Deployment already.
-        plan = job.plan(before.documents, record)
-        execute(job.cluster, plan, job.lock, job.progress)
-        job.wait(before.documents, before)
-        prune(job.cluster, plan, job.lock, job.progress)
-    return job.releases.mark(record, "aborted")
+        plan = job.plan_changes(before.documents, record)
+        execute_plan(job.cluster, plan, job.lock, job.progress)
+        job.wait_for_rollout(before.documents, before)
+        prune_objects(job.cluster, plan, job.lock, job.progress)
+    return job.releases.mark_state(record, "aborted")
 
 
-def _on_trial(records: Sequence[Record]) -> Record:
-    record = releases.canary(records)
+def _find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord:
+    record = releases.find_canary(records)
     if record is None:
         raise DeployError("There is no canary.", "Start one: `mlapp deploy --target k8s --canary 10`.")
     return record
 
 
-def _replicas(job: Job, percent: int) -> tuple[int, int]:
+def _compute_replicas(job: DeploySession, percent: int) -> tuple[int, int]:
     """Pods of the canary, enough for its part of the load and at least one; and the live pods that it is beside."""
-    deployment = job.cluster.get(DEPLOYMENT, job.names.base) or {}
+    deployment = job.cluster.get_object(DEPLOYMENT, job.names.base) or {}
     beside = int(deployment.get("spec", {}).get("replicas", 1))
     return max(1, round(beside * percent / (100 - percent))), beside
 
 
-def _split(job: Job, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _split_documents(job: DeploySession, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What runs, and what says where the traffic goes: the app's own Service and HTTPRoute."""
     traffic = [
         document
@@ -146,27 +158,27 @@ def _split(job: Job, documents: Documents) -> tuple[list[dict[str, Any]], list[d
     return [document for document in documents if document not in traffic], traffic
 
 
-def _remove(job: Job, before: Record | None) -> None:
+def _remove_canary_release(job: DeploySession, before: ReleaseRecord | None) -> None:
     if before:
-        _take_traffic(job, _split(job, before.documents)[1])
-    _remove_objects(job)
+        _move_traffic(job, _split_documents(job, before.documents)[1])
+    _remove_canary_objects(job)
 
 
-def _take_traffic(job: Job, traffic: Documents) -> None:
+def _move_traffic(job: DeploySession, traffic: Documents) -> None:
     """Send all traffic where these documents say, and wait until load balancers have heard of it."""
-    shift = job.plan(traffic, None, prune=False, take_over=True)
-    execute(job.cluster, shift, job.lock, job.progress)
+    shift = job.plan_changes(traffic, None, prune=False, take_over=True)
+    execute_plan(job.cluster, shift, job.lock, job.progress)
     if shift.pending:
         time.sleep(min(job.settings.rollout.leave, 5))
 
 
-def _remove_objects(job: Job) -> None:
-    for item in objects_of(job.cluster, job.names, (DEPLOYMENT, SERVICE)).values():
-        if _is_canary(job, item):
-            job.lock.check()
-            job.cluster.delete(item)
+def _remove_canary_objects(job: DeploySession) -> None:
+    for item in list_own_objects(job.cluster, job.names, (DEPLOYMENT, SERVICE)).values():
+        if _is_canary_object(job, item):
+            job.lock.check_held()
+            job.cluster.delete_object(item)
             job.progress(f"{item['kind']}/{item['metadata']['name']} removed")
 
 
-def _is_canary(job: Job, item: dict[str, Any]) -> bool:
+def _is_canary_object(job: DeploySession, item: dict[str, Any]) -> bool:
     return bool((item["metadata"].get("labels") or {}).get(labels.INSTANCE) == job.names.canary)

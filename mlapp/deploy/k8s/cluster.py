@@ -15,10 +15,10 @@ from datetime import datetime, timezone
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
+from mlapp.deploy.k8s.api_errors import ApiError, make_api_error
 from mlapp.deploy.k8s.connection import Connection
-from mlapp.deploy.k8s.kinds import NAMESPACE, POD, Kind, kind_of, title
-from mlapp.deploy.k8s.refusal import ApiError, refusal
-from mlapp.deploy.k8s.transport import Call, Transport, lines
+from mlapp.deploy.k8s.object_kinds import NAMESPACE, POD, Kind, find_kind, object_title
+from mlapp.deploy.k8s.transport import ApiCall, Transport, response_lines
 from mlapp.request_body import RequestBody
 
 MANAGER = "mlapp"
@@ -42,7 +42,7 @@ class Cluster:
         self._version: tuple[int, int] | None = None
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[ApiCall]:
         """The calls so far."""
         return self.transport.calls
 
@@ -61,11 +61,11 @@ class Cluster:
         """`context kind, namespace team-a`."""
         return self.connection.place
 
-    def now(self) -> datetime:
+    def read_server_time(self) -> datetime:
         """The time by the server's clock, which all who deploy have in common."""
         return datetime.now(timezone.utc) + self.transport.ahead
 
-    def version(self) -> tuple[int, int]:
+    def read_server_version(self) -> tuple[int, int]:
         """The server's version; asked once.
 
         Raises:
@@ -73,7 +73,7 @@ class Cluster:
         """
         if self._version:
             return self._version
-        answer = self.transport.json("GET", "/version", verb="get", object="the version")
+        answer = self.transport.send_json("GET", "/version", verb="get", object="the version")
         digits = [int("".join(filter(str.isdigit, answer.get(part, "0"))) or 0) for part in ("major", "minor")]
         if tuple(digits) < OLDEST:
             found, least = ".".join(map(str, digits)), ".".join(map(str, OLDEST))
@@ -85,11 +85,11 @@ class Cluster:
         self._version = (digits[0], digits[1])
         return self._version
 
-    def who(self) -> str:
+    def read_user_name(self) -> str:
         """The user that the server takes us for."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-        answer = self.transport.json("POST", path, body=body, verb="create", object="SelfSubjectReview")
+        answer = self.transport.send_json("POST", path, body=body, verb="create", object="SelfSubjectReview")
         return str(answer.get("status", {}).get("userInfo", {}).get("username", "unknown"))
 
     def require_namespace(self) -> None:
@@ -99,7 +99,7 @@ class Cluster:
             ApiError: there is none of that name.
         """
         try:
-            found = self.get(NAMESPACE, self.namespace)
+            found = self.get_object(NAMESPACE, self.namespace)
         except ApiError:
             return
         if found is None:
@@ -110,26 +110,30 @@ class Cluster:
                 404,
             )
 
-    def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
+    def get_object(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """The object, or None."""
         try:
-            return self.transport.json("GET", self._path(kind, name), verb="get", object=f"{kind.kind}/{name}")
+            return self.transport.send_json(
+                "GET", self._make_path(kind, name), verb="get", object=f"{kind.kind}/{name}"
+            )
         except ApiError as error:
             if error.code == 404:
                 return None
             raise
 
-    def listed(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
+    def list_with_version(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
         """The objects as they are now, and the version from which to watch them on."""
-        answer = self.transport.json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
+        answer = self.transport.send_json("GET", self._make_path(kind), query=query, verb="list", object=kind.plural)
         return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
 
-    def list(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
+    def list_objects(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
         """Objects of a kind that `selector` chooses; none when the cluster does not know the kind."""
         if selector:
             query["labelSelector"] = selector
         try:
-            answer = self.transport.json("GET", self._path(kind), query=query, verb="list", object=kind.plural)
+            answer = self.transport.send_json(
+                "GET", self._make_path(kind), query=query, verb="list", object=kind.plural
+            )
         except ApiError as error:
             if error.code == 404 and not kind.core:
                 return []
@@ -140,7 +144,7 @@ class Cluster:
             item.setdefault("kind", kind.kind)
         return items
 
-    def apply(
+    def apply_object(
         self, document: Mapping[str, Any], *, dry_run: bool = False, force: bool = False, manager: str = MANAGER
     ) -> dict[str, Any]:
         """Server-side apply; what the object becomes.
@@ -148,49 +152,55 @@ class Cluster:
         Raises:
             ConflictError: others own fields of it, and `force` was not given.
         """
-        kind = kind_of(dict(document))
+        kind = find_kind(dict(document))
         query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
-        path = self._path(kind, document["metadata"]["name"])
-        body = self._placed(kind, document)
-        return self.transport.json(
-            "PATCH", path, query=query, body=body, content=APPLY, verb="patch", object=title(dict(document))
+        path = self._make_path(kind, document["metadata"]["name"])
+        body = self._place_in_namespace(kind, document)
+        return self.transport.send_json(
+            "PATCH", path, query=query, body=body, content=APPLY, verb="patch", object=object_title(dict(document))
         )
 
-    def create(self, document: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+    def create_object(self, document: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Make an object that does not exist yet; ApiError 409 when it does."""
-        kind = kind_of(dict(document))
+        kind = find_kind(dict(document))
         query = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
-        body = self._placed(kind, document)
-        return self.transport.json(
-            "POST", self._path(kind), query=query, body=body, verb="create", object=title(dict(document)), again=False
+        body = self._place_in_namespace(kind, document)
+        return self.transport.send_json(
+            "POST",
+            self._make_path(kind),
+            query=query,
+            body=body,
+            verb="create",
+            object=object_title(dict(document)),
+            again=False,
         )
 
-    def replace(self, document: Mapping[str, Any]) -> dict[str, Any]:
+    def replace_object(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Write an object back; ApiError 409 when it has changed since it was read."""
-        kind = kind_of(dict(document))
-        path = self._path(kind, document["metadata"]["name"])
+        kind = find_kind(dict(document))
+        path = self._make_path(kind, document["metadata"]["name"])
         query = {"fieldManager": MANAGER}
-        return self.transport.json(
-            "PUT", path, query=query, body=document, verb="update", object=title(dict(document)), again=False
+        return self.transport.send_json(
+            "PUT", path, query=query, body=document, verb="update", object=object_title(dict(document)), again=False
         )
 
-    def patch(self, kind: Kind, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
+    def patch_object(self, kind: Kind, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
         """A JSON merge patch."""
-        path = self._path(kind, name)
+        path = self._make_path(kind, name)
         query = {"fieldManager": MANAGER}
-        return self.transport.json(
+        return self.transport.send_json(
             "PATCH", path, query=query, body=change, content=MERGE, verb="patch", object=f"{kind.kind}/{name}"
         )
 
-    def delete(self, document: Mapping[str, Any]) -> bool:
+    def delete_object(self, document: Mapping[str, Any]) -> bool:
         """Remove exactly this object, not a later one of its name; False when it is gone already."""
-        kind = kind_of(dict(document))
+        kind = find_kind(dict(document))
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid := document["metadata"].get("uid"):
             body["preconditions"] = {"uid": uid}
-        path = self._path(kind, document["metadata"]["name"])
+        path = self._make_path(kind, document["metadata"]["name"])
         try:
-            self.transport.json("DELETE", path, body=body, verb="delete", object=title(dict(document)))
+            self.transport.send_json("DELETE", path, body=body, verb="delete", object=object_title(dict(document)))
         except ApiError as error:
             if error.code in (404, 409):
                 return False
@@ -198,29 +208,31 @@ class Cluster:
         return True
 
     @contextmanager
-    def watch(
+    def watch_objects(
         self, kind: Kind, version: str, timeout: float, **query: str
     ) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
         """Each change since `version`: pairs of ADDED, MODIFIED, DELETED and the object."""
         seconds = str(max(1, int(timeout)))
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds, **query}
-        path = self._path(kind)
-        response = self.transport.send("GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5)
+        path = self._make_path(kind)
+        response = self.transport.send_call(
+            "GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5
+        )
         try:
-            yield _watched(response)
+            yield _read_watch_events(response)
         finally:
             response.close()
 
-    def log(self, pod: str, **query: str) -> Any:
+    def read_pod_log(self, pod: str, **query: str) -> Any:
         """The log of a pod's server, as a response that is read line by line."""
-        path = f"{self._path(POD, pod)}/log"
+        path = f"{self._make_path(POD, pod)}/log"
         follow = None if "follow" in query else 30.0
-        return self.transport.send(
+        return self.transport.send_call(
             "GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0
         )
 
     @contextmanager
-    def forwarded(self, pod: str, port: int, tls: bool = False) -> Iterator[HTTPConnection]:
+    def forward_port(self, pod: str, port: int, tls: bool = False) -> Iterator[HTTPConnection]:
         """An HTTP connection to a pod's port, through the API server and the kubelet.
 
         With `tls` the certificate is not checked: it is for the Service's name, and the kubelet vouches for the pod.
@@ -231,7 +243,7 @@ class Cluster:
         headers: dict[str, str] = {}
         client = self.connection.client
         client.update_params_for_auth(headers, [], ["BearerToken"])
-        path = f"{self._path(POD, pod)}/portforward"
+        path = f"{self._make_path(POD, pod)}/portforward"
         url = client.configuration.host + path
         try:
             forward = portforward_call(
@@ -239,15 +251,17 @@ class Cluster:
             )
         except ApiException as error:
             code = int(found.group(1)) if (found := _HANDSHAKE.search(str(error.reason))) else 0
-            self.calls.append(Call("portforward", path, code))
-            raise refusal(code, str(error.reason), "create", f"pods/portforward of {pod}", self._context) from None
-        self.calls.append(Call("portforward", path, 101))
+            self.calls.append(ApiCall("portforward", path, code))
+            raise make_api_error(
+                code, str(error.reason), "create", f"pods/portforward of {pod}", self._context
+            ) from None
+        self.calls.append(ApiCall("portforward", path, 101))
         connection = HTTPConnection("localhost", port, timeout=60)
         connection.sock = forward.socket(port)
         connection.sock.settimeout(60)
         try:
             if tls:
-                connection.sock = _unchecked().wrap_socket(connection.sock)
+                connection.sock = _unverified_tls_context().wrap_socket(connection.sock)
             yield connection
         except (HTTPException, OSError) as error:
             detail = forward.error(port) or str(error)
@@ -255,44 +269,44 @@ class Cluster:
         finally:
             forward.close()
 
-    def proxied(
+    def request_through_proxy(
         self, pod: str, port: int, tls: bool, method: str, path: str, body: RequestBody | None = None
     ) -> tuple[int, bytes]:
         """A request to a pod's port through the API server's proxy: status and answer."""
         name = f"https:{pod}:{port}" if tls else f"{pod}:{port}"
-        url = f"{self._path(POD, name)}/proxy{path}"
+        url = f"{self._make_path(POD, name)}/proxy{path}"
         what = f"pods/proxy of {pod}"
         content, media_type = (body.content, body.media_type) if body else (None, "")
-        answer = self.transport.send(
+        answer = self.transport.send_call(
             method, url, body=content, content=media_type, verb="create", object=what, again=False, passed_on=True
         )
         data = bytes(answer.data)
         if answer.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod
-            raise refusal(answer.status, data, "create", what, self._context)
+            raise make_api_error(answer.status, data, "create", what, self._context)
         return int(answer.status), data
 
     @property
     def _context(self) -> str:
         return self.connection.context
 
-    def _path(self, kind: Kind, name: str | None = None) -> str:
-        return kind.path(self.namespace, name)
+    def _make_path(self, kind: Kind, name: str | None = None) -> str:
+        return kind.api_path(self.namespace, name)
 
-    def _placed(self, kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
+    def _place_in_namespace(self, kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
         if not kind.namespaced:
             return dict(document)
         return {**document, "metadata": {**document["metadata"], "namespace": self.namespace}}
 
 
-def _unchecked() -> ssl.SSLContext:
+def _unverified_tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _watched(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in lines(response):
+def _read_watch_events(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line in response_lines(response):
         event = json.loads(line)
         if event["type"] == "ERROR":
             return

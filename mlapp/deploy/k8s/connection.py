@@ -15,7 +15,7 @@ import yaml
 
 from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import DeployError
-from mlapp.errors import MissingExtraError, nearest
+from mlapp.errors import MissingExtraError, suggest_nearest
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -38,7 +38,7 @@ class Connection:
         return f"{self.context}, namespace {self.namespace}"
 
 
-def connect(settings: KubernetesSettings) -> Connection:
+def connect_cluster(settings: KubernetesSettings) -> Connection:
     """A client for the settings' cluster and namespace; nothing is asked of the cluster yet.
 
     Raises:
@@ -46,7 +46,7 @@ def connect(settings: KubernetesSettings) -> Connection:
         DeployError: no kubeconfig, an unknown context, a login command that fails.
     """
     try:
-        with _without(VALIDATOR):
+        with _block_import(VALIDATOR):
             from kubernetes import client, config
             from kubernetes.config.config_exception import ConfigException
     except ImportError:
@@ -59,10 +59,10 @@ def connect(settings: KubernetesSettings) -> Connection:
             config.load_incluster_config(client_configuration=configuration)
             namespace, context = (ACCOUNT / "namespace").read_text().strip(), "this cluster"
         else:
-            _refuse_missing(file)
+            _refuse_missing_kubeconfig(file)
             contexts, active = config.list_kube_config_contexts(config_file=file)
-            chosen = _choose(contexts, active, settings.context, file)
-            with _errors_logged() as said:
+            chosen = _choose_context(contexts, active, settings.context, file)
+            with _collect_logged_errors() as said:
                 config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
             if said and not configuration.api_key and not configuration.cert_file:
                 raise DeployError(
@@ -83,24 +83,24 @@ def connect(settings: KubernetesSettings) -> Connection:
 
 
 @contextmanager
-def _errors_logged() -> Iterator[list[str]]:
+def _collect_logged_errors() -> Iterator[list[str]]:
     """What is logged as an error meanwhile: the client library goes on without a login when its command fails."""
     said: list[str] = []
 
-    def take(record: logging.LogRecord) -> bool:
+    def take_record(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
             said.append(record.getMessage())
         return record.levelno < logging.ERROR
 
-    logging.getLogger().addFilter(take)
+    logging.getLogger().addFilter(take_record)
     try:
         yield said
     finally:
-        logging.getLogger().removeFilter(take)
+        logging.getLogger().removeFilter(take_record)
 
 
 @contextmanager
-def _without(module: str) -> Iterator[None]:
+def _block_import(module: str) -> Iterator[None]:
     """Let an import of `module` fail meanwhile."""
     if module in sys.modules:
         yield
@@ -117,13 +117,15 @@ _HOW = (
 )
 
 
-def _refuse_missing(file: str | None) -> None:
+def _refuse_missing_kubeconfig(file: str | None) -> None:
     paths = [Path(part).expanduser() for part in (file or "~/.kube/config").split(os.pathsep) if part]
     if not any(path.is_file() for path in paths):
         raise DeployError(f"There is no kubeconfig: {', '.join(map(str, paths))} does not exist.", _HOW)
 
 
-def _choose(contexts: list[dict[str, Any]], active: dict[str, Any] | None, wanted: str | None, file: str | None) -> Any:
+def _choose_context(
+    contexts: list[dict[str, Any]], active: dict[str, Any] | None, wanted: str | None, file: str | None
+) -> Any:
     names = [context["name"] for context in contexts]
     if wanted is None:
         if active is None:
@@ -133,7 +135,7 @@ def _choose(contexts: list[dict[str, Any]], active: dict[str, Any] | None, wante
         return active
     if wanted not in names:
         raise DeployError(
-            f"The kubeconfig has no context '{wanted}'.{nearest(wanted, names)}",
+            f"The kubeconfig has no context '{wanted}'.{suggest_nearest(wanted, names)}",
             f"It has: {', '.join(names) or 'none'}. Change --context or targets.k8s.context.",
         )
     return next(context for context in contexts if context["name"] == wanted)

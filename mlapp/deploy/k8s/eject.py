@@ -7,17 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlapp.deploy.documents import to_yaml
 from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, NAMESPACE, ROUTE, SERVICE
 from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, NAMESPACE, ROUTE, SERVICE
 from mlapp.deploy.target import DeployError
-from mlapp.errors import UsageError, nearest
+from mlapp.deploy.yaml_dump import to_yaml
+from mlapp.errors import UsageError, suggest_nearest
 
 FORMATS = ("yaml", "kustomize", "helm")
 
 
-def eject(names: Names, documents: list[dict[str, Any]], folder: Path, format: str) -> list[Path]:
+def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path, format: str) -> list[Path]:
     """Write the files; they are the owner's from then on, so nothing that is there is overwritten.
 
     Raises:
@@ -25,9 +25,11 @@ def eject(names: Names, documents: list[dict[str, Any]], folder: Path, format: s
         DeployError: a file is there already.
     """
     if format not in FORMATS:
-        raise UsageError(f"There is no format '{format}'.{nearest(format, FORMATS)}", f"Formats: {', '.join(FORMATS)}.")
-    documents = [_without_mark(document) for document in documents]
-    make = {"yaml": _plain, "kustomize": _kustomization, "helm": _chart}[format]
+        raise UsageError(
+            f"There is no format '{format}'.{suggest_nearest(format, FORMATS)}", f"Formats: {', '.join(FORMATS)}."
+        )
+    documents = [_strip_owner_labels(document) for document in documents]
+    make = {"yaml": _write_plain_yaml, "kustomize": _write_kustomization, "helm": _write_helm_chart}[format]
     files = make(names, documents)
     for name in files:
         if (folder / name).exists():
@@ -41,7 +43,7 @@ def eject(names: Names, documents: list[dict[str, Any]], folder: Path, format: s
     return written
 
 
-def _without_mark(document: dict[str, Any]) -> dict[str, Any]:
+def _strip_owner_labels(document: dict[str, Any]) -> dict[str, Any]:
     """Without the labels by which mlapp finds its own: these objects are somebody else's now."""
     document = copy.deepcopy(document)
     for metadata in (document["metadata"], document.get("spec", {}).get("template", {}).get("metadata", {})):
@@ -53,40 +55,40 @@ def _without_mark(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _file(document: dict[str, Any]) -> str:
+def _name_document_file(document: dict[str, Any]) -> str:
     if document["kind"] == NAMESPACE.kind:
         return "00-namespace.yaml"  # kubectl takes the files of a folder in the order of their names
     return re.sub(r"(?<!^)(?=[A-Z])", "-", document["kind"]).lower().replace("h-t-t-p-", "http-") + ".yaml"
 
 
-def _files(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _group_by_file(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """File names by kind; by kind and name where there are several."""
     files: dict[str, dict[str, Any]] = {}
     for document in documents:
-        name = _file(document)
+        name = _name_document_file(document)
         if name in files:
             name = name.replace(".yaml", f"-{document['metadata']['name']}.yaml")
         files[name] = document
     return files
 
 
-def _plain(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    return {name: to_yaml(document) for name, document in _files(documents).items()}
+def _write_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+    return {name: to_yaml(document) for name, document in _group_by_file(documents).items()}
 
 
-def _kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
     """The ConfigMap becomes a generator, whose hash in the name rolls the pods when it changes, as ours does."""
     config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)
     rest = [document for document in documents if document is not config]
     plain_name = f"{names.base}-config"
     namespace = config["metadata"].get("namespace")
-    files = _files(rest)
+    files = _group_by_file(rest)
     image = ""
     for document in files.values():
         document["metadata"].pop("namespace", None)
         if document["kind"] == DEPLOYMENT.kind:
             image = document["spec"]["template"]["spec"]["containers"][0]["image"]
-            _rename(document, config["metadata"]["name"], plain_name)
+            _rename_config_map(document, config["metadata"]["name"], plain_name)
     repository, _, digest = image.partition("@")
     kustomization: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -106,7 +108,7 @@ def _kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, s
     return {"kustomization.yaml": to_yaml(kustomization), **{name: to_yaml(text) for name, text in files.items()}}
 
 
-def _rename(document: dict[str, Any], old: str, new: str) -> None:
+def _rename_config_map(document: dict[str, Any], old: str, new: str) -> None:
     """Point the containers at a ConfigMap of another name."""
     pod = document["spec"]["template"]["spec"]
     for container in (*pod["containers"], *pod.get("initContainers", [])):
@@ -115,47 +117,47 @@ def _rename(document: dict[str, Any], old: str, new: str) -> None:
                 source["configMapRef"]["name"] = new
 
 
-def _chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
     """A chart whose values are what people change: image, replicas, resources, variables, addresses."""
     values: dict[str, Any] = {}
     templates: dict[str, str] = {}
     old_config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)["metadata"]["name"]
     config = f"{names.base}-config-{{{{ .Values.env | toJson | sha256sum | trunc 8 }}}}"
-    for name, document in _files(documents).items():
+    for name, document in _group_by_file(documents).items():
         if document["kind"] == "Namespace":
             continue  # helm makes it: --create-namespace
         marks = _Marks()
         metadata = document["metadata"]
-        metadata["namespace"] = marks.put("{{ .Release.Namespace }}")
-        metadata["labels"][labels.MANAGED_BY] = marks.put("{{ .Release.Service }}")
+        metadata["namespace"] = marks.put_mark("{{ .Release.Namespace }}")
+        metadata["labels"][labels.MANAGED_BY] = marks.put_mark("{{ .Release.Service }}")
         if document["kind"] == CONFIG_MAP.kind:
-            metadata["name"] = marks.put(config)
+            metadata["name"] = marks.put_mark(config)
             values["env"] = document["data"]
-            document["data"] = marks.put("{{ toYaml .Values.env | nindent 2 }}", block=True)
+            document["data"] = marks.put_mark("{{ toYaml .Values.env | nindent 2 }}", block=True)
         elif document["kind"] == DEPLOYMENT.kind:
-            _rename(document, old_config, marks.put(config))
-            _deployment_values(document, values, marks)
+            _rename_config_map(document, old_config, marks.put_mark(config))
+            _extract_values(document, values, marks)
         elif document["kind"] == SERVICE.kind:
             spec = document["spec"]
             values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
-            spec["type"] = marks.put("{{ .Values.service.type }}")
-            spec["ports"][0]["port"] = marks.put("{{ .Values.service.port }}", number=True)
+            spec["type"] = marks.put_mark("{{ .Values.service.type }}")
+            spec["ports"][0]["port"] = marks.put_mark("{{ .Values.service.port }}", number=True)
         elif document["kind"] == ROUTE.kind:
             for backend in document["spec"]["rules"][0]["backendRefs"]:
-                backend["port"] = marks.put("{{ .Values.service.port }}", number=True)
+                backend["port"] = marks.put_mark("{{ .Values.service.port }}", number=True)
         elif document["kind"] == "HorizontalPodAutoscaler":
             spec = document["spec"]
             values["autoscaling"] = {"minReplicas": spec["minReplicas"], "maxReplicas": spec["maxReplicas"]}
-            spec["minReplicas"] = marks.put("{{ .Values.autoscaling.minReplicas }}", number=True)
-            spec["maxReplicas"] = marks.put("{{ .Values.autoscaling.maxReplicas }}", number=True)
+            spec["minReplicas"] = marks.put_mark("{{ .Values.autoscaling.minReplicas }}", number=True)
+            spec["maxReplicas"] = marks.put_mark("{{ .Values.autoscaling.maxReplicas }}", number=True)
         elif document["kind"] == INGRESS.kind:
             host = document["spec"]["rules"][0]["host"]
             values["ingress"] = {"host": host}
-            mark = marks.put("{{ .Values.ingress.host }}")
+            mark = marks.put_mark("{{ .Values.ingress.host }}")
             document["spec"]["rules"][0]["host"] = mark
             for entry in document["spec"].get("tls", []):
                 entry["hosts"] = [mark if known == host else known for known in entry["hosts"]]
-        templates[f"templates/{name}"] = marks.fill(to_yaml(document))
+        templates[f"templates/{name}"] = marks.fill_marks(to_yaml(document))
     chart = {
         "apiVersion": "v2",
         "name": names.base,
@@ -166,24 +168,24 @@ def _chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
     return {"Chart.yaml": to_yaml(chart), "values.yaml": to_yaml(values), **templates}
 
 
-def _deployment_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
+def _extract_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
     pod = document["spec"]["template"]["spec"]
     server = pod["containers"][0]["image"]
     repository, at, digest = server.partition("@")
     if at:
         values["image"] = {"repository": repository, "digest": digest}
-        image = marks.put("{{ .Values.image.repository }}@{{ .Values.image.digest }}")
+        image = marks.put_mark("{{ .Values.image.repository }}@{{ .Values.image.digest }}")
     else:
         values["image"] = {"reference": repository}
-        image = marks.put("{{ .Values.image.reference }}")
+        image = marks.put_mark("{{ .Values.image.reference }}")
     for container in (*pod["containers"], *pod.get("initContainers", [])):
         if container["image"] == server:  # what pulls a model, or stands beside the server, has an image of its own
             container["image"] = image
     values["resources"] = pod["containers"][0]["resources"]
-    pod["containers"][0]["resources"] = marks.put("{{ toYaml .Values.resources | nindent 12 }}", block=True)
+    pod["containers"][0]["resources"] = marks.put_mark("{{ toYaml .Values.resources | nindent 12 }}", block=True)
     if "replicas" in document["spec"]:
         values["replicas"] = document["spec"]["replicas"]
-        document["spec"]["replicas"] = marks.put("{{ .Values.replicas }}", number=True)
+        document["spec"]["replicas"] = marks.put_mark("{{ .Values.replicas }}", number=True)
 
 
 class _Marks:
@@ -192,13 +194,13 @@ class _Marks:
     def __init__(self) -> None:
         self._actions: dict[str, tuple[str, bool, bool]] = {}
 
-    def put(self, action: str, *, number: bool = False, block: bool = False) -> str:
+    def put_mark(self, action: str, *, number: bool = False, block: bool = False) -> str:
         """A word for `action`. A `number` stands without quotes; a `block` is YAML of several lines."""
         mark = f"MARK{len(self._actions)}MARK"
         self._actions[mark] = (action, number, block)
         return mark
 
-    def fill(self, text: str) -> str:
+    def fill_marks(self, text: str) -> str:
         """The text with the actions in place of the words; braces that were there already stay text."""
         text = text.replace("{{", '{{ "{{" }}')
         for mark, (action, number, block) in self._actions.items():

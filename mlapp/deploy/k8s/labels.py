@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlapp.deploy.k8s.naming import Names, label_value
+from mlapp.deploy.k8s.naming import Names, make_label_value
 
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"
@@ -26,14 +26,14 @@ CONTAINER = "server"
 """Name of the container in each pod."""
 
 
-def selector(names: Names, instance: str) -> dict[str, str]:
+def selector_labels(names: Names, instance: str) -> dict[str, str]:
     """Labels that choose the pods of one Deployment. Immutable once applied, so nothing that may change is in it."""
     return {NAME: names.base, INSTANCE: instance}
 
 
-def of_object(names: Names, instance: str, owner: str | None, more: dict[str, str]) -> dict[str, str]:
+def object_labels(names: Names, instance: str, owner: str | None, more: dict[str, str]) -> dict[str, str]:
     """Labels of every object; the user's own cannot replace those that we select by."""
-    own = {**selector(names, instance), COMPONENT: "model-server", MANAGED_BY: "mlapp", APP: names.base}
+    own = {**selector_labels(names, instance), COMPONENT: "model-server", MANAGED_BY: "mlapp", APP: names.base}
     if owner:
-        own[OWNER] = label_value(owner)
+        own[OWNER] = make_label_value(owner)
     return {**more, **own}

@@ -11,9 +11,9 @@ from datetime import datetime
 
 from mlapp.deploy.k8s import labels
 from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.kinds import POD
 from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.transport import lines
+from mlapp.deploy.k8s.object_kinds import POD
+from mlapp.deploy.k8s.transport import response_lines
 from mlapp.deploy.target import DeployError, LogLine
 
 LOOK_AGAIN = 2.0
@@ -21,7 +21,9 @@ LOOK_AGAIN = 2.0
 BEGINNING = frozenset({"Pending", "Unknown"})
 
 
-def logs(cluster: Cluster, names: Names, follow: bool, tail: int | None, since: float | None) -> Iterator[LogLine]:
+def stream_logs(
+    cluster: Cluster, names: Names, follow: bool, tail: int | None, since: float | None
+) -> Iterator[LogLine]:
     """The lines; each pod's in order. Without `follow`, one pod after the other.
 
     Raises:
@@ -32,20 +34,20 @@ def logs(cluster: Cluster, names: Names, follow: bool, tail: int | None, since: 
         query["tailLines"] = str(tail)
     if since is not None:
         query["sinceSeconds"] = str(max(1, int(since)))
-    found = _pods(cluster, names)
+    found = _list_started_pods(cluster, names)
     if not found and not follow:
         raise DeployError(f"{names.app} has no pods in {cluster.place}.", "Look at `mlapp status`.")
     if follow:
-        yield from _followed(cluster, names, query)
+        yield from _follow_pods(cluster, names, query)
         return
     for pod in sorted(found):
         with suppress(_NotStartedError):
-            yield from (line for _, line in _of_pod(cluster, pod, query))
+            yield from (line for _, line in _read_pod_lines(cluster, pod, query))
 
 
-def _pods(cluster: Cluster, names: Names) -> dict[str, str]:
+def _list_started_pods(cluster: Cluster, names: Names) -> dict[str, str]:
     """The pods that have begun, and the phase of each."""
-    pods = cluster.list(POD, f"{labels.NAME}={names.base},{labels.APP}={names.base}")
+    pods = cluster.list_objects(POD, f"{labels.NAME}={names.base},{labels.APP}={names.base}")
     phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
     return {pod: phase for pod, phase in phases.items() if phase not in BEGINNING}
 
@@ -54,40 +56,40 @@ class _NotStartedError(Exception):
     pass
 
 
-def _of_pod(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
+def _read_pod_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
     """The lines, each with the kubelet's own stamp: nine digits of a second, so that stamps compare as text."""
-    from mlapp.deploy.k8s.refusal import ApiError
+    from mlapp.deploy.k8s.api_errors import ApiError
 
     try:
-        response = cluster.log(pod, **query)
+        response = cluster.read_pod_log(pod, **query)
     except ApiError as error:
         if error.code in (400, 404):  # its container has not begun, or is gone
             raise _NotStartedError from None
         raise
-    for line in lines(response):
+    for line in response_lines(response):
         stamp, _, text = line.decode(errors="replace").partition(" ")
-        yield stamp, LogLine(pod, text, _time(stamp))
+        yield stamp, LogLine(pod, text, _parse_stamp(stamp))
 
 
-def _time(stamp: str) -> datetime | None:
+def _parse_stamp(stamp: str) -> datetime | None:
     try:
         return datetime.fromisoformat(f"{stamp[:19]}+00:00")
     except ValueError:
         return None
 
 
-def _followed(cluster: Cluster, names: Names, query: dict[str, str]) -> Iterator[LogLine]:
+def _follow_pods(cluster: Cluster, names: Names, query: dict[str, str]) -> Iterator[LogLine]:
     came: queue.Queue[LogLine | DeployError] = queue.Queue(10_000)
     followed: set[str] = set()
     ended: set[str] = set()
     last: dict[str, str] = {}
 
-    def follow(pod: str, how: dict[str, str]) -> None:
+    def follow_pod(pod: str, how: dict[str, str]) -> None:
         from urllib3.exceptions import HTTPError
 
         after = last.get(pod, "")
         try:
-            for stamp, line in _of_pod(cluster, pod, {**how, "follow": "true"}):
+            for stamp, line in _read_pod_lines(cluster, pod, {**how, "follow": "true"}):
                 if stamp > after:
                     came.put(line)
                     last[pod] = stamp
@@ -100,19 +102,19 @@ def _followed(cluster: Cluster, names: Names, query: dict[str, str]) -> Iterator
     later = {key: value for key, value in query.items() if key not in ("tailLines", "sinceSeconds")}
     first = True
     while True:
-        for pod, phase in _pods(cluster, names).items():
+        for pod, phase in _list_started_pods(cluster, names).items():
             # One that ended and runs still was cut off, or its container began anew: go on from its last line.
             if pod not in followed or (pod in ended and phase == "Running"):
                 since = {"sinceTime": last[pod]} if pod in last else {}
                 how = query if first else {**later, **since}
                 followed.add(pod)
                 ended.discard(pod)
-                threading.Thread(target=follow, args=(pod, how), daemon=True).start()
+                threading.Thread(target=follow_pod, args=(pod, how), daemon=True).start()
         first = False
-        yield from _for_a_while(came)
+        yield from _iterate_until_refresh(came)
 
 
-def _for_a_while(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
+def _iterate_until_refresh(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
     """What comes until it is time to look for new pods; under load there is always a next line."""
     end = time.monotonic() + LOOK_AGAIN
     while (left := end - time.monotonic()) > 0:

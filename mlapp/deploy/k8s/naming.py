@@ -12,7 +12,7 @@ SAFE = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of which Kubernetes makes the ends of names: no vowels, so that they spell nothing."""
 
 
-def dns_label(text: str, longest: int = LONGEST) -> str:
+def make_dns_label(text: str, longest: int = LONGEST) -> str:
     """`text` as a DNS label that begins with a letter, as a Service's name must.
 
     What is one already stays as it is. Anything else gets eight characters of its hash, so that two names that
@@ -23,15 +23,15 @@ def dns_label(text: str, longest: int = LONGEST) -> str:
         return label
     if not label or not label[0].isalpha():
         label = f"app-{label}".rstrip("-")
-    return f"{label[: longest - 9].rstrip('-')}-{digest(text)}"
+    return f"{label[: longest - 9].rstrip('-')}-{short_digest(text)}"
 
 
-def label_value(text: str) -> str:
+def make_label_value(text: str) -> str:
     """`text` as the value of a label: at most 63 of letters, digits, `-`, `_` and `.`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
 
 
-def digest(text: str) -> str:
+def short_digest(text: str) -> str:
     """Eight hexadecimal digits that stand for `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -45,14 +45,14 @@ class Names:
     @property
     def base(self) -> str:
         """Name of most objects."""
-        return dns_label(self.app)
+        return make_dns_label(self.app)
 
     @property
     def canary(self) -> str:
         """Name of the canary's Deployment and Service."""
         return f"{self.base}-canary"
 
-    def owns(self, name: str) -> bool:
+    def is_own_name(self, name: str) -> bool:
         """Whether `name` is one of ours, or of what controllers make of it: ReplicaSets and pods, by their hashes.
 
         `digits-v2-5d4f7bcc66-x2k9q` is a pod of the app `digits-v2`, and not of `digits`.
@@ -65,14 +65,14 @@ class Names:
         """Name of the Lease that one deploy at a time holds."""
         return f"{self.base}-deploy"
 
-    def config(self, content: str) -> str:
+    def config_name(self, content: str) -> str:
         """Name of the ConfigMap that holds `content`. It changes with it, and so rolls the pods."""
-        return f"{self.base}-config-{digest(content)}"
+        return f"{self.base}-config-{short_digest(content)}"
 
-    def release(self, number: int) -> str:
+    def release_name(self, number: int) -> str:
         """Name of the ConfigMap that records a release."""
         return f"{self.base}-release-{number}"
 
-    def volume(self, name: str) -> str:
+    def volume_name(self, name: str) -> str:
         """Name of the PersistentVolumeClaim of the volume `name`."""
-        return dns_label(f"{self.base}-{name}", longest=63)
+        return make_dns_label(f"{self.base}-{name}", longest=63)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import Dns, Gateway
 from mlapp.deploy.k8s.workload import GRPC_PORT_NAME, PORT
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
-def service(context: RenderContext, both_tracks: bool = False) -> dict[str, Any]:
+def make_service(context: RenderContext, both_tracks: bool = False) -> dict[str, Any]:
     """The Service; it chooses the canary's pods too while `both_tracks` share the traffic by their numbers."""
     settings = context.settings.service
     ports = [{"name": "http", "port": settings.port, "targetPort": "http", "protocol": "TCP"}]
@@ -20,7 +20,7 @@ def service(context: RenderContext, both_tracks: bool = False) -> dict[str, Any]
         grpc = context.serve.grpc_port
         ports.append({"name": GRPC_PORT_NAME, "port": grpc, "targetPort": GRPC_PORT_NAME, "protocol": "TCP"})
     chosen = {labels.NAME: context.names.base} if both_tracks else context.selector
-    document = context.document(
+    document = context.make_document(
         "Service", context.instance, spec={"type": settings.type, "selector": chosen, "ports": ports}
     )
     if settings.annotations:
@@ -28,7 +28,7 @@ def service(context: RenderContext, both_tracks: bool = False) -> dict[str, Any]
     return document
 
 
-def network_policy(context: RenderContext) -> dict[str, Any]:
+def make_network_policy(context: RenderContext) -> dict[str, Any]:
     """In: the serving port. Out: DNS, the model's object store when it is fetched at start, and what `egress` names."""
     settings = context.settings.network_policy
     ports = [{"port": PORT, "protocol": "TCP"}]
@@ -36,7 +36,7 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
         ports.append({"port": context.serve.grpc_port, "protocol": "TCP"})
     incoming: dict[str, Any] = {"ports": ports}
     if settings.allow_from:
-        incoming["from"] = [_namespace(namespace) for namespace in settings.allow_from]
+        incoming["from"] = [_namespace_peer(namespace) for namespace in settings.allow_from]
     outgoing: list[dict[str, Any]] = [_dns(settings.dns)]
     pull = context.settings.model_pull
     if pull is not None:
@@ -45,12 +45,12 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
             store["to"] = [{"ipBlock": {"cidr": cidr}} for cidr in pull.cidrs]
         outgoing.append(store)
     for allowed in settings.egress:
-        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _namespace(allowed.namespace)
+        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _namespace_peer(allowed.namespace)
         rule: dict[str, Any] = {"to": [peer]}
         if allowed.ports:
             rule["ports"] = [{"port": port, "protocol": "TCP"} for port in allowed.ports]
         outgoing.append(rule)
-    return context.document(
+    return context.make_document(
         "NetworkPolicy",
         context.names.base,
         spec={
@@ -65,7 +65,7 @@ def network_policy(context: RenderContext) -> dict[str, Any]:
 
 def _dns(settings: Dns) -> dict[str, Any]:
     """Out to the cluster's own DNS alone: port 53 of any address is a way to carry data out."""
-    pods = _namespace(settings.namespace)
+    pods = _namespace_peer(settings.namespace)
     if settings.labels:
         pods["podSelector"] = {"matchLabels": dict(settings.labels)}
     return {
@@ -74,11 +74,11 @@ def _dns(settings: Dns) -> dict[str, Any]:
     }
 
 
-def _namespace(name: str | None) -> dict[str, Any]:
+def _namespace_peer(name: str | None) -> dict[str, Any]:
     return {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: name}}}
 
 
-def ingress(context: RenderContext) -> dict[str, Any] | None:
+def make_ingress(context: RenderContext) -> dict[str, Any] | None:
     """The Ingress, when there is one."""
     settings = context.settings.ingress
     if settings is None:
@@ -90,13 +90,13 @@ def ingress(context: RenderContext) -> dict[str, Any] | None:
         spec["ingressClassName"] = settings.class_name
     if settings.tls_secret:
         spec["tls"] = [{"hosts": [settings.host], "secretName": settings.tls_secret}]
-    document = context.document("Ingress", context.names.base, spec=spec)
+    document = context.make_document("Ingress", context.names.base, spec=spec)
     if settings.annotations:
         document["metadata"].setdefault("annotations", {}).update(settings.annotations)
     return document
 
 
-def route(context: RenderContext, canary_percent: int | None = None) -> dict[str, Any] | None:
+def make_route(context: RenderContext, canary_percent: int | None = None) -> dict[str, Any] | None:
     """The HTTPRoute, when there is one; during a canary it splits the traffic by weight."""
     settings = context.settings.gateway
     if settings is None:
@@ -113,13 +113,13 @@ def route(context: RenderContext, canary_percent: int | None = None) -> dict[str
     if settings.path != "/":
         stripped = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
         rule["filters"] = [{"type": "URLRewrite", "urlRewrite": {"path": stripped}}]
-    spec: dict[str, Any] = {"parentRefs": [_parent(settings)], "rules": [rule]}
+    spec: dict[str, Any] = {"parentRefs": [_route_parent(settings)], "rules": [rule]}
     if settings.hosts:
         spec["hostnames"] = list(settings.hosts)
-    return context.document("HTTPRoute", context.names.base, spec=spec)
+    return context.make_document("HTTPRoute", context.names.base, spec=spec)
 
 
-def _parent(settings: Gateway) -> dict[str, str]:
+def _route_parent(settings: Gateway) -> dict[str, str]:
     parent = {"name": settings.name}
     if settings.namespace:
         parent["namespace"] = settings.namespace
@@ -128,7 +128,7 @@ def _parent(settings: Gateway) -> dict[str, str]:
     return parent
 
 
-def service_monitor(context: RenderContext) -> dict[str, Any] | None:
+def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
     """The ServiceMonitor, when there is one. It finds the canary's Service too."""
     settings = context.settings.monitoring
     if not settings.service_monitor:
@@ -137,14 +137,14 @@ def service_monitor(context: RenderContext) -> dict[str, Any] | None:
     if context.serve.tls_cert:  # it is scraped by the pod's address, for which no certificate is made
         endpoint.update(scheme="https", tlsConfig={"insecureSkipVerify": True})
     chosen = {"matchLabels": {labels.APP: context.names.base}}
-    document = context.document(
+    document = context.make_document(
         "ServiceMonitor", context.names.base, spec={"selector": chosen, "endpoints": [endpoint]}
     )
     document["metadata"]["labels"] = {**settings.labels, **document["metadata"]["labels"]}
     return document
 
 
-def address(context: RenderContext, namespace: str) -> str:
+def app_address(context: RenderContext, namespace: str) -> str:
     """The URL of the app: outside where it has one, inside the cluster otherwise."""
     gateway, ingress = context.settings.gateway, context.settings.ingress
     if ingress is not None:

@@ -1,6 +1,6 @@
 """`patches`: what a user changes in the rendered objects that no setting models.
 
-`merge` is a strategic merge patch as kubectl and kustomize read it: lists whose items have a key of their own merge by
+`merge_patch` is a strategic merge patch as kubectl and kustomize read it: lists whose items have a key of their own merge by
 it, `null` removes, `$patch: delete` and `$patch: replace` do what they say. `json` is a JSON patch, RFC 6902.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from mlapp.deploy.k8s.kinds import title
+from mlapp.deploy.k8s.object_kinds import object_title
 from mlapp.deploy.k8s.settings import Patch
-from mlapp.errors import ConfigError, nearest
+from mlapp.errors import ConfigError, suggest_nearest
 
 MERGE_KEYS: dict[str, tuple[str, ...]] = {
     "containers": ("name",),
@@ -31,7 +31,7 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
 """Lists of the core API that merge by a key, as its `patchMergeKey` tags say; every other list is replaced."""
 
 
-def patched(documents: list[dict[str, Any]], patches: list[Patch]) -> list[dict[str, Any]]:
+def apply_patches(documents: list[dict[str, Any]], patches: list[Patch]) -> list[dict[str, Any]]:
     """The documents with the patches applied, in order; the ones given stay as they are.
 
     Raises:
@@ -41,7 +41,7 @@ def patched(documents: list[dict[str, Any]], patches: list[Patch]) -> list[dict[
     for index, patch in enumerate(patches):
         place = f"targets.k8s.patches[{index}]"
         if (patch.merge is None) == (patch.json is None):
-            raise ConfigError(f"{place} needs one of `merge` and `json`.", "Give it exactly one.")
+            raise ConfigError(f"{place} needs one of `merge_patch` and `json`.", "Give it exactly one.")
         chosen = [
             position
             for position, document in enumerate(documents)
@@ -51,19 +51,19 @@ def patched(documents: list[dict[str, Any]], patches: list[Patch]) -> list[dict[
             kinds = sorted({document["kind"] for document in documents})
             wanted = patch.kind + (f"/{patch.name}" if patch.name else "")
             raise ConfigError(
-                f"{place} fits no object: there is no {wanted}.{nearest(patch.kind, kinds)}",
-                f"Objects: {', '.join(map(title, documents))}.",
+                f"{place} fits no object: there is no {wanted}.{suggest_nearest(patch.kind, kinds)}",
+                f"Objects: {', '.join(map(object_title, documents))}.",
             )
         for position in chosen:
-            documents[position] = _apply(patch, documents[position], place)
+            documents[position] = _apply_patch(patch, documents[position], place)
     return documents
 
 
-def _apply(patch: Patch, document: dict[str, Any], place: str) -> dict[str, Any]:
-    identity = (document["apiVersion"], title(document), document.get("spec", {}).get("selector"))
+def _apply_patch(patch: Patch, document: dict[str, Any], place: str) -> dict[str, Any]:
+    identity = (document["apiVersion"], object_title(document), document.get("spec", {}).get("selector"))
     result: dict[str, Any]
     if patch.merge is not None:
-        result = merge(document, patch.merge)
+        result = merge_patch(document, patch.merge)
     else:
         import jsonpatch
 
@@ -71,21 +71,21 @@ def _apply(patch: Patch, document: dict[str, Any], place: str) -> dict[str, Any]
             result = jsonpatch.apply_patch(document, patch.json or [])
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
             raise ConfigError(
-                f"{place} cannot be applied to {title(document)}: {error}",
+                f"{place} cannot be applied to {object_title(document)}: {error}",
                 "Look at what it changes: mlapp deploy --target k8s --dry-run, without the patch.",
             ) from None
-    if identity != (result.get("apiVersion"), title(result), result.get("spec", {}).get("selector")):
+    if identity != (result.get("apiVersion"), object_title(result), result.get("spec", {}).get("selector")):
         raise ConfigError(
-            f"{place} changes the kind, name or selector of {title(document)}.",
+            f"{place} changes the kind, name or selector of {object_title(document)}.",
             "mlapp finds its objects again by these; leave them as they are.",
         )
     return result
 
 
-def merge(base: Any, patch: Any) -> Any:
+def merge_patch(base: Any, patch: Any) -> Any:
     """`base` with the strategic merge patch laid over it."""
     if not isinstance(patch, dict) or not isinstance(base, dict):
-        return _plain(patch)
+        return _strip_directives(patch)
     if patch.get("$patch") == "replace":
         return {key: value for key, value in patch.items() if key != "$patch"}
     result = dict(base)
@@ -95,14 +95,14 @@ def merge(base: Any, patch: Any) -> Any:
         elif isinstance(value, list):
             result[key] = _merge_list(key, result.get(key), value)
         else:
-            result[key] = merge(result.get(key), value)
+            result[key] = merge_patch(result.get(key), value)
     return result
 
 
 def _merge_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
     key = next((key for key in MERGE_KEYS.get(name, ()) if all(isinstance(i, dict) and key in i for i in patch)), None)
     if key is None or not isinstance(base, list):
-        return [_plain(item) for item in patch]
+        return [_strip_directives(item) for item in patch]
     result = list(base)
     for item in patch:
         position = next((at for at, old in enumerate(result) if old.get(key) == item[key]), None)
@@ -110,14 +110,14 @@ def _merge_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
             if position is not None:
                 del result[position]
         elif position is None:
-            result.append(_plain(item))
+            result.append(_strip_directives(item))
         else:
-            result[position] = merge(result[position], item)
+            result[position] = merge_patch(result[position], item)
     return result
 
 
-def _plain(value: Any) -> Any:
+def _strip_directives(value: Any) -> Any:
     """A patch's value where there is nothing to merge with: without nulls and directives."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None and key != "$patch"}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {key: _strip_directives(item) for key, item in value.items() if item is not None and key != "$patch"}
+    return [_strip_directives(item) for item in value] if isinstance(value, list) else value

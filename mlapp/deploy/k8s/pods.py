@@ -49,16 +49,16 @@ def is_ready(pod: dict[str, Any]) -> bool:
     )
 
 
-def restarts(pod: dict[str, Any]) -> int:
+def count_restarts(pod: dict[str, Any]) -> int:
     """How often its containers were started again."""
-    return sum(status.get("restartCount", 0) for status in _statuses(pod))
+    return sum(status.get("restartCount", 0) for status in _container_statuses(pod))
 
 
-def state(pod: dict[str, Any]) -> str:
+def describe_pod_state(pod: dict[str, Any]) -> str:
     """One or two words, as kubectl's STATUS column has them."""
     if pod["metadata"].get("deletionTimestamp"):
         return "Terminating"
-    for status in _statuses(pod):
+    for status in _container_statuses(pod):
         current = status.get("state") or {}
         waiting, ended = current.get("waiting"), current.get("terminated")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
@@ -71,18 +71,18 @@ def state(pod: dict[str, Any]) -> str:
     return phase
 
 
-def started(pod: dict[str, Any]) -> datetime | None:
+def pod_start_time(pod: dict[str, Any]) -> datetime | None:
     """When the kubelet took it."""
     text = pod.get("status", {}).get("startTime")
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
 
 
-def revision(pod: dict[str, Any]) -> str | None:
+def pod_revision(pod: dict[str, Any]) -> str | None:
     """The hash of the template that it was made from."""
     return (pod["metadata"].get("labels") or {}).get(labels.REVISION)
 
 
-def trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Trouble | None:
+def find_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Trouble | None:
     """What keeps the pod from serving; None when nothing is known to. `events` are the pod's own."""
     name = pod["metadata"]["name"]
     status = pod.get("status", {})
@@ -97,20 +97,20 @@ def trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Troub
         return Trouble(
             name, f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".rstrip(), True
         )
-    for container in _statuses(pod):
-        if found := _container_trouble(name, container):
+    for container in _container_statuses(pod):
+        if found := _find_container_trouble(name, container):
             return found
-    if not is_ready(pod) and (probe := _probe_failure(events)):
+    if not is_ready(pod) and (probe := _find_probe_failure(events)):
         return Trouble(name, f"pod {name} is not ready: {probe}")
     return None
 
 
-def _container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
+def _find_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
     container = status.get("name", labels.CONTAINER)
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason"), waiting.get("message") or ""
     if reason in IMAGE_REASONS:
-        patience = 0.0 if reason in IMAGE_NEVER or _is_final(message) else PULLED_LATER
+        patience = 0.0 if reason in IMAGE_NEVER or _is_final_message(message) else PULLED_LATER
         what = f"pod {pod} cannot pull its image {status.get('image', '')}: {message or reason}"
         return Trouble(pod, what, True, patience=patience)
     if reason in CONFIG_REASONS:
@@ -127,16 +127,16 @@ def _container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
     return None
 
 
-def _is_final(message: str) -> bool:
+def _is_final_message(message: str) -> bool:
     final = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "no match for platform")
     return any(word in message.lower() for word in final)
 
 
-def _probe_failure(events: Iterable[dict[str, Any]]) -> str | None:
+def _find_probe_failure(events: Iterable[dict[str, Any]]) -> str | None:
     failures = [event.get("message", "") for event in events if event.get("reason") == "Unhealthy"]
     return failures[-1] if failures else None
 
 
-def _statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
+def _container_statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
     status = pod.get("status", {})
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]

@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mlapp.deploy.k8s.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, PRUNED, kind_of
 from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.object_kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, PRUNED, find_kind
 
 LOOK = ["get", "list"]
 WRITE = ["create", "patch"]
 
 
-def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:
+def make_rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:
     """ServiceAccount, Role and RoleBinding; a ClusterRole too where a Namespace is to be made."""
     documents = list(documents)
-    used = {kind_of(document) for document in documents} | {CONFIG_MAP}
+    used = {find_kind(document) for document in documents} | {CONFIG_MAP}
     rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
 
-    def allow(group: str, resource: str, verbs: Iterable[str]) -> None:
+    def allow_verbs(group: str, resource: str, verbs: Iterable[str]) -> None:
         rules.setdefault((group, tuple(verbs)), []).append(resource)
 
     for kind in sorted(used | {kind for kind in PRUNED if kind.core}, key=lambda kind: (kind.group, kind.plural)):
         if not kind.namespaced:
             continue
         verbs = [*LOOK, *(["watch"] if kind == DEPLOYMENT else []), *(WRITE if kind in used else [])]
-        allow(kind.group, kind.plural, [*verbs, *(["delete"] if kind in PRUNED else [])])
-    allow("coordination.k8s.io", "leases", ["get", "create", "update", "delete"])
-    allow("", "pods", ["list", "watch"])
-    allow("", "events", ["list", "watch"])
-    allow("", "pods/log", ["get"])
-    allow("", "pods/portforward", ["get", "create"])
+        allow_verbs(kind.group, kind.plural, [*verbs, *(["delete"] if kind in PRUNED else [])])
+    allow_verbs("coordination.k8s.io", "leases", ["get", "create", "update", "delete"])
+    allow_verbs("", "pods", ["list", "watch"])
+    allow_verbs("", "events", ["list", "watch"])
+    allow_verbs("", "pods/log", ["get"])
+    allow_verbs("", "pods/portforward", ["get", "create"])
     name = f"{names.base}-deployer"
     place = {"namespace": namespace}
     account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
@@ -40,9 +40,9 @@ def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> l
     ]
     made: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, **place}},
-        {**_rbac("Role"), "metadata": {"name": name, **place}, "rules": role},
+        {**_rbac_reference("Role"), "metadata": {"name": name, **place}, "rules": role},
         {
-            **_rbac("RoleBinding"),
+            **_rbac_reference("RoleBinding"),
             "metadata": {"name": name, **place},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [account],
@@ -52,7 +52,7 @@ def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> l
         cluster_wide = f"{namespace}-{name}"  # the app's other namespaces have one each
         made += [
             {
-                **_rbac("ClusterRole"),
+                **_rbac_reference("ClusterRole"),
                 "metadata": {"name": cluster_wide},
                 "rules": [
                     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
@@ -65,7 +65,7 @@ def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> l
                 ],
             },
             {
-                **_rbac("ClusterRoleBinding"),
+                **_rbac_reference("ClusterRoleBinding"),
                 "metadata": {"name": cluster_wide},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_wide},
                 "subjects": [account],
@@ -74,5 +74,5 @@ def rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> l
     return made
 
 
-def _rbac(kind: str) -> dict[str, str]:
+def _rbac_reference(kind: str) -> dict[str, str]:
     return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind}

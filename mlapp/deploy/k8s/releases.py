@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 import yaml
 
-from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.api_errors import ApiError
 from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.kinds import CONFIG_MAP
 from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.refusal import ApiError
+from mlapp.deploy.k8s.object_kinds import CONFIG_MAP
 from mlapp.deploy.target import DeployError, Release, Shipment, State
+from mlapp.deploy.yaml_dump import to_yaml_all
 
 TARGET = "k8s"
 LARGEST_EXAMPLE = 64 * 1024
@@ -30,7 +30,7 @@ LARGEST_EXAMPLE = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Record:
+class ReleaseRecord:
     """A release and its objects. `percent` is a canary's share; `repeats` the release that a rollback went back to."""
 
     release: Release
@@ -62,33 +62,33 @@ class Releases:
         self._cluster = cluster
         self._names = names
 
-    def all(self) -> list[Record]:
+    def list_records(self) -> list[ReleaseRecord]:
         """Every record, oldest first."""
         selector = f"{labels.APP}={self._names.base},{labels.RECORD}=release"
-        found = [_read(item) for item in self._cluster.list(CONFIG_MAP, selector)]
+        found = [_decode_record(item) for item in self._cluster.list_objects(CONFIG_MAP, selector)]
         return sorted(found, key=lambda record: record.number)
 
-    def create(
+    def create_record(
         self,
         shipment: Shipment,
         documents: Sequence[dict[str, Any]],
-        existing: Sequence[Record],
+        existing: Sequence[ReleaseRecord],
         *,
         by: str | None,
         note: str | None = None,
         percent: int | None = None,
         repeats: int | None = None,
         url: str | None = None,
-    ) -> Record:
+    ) -> ReleaseRecord:
         """Record a release that is about to be applied, as `pending`."""
         number = existing[-1].number + 1 if existing else 1
         if len(json.dumps(shipment.example)) > LARGEST_EXAMPLE:
             shipment = replace(shipment, example=None)
         now = datetime.now(timezone.utc).replace(microsecond=0)
         release = Release(number, shipment.app, TARGET, shipment, now, "pending", by=by, note=note, url=url)
-        record = Record(release, to_yaml_all(documents), percent, repeats)
+        record = ReleaseRecord(release, to_yaml_all(documents), percent, repeats)
         try:
-            self._cluster.create(self._document(record))
+            self._cluster.create_object(self._make_document(record))
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 raise DeployError(
@@ -98,19 +98,21 @@ class Releases:
             raise
         return record
 
-    def mark(self, record: Record, state: State, note: str | None = None, *, url: str | None = None) -> Record:
+    def mark_state(
+        self, record: ReleaseRecord, state: State, note: str | None = None, *, url: str | None = None
+    ) -> ReleaseRecord:
         """Change a release's state, and its note and URL when they are given."""
         old = record.release
         release = replace(old, state=state, note=note or old.note, url=url or old.url)
         changed = replace(record, release=release)
         change = {
             "metadata": {"labels": {labels.STATE: state}},
-            "data": {"release.json": _release_text(changed)},
+            "data": {"release.json": _encode_release(changed)},
         }
-        self._cluster.patch(CONFIG_MAP, self._names.release(record.number), change)
+        self._cluster.patch_object(CONFIG_MAP, self._names.release_name(record.number), change)
         return changed
 
-    def trim(self, records: Sequence[Record], keep: int) -> None:
+    def trim_records(self, records: Sequence[ReleaseRecord], keep: int) -> None:
         """Remove the oldest records beyond `keep`, but never one that serves.
 
         Those that failed count for themselves: no number of them takes away the way back.
@@ -119,13 +121,15 @@ class Releases:
             known = [record for record in records if record.state in states]
             for record in known[: max(0, len(known) - keep)]:
                 if record.state != "live":
-                    self._cluster.delete(self._document(record))
+                    self._cluster.delete_object(self._make_document(record))
 
-    def remove(self, records: Sequence[Record]) -> list[str]:
+    def remove_records(self, records: Sequence[ReleaseRecord]) -> list[str]:
         """Remove all records."""
-        return [f"release {record.number}" for record in records if self._cluster.delete(self._document(record))]
+        return [
+            f"release {record.number}" for record in records if self._cluster.delete_object(self._make_document(record))
+        ]
 
-    def _document(self, record: Record) -> dict[str, Any]:
+    def _make_document(self, record: ReleaseRecord) -> dict[str, Any]:
         own = {
             labels.NAME: self._names.base,
             labels.INSTANCE: self._names.base,
@@ -137,27 +141,27 @@ class Releases:
         return {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": self._names.release(record.number), "labels": own},
-            "data": {"release.json": _release_text(record), "objects.yaml": record.objects},
+            "metadata": {"name": self._names.release_name(record.number), "labels": own},
+            "data": {"release.json": _encode_release(record), "objects.yaml": record.objects},
         }
 
 
-def live(records: Sequence[Record]) -> Record | None:
+def find_live(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
     """The release that serves."""
     return next((record for record in reversed(records) if record.state == "live"), None)
 
 
-def canary(records: Sequence[Record]) -> Record | None:
+def find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
     """The release on trial."""
     return next((record for record in reversed(records) if record.state == "canary"), None)
 
 
-def interrupted(records: Sequence[Record]) -> Record | None:
+def find_interrupted(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
     """The latest release, when the deploy that made it never came to an end."""
     return records[-1] if records and records[-1].state == "pending" else None
 
 
-def chosen(records: Sequence[Record], number: int | None) -> Record:
+def choose_rollback(records: Sequence[ReleaseRecord], number: int | None) -> ReleaseRecord:
     """The release to go back to: `number`, or the last that was live before the one that is.
 
     While a release is interrupted, the one that is still recorded as live is the one before it.
@@ -166,8 +170,8 @@ def chosen(records: Sequence[Record], number: int | None) -> Record:
         DeployError: there is none such.
     """
     if number is None:
-        now = live(records)
-        if now and interrupted(records):
+        now = find_live(records)
+        if now and find_interrupted(records):
             return now
         # Going back twice goes two steps back, rather than to and fro.
         limit = (now.repeats or now.number) if now else (records[-1].number + 1 if records else 0)
@@ -184,18 +188,18 @@ def chosen(records: Sequence[Record], number: int | None) -> Record:
     return found
 
 
-def _release_text(record: Record) -> str:
+def _encode_release(record: ReleaseRecord) -> str:
     more = {"percent": record.percent, "repeats": record.repeats}
     return json.dumps({**msgspec.to_builtins(record.release), **more}, indent=2, ensure_ascii=False)
 
 
-def _read(item: dict[str, Any]) -> Record:
+def _decode_record(item: dict[str, Any]) -> ReleaseRecord:
     data = item.get("data") or {}
     name = item["metadata"]["name"]
     try:
         raw = json.loads(data["release.json"])
         more = {key: raw.pop(key, None) for key in ("percent", "repeats")}
-        return Record(msgspec.convert(raw, Release), data["objects.yaml"], **more)
+        return ReleaseRecord(msgspec.convert(raw, Release), data["objects.yaml"], **more)
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise DeployError(
             f"The record ConfigMap/{name} cannot be read: {error}",

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.deploy.k8s import autoscaling, configuration, labels, networking, storage, workload
-from mlapp.deploy.k8s.context import RenderContext
-from mlapp.deploy.k8s.kinds import RENDERED
-from mlapp.deploy.k8s.naming import Names, digest
-from mlapp.deploy.k8s.patches import patched
+from mlapp.deploy.k8s import autoscaling, config_objects, labels, networking, storage, workload
+from mlapp.deploy.k8s.naming import Names, short_digest
+from mlapp.deploy.k8s.object_kinds import RENDERED
+from mlapp.deploy.k8s.patches import apply_patches
+from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import KubernetesSettings, Patch
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
@@ -20,7 +20,7 @@ from mlapp.errors import ConfigError
 ORDER = {kind.kind: position for position, kind in enumerate(RENDERED)}
 
 
-def render(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> list[dict[str, Any]]:
+def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> list[dict[str, Any]]:
     """The documents of a release, in the order in which they are applied.
 
     Raises:
@@ -28,24 +28,24 @@ def render(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> li
     """
     context = RenderContext(shipment, settings, serve)
     _refuse_contradictions(context)
-    config = configuration.config_map(context)
+    config = config_objects.make_config_map(context)
     replicas = None if settings.autoscaling else settings.replicas
     made = [
-        configuration.namespace(settings),
-        configuration.service_account(context),
+        config_objects.make_namespace(settings),
+        config_objects.make_service_account(context),
         config,
-        *storage.claims(context),
-        configuration.external_secret(context),
-        networking.network_policy(context) if settings.network_policy.enabled else None,
-        networking.service(context),
-        workload.deployment(context, config["metadata"]["name"], replicas),
-        autoscaling.disruption_budget(context),
-        autoscaling.autoscaler(context),
-        networking.ingress(context),
-        networking.route(context),
-        networking.service_monitor(context),
+        *storage.make_claims(context),
+        config_objects.make_external_secret(context),
+        networking.make_network_policy(context) if settings.network_policy.enabled else None,
+        networking.make_service(context),
+        workload.make_deployment(context, config["metadata"]["name"], replicas),
+        autoscaling.make_disruption_budget(context),
+        autoscaling.make_autoscaler(context),
+        networking.make_ingress(context),
+        networking.make_route(context),
+        networking.make_service_monitor(context),
     ]
-    return _finished([document for document in made if document is not None], settings)
+    return _finish_documents([document for document in made if document is not None], settings)
 
 
 def render_canary(
@@ -57,21 +57,21 @@ def render_canary(
     chooses the pods of both, and `replicas` decides.
     """
     live, trial = RenderContext(shipment, settings, serve), RenderContext(shipment, settings, serve, track="canary")
-    config = configuration.config_map(live)
+    config = config_objects.make_config_map(live)
     made: list[dict[str, Any] | None] = [
         config,
-        *storage.claims(live),
-        workload.deployment(trial, config["metadata"]["name"], replicas),
+        *storage.make_claims(live),
+        workload.make_deployment(trial, config["metadata"]["name"], replicas),
     ]
     if settings.gateway is not None:
-        made += [networking.service(trial), networking.route(live, percent)]
+        made += [networking.make_service(trial), networking.make_route(live, percent)]
     else:
-        made.append(networking.service(live, both_tracks=True))
+        made.append(networking.make_service(live, both_tracks=True))
     present = [document for document in made if document is not None]
-    return _finished(present, settings, _fitting(settings.patches, live.names, present))
+    return _finish_documents(present, settings, _select_canary_patches(settings.patches, live.names, present))
 
 
-def _fitting(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
+def _select_canary_patches(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
     """The patches that a canary is under: what changes the live Deployment by its name changes the canary's too."""
     there = {(document["kind"], document["metadata"]["name"]) for document in documents}
     fitting = []
@@ -83,22 +83,22 @@ def _fitting(patches: list[Patch], names: Names, documents: list[dict[str, Any]]
     return fitting
 
 
-def _finished(
+def _finish_documents(
     documents: list[dict[str, Any]], settings: KubernetesSettings, patches: Any = None
 ) -> list[dict[str, Any]]:
-    documents = patched(documents, settings.patches if patches is None else patches)
+    documents = apply_patches(documents, settings.patches if patches is None else patches)
     for document in documents:
         if document["kind"] == "Deployment":
-            _mark_revision(document)
+            _label_revision(document)
     return sorted(documents, key=lambda document: ORDER[document["kind"]])
 
 
-def _mark_revision(deployment: dict[str, Any]) -> None:
+def _label_revision(deployment: dict[str, Any]) -> None:
     """Label the pods with a hash of all that makes them, so that a release's pods can be told from the others."""
     template = deployment["spec"]["template"]
     template["metadata"]["labels"] = {
         **template["metadata"]["labels"],
-        labels.REVISION: digest(json.dumps(template, sort_keys=True)),
+        labels.REVISION: short_digest(json.dumps(template, sort_keys=True)),
     }
 
 

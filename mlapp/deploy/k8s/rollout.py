@@ -17,13 +17,13 @@ from typing import Any
 
 from mlapp.config import Serve
 from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.asking import AnswerError, predict
+from mlapp.deploy.k8s.api_errors import ApiError, make_api_error
 from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.kinds import DEPLOYMENT, EVENT, POD, Kind
-from mlapp.deploy.k8s.lock import Lock
-from mlapp.deploy.k8s.pods import Trouble, is_ready, revision, state, trouble
-from mlapp.deploy.k8s.refusal import ApiError, refusal
-from mlapp.deploy.k8s.transport import lines
+from mlapp.deploy.k8s.deploy_lock import DeployLock
+from mlapp.deploy.k8s.object_kinds import DEPLOYMENT, EVENT, POD, Kind
+from mlapp.deploy.k8s.pod_client import AnswerError, predict_at_pod
+from mlapp.deploy.k8s.pods import Trouble, describe_pod_state, find_trouble, is_ready, pod_revision
+from mlapp.deploy.k8s.transport import response_lines
 from mlapp.deploy.target import DeployError, Progress
 
 LAST_LINES = 15
@@ -42,7 +42,7 @@ class RolloutError(DeployError):
 
 
 @dataclass
-class Rollout:
+class RolloutWait:
     """One Deployment's way to its new pods."""
 
     cluster: Cluster
@@ -59,7 +59,7 @@ class Rollout:
     _since: dict[str, float] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
 
-    def wait(self, timeout: float, lock: Lock) -> None:
+    def wait_until_complete(self, timeout: float, lock: DeployLock) -> None:
         """Return when all is there.
 
         Args:
@@ -70,22 +70,22 @@ class Rollout:
             RolloutError: with the reason.
         """
         end = time.monotonic() + timeout
-        with _Feed(self.cluster, timeout) as feed:
-            feed.add(DEPLOYMENT, fieldSelector=f"metadata.name={self.name}")
-            feed.add(POD, labelSelector=f"{labels.INSTANCE}={self.name},{labels.REVISION}={self.revision}")
-            feed.add(EVENT, fieldSelector="involvedObject.kind=Pod")
+        with _ChangeFeed(self.cluster, timeout) as feed:
+            feed.add_watch(DEPLOYMENT, fieldSelector=f"metadata.name={self.name}")
+            feed.add_watch(POD, labelSelector=f"{labels.INSTANCE}={self.name},{labels.REVISION}={self.revision}")
+            feed.add_watch(EVENT, fieldSelector="involvedObject.kind=Pod")
             while True:
-                lock.check()
-                self._take(feed.next(min(1.0, end - time.monotonic())))
-                self._tell()
-                self._ask()
+                lock.check_held()
+                self._take_change(feed.next_change(min(1.0, end - time.monotonic())))
+                self._report_changes()
+                self._ask_ready_pods()
                 self._refuse_hopeless()
-                if self._is_complete() and self._have_answered():
+                if self._is_complete() and self._has_every_answer():
                     return
                 if time.monotonic() > end:
-                    raise RolloutError(self._late(timeout), "Look at `mlapp status` and `mlapp logs`.")
+                    raise RolloutError(self._explain_timeout(timeout), "Look at `mlapp status` and `mlapp logs`.")
 
-    def _take(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
+    def _take_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
         if change is None:
             return
         kind, action, item = change
@@ -93,7 +93,7 @@ class Rollout:
             if kind is POD:  # those that are gone are in no later change
                 self.pods = {}
             for one in item["items"]:
-                self._take((kind, "ADDED", one))
+                self._take_change((kind, "ADDED", one))
             return
         name = item["metadata"]["name"]
         if kind is DEPLOYMENT:
@@ -101,26 +101,28 @@ class Rollout:
         elif kind is POD:
             if action == "DELETED":
                 self.pods.pop(name, None)
-            elif revision(item) == self.revision:
+            elif pod_revision(item) == self.revision:
                 self.pods[name] = item
         else:
             pod = item.get("involvedObject", {}).get("name", "")
             if pod.startswith(f"{self.name}-") and item.get("type") == "Warning":
                 self.warnings.setdefault(pod, []).append(item)
-            elif pod in self.pods and not is_ready(self.pods[pod]) and _is_pull(item) and name not in self._told:
+            elif pod in self.pods and not is_ready(self.pods[pod]) and _is_slow_pull(item) and name not in self._told:
                 said = re.sub(' image "[^"]+"', " its image", item["message"])
                 self._told[name] = f"pod {pod}: {said[0].lower()}{said[1:]}"
                 self.progress(self._told[name])
 
-    def _tell(self) -> None:
+    def _report_changes(self) -> None:
         """Say what has changed since it was last said.
 
         A startup probe that fails is no news: the server answers it when the model is loaded.
         """
         for name, pod in self.pods.items():
             warnings = self.warnings.get(name, ())
-            found = trouble(pod, [event for event in warnings if not event.get("message", "").startswith("Startup ")])
-            now = found.text if found else f"pod {name}: {'ready' if is_ready(pod) else state(pod)}"
+            found = find_trouble(
+                pod, [event for event in warnings if not event.get("message", "").startswith("Startup ")]
+            )
+            now = found.text if found else f"pod {name}: {'ready' if is_ready(pod) else describe_pod_state(pod)}"
             if self._told.get(name) != now:
                 self._told[name] = now
                 self.progress(now)
@@ -128,16 +130,16 @@ class Rollout:
         if self._is_observed():
             old = status.get("replicas", 0) - status.get("updatedReplicas", 0)
             leaving = f", {old} of the release before still there" if old > 0 else ""
-            now = f"{self.name}: {self._available()} of {wanted} new pods available{leaving}"
+            now = f"{self.name}: {self._count_available()} of {wanted} new pods available{leaving}"
             if self._told.get("") != now:
                 self._told[""] = now
                 self.progress(now)
-            refused = self._refused()
+            refused = self._find_refusal()
             if refused and self._told.get(REFUSAL) != refused.what:
                 self._told[REFUSAL] = refused.what
                 self.progress(refused.what)
 
-    def _ask(self) -> None:
+    def _ask_ready_pods(self) -> None:
         """Ask each new pod that is ready for a prediction, once."""
         if self.example is None:
             return
@@ -145,7 +147,7 @@ class Rollout:
             if name in self.answered or not is_ready(pod):
                 continue
             try:
-                answer = predict(self.cluster, self.serve, name, self.example)
+                answer = predict_at_pod(self.cluster, self.serve, name, self.example)
             except AnswerError as error:
                 if error.status in UNCHECKED:
                     self.progress(f"pod {name} wants an API key; what it predicts is not checked")
@@ -162,7 +164,7 @@ class Rollout:
                 self.progress(f"pod {name} answers: {str(answer['predictions'])[:60]}")
             self.answered.add(name)
 
-    def _have_answered(self) -> bool:
+    def _has_every_answer(self) -> bool:
         return self.example is None or all(name in self.answered for name, pod in self.pods.items() if is_ready(pod))
 
     def _is_observed(self) -> bool:
@@ -170,7 +172,7 @@ class Rollout:
         seen = self.deployment.get("status", {}).get("observedGeneration", -1)
         return bool(generation and seen >= generation)
 
-    def _available(self) -> int:
+    def _count_available(self) -> int:
         """New pods that serve. The Deployment's count of available pods has those of the release before in it."""
         status = self.deployment.get("status", {})
         ready = sum(is_ready(pod) for pod in self.pods.values())
@@ -190,71 +192,71 @@ class Rollout:
 
     def _refuse_hopeless(self) -> None:
         for name, pod in self.pods.items():
-            found = trouble(pod, self.warnings.get(name, ()))
+            found = find_trouble(pod, self.warnings.get(name, ()))
             if not found or not found.fatal:
                 self._since.pop(name, None)
             elif time.monotonic() - self._since.setdefault(name, time.monotonic()) >= found.patience:
-                raise RolloutError(f"{found.text}{self._last_words(found)}", _advice(found))
+                raise RolloutError(f"{found.text}{self._read_crash_log(found)}", _advise_on_trouble(found))
         if not self._is_observed():
             return
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-                raise RolloutError(self._late(None), "Look at `mlapp status` and `mlapp logs`.")
-        refused = self._refused()
+                raise RolloutError(self._explain_timeout(None), "Look at `mlapp status` and `mlapp logs`.")
+        refused = self._find_refusal()
         if refused is None:
             self._since.pop(REFUSAL, None)
-        elif time.monotonic() - self._since.setdefault(REFUSAL, time.monotonic()) >= self._patience():
+        elif time.monotonic() - self._since.setdefault(REFUSAL, time.monotonic()) >= self._refusal_patience():
             raise RolloutError(refused.what, refused.todo)
 
-    def _refused(self) -> DeployError | None:
+    def _find_refusal(self) -> DeployError | None:
         """Why the cluster makes no pod: a quota, a policy. A moment later it may be the word of a pod that is gone."""
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
                 said = condition.get("message", "")
-                return refusal(403, said, "create", "a pod", self.cluster.connection.context)
+                return make_api_error(403, said, "create", "a pod", self.cluster.connection.context)
         return None
 
-    def _patience(self) -> float:
+    def _refusal_patience(self) -> float:
         """Seconds for which pods may be refused: those that leave for the new ones fill a quota until they are gone."""
         leaving = self.deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
-        return REFUSED_FOR + (leaving if self._available() else 0)
+        return REFUSED_FOR + (leaving if self._count_available() else 0)
 
-    def _late(self, timeout: float | None) -> str:
+    def _explain_timeout(self, timeout: float | None) -> str:
         reasons = []
         for name, pod in self.pods.items():
-            if found := trouble(pod, self.warnings.get(name, ())):
-                reasons.append(found.text + self._last_words(found))
+            if found := find_trouble(pod, self.warnings.get(name, ())):
+                reasons.append(found.text + self._read_crash_log(found))
             elif not is_ready(pod):
-                reasons.append(f"pod {name} is {state(pod)}")
-        if refused := self._refused():
+                reasons.append(f"pod {name} is {describe_pod_state(pod)}")
+        if refused := self._find_refusal():
             reasons.append(refused.what)
         wanted = self.deployment.get("spec", {}).get("replicas", 1)
         after = f" after {timeout:.0f} s" if timeout else ""
         why = "; ".join(reasons) or "the cluster has made no pods of it"
-        return f"{self._available()} of {wanted} new pods are available{after}: {why}"
+        return f"{self._count_available()} of {wanted} new pods are available{after}: {why}"
 
-    def _last_words(self, found: Trouble) -> str:
+    def _read_crash_log(self, found: Trouble) -> str:
         """The last log lines of a container that crashed, of its last run if this one has said nothing yet."""
         if not found.crashed:
             return ""
         for previous in ({"previous": "true"}, {}):
             with suppress(DeployError):
-                response = self.cluster.log(
+                response = self.cluster.read_pod_log(
                     found.pod, container=found.container or labels.CONTAINER, tailLines=str(LAST_LINES), **previous
                 )
-                said = [line.decode(errors="replace") for line in lines(response)]
+                said = [line.decode(errors="replace") for line in response_lines(response)]
                 if said:
                     return ". Its last lines:\n" + "\n".join(f"    {line}" for line in said)
         return ""
 
 
-def _is_pull(event: dict[str, Any]) -> bool:
+def _is_slow_pull(event: dict[str, Any]) -> bool:
     """What takes longest while a pod starts; an image that is there already is no news."""
     reason, message = event.get("reason"), event.get("message") or ""
     return reason == "Pulling" or (reason == "Pulled" and message.startswith("Successfully"))
 
 
-def _advice(found: Trouble) -> str:
+def _advise_on_trouble(found: Trouble) -> str:
     if "pull its image" in found.text:
         return "Check that the image is there and that the cluster may pull it (targets.k8s.image_pull_secrets)."
     if found.crashed:
@@ -262,7 +264,7 @@ def _advice(found: Trouble) -> str:
     return "Mend what it names; `mlapp status` shows how it stands."
 
 
-class _Feed:
+class _ChangeFeed:
     """Several watches as one stream of changes: a list, and what changes since. One that ends is begun again."""
 
     def __init__(self, cluster: Cluster, timeout: float) -> None:
@@ -271,17 +273,17 @@ class _Feed:
         self._changes: queue.Queue[tuple[Kind, str, dict[str, Any]] | DeployError] = queue.Queue()
         self._ended = threading.Event()
 
-    def __enter__(self) -> _Feed:
+    def __enter__(self) -> _ChangeFeed:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
 
-    def add(self, kind: Kind, **query: str) -> None:
+    def add_watch(self, kind: Kind, **query: str) -> None:
         """Watch a kind from a thread of its own."""
-        threading.Thread(target=self._follow, args=(kind, query), daemon=True).start()
+        threading.Thread(target=self._follow_kind, args=(kind, query), daemon=True).start()
 
-    def next(self, seconds: float) -> tuple[Kind, str, dict[str, Any]] | None:
+    def next_change(self, seconds: float) -> tuple[Kind, str, dict[str, Any]] | None:
         """The next change, or None when there is none for so long.
 
         Raises:
@@ -295,14 +297,14 @@ class _Feed:
             raise found
         return found
 
-    def _follow(self, kind: Kind, query: dict[str, str]) -> None:
+    def _follow_kind(self, kind: Kind, query: dict[str, str]) -> None:
         from urllib3.exceptions import HTTPError
 
         while not self._ended.is_set():
             try:
-                items, version = self._cluster.listed(kind, **query)
+                items, version = self._cluster.list_with_version(kind, **query)
                 self._changes.put((kind, LISTED, {"items": items}))
-                with self._cluster.watch(kind, version, self._timeout, **query) as changes:
+                with self._cluster.watch_objects(kind, version, self._timeout, **query) as changes:
                     for action, item in changes:
                         if self._ended.is_set():
                             return

@@ -7,33 +7,37 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
-from mlapp.deploy.k8s import labels, pods, reach, releases
+from mlapp.deploy.k8s import labels, pods, releases, service_address
 from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
 from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.releases import Record, Releases
+from mlapp.deploy.k8s.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
+from mlapp.deploy.k8s.releases import ReleaseRecord, Releases
 from mlapp.deploy.target import Event, Replica, Status
 
 EVENTS = 8
 LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 
 
-def status(cluster: Cluster, names: Names, by_route: bool) -> Status:
+def read_status(cluster: Cluster, names: Names, by_route: bool) -> Status:
     """Everything, from five lists that are asked for at once."""
     own = f"{labels.APP}={names.base}"
     kinds = {"deployments": DEPLOYMENT, "pods": POD, "events": EVENT, "scalers": AUTOSCALER}
     if by_route:
         kinds["routes"] = ROUTE
     with ThreadPoolExecutor(6) as pool:
-        recorded = pool.submit(Releases(cluster, names).all)
-        lists = pool.map(lambda kind: cluster.list(kind, "" if kind is EVENT else own), kinds.values())
+        recorded = pool.submit(Releases(cluster, names).list_records)
+        lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else own), kinds.values())
         found = dict(zip(kinds, lists, strict=True))
         records = recorded.result()
-    live, trial = releases.live(records), releases.canary(records)
-    given = reach.given_url(cluster, names, live) if live and reach.is_given(live) else None
+    live, trial = releases.find_live(records), releases.find_canary(records)
+    given = (
+        service_address.find_service_url(cluster, names, live)
+        if live and service_address.is_given_by_cluster(live)
+        else None
+    )
     deployments = {item["metadata"]["name"]: item for item in found["deployments"]}
     main = deployments.get(names.base)
-    events = _events(found["events"], names)
+    events = _list_events(found["events"], names)
     return Status(
         app=names.app,
         target=releases.TARGET,
@@ -41,21 +45,21 @@ def status(cluster: Cluster, names: Names, by_route: bool) -> Status:
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),
         ready=sum(pods.is_ready(pod) for pod in found["pods"]),
-        replicas=tuple(_replica(pod, records) for pod in sorted(found["pods"], key=_name)),
-        traffic=_traffic(names, live, trial, found["pods"], found.get("routes", [])),
+        replicas=tuple(_make_replica(pod, records) for pod in sorted(found["pods"], key=_object_name)),
+        traffic=_split_traffic(names, live, trial, found["pods"], found.get("routes", [])),
         url=given or (live.release.url if live else None),
-        scaling=_scaling(found["scalers"][0]) if found["scalers"] else None,
+        scaling=_describe_scaling(found["scalers"][0]) if found["scalers"] else None,
         events=events[-EVENTS:],
-        problems=tuple(_problems(main, live, records, found["pods"], found["events"])),
+        problems=tuple(_find_problems(main, live, records, found["pods"], found["events"])),
         place=cluster.place,
     )
 
 
-def _name(item: dict[str, Any]) -> str:
+def _object_name(item: dict[str, Any]) -> str:
     return str(item["metadata"]["name"])
 
 
-def _revision(record: Record) -> str | None:
+def _record_revision(record: ReleaseRecord) -> str | None:
     """The hash on the pods of a release."""
     for document in record.documents:
         if document["kind"] == DEPLOYMENT.kind:
@@ -63,29 +67,29 @@ def _revision(record: Record) -> str | None:
     return None
 
 
-def _replica(pod: dict[str, Any], records: Sequence[Record]) -> Replica:
+def _make_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
     own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
-    trial = releases.canary(records)
+    trial = releases.find_canary(records)
     if trial and own.endswith("-canary"):
         number = trial.number
     else:
-        wanted = pods.revision(pod)
-        number = next((record.number for record in reversed(records) if _revision(record) == wanted), 0)
+        wanted = pods.pod_revision(pod)
+        number = next((record.number for record in reversed(records) if _record_revision(record) == wanted), 0)
     return Replica(
-        name=_name(pod),
+        name=_object_name(pod),
         ready=pods.is_ready(pod),
-        state=pods.state(pod),
+        state=pods.describe_pod_state(pod),
         release=number or None,
-        restarts=pods.restarts(pod),
+        restarts=pods.count_restarts(pod),
         node=pod["spec"].get("nodeName"),
-        started=pods.started(pod),
+        started=pods.pod_start_time(pod),
     )
 
 
-def _traffic(
+def _split_traffic(
     names: Names,
-    live: Record | None,
-    trial: Record | None,
+    live: ReleaseRecord | None,
+    trial: ReleaseRecord | None,
     all_pods: list[dict[str, Any]],
     routes: list[dict[str, Any]],
 ) -> dict[int, int]:
@@ -105,7 +109,7 @@ def _traffic(
     return {live.number: 100 - share, trial.number: share}
 
 
-def _scaling(scaler: dict[str, Any]) -> str:
+def _describe_scaling(scaler: dict[str, Any]) -> str:
     spec, now = scaler["spec"], scaler.get("status", {})
     goals = []
     current = {
@@ -123,12 +127,12 @@ def _scaling(scaler: dict[str, Any]) -> str:
     return f"{least} to {most} replicas, now {now.get('currentReplicas', 0)}; {', '.join(goals) or 'own metrics'}"
 
 
-def _events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
+def _list_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
     found = []
     for item in items:
         subject = item.get("involvedObject") or {}
         name = subject.get("name", "")
-        if names.owns(name):
+        if names.is_own_name(name):
             text = item.get("lastTimestamp") or item.get("eventTime") or item.get("firstTimestamp")
             found.append(
                 Event(
@@ -143,15 +147,15 @@ def _events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
     return tuple(sorted(found, key=lambda event: event.time))
 
 
-def _problems(
+def _find_problems(
     deployment: dict[str, Any] | None,
-    live: Record | None,
-    records: Sequence[Record],
+    live: ReleaseRecord | None,
+    records: Sequence[ReleaseRecord],
     all_pods: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> list[str]:
     found = []
-    if begun := releases.interrupted(records):
+    if begun := releases.find_interrupted(records):
         found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
     if live and deployment is None:
         found.append(f"release {live.number} is recorded as live, and its Deployment is gone: deploy again")
@@ -165,7 +169,7 @@ def _problems(
             found.append("the Deployment is paused: kubectl rollout resume")
     for pod in all_pods:
         if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == _name(pod)]
-            if said := pods.trouble(pod, own):
+            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == _object_name(pod)]
+            if said := pods.find_trouble(pod, own):
                 found.append(said.text)
     return list(dict.fromkeys(found))

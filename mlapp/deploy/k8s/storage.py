@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.deploy.k8s.context import RenderContext
+from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
 
 
-def claims(context: RenderContext) -> list[dict[str, Any]]:
+def make_claims(context: RenderContext) -> list[dict[str, Any]]:
     """A PersistentVolumeClaim for each volume that names none of its own."""
     made = []
     for name, volume in context.settings.volumes.items():
@@ -19,18 +19,18 @@ def claims(context: RenderContext) -> list[dict[str, Any]]:
             }
             if volume.storage_class is not None:
                 spec["storageClassName"] = volume.storage_class
-            made.append(context.document("PersistentVolumeClaim", context.names.volume(name), spec=spec))
+            made.append(context.make_document("PersistentVolumeClaim", context.names.volume_name(name), spec=spec))
     return made
 
 
 def claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
     """The pod's volumes that are claims."""
     return [
-        {"name": name, "persistentVolumeClaim": {"claimName": volume.claim or context.names.volume(name)}}
+        {"name": name, "persistentVolumeClaim": {"claimName": volume.claim or context.names.volume_name(name)}}
         for name, volume in context.settings.volumes.items()
     ]
 
 
-def model_volume(pull: ModelPull) -> dict[str, Any]:
+def make_model_volume(pull: ModelPull) -> dict[str, Any]:
     """Room for the model, as long as the pod lives."""
     return {"name": "model", "emptyDir": {"sizeLimit": str(pull.size)}}

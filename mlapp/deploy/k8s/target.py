@@ -8,21 +8,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlapp.deploy.k8s import asking, canary, eject, judging, kinds, labels, rbac, releases
+from mlapp.deploy.k8s import canary, canary_analysis, eject, labels, object_kinds, pod_client, rbac, releases
 from mlapp.deploy.k8s import logs as pod_logs
 from mlapp.deploy.k8s import status as standing
+from mlapp.deploy.k8s.change_plan import (
+    Change,
+    ChangePlan,
+    is_managed,
+    list_own_objects,
+    list_prunable_kinds,
+    plan_changes,
+)
 from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.configuration import namespace
-from mlapp.deploy.k8s.connection import connect
-from mlapp.deploy.k8s.diff import unified
-from mlapp.deploy.k8s.job import Job, begun
+from mlapp.deploy.k8s.config_objects import make_namespace
+from mlapp.deploy.k8s.connection import connect_cluster
+from mlapp.deploy.k8s.deploy_session import DeploySession, open_session
 from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.plan import Change, Plan, is_ours, kinds_to_look_at, make_plan, objects_of
+from mlapp.deploy.k8s.plan_diff import unified_diff
 from mlapp.deploy.k8s.pods import is_ready
 from mlapp.deploy.k8s.releases import Releases
-from mlapp.deploy.k8s.render import render
+from mlapp.deploy.k8s.render import render_release
 from mlapp.deploy.k8s.settings import KubernetesSettings
-from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Shipment, Status, Target, silent
+from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Shipment, Status, Target, ignore_progress
 from mlapp.errors import UsageError
 
 
@@ -41,7 +48,7 @@ class KubernetesTarget(Target[KubernetesSettings]):
     @cached_property
     def cluster(self) -> Cluster:
         """The cluster; connected to when it is first needed."""
-        return Cluster(connect(self.settings))
+        return Cluster(connect_cluster(self.settings))
 
     def check(self) -> str:
         """The cluster's version, and which context and namespace would be deployed to.
@@ -49,110 +56,112 @@ class KubernetesTarget(Target[KubernetesSettings]):
         Raises:
             DeployError: it does not answer, is too old, or has no such namespace and is not to get one.
         """
-        self.cluster.version()
-        if namespace(self.settings) is None:
+        self.cluster.read_server_version()
+        if make_namespace(self.settings) is None:
             self.cluster.require_namespace()
-        return "version {}.{}, {}".format(*self.cluster.version(), self.cluster.place)
+        return "version {}.{}, {}".format(*self.cluster.read_server_version(), self.cluster.place)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order in which they are applied."""
-        return render(shipment, self.settings, self.serve)
+        return render_release(shipment, self.settings, self.serve)
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff against the live objects, from a dry run of the server; changes nothing."""
-        self.cluster.version()
+        self.cluster.read_server_version()
         documents = self.render(shipment)
-        space = namespace(self.settings)
-        if space and self.cluster.get(kinds.NAMESPACE, space["metadata"]["name"]) is None:
+        space = make_namespace(self.settings)
+        if space and self.cluster.get_object(object_kinds.NAMESPACE, space["metadata"]["name"]) is None:
             # Nothing can be tried where the namespace is still to be made, and nothing is there yet.
-            return unified(Plan(tuple(Change(document, None, document) for document in documents)))
-        before = releases.live(Releases(self.cluster, self.names).all())
+            return unified_diff(ChangePlan(tuple(Change(document, None, document) for document in documents)))
+        before = releases.find_live(Releases(self.cluster, self.names).list_records())
         earlier = before.documents if before else ()
-        return unified(make_plan(self.cluster, self.names, documents, earlier=earlier, take_over=take_over))
+        return unified_diff(plan_changes(self.cluster, self.names, documents, earlier=earlier, take_over=take_over))
 
-    def apply(self, shipment: Shipment, *, progress: Progress = silent, take_over: bool = False) -> Release:
-        """Ship it: see `Job.ship`."""
+    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+        """Ship it: see `DeploySession.ship_release`."""
         documents = self.render(shipment)
-        with self._begun(progress) as job:
-            return job.ship(shipment, documents, take_over=take_over).release
+        with self._open_session(progress) as job:
+            return job.ship_release(shipment, documents, take_over=take_over).release
 
     def status(self) -> Status:
         """How the app stands."""
-        found = standing.status(self.cluster, self.names, by_route=self.settings.gateway is not None)
+        found = standing.read_status(self.cluster, self.names, by_route=self.settings.gateway is not None)
         if found.release is None and not found.replicas:
             self.cluster.require_namespace()
         return found
 
     def releases(self) -> list[Release]:
         """The recorded releases, oldest first."""
-        records = Releases(self.cluster, self.names).all()
+        records = Releases(self.cluster, self.names).list_records()
         if not records:
             self.cluster.require_namespace()
         return [record.release for record in records]
 
-    def rollback(self, to: int | None = None, *, progress: Progress = silent) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
         """Apply an earlier release's objects again, as a new release."""
-        with self._begun(progress) as job:
-            goal = releases.chosen(job.releases.all(), to)
+        with self._open_session(progress) as job:
+            goal = releases.choose_rollback(job.releases.list_records(), to)
             note = f"rollback to {goal.number}"
             shipment = goal.release.shipment
-            return job.ship(shipment, goal.documents, repeats=goal.number, note=note).release
+            return job.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release
 
-    def delete(self, *, progress: Progress = silent) -> list[str]:
+    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
         """Remove the app's objects and records. Claims, Secrets and the Namespace stay, and are named."""
-        with self._begun(progress) as job:
-            records = job.releases.all()
+        with self._open_session(progress) as job:
+            records = job.releases.list_records()
             earlier = [document for record in records for document in record.documents]
-            looked_at = kinds_to_look_at((), earlier)
-            found = objects_of(self.cluster, self.names, looked_at)
+            looked_at = list_prunable_kinds((), earlier)
+            found = list_own_objects(self.cluster, self.names, looked_at)
             removed = []
-            for kind in kinds.PRUNED:
+            for kind in object_kinds.PRUNED:
                 for item in found.values():
-                    if item["kind"] == kind.kind and is_ours(item) and self.cluster.delete(item):
-                        removed.append(kinds.title(item))
+                    if item["kind"] == kind.kind and is_managed(item) and self.cluster.delete_object(item):
+                        removed.append(object_kinds.object_title(item))
                         progress(f"{removed[-1]} removed")
             for item in found.values():
-                if item["kind"] == kinds.CLAIM.kind:
-                    progress(f"{kinds.title(item)} is kept: it holds data")
-            return [*removed, *job.releases.remove(records)]
+                if item["kind"] == object_kinds.CLAIM.kind:
+                    progress(f"{object_kinds.object_title(item)} is kept: it holds data")
+            return [*removed, *job.releases.remove_records(records)]
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """Lines of all pods."""
-        return pod_logs.logs(self.cluster, self.names, follow, tail, since)
+        return pod_logs.stream_logs(self.cluster, self.names, follow, tail, since)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """A prediction by a ready pod, through a port-forward."""
-        pods = self.cluster.list(kinds.POD, f"{labels.NAME}={self.names.base},{labels.INSTANCE}={self.names.base}")
+        pods = self.cluster.list_objects(
+            object_kinds.POD, f"{labels.NAME}={self.names.base},{labels.INSTANCE}={self.names.base}"
+        )
         ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
         if not ready:
             raise DeployError(f"{self.app} has no ready pod in {self.cluster.place}.", "Look at `mlapp status`.")
-        return asking.predict(self.cluster, self.serve, ready[0], inputs)
+        return pod_client.predict_at_pod(self.cluster, self.serve, ready[0], inputs)
 
     def canary(
-        self, shipment: Shipment, percent: int, *, progress: Progress = silent, take_over: bool = False
+        self, shipment: Shipment, percent: int, *, progress: Progress = ignore_progress, take_over: bool = False
     ) -> Release:
         """Put it beside the live release with `percent` of the traffic."""
-        with self._begun(progress) as job:
-            return canary.start(job, shipment, percent, take_over).release
+        with self._open_session(progress) as job:
+            return canary.start_canary(job, shipment, percent, take_over).release
 
-    def judge(self, seconds: float, *, progress: Progress = silent) -> Release:
+    def judge(self, seconds: float, *, progress: Progress = ignore_progress) -> Release:
         """Watch the canary, then promote or abort it."""
-        with self._begun(progress) as job:
-            return judging.judge(job, seconds).release
+        with self._open_session(progress) as job:
+            return canary_analysis.judge_canary(job, seconds).release
 
-    def promote(self, *, progress: Progress = silent) -> Release:
+    def promote(self, *, progress: Progress = ignore_progress) -> Release:
         """Make the canary live."""
-        with self._begun(progress) as job:
-            return canary.promote(job).release
+        with self._open_session(progress) as job:
+            return canary.promote_canary(job).release
 
-    def abort(self, *, progress: Progress = silent) -> Release:
+    def abort(self, *, progress: Progress = ignore_progress) -> Release:
         """Take the canary away."""
-        with self._begun(progress) as job:
-            return canary.abort(job).release
+        with self._open_session(progress) as job:
+            return canary.abort_canary(job).release
 
     def eject(self, shipment: Shipment, folder: Path, format: str) -> list[Path]:
         """Write the objects as files: plain YAML, a kustomization or a Helm chart."""
-        return eject.eject(self.names, self.render(shipment), folder, format)
+        return eject.eject_documents(self.names, self.render(shipment), folder, format)
 
     def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The least Role that deploying this needs; asks the kubeconfig for the namespace when none is set."""
@@ -163,7 +172,7 @@ class KubernetesTarget(Target[KubernetesSettings]):
                 "Which namespace is the Role for? Neither mlapp.yaml nor a kubeconfig says.",
                 "Say it: --namespace team-a.",
             ) from None
-        return rbac.rbac(self.names, self.render(shipment), namespace)
+        return rbac.make_rbac(self.names, self.render(shipment), namespace)
 
-    def _begun(self, progress: Progress) -> AbstractContextManager[Job]:
-        return begun(self.cluster, self.names, self.settings, self.serve, progress)
+    def _open_session(self, progress: Progress) -> AbstractContextManager[DeploySession]:
+        return open_session(self.cluster, self.names, self.settings, self.serve, progress)

@@ -12,8 +12,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from mlapp.deploy.k8s.api_errors import UnreachableError, make_api_error
 from mlapp.deploy.k8s.connection import Connection
-from mlapp.deploy.k8s.refusal import UnreachableError, refusal
 
 AGENT = "mlapp"
 RETRIED = frozenset({429, 500, 502, 503, 504})
@@ -22,7 +22,7 @@ PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiCall:
     """One call to the API, as the tests and --debug list them."""
 
     verb: str
@@ -35,18 +35,18 @@ class Transport:
     """The way to one API server."""
 
     connection: Connection
-    calls: list[Call] = field(default_factory=list)
+    calls: list[ApiCall] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     ahead: timedelta = timedelta()
     """How far the server's clock is ahead of ours, to about a second."""
     _answered: bool = False
 
-    def json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+    def send_json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
         """What `send` got, read as JSON."""
-        answer: dict[str, Any] = json.loads(self.send(method, path, **how).data)
+        answer: dict[str, Any] = json.loads(self.send_call(method, path, **how).data)
         return answer
 
-    def send(
+    def send_call(
         self,
         method: str,
         path: str,
@@ -71,15 +71,15 @@ class Transport:
         pause = 0.2
         while True:
             try:
-                response = self._once(method, path, query, body, content, stream)
+                response = self._send_once(method, path, query, body, content, stream)
             except HTTPError as error:
                 if time.monotonic() + pause > end or not again:
-                    raise self._unreachable(error) from None
+                    raise self._unreachable_error(error) from None
                 time.sleep(pause)
                 pause = min(pause * 2, 4)
                 continue
             self._answered = True
-            self.calls.append(Call(verb, path, response.status))
+            self.calls.append(ApiCall(verb, path, response.status))
             self._note_clock(response)
             self._note_warnings(response)
             if response.status < 300 or passed_on:
@@ -89,9 +89,9 @@ class Transport:
                 time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
                 pause = min(pause * 2, 4)
                 continue
-            raise refusal(response.status, data, verb, object, self.connection.context)
+            raise make_api_error(response.status, data, verb, object, self.connection.context)
 
-    def _once(
+    def _send_once(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content: str, stream: float | None
     ) -> Any:
         from urllib3 import Timeout
@@ -111,7 +111,7 @@ class Transport:
             preload_content=stream is None,
         )
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def _unreachable_error(self, error: Exception) -> UnreachableError:
         cause = getattr(error, "reason", None) or error
         host = self.connection.client.configuration.host
         return UnreachableError(
@@ -130,7 +130,7 @@ class Transport:
                 self.warnings.append(text)
 
 
-def lines(response: Any) -> Iterable[bytes]:
+def response_lines(response: Any) -> Iterable[bytes]:
     """The lines of a streamed response, as they come."""
     rest = b""
     for chunk in response.stream(65536, decode_content=True):

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.context import RenderContext
-from mlapp.deploy.k8s.naming import label_value
+from mlapp.deploy.k8s.naming import make_label_value
+from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
-from mlapp.deploy.k8s.storage import claimed_volumes, model_volume
+from mlapp.deploy.k8s.storage import claimed_volumes, make_model_volume
 
 PORT = 8000
 GRPC_PORT_NAME = "grpc"
@@ -18,7 +18,7 @@ SPARE = 5
 """Seconds between the server's own deadline for draining and the kubelet's."""
 
 
-def deployment(context: RenderContext, config_name: str, replicas: int | None) -> dict[str, Any]:
+def make_deployment(context: RenderContext, config_name: str, replicas: int | None) -> dict[str, Any]:
     """The Deployment; without `spec.replicas` when `replicas` is None, because an autoscaler owns it."""
     settings = context.settings
     spec: dict[str, Any] = {
@@ -26,25 +26,25 @@ def deployment(context: RenderContext, config_name: str, replicas: int | None) -
         "progressDeadlineSeconds": settings.rollout.timeout,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "selector": {"matchLabels": context.selector},
-        "template": {"metadata": _pod_metadata(context), "spec": _pod(context, config_name)},
+        "template": {"metadata": _make_pod_metadata(context), "spec": _make_pod(context, config_name)},
     }
     if replicas is not None:
         spec = {"replicas": replicas, **spec}
-    document = context.document("Deployment", context.instance, spec=spec)
-    document["metadata"]["labels"].update(_version(context))
+    document = context.make_document("Deployment", context.instance, spec=spec)
+    document["metadata"]["labels"].update(_version_label(context))
     if context.shipment.code_revision:
         document["metadata"].setdefault("annotations", {})[labels.CODE] = context.shipment.code_revision
     return document
 
 
-def _version(context: RenderContext) -> dict[str, str]:
+def _version_label(context: RenderContext) -> dict[str, str]:
     """The label of the model's version; on what runs it alone, so that a new version changes no other object."""
     version = context.shipment.model_version
-    return {labels.VERSION: label_value(version)} if version else {}
+    return {labels.VERSION: make_label_value(version)} if version else {}
 
 
-def _pod_metadata(context: RenderContext) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"labels": {**context.labels, **_version(context)}}
+def _make_pod_metadata(context: RenderContext) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"labels": {**context.labels, **_version_label(context)}}
     annotations = {"kubectl.kubernetes.io/default-container": labels.CONTAINER, **context.settings.pod_annotations}
     if not context.settings.monitoring.service_monitor:
         annotations = {
@@ -58,7 +58,7 @@ def _pod_metadata(context: RenderContext) -> dict[str, Any]:
     return metadata
 
 
-def _pod(context: RenderContext, config_name: str) -> dict[str, Any]:
+def _make_pod(context: RenderContext, config_name: str) -> dict[str, Any]:
     settings, serve = context.settings, context.serve
     leaving = settings.rollout.leave + math.ceil(context.grace) + math.ceil(serve.drain)
     pod: dict[str, Any] = {
@@ -68,13 +68,13 @@ def _pod(context: RenderContext, config_name: str) -> dict[str, Any]:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": leaving + SPARE,
         "securityContext": _pod_security(context),
-        "containers": [_server(context, config_name)],
+        "containers": [_make_server_container(context, config_name)],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}, *claimed_volumes(context)],
-        "topologySpreadConstraints": _spread(context),
+        "topologySpreadConstraints": _make_spread_constraints(context),
     }
     if settings.model_pull is not None:
-        pod["initContainers"] = [_model_puller(context, settings.model_pull)]
-        pod["volumes"].append(model_volume(settings.model_pull))
+        pod["initContainers"] = [_make_model_puller(context, settings.model_pull)]
+        pod["volumes"].append(make_model_volume(settings.model_pull))
     optional = {
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
         "nodeSelector": settings.node_selector,
@@ -86,7 +86,7 @@ def _pod(context: RenderContext, config_name: str) -> dict[str, Any]:
     return {**pod, **{key: value for key, value in optional.items() if value}}
 
 
-def _server(context: RenderContext, config_name: str) -> dict[str, Any]:
+def _make_server_container(context: RenderContext, config_name: str) -> dict[str, Any]:
     settings, serve = context.settings, context.serve
     ports = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
     if serve.grpc_port:
@@ -104,9 +104,9 @@ def _server(context: RenderContext, config_name: str) -> dict[str, Any]:
         "image": context.shipment.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": ports,
-        "envFrom": _environment_sources(context, config_name),
-        "env": _environment(context),
-        "resources": _resources(context),
+        "envFrom": _make_environment_sources(context, config_name),
+        "env": _make_environment(context),
+        "resources": _make_resources(context),
         "volumeMounts": mounts,
         "startupProbe": {
             "httpGet": live,
@@ -124,13 +124,13 @@ def _server(context: RenderContext, config_name: str) -> dict[str, Any]:
     return server
 
 
-def _model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any]:
+def _make_model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": "model",
         "image": pull.image,
         "command": list(pull.command),
         "env": [{"name": "HOME", "value": TMP}],
-        "resources": _resources(context, gpu=False),
+        "resources": _make_resources(context, gpu=False),
         "volumeMounts": [{"name": "tmp", "mountPath": TMP}, {"name": "model", "mountPath": context.model_folder}],
         "securityContext": _container_security(),
     }
@@ -139,14 +139,14 @@ def _model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any]:
     return container
 
 
-def _environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:
+def _make_environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:
     sources: list[dict[str, Any]] = [{"configMapRef": {"name": config_name}}]
     if context.settings.external_secret:
         sources.append({"secretRef": {"name": context.names.base}})
     return sources
 
 
-def _environment(context: RenderContext) -> list[dict[str, Any]]:
+def _make_environment(context: RenderContext) -> list[dict[str, Any]]:
     threads = {"resourceFieldRef": {"containerName": labels.CONTAINER, "resource": "requests.cpu", "divisor": "1"}}
     variables: list[dict[str, Any]] = []
     if "OMP_NUM_THREADS" not in context.settings.env:
@@ -157,7 +157,7 @@ def _environment(context: RenderContext) -> list[dict[str, Any]]:
     return variables
 
 
-def _resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
+def _make_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
     wanted = context.settings.resources
     requests = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
     limits = {"memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)}
@@ -188,7 +188,7 @@ def _container_security() -> dict[str, Any]:
     }
 
 
-def _spread(context: RenderContext) -> list[dict[str, Any]]:
+def _make_spread_constraints(context: RenderContext) -> list[dict[str, Any]]:
     if context.settings.topology_spread is not None:
         return context.settings.topology_spread
     return [

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from mlapp.errors import DataError, ModelError
 from mlapp.frameworks import arrays, metrics, threads
-from mlapp.frameworks.framework import Framework, cannot_proceed
-from mlapp.frameworks.huggingface import files, texts
-from mlapp.frameworks.pytorch import loop, tensors
+from mlapp.frameworks.framework import Framework, cannot_proceed_error
+from mlapp.frameworks.huggingface import model_files, texts
+from mlapp.frameworks.pytorch import tensors, training_loop
 
 LABELS = "mlapp_labels"
 TOKENIZER = "mlapp_tokenizer"
@@ -60,14 +60,14 @@ class HuggingFaceFramework(Framework):
             DataError: features that are no texts. ModelError: the model is for something else, or has fewer outputs
                 than the target has classes.
         """
-        transformer, tokenizer = _model(model), _tokenizer(model)
+        transformer, tokenizer = _get_transformer(model), _get_tokenizer(model)
         if target is None:
             raise DataError(
                 "The default trainer of Hugging Face needs a target.", "Write an @app.trainer for this model."
             )
-        values, known = _targets(transformer, target)
+        values, known = _encode_target(transformer, target)
         pretrained = bool(transformer.name_or_path)
-        settings = loop.Settings(
+        settings = training_loop.TrainingSettings(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate or (5e-5 if pretrained else 1e-3),
@@ -79,8 +79,8 @@ class HuggingFaceFramework(Framework):
             checkpoint_every=checkpoint_every,
         )
         before = transformer.device
-        encoded = texts.encode(transformer, tokenizer, texts.columns_of(features))
-        fitted = loop.fit(texts.module(transformer.float()), encoded, values, settings)
+        encoded = texts.encode_texts(transformer, tokenizer, texts.text_columns(features))
+        fitted = training_loop.fit_module(texts.wrap_module(transformer.float()), encoded, values, settings)
         transformer.to(before)
         labels = known if known is not None else fitted.labels
         if labels is not None:
@@ -90,14 +90,14 @@ class HuggingFaceFramework(Framework):
         return model
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        loop.check(parameters)
+        training_loop.check_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The version itself, for the trainer to go on with: its weights belong to its tokenizer."""
-        one, other = _shapes(_model(model)), _shapes(_model(previous))
+        one, other = _weight_shapes(_get_transformer(model)), _weight_shapes(_get_transformer(previous))
         if one != other:
             odd = next(name for name in {**one, **other} if one.get(name) != other.get(name))
-            raise cannot_proceed(_model(model), f"its weights do not fit those of the version: {odd}")
+            raise cannot_proceed_error(_get_transformer(model), f"its weights do not fit those of the version: {odd}")
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
@@ -105,34 +105,34 @@ class HuggingFaceFramework(Framework):
         if target is None or not _is_classifier(model):
             return {}
         predicted = self.predictor(model, features)
-        if _labels(_model(model)) is not None:
-            return metrics.classification(target, predicted)
-        return metrics.regression(target, predicted)
+        if _get_labels(_get_transformer(model)) is not None:
+            return metrics.classification_metrics(target, predicted)
+        return metrics.regression_metrics(target, predicted)
 
     def predictor(self, model: Any, features: Any) -> Any:
         """The label or number of each text, in batches of 32; what the pipeline gives for other tasks."""
         import torch
 
-        transformer, tokenizer, columns = _model(model), _tokenizer(model), texts.columns_of(features)
+        transformer, tokenizer, columns = _get_transformer(model), _get_tokenizer(model), texts.text_columns(features)
         if not _is_classifier(model):
-            torch.set_num_threads(threads.cores())
+            torch.set_num_threads(threads.count_cores())
             with torch.inference_mode():
                 found = model(columns[0], batch_size=texts.BATCH)
             return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in found]
-        encoded = texts.encode(transformer, tokenizer, columns)
+        encoded = texts.encode_texts(transformer, tokenizer, columns)
         tokens = min(len(encoded), texts.BATCH) * encoded.shape[2]
         work = tokens * transformer.num_parameters(exclude_embeddings=True)
-        torch.set_num_threads(1 if work < SMALL else threads.cores())
-        outputs = tensors.outputs(texts.module(transformer), encoded)
-        return arrays.answers(outputs.float().numpy(), _labels(transformer))
+        torch.set_num_threads(1 if work < SMALL else threads.count_cores())
+        outputs = tensors.compute_outputs(texts.wrap_module(transformer), encoded)
+        return arrays.outputs_to_predictions(outputs.float().numpy(), _get_labels(transformer))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
-        transformer, tokenizer = _model(model), _tokenizer(model)
-        task = files.Task(getattr(model, "task", None), getattr(transformer, LABELS, None), len(tokenizer))
-        files.save(transformer, tokenizer, task, folder)
+        transformer, tokenizer = _get_transformer(model), _get_tokenizer(model)
+        task = model_files.Task(getattr(model, "task", None), getattr(transformer, LABELS, None), len(tokenizer))
+        model_files.save_transformer(transformer, tokenizer, task, folder)
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
-        model, tokenizer, task = files.load(folder)
+        model, tokenizer, task = model_files.load_transformer(folder)
         setattr(model, LABELS, task.labels)
         setattr(model, TOKENIZER, tokenizer)
         if task.pipeline is None:
@@ -141,7 +141,7 @@ class HuggingFaceFramework(Framework):
 
         make: Any = transformers.pipeline  # its overloads know literal tasks alone
         try:
-            with files.quiet():
+            with model_files.quiet_transformers():
                 return make(task.pipeline, model=model, tokenizer=tokenizer, trust_remote_code=False)
         except Exception as error:  # transformers raises of each kind
             reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -151,21 +151,21 @@ class HuggingFaceFramework(Framework):
             ) from error
 
 
-def _model(estimator: Any) -> Any:
+def _get_transformer(estimator: Any) -> Any:
     """The transformer of a pipeline, or the one that it is."""
     return getattr(estimator, "model", estimator) if hasattr(estimator, "task") else estimator
 
 
-def _tokenizer(estimator: Any) -> Any:
+def _get_tokenizer(estimator: Any) -> Any:
     """The tokenizer of a pipeline; for a model by itself the one that lies beside the weights that it was read from.
 
     Raises:
         ModelError: there is none.
     """
-    model = _model(estimator)
+    model = _get_transformer(estimator)
     found = getattr(estimator, "tokenizer", None) if model is not estimator else getattr(model, TOKENIZER, None)
     folder = Path(model.name_or_path)
-    if found is None and model.name_or_path and (folder / files.TOKENIZER_FILE).is_file():
+    if found is None and model.name_or_path and (folder / model_files.TOKENIZER_FILE).is_file():
         from transformers import AutoTokenizer
 
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -179,10 +179,10 @@ def _tokenizer(estimator: Any) -> Any:
 
 
 def _is_classifier(estimator: Any) -> bool:
-    return estimator is _model(estimator) or estimator.task == CLASSIFICATION
+    return estimator is _get_transformer(estimator) or estimator.task == CLASSIFICATION
 
 
-def _labels(model: Any) -> list[Any] | None:
+def _get_labels(model: Any) -> list[Any] | None:
     """The classes in the order of the outputs: those that it was trained on here, else those of its configuration."""
     if getattr(model, LABELS, None) is not None:
         return list(getattr(model, LABELS))
@@ -191,7 +191,7 @@ def _labels(model: Any) -> list[Any] | None:
     return [model.config.id2label[at] for at in range(model.config.num_labels)]
 
 
-def _targets(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
+def _encode_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
     """The target for the loop, and the labels of its numbers where the model knows all its classes already.
 
     Raises:
@@ -204,7 +204,7 @@ def _targets(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
         raise ModelError(
             "The default trainer of Hugging Face takes a target of one column.", "Write an @app.trainer for this model."
         )
-    known, trained = _labels(model), getattr(model, LABELS, None) is not None
+    known, trained = _get_labels(model), getattr(model, LABELS, None) is not None
     if known is None:
         return values.astype(np.float32) if values.dtype.kind in "biu" else values, None
     numbers = {label: at for at, label in enumerate(known)}
@@ -212,11 +212,11 @@ def _targets(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
     if not strange:
         return np.array([numbers[value] for value in values.ravel().tolist()]), known
     if trained:
-        raise cannot_proceed(model, f"it does not know the class {strange[0]!r}")
+        raise cannot_proceed_error(model, f"it does not know the class {strange[0]!r}")
     return values, None
 
 
-def _shapes(model: Any) -> dict[str, Any]:
+def _weight_shapes(model: Any) -> dict[str, Any]:
     """The shapes of the weights; those of the words may differ, as a version brings its own tokenizer."""
     words = model.config.vocab_size
     return {

@@ -12,7 +12,7 @@ NO_LIMIT = 1_000_000
 """A tokenizer that knows no limit tells a number far above this one."""
 
 
-def columns_of(features: Any) -> list[list[str]]:
+def text_columns(features: Any) -> list[list[str]]:
     """The texts of the features: of one column, or of two as pairs; a list, an array or a Series is one column.
 
     Raises:
@@ -38,7 +38,7 @@ def columns_of(features: Any) -> list[list[str]]:
     return list(columns.values())
 
 
-def encode(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
+def encode_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
     """Token numbers, mask and what else the model takes, as one tensor: rows by kinds by tokens, padded at the end.
 
     Texts are cut at the tokenizer's `model_max_length`, or at the positions that the model has.
@@ -63,7 +63,7 @@ def encode(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
     return torch.stack(taken, dim=1)
 
 
-def module(model: Any) -> Any:
+def wrap_module(model: Any) -> Any:
     """The transformer as a module that takes what `encode` gives, and gives a score for each class, or a number.
 
     Raises:

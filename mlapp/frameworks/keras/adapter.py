@@ -13,8 +13,8 @@ import msgspec
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import arrays, threads
-from mlapp.frameworks.epochs import require_sensible
-from mlapp.frameworks.framework import Framework, cannot_proceed
+from mlapp.frameworks.epochs import require_valid_parameters
+from mlapp.frameworks.framework import Framework, cannot_proceed_error
 from mlapp.frameworks.keras import checkpoint as checkpoints
 from mlapp.progress import report
 
@@ -80,18 +80,18 @@ class KerasFramework(Framework):
 
         if target is None:
             raise DataError("The default trainer of Keras needs a target.", "Write an @app.trainer for this model.")
-        inputs = arrays.of_features(features)
+        inputs = arrays.features_to_array(features)
         arrays.require_finite(inputs, features)
         _use_threads(1)
         keras.utils.set_random_seed(seed)
-        tried = _try(model, inputs[:32])
-        wanted, labels = _targets(model, target, tried)
+        tried = _try_model(model, inputs[:32])
+        wanted, labels = _encode_target(model, target, tried)
         if not model.compiled:
-            model.compile(keras.optimizers.AdamW(learning_rate), _loss(keras, tried, labels))
+            model.compile(keras.optimizers.AdamW(learning_rate), _choose_loss(keras, tried, labels))
         model.optimizer.build(model.trainable_variables)
         settings = (epochs, batch_size, learning_rate, validation, patience, seed)
-        checkpoint = checkpoints.Checkpoint.of(keras, model, (inputs, wanted), settings, checkpoint_every)
-        begun = checkpoint.read(model)
+        checkpoint = checkpoints.Checkpoint.for_training(keras, model, (inputs, wanted), settings, checkpoint_every)
+        begun = checkpoint.read_state(model)
         order = np.random.default_rng(seed).permutation(len(inputs))
         held_out = round(len(inputs) * validation) if len(inputs) >= FEW else 0
         out, learned = order[:held_out], order[held_out:]
@@ -108,31 +108,31 @@ class KerasFramework(Framework):
                 batch_size=batch_size,
                 verbose=0,
                 callbacks=[
-                    _watch(keras, epochs),
+                    _make_progress_callback(keras, epochs),
                     stopper,
-                    checkpoints.keeping(keras, checkpoint, stopper, begun, epochs, seed),
+                    checkpoints.make_checkpoint_callback(keras, checkpoint, stopper, begun, epochs, seed),
                 ],
             )
         except ValueError as error:
             raise ModelError(
-                f"Keras cannot train the model on this data: {_reason(error)}",
+                f"Keras cannot train the model on this data: {_shorten_reason(error)}",
                 "Let the loss given to compile fit the target, or leave compile out.",
             ) from error
-        checkpoint.remove()
+        checkpoint.remove_file()
         setattr(model, LABELS, labels)
         return model
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        require_sensible(parameters)
+        require_valid_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The weights of `previous` in `model`, for the trainer to go on with."""
-        _try(model, arrays.of_features(features)[:2])
+        _try_model(model, arrays.features_to_array(features)[:2])
         try:
             model.set_weights(previous.get_weights())
         except ValueError as error:
-            reason = f"its weights do not fit those of the version: {_reason(error)}"
-            raise cannot_proceed(model, reason) from error
+            reason = f"its weights do not fit those of the version: {_shorten_reason(error)}"
+            raise cannot_proceed_error(model, reason) from error
         return model
 
     def classifies(self, model: Any) -> bool:
@@ -142,19 +142,19 @@ class KerasFramework(Framework):
         """The label of the best score, or the numbers that the model gives; in batches of 4,096 rows."""
         import numpy as np
 
-        _use_threads(threads.for_rows(len(features)))
-        inputs = arrays.of_features(features)
+        _use_threads(threads.threads_for_rows(len(features)))
+        inputs = arrays.features_to_array(features)
         parts = [model.predict_on_batch(inputs[at : at + BATCH]) for at in range(0, len(inputs), BATCH)]
-        return arrays.answers(np.concatenate(parts), getattr(model, LABELS, None))
+        return arrays.outputs_to_predictions(np.concatenate(parts), getattr(model, LABELS, None))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         labels = getattr(model, LABELS, None)
         try:
             model.save(folder / FILE)
-            _read(_keras(), folder / FILE)  # what safe mode refuses is told now, not when it is served
+            _read_model(_import_keras(), folder / FILE)  # what safe mode refuses is told now, not when it is served
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ModelError(
-                f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: {_reason(error)}",
+                f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: {_shorten_reason(error)}",
                 "Leave Lambda layers out; register own classes with @keras.saving.register_keras_serializable().",
             ) from error
         if labels is not None:
@@ -166,15 +166,15 @@ class KerasFramework(Framework):
         return model
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
-        keras = _keras()
+        keras = _import_keras()
         _limit_tensorflow(keras)
         try:
             if file.suffix != ".keras" or not zipfile.is_zipfile(file):  # Keras reads other forms by other rules
                 raise ValueError("it is not a zip file of Keras 3")
-            return _read(keras, file)
+            return _read_model(keras, file)
         except Exception as error:  # Keras, h5py and the backend raise of each kind
             raise ModelError(
-                f"{file} is no Keras model that can be loaded safely, or is cut off: {_reason(error)}",
+                f"{file} is no Keras model that can be loaded safely, or is cut off: {_shorten_reason(error)}",
                 "Train again here, or restore the file.",
             ) from error
 
@@ -193,7 +193,7 @@ def _read_labels(file: Path) -> list[Any] | None:
         raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from error
 
 
-def _keras() -> Any:
+def _import_keras() -> Any:
     try:
         import keras
     except ImportError as error:
@@ -206,7 +206,7 @@ def _keras() -> Any:
     return keras
 
 
-def _read(keras: Any, file: Path) -> Any:
+def _read_model(keras: Any, file: Path) -> Any:
     return keras.saving.load_model(file, compile=False, safe_mode=True)
 
 
@@ -216,7 +216,7 @@ def _limit_tensorflow(keras: Any) -> None:
         import tensorflow
 
         with suppress(RuntimeError):  # it was used before
-            tensorflow.config.threading.set_intra_op_parallelism_threads(threads.cores())
+            tensorflow.config.threading.set_intra_op_parallelism_threads(threads.count_cores())
 
 
 def _use_threads(count: int) -> None:
@@ -229,18 +229,18 @@ def _use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def _try(model: Any, inputs: Any) -> Any:
+def _try_model(model: Any, inputs: Any) -> Any:
     """What the model gives for the first rows; builds what is not built yet."""
     try:
         return model.predict_on_batch(inputs)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
-            f"The model cannot take features of the shape {list(inputs.shape)}: {_reason(error)}",
+            f"The model cannot take features of the shape {list(inputs.shape)}: {_shorten_reason(error)}",
             "Let the model function build one for that many columns, or shape them in a feature_transformer.",
         ) from error
 
 
-def _targets(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None]:
+def _encode_target(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None]:
     """The target as numbers, and its labels where it is a class: a sigmoid has two."""
     import numpy as np
 
@@ -255,10 +255,10 @@ def _targets(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None
                 f"Let the model function build a model with {len(labels)} outputs.",
             )
         return codes.astype(np.float32).reshape(-1, 1), labels.tolist()
-    return arrays.of_target(target, outputs)
+    return arrays.target_to_array(target, outputs)
 
 
-def _loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
+def _choose_loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
     """The loss by the type of the target; scores that are no probabilities are logits."""
     if labels is None:
         return keras.losses.MeanSquaredError()
@@ -268,7 +268,7 @@ def _loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=not is_probability)
 
 
-def _watch(keras: Any, epochs: int) -> Any:
+def _make_progress_callback(keras: Any, epochs: int) -> Any:
     """Tells how far the training is, and ends one whose loss is no number."""
 
     class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -291,5 +291,5 @@ def _watch(keras: Any, epochs: int) -> Any:
     return Watch()
 
 
-def _reason(error: Exception) -> str:
+def _shorten_reason(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS, replacing
+from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """Where a training is: epochs done, and what `EarlyStopping` knows."""
 
     epoch: int = 0
@@ -40,16 +40,16 @@ class Checkpoint:
     _written: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, keras: Any, model: Any, arrays: Sequence[Any], settings: object, every: float) -> Checkpoint:
+    def for_training(cls, keras: Any, model: Any, arrays: Sequence[Any], settings: object, every: float) -> Checkpoint:
         """The checkpoint of one training of a built model, in the current folder's `.mlapp`."""
-        digest = hashlib.sha256(f"{_said(keras, model)}{settings}".encode())
+        digest = hashlib.sha256(f"{_describe_model(keras, model)}{settings}".encode())
         # The weights that it begins with too: a training from a version is not one from the beginning.
         for array in (*arrays, *model.get_weights()):
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.tobytes())
         return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.npz", every)
 
-    def read(self, model: Any) -> State:
+    def read_state(self, model: Any) -> TrainingState:
         """Put a checkpoint, if there is one, into the model and its optimizer.
 
         Raises:
@@ -58,12 +58,12 @@ class Checkpoint:
         import numpy as np
 
         if not self.file.is_file():
-            return State()
+            return TrainingState()
         try:
             with np.load(self.file, allow_pickle=False) as opened:
                 held = {name: opened[name] for name in opened.files}
             told = msgspec.json.decode(held.pop("state").tobytes())
-            for at, variable in enumerate(_variables(model)):
+            for at, variable in enumerate(_training_variables(model)):
                 variable.assign(held[f"model.{at}"])
             best = [held[f"best.{at}"] for at in range(told.pop("weights"))]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.DecodeError) as error:
@@ -71,9 +71,9 @@ class Checkpoint:
                 f"The checkpoint {self.file} is cut off or damaged: {error}",
                 f"Delete it to train from the beginning: rm {self.file}",
             ) from error
-        return State(**told, best_weights=best or None)
+        return TrainingState(**told, best_weights=best or None)
 
-    def write(self, model: Any, state: State) -> None:
+    def write_state(self, model: Any, state: TrainingState) -> None:
         """Put a state in the place of the one before, when it is time.
 
         Raises:
@@ -86,19 +86,24 @@ class Checkpoint:
             return
         best = state.best_weights or []
         told = {"epoch": state.epoch, "best": state.best, "wait": state.wait, "best_epoch": state.best_epoch}
-        held = {f"model.{at}": keras.ops.convert_to_numpy(variable) for at, variable in enumerate(_variables(model))}
+        held = {
+            f"model.{at}": keras.ops.convert_to_numpy(variable)
+            for at, variable in enumerate(_training_variables(model))
+        }
         held |= {f"best.{at}": np.asarray(weights) for at, weights in enumerate(best)}
         held["state"] = np.frombuffer(msgspec.json.encode({**told, "weights": len(best)}), np.uint8)
-        with replacing(self.file) as temporary, temporary.open("wb") as stream:
+        with replace_checkpoint(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **held)
         self._written = time.monotonic()
 
-    def remove(self) -> None:
+    def remove_file(self) -> None:
         """The training is done."""
         self.file.unlink(missing_ok=True)
 
 
-def keeping(keras: Any, checkpoint: Checkpoint, stopper: Any, begun: State, epochs: int, seed: int) -> Any:
+def make_checkpoint_callback(
+    keras: Any, checkpoint: Checkpoint, stopper: Any, begun: TrainingState, epochs: int, seed: int
+) -> Any:
     """The callback that writes the checkpoint after an epoch, for `fit` behind the `EarlyStopping` of which it keeps
     what it knows; `begun` is what that one knew when the training was killed.
     """
@@ -115,20 +120,20 @@ def keeping(keras: Any, checkpoint: Checkpoint, stopper: Any, begun: State, epoc
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             if epoch + 1 < epochs and not self.model.stop_training:
                 best = None if stopper.best is None else float(stopper.best)
-                state = State(epoch + 1, best, stopper.wait, stopper.best_epoch, stopper.best_weights)
-                checkpoint.write(self.model, state)
+                state = TrainingState(epoch + 1, best, stopper.wait, stopper.best_epoch, stopper.best_weights)
+                checkpoint.write_state(self.model, state)
 
     return Keeping()
 
 
-def _variables(model: Any) -> list[Any]:
+def _training_variables(model: Any) -> list[Any]:
     """What a training changes: weights, the random generators of layers, the optimizer; metrics begin anew."""
     measured = {id(variable) for metric in model.metrics for variable in metric.variables}
     own = [variable for variable in model.variables if id(variable) not in measured]
     return [*own, *model.optimizer.variables]
 
 
-def _said(keras: Any, model: Any) -> str:
+def _describe_model(keras: Any, model: Any) -> str:
     """The model as text, as far as it can be told."""
     try:
         return msgspec.json.encode(keras.saving.serialize_keras_object(model)).decode()

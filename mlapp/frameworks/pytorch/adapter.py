@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks import arrays, conversion, threads
-from mlapp.frameworks.framework import Framework, cannot_proceed
-from mlapp.frameworks.pytorch import loop, tensors
+from mlapp.frameworks import arrays, onnx_export, threads
+from mlapp.frameworks.framework import Framework, cannot_proceed_error
+from mlapp.frameworks.pytorch import tensors, training_loop
 
 FILE = "model.safetensors"
 LABELS = "labels"
@@ -51,7 +51,7 @@ class PyTorchFramework(Framework):
         checkpoint_every: float = 30.0,
     ) -> Any:
         """Fit with AdamW; see `loop.fit`, which takes the same parameters."""
-        settings = loop.Settings(
+        settings = training_loop.TrainingSettings(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -62,10 +62,10 @@ class PyTorchFramework(Framework):
             seed=seed,
             checkpoint_every=checkpoint_every,
         )
-        return loop.fit(model, features, target, settings)
+        return training_loop.fit_module(model, features, target, settings)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        loop.check(parameters)
+        training_loop.check_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The weights of `previous` in `model`, for the trainer to go on with."""
@@ -73,7 +73,7 @@ class PyTorchFramework(Framework):
             model.load_state_dict(previous.state_dict())
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
-            raise cannot_proceed(model, f"its weights do not fit those of the version: {reason}") from error
+            raise cannot_proceed_error(model, f"its weights do not fit those of the version: {reason}") from error
         return model
 
     def classifies(self, model: Any) -> bool:
@@ -83,12 +83,12 @@ class PyTorchFramework(Framework):
         """The label of the best score, or the numbers that the module gives; in batches of 4,096 rows."""
         import torch
 
-        torch.set_num_threads(threads.for_rows(len(features)))
-        outputs = tensors.outputs(model, tensors.of_features(features))
-        return arrays.answers(outputs.numpy(), getattr(model, LABELS, None))
+        torch.set_num_threads(threads.threads_for_rows(len(features)))
+        outputs = tensors.compute_outputs(model, tensors.features_to_tensor(features))
+        return arrays.outputs_to_predictions(outputs.numpy(), getattr(model, LABELS, None))
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
-        return conversion.pytorch(model, tensors.of_features(features), getattr(model, LABELS, None))
+        return onnx_export.export_pytorch(model, tensors.features_to_tensor(features), getattr(model, LABELS, None))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         from safetensors.torch import save_model

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS, replacing
+from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a training is: epochs done, the best loss and its weights, and epochs since."""
 
     epoch: int = 0
@@ -31,7 +31,7 @@ class Checkpoint:
     file: Path
 
     @classmethod
-    def of(cls, model: Any, inputs: Any, wanted: Any, settings: object) -> Checkpoint:
+    def for_training(cls, model: Any, inputs: Any, wanted: Any, settings: object) -> Checkpoint:
         """The checkpoint of one training, in the current folder's `.mlapp`."""
         digest = hashlib.sha256(f"{model}{settings}".encode())
         # The weights that it begins with too: a training from a version is not one from the beginning.
@@ -41,7 +41,7 @@ class Checkpoint:
                 digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).numpy()).cast("B"))
         return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.safetensors")
 
-    def write(self, model: Any, optimizer: Any, generator: Any, state: State) -> None:
+    def write_state(self, model: Any, optimizer: Any, generator: Any, state: TrainingState) -> None:
         """Put the state in the place of the one before.
 
         Raises:
@@ -55,12 +55,12 @@ class Checkpoint:
             held |= {f"optimizer.{at}.{name}": value for name, value in values.items()}
         held["generator"] = generator.get_state()
         told = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
-        with replacing(self.file) as temporary:
+        with replace_checkpoint(self.file) as temporary:
             # Modules may share weights, which safetensors refuses: each entry is a copy.
             copies = {name: value.detach().cpu().clone().contiguous() for name, value in held.items()}
             save_file(copies, temporary, {"state": msgspec.json.encode(told).decode()})
 
-    def read(self, model: Any, optimizer: Any, generator: Any) -> State | None:
+    def read_state(self, model: Any, optimizer: Any, generator: Any) -> TrainingState | None:
         """Put a checkpoint, if there is one, into the module, the optimizer and the generator.
 
         Raises:
@@ -84,16 +84,16 @@ class Checkpoint:
             if name.startswith("optimizer."):
                 _, at, key = name.split(".", 2)
                 optimizer_state.setdefault(int(at), {})[key] = value
-        model.load_state_dict(_under("model.", held))
+        model.load_state_dict(_strip_prefix("model.", held))
         optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
         generator.set_state(held["generator"])
         best_loss = math.inf if told["best_loss"] is None else told["best_loss"]
-        return State(told["epoch"], best_loss, told["stale"], _under("best.", held))
+        return TrainingState(told["epoch"], best_loss, told["stale"], _strip_prefix("best.", held))
 
-    def remove(self) -> None:
+    def remove_file(self) -> None:
         """The training is done."""
         self.file.unlink(missing_ok=True)
 
 
-def _under(prefix: str, held: dict[str, Any]) -> dict[str, Any]:
+def _strip_prefix(prefix: str, held: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}

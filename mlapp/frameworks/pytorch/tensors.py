@@ -12,7 +12,7 @@ BATCH = 4096
 """Rows that go through a module at once in prediction."""
 
 
-def of_features(features: Any) -> Any:
+def features_to_tensor(features: Any) -> Any:
     """Features as a tensor of 32-bit floats, rows first; a tensor stays as it is.
 
     Raises:
@@ -20,18 +20,18 @@ def of_features(features: Any) -> Any:
     """
     import torch
 
-    return features if isinstance(features, torch.Tensor) else torch.from_numpy(arrays.of_features(features))
+    return features if isinstance(features, torch.Tensor) else torch.from_numpy(arrays.features_to_array(features))
 
 
-def of_target(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
+def target_to_tensor(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
     """The target as a tensor, and its labels where it is a class, as `arrays.of_target`."""
     import torch
 
-    values, labels = arrays.of_target(target, outputs)
+    values, labels = arrays.target_to_array(target, outputs)
     return torch.from_numpy(values), labels
 
 
-def outputs(model: Any, features: Any) -> Any:
+def compute_outputs(model: Any, features: Any) -> Any:
     """What the module gives for all rows, on the CPU."""
     import torch
 

@@ -1,5 +1,5 @@
 """The server in OpenAPI 3.1: a module for the document, and one for what each protocol answers."""
 
-from mlapp.serving.openapi.specification import document
+from mlapp.serving.openapi.specification import make_document
 
-__all__ = ["document"]
+__all__ = ["make_document"]

@@ -5,32 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlapp import distribution
-from mlapp.serving.openapi import invocations, open_inference, operation, prediction
-from mlapp.serving.openapi.answers import PROBLEM
-from mlapp.serving.openapi.data import Json
+from mlapp.serving.openapi import invocation_paths, open_inference_paths, operator_paths, prediction_paths
+from mlapp.serving.openapi.data_schemas import Json
+from mlapp.serving.openapi.responses import PROBLEM
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
 
 
-def document(application: Application, root: str = "") -> Json:
+def make_document(application: Application, root: str = "") -> Json:
     """The OpenAPI document, with the paths of the user's own FastAPI in it.
 
     Args:
         root: the path below which the application is mounted.
     """
     paths: Json = {}
-    schemas: Json = {"Problem": PROBLEM, "InferenceError": open_inference.ERROR}
+    schemas: Json = {"Problem": PROBLEM, "InferenceError": open_inference_paths.ERROR}
     for endpoint in application.endpoints:
-        paths.update(prediction.paths(endpoint))
-        paths.update(invocations.paths(endpoint))
-        paths.update(open_inference.model_paths(endpoint))
-        schemas.update(prediction.components(endpoint))
+        paths.update(prediction_paths.prediction_paths(endpoint))
+        paths.update(invocation_paths.invocation_paths(endpoint))
+        paths.update(open_inference_paths.v2_model_paths(endpoint))
+        schemas.update(prediction_paths.model_components(endpoint))
         if not endpoint.current.is_stream:
-            schemas.update(open_inference.components(endpoint))
-    paths.update(operation.paths())
-    paths.update(invocations.server_paths())
-    paths.update(open_inference.server_paths())
+            schemas.update(open_inference_paths.v2_components(endpoint))
+    paths.update(operator_paths.operator_paths())
+    paths.update(invocation_paths.ping_path())
+    paths.update(open_inference_paths.v2_server_paths())
     first = application.endpoints[0]
     title = ", ".join(endpoint.name for endpoint in application.endpoints)
     found: Json = {

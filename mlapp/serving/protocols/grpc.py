@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from mlapp import distribution
 from mlapp.config import Serve
 from mlapp.errors import MissingExtraError, MlappError
-from mlapp.serving.problems import HttpError, http_error
 from mlapp.serving.protocols import open_inference, tensors
-from mlapp.serving.protocols.messages import PACKAGE, message
+from mlapp.serving.protocols.messages import PACKAGE, message_class
 from mlapp.serving.protocols.tensors import Tensor
-from mlapp.serving.request_id import request_id
+from mlapp.serving.web.problems import HttpError, make_http_error
+from mlapp.serving.web.request_id import choose_request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -71,7 +71,7 @@ class GrpcServer:
         self._settings = settings
         self._server: Any = None
 
-    async def start(self) -> None:
+    async def start_server(self) -> None:
         """Begin to answer.
 
         Raises:
@@ -84,17 +84,17 @@ class GrpcServer:
             ("grpc.so_reuseport", 1 if settings.workers > 1 else 0),
         ]
         self._server = self._grpc.aio.server(options=options)
-        handlers = {name: self._handler(name, method) for name, method in METHODS.items()}
+        handlers = {name: self._make_handler(name, method) for name, method in METHODS.items()}
         self._server.add_generic_rpc_handlers((self._grpc.method_handlers_generic_handler(SERVICE, handlers),))
         address = f"{settings.host or '127.0.0.1'}:{settings.grpc_port}"
         try:
-            port = self._listen(address)
+            port = self._open_port(address)
         except RuntimeError:
             raise MlappError(f"Cannot listen on {address} for gRPC.", "Choose another: --grpc-port.") from None
         await self._server.start()
         log.warning("gRPC answers at %s", f"{settings.host or '127.0.0.1'}:{port}")
 
-    def _listen(self, address: str) -> int:
+    def _open_port(self, address: str) -> int:
         """The port that was opened: with TLS when the HTTP server has it."""
         cert, key = self._settings.tls_cert, self._settings.tls_key
         if cert is None or key is None:
@@ -102,97 +102,97 @@ class GrpcServer:
         pair = (Path(key).read_bytes(), Path(cert).read_bytes())
         return int(self._server.add_secure_port(address, self._grpc.ssl_server_credentials([pair])))
 
-    async def stop(self) -> None:
+    async def stop_server(self) -> None:
         """Finish what is in flight."""
         if self._server is not None:
             await self._server.stop(self._settings.drain)
 
-    def _handler(self, name: str, method: Method) -> Any:
-        async def answer(request: Any, context: Any) -> Any:
+    def _make_handler(self, name: str, method: Method) -> Any:
+        async def answer_call(request: Any, context: Any) -> Any:
             started = time.perf_counter()
-            headers = _headers(context)
-            identity = request_id(headers)
+            headers = _call_headers(context)
+            identity = choose_request_id(headers)
             context.set_trailing_metadata((("x-request-id", identity.decode()),))
             status, code = 200, "OK"
             try:
-                with self._span(name, headers) as failed:
+                with self._open_span(name, headers) as failed:
                     try:
                         if name not in OPEN:
-                            self._application.keys.check(headers)
+                            self._application.keys.check_key(headers)
                         return await method(self._application, request, context)
                     except asyncio.CancelledError:
                         status, code = 499, "CANCELLED"
                         failed(code)
                         raise
                     except Exception as error:
-                        problem = http_error(error)
+                        problem = make_http_error(error)
                         status, code = problem.status, STATUS.get(problem.status, "INTERNAL")
                         failed(code)
                         await context.abort(getattr(self._grpc.StatusCode, code), problem.detail)
             finally:
-                self._record(name, status, code, time.perf_counter() - started, identity, context.peer())
+                self._record_call(name, status, code, time.perf_counter() - started, identity, context.peer())
 
         return self._grpc.unary_unary_rpc_method_handler(
-            answer,
-            request_deserializer=message(f"{name}Request").FromString,
+            answer_call,
+            request_deserializer=message_class(f"{name}Request").FromString,
             response_serializer=lambda answer: answer.SerializeToString(),
         )
 
-    def _record(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
+    def _record_call(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
         """Count a call, and log it as HTTP sees it: a POST to the method's path, with HTTP's own status."""
         application = self._application
-        application.metrics.called(SERVICE, name, code, seconds)
+        application.metrics.end_grpc_call(SERVICE, name, code, seconds)
         if application.access_log is not None and not (name in OPEN and code == "OK"):
             address = urllib.parse.unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
             client = (address, 0) if address else None
-            application.access_log.write("POST", f"/{SERVICE}/{name}", status, seconds, identity, client)
+            application.access_log.log_request("POST", f"/{SERVICE}/{name}", status, seconds, identity, client)
 
-    def _span(self, name: str, headers: dict[bytes, bytes]) -> AbstractContextManager[Callable[[str], None]]:
+    def _open_span(self, name: str, headers: dict[bytes, bytes]) -> AbstractContextManager[Callable[[str], None]]:
         tracing = self._application.tracing
         if tracing is None:
-            return nullcontext(_untold)
-        return tracing.rpc(f"{SERVICE}/{name}", headers.items())
+            return nullcontext(_ignore_status)
+        return tracing.trace_grpc_call(f"{SERVICE}/{name}", headers.items())
 
 
-def _untold(status: str) -> None:
+def _ignore_status(status: str) -> None:
     """Where there are no traces, nobody asks for a call's status."""
 
 
 async def _server_live(application: Application, request: Any, context: Any) -> Any:
-    return message("ServerLiveResponse")(live=True)
+    return message_class("ServerLiveResponse")(live=True)
 
 
 async def _server_ready(application: Application, request: Any, context: Any) -> Any:
-    return message("ServerReadyResponse")(ready=application.is_ready)
+    return message_class("ServerReadyResponse")(ready=application.is_ready)
 
 
 async def _model_ready(application: Application, request: Any, context: Any) -> Any:
-    open_inference.find(application, request.name, request.version)
-    return message("ModelReadyResponse")(ready=application.is_ready)
+    open_inference.find_model(application, request.name, request.version)
+    return message_class("ModelReadyResponse")(ready=application.is_ready)
 
 
 async def _server_metadata(application: Application, request: Any, context: Any) -> Any:
     version = distribution.version()
-    return message("ServerMetadataResponse")(name="mlapp", version=version)
+    return message_class("ServerMetadataResponse")(name="mlapp", version=version)
 
 
 async def _model_metadata(application: Application, request: Any, context: Any) -> Any:
-    endpoint = open_inference.find(application, request.name, request.version)
-    return message("ModelMetadataResponse")(**open_inference.metadata(endpoint))
+    endpoint = open_inference.find_model(application, request.name, request.version)
+    return message_class("ModelMetadataResponse")(**open_inference.model_metadata(endpoint))
 
 
 async def _model_infer(application: Application, request: Any, context: Any) -> Any:
-    endpoint = open_inference.find(application, request.model_name, request.model_version)
+    endpoint = open_inference.find_model(application, request.model_name, request.model_version)
     remaining = context.time_remaining()
     most = endpoint.settings.timeout
     timeout = most if remaining is None else max(min(remaining, most), 0.001)
-    outputs, version = await open_inference.predict(endpoint, _tensors(request), timeout)
+    outputs, version = await open_inference.predict_tensors(endpoint, _parse_tensors(request), timeout)
     wanted = [output.name for output in request.outputs]
     chosen = [output for output in outputs if not wanted or output.name in wanted]
-    answer = message("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=request.id)
+    answer = message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=request.id)
     for output in chosen:
         answer.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-        answer.raw_output_contents.append(output.raw())
+        answer.raw_output_contents.append(output.raw_bytes())
     return answer
 
 
@@ -206,7 +206,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _tensors(request: Any) -> list[Tensor]:
+def _parse_tensors(request: Any) -> list[Tensor]:
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise HttpError(400, f"{len(request.inputs)} inputs came with {len(raw)} raw_input_contents.")
@@ -214,14 +214,14 @@ def _tensors(request: Any) -> list[Tensor]:
     for at, given in enumerate(request.inputs):
         shape = list(given.shape)
         if raw:
-            found.append(tensors.from_raw(given.name, given.datatype, shape, raw[at]))
+            found.append(tensors.tensor_from_raw(given.name, given.datatype, shape, raw[at]))
         else:
             values = list(getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents")))
-            found.append(tensors.from_values(given.name, given.datatype, shape, values))
+            found.append(tensors.tensor_from_values(given.name, given.datatype, shape, values))
     return found
 
 
-def _headers(context: Any) -> dict[bytes, bytes]:
+def _call_headers(context: Any) -> dict[bytes, bytes]:
     return {
         key.encode(): value if isinstance(value, bytes) else value.encode()
         for key, value in context.invocation_metadata() or ()

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp.schema.rows import Part
-from mlapp.serving import large
-from mlapp.serving.bodies import is_json, part_of
-from mlapp.serving.codec import Codec
-from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.http import Request, Response
-from mlapp.serving.json_body import decode_json, encode_predictions, inputs_of
-from mlapp.serving.problems import HttpError
-from mlapp.serving.timeouts import deadline
+from mlapp.serving.decoding import large_json
+from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.decoding.json_body import decode_json, encode_predictions, extract_inputs
+from mlapp.serving.decoding.media_types import decode_body, is_json_type
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.web.http import Request, Response
+from mlapp.serving.web.problems import HttpError
+from mlapp.serving.web.timeouts import request_timeout
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -28,45 +28,45 @@ if TYPE_CHECKING:
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
-def add_routes(application: Application, endpoint: Endpoint) -> None:
+def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
     """`/invocations` of one model; and `/ping`, which is of the whole server."""
 
-    async def ping(request: Request) -> Response:
+    async def answer_ping(request: Request) -> Response:
         return Response(b"{}", status=200 if application.is_ready else 503)
 
-    async def invoke(request: Request) -> Response:
+    async def answer_invocation(request: Request) -> Response:
         settings = endpoint.settings
-        timeout = deadline(request, settings.timeout)
-        body = await request.body(settings.max_body, timeout)
+        timeout = request_timeout(request, settings.timeout)
+        body = await request.read_body(settings.max_body, timeout)
         loaded = endpoint.current
         if loaded.is_stream:
             raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-        if is_json(request.media):
-            part = await endpoint.decode(lambda: _part(loaded.codec, body), len(body))
+        if is_json_type(request.media):
+            part = await endpoint.decode_body(lambda: _decode_part(loaded.codec, body), len(body))
         else:
-            part = await part_of(endpoint, loaded, request.media, body)
-        predictions = await endpoint.predict(part, timeout, loaded, request.left)
-        return Response(await endpoint.make(lambda: encode_predictions(predictions, b"}"), part.rows))
+            part = await decode_body(endpoint, loaded, request.media, body)
+        predictions = await endpoint.predict_part(part, timeout, loaded, request.wait_until_left)
+        return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
 
-    application.route("GET", "/ping", ping, is_open=True)
-    application.route("POST", f"{endpoint.prefix}/invocations", invoke)
-
-
-def _part(codec: Codec, body: bytes) -> Part:
-    part = large.decode(codec, body, FORMS[1:]) or _large_split(codec, body)
-    return part or codec.accept(_inputs(body))
+    application.add_route("GET", "/ping", answer_ping, is_open=True)
+    application.add_route("POST", f"{endpoint.prefix}/invocations", answer_invocation)
 
 
-def _large_split(codec: Codec, body: bytes) -> Part | None:
+def _decode_part(codec: Codec, body: bytes) -> Part:
+    part = large_json.decode_large(codec, body, FORMS[1:]) or _decode_large_split(codec, body)
+    return part or codec.accept_inputs(_parse_inputs(body))
+
+
+def _decode_large_split(codec: Codec, body: bytes) -> Part | None:
     """The features in a large body that is a `dataframe_split`; None for any other, and for one that is wrong."""
-    if len(body) < large.LARGE:
+    if len(body) < large_json.LARGE:
         return None
     try:
         text = bytes(msgspec.json.decode(body, type=_SplitBody).dataframe_split.data)
         columns = decode_json(body.replace(text, b"0", 1))["dataframe_split"].get("columns")
         if columns is None:
-            return large.decode_list(codec, text)
-        return large.decode_list(codec, text, _arranged(columns, codec.predictor.schema.features.names))
+            return large_json.decode_list(codec, text)
+        return large_json.decode_list(codec, text, _make_arranger(columns, codec.predictor.schema.features.names))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, HttpError):
         return None
 
@@ -79,22 +79,22 @@ class _SplitBody(msgspec.Struct, forbid_unknown_fields=True):
     dataframe_split: _Split
 
 
-def _arranged(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
+def _make_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
     """What makes rows of the training's order of a split's rows; or records, to be told what is wrong with them."""
     given = list(map(str, columns)) if isinstance(columns, list) else []
     if len(given) < 2 or sorted(given) != sorted(names):
-        return lambda rows: _split({"columns": columns, "data": rows})
+        return lambda rows: _parse_split({"columns": columns, "data": rows})
     in_order = itemgetter(*map(given.index, names))
 
-    def arrange(rows: list[Any]) -> list[Any]:
+    def arrange_rows(rows: list[Any]) -> list[Any]:
         if set(map(type, rows)) == {list} and set(map(len, rows)) == {len(given)}:
             return list(map(in_order, rows))
-        return _split({"columns": columns, "data": rows})
+        return _parse_split({"columns": columns, "data": rows})
 
-    return arrange
+    return arrange_rows
 
 
-def _inputs(body: bytes) -> Any:
+def _parse_inputs(body: bytes) -> Any:
     """The inputs in MLflow's JSON.
 
     Raises:
@@ -102,7 +102,7 @@ def _inputs(body: bytes) -> Any:
     """
     content = decode_json(body)
     if not isinstance(content, dict):
-        return inputs_of(body)
+        return extract_inputs(body)
     if content.get("params") not in (None, {}):
         raise HttpError(422, "'params' are given; the predictor takes none.")
     given = [form for form in FORMS if form in content]
@@ -110,11 +110,11 @@ def _inputs(body: bytes) -> Any:
         raise HttpError(422, f"The body must have one of {', '.join(FORMS)}; it has {', '.join(given) or 'none'}.")
     value = content[given[0]]
     if given[0] == "dataframe_split":
-        return _split(value)
+        return _parse_split(value)
     return value
 
 
-def _split(value: Any) -> list[Any]:
+def _parse_split(value: Any) -> list[Any]:
     columns, data = (value.get("columns"), value.get("data")) if isinstance(value, dict) else (None, None)
     if not isinstance(data, list) or not all(isinstance(row, list) for row in data):
         raise HttpError(422, "dataframe_split has no 'data' with a list for each row.")

@@ -15,14 +15,14 @@ import msgspec
 
 from mlapp import distribution
 from mlapp.normalization import to_rows
-from mlapp.serving.endpoint import Endpoint
-from mlapp.serving.http import ClientLeft, Request, Response
-from mlapp.serving.json_body import encode, encode_list
-from mlapp.serving.large import LARGE
-from mlapp.serving.problems import HttpError, http_error
+from mlapp.serving.decoding.json_body import encode_json, encode_list
+from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.tensors import Tensor
-from mlapp.serving.timeouts import deadline
+from mlapp.serving.web.http import ClientLeft, Request, Response
+from mlapp.serving.web.problems import HttpError, make_http_error
+from mlapp.serving.web.timeouts import request_timeout
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -71,42 +71,42 @@ class LargeRequest(InferRequest):
     inputs: list[LargeTensor]  # type: ignore[assignment]
 
 
-def add_routes(application: Application) -> None:
+def add_v2_routes(application: Application) -> None:
     """`/v2/…` for all models of the application."""
 
-    async def server(request: Request) -> Response:
+    async def answer_server(request: Request) -> Response:
         version = distribution.version()
-        return _json({"name": "mlapp", "version": version, "extensions": EXTENSIONS})
+        return _json_response({"name": "mlapp", "version": version, "extensions": EXTENSIONS})
 
-    async def live(request: Request) -> Response:
-        return _json({"live": True})
+    async def answer_live(request: Request) -> Response:
+        return _json_response({"live": True})
 
-    async def ready(request: Request) -> Response:
-        return _json({"ready": application.is_ready}, 200 if application.is_ready else 503)
+    async def answer_ready(request: Request) -> Response:
+        return _json_response({"ready": application.is_ready}, 200 if application.is_ready else 503)
 
-    async def index(request: Request) -> Response:
+    async def answer_index(request: Request) -> Response:
         state = "READY" if application.is_ready else "UNAVAILABLE"
         found = [(endpoint.name, endpoint.current.version or "") for endpoint in application.endpoints]
-        return Response(encode([{"name": name, "version": version, "state": state} for name, version in found]))
+        return Response(encode_json([{"name": name, "version": version, "state": state} for name, version in found]))
 
-    async def model(request: Request) -> Response:
-        endpoint, word = _target(application, request)
+    async def answer_model(request: Request) -> Response:
+        endpoint, word = _parse_target(application, request)
         if word == "infer":
-            return await _infer(endpoint, request)
+            return await _answer_infer(endpoint, request)
         if not word:
-            return _json(metadata(endpoint))
+            return _json_response(model_metadata(endpoint))
         is_ready = application.is_ready
-        return _json({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
+        return _json_response({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
 
-    application.route("GET", "/v2", server)
-    application.route("GET", "/v2/", server)
-    application.route("GET", "/v2/health/live", live, is_open=True)
-    application.route("GET", "/v2/health/ready", ready, is_open=True)
-    application.route("POST", "/v2/repository/index", index)
-    application.route("*", "/v2/models/*", told(model))
+    application.add_route("GET", "/v2", answer_server)
+    application.add_route("GET", "/v2/", answer_server)
+    application.add_route("GET", "/v2/health/live", answer_live, is_open=True)
+    application.add_route("GET", "/v2/health/ready", answer_ready, is_open=True)
+    application.add_route("POST", "/v2/repository/index", answer_index)
+    application.add_route("*", "/v2/models/*", answer_errors_as_v2(answer_model))
 
 
-def find(application: Application, name: str, version: str | None) -> Endpoint:
+def find_model(application: Application, name: str, version: str | None) -> Endpoint:
     """The model of a name.
 
     Raises:
@@ -121,7 +121,7 @@ def find(application: Application, name: str, version: str | None) -> Endpoint:
     raise HttpError(404, f"There is no model '{name:.60}'; there is {known}.")
 
 
-def metadata(endpoint: Endpoint) -> dict[str, Any]:
+def model_metadata(endpoint: Endpoint) -> dict[str, Any]:
     """What the protocol tells of a model."""
     loaded = endpoint.current
     schema = loaded.predictor.schema
@@ -129,12 +129,12 @@ def metadata(endpoint: Endpoint) -> dict[str, Any]:
         "name": endpoint.name,
         "versions": [loaded.version] if loaded.version else [],
         "platform": f"mlapp_{loaded.predictor.framework.name}",
-        "inputs": tensors.describe(schema.features, tensors.INPUTS),
-        "outputs": tensors.describe(schema.predictions, tensors.OUTPUTS),
+        "inputs": tensors.describe_tensors(schema.features, tensors.INPUTS),
+        "outputs": tensors.describe_tensors(schema.predictions, tensors.OUTPUTS),
     }
 
 
-async def predict(
+async def predict_tensors(
     endpoint: Endpoint, given: list[Tensor], timeout: float, left: Callable[[], Awaitable[None]] | None = None
 ) -> tuple[list[Tensor], str]:
     """Predictions as tensors, and the version that made them.
@@ -146,58 +146,64 @@ async def predict(
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     size = sum(tensor.array.nbytes for tensor in given)
-    part = await endpoint.decode(lambda: loaded.codec.accept(tensors.inputs_of(given, loaded)), size)
-    predictions = await endpoint.predict(part, timeout, loaded, left)
+    part = await endpoint.decode_body(
+        lambda: loaded.codec.accept_inputs(tensors.tensors_to_inputs(given, loaded)), size
+    )
+    predictions = await endpoint.predict_part(part, timeout, loaded, left)
     schema = loaded.predictor.schema.predictions
-    return await endpoint.make(lambda: tensors.outputs_of(predictions, schema), part.rows), loaded.version or ""
+    return await endpoint.encode_answer(
+        lambda: tensors.predictions_to_tensors(predictions, schema), part.rows
+    ), loaded.version or ""
 
 
-def told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Tell problems as the protocol does, `{"error": …}`: its clients look for nothing else."""
 
-    async def tell(request: Request) -> Response:
+    async def answer_or_error(request: Request) -> Response:
         try:
             return await handler(request)
         except (ClientLeft, asyncio.CancelledError):
             raise
         except Exception as error:
-            problem = http_error(error)
+            problem = make_http_error(error)
             status = 400 if problem.status == 422 else problem.status
-            return Response(encode({"error": problem.detail}), status=status, headers=list(problem.headers))
+            return Response(encode_json({"error": problem.detail}), status=status, headers=list(problem.headers))
 
-    return tell
+    return answer_or_error
 
 
-async def _infer(endpoint: Endpoint, request: Request) -> Response:
+async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
     settings = endpoint.settings
-    timeout = deadline(request, settings.timeout)
-    body = await request.body(settings.max_body, timeout)
+    timeout = request_timeout(request, settings.timeout)
+    body = await request.read_body(settings.max_body, timeout)
     size = request.headers.get(HEADER)
     if size is not None and (not size.isdigit() or int(size) > len(body)):
         raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
-    asked, given = await endpoint.decode(lambda: _read(body, len(body) if size is None else int(size)), len(body))
-    outputs, version = await predict(endpoint, given, timeout, request.left)
+    asked, given = await endpoint.decode_body(
+        lambda: _parse_request(body, len(body) if size is None else int(size)), len(body)
+    )
+    outputs, version = await predict_tensors(endpoint, given, timeout, request.wait_until_left)
     size = sum(output.array.size for output in outputs)
-    return await endpoint.make(lambda: _answer(endpoint.name, version, asked, outputs), size)
+    return await endpoint.encode_answer(lambda: _make_answer(endpoint.name, version, asked, outputs), size)
 
 
-def _read(body: bytes, split: int) -> tuple[InferRequest, list[Tensor]]:
+def _parse_request(body: bytes, split: int) -> tuple[InferRequest, list[Tensor]]:
     """A request's JSON, which ends at `split`, and its tensors."""
     text, rest = body[:split], body[split:]
     if split >= LARGE:
         try:
             asked: InferRequest = msgspec.json.decode(text, type=LargeRequest)
-            return asked, _tensors(asked, rest)
+            return asked, _read_tensors(asked, rest)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
     try:
         asked = msgspec.json.decode(text, type=InferRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"The body is not a request of the Open Inference Protocol: {error}") from None
-    return asked, _tensors(asked, rest)
+    return asked, _read_tensors(asked, rest)
 
 
-def _tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:
+def _read_tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:
     found, at = [], 0
     for given in asked.inputs:
         size = given.parameters.get("binary_data_size")
@@ -205,20 +211,20 @@ def _tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:
             if given.data is None:
                 raise HttpError(400, f"Tensor '{given.name:.60}' has no data.")
             if isinstance(given.data, msgspec.Raw):
-                found.append(tensors.from_json(given.name, given.datatype, given.shape, bytes(given.data)))
+                found.append(tensors.tensor_from_json(given.name, given.datatype, given.shape, bytes(given.data)))
             else:
-                found.append(tensors.from_values(given.name, given.datatype, given.shape, given.data))
+                found.append(tensors.tensor_from_values(given.name, given.datatype, given.shape, given.data))
             continue
         if not isinstance(size, int) or size < 0 or at + size > len(rest):
             raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size is not what the body holds.")
-        found.append(tensors.from_raw(given.name, given.datatype, given.shape, rest[at : at + size]))
+        found.append(tensors.tensor_from_raw(given.name, given.datatype, given.shape, rest[at : at + size]))
         at += size
     if at != len(rest):
         raise HttpError(400, f"The body has {len(rest) - at} bytes more than its tensors.")
     return found
 
 
-def _answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor]) -> Response:
+def _make_answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor]) -> Response:
     all_binary = asked.parameters.get("binary_data_output") is True
     wanted = None if asked.outputs is None else {output.name: output.parameters for output in asked.outputs}
     if wanted is not None:
@@ -230,7 +236,7 @@ def _answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor])
     for output in outputs:
         about: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
         if (wanted or {}).get(output.name, {}).get("binary_data", all_binary) is True:
-            raw = output.raw()
+            raw = output.raw_bytes()
             about["parameters"] = {"binary_data_size": len(raw)}
             binary.append(raw)
         else:
@@ -239,13 +245,13 @@ def _answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor])
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
     if asked.id is not None:
         answer["id"] = asked.id
-    head = encode(answer)
+    head = encode_json(answer)
     if not binary:
         return Response(head)
     return Response(head + b"".join(binary), BINARY, headers=[(HEADER, b"%d" % len(head))])
 
 
-def _target(application: Application, request: Request) -> tuple[Endpoint, str]:
+def _parse_target(application: Application, request: Request) -> tuple[Endpoint, str]:
     """The model of `NAME[/versions/V][/WORD]`, and what is asked of it: a word of `METHODS`.
 
     Raises:
@@ -254,7 +260,7 @@ def _target(application: Application, request: Request) -> tuple[Endpoint, str]:
     name, *words = [part for part in request.tail.split("/") if part] or [""]
     version = words[1] if len(words) >= 2 and words[0] == "versions" else None
     word = "/".join(words[2:] if version else words)
-    endpoint = find(application, name, version)
+    endpoint = find_model(application, name, version)
     allowed = METHODS.get(word)
     if allowed is None:
         raise HttpError(404, f"There is no /v2/models/{request.tail:.100}.")
@@ -264,5 +270,5 @@ def _target(application: Application, request: Request) -> tuple[Endpoint, str]:
     return endpoint, word
 
 
-def _json(content: dict[str, Any], status: int = 200) -> Response:
-    return Response(encode(content), status=status)
+def _json_response(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(encode_json(content), status=status)

@@ -15,10 +15,10 @@ import msgspec
 
 from mlapp.normalization import MANY
 from mlapp.schema import Field, Schema
-from mlapp.serving.json_body import encode
-from mlapp.serving.loaded import Loaded
-from mlapp.serving.pieces import pieces
-from mlapp.serving.problems import HttpError
+from mlapp.serving.decoding.json_body import encode_json
+from mlapp.serving.decoding.json_chunks import cut_json_array
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.web.problems import HttpError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,29 +61,29 @@ class Tensor(msgspec.Struct):
     def shape(self) -> list[int]:
         return list(self.array.shape)
 
-    def raw(self) -> bytes:
+    def raw_bytes(self) -> bytes:
         """The little-endian, row-major bytes; each text has its length in four bytes before it."""
         if self.datatype != "BYTES":
             return bytes(self.array.astype(self.array.dtype.newbyteorder("<"), copy=False).tobytes())
-        texts = [_as_bytes(item) for item in self.array.ravel()]
+        texts = [_to_bytes(item) for item in self.array.ravel()]
         return b"".join([struct.pack("<I", len(text)) + text for text in texts])
 
 
-def from_values(name: str, datatype: str, shape: Sequence[int], values: Any) -> Tensor:
+def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: Any) -> Tensor:
     """A tensor from values, nested or flat.
 
     Raises:
         HttpError: 400, an unknown datatype; values that are not of it, or not as many as the shape says.
     """
     _check_shape(name, shape)
-    return Tensor(name, _shaped(name, _array(name, datatype, values), shape), datatype)
+    return Tensor(name, _reshape_array(name, _values_to_array(name, datatype, values), shape), datatype)
 
 
-def from_json(name: str, datatype: str, shape: Sequence[int], text: bytes) -> Tensor:
+def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes) -> Tensor:
     """A tensor from many values, nested or flat, that are a JSON array.
 
     Raises:
-        HttpError: as for `from_values`. msgspec.DecodeError: it is none, or none that can be read in pieces.
+        HttpError: as for `tensor_from_values`. msgspec.DecodeError: it is none, or none that can be read in pieces.
     """
     import numpy as np
 
@@ -92,28 +92,28 @@ def from_json(name: str, datatype: str, shape: Sequence[int], text: bytes) -> Te
         text = b"[" + text.translate(bytes.maketrans(b"[]", b"  ")) + b"]"
     decode = _decode.get(datatype, _decode_any)
     arrays = []
-    for piece in pieces(text):
+    for piece in cut_json_array(text):
         try:
             arrays.append(np.array(decode(piece), dtype=DTYPES[datatype]))
         except (KeyError, msgspec.ValidationError, OverflowError):
-            arrays.append(_array(name, datatype, _decode_any(piece)))
-    return Tensor(name, _shaped(name, np.concatenate(arrays), shape), datatype)
+            arrays.append(_values_to_array(name, datatype, _decode_any(piece)))
+    return Tensor(name, _reshape_array(name, np.concatenate(arrays), shape), datatype)
 
 
-def _array(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
+def _values_to_array(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
     """Values of a datatype, flat."""
     import numpy as np
 
     dtype = "object" if datatype == "BYTES" else DTYPES.get(datatype)
     if dtype is None:
         raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
-    flat = list(_flat(values)) if isinstance(values, list) and list in map(type, values) else values
+    flat = list(_flatten_values(values)) if isinstance(values, list) and list in map(type, values) else values
     array: np.ndarray[Any, Any]
     if datatype == "BYTES":
         array = np.empty(len(flat), dtype=object)
         array[:] = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in flat]
     else:
-        if isinstance(flat, list) and not all(_fits(kind, datatype) for kind in set(map(type, flat))):
+        if isinstance(flat, list) and not all(_fits_datatype(kind, datatype) for kind in set(map(type, flat))):
             raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}.")
         try:
             array = np.array(flat, dtype=dtype)
@@ -122,8 +122,8 @@ def _array(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
-    """A tensor from its bytes, as `Tensor.raw` gives them.
+def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
+    """A tensor from its bytes, as `Tensor.raw_bytes` gives them.
 
     Raises:
         HttpError: 400, an unknown datatype; not as many bytes as the shape says.
@@ -141,7 +141,7 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tens
             raise HttpError(400, f"Tensor '{name:.60}': its bytes end within a text.")
         array: np.ndarray[Any, Any] = np.empty(len(texts), dtype=object)
         array[:] = texts
-        return Tensor(name, _shaped(name, array, shape), datatype)
+        return Tensor(name, _reshape_array(name, array, shape), datatype)
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
@@ -149,10 +149,10 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tens
     if len(raw) % little.itemsize:
         raise HttpError(400, f"Tensor '{name:.60}' has {len(raw)} bytes, which are no whole {datatype}s.")
     array = np.frombuffer(raw, dtype=little)
-    return Tensor(name, _shaped(name, array, shape), datatype)
+    return Tensor(name, _reshape_array(name, array, shape), datatype)
 
 
-def inputs_of(tensors: Sequence[Tensor], loaded: Loaded) -> Any:
+def tensors_to_inputs(tensors: Sequence[Tensor], loaded: ServedModel) -> Any:
     """The inputs for the codec: a table where the model has columns, else an array or a list.
 
     Raises:
@@ -167,7 +167,7 @@ def inputs_of(tensors: Sequence[Tensor], loaded: Loaded) -> Any:
         return one if tensors[0].datatype != "BYTES" and not own else one.tolist()
     if schema.kind != "table" and not own:
         raise HttpError(400, f"The model takes one tensor, '{INPUTS}'; {len(tensors)} came.")
-    columns = {tensor.name: _column(tensor) for tensor in tensors}
+    columns = {tensor.name: _tensor_column(tensor) for tensor in tensors}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1 or len(columns) < len(tensors):
         raise HttpError(400, "The tensors are not of one length, or two have one name.")
@@ -176,20 +176,20 @@ def inputs_of(tensors: Sequence[Tensor], loaded: Loaded) -> Any:
     return pd.DataFrame(columns)
 
 
-def outputs_of(predictions: Sequence[Any], schema: Schema) -> list[Tensor]:
+def predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[Tensor]:
     """Predictions as tensors: one for each field of records, else one called `predictions`. Each has the datatype that
-    `describe` tells of it, unless a value does not fit that.
+    `describe_tensors` tells of it, unless a value does not fit that.
     """
-    wanted = {tensor["name"]: tensor["datatype"] for tensor in describe(schema, OUTPUTS)}
+    wanted = {tensor["name"]: tensor["datatype"] for tensor in describe_tensors(schema, OUTPUTS)}
     if predictions and all(isinstance(row, dict) for row in predictions):
         names = dict.fromkeys(str(name) for row in predictions for name in row)
-        return [_output(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
+        return [_output_tensor(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
     # A list of which training saw too little to describe it may hold numbers.
     is_described = schema.kind != "any" or schema.dtype in ("string", *KINDS)
-    return [_output(OUTPUTS, list(predictions), wanted.get(OUTPUTS) if is_described else None)]
+    return [_output_tensor(OUTPUTS, list(predictions), wanted.get(OUTPUTS) if is_described else None)]
 
 
-def describe(schema: Schema, name: str) -> list[dict[str, Any]]:
+def describe_tensors(schema: Schema, name: str) -> list[dict[str, Any]]:
     """Metadata of the tensors that features or predictions are."""
     if schema.kind == "table":
         return [{"name": field.name, "datatype": _datatype(field), "shape": [-1]} for field in schema.fields]
@@ -213,7 +213,7 @@ def _datatype(field: Field) -> str:
     return known if known in FLOATS else {"float": "FP32", "halffloat": "FP16"}.get(field.dtype.split("[")[0], "FP64")
 
 
-def _output(name: str, values: list[Any], datatype: str | None) -> Tensor:
+def _output_tensor(name: str, values: list[Any], datatype: str | None) -> Tensor:
     import numpy as np
 
     if datatype in DTYPES and datatype != "BOOL" and None in values:
@@ -223,7 +223,7 @@ def _output(name: str, values: list[Any], datatype: str | None) -> Tensor:
         array = _as_described(array, datatype)
         return Tensor(name, array, DATATYPES[array.dtype.name])
     texts: np.ndarray[Any, Any] = np.empty(len(values), dtype=object)
-    texts[:] = [value if isinstance(value, str) else encode(value).decode() for value in values]
+    texts[:] = [value if isinstance(value, str) else encode_json(value).decode() for value in values]
     return Tensor(name, texts, "BYTES")
 
 
@@ -252,7 +252,7 @@ def _as_described(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarr
     return cast if np.array_equal(cast, array, equal_nan=array.dtype.kind == "f") else array
 
 
-def _column(tensor: Tensor) -> Any:
+def _tensor_column(tensor: Tensor) -> Any:
     array = tensor.array
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -261,7 +261,7 @@ def _column(tensor: Tensor) -> Any:
     return array
 
 
-def _shaped(name: str, array: Any, shape: Sequence[int]) -> Any:
+def _reshape_array(name: str, array: Any, shape: Sequence[int]) -> Any:
     try:
         return array.reshape(tuple(shape))
     except ValueError:
@@ -273,20 +273,20 @@ def _check_shape(name: str, shape: Sequence[int]) -> None:
         raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}: there is nothing to predict.")
 
 
-def _fits(kind: type, datatype: str) -> bool:
+def _fits_datatype(kind: type, datatype: str) -> bool:
     """Whether values of that Python type, which came as JSON, are of the datatype."""
     if datatype == "BOOL":
         return kind is bool
     return kind is int or (kind is float and datatype.startswith("FP"))
 
 
-def _flat(values: Any) -> Any:
+def _flatten_values(values: Any) -> Any:
     if isinstance(values, list):
         for item in values:
-            yield from _flat(item)
+            yield from _flatten_values(item)
     else:
         yield values
 
 
-def _as_bytes(item: Any) -> bytes:
+def _to_bytes(item: Any) -> bytes:
     return item if isinstance(item, bytes) else str(item).encode()

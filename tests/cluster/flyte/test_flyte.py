@@ -40,31 +40,31 @@ def test_train_there_and_fetch_the_model(project: Callable[..., Path], monkeypat
     monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", os.environ.get("MLAPP_TEST_FLYTE_DOMAIN", "development"))
     engine = FlytekitEngine(Project.find(project(APP, requirements__txt="scikit-learn\n")))
 
-    registration = engine.register(engine.build(print), print)
-    assert engine.register(engine.build(print), print).created == ()
-    engine.deploy(registration, print)
-    (state,) = engine.schedules()
+    registration = engine.register_project(engine.build_image(print), print)
+    assert engine.register_project(engine.build_image(print), print).created == ()
+    engine.deploy_schedules(registration, print)
+    (state,) = engine.list_schedules()
     assert (state.active, state.version) == (True, registration.version)
-    assert engine.deactivate_all() == ["nightly"]
+    assert engine.deactivate_schedules() == ["nightly"]
 
-    started = engine.run("train", {"C": 0.1}, registration)
-    assert engine.watch(started.id, print).phase == "succeeded"
-    version = engine.fetch(started.id)
+    started = engine.start_run("train", {"C": 0.1}, registration)
+    assert engine.follow_run(started.id, print).phase == "succeeded"
+    version = engine.fetch_model(started.id)
     assert version.manifest.metrics == training.run(engine.project.app, {"C": 0.1}).metrics
 
-    predicting = engine.run("predict", {"limit": 5}, registration, version=version)
-    engine.watch(predicting.id, print)
-    assert len(engine.predictions(predicting.id)) == 5
+    predicting = engine.start_run("predict", {"limit": 5}, registration, version=version)
+    engine.follow_run(predicting.id, print)
+    assert len(engine.fetch_predictions(predicting.id)) == 5
 
     trials = Trials([{"C": 0.1}, {"C": 1.0}], folds=2, seed=0, at_once=2)
-    tuning = engine.run("tune", {}, registration, trials=trials)
-    engine.watch(tuning.id, print)
-    assert all(result and result.metrics for result in engine.results(tuning.id))
-    again = engine.run("tune", {}, registration, trials=dataclasses.replace(trials, data_of=tuning.id))
-    engine.watch(again.id, print)
-    assert engine.results(again.id) == engine.results(tuning.id)
+    tuning = engine.start_run("tune", {}, registration, trials=trials)
+    engine.follow_run(tuning.id, print)
+    assert all(result and result.metrics for result in engine.fetch_results(tuning.id))
+    again = engine.start_run("tune", {}, registration, trials=dataclasses.replace(trials, data_of=tuning.id))
+    engine.follow_run(again.id, print)
+    assert engine.fetch_results(again.id) == engine.fetch_results(tuning.id)
 
-    stopped = engine.run("train", {}, registration)
-    engine.abort(stopped.id, "enough")
+    stopped = engine.start_run("train", {}, registration)
+    engine.abort_run(stopped.id, "enough")
     with pytest.raises(RunFailedError, match="was aborted"):
-        engine.watch(stopped.id, print)
+        engine.follow_run(stopped.id, print)

@@ -9,7 +9,7 @@ import bson
 import pymongo
 import pytest
 
-from mlapp.data import documents, mongo
+from mlapp.data import flatten, mongo
 from mlapp.errors import DataError, DeclarationError, UsageError
 
 pytestmark = pytest.mark.xdist_group("mongo")
@@ -73,7 +73,7 @@ def test_fields_choose_what_is_read(url):
 def test_chunks_stream(url, monkeypatch):
     parts = list(mongo.read(url, "shop.many", chunks=1000))
     assert [len(part) for part in parts] == [1000, 1000, 500]
-    monkeypatch.setattr(documents, "ROWS", 1)
+    monkeypatch.setattr(flatten, "ROWS", 1)
     with pytest.raises(DataError, match="'visits' appears only after the first part"):
         list(mongo.read(url, "shop.orders", fields=["id", "visits"], chunks=1))
 

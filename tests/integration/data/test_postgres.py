@@ -12,7 +12,7 @@ import pandas as pd
 import psycopg
 import pytest
 
-from mlapp.data import connection, sql
+from mlapp.data import reconnect, sql
 from mlapp.errors import DataError, UsageError
 
 pytestmark = pytest.mark.xdist_group("postgres")
@@ -231,7 +231,7 @@ def test_a_lost_connection_is_read_again(url):
 
 
 def test_a_connection_that_is_lost_again_and_again_is_an_error(url, monkeypatch):
-    monkeypatch.setattr(connection, "PAUSES", (0.01,))
+    monkeypatch.setattr(reconnect, "PAUSES", (0.01,))
     killer = cut(url, 2)
     with pytest.raises(DataError, match="broke 2 times"):
         sql.read(url, SLOW)

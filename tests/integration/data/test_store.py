@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 
 from mlapp import App
-from mlapp.cli.main import run
+from mlapp.cli.main import run_cli
 from mlapp.errors import ConfigError, StoreError, UsageError
 from mlapp.model import TrainedModel
-from mlapp.prediction import load
+from mlapp.prediction import load_predictor
 from mlapp.store import Store, open_store
 from tests import faults
 
@@ -111,7 +111,7 @@ def writer(source: Path, url: str, cache: Path, rounds: int) -> subprocess.Popen
 
 def assert_whole(store: Store, versions: int) -> None:
     """Versions 1…n are there, each with files of its own that are what was stored."""
-    assert store.numbers("numbers") == list(range(1, versions + 1))
+    assert store.list_numbers("numbers") == list(range(1, versions + 1))
     assert len({store.get("numbers", number).manifest.folder for number in range(1, versions + 1)}) == versions
 
 
@@ -127,8 +127,8 @@ def test_versions_and_aliases_are_as_in_a_folder(bucket: str, trained: TrainedMo
     assert elsewhere.apps() == ["numbers"]
     assert [manifest.version for manifest in elsewhere.versions("numbers")] == [1, 3]
     assert elsewhere.resolve("numbers", "production") == 3
-    assert [entry.version for entry in elsewhere.history("numbers", "production")] == [1, 3]
-    assert load(trained.pipeline, elsewhere.get("numbers", "production")).predict([[0.5]]) == [0.5]
+    assert [entry.version for entry in elsewhere.alias_history("numbers", "production")] == [1, 3]
+    assert load_predictor(trained.pipeline, elsewhere.get("numbers", "production")).predict([[0.5]]) == [0.5]
     assert elsewhere.put(trained).version == 4
     with pytest.raises(UsageError, match="no alias 'prod'; it has production"):
         elsewhere.get("numbers", "prod")
@@ -175,7 +175,7 @@ def test_eight_writers_at_once_over_a_bad_network(
     assert numbers == list(range(1, 25))
     store = open_store(bucket, tmp_path / "reader")
     assert_whole(store, 24)
-    assert sorted(entry.version for entry in store.history("numbers", "staging")) == numbers
+    assert sorted(entry.version for entry in store.alias_history("numbers", "staging")) == numbers
 
 
 def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_version(
@@ -190,7 +190,7 @@ def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_version(
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     store = open_store(bucket, tmp_path / "reader")
-    before = len(store.numbers("numbers"))
+    before = len(store.list_numbers("numbers"))
     assert_whole(store, before)
     assert store.put(trained).version == before + 1
 
@@ -221,11 +221,11 @@ def test_a_service_without_conditional_writes_is_refused(
 def test_what_stands_in_the_way_is_told_without_secrets(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], what: str, todo: str
 ) -> None:
-    monkeypatch.setattr("mlapp.store.clouds.RETRIES", {"max_retries": 1})
-    monkeypatch.setattr("mlapp.store.objects.PAUSES", (0.01,))
+    monkeypatch.setattr("mlapp.store.object_clients.RETRIES", {"max_retries": 1})
+    monkeypatch.setattr("mlapp.store.object_storage.PAUSES", (0.01,))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    for use in (lambda store: store.numbers("numbers"), lambda store: store.check_writable()):
+    for use in (lambda store: store.list_numbers("numbers"), lambda store: store.check_writable()):
         with pytest.raises(StoreError, match=what) as caught:
             use(open_store(bucket, tmp_path))
         assert todo in caught.value.todo
@@ -235,7 +235,7 @@ def test_what_stands_in_the_way_is_told_without_secrets(
 
 def test_a_bucket_that_is_not_there(bucket: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="s3://nowhere/x is not there: no such bucket") as caught:
-        open_store("s3://nowhere/x", tmp_path).numbers("numbers")
+        open_store("s3://nowhere/x", tmp_path).list_numbers("numbers")
     assert "Create the bucket" in caught.value.todo
 
 
@@ -266,7 +266,7 @@ def test_the_command_line_copies_versions_between_stores(
     def mlapp(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["mlapp", "models", *arguments])
         with pytest.raises(SystemExit) as ended:
-            run()
+            run_cli()
         assert ended.value.code in (0, None), capsys.readouterr().err
         return capsys.readouterr().out.strip()
 

@@ -133,6 +133,6 @@ def versions() -> dict[str, Registration]:
 @pytest.fixture
 def registered(engine: FlytekitEngine, versions: dict[str, Registration]) -> Registration:
     if not versions:
-        versions["one"] = engine.register(engine.build(print), print)
-        engine.deploy(versions["one"], print)
+        versions["one"] = engine.register_project(engine.build_image(print), print)
+        engine.deploy_schedules(versions["one"], print)
     return versions["one"]

@@ -20,7 +20,7 @@ from mlapp.errors import ConfigError
 from mlapp.flyte import runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.errors import FlyteError, UnreachableError
-from mlapp.flyte.files import ExpiredError
+from mlapp.flyte.file_transfer import ExpiredError
 from mlapp.flyte.interface import Registration
 from mlapp.project import Project
 from tests.integration.flyte.flyteadmin import DOMAIN, PROJECT, Execution, Flyteadmin, WorkflowPhase
@@ -34,7 +34,7 @@ def test_no_configuration(mlapp: Callable[..., Any], tmp_path: Path, monkeypatch
     assert "~/.flyte/config.yaml" in ran.err
     monkeypatch.setenv("FLYTECTL_CONFIG", str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=r"none\.yaml, which does not exist"):
-        FlytekitEngine(Project.find()).runs()
+        FlytekitEngine(Project.find()).list_runs()
 
 
 def test_an_endpoint_that_does_not_answer(configured: Path, mlapp: Callable[..., Any]) -> None:
@@ -56,7 +56,7 @@ def test_an_expired_login(engine: FlytekitEngine, admin: Flyteadmin, monkeypatch
         admin.refusing("*", grpc.StatusCode.UNAUTHENTICATED, "token is expired"),
         pytest.raises(FlyteError, match="refuses you") as raised,
     ):
-        engine.runs()
+        engine.list_runs()
     assert raised.value.todo.startswith("Log in again")
 
 
@@ -85,7 +85,7 @@ def test_changes_that_are_not_committed_mark_the_version(engine: FlytekitEngine,
     said: list[str] = []
     (root / "note.txt").write_text("not committed")
     try:
-        registration = engine.register(engine.build(print), said.append)
+        registration = engine.register_project(engine.build_image(print), said.append)
     finally:
         (root / "note.txt").unlink()
     assert registration.dirty
@@ -117,19 +117,19 @@ def test_a_start_whose_answer_was_lost_is_no_second_run(
     asked = len(admin.calls)
     admin.refusals["CreateExecution"] = (grpc.StatusCode.UNAVAILABLE, "connection reset")
     threading.Thread(target=mend).start()
-    run = engine.run("train", {"limit": 120, "fail": "at once"}, registered)
+    run = engine.start_run("train", {"limit": 120, "fail": "at once"}, registered)
     assert set(admin.executions) - before == {run.id}
-    engine.abort(run.id, "enough")
+    engine.abort_run(run.id, "enough")
 
 
 def test_outputs_that_have_expired(engine: FlytekitEngine, admin: Flyteadmin, registered: Registration) -> None:
     execution = ended(admin, registered, "old", WorkflowPhase.SUCCEEDED)
     with pytest.raises(FlyteError, match="Run old has no output 'model'"):
-        engine.fetch("old")
+        engine.fetch_model("old")
     gone = literals_pb2.Blob(uri=str(admin.root / "store" / "gone"))
     execution.outputs["model"] = literals_pb2.Literal(scalar=literals_pb2.Scalar(blob=gone))
     with pytest.raises(ExpiredError, match="is not there any more") as raised:
-        engine.fetch("old")
+        engine.fetch_model("old")
     assert raised.value.todo == "Run again: mlapp train --remote."
 
 
@@ -146,7 +146,7 @@ def test_a_network_that_drops_in_the_middle(
         execution.message.closure.phase = WorkflowPhase.SUCCEEDED
 
     threading.Thread(target=drop).start()
-    done = runs.watch(engine.connection, "long", lambda run: None, say=said.append, pause=0.1)
+    done = runs.follow_run(engine.connection, "long", lambda run: None, say=said.append, pause=0.1)
     assert done.phase == "succeeded"
     assert said == ["Flyte does not answer; the run goes on, and is asked for again", "Flyte answers again"]
 
@@ -156,7 +156,7 @@ def test_a_network_that_drops_in_the_middle(
         admin.refusing("*", grpc.StatusCode.UNAVAILABLE),
         pytest.raises(UnreachableError) as raised,
     ):
-        runs.watch(engine.connection, "long", lambda run: None, pause=0.1)
+        runs.follow_run(engine.connection, "long", lambda run: None, pause=0.1)
     assert raised.value.todo == "The run goes on. Come back: mlapp runs wait long"
 
 

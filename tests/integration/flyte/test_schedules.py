@@ -35,11 +35,11 @@ def test_a_run_gets_the_time_it_was_scheduled_for_and_its_model_is_fetched_and_p
     time = literals_pb2.Literal()
     time.scalar.primitive.datetime.FromJsonString("2026-01-31T03:00:00Z")
     run = admin.execute(admin.plans["flowers.train.nightly", registered.version], {"now": time}).name
-    runs.watch(engine.connection, run, print, pause=0.2)
+    runs.follow_run(engine.connection, run, print, pause=0.2)
     ran = mlapp("schedule", "runs", "nightly", "--fetch", "--json")
     assert ran.code == 0, ran.err
     assert [found["id"] for found in json.loads(ran.out)] == [run]
-    manifest = engine.fetch(run).manifest
+    manifest = engine.fetch_model(run).manifest
     assert manifest.parameters["now"] == "2026-01-31T03:00:00+00:00"
     assert manifest.parameters["C"] == 0.5
     assert engine.project.store.aliases("flowers")["production"] == manifest.version
@@ -51,7 +51,7 @@ def test_a_run_of_other_code_leaves_the_schedules_to_the_version_that_was_deploy
     before = engine.active_version()
     (root / "note.txt").write_text("an experiment")
     try:
-        assert engine.register(engine.build(print), print).created
+        assert engine.register_project(engine.build_image(print), print).created
     finally:
         (root / "note.txt").unlink()
     assert before is not None
@@ -81,7 +81,7 @@ def test_a_model_is_promoted_only_if_it_is_better(engine: FlytekitEngine, tmp_pa
         manifest = msgspec.structs.replace(
             base.manifest, metrics={"train": {}, "test": metrics}, origin={"engine": "flyte", "execution": execution}
         )
-        return promotion.keep(store, ModelVersion(manifest, base.files), metric)
+        return promotion.keep_version(store, ModelVersion(manifest, base.files), metric)
 
     first = arrive("a", "accuracy", accuracy=0.8)
     assert store.aliases("flowers")["production"] == first.version

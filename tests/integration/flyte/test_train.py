@@ -42,19 +42,19 @@ def test_registering_is_a_few_calls_and_again_one(root: Path, configured: Path, 
         assert engine.source.app.name == "flowers"
         assert engine.connection.client  # what both import does not count
         clock = time.process_time()
-        first = engine.register(engine.build(print), print)
+        first = engine.register_project(engine.build_image(print), print)
         assert time.process_time() - clock < 2
         assert admin.methods() == REGISTERING
         assert first.created[-1] == "flowers.train"
-        engine.deploy(first, print)
+        engine.deploy_schedules(first, print)
         assert admin.methods(len(REGISTERING)) == SCHEDULING
         assert len(REGISTERING + SCHEDULING) <= 20
 
         before, clock = len(admin.calls), time.process_time()
-        again = engine.register(engine.build(print), print)
+        again = engine.register_project(engine.build_image(print), print)
         assert time.process_time() - clock < 2
         assert (again.version, again.created) == (first.version, ())
-        engine.deploy(again, print)
+        engine.deploy_schedules(again, print)
         assert admin.methods(before) == ["GetLaunchPlan", "ListActiveLaunchPlans"]
 
 
@@ -65,8 +65,8 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
     seen: list[Run] = []
     with monkeypatch.context() as patch:
         patch.setattr(admin, "start", new_process)  # for each of these tasks one that has imported nothing yet
-        started = engine.run("train", {"C": "0.1", "limit": 120}, registered)
-        done = engine.watch(started.id, seen.append)
+        started = engine.start_run("train", {"C": "0.1", "limit": 120}, registered)
+        done = engine.follow_run(started.id, seen.append)
 
     times = [call.time for call in admin.calls[before + 1 :]]
     assert all(later - earlier >= 1.9 for earlier, later in itertools.pairwise(times))
@@ -80,7 +80,7 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
     deck = admin.root / "store" / "runs" / started.id / "evaluate" / "0" / "deck.html"
     assert "accuracy" in deck.read_text()
 
-    version = engine.fetch(started.id)
+    version = engine.fetch_model(started.id)
     here = training.run(engine.project.app, {"C": 0.1, "limit": 120})
     assert version.manifest.metrics == here.metrics
     assert version.manifest.parameters == here.parameters
@@ -89,19 +89,19 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
     assert version.manifest.origin["execution"] == started.id
     assert version.manifest.git is not None
     assert not version.manifest.git.dirty
-    assert engine.fetch(started.id).version == version.version
+    assert engine.fetch_model(started.id).version == version.version
 
-    predicting = engine.run("predict", {"limit": 10}, registered, version=version)
-    runs.watch(engine.connection, predicting.id, seen.append, pause=0.2)
-    there = engine.predictions(predicting.id)["prediction"].tolist()
+    predicting = engine.start_run("predict", {"limit": 10}, registered, version=version)
+    runs.follow_run(engine.connection, predicting.id, seen.append, pause=0.2)
+    there = engine.fetch_predictions(predicting.id)["prediction"].tolist()
     inputs = training.read_features(engine.project.app, {"limit": 10})
     assert there == here.estimator.predict(inputs).tolist()
 
 
 def test_a_failed_task_shows_the_user_s_traceback(engine: FlytekitEngine, registered: Registration) -> None:
-    started = engine.run("train", {"fail": "really", "limit": 120}, registered)
+    started = engine.start_run("train", {"fail": "really", "limit": 120}, registered)
     with pytest.raises(RunFailedError) as raised:
-        runs.watch(engine.connection, started.id, lambda run: None, pause=0.2)
+        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.2)
     error = raised.value
     assert error.trace.splitlines()[0] == "Traceback (most recent call last):"
     assert "app.py" in error.trace.splitlines()[1]
@@ -109,25 +109,25 @@ def test_a_failed_task_shows_the_user_s_traceback(engine: FlytekitEngine, regist
     assert error.what.startswith("Task train failed: trainer 'fit' in app.py:")
     assert error.todo.startswith("Mend it at ")
     with pytest.raises(RunFailedError):
-        runs.watch(engine.connection, started.id, lambda run: None, pause=0)
+        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0)
 
-    again = engine.run("train", {"fail": "again", "limit": 120}, registered)
+    again = engine.start_run("train", {"fail": "again", "limit": 120}, registered)
     with pytest.raises(RunFailedError, match="bad luck: again"):
-        runs.watch(engine.connection, again.id, lambda run: None, pause=0.2)
-    assert engine.show(again.id).steps[0].cached
+        runs.follow_run(engine.connection, again.id, lambda run: None, pause=0.2)
+    assert engine.read_run(again.id).steps[0].cached
 
 
 def test_a_task_without_memory_is_told_what_to_set(engine: FlytekitEngine, registered: Registration) -> None:
-    started = engine.run("train", {"fail": "memory", "limit": 120}, registered)
+    started = engine.start_run("train", {"fail": "memory", "limit": 120}, registered)
     with pytest.raises(RunFailedError, match="Task train ran out of memory") as raised:
-        runs.watch(engine.connection, started.id, lambda run: None, pause=0.2)
+        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.2)
     assert "@app.trainer(resources=Resources(memory=" in raised.value.todo
 
 
 def test_a_wrong_parameter_starts_nothing(engine: FlytekitEngine, admin: Flyteadmin, registered: Registration) -> None:
     before = len(admin.calls)
     with pytest.raises(UsageError, match="No stage takes a parameter 'CC'"):
-        engine.run("train", {"CC": 1}, registered)
+        engine.start_run("train", {"CC": 1}, registered)
     assert len(admin.calls) == before
 
 
@@ -141,7 +141,7 @@ def test_a_run_can_be_left_alone_listed_and_stopped(
     assert run in [found["id"] for found in json.loads(mlapp("runs", "list", "--json").out)]
     assert mlapp("runs", "abort", run, "--reason", "enough").code == 0
     with pytest.raises(RunFailedError, match="was aborted: enough"):
-        runs.watch(engine.connection, run, lambda run: None, pause=0.2)
+        runs.follow_run(engine.connection, run, lambda run: None, pause=0.2)
     assert "was aborted: enough" in mlapp("runs", "show", run).err
     with pytest.raises(UsageError, match="There is no run 'nothing'"):
-        engine.show("nothing")
+        engine.read_run("nothing")

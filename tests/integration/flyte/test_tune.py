@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlapp.flyte import runs, search
+from mlapp.flyte import remote_search, runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.interface import Registration, Trials
 from mlapp.tuning import Options
@@ -32,13 +32,13 @@ def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search.search(engine, engine.project.app, options, "accuracy", registered, follow=interrupted)
-    assert engine.show(begun[0]).workflow == "flowers.tune"
+        remote_search.search_on_flyte(engine, engine.project.app, options, "accuracy", registered, follow=interrupted)
+    assert engine.read_run(begun[0]).workflow == "flowers.tune"
 
     command = ["tune", "--remote", "--metric", "accuracy", "--workers", "2", "-p", "limit=120", "--json"]
     ran = mlapp(*command, "--trials", "3")
     assert ran.code == 0, ran.err
-    tuned = [run for run in engine.runs() if run.workflow == "flowers.tune"]
+    tuned = [run for run in engine.list_runs() if run.workflow == "flowers.tune"]
     assert len(tuned) == 2  # the one that was begun is waited for, and one trial more is run
     first, second = (admin.executions[run.id] for run in reversed(tuned))
     assert first.message.spec.max_parallelism == 2
@@ -56,9 +56,9 @@ def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
 
 def test_a_trial_that_is_killed_is_left_out(engine: FlytekitEngine, registered: Registration) -> None:
     trials = Trials([{"model.C": 0.1}, {"trainer.fail": "memory"}, {"trainer.fail": "wrong"}], 2, 0, at_once=3)
-    run = engine.run("tune", {"limit": 120}, registered, trials=trials)
-    runs.watch(engine.connection, run.id, print, pause=0.2)
-    good, killed, failed = engine.results(run.id)
+    run = engine.start_run("tune", {"limit": 120}, registered, trials=trials)
+    runs.follow_run(engine.connection, run.id, print, pause=0.2)
+    good, killed, failed = engine.fetch_results(run.id)
     assert good is not None
     assert good.metrics
     assert killed is None

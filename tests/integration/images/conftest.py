@@ -17,8 +17,8 @@ import pytest
 
 from mlapp import training
 from mlapp.images.build import Image
-from mlapp.images.engine import connected
-from mlapp.images.project import image_of
+from mlapp.images.engine import connect_engine
+from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
 from tests.servers import binary, free_port, is_open, running
 
@@ -80,7 +80,7 @@ def engine() -> Iterator[None]:
         told = f"needs a Docker engine and {BASE}: run scripts/ci/docker.sh"
         pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
     yield
-    with connected() as client:
+    with connect_engine() as client:
         for image in client.api.images(filters={"label": "mlapp.app=imaged"}):
             client.api.remove_image(image["Id"], force=True)
 
@@ -103,7 +103,7 @@ def trained(engine, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def built(trained) -> Image:
     """Its image."""
-    return image_of(Project.find(trained))[0]
+    return build_project_image(Project.find(trained))[0]
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def tiny(engine) -> Callable[..., Image]:
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
         context.seek(0)
-        with connected() as client:
+        with connect_engine() as client:
             made, _ = client.images.build(
                 fileobj=context, custom_context=True, tag=reference, platform=platform, nocache=True, rm=True
             )

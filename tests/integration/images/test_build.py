@@ -14,10 +14,10 @@ import pytest
 
 from mlapp import images
 from mlapp.errors import MlappError
-from mlapp.images.base import find, home_of_python
-from mlapp.images.engine import connected
-from mlapp.images.plan import plan
-from mlapp.images.project import bundle_of, image_of
+from mlapp.images.base import find_base, find_python_home
+from mlapp.images.engine import connect_engine
+from mlapp.images.image_spec import make_image_spec
+from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.project import Project
 from tests.integration.images.conftest import SETTINGS
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
 def file_of(image, path):
     """The content of a file of an image, which is not run."""
-    with connected() as client:
+    with connect_engine() as client:
         container = client.api.create_container(image, ["true"])["Id"]
         try:
             stream, _ = client.api.get_archive(container, path)
@@ -37,21 +37,21 @@ def file_of(image, path):
 
 
 def test_the_same_project_gives_the_same_image_wherever_it_lies(root, built):
-    assert image_of(Project.find(root))[0].id == built.id
+    assert build_project_image(Project.find(root))[0].id == built.id
     subprocess.run(["docker", "rmi", "--force", built.id], check=True, capture_output=True)
-    assert image_of(Project.find(root))[0].id == built.id, "also when every layer is made anew"
+    assert build_project_image(Project.find(root))[0].id == built.id, "also when every layer is made anew"
 
 
 def test_a_change_of_code_changes_the_last_layer_alone(root, built):
     with (root / "app.py").open("a") as file:
         file.write("\n# changed\n")
-    changed = image_of(Project.find(root))[0]
+    changed = build_project_image(Project.find(root))[0]
     assert changed.layers[:-1] == built.layers[:-1]
     assert changed.layers[-1] != built.layers[-1]
 
 
 def test_it_is_for_nobody_and_says_what_it_is(built):
-    with connected() as client:
+    with connect_engine() as client:
         inspected = client.api.inspect_image(built.id)
     config, labels = inspected["Config"], inspected["Config"]["Labels"]
     assert config["User"] == "65532:65532"
@@ -68,7 +68,7 @@ def test_nothing_of_the_environment_gets_in(root, built, monkeypatch):
     monkeypatch.setenv("MLAPP_SERVE__PORT", "8000")
     (root / ".env").write_text("TOKEN=hush")
     warned = []
-    assert image_of(Project.find(root), warn=warned.append)[0].id == built.id
+    assert build_project_image(Project.find(root), warn=warned.append)[0].id == built.id
     assert warned == [
         ".env looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml."
     ]
@@ -81,8 +81,8 @@ def test_bytecode_is_there_and_holds_no_time(built):
 
 def test_system_packages_are_a_layer_on_the_base(root, built):
     (root / "mlapp.yaml").write_text(SETTINGS.replace("}", ", system_packages: [hello]}"))
-    with connected() as client:
-        made = find(client, plan(bundle_of(Project.find(root), warn=print)), "linux/amd64", print)
+    with connect_engine() as client:
+        made = find_base(client, make_image_spec(bundle_project(Project.find(root), warn=print)), "linux/amd64", print)
     assert made.layers[:-1] == list(built.layers[:1])
     command = ["docker", "run", "--rm", "--read-only", made.id, "hello", "--greeting=hi"]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "hi\n"
@@ -108,10 +108,12 @@ def test_an_interrupted_build_tags_nothing(root):
 
 
 def test_a_python_that_the_base_has_not_is_named(trained):
-    with connected() as client:
-        base = find(client, plan(bundle_of(Project.find(trained), warn=print)), "linux/amd64", print)
+    with connect_engine() as client:
+        base = find_base(
+            client, make_image_spec(bundle_project(Project.find(trained), warn=print)), "linux/amd64", print
+        )
         with pytest.raises(images.ImageError, match=r"has no Python 3\.12; it has 3\.11") as caught:
-            home_of_python(client, base, "3.12")
+            find_python_home(client, base, "3.12")
     assert "image.python to '3.11'" in caught.value.todo
 
 
@@ -133,7 +135,7 @@ def test_who_may_not_use_the_engine_is_told_so():
         os.setgid(65534)
         os.setuid(65534)
         try:
-            with connected() as client:
+            with connect_engine() as client:
                 client.ping()
             os.write(writer, b"could")
         except images.EngineError as error:
@@ -152,14 +154,14 @@ def test_a_full_disk_is_named(root, tmp_path):
     try:
         (root / "weights.bin").write_bytes(bytes(8 * 1024**2))
         with pytest.raises(MlappError, match="No space left on device") as caught:
-            bundle_of(Project.find(root), output=small, warn=print)
+            bundle_project(Project.find(root), output=small, warn=print)
         assert "Free some space there" in caught.value.todo
         assert not list(small.iterdir()), "what was begun is gone"
         (root / "weights.bin").unlink()
         (root / "requirements.txt").write_text("pandas\nsix\n")  # what no image in the engine has
-        bundle = bundle_of(Project.find(root), output=small, warn=print)
+        bundle = bundle_project(Project.find(root), output=small, warn=print)
         with pytest.raises(MlappError, match="No space left on device"):
-            images.build(bundle, tag="imaged-full:1")
+            images.build_images(bundle, tag="imaged-full:1")
     finally:
         subprocess.run(["umount", small], check=True)
     assert not subprocess.run(["docker", "images", "-q", "imaged-full"], capture_output=True).stdout

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from mlapp.deploy import DeployError, Shipment, open_target
-from mlapp.images.engine import connected
-from mlapp.images.project import bundle_of, image_of
+from mlapp.images.engine import connect_engine
+from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.project import Project
 from tests.compose import compose
 from tests.integration.images.conftest import BASE
@@ -52,7 +52,7 @@ def is_ready(port):
 
 
 def test_what_is_served_from_the_bundle_is_what_is_served_from_the_image(trained, target, tmp_path):
-    bundle, port = bundle_of(Project.find(trained), warn=print), free_port()
+    bundle, port = bundle_project(Project.find(trained), warn=print), free_port()
     command = [sys.executable, "-m", "mlapp", "serve", "--bundle", bundle.folder, "--port", port]
     with running([str(each) for each in command], tmp_path, lambda: is_open(port)):
         here = ask(f"http://127.0.0.1:{port}")
@@ -70,7 +70,7 @@ def test_predict_asks_what_is_deployed(target, root, mlapp):
 
 
 def test_the_container_is_limited_and_can_write_nothing_but_tmp(target):
-    with connected() as client:
+    with connect_engine() as client:
         container = client.containers.get("imaged-1")
         host = container.attrs["HostConfig"]
         wrote = container.exec_run(["python", "-c", "open('/tmp/a', 'w'); open('/app/a', 'w')"])
@@ -160,7 +160,7 @@ def test_a_dockerfile_is_ejected_and_used(root, built, mlapp):
     assert (root / "Dockerfile").read_text().splitlines() == lasting
     linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=root)
     assert (linted.returncode, linted.stdout) == (0, "")
-    with connected() as client:
+    with connect_engine() as client:
         made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
         config = client.api.inspect_image(made.id)["Config"]
         of_ours = client.api.inspect_image(built.id)["Config"]
@@ -173,7 +173,7 @@ def test_a_dockerfile_is_ejected_and_used(root, built, mlapp):
     (root / "trash").write_bytes(bytes(1000))
     done = mlapp("build", "--tag", "imaged-hers:1", cwd=root)
     assert done.code == 0, done.err
-    with connected() as client:
+    with connect_engine() as client:
         labels = client.api.inspect_image("imaged-hers:1")["Config"]["Labels"]
     assert (labels["of"], labels["mlapp.app"]) == ("hers", "imaged")
 
@@ -183,11 +183,11 @@ def test_an_environment_is_the_same_from_a_dockerfile(root, mlapp):
     value = """literal $HOME, ${HOME}:$PATH, "quoted" it's \\n `id` Grüße 漢字  """
     settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": value, "NONE": ""}}}
     (root / "mlapp.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
-    [image] = image_of(Project.find(root), tag="imaged-words:1")
+    [image] = build_project_image(Project.find(root), tag="imaged-words:1")
     assert mlapp("eject", "dockerfile", cwd=root).code == 0
     linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=root)
     assert (linted.returncode, linted.stdout) == (0, "")
-    with connected() as client:
+    with connect_engine() as client:
         made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
         [ours, theirs] = [client.api.inspect_image(each)["Config"]["Env"] for each in (image.id, made.id)]
     assert sorted(ours) == sorted(theirs)
@@ -206,14 +206,14 @@ def test_an_environment_is_the_same_from_a_dockerfile(root, mlapp):
 
 def test_a_build_is_the_same_after_its_dockerfile_is_ejected(root, built, mlapp):
     def labels_of(image):
-        with connected() as client:
+        with connect_engine() as client:
             found = client.api.inspect_image(image)["Config"]["Labels"]
         return {name: value for name, value in found.items() if not name.startswith("mlapp.layer.")}
 
     assert mlapp("eject", "dockerfile", cwd=root).code == 0
-    [image] = image_of(Project.find(root), tag="imaged-ejected:1")
+    [image] = build_project_image(Project.find(root), tag="imaged-ejected:1")
     assert labels_of(image.id) == labels_of(built.id)
-    with connected() as client:
+    with connect_engine() as client:
         made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
     assert labels_of(made.id).items() <= labels_of(built.id).items()
     assert "mlapp.bundle" not in labels_of(made.id), "a file that is kept would say what was true once"

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from mlapp.images.engine import connected
-from mlapp.images.project import image_of
+from mlapp.images.engine import connect_engine
+from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
 from tests.integration.images.conftest import SETTINGS
 
@@ -75,15 +75,15 @@ def test_packages_without_wheels_are_built_and_the_token_stays_here(root, index,
     extra = "base: 'mlapp-test/python-dev:3.11'"
     (root / "mlapp.yaml").write_text(SETTINGS.replace("base: 'mlapp-test/python:3.11'", extra))
     left = {"ancestor": "mlapp-test/python-dev:3.11"}
-    with connected() as client:
+    with connect_engine() as client:
         before = client.api.containers(all=True, quiet=True, filters=left)
     warned = []
-    image = image_of(Project.find(root), warn=warned.append)[0]
+    image = build_project_image(Project.find(root), warn=warned.append)[0]
     assert warned == [
         "compiled-one 1.0 has no wheel for linux/amd64: built from its source on the base image.",
         "pure-one 1.0 has no wheel for linux/amd64: built from its source on this machine.",
     ]
-    with connected() as client:
+    with connect_engine() as client:
         command = ["python", "-c", "import pure_one, compiled_one; print(compiled_one.__file__)"]
         said = client.containers.run(image.id, entrypoint=command, remove=True)
         assert said.startswith(b"/opt/venv/lib/python3.11/site-packages/compiled_one")

@@ -21,8 +21,8 @@ import pytest
 from mlapp import images
 from mlapp.errors import ConfigError
 from mlapp.images import registry as registry_api
-from mlapp.images.engine import connected
-from mlapp.images.project import image_of
+from mlapp.images.engine import connect_engine
+from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
 from tests.integration.images.conftest import PASSWORD, USER, docker_config
 from tests.servers import binary, free_port, is_open, running
@@ -84,7 +84,7 @@ def test_a_pushed_image_is_known_by_its_digest_and_the_same_when_pulled(root, bu
     pinned = done.out.strip()
     assert done.code == 0
     assert pinned.startswith(f"{registry.host}/team/imaged@sha256:")
-    with connected() as client:
+    with connect_engine() as client:
         client.api.remove_image(pinned, noprune=True)
         assert client.images.pull(pinned).id == built.id
 
@@ -94,7 +94,7 @@ def test_a_push_that_breaks_off_is_taken_up_again(registry, tiny, monkeypatch, t
         monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path, host)))
         image = tiny(f"{host}/team/broken:1", file=os.urandom(4_000_000))
         told = []
-        [pushed] = images.push([image], progress=told.append)
+        [pushed] = images.push_images([image], progress=told.append)
     assert broken == ["layer", "manifest", "manifest"]
     assert sum("broke off" in line for line in told) == 2, "the engine itself goes on with a layer"
     assert manifest_of(registry, "team/broken", pushed.digest)["config"]["digest"] == image.id
@@ -104,19 +104,19 @@ def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
     host = f"127.0.0.1:{free_port()}"
     monkeypatch.setattr(importlib.import_module("mlapp.images.push"), "ATTEMPTS", 2)
     with pytest.raises(images.ImageError, match=f"The registry {host} cannot be reached, tried 2 times"):
-        images.push([tiny(f"{host}/team/down:1", file=b"1")])
+        images.push_images([tiny(f"{host}/team/down:1", file=b"1")])
 
 
 def test_a_name_that_says_nowhere_is_refused_before_anything_is_built(root):
     with pytest.raises(ConfigError, match="its name says nowhere to") as caught:
-        image_of(Project.find(root), pushed=True, progress=lambda told: pytest.fail(told))
+        build_project_image(Project.find(root), pushed=True, progress=lambda told: pytest.fail(told))
     assert "--tag registry.example.org/team/imaged" in caught.value.todo
 
 
 def test_an_address_that_is_none_is_not_tried_again(tiny):
     told = []
     with pytest.raises(images.ImageError, match="The registry registry.invalid cannot be reached"):
-        images.push([tiny("registry.invalid/team/absent:1", file=b"1")], progress=told.append)
+        images.push_images([tiny("registry.invalid/team/absent:1", file=b"1")], progress=told.append)
     assert told == ["push registry.invalid/team/absent:1"]
 
 
@@ -126,7 +126,7 @@ def test_who_may_not_push_is_told_how_to_log_in(registry, tiny, monkeypatch, tmp
     if password:
         docker_config(tmp_path, registry.host, password=password)
     with pytest.raises(images.ImageError, match=f"The registry {registry.host} refuses") as caught:
-        images.push([tiny(f"{registry.host}/team/refused:1", file=b"1")])
+        images.push_images([tiny(f"{registry.host}/team/refused:1", file=b"1")])
     assert f"docker login {registry.host}" in caught.value.todo
 
 
@@ -138,13 +138,13 @@ def test_a_credential_helper_is_asked(registry, tiny, monkeypatch, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {registry.host: "tests"}}))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert images.push([tiny(f"{registry.host}/team/helped:1", file=b"1")])[0].digest
+    assert images.push_images([tiny(f"{registry.host}/team/helped:1", file=b"1")])[0].digest
 
 
 def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, login, tiny):
     python = {"usr__bin__python3.11": b"no base image is run in a build"}
     bases = [tiny(f"{registry.host}/base:1-{machine}", f"linux/{machine}", **python) for machine in ("amd64", "arm64")]
-    listed, *pushed = images.push(bases)
+    listed, *pushed = images.push_images(bases)
     assert listed.reference == f"{registry.host}/base:1"
     assert [
         (entry["platform"]["architecture"], entry["digest"])
@@ -152,10 +152,10 @@ def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, log
     ] == [("amd64", pushed[0].digest), ("arm64", pushed[1].digest)]
 
     (root / "mlapp.yaml").write_text(f"image: {{base: '{registry.host}/base:1', python: '3.11'}}\n")
-    both = image_of(Project.find(root), tag="imaged-both:1", platform=["linux/amd64,linux/arm64"])
+    both = build_project_image(Project.find(root), tag="imaged-both:1", platform=["linux/amd64,linux/arm64"])
     assert [image.reference for image in both] == ["imaged-both:1-amd64", "imaged-both:1-arm64"]
     assert both[0].layers[2:] == both[1].layers[2:], "model and code are the same for both"
-    with connected() as client:
+    with connect_engine() as client:
         assert client.api.inspect_image(both[1].id)["Architecture"] == "arm64"
         container = client.api.create_container(both[1].id, ["true"])["Id"]
         stream, _ = client.api.get_archive(container, "/opt/venv/lib/python3.11/site-packages/httptools")
@@ -192,18 +192,18 @@ def afar(tmp_path):
 
 def test_a_registry_without_tls_is_told_apart_and_what_the_engine_must_be_told(afar, tiny, root, mlapp):
     with pytest.raises(images.ImageError, match=f"The registry {afar} cannot be trusted") as caught:
-        images.push([tiny(f"{afar}/team/plain:1", file=b"1")])
+        images.push_images([tiny(f"{afar}/team/plain:1", file=b"1")])
     assert f'{{"insecure-registries": ["{afar}"]}}' in caught.value.todo
     (root / "mlapp.yaml").write_text(f"image: {{base: '{afar}/team/absent:1'}}\n")
     pulled = mlapp("build", cwd=root)
     assert f"Error: The registry {afar} cannot be trusted" in pulled.err
     with pytest.raises(images.ImageError, match=f"The registry {afar} cannot be trusted"):
-        registry_api.digest_of(f"{afar}/team/plain", "1")
+        registry_api.find_digest(f"{afar}/team/plain", "1")
 
 
 def test_a_registry_that_the_engine_takes_without_tls_is_asked_without(afar, monkeypatch):
-    monkeypatch.setattr(registry_api, "_is_insecure", lambda host: host == afar)
-    assert registry_api.digest_of(f"{afar}/team/absent", "1") is None
+    monkeypatch.setattr(registry_api, "_is_insecure_registry", lambda host: host == afar)
+    assert registry_api.find_digest(f"{afar}/team/absent", "1") is None
 
 
 def test_a_push_that_is_interrupted_leaves_no_tag_and_the_next_one_works(root, registry, login):
@@ -217,6 +217,6 @@ def test_a_push_that_is_interrupted_leaves_no_tag_and_the_next_one_works(root, r
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (130, "")
-    assert registry_api.digest_of(f"{registry.host}/team/interrupted", "1") is None
+    assert registry_api.find_digest(f"{registry.host}/team/interrupted", "1") is None
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.stdout.startswith(f"{registry.host}/team/interrupted@sha256:"), done.stderr

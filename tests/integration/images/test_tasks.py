@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mlapp.errors import ConfigError
-from mlapp.flyte import image
-from mlapp.images.engine import connected
-from mlapp.images.tasks import tasks_image
+from mlapp.flyte import task_image
+from mlapp.images.engine import connect_engine
+from mlapp.images.task_image import build_task_image
 from mlapp.project import Project
 from tests.integration.images.conftest import Registry
 
@@ -20,13 +20,15 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 def test_it_is_built_once_and_runs_code_that_is_brought(root: Path, registry: Registry, login: None) -> None:
     told: list[str] = []
     # An extra that is small: that of Flyte is built the same way, and takes a minute to push.
-    reference = tasks_image(Project.find(root), f"{registry.host}/team/imaged", "redis", progress=told.append)
+    reference = build_task_image(Project.find(root), f"{registry.host}/team/imaged", "redis", progress=told.append)
     assert "/team/imaged@sha256:" in reference
     assert "what the tasks need has changed" in told[0]
 
     told.clear()
     (root / "app.py").write_text((root / "app.py").read_text() + "# code is not in it\n")
-    assert tasks_image(Project.find(root), f"{registry.host}/team/imaged", "redis", progress=told.append) == reference
+    assert (
+        build_task_image(Project.find(root), f"{registry.host}/team/imaged", "redis", progress=told.append) == reference
+    )
     assert told == []
 
     code = subprocess.run(["tar", "c", "-C", root, "app.py", "mlapp.yaml"], capture_output=True).stdout
@@ -34,10 +36,10 @@ def test_it_is_built_once_and_runs_code_that_is_brought(root: Path, registry: Re
     command = ["docker", "run", "--rm", "--interactive", reference, "sh", "-c", script]
     ran = subprocess.run(command, input=code, capture_output=True)
     assert ran.stdout == b"imaged\n", ran.stderr
-    with connected() as client:
+    with connect_engine() as client:
         client.api.remove_image(reference, force=True)
 
 
 def test_without_a_registry_it_says_what_to_set(root: Path) -> None:
     with pytest.raises(ConfigError, match="no registry to push one to"):
-        image.build(Project.find(root), print)
+        task_image.build_task_image(Project.find(root), print)

@@ -25,8 +25,8 @@ with atheris.instrument_imports(include=["mlapp"]):
     from mlapp import App
     from mlapp.config import Serve
     from mlapp.serving import create_asgi, routes
-    from mlapp.serving.asgi import load
-    from mlapp.serving.endpoint import Endpoint
+    from mlapp.serving.asgi import load_served_model
+    from mlapp.serving.inference.endpoint import Endpoint
 
 INFER = "/v2/models/people/infer"
 TARGETS = [
@@ -136,10 +136,10 @@ class Client:
     def __init__(self) -> None:
         first, second, settings = people(), numbers(), Serve(access_log=False)
         self.application = create_asgi(first, model=first.train(), settings=settings)
-        loaded = load(second, second.train())
-        routes.add(self.application, Endpoint(second, loaded, settings, self.application.metrics, "/numbers"))
+        loaded = load_served_model(second, second.train())
+        routes.add_endpoint(self.application, Endpoint(second, loaded, settings, self.application.metrics, "/numbers"))
         self.loop = asyncio.new_event_loop()
-        self.loop.run_until_complete(self.application.start())
+        self.loop.run_until_complete(self.application.start_models())
 
     def post(self, target: int, body: bytes) -> int:
         path, media = TARGETS[target]

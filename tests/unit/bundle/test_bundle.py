@@ -14,13 +14,13 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from mlapp import bundle, prediction
 from mlapp.bundle import BundleError
-from mlapp.bundle.make import make
+from mlapp.bundle.build import build_bundle
 from mlapp.errors import ConfigError, UsageError
 from mlapp.project import Project
 
 
 def made(project, **options):
-    return make(Project.find(project.root), warn=options.pop("warn", lambda _: None), **options)
+    return build_bundle(Project.find(project.root), warn=options.pop("warn", lambda _: None), **options)
 
 
 def test_a_bundle_holds_code_model_and_locked_requirements(project, git):
@@ -56,7 +56,7 @@ def test_an_opened_bundle_is_the_app_and_its_model(project, monkeypatch):
     found = bundle.open(folder)
     assert found.app.name == "flowers"
     assert found.settings.serve.port == 8000
-    assert list(prediction.load(found.app, found.model).predict([{"length": 3.1}])) == ["b"]
+    assert list(prediction.load_predictor(found.app, found.model).predict([{"length": 3.1}])) == ["b"]
 
 
 def test_a_bundle_that_was_changed_or_cut_is_refused(project, tmp_path):
@@ -166,11 +166,11 @@ def test_a_password_that_would_be_shipped_is_named(project, monkeypatch):
     (project.root / "requirements.txt").write_text("--extra-index-url https://me:${TOKEN}@127.0.0.1:9\npandas\n")
     warnings = []
     with contextlib.suppress(BundleError):
-        make(project, warn=warnings.append)
+        build_bundle(project, warn=warnings.append)
     assert not any("password" in warning for warning in warnings)
     (project.root / "requirements.txt").write_text("--extra-index-url https://me:hunter2@127.0.0.1:9\npandas\n")
     with contextlib.suppress(BundleError):
-        make(project, warn=warnings.append)
+        build_bundle(project, warn=warnings.append)
     assert any("requirements.txt holds a password" in warning and "hunter2" not in warning for warning in warnings)
 
 
@@ -236,7 +236,7 @@ def test_a_path_may_have_spaces_and_any_letters(project, tmp_path):
     (root / "self").symlink_to(".")
     (root / "mlapp.yaml").write_text("image: {include: [self]}\n")
     warned = []
-    found = make(Project.find(root), warn=warned.append)
+    found = build_bundle(Project.find(root), warn=warned.append)
     assert (found.root / "new\nline.txt").is_file()
     assert (found.root / "self" / "app.py").is_file()
     assert warned == ["loop is a link to loop, which does not exist, and is left out."]

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mlapp.bundle import BundleError
-from mlapp.bundle.files import belonging
+from mlapp.bundle.project_files import find_project_files
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def root(tmp_path):
 
 
 def names(root, **options):
-    return {path.as_posix() for path in belonging(root, warn=options.pop("warn", lambda _: None), **options)}
+    return {path.as_posix() for path in find_project_files(root, warn=options.pop("warn", lambda _: None), **options)}
 
 
 def test_what_git_does_not_ignore_is_shipped_with_or_without_a_repository(root):

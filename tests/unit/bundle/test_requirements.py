@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from mlapp.bundle import BundleError
-from mlapp.bundle.lock import lock
-from mlapp.bundle.locked import folder_of, parse
-from mlapp.bundle.requirements import declared
-from mlapp.bundle.wheel import pack
+from mlapp.bundle.requirement_lines import parse_locked_packages, resolve_source_folder
+from mlapp.bundle.requirements import read_declared_requirements
+from mlapp.bundle.resolve import resolve_requirements
+from mlapp.bundle.wheel import pack_wheel
 from mlapp.config import Image
 
 PYPROJECT = """
@@ -56,7 +56,7 @@ FILES = f'files = [{{file = "click-8.1.7-py3-none-any.whl", hash = "sha256:{WHEE
 
 def lock_of(root):
     settings = {"root": root, "python": "3.11", "image": Image(), "cache": root / "locks"}
-    return lock(declared(root, Image(), "3.11"), "idna", {}, **settings)
+    return resolve_requirements(read_declared_requirements(root, Image(), "3.11"), "idna", {}, **settings)
 
 
 def locked(root):
@@ -64,17 +64,17 @@ def locked(root):
 
 
 def test_a_lock_goes_before_requirements_and_those_before_pyproject(tmp_path):
-    assert declared(tmp_path, Image(), "3.11") is None
+    assert read_declared_requirements(tmp_path, Image(), "3.11") is None
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
-    assert declared(tmp_path, Image(), "3.11") is None
+    assert read_declared_requirements(tmp_path, Image(), "3.11") is None
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    assert declared(tmp_path, Image(), "3.11").source == "pyproject.toml"
+    assert read_declared_requirements(tmp_path, Image(), "3.11").source == "pyproject.toml"
     (tmp_path / "requirements.txt").write_text("click\n")
-    assert declared(tmp_path, Image(), "3.11").source == "requirements.txt"
+    assert read_declared_requirements(tmp_path, Image(), "3.11").source == "requirements.txt"
     (tmp_path / "pdm.lock").write_text(PDM)
-    assert declared(tmp_path, Image(), "3.11").lines == ("click==8.1.7",)
+    assert read_declared_requirements(tmp_path, Image(), "3.11").lines == ("click==8.1.7",)
     (tmp_path / "poetry.lock").write_text(POETRY)
-    assert declared(tmp_path, Image(), "3.11").lines == (
+    assert read_declared_requirements(tmp_path, Image(), "3.11").lines == (
         "click==8.1.7",
         'colorama==0.4.6 ; platform_system == "Windows"',
     )
@@ -83,16 +83,16 @@ def test_a_lock_goes_before_requirements_and_those_before_pyproject(tmp_path):
 @pytest.mark.parametrize("line", ["mlapp", "mlapp[sklearn]==0.1.0", "MLApp >= 0.1 ; python_version > '3'", "mlapp # x"])
 def test_the_unrelated_package_of_the_same_name_is_found_in_requirements(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(f"mlapp-kit[sklearn]\n{line}\n")
-    assert declared(tmp_path, Image(), "3.11").names_foreign
+    assert read_declared_requirements(tmp_path, Image(), "3.11").names_foreign
     (tmp_path / "requirements.txt").write_text("mlapp-kit[sklearn]==0.1.0\nmlapp_tools\nmlapp.other>1\n")
-    assert not declared(tmp_path, Image(), "3.11").names_foreign
+    assert not read_declared_requirements(tmp_path, Image(), "3.11").names_foreign
 
 
 def test_pyproject_and_its_uv_lock(tmp_path):
     (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace('"click"', '"click<8.2"'))
     assert locked(tmp_path)["click"].startswith("8.1")
     subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
-    found = declared(tmp_path, Image(), "3.11")
+    found = read_declared_requirements(tmp_path, Image(), "3.11")
     assert found.source == "uv.lock"
     assert locked(tmp_path)["click"].startswith("8.1")
 
@@ -113,7 +113,9 @@ def test_what_only_an_early_patch_of_python_needs_is_locked_too(tmp_path):
 def test_a_version_that_is_free_is_that_of_the_training(tmp_path):
     (tmp_path / "requirements.txt").write_text("click\n")
     options = {"root": tmp_path, "python": "3.11", "image": Image(), "cache": tmp_path / "locks"}
-    found = lock(declared(tmp_path, Image(), "3.11"), "idna", {"click": "8.1.6"}, **options)
+    found = resolve_requirements(
+        read_declared_requirements(tmp_path, Image(), "3.11"), "idna", {"click": "8.1.6"}, **options
+    )
     assert {package.name: package.version for package in found.packages}["click"] == "8.1.6"
 
 
@@ -133,17 +135,17 @@ def test_a_lock_is_kept_until_its_inputs_change(tmp_path):
 def test_a_broken_lock_is_named(tmp_path):
     (tmp_path / "poetry.lock").write_text("[[package]\n")
     with pytest.raises(BundleError, match=r"poetry\.lock is not TOML"):
-        declared(tmp_path, Image(), "3.11")
+        read_declared_requirements(tmp_path, Image(), "3.11")
     (tmp_path / "poetry.lock").unlink()
     (tmp_path / "pyproject.toml").write_text('[tool.poetry.dependencies]\nclick = "*"\n')
     with pytest.raises(BundleError, match="for Poetry, which has not locked them"):
-        declared(tmp_path, Image(), "3.11")
+        read_declared_requirements(tmp_path, Image(), "3.11")
 
 
 def test_a_locked_file_is_parsed_back():
     numpy = "numpy==2.1 ; platform_machine == 'x86_64' \\\n    --hash=sha256:bb \\\n    --hash=sha256:aa\n"
     text = f"{numpy}idna==3.1 \\\n    --hash=sha256:cc\n"
-    numpy, idna = parse(text)
+    numpy, idna = parse_locked_packages(text)
     assert (numpy.name, numpy.version, numpy.hashes) == ("numpy", "2.1", ("aa", "bb"))
     assert str(idna) == "idna==3.1 \\\n    --hash=sha256:cc"
 
@@ -161,7 +163,7 @@ def test_what_a_lock_of_poetry_1_8_needs_is_found_from_pyproject(tmp_path):
         text += f'[[package]]\nname = "{name}"\nversion = "1"\noptional = false\n'
         text += f"[package.dependencies]\n{packages[name]}" if packages.get(name) else ""
     (tmp_path / "poetry.lock").write_text(text)
-    assert declared(tmp_path, Image(), "3.11").lines == ("uvicorn==1", "uvloop==1")
+    assert read_declared_requirements(tmp_path, Image(), "3.11").lines == ("uvicorn==1", "uvloop==1")
 
 
 def test_a_lock_says_where_packages_come_from_and_which_files_they_are(tmp_path):
@@ -194,7 +196,7 @@ groups = ["main"]
 type = "directory"
 url = "../beside"
 """)
-    found = declared(tmp_path, Image(), "3.11")
+    found = read_declared_requirements(tmp_path, Image(), "3.11")
     assert found.lines == (
         "private-one==1",
         "of-git @ git+https://git.example.org/of-git.git@abc123#subdirectory=python",
@@ -217,7 +219,7 @@ def test_what_requirements_say_of_indexes_is_kept_as_it_is_written(tmp_path, mon
         "-i https://me:${TOKEN}@packages.example.org/simple\n--find-links vendored\n-r more.txt\n"
     )
     (tmp_path / "more.txt").write_text("--extra-index-url=https://other.example.org/simple\n")
-    found = declared(tmp_path, Image(), "3.11")
+    found = read_declared_requirements(tmp_path, Image(), "3.11")
     assert found.folders == (tmp_path / "vendored",)
     assert found.indexes == (
         "--index-url https://me:${TOKEN}@packages.example.org/simple",
@@ -234,7 +236,7 @@ def test_a_member_of_a_workspace_has_the_lock_of_the_workspace(tmp_path):
         build = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n' if not more else ""
         (tmp_path / name / "pyproject.toml").write_text(head + more + build)
     subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
-    found = declared(tmp_path / "app", Image(), "3.11")
+    found = read_declared_requirements(tmp_path / "app", Image(), "3.11")
     assert (found.source, found.lines) == ("uv.lock", (str(tmp_path / "shared"),))
 
 
@@ -258,14 +260,16 @@ def test_a_folder_is_taken_however_it_is_written(tmp_path, monkeypatch, line):
     (root / "libs" / "mine" / "pyproject.toml").write_text(PYPROJECT.replace('"p"', '"mine"'))
     (root / "requirements.txt").write_text(f"{line}\n")
     found = lock_of(root)
-    assert [folder_of(source, root) for source in found.sources] == [root / "libs" / "mine"]
+    assert [resolve_source_folder(source, root) for source in found.sources] == [root / "libs" / "mine"]
     assert "click" in {package.name for package in found.packages}
 
 
 def test_a_wheel_by_its_name_alone_is_no_package_of_an_index(tmp_path):
-    wheel = pack(tmp_path, "mine", "1", {"mine.py": b"", "mine-1.dist-info/METADATA": b"Name: mine\nVersion: 1\n"})
+    wheel = pack_wheel(
+        tmp_path, "mine", "1", {"mine.py": b"", "mine-1.dist-info/METADATA": b"Name: mine\nVersion: 1\n"}
+    )
     (tmp_path / "requirements.txt").write_text(f"{wheel.name}\n")
-    assert [folder_of(source, tmp_path) for source in lock_of(tmp_path).sources] == [wheel]
+    assert [resolve_source_folder(source, tmp_path) for source in lock_of(tmp_path).sources] == [wheel]
     assert "mine" not in locked(tmp_path)
 
 
@@ -274,7 +278,7 @@ def test_files_in_subfolders_are_included_however_they_are_written(tmp_path):
     (tmp_path / "requirements.txt").write_text('-r "of base/base.txt"  # quoted\n-c https://example.org/all.txt\n')
     (tmp_path / "of base" / "base.txt").write_text("click\n--constraint=../constraints.txt\n")
     (tmp_path / "constraints.txt").write_text("click<8.2\n")
-    assert declared(tmp_path, Image(), "3.11").text.endswith("../constraints.txt\nclick<8.2\n")
+    assert read_declared_requirements(tmp_path, Image(), "3.11").text.endswith("../constraints.txt\nclick<8.2\n")
     (tmp_path / "constraints.txt").unlink()
     with pytest.raises(BundleError, match=r"base\.txt includes \.\./constraints\.txt, which does not exist"):
-        declared(tmp_path, Image(), "3.11")
+        read_declared_requirements(tmp_path, Image(), "3.11")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlapp.bundle import BundleError
-from mlapp.bundle.files import belonging
+from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.secrets import reason_by_content, reason_by_name
 
 NAMED = [
@@ -79,7 +79,7 @@ def test_a_secret_in_the_content_is_named_by_line_and_kind(root: Path, name: str
 @pytest.mark.parametrize(("name", "text"), PLAIN)
 def test_what_holds_no_secret_is_shipped(root: Path, name: str, text: str) -> None:
     write(root, name, text)
-    assert Path(name) in belonging(root, warn=pytest.fail)
+    assert Path(name) in find_project_files(root, warn=pytest.fail)
 
 
 def test_untracked_ones_are_left_out_and_reported(root: Path) -> None:
@@ -87,7 +87,7 @@ def test_untracked_ones_are_left_out_and_reported(root: Path) -> None:
         write(root, name)
     write(root, "notes.txt", f"key {AWS}\n")
     warnings: list[str] = []
-    assert {path.as_posix() for path in belonging(root, warn=warnings.append)} == set(HARMLESS)
+    assert {path.as_posix() for path in find_project_files(root, warn=warnings.append)} == set(HARMLESS)
     assert len(warnings) == len(NAMED) + 1
     assert any(line.startswith("notes.txt looks like a secret (line 1: AWS Access Key)") for line in warnings)
 
@@ -99,10 +99,10 @@ def test_tracked_ones_are_refused_unless_dockerignore_names_them(root: Path, ign
     track(root, "app.py", "prod.env", "notes.txt")
     if ignore is not None:
         write(root, ".dockerignore", ignore)
-        assert {path.name for path in belonging(root, warn=pytest.fail)} == {"app.py", ".dockerignore"}
+        assert {path.name for path in find_project_files(root, warn=pytest.fail)} == {"app.py", ".dockerignore"}
         return
     with pytest.raises(BundleError) as refused:
-        belonging(root, warn=pytest.fail)
+        find_project_files(root, warn=pytest.fail)
     assert "notes.txt (line 1: AWS Access Key); prod.env (its name)" in refused.value.what
     assert "image.include" in refused.value.todo
 
@@ -111,11 +111,11 @@ def test_image_include_ships_them(root: Path) -> None:
     write(root, "prod.env")
     write(root, "conf/notes.txt", AWS)
     track(root, "app.py", "prod.env")
-    found = belonging(root, include=["prod.env", "conf/*"], warn=pytest.fail)
+    found = find_project_files(root, include=["prod.env", "conf/*"], warn=pytest.fail)
     assert {path.as_posix() for path in found} == {"app.py", "prod.env", "conf/notes.txt"}
 
 
 def test_one_that_the_app_needs_is_refused_though_git_does_not_track_it(root: Path) -> None:
     write(root, "mlapp.yaml", "serve: {api_keys: [hunter2]}\n")
     with pytest.raises(BundleError, match=r"mlapp\.yaml \(serve\.api_keys\)"):
-        belonging(root, needed=[Path("mlapp.yaml")], warn=pytest.fail)
+        find_project_files(root, needed=[Path("mlapp.yaml")], warn=pytest.fail)

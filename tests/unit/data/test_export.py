@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from mlapp.data.export import export
+from mlapp.data.export import export_table
 from mlapp.errors import DataError, UsageError
 
 TABLE = pd.DataFrame({"id": [1, 2], "name": ["Zoë", None], "n": pd.array([1, None], dtype="Int64")})
@@ -14,8 +14,8 @@ TABLE = pd.DataFrame({"id": [1, 2], "name": ["Zoë", None], "n": pd.array([1, No
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
 def test_a_table_and_its_parts_make_the_same_file(name, tmp_path):
-    assert export(TABLE, tmp_path / name) == 2
-    assert export(iter([TABLE.head(1), TABLE.tail(1)]), tmp_path / f"parts-{name}") == 2
+    assert export_table(TABLE, tmp_path / name) == 2
+    assert export_table(iter([TABLE.head(1), TABLE.tail(1)]), tmp_path / f"parts-{name}") == 2
     read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
     pd.testing.assert_frame_equal(read(tmp_path / name), read(tmp_path / f"parts-{name}"))
     assert read(tmp_path / name)["name"][0] == "Zoë"
@@ -30,7 +30,7 @@ def test_a_read_that_breaks_leaves_the_old_file_and_nothing_else(tmp_path):
         raise DataError("The connection broke after 2 rows.", "Start again.")
 
     with pytest.raises(DataError, match="broke after 2 rows"):
-        export(parts(), tmp_path / "t.csv")
+        export_table(parts(), tmp_path / "t.csv")
     assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
     assert (tmp_path / "t.csv").read_text() == "old"
 
@@ -39,11 +39,11 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(tmp_path):
     """In a mount of its own, of which the process sees one megabyte."""
     code = f"""
 import pandas as pd
-from mlapp.data.export import export
+from mlapp.data.export import export_table
 from mlapp.errors import DataError
 for name in ("t.csv", "t.parquet"):
     try:
-        export(pd.DataFrame({{"x": pd.Series(range(600_000)) * 0.37}}), "{tmp_path}/" + name)
+        export_table(pd.DataFrame({{"x": pd.Series(range(600_000)) * 0.37}}), "{tmp_path}/" + name)
     except DataError as error:
         print(error.what)
 import os
@@ -62,12 +62,12 @@ print(os.listdir("{tmp_path}"))
 
 def test_what_cannot_be_written_is_told(tmp_path):
     with pytest.raises(UsageError, match="neither CSV nor Parquet"):
-        export(TABLE, tmp_path / "t.xlsx")
+        export_table(TABLE, tmp_path / "t.xlsx")
     with pytest.raises(DataError, match="cannot be written: No such file or directory"):
-        export(TABLE, tmp_path / "no" / "t.csv")
+        export_table(TABLE, tmp_path / "no" / "t.csv")
     for name in ("t.csv", "t.parquet"):
         with pytest.raises(DataError, match="later part of the data has the columns other"):
-            export([TABLE, pd.DataFrame({"other": [1]})], tmp_path / name)
+            export_table([TABLE, pd.DataFrame({"other": [1]})], tmp_path / name)
     with pytest.raises(DataError, match="later part of the data has other types"):
-        export([TABLE[["id"]], pd.DataFrame({"id": ["x"]})], tmp_path / "t.parquet")
+        export_table([TABLE[["id"]], pd.DataFrame({"id": ["x"]})], tmp_path / "t.parquet")
     assert list(tmp_path.iterdir()) == []

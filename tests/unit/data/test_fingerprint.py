@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from mlapp.data import fingerprint as module
-from mlapp.data.fingerprint import fingerprint
+from mlapp.data.fingerprint import fingerprint_table
 
 
 def table() -> pd.DataFrame:
@@ -33,23 +33,23 @@ def table() -> pd.DataFrame:
 
 
 def test_same_content_has_the_same_fingerprint():
-    assert fingerprint(table()) == fingerprint(table())
+    assert fingerprint_table(table()) == fingerprint_table(table())
 
 
 def test_copies_slices_and_layouts_of_the_same_rows_agree():
     whole = table()
-    assert fingerprint(whole.copy()) == fingerprint(whole)
-    assert fingerprint(pd.concat([whole.head(1), whole.iloc[1:]])) == fingerprint(whole)
+    assert fingerprint_table(whole.copy()) == fingerprint_table(whole)
+    assert fingerprint_table(pd.concat([whole.head(1), whole.iloc[1:]])) == fingerprint_table(whole)
     numbers = np.arange(12.0).reshape(4, 3)
     by_row, by_column = (
         pd.DataFrame(numbers, columns=list("abc")),
         pd.DataFrame(dict(zip("abc", numbers.T.copy(), strict=True))),
     )
-    assert fingerprint(by_row) == fingerprint(by_column)
+    assert fingerprint_table(by_row) == fingerprint_table(by_column)
 
 
 def test_the_index_does_not_count():
-    assert fingerprint(table().set_index(pd.Index([7, 8, 9]))) == fingerprint(table())
+    assert fingerprint_table(table().set_index(pd.Index([7, 8, 9]))) == fingerprint_table(table())
 
 
 def test_texts_agree_in_every_storage_and_without_pyarrow(monkeypatch):
@@ -59,9 +59,9 @@ def test_texts_agree_in_every_storage_and_without_pyarrow(monkeypatch):
         pd.DataFrame({"t": pd.array(["cut", *texts], dtype=pd.StringDtype(storage))}).iloc[1:]
         for storage in ("python", "pyarrow")
     ]
-    seen = {fingerprint(each) for each in tables}
-    monkeypatch.setattr(module, "_arrow_texts", refuse)
-    assert seen | {fingerprint(tables[0])} == seen
+    seen = {fingerprint_table(each) for each in tables}
+    monkeypatch.setattr(module, "_encode_arrow_texts", refuse)
+    assert seen | {fingerprint_table(tables[0])} == seen
     assert len(seen) == 1
 
 
@@ -71,7 +71,7 @@ def refuse(column: pd.Series) -> None:
 
 def test_half_a_surrogate_pair_is_hashed():
     broken = pd.DataFrame({"t": pd.array(["a\ud800"], dtype=pd.StringDtype("python"))})
-    assert fingerprint(broken) == fingerprint(broken)
+    assert fingerprint_table(broken) == fingerprint_table(broken)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_half_a_surrogate_pair_is_hashed():
 def test_one_value_changes_it(column, value):
     changed = table()
     changed.at[0, column] = value
-    assert fingerprint(changed) != fingerprint(table())
+    assert fingerprint_table(changed) != fingerprint_table(table())
 
 
 @pytest.mark.parametrize(
@@ -114,17 +114,17 @@ def test_one_value_changes_it(column, value):
     ids=["name", "column order", "row order", "rows", "type", "width", "category", "ordered", "zone", "column"],
 )
 def test_shape_names_and_types_change_it(change):
-    assert fingerprint(change(table())) != fingerprint(table())
+    assert fingerprint_table(change(table())) != fingerprint_table(table())
 
 
 def test_text_that_moves_between_rows_changes_it():
-    assert fingerprint(pd.DataFrame({"t": ["ab", "c"]})) != fingerprint(pd.DataFrame({"t": ["a", "bc"]}))
+    assert fingerprint_table(pd.DataFrame({"t": ["ab", "c"]})) != fingerprint_table(pd.DataFrame({"t": ["a", "bc"]}))
 
 
 def test_values_under_a_mask_do_not_count():
     first = pd.arrays.IntegerArray(np.array([1, 5]), np.array([False, True]))
     second = pd.arrays.IntegerArray(np.array([1, 9]), np.array([False, True]))
-    assert fingerprint(pd.DataFrame({"n": first})) == fingerprint(pd.DataFrame({"n": second}))
+    assert fingerprint_table(pd.DataFrame({"n": first})) == fingerprint_table(pd.DataFrame({"n": second}))
 
 
 def test_arrow_types_interval_and_period_are_hashed():
@@ -137,20 +137,20 @@ def test_arrow_types_interval_and_period_are_hashed():
             "period": pd.period_range("2026-01", periods=2, freq="M"),
         }
     )
-    assert fingerprint(odd) == fingerprint(odd.copy())
-    assert fingerprint(odd) != fingerprint(odd.iloc[::-1])
+    assert fingerprint_table(odd) == fingerprint_table(odd.copy())
+    assert fingerprint_table(odd) != fingerprint_table(odd.iloc[::-1])
 
 
 def test_two_columns_of_one_name_and_no_columns():
     twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    assert fingerprint(twice) != fingerprint(pd.DataFrame([[1, 3]], columns=["a", "a"]))
-    assert fingerprint(pd.DataFrame(index=range(3))) != fingerprint(pd.DataFrame(index=range(2)))
+    assert fingerprint_table(twice) != fingerprint_table(pd.DataFrame([[1, 3]], columns=["a", "a"]))
+    assert fingerprint_table(pd.DataFrame(index=range(3))) != fingerprint_table(pd.DataFrame(index=range(2)))
 
 
 def test_another_process_gets_the_same_one():
     code = (
-        "import pandas as pd; from mlapp.data.fingerprint import fingerprint;"
-        "print(fingerprint(pd.DataFrame({'a': [1, 2], 'b': [{'x', 'y'}, 'z']})))"
+        "import pandas as pd; from mlapp.data.fingerprint import fingerprint_table;"
+        "print(fingerprint_table(pd.DataFrame({'a': [1, 2], 'b': [{'x', 'y'}, 'z']})))"
     )
     seen = {
         subprocess.check_output([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, text=True)
@@ -164,12 +164,12 @@ def test_a_million_rows_take_well_under_a_second_and_no_copy():
     times = []
     for _ in range(3):  # the best of three: others use the machine too
         start = time.perf_counter()
-        fingerprint(big)
+        fingerprint_table(big)
         times.append(time.perf_counter() - start)
     assert min(times) < 1
     part = big.head(300_000)
     tracemalloc.start()
-    fingerprint(part)
+    fingerprint_table(part)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000  # the table's own size is 48 MB

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pandas as pd
 import pyarrow as pa
 
-from mlapp.data.profile import BINS, profile
+from mlapp.data.profile import BINS, profile_table
 
 
 def test_each_kind_of_column_is_summarised():
@@ -20,7 +20,7 @@ def test_each_kind_of_column_is_summarised():
         "none": [None] * 10,
         "same": [1] * 10,
     })  # fmt: skip
-    seen = {column.name: column for column in profile(table)}
+    seen = {column.name: column for column in profile_table(table)}
     assert (seen["age"].missing, seen["age"].distinct, seen["age"].minimum, seen["age"].maximum) == (1, 9, 0, 8)
     for name in ("age", "price", "at"):
         assert len(seen[name].counts) == len(seen[name].distribution) == BINS

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from mlapp.errors import UsageError
-from mlapp.flyte.inputs import Input, by_stage, inputs
+from mlapp.flyte.inputs import Input, decode_by_stage, make_inputs
 from mlapp.pipeline import Parameter
 
 
@@ -19,7 +19,7 @@ class Color(enum.Enum):
 
 
 def one(kind: Any, default: Any = None) -> Input:
-    return inputs([Parameter("trainer", "x", kind, default)])[0]
+    return make_inputs([Parameter("trainer", "x", kind, default)])[0]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def one(kind: Any, default: Any = None) -> Input:
 def test_the_interface_shows_type_and_default(kind: Any, default: Any, carried: Any, shown: Any) -> None:
     input = one(kind, default)
     assert (input.kind, input.default) == (carried, shown)
-    assert input.decode(input.default) is default or input.decode(input.default) == default
+    assert input.decode_value(input.default) is default or input.decode_value(input.default) == default
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_the_interface_shows_type_and_default(kind: Any, default: Any, carried: 
 )
 def test_a_value_from_the_command_line_arrives(kind: Any, given: str, back: Any) -> None:
     input = one(kind, None)
-    assert input.decode(input.encode(given)) == back
+    assert input.decode_value(input.encode_value(given)) == back
 
 
 def test_a_type_that_flyte_cannot_carry_is_named() -> None:
@@ -72,12 +72,12 @@ def test_a_type_that_flyte_cannot_carry_is_named() -> None:
         pass
 
     with pytest.raises(UsageError, match="'x' of trainer is a Database, which Flyte cannot carry") as raised:
-        inputs([Parameter("trainer", "x", Database)])
+        make_inputs([Parameter("trainer", "x", Database)])
     assert "give it a default" in raised.value.todo
 
 
 def test_a_name_of_two_stages_or_of_a_task_goes_by_its_full_one() -> None:
-    made = inputs(
+    made = make_inputs(
         [
             Parameter("trainer", "seed", int, 0),
             Parameter("data_splitter", "seed", int, 0),
@@ -86,5 +86,5 @@ def test_a_name_of_two_stages_or_of_a_task_goes_by_its_full_one() -> None:
         ]
     )
     assert [input.name for input in made] == ["trainer__seed", "data_splitter__seed", "trainer__model", "gamma"]
-    bound = by_stage(made, {"trainer__seed": 1, "data_splitter__seed": 2, "trainer__model": 3, "gamma": 4})
+    bound = decode_by_stage(made, {"trainer__seed": 1, "data_splitter__seed": 2, "trainer__model": 3, "gamma": 4})
     assert bound == {"trainer": {"seed": 1, "model": 3, "Gamma": 4}, "data_splitter": {"seed": 2}}

@@ -17,7 +17,7 @@ import pytest
 
 from mlapp import prediction, training
 from mlapp.errors import UserCodeError
-from mlapp.flyte import local, source
+from mlapp.flyte import app_source, local_run
 from mlapp.project import Project
 
 FOLDER = Path(__file__).parents[3] / "templates"
@@ -73,15 +73,15 @@ def compare(folder: Path, reading: dict[str, Any], **others: Any) -> None:
     sys.modules.pop("app", None)
     opened = Project.find(folder)
     plain = training.run(opened.app, parameters)
-    version = local.train(source.of_project(opened), parameters, opened.store)
+    version = local_run.train_locally(app_source.source_of_project(opened), parameters, opened.store)
 
     assert version.manifest.metrics == plain.metrics
     assert version.manifest.data.fingerprint == plain.fingerprint
     assert version.manifest.parameters.keys() == plain.parameters.keys()
     assert version.manifest.origin == {"engine": "flyte-local"}
     inputs = training.read_features(opened.app, reading)
-    there = prediction.load(opened.app, version).predict(inputs)
-    np.testing.assert_array_equal(np.asarray(there), np.asarray(prediction.of_trained(plain).predict(inputs)))
+    there = prediction.load_predictor(opened.app, version).predict(inputs)
+    np.testing.assert_array_equal(np.asarray(there), np.asarray(prediction.predictor_of_trained(plain).predict(inputs)))
 
 
 WEIGHTS_ONLY = """
@@ -109,7 +109,9 @@ def test_a_model_that_is_kept_as_weights_is_built_with_the_parameters_given(proj
 def test_a_cached_stage_does_not_go_back_to_files_that_were_removed(project: Callable[..., Path]) -> None:
     project(CACHED)
     opened = Project.find()
-    versions = [local.train(source.of_project(opened), {}, opened.store).version for _ in range(2)]
+    versions = [
+        local_run.train_locally(app_source.source_of_project(opened), {}, opened.store).version for _ in range(2)
+    ]
     assert versions == [1, 2]
 
 
@@ -130,4 +132,4 @@ def test_an_error_of_the_user_s_is_the_same_error(project: Callable[..., Path]) 
         )
     )
     with pytest.raises(UserCodeError, match=r"data_reader 'read' in app\.py:.* raised ZeroDivisionError"):
-        local.train(source.of_project(opened), {}, opened.store)
+        local_run.train_locally(app_source.source_of_project(opened), {}, opened.store)

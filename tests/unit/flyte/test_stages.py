@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlapp.flyte import stages
+from mlapp.flyte import task_bodies
 from mlapp.flyte.interface import TrialResult
 from mlapp.project import Project
 from mlapp.tuning import Judge
@@ -42,19 +42,19 @@ def splits(project: Callable[..., Path], tmp_path: Path) -> Path:
     app = Project.find(project(APP)).app
     for name in ("table", "splits"):
         (tmp_path / name).mkdir()
-    stages.read(app, {}, tmp_path / "table")
-    stages.split(app, {"data_splitter": {}}, tmp_path / "table", tmp_path / "splits")
+    task_bodies.run_read(app, {}, tmp_path / "table")
+    task_bodies.run_split(app, {"data_splitter": {}}, tmp_path / "table", tmp_path / "splits")
     return tmp_path / "splits"
 
 
 def tried(splits: Path, C: float) -> TrialResult:
-    text = msgspec.json.encode(stages.Trial({"model.C": C}, folds=3, seed=0)).decode()
-    return msgspec.json.decode(stages.trial(Project.find().app, {}, splits, text), type=TrialResult)
+    text = msgspec.json.encode(task_bodies.Trial({"model.C": C}, folds=3, seed=0)).decode()
+    return msgspec.json.decode(task_bodies.run_trial(Project.find().app, {}, splits, text), type=TrialResult)
 
 
 def test_a_trial_gives_the_metrics_that_a_trial_here_gives(splits: Path) -> None:
     judge = Judge(Project.find().app, {}, folds=3, seed=0)
-    here = [metrics["accuracy"] for metrics in judge.scores({"model.C": 0.1}, lambda fold, progress: None)]
+    here = [metrics["accuracy"] for metrics in judge.score_folds({"model.C": 0.1}, lambda fold, progress: None)]
     assert tried(splits, 0.1).metrics["accuracy"] == pytest.approx(sum(here) / 3)
 
 

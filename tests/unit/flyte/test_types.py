@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import DataError, UsageError
-from mlapp.flyte import types
-from mlapp.flyte.types import Identity
-from mlapp.pipeline.stage import ROLES, make
+from mlapp.flyte import data_folder
+from mlapp.flyte.data_folder import Identity
+from mlapp.pipeline.stage import ROLES, make_stage
 
 IDENTITY = Identity("abc", 3, 2)
 
@@ -33,8 +33,8 @@ def table() -> pd.DataFrame:
 
 
 def round_trip(folder: Path, **values: Any) -> dict[str, Any]:
-    types.write(folder, values, IDENTITY)
-    back, identity = types.read(folder)
+    data_folder.write_values(folder, values, IDENTITY)
+    back, identity = data_folder.read_values(folder)
     assert identity == IDENTITY
     assert not list(folder.glob("*.pkl"))
     return back
@@ -44,7 +44,7 @@ def test_splits_keep_order_types_and_index(tmp_path: Path) -> None:
     back = round_trip(tmp_path, train=table(), test=table().head(1), odd=table().iloc[1:])
     assert list(back) == ["train", "test", "odd"]
     pd.testing.assert_frame_equal(back["train"], table())
-    pd.testing.assert_frame_equal(types.read_part(tmp_path, "odd"), table().iloc[1:])
+    pd.testing.assert_frame_equal(data_folder.read_part(tmp_path, "odd"), table().iloc[1:])
     assert (tmp_path / "train.parquet").is_file()
 
 
@@ -65,15 +65,15 @@ def test_arrays_and_plain_values_travel_too(tmp_path: Path) -> None:
 def test_a_column_of_mixed_types_is_named(tmp_path: Path) -> None:
     mixed = pd.DataFrame({"age": [1, "two", 3.0]}, dtype=object)
     with pytest.raises(DataError, match=r"'train' cannot be written as Parquet.*age"):
-        types.write(tmp_path, {"train": mixed}, IDENTITY)
+        data_folder.write_values(tmp_path, {"train": mixed}, IDENTITY)
 
 
 def test_what_has_no_format_needs_the_opt_in(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'train' is a builtins\.set, which has no format") as raised:
-        types.write(tmp_path, {"train": {1, 2}}, IDENTITY)
+        data_folder.write_values(tmp_path, {"train": {1, 2}}, IDENTITY)
     assert "flyte: {pickle: true}" in raised.value.todo
-    types.write(tmp_path, {"train": {1, 2}}, IDENTITY, pickle=True)
-    assert types.read(tmp_path)[0] == {"train": {1, 2}}
+    data_folder.write_values(tmp_path, {"train": {1, 2}}, IDENTITY, pickle=True)
+    assert data_folder.read_values(tmp_path)[0] == {"train": {1, 2}}
 
 
 class Corpus:
@@ -85,7 +85,7 @@ def test_an_annotation_of_what_travels(kind: Any) -> None:
     def load(data: Any) -> Any: ...
 
     load.__annotations__["return"] = kind
-    types.check_annotation(make(ROLES["data_loader"], load, has_target=True, options={}))
+    data_folder.check_annotation(make_stage(ROLES["data_loader"], load, has_target=True, options={}))
 
 
 @pytest.mark.parametrize("kind", [Corpus, dict[str, Corpus], Corpus | None])
@@ -94,7 +94,7 @@ def test_an_annotation_that_flyte_cannot_carry_is_told_before_anything_runs(kind
 
     load.__annotations__["return"] = kind
     with pytest.raises(UsageError, match=r"data_loader 'load' in .* returns a Corpus, which Flyte cannot") as raised:
-        types.check_annotation(make(ROLES["data_loader"], load, has_target=True, options={}))
+        data_folder.check_annotation(make_stage(ROLES["data_loader"], load, has_target=True, options={}))
     assert "flyte: {pickle: true}" in raised.value.todo
 
 
@@ -102,6 +102,6 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("first", "second", "other")]
     for folder, rows in zip(folders, (3, 3, 2), strict=True):
         folder.mkdir()
-        types.write(folder, {"train": table().head(rows)}, IDENTITY)
-    first, second, other = map(types.digest, folders)
+        data_folder.write_values(folder, {"train": table().head(rows)}, IDENTITY)
+    first, second, other = map(data_folder.hash_folder, folders)
     assert first == second != other

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from mlapp.errors import DeclarationError
-from mlapp.flyte import schedules, source, workflow
-from mlapp.flyte.plan import app_tasks, plan_of
+from mlapp.flyte import app_source, schedules, workflow
+from mlapp.flyte.task_graph import app_tasks, get_task_graph
 from mlapp.flyte.tasks import StageTask
 from mlapp.project import Project
 
@@ -48,8 +48,10 @@ def fit(model, features, target):
 
 @pytest.fixture
 def tasks(project: Callable[..., Path]) -> dict[str, StageTask]:
-    origin = source.of_project(Project.find(project(APP)))
-    return {step: plan_of(origin).task(step) for step in ("read", "split", "train", "evaluate", "save", "batch")}
+    origin = app_source.source_of_project(Project.find(project(APP)))
+    return {
+        step: get_task_graph(origin).get_task(step) for step in ("read", "split", "train", "evaluate", "save", "batch")
+    }
 
 
 def test_a_task_has_what_its_stage_declares(tasks: dict[str, StageTask]) -> None:
@@ -91,17 +93,17 @@ def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) ->
         "import pandas", "import datetime\nimport pandas"
     )
     scheduled += "\napp.schedule('often', every=datetime.timedelta(hours=6), time='now')\n"
-    origin = source.of_project(Project.find(project(scheduled)))
-    (plan,) = schedules.plans(origin)
+    origin = app_source.source_of_project(Project.find(project(scheduled)))
+    (plan,) = schedules.make_launch_plans(origin)
     assert plan.schedule.to_flyte_idl().cron_schedule.schedule == "0 */6 * * *"  # rates are told no time
     assert plan.schedule.to_flyte_idl().kickoff_time_input_arg == "now"
-    input = next(input for input in plan_of(origin).inputs if input.name == "now")
+    input = next(input for input in get_task_graph(origin).inputs if input.name == "now")
     assert input.kind is datetime  # Flyte's scheduler fills no input that may be None
-    assert input.decode(input.default) is None
+    assert input.decode_value(input.default) is None
 
     origin.app.schedule("odd", every=timedelta(hours=7), time="now")
     with pytest.raises(DeclarationError, match=r"every 7:00:00 are not told their time"):
-        schedules.plans(origin)
+        schedules.make_launch_plans(origin)
 
 
 def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, StageTask]) -> None:
@@ -142,8 +144,8 @@ def test_a_schedule_that_predicts_is_a_launch_plan_of_the_predictions(project: C
         APP
         + "\napp.schedule('daily_scores', cron='@daily', predict=True, parameters={'limit': 9}, model='production')\n"
     )
-    origin = source.of_project(Project.find(project(scheduled, mlapp__yaml="store: s3://bucket/models\n")))
-    (plan,) = schedules.plans(origin)
+    origin = app_source.source_of_project(Project.find(project(scheduled, mlapp__yaml="store: s3://bucket/models\n")))
+    (plan,) = schedules.make_launch_plans(origin)
     assert plan.name == "flowers.predict.daily_scores"
     assert plan.fixed_inputs.literals["model_version"].scalar.primitive.value == "production"
     assert plan.fixed_inputs.literals["limit"].scalar.union.value.scalar.primitive.value == 9
@@ -153,9 +155,9 @@ def test_a_schedule_that_predicts_is_a_launch_plan_of_the_predictions(project: C
 
 def test_a_cluster_predicts_by_models_that_it_can_read(project: Callable[..., Path]) -> None:
     scheduled = APP + "\napp.schedule('daily', cron='@daily', predict=True)\n"
-    origin = source.of_project(Project.find(project(scheduled)))
+    origin = app_source.source_of_project(Project.find(project(scheduled)))
     with pytest.raises(DeclarationError, match="cannot read the store .mlapp/store"):
-        schedules.plans(origin)
+        schedules.make_launch_plans(origin)
 
 
 def test_the_task_of_such_a_schedule_takes_the_model_from_the_store(
@@ -163,6 +165,6 @@ def test_the_task_of_such_a_schedule_takes_the_model_from_the_store(
 ) -> None:
     root = project(APP)
     assert mlapp("train").code == 0
-    origin = source.of_project(Project.find(root))
+    origin = app_source.source_of_project(Project.find(root))
     outputs = workflow.predict_workflow(origin)(limit=7, model_version="latest")
     assert len(pd.read_parquet(outputs.download())) == 7

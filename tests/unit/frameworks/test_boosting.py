@@ -29,7 +29,7 @@ NAMES = IRIS.target.map(lambda code: IRIS.target_names[code])
     ids=lambda model: type(model).__name__,
 )
 def test_a_model_is_saved_and_loaded_as_it_was(model, tmp_path: Path) -> None:
-    framework = frameworks.of(type(model))
+    framework = frameworks.find_framework(type(model))
     assert framework.name in type(model).__module__
     fitted = framework.trainer(model, IRIS.data, IRIS.target)
     framework.save(fitted, tmp_path, framework.formats[0], ())
@@ -47,7 +47,7 @@ def test_boosters_without_the_scikit_learn_classes(tmp_path: Path) -> None:
         (lightgbm.train({"verbose": -1}, lightgbm.Dataset(IRIS.data, IRIS.target), 3), tmp_path / "lightgbm"),
     ):
         folder.mkdir()
-        framework = frameworks.of(type(booster))
+        framework = frameworks.find_framework(type(booster))
         framework.save(booster, folder, framework.formats[0], ())
         loaded = framework.load(folder, framework.formats[0], ())
         assert type(loaded) is type(booster)
@@ -55,7 +55,7 @@ def test_boosters_without_the_scikit_learn_classes(tmp_path: Path) -> None:
 
 
 def test_lightgbm_keeps_labels_and_where_it_stopped_early(tmp_path: Path) -> None:
-    framework = frameworks.named("lightgbm")
+    framework = frameworks.get_framework("lightgbm")
     model = lightgbm.LGBMClassifier(n_estimators=60, verbose=-1, learning_rate=0.5)
     model.fit(
         IRIS.data[::2],
@@ -73,13 +73,13 @@ def test_lightgbm_keeps_labels_and_where_it_stopped_early(tmp_path: Path) -> Non
 
 def test_xgboost_says_how_to_number_text_classes() -> None:
     with pytest.raises(DataError, match="the target holds 'setosa', 'versicolor', 'virginica'") as raised:
-        frameworks.named("xgboost").trainer(xgboost.XGBClassifier(), IRIS.data, NAMES)
+        frameworks.get_framework("xgboost").trainer(xgboost.XGBClassifier(), IRIS.data, NAMES)
     assert "cat.codes" in raised.value.todo
 
 
 @pytest.mark.parametrize(("name", "file"), [("xgboost", "model.ubj"), ("lightgbm", "model.txt")])
 def test_a_file_that_is_cut_off(name: str, file: str, tmp_path: Path) -> None:
-    framework = frameworks.named(name)
+    framework = frameworks.get_framework(name)
     kind = {"xgboost": xgboost.XGBRegressor, "lightgbm": lightgbm.LGBMRegressor}[name]
     framework.save(
         kind(n_estimators=3).fit(IRIS.data, pd.Series(IRIS.target, dtype=float)), tmp_path, framework.formats[0], ()

@@ -21,10 +21,10 @@ from transformers import (
 
 from mlapp import App, frameworks
 from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.prediction import load
-from mlapp.progress import Progress, listening
+from mlapp.prediction import load_predictor
+from mlapp.progress import Progress, listen_progress
 
-HUGGING_FACE = frameworks.named("huggingface")
+HUGGING_FACE = frameworks.get_framework("huggingface")
 FRUIT, TOOLS = ["an apple", "one pear", "red plum", "some figs"], ["a hammer", "this saw", "two nails", "blue drill"]
 TABLE = pd.DataFrame({"text": (FRUIT + TOOLS) * 5, "kind": (["fruit"] * 4 + ["tool"] * 4) * 5})
 FEATURES, TARGET = TABLE[["text"]], TABLE["kind"]
@@ -74,7 +74,7 @@ def test_a_pipeline_is_trained_kept_loaded_and_goes_on(tmp_path: Path, monkeypat
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    loaded = load(app, version)
+    loaded = load_predictor(app, version)
     assert loaded.predict([{"text": "red plum"}, {"text": "a hammer"}]).tolist() == ["fruit", "tool"]
     assert loaded.estimator("red plum")[0]["label"] == "fruit"  # the pipeline itself knows the labels too
 
@@ -145,10 +145,10 @@ def test_a_training_that_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
         if progress.step == 3:
             raise Stop
 
-    with pytest.raises(Stop), listening(stop):
+    with pytest.raises(Stop), listen_progress(stop):
         trained(checkpoint_every=0)
     heard: list[Progress] = []
-    with listening(heard.append):
+    with listen_progress(heard.append):
         trained(checkpoint_every=0)
     assert heard[0].step == 3
 

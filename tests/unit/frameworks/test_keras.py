@@ -13,13 +13,13 @@ from sklearn.datasets import load_iris
 
 from mlapp import App, frameworks
 from mlapp.errors import DataError, ModelError
-from mlapp.prediction import load
-from mlapp.progress import Progress, listening
+from mlapp.prediction import load_predictor
+from mlapp.progress import Progress, listen_progress
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 
-KERAS = frameworks.named("keras")
+KERAS = frameworks.get_framework("keras")
 IRIS = load_iris(as_frame=True).frame
 FEATURES, TARGET = IRIS.drop(columns="target"), IRIS["target"]
 
@@ -42,7 +42,7 @@ def test_text_classes_are_kept_and_a_version_goes_on(tmp_path: Path, monkeypatch
     assert app.train(learning_rate=0.05, epochs=20).metrics == trained.metrics
     version = app.save(trained)
     assert {*version.manifest.files} == {"model.keras", "labels.json"}
-    loaded = load(app, version)
+    loaded = load_predictor(app, version)
     assert loaded.predict(FEATURES).tolist() == KERAS.predictor(trained.estimator, FEATURES).tolist()
     assert set(loaded.predict(FEATURES)) <= set(names)
 
@@ -78,7 +78,7 @@ def test_numbers_are_learned_with_one_output_and_a_compiled_model_stays_as_it_is
 
 def test_it_stops_early_keeps_the_best_epoch_and_tells_how_far_it_is() -> None:
     heard: list[Progress] = []
-    with listening(heard.append):
+    with listen_progress(heard.append):
         KERAS.trainer(net(), FEATURES, TARGET, epochs=500, learning_rate=0.2, patience=3)
     assert 3 < len(heard) < 500
     losses = [progress.metrics["val_loss"] for progress in heard]
@@ -106,7 +106,7 @@ def test_a_training_that_stopped_goes_on_and_ends_where_an_undisturbed_one_does(
             if progress.step == stopped_after:
                 raise KeyboardInterrupt
 
-        with listening(hear):
+        with listen_progress(hear):
             model = KERAS.trainer(dropping(), FEATURES, TARGET, epochs=12, learning_rate=0.05, checkpoint_every=0)
         return heard, model.get_weights()
 

@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(framework: str, folder: Path, match: str) -> None:
-    adapter = frameworks.named(framework)
+    adapter = frameworks.get_framework(framework)
     with pytest.raises(ModelError, match=match):
         adapter.load(folder, adapter.formats[0], ())
 
@@ -111,7 +111,7 @@ def test_a_pickle_in_the_place_of_an_xgboost_file(folder: Path, ran: Path) -> No
 
 def lightgbm_folder(folder: Path, change: Callable[[str], str] = str, kind: str = "LGBMClassifier") -> None:
     model = lightgbm.LGBMClassifier(n_estimators=2, min_child_samples=2, verbose=-1).fit(ROWS, CLASSES)
-    frameworks.named("lightgbm").save(model, folder, "txt", ())
+    frameworks.get_framework("lightgbm").save(model, folder, "txt", ())
     text = (folder / "model.txt").read_text()
     (folder / "model.txt").write_text(_with_sizes(change(text)))
     wrapper = json.loads((folder / "wrapper.json").read_text())
@@ -230,13 +230,13 @@ SAFETENSORS = {
 def test_a_header_of_safetensors_that_lies(trick: str, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(SAFETENSORS[trick])
     with pytest.raises(ModelError, match=r"cut off or damaged|do not fit"):
-        frameworks.named("pytorch").restore(torch.nn.Linear(4, 1), folder)
+        frameworks.get_framework("pytorch").restore(torch.nn.Linear(4, 1), folder)
 
 
 def test_a_pickle_in_the_place_of_weights(folder: Path, ran: Path) -> None:
     torch.save(Bomb(ran), folder / "model.safetensors")
     with pytest.raises(ModelError, match="cut off or damaged"):
-        frameworks.named("pytorch").restore(torch.nn.Linear(4, 1), folder)
+        frameworks.get_framework("pytorch").restore(torch.nn.Linear(4, 1), folder)
     assert not ran.exists()
 
 
@@ -335,7 +335,7 @@ def transformer(folder: Path) -> Path:
     config = DistilBertConfig(vocab_size=5, dim=8, hidden_dim=8, n_layers=1, n_heads=2, num_labels=2)
     model = DistilBertForSequenceClassification(config)
     model.mlapp_tokenizer = words
-    frameworks.named("huggingface").save(model, folder, "safetensors", ())
+    frameworks.get_framework("huggingface").save(model, folder, "safetensors", ())
     return folder
 
 

@@ -19,7 +19,7 @@ def test_a_framework_that_is_not_installed(
     framework: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    adapter = frameworks.named(framework)
+    adapter = frameworks.get_framework(framework)
     with pytest.raises(MissingExtraError) as raised:
         adapter.load(tmp_path, adapter.formats[0], ())
     assert f"mlapp[{extra}]" in raised.value.todo
@@ -29,5 +29,5 @@ def test_onnx_runtime_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(MissingExtraError) as raised:
-        frameworks.named("onnx").load(tmp_path, "onnx", ())
+        frameworks.get_framework("onnx").load(tmp_path, "onnx", ())
     assert "mlapp[onnx]" in raised.value.todo

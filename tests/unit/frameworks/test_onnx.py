@@ -21,10 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
-from mlapp import App, conversion, prediction
+from mlapp import App, onnx_conversion, prediction
 from mlapp.errors import DeclarationError, ModelError
 from mlapp.frameworks import onnx
-from mlapp.schema import infer
+from mlapp.schema import infer_schema
 
 IRIS = load_iris(as_frame=True).frame
 NAMES = np.array(["setosa", "versicolor", "virginica"])
@@ -54,9 +54,9 @@ def iris(model: Any, **columns: Any) -> App:
 )
 def test_the_conversion_answers_as_the_original(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    predictor = prediction.of_trained(app.train())
+    predictor = prediction.predictor_of_trained(app.train())
     features = IRIS.drop(columns="target")
-    converted = conversion.to_onnx(predictor, features)
+    converted = onnx_conversion.convert_to_onnx(predictor, features)
     expected, found = np.asarray(predictor.predict(features)), np.asarray(converted.predict(features))
     if expected.dtype.kind == "f":
         np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -74,8 +74,8 @@ def test_columns_of_texts_and_numbers() -> None:
         columns = ColumnTransformer([("kind", OneHotEncoder(), ["kind"]), ("size", StandardScaler(), ["size"])])
         return make_pipeline(columns, LogisticRegression())
 
-    predictor = prediction.of_trained(app.train())
-    converted = conversion.to_onnx(predictor)
+    predictor = prediction.predictor_of_trained(app.train())
+    converted = onnx_conversion.convert_to_onnx(predictor)
     assert [each.name for each in converted.estimator.inputs] == ["size", "kind"]
     assert (
         converted.predict([{"size": 3.0, "kind": "b"}]).tolist()
@@ -87,9 +87,9 @@ def test_a_forest_answers_single_rows_at_least_three_times_as_fast() -> None:
     digits = load_digits(as_frame=True)
     forest = RandomForestClassifier(100, random_state=0).fit(digits.data, digits.target)
     app = App("digits", target="target")
-    schema = prediction.ModelSchema(features=infer(digits.data), predictions=prediction.UNKNOWN)
-    predictor = prediction.Predictor(app, forest, prediction.frameworks.named("sklearn"), schema)
-    converted = conversion.to_onnx(predictor, digits.data)
+    schema = prediction.ModelSchema(features=infer_schema(digits.data), predictions=prediction.UNKNOWN)
+    predictor = prediction.Predictor(app, forest, prediction.frameworks.get_framework("sklearn"), schema)
+    converted = onnx_conversion.convert_to_onnx(predictor, digits.data)
     row = digits.data.head(1)
 
     def seconds(model: Any) -> float:
@@ -104,11 +104,11 @@ def test_a_forest_answers_single_rows_at_least_three_times_as_fast() -> None:
 
 def test_a_conversion_that_answers_otherwise_is_refused_with_the_worst_difference() -> None:
     with pytest.raises(ModelError, match=r"worst of its predictions is 2\.5 for 2 \(row 1\)"):
-        onnx.require_same([1.0, 2.0], [1.00001, 2.5])
+        onnx.require_same_predictions([1.0, 2.0], [1.00001, 2.5])
     with pytest.raises(ModelError, match=r"1 of 2 rows differ, as .*3.* for .*2"):
-        onnx.require_same([1, 2], [1, 3])
+        onnx.require_same_predictions([1, 2], [1, 3])
     as_likely = np.array([[0.5, 0.5], [0.1, 0.9]])
-    onnx.require_same([0, 1], [1, 1], (as_likely, as_likely))
+    onnx.require_same_predictions([0, 1], [1, 1], (as_likely, as_likely))
 
 
 def test_export_writes_a_file_that_can_be_served_as_a_model(mlapp: Callable, project: Callable) -> None:
@@ -149,6 +149,6 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
             return [0] * len(X)
 
     with pytest.raises(ModelError, match="Models of python cannot be converted to ONNX: a Own"):
-        conversion.to_onnx(prediction.of_trained(iris(Own()).train()))
+        onnx_conversion.convert_to_onnx(prediction.predictor_of_trained(iris(Own()).train()))
     with pytest.raises(DeclarationError, match="An ONNX model cannot be trained"):
         onnx.OnnxFramework().trainer(object(), None)

@@ -17,10 +17,10 @@ from torch import nn
 
 from mlapp import App, frameworks
 from mlapp.errors import DataError, ModelError, UsageError
-from mlapp.prediction import load
-from mlapp.progress import Progress, listening
+from mlapp.prediction import load_predictor
+from mlapp.progress import Progress, listen_progress
 
-PYTORCH = frameworks.named("pytorch")
+PYTORCH = frameworks.get_framework("pytorch")
 IRIS = load_iris(as_frame=True).frame
 FEATURES, TARGET = IRIS.drop(columns="target"), IRIS["target"]
 
@@ -47,7 +47,7 @@ def test_text_classes_are_kept_with_the_weights(tmp_path: Path, monkeypatch: pyt
     assert trained.metrics["test"]["accuracy"] > 0.8
     version = app.save(trained)
     assert [*version.manifest.files] == ["model.safetensors"]
-    loaded = load(app, version)
+    loaded = load_predictor(app, version)
     assert loaded.predict(FEATURES).tolist() == PYTORCH.predictor(trained.estimator, FEATURES).tolist()
     assert set(loaded.predict(FEATURES)) <= set(names)
 
@@ -79,7 +79,7 @@ def test_numbers_are_learned_with_one_output() -> None:
 
 def test_it_stops_early_keeps_the_best_epoch_and_tells_how_far_it_is() -> None:
     heard: list[Progress] = []
-    with listening(heard.append):
+    with listen_progress(heard.append):
         model = PYTORCH.trainer(net(), FEATURES, TARGET, epochs=500, learning_rate=0.1, patience=3)
     assert 3 < len(heard) < 500
     losses = [progress.metrics["val_loss"] for progress in heard]
@@ -90,12 +90,12 @@ def test_it_stops_early_keeps_the_best_epoch_and_tells_how_far_it_is() -> None:
 
 KILLED = """
 import os, signal
-from mlapp.progress import listening
+from mlapp.progress import listen_progress
 from tests_net import PYTORCH, net, FEATURES, TARGET
 def kill(progress):
     if progress.step == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-with listening(kill):
+with listen_progress(kill):
     PYTORCH.trainer(net(), FEATURES, TARGET, epochs=20, checkpoint_every=0)
 """
 
@@ -109,7 +109,7 @@ def test_a_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
     assert killed.returncode == -signal.SIGKILL
 
     heard: list[Progress] = []
-    with listening(heard.append):
+    with listen_progress(heard.append):
         resumed = PYTORCH.trainer(net(), FEATURES, TARGET, epochs=20, checkpoint_every=0)
     assert heard[0].step == 8  # the seventh was the last that was written before it was killed
     assert not list((tmp_path / ".mlapp/checkpoints").iterdir())
@@ -128,7 +128,7 @@ def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, monkeypatch: pyte
         if progress.step == 3:
             raise Stop
 
-    with pytest.raises(Stop), listening(stop):
+    with pytest.raises(Stop), listen_progress(stop):
         PYTORCH.trainer(net(), FEATURES, TARGET, checkpoint_every=0)
     [file] = (tmp_path / ".mlapp/checkpoints").iterdir()
     file.write_bytes(file.read_bytes()[:200])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlapp.images.layer import END, TIME, FolderLayer
+from mlapp.images.tar_layer import END, TIME, FolderLayer
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_it_is_the_tar_that_tarfile_writes(folder: Path) -> None:
             entry.mode = 0o777 if entry.issym() else 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
             archive.addfile(entry, io.BytesIO(place.read_bytes()) if entry.isreg() else None)
     layer = FolderLayer(folder, "/opt/venv")
-    made = b"".join(layer.stream())
+    made = b"".join(layer.stream_tar())
     assert made == expected.getvalue()[: len(made) - len(END)] + END
     assert layer.size == len(made)
     assert layer.digest == f"sha256:{hashlib.sha256(made).hexdigest()}"
@@ -49,4 +49,4 @@ def test_a_file_that_shrinks_meanwhile_is_named(folder: Path) -> None:
     assert layer.size > 2_560_000
     os.truncate(folder / "large.so", 100)
     with pytest.raises(OSError, match=r"became shorter while it was read.*large\.so"):
-        list(layer.stream())
+        list(layer.stream_tar())

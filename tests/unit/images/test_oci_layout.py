@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from mlapp.images import assemble, oci_layout
+from mlapp.images import assemble, oci_archive
 from mlapp.images.assemble import NOTHING
 from mlapp.images.base import Base
-from mlapp.images.layer import FolderLayer, Layer
-from mlapp.images.plan import Plan
+from mlapp.images.image_spec import ImageSpec
+from mlapp.images.tar_layer import FolderLayer, Layer
 
-PLAN = Plan(base="python:3.11-slim", python="3.11", port=8000, grace=5, created=0)
+PLAN = ImageSpec(base="python:3.11-slim", python="3.11", port=8000, grace=5, created=0)
 KEYS = {"mlapp.layer.dependencies": "a", "mlapp.layer.model": "b"}
 
 
@@ -127,42 +127,42 @@ def layers_of(folder: Path) -> list[Layer]:
 def test_it_is_complete_and_the_same_each_time(folder: Path) -> None:
     engine = Engine()
     base = engine.pull()
-    made = oci_layout.load(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="localhost:5000/digits:1")
+    made = oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="localhost:5000/digits:1")
     assert engine.tags == [(made, "localhost:5000/digits", "1")]
     assert len(engine.sent) == len(("dependencies", "model", "code", "configuration", "manifest"))
-    again = oci_layout.load(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:2")
+    again = oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:2")
     assert again == made
 
 
 def test_a_change_of_the_code_sends_the_code_alone(folder: Path) -> None:
     engine = Engine()
     base = engine.pull()
-    oci_layout.load(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
+    oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
     engine.get_image = None  # type: ignore[assignment]  # the base's blobs are known by now
     (folder / "app" / "code" / "app.py").write_text("y = 3\n")
-    known = assemble.find_layers(engine, base, KEYS, oci_layout.BLOBS)
+    known = assemble.find_layers(engine, base, KEYS, oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[2:]]
-    oci_layout.load(engine, PLAN, base, layers, labels=KEYS, tag="digits:2", known=known)
+    oci_archive.load_oci_image(engine, PLAN, base, layers, labels=KEYS, tag="digits:2", known=known)
     assert len(engine.sent) == len(("code", "configuration", "manifest"))
 
 
 def test_another_model_on_the_same_dependencies(folder: Path) -> None:
     engine = Engine()
     base = engine.pull()
-    oci_layout.load(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
+    oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
     (folder / "model" / "model.json").write_text("[]")
     changed = {**KEYS, "mlapp.layer.model": "c"}
-    known = assemble.find_layers(engine, base, changed, oci_layout.BLOBS)
+    known = assemble.find_layers(engine, base, changed, oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[1:]]
-    oci_layout.load(engine, PLAN, base, layers, labels=changed, tag="digits:2", known=known)
+    oci_archive.load_oci_image(engine, PLAN, base, layers, labels=changed, tag="digits:2", known=known)
     assert len(engine.sent) == len(("model", "code", "configuration", "manifest"))
-    assert assemble.find_layers(engine, base, {"mlapp.layer.dependencies": "z"}, oci_layout.BLOBS) == NOTHING
+    assert assemble.find_layers(engine, base, {"mlapp.layer.dependencies": "z"}, oci_archive.BLOBS) == NOTHING
 
 
 def test_what_cannot_be_unpacked_is_an_error_and_gets_no_tag(folder: Path) -> None:
     engine = Engine(says="Error unpacking image digits:1: no space left on device")
-    with pytest.raises(oci_layout.ImageError, match="no space left"):
-        oci_layout.load(engine, PLAN, engine.pull(), layers_of(folder), labels=KEYS, tag="digits:1")
+    with pytest.raises(oci_archive.ImageError, match="no space left"):
+        oci_archive.load_oci_image(engine, PLAN, engine.pull(), layers_of(folder), labels=KEYS, tag="digits:1")
     assert engine.tags == []
 
 
@@ -170,6 +170,6 @@ def test_a_large_layer_is_packed_in_pieces(tmp_path: Path) -> None:
     (tmp_path / "large.so").write_bytes(bytes(range(256)) * 40_000)
     packed = io.BytesIO()
     layer = FolderLayer(tmp_path, "/opt/venv")
-    described = oci_layout._pack(layer, packed)
-    assert gzip.decompress(packed.getvalue()) == b"".join(FolderLayer(tmp_path, "/opt/venv").stream())
+    described = oci_archive._pack_layer(layer, packed)
+    assert gzip.decompress(packed.getvalue()) == b"".join(FolderLayer(tmp_path, "/opt/venv").stream_tar())
     assert described["digest"] == f"sha256:{hashlib.sha256(packed.getvalue()).hexdigest()}"

@@ -44,7 +44,7 @@ def test_annotations_that_only_a_type_checker_can_resolve_count_as_missing() -> 
     def fit(model: Table, features: Table, target: Table, epochs: int = 3) -> Table:
         return model
 
-    (epochs,) = app.stages["trainer"].own
+    (epochs,) = app.stages["trainer"].own_parameters
     assert (epochs.name, epochs.annotation) == ("epochs", int)
 
 
@@ -74,7 +74,7 @@ def test_an_app_without_a_target_has_stages_without_one() -> None:
     def fit(model: object, features: object, rounds: int = 2) -> object:
         return model
 
-    assert [argument.name for argument in app.stages["trainer"].own] == ["rounds"]
+    assert [argument.name for argument in app.stages["trainer"].own_parameters] == ["rounds"]
 
 
 def test_two_functions_for_one_stage_are_an_error_that_names_both() -> None:

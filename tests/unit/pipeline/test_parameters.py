@@ -12,8 +12,8 @@ import pytest
 
 from mlapp import App
 from mlapp.errors import UsageError
-from mlapp.pipeline import Parameter, bind
-from mlapp.pipeline.parameters import declared, flat
+from mlapp.pipeline import Parameter, bind_parameters
+from mlapp.pipeline.parameters import declared_parameters, flatten_parameters
 
 
 class Color(enum.Enum):
@@ -55,7 +55,7 @@ class Color(enum.Enum):
     ],
 )
 def test_a_value_becomes_the_type_that_the_signature_declares(kind: Any, given: Any, value: Any) -> None:
-    found = Parameter("model", "p", kind).convert(given)
+    found = Parameter("model", "p", kind).convert_value(given)
     assert found == value
     assert type(found) is type(value)
 
@@ -78,7 +78,7 @@ def test_a_value_becomes_the_type_that_the_signature_declares(kind: Any, given: 
 )
 def test_a_value_of_the_wrong_type_names_the_parameter_and_the_type(kind: Any, given: Any, wanted: str) -> None:
     with pytest.raises(UsageError) as error:
-        Parameter("model", "C", kind).convert(given)
+        Parameter("model", "C", kind).convert_value(given)
     assert error.value.what == f"Parameter 'C' of model takes {wanted}, not {given!r}."
     assert error.value.exit_code == 2
 
@@ -91,22 +91,22 @@ def app_with_a_shared_name() -> App:
 
 
 def test_each_parameter_reaches_the_stage_that_declares_it_and_the_rest_keep_their_defaults() -> None:
-    parameters = declared(app_with_a_shared_name().stages.values())
-    bound = bind(parameters, {"C": "0.1", "data_reader.seed": "5", "limit": 10})
+    parameters = declared_parameters(app_with_a_shared_name().stages.values())
+    bound = bind_parameters(parameters, {"C": "0.1", "data_reader.seed": "5", "limit": 10})
     assert bound == {"data_reader": {"seed": 5, "limit": 10}, "model": {"C": 0.1, "seed": 1}}
-    assert flat(bound) == {"data_reader.seed": 5, "limit": 10, "C": 0.1, "model.seed": 1}
+    assert flatten_parameters(bound) == {"data_reader.seed": 5, "limit": 10, "C": 0.1, "model.seed": 1}
 
 
 def test_a_name_that_two_stages_share_must_say_which() -> None:
-    parameters = declared(app_with_a_shared_name().stages.values())
+    parameters = declared_parameters(app_with_a_shared_name().stages.values())
     with pytest.raises(UsageError, match="declared by 2 stages") as error:
-        bind(parameters, {"seed": 1})
+        bind_parameters(parameters, {"seed": 1})
     assert "data_reader.seed or model.seed" in error.value.todo
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"No stage takes a parameter 'limt'. Did you mean 'limit'\?"):
-        bind(declared(app_with_a_shared_name().stages.values()), {"limt": 1})
+        bind_parameters(declared_parameters(app_with_a_shared_name().stages.values()), {"limt": 1})
 
 
 def test_a_required_parameter_that_is_not_given_is_named() -> None:
@@ -116,7 +116,7 @@ def test_a_required_parameter_that_is_not_given_is_named() -> None:
     def read(since: datetime.date) -> None: ...
 
     with pytest.raises(UsageError, match="'since' of data_reader has no default") as error:
-        bind(declared(app.stages.values()), {})
+        bind_parameters(declared_parameters(app.stages.values()), {})
     assert "-p since=2026-01-31" in error.value.todo
 
 
@@ -125,7 +125,7 @@ def test_a_class_declares_the_parameters_of_its_constructor() -> None:
 
     app = App("flowers", target="y")
     app.model(LogisticRegression)
-    bound = bind(declared(app.stages.values()), {"C": "0.5", "solver": "saga"})
+    bound = bind_parameters(declared_parameters(app.stages.values()), {"C": "0.5", "solver": "saga"})
     assert (bound["model"]["C"], bound["model"]["solver"]) == (0.5, "saga")
 
 
@@ -138,4 +138,4 @@ def test_a_class_that_passes_keywords_on_declares_those_of_its_bases() -> None:
 
     app = App("flowers")
     app.model(Model)
-    assert {parameter.name for parameter in declared(app.stages.values())} == {"rate", "depth"}
+    assert {parameter.name for parameter in declared_parameters(app.stages.values())} == {"rate", "depth"}

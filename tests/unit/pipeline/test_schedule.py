@@ -15,7 +15,7 @@ from mlapp.pipeline.schedule import Schedule
 
 @pytest.mark.parametrize("cron", ["0 3 * * *", "*/15 0-6,22 1 JAN-mar mon-FRI", "5 4 ? * 0", "0 0 * * *", "@daily"])
 def test_a_cron_expression(cron: str) -> None:
-    assert Schedule("nightly", cron=cron).when == cron
+    assert Schedule("nightly", cron=cron).description == cron
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_what_is_none_is_told_with_its_field(cron: str, wrong: str) -> None:
 
 
 def test_a_rate_is_in_whole_minutes() -> None:
-    assert Schedule("often", every=timedelta(hours=6)).when == "every 6:00:00"
+    assert Schedule("often", every=timedelta(hours=6)).description == "every 6:00:00"
     with pytest.raises(DeclarationError, match="not in whole minutes"):
         Schedule("often", every=timedelta(seconds=90))
 

@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[3]
 
 def settings(tmp_path: Path, text: str, environment: str | None = None, **environ: str) -> config.Settings:
     (tmp_path / "mlapp.yaml").write_text(text, encoding="utf-8")
-    return config.load(tmp_path, environment, environ)
+    return config.load_settings(tmp_path, environment, environ)
 
 
 def test_everything_has_a_default(tmp_path: Path) -> None:
-    found = config.load(tmp_path, environ={})
+    found = config.load_settings(tmp_path, environ={})
     assert (found.app, found.serve.port, found.store) == ("app.py", 8000, ".mlapp/store")
 
 

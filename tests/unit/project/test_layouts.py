@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlapp import bundle, prediction
-from mlapp.bundle.make import make
+from mlapp.bundle.build import build_bundle
 from mlapp.project import Project
 
 APP = """
@@ -85,11 +85,11 @@ def test_an_app_in_a_package_trains_predicts_and_is_bundled(
     asked = mlapp("predict", "--features", "new.json")
     assert asked.code == 0, asked.err
     assert "1" in asked.out
-    folder = make(Project.find(root), warn=lambda _: None).folder
+    folder = build_bundle(Project.find(root), warn=lambda _: None).folder
     monkeypatch.chdir(folder)
     found = bundle.open(folder)
     assert Path(inspect.getfile(found.app.stages["model"].function)).is_relative_to(folder)
-    assert list(prediction.load(found.app, found.model).predict([{"a": 100.0}])) == [1]
+    assert list(prediction.load_predictor(found.app, found.model).predict([{"a": 100.0}])) == [1]
 
 
 def test_a_relative_import_outside_of_a_package_says_what_to_do(project, mlapp) -> None:

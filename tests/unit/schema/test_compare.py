@@ -2,19 +2,19 @@
 
 import pandas as pd
 
-from mlapp.schema import infer
-from mlapp.schema.compare import Difference, compare
+from mlapp.schema import infer_schema
+from mlapp.schema.compare import Difference, compare_schemas
 
 THEN = pd.DataFrame({"age": [20, 40], "plan": pd.Categorical(["a", "b"]), "city": ["x", "y"], "score": [0.5, 1.5]})
 
 
 def differences(now: pd.DataFrame) -> set[tuple[str, str, bool]]:
-    return {(each.column, each.what, each.breaks) for each in compare(infer(THEN), infer(now))}
+    return {(each.column, each.what, each.breaks) for each in compare_schemas(infer_schema(THEN), infer_schema(now))}
 
 
 def test_the_same_data_has_no_differences():
-    assert compare(infer(THEN), infer(THEN)) == []
-    assert compare(infer(THEN), infer(THEN.assign(score=[1, 1]))) == []
+    assert compare_schemas(infer_schema(THEN), infer_schema(THEN)) == []
+    assert compare_schemas(infer_schema(THEN), infer_schema(THEN.assign(score=[1, 1]))) == []
 
 
 def test_what_the_model_would_refuse_breaks():
@@ -35,4 +35,4 @@ def test_what_is_only_unusual_is_worth_a_look():
         ("age", "goes up to 50, was 40 at most", False),
         ("city", "has new values: z", False),
     }
-    assert isinstance(compare(infer(THEN), infer(now))[0], Difference)
+    assert isinstance(compare_schemas(infer_schema(THEN), infer_schema(now))[0], Difference)

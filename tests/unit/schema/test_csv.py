@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlapp.data.export import export
+from mlapp.data.export import export_table
 from mlapp.errors import InputError
-from mlapp.schema import Schema, infer
+from mlapp.schema import Schema, infer_schema
 from mlapp.schema.csv import CsvError, read_csv
-from mlapp.schema.table import to_table
+from mlapp.schema.request_table import to_table
 
 PEOPLE = pd.DataFrame(
     {
@@ -23,7 +23,7 @@ PEOPLE = pd.DataFrame(
         "born": pd.to_datetime(["2026-01-31", None, "1999-12-31T23:59:59.25", "2000-01-01"], format="ISO8601"),
     }
 )
-SCHEMA = infer(PEOPLE, [*PEOPLE.columns, "y"])
+SCHEMA = infer_schema(PEOPLE, [*PEOPLE.columns, "y"])
 
 
 def read(text: str, schema: Schema = SCHEMA) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def read(text: str, schema: Schema = SCHEMA) -> pd.DataFrame:
 def test_what_is_exported_is_read_back_as_it_was(tmp_path, name):
     import gzip
 
-    export(PEOPLE.assign(y=1), tmp_path / name)
+    export_table(PEOPLE.assign(y=1), tmp_path / name)
     content = (tmp_path / name).read_bytes()
     back = read((gzip.decompress(content) if name.endswith("gz") else content).decode())
     pd.testing.assert_frame_equal(back, PEOPLE, check_dtype=True, check_column_type=False)
@@ -63,14 +63,14 @@ def test_a_header_in_other_letters_is_an_error_and_no_row():
     ("row", "cells"), [("1,2,3", 3), ("1", 1), ("1,2,", 3), ('1,"2,3",4', 3), (",,", 3)], ids=lambda value: repr(value)
 )
 def test_a_row_with_more_or_fewer_cells_is_refused_by_its_number(row, cells):
-    schema = infer(pd.DataFrame({"a": [1.0, None], "b": ["x", None]}))
+    schema = infer_schema(pd.DataFrame({"a": [1.0, None], "b": ["x", None]}))
     with pytest.raises(InputError, match=f"row 1 has {cells} cells where 2 are wanted") as refused:
         read(f"a,b\n1,x\n{row}\n2,y\n", schema)
     assert refused.value.problems[0].row == 1
 
 
 def test_extra_cells_in_every_row_shift_no_column():
-    schema = infer(pd.DataFrame({"a": [1.0], "b": [2.0]}))
+    schema = infer_schema(pd.DataFrame({"a": [1.0], "b": [2.0]}))
     with pytest.raises(InputError, match="row 0 has 3 cells"):
         read("a,b\n0,1,2\n0,3,4\n", schema)
 
@@ -91,17 +91,17 @@ def test_extra_cells_in_every_row_shift_no_column():
 )
 def test_what_does_not_fit_names_its_column_and_row(text, told):
     with pytest.raises(InputError, match=told):
-        read(text, infer(pd.DataFrame({"a": [1.0], "b": ["x"]})))
+        read(text, infer_schema(pd.DataFrame({"a": [1.0], "b": ["x"]})))
 
 
 @pytest.mark.parametrize("content", [b"a,b\n\xff,1", b'a,b\n"x,1\n', b'a,b\n"x"y,1\n'])
 def test_what_is_no_csv(content):
     with pytest.raises(CsvError):
-        read_csv(content, infer(pd.DataFrame({"a": ["x"], "b": [1]})))
+        read_csv(content, infer_schema(pd.DataFrame({"a": ["x"], "b": [1]})))
 
 
 def test_an_array_s_rows_are_numbers_with_or_without_a_header():
-    schema = infer(pd.DataFrame({"a": [1.5], "b": [2.5]}).to_numpy())
+    schema = infer_schema(pd.DataFrame({"a": [1.5], "b": [2.5]}).to_numpy())
     assert read_csv(b"1.5,2\n3,4\n", schema) == read_csv(b"a,b\n1.5,2\n3,4\n", schema) == [[1.5, 2], [3, 4]]
 
 
@@ -120,8 +120,8 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 def test_texts_and_floats_come_back_exactly(tmp_path_factory, rows):
     table = pd.DataFrame(rows, columns=["text", "maybe", "number"], dtype=object).astype({"number": float})
     file = tmp_path_factory.getbasetemp() / "any.csv"
-    export(table, file)
-    schema = infer(pd.DataFrame({"text": ["a", "b"], "maybe": ["a", None], "number": [0.5, None]}))
+    export_table(table, file)
+    schema = infer_schema(pd.DataFrame({"text": ["a", "b"], "maybe": ["a", None], "number": [0.5, None]}))
     back = read(file.read_bytes().decode(), schema)
     assert back["text"].tolist() == [text for text, _, _ in rows]
     assert [None if value != value else value for value in back["maybe"].tolist()] == [maybe for _, maybe, _ in rows]

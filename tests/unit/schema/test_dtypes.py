@@ -14,10 +14,10 @@ import pytest
 from mlapp import App, frameworks
 from mlapp.errors import InputError
 from mlapp.prediction import Predictor
-from mlapp.schema import ModelSchema, Schema, infer
-from mlapp.schema.infer import plain
-from mlapp.schema.table import to_table
-from mlapp.serving.codec import Codec
+from mlapp.schema import ModelSchema, Schema, infer_schema
+from mlapp.schema.infer import to_json_value
+from mlapp.schema.request_table import to_table
+from mlapp.serving.decoding.codec import Codec
 
 ROWS = 8
 DAYS = pd.date_range("2024-01-01", periods=ROWS)
@@ -90,15 +90,18 @@ COLUMNS: dict[str, Any] = {
 
 def schema_of(column: Any) -> tuple[pd.DataFrame, Schema]:
     table = pd.DataFrame({"x": column})
-    return table, msgspec.json.decode(msgspec.json.encode(infer(table)), type=Schema)
+    return table, msgspec.json.decode(msgspec.json.encode(infer_schema(table)), type=Schema)
 
 
 def decoded(body: bytes, schema: Schema) -> pd.DataFrame:
     predictor = Predictor(
-        App("dtypes"), None, frameworks.named("sklearn"), ModelSchema(features=schema, predictions=Schema(kind="any"))
+        App("dtypes"),
+        None,
+        frameworks.get_framework("sklearn"),
+        ModelSchema(features=schema, predictions=Schema(kind="any")),
     )
     codec = Codec(predictor)
-    return codec.combine([codec.decode(body)])
+    return codec.combine_parts([codec.decode_json(body)])
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -112,7 +115,7 @@ def test_a_column_comes_back_as_it_was(name: str, form: str) -> None:
         "one after the other": lambda: [[record] for record in table.to_dict("records")],
         "a table": lambda: [],
     }[form]()
-    parts = [decoded(msgspec.json.encode({"inputs": plain(inputs)}), schema) for inputs in sent]
+    parts = [decoded(msgspec.json.encode({"inputs": to_json_value(inputs)}), schema) for inputs in sent]
     if form == "one after the other":  # one client's missing value changes no other client's column
         assert {str(part["x"].dtype) for part in parts} == {str(table["x"].dtype)}
     found = pd.concat(parts, ignore_index=True) if parts else to_table(table, schema)

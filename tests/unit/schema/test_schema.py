@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InputError
-from mlapp.schema import Schema, infer
-from mlapp.schema.table import to_table
+from mlapp.schema import Schema, infer_schema
+from mlapp.schema.request_table import to_table
 
 TRAINED = pd.DataFrame(
     {
@@ -37,7 +37,7 @@ GOOD = {
 
 @pytest.fixture(scope="module")
 def schema() -> Schema:
-    return infer(TRAINED)
+    return infer_schema(TRAINED)
 
 
 def test_a_schema_knows_names_order_types_ranges_and_categories(schema: Schema) -> None:
@@ -131,7 +131,7 @@ def test_a_missing_value_is_accepted_where_training_had_some(schema: Schema) -> 
     ],
 )
 def test_a_typed_column_is_not_cut_to_the_size_of_the_models_integers(given: np.ndarray, shown: str) -> None:
-    schema = infer(pd.DataFrame({"a": np.array([1, 2], dtype="uint8")}))
+    schema = infer_schema(pd.DataFrame({"a": np.array([1, 2], dtype="uint8")}))
     for dtype in ("int64", "uint64", "float16", "float64"):
         assert to_table(pd.DataFrame({"a": np.array([255], dtype)}), schema)["a"].tolist() == [255]
     with pytest.raises(InputError) as error:
@@ -152,7 +152,7 @@ def test_what_is_no_table_is_refused(inputs: object, schema: Schema) -> None:
 
 
 def test_an_array_has_a_shape_in_place_of_columns() -> None:
-    schema = infer(np.zeros((5, 8, 8)))
+    schema = infer_schema(np.zeros((5, 8, 8)))
     assert (schema.kind, schema.shape, schema.dtype) == ("array", [8, 8], "float64")
 
 
@@ -163,7 +163,7 @@ def test_dates_and_zones_come_back_as_they_were() -> None:
             "day": [datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)],
         }
     )
-    schema = infer(trained)
+    schema = infer_schema(trained)
     table = to_table([{"zoned": "2026-01-01T02:00:00+02:00", "day": "2026-05-05"}], schema)
     assert table["zoned"].iloc[0] == pd.Timestamp("2026-01-01T00:00Z")
     times = ["2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00-01:00", "2026-01-01"]
@@ -174,7 +174,7 @@ def test_dates_and_zones_come_back_as_they_were() -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_table_of_floats_is_taken_in_one_piece_in_any_order_and_from_integers(dtype: str) -> None:
-    schema = infer(pd.DataFrame({"a": [0.5, 1], "b": [2.0, 3]}, dtype=dtype))
+    schema = infer_schema(pd.DataFrame({"a": [0.5, 1], "b": [2.0, 3]}, dtype=dtype))
     table = to_table(pd.DataFrame({"b": [1, 2], "a": [0.5, -1e300 if dtype == "float64" else 3]}), schema)
     assert list(table.columns) == ["a", "b"]
     assert [str(kind) for kind in table.dtypes] == [dtype, dtype]

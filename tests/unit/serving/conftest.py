@@ -89,12 +89,12 @@ async def serving(app: App, trained: Any = None, api: Any = None, **settings: An
     """A client of the app's server, in this process."""
     settings.setdefault("access_log", False)
     application = create_asgi(app, model=trained or app.train(), settings=Serve(**settings), api=api)
-    await application.start()
+    await application.start_models()
     transport = httpx.ASGITransport(application, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         client.application = application  # type: ignore[attr-defined]
         yield client
-    await application.close()
+    await application.close_models()
 
 
 @pytest.fixture

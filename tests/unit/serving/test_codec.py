@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InputError
-from mlapp.prediction import of_trained
-from mlapp.serving.codec import Codec
-from mlapp.serving.json_body import encode, encode_predictions, inputs_of
+from mlapp.prediction import predictor_of_trained
+from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.decoding.json_body import encode_json, encode_predictions, extract_inputs
 
 RECORDS = [
     {"age": 3, "income": 1.5, "city": "Bern", "vip": True, "note": "x"},
@@ -23,32 +23,32 @@ RECORDS = [
 @pytest.mark.parametrize("form", ["records", "rows"])
 @pytest.mark.parametrize("wrap", ["inputs", "features", None])
 def test_fast_way_equals_the_general_way(people, form, wrap):
-    codec = Codec(of_trained(people[1]))
+    codec = Codec(predictor_of_trained(people[1]))
     inputs = RECORDS if form == "records" else [list(record.values()) for record in RECORDS]
     body = json.dumps({wrap: inputs} if wrap else inputs).encode()
-    part = codec.decode(body)
+    part = codec.decode_json(body)
     assert part.tuples
-    general = codec.predictor.accept(inputs_of(body))
-    pd.testing.assert_frame_equal(codec.combine([part]), general, check_column_type=False)
-    pd.testing.assert_frame_equal(codec.combine([codec.accept(inputs)]), general, check_column_type=False)
+    general = codec.predictor.accept_inputs(extract_inputs(body))
+    pd.testing.assert_frame_equal(codec.combine_parts([part]), general, check_column_type=False)
+    pd.testing.assert_frame_equal(codec.combine_parts([codec.accept_inputs(inputs)]), general, check_column_type=False)
 
 
 def test_parts_of_both_ways_make_one_batch(people):
-    codec = Codec(of_trained(people[1]))
-    parts = [codec.decode(json.dumps(RECORDS[:1]).encode()), codec.accept(pd.DataFrame(RECORDS[1:]))]
+    codec = Codec(predictor_of_trained(people[1]))
+    parts = [codec.decode_json(json.dumps(RECORDS[:1]).encode()), codec.accept_inputs(pd.DataFrame(RECORDS[1:]))]
     assert parts[0].tuples
     assert parts[1].features is not None
-    general = codec.predictor.accept(RECORDS)
-    pd.testing.assert_frame_equal(codec.combine(parts), general, check_column_type=False)
+    general = codec.predictor.accept_inputs(RECORDS)
+    pd.testing.assert_frame_equal(codec.combine_parts(parts), general, check_column_type=False)
 
 
 def test_numbers_are_packed_and_a_batch_is_one_block(numbers):
-    codec = Codec(of_trained(numbers[1]))
-    parts = [codec.decode(b'{"inputs": [[1, 2.5]]}'), codec.decode(b'[{"b": 4, "a": 3}, {"a": 5, "b": 6}]')]
+    codec = Codec(predictor_of_trained(numbers[1]))
+    parts = [codec.decode_json(b'{"inputs": [[1, 2.5]]}'), codec.decode_json(b'[{"b": 4, "a": 3}, {"a": 5, "b": 6}]')]
     assert [part.rows for part in parts] == [1, 2]
     assert all(part.packed for part in parts)
     expected = pd.DataFrame({"a": [1.0, 3.0, 5.0], "b": [2.5, 4.0, 6.0]})
-    pd.testing.assert_frame_equal(codec.combine(parts), expected, check_column_type=False)
+    pd.testing.assert_frame_equal(codec.combine_parts(parts), expected, check_column_type=False)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_numbers_are_packed_and_a_batch_is_one_block(numbers):
     ids=["rows", "records", "tuples", "integers", "small floats", "by column", "table"],
 )
 def test_whatever_holds_numbers_alone_is_packed(numbers, inputs):
-    codec = Codec(of_trained(numbers[1]))
-    parts = [codec.accept(inputs), codec.decode(b"[[7, 8]]")]
+    codec = Codec(predictor_of_trained(numbers[1]))
+    parts = [codec.accept_inputs(inputs), codec.decode_json(b"[[7, 8]]")]
     assert all(part.packed for part in parts)
     expected = pd.DataFrame({"a": [3.0, 5.0, 7.0], "b": [4.0, 6.0, 8.0]})
-    pd.testing.assert_frame_equal(codec.combine(parts), expected, check_column_type=False)
+    pd.testing.assert_frame_equal(codec.combine_parts(parts), expected, check_column_type=False)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,20 @@ def test_whatever_holds_numbers_alone_is_packed(numbers, inputs):
 )
 def test_what_does_not_fit_is_refused_by_every_way(numbers, inputs):
     with pytest.raises(InputError):
-        Codec(of_trained(numbers[1])).accept(inputs)
+        Codec(predictor_of_trained(numbers[1])).accept_inputs(inputs)
 
 
 def test_features_may_be_written_to(numbers):
-    codec = Codec(of_trained(numbers[1]))
-    table = codec.combine([codec.decode(b"[[1, 2]]")])
+    codec = Codec(predictor_of_trained(numbers[1]))
+    table = codec.combine_parts([codec.decode_json(b"[[1, 2]]")])
     table.loc[0, "a"] = 7.0
     assert table["a"].tolist() == [7.0]
 
 
 def test_encoding():
     assert encode_predictions([1, float("nan")], b"}") == b'{"predictions":[1,null]}'
-    assert json.loads(encode({1: pd.Timestamp("2026-01-31"), "x": math.inf})) == {"1": "2026-01-31T00:00:00", "x": None}
-    assert json.loads(encode([2**70])) == [2**70]
+    assert json.loads(encode_json({1: pd.Timestamp("2026-01-31"), "x": math.inf})) == {
+        "1": "2026-01-31T00:00:00",
+        "x": None,
+    }
+    assert json.loads(encode_json([2**70])) == [2**70]

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InputError
-from mlapp.prediction import of_trained
-from mlapp.serving import large, pieces
-from mlapp.serving.codec import Codec
+from mlapp.prediction import predictor_of_trained
+from mlapp.serving.decoding import json_chunks, large_json
+from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import open_inference
 
 pytestmark = pytest.mark.anyio
@@ -26,8 +26,8 @@ NAMES = list(PLAIN[0])
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE", 100)
-    monkeypatch.setattr(large, "LARGE", 200)
+    monkeypatch.setattr(json_chunks, "PIECE", 100)
+    monkeypatch.setattr(large_json, "LARGE", 200)
     monkeypatch.setattr(open_inference, "LARGE", 200)
 
 
@@ -159,13 +159,13 @@ async def test_tensors_without_values_or_of_another_number(client):
 
 
 def test_features_are_those_of_the_whole(people, numbers):
-    codec = Codec(of_trained(people[1]))
-    part = large.decode(codec, json.dumps(PLAIN).encode())
-    general = codec.predictor.accept(PLAIN)
-    pd.testing.assert_frame_equal(codec.combine([part]), general, check_column_type=False)
-    codec = Codec(of_trained(numbers[1]))
+    codec = Codec(predictor_of_trained(people[1]))
+    part = large_json.decode_large(codec, json.dumps(PLAIN).encode())
+    general = codec.predictor.accept_inputs(PLAIN)
+    pd.testing.assert_frame_equal(codec.combine_parts([part]), general, check_column_type=False)
+    codec = Codec(predictor_of_trained(numbers[1]))
     rows = [[row, row / 3] for row in range(100)]
-    assert large.decode(codec, json.dumps(rows).encode()).packed == codec.accept(rows).packed
+    assert large_json.decode_large(codec, json.dumps(rows).encode()).packed == codec.accept_inputs(rows).packed
 
 
 def test_where_training_had_whole_numbers_and_dates(tmp_path):
@@ -186,9 +186,11 @@ def test_where_training_had_whole_numbers_and_dates(tmp_path):
             return [0] * len(features)
 
     app.model(Model)
-    codec = Codec(of_trained(app.train()))
+    codec = Codec(predictor_of_trained(app.train()))
     records = [{"day": f"2026-01-{row % 30 + 1:02}T00:00:0{row % 10}", "small": row} for row in range(100)]
-    part = large.decode(codec, json.dumps(records).encode())
-    pd.testing.assert_frame_equal(codec.combine([part]), codec.predictor.accept(records), check_column_type=False)
+    part = large_json.decode_large(codec, json.dumps(records).encode())
+    pd.testing.assert_frame_equal(
+        codec.combine_parts([part]), codec.predictor.accept_inputs(records), check_column_type=False
+    )
     with pytest.raises(InputError, match="column 'small', row 100: 128 is beyond int8"):
-        large.decode(codec, json.dumps([*records, {"day": "2026-01-01", "small": 128}]).encode())
+        large_json.decode_large(codec, json.dumps([*records, {"day": "2026-01-01", "small": 128}]).encode())

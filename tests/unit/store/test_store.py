@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer
 from mlapp import App
 from mlapp.errors import ModelError, StoreError, UsageError
 from mlapp.model import TrainedModel
-from mlapp.prediction import load
+from mlapp.prediction import load_predictor
 from mlapp.store import Store, open_store
 
 
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_version_is_a_number_that_grows_by_one(store: Store, trained: TrainedModel) -> None:
     assert [store.put(trained).version for _ in range(3)] == [1, 2, 3]
-    assert store.numbers("numbers") == [1, 2, 3]
+    assert store.list_numbers("numbers") == [1, 2, 3]
     assert store.apps() == ["numbers"]
 
 
@@ -65,14 +65,16 @@ def test_a_manifest_holds_what_a_reader_will_ask_for(store: Store, trained: Trai
 
 def test_a_stored_model_predicts_as_the_trained_one(store: Store, trained: TrainedModel) -> None:
     version = store.put(trained)
-    assert load(trained.pipeline, store.get("numbers", version.version)).predict([[0.5], [-0.5]]).tolist() == [1, 0]
+    assert load_predictor(trained.pipeline, store.get("numbers", version.version)).predict(
+        [[0.5], [-0.5]]
+    ).tolist() == [1, 0]
 
 
 def test_the_number_of_a_deleted_version_is_never_given_again(store: Store, trained: TrainedModel) -> None:
     store.put(trained)
     store.put(trained)
     store.delete("numbers", 2)
-    assert store.numbers("numbers") == [1]
+    assert store.list_numbers("numbers") == [1]
     assert store.put(trained).version == 3
     with pytest.raises(UsageError, match="has no version 2; it has 1, 3"):
         store.get("numbers", 2)
@@ -82,8 +84,8 @@ def test_what_is_old_and_has_no_alias_may_go(store: Store, trained: TrainedModel
     for _ in range(4):
         store.put(trained)
     store.promote("numbers", 1, "production")
-    assert [version.version for version in store.expendable("numbers", 2)] == [2]
-    assert store.expendable("numbers", 9) == []
+    assert [version.version for version in store.list_expendable("numbers", 2)] == [2]
+    assert store.list_expendable("numbers", 9) == []
 
 
 def test_an_alias_moves_and_keeps_its_history(store: Store, trained: TrainedModel) -> None:
@@ -92,7 +94,7 @@ def test_an_alias_moves_and_keeps_its_history(store: Store, trained: TrainedMode
     store.promote("numbers", 1, "production")
     store.promote("numbers", "latest", "production")
     assert store.aliases("numbers") == {"production": 2}
-    assert [entry.version for entry in store.history("numbers", "production")] == [1, 2]
+    assert [entry.version for entry in store.alias_history("numbers", "production")] == [1, 2]
     assert store.resolve("numbers", "production") == 2
     with pytest.raises(UsageError, match="Version 2 of 'numbers' is production"):
         store.delete("numbers", 2)
@@ -130,7 +132,7 @@ def test_a_store_of_a_newer_mlapp_is_refused(store: Store, trained: TrainedModel
     store.put(trained)
     (tmp_path / "models/store.json").write_text('{"format": 99}')
     with pytest.raises(StoreError, match="from a newer mlapp"):
-        store.numbers("numbers")
+        store.list_numbers("numbers")
     with pytest.raises(StoreError, match="from a newer mlapp"):
         store.put(trained)
 
@@ -138,19 +140,19 @@ def test_a_store_of_a_newer_mlapp_is_refused(store: Store, trained: TrainedModel
 def test_a_type_that_was_not_declared_trusted_is_refused_when_it_is_saved(store: Store) -> None:
     with pytest.raises(ModelError, match=r"not declared trusted: .*test_store.Ridge"):
         store.put(an_app(Ridge).train())
-    assert store.numbers("numbers") == []
+    assert store.list_numbers("numbers") == []
 
 
 def test_a_type_that_is_declared_trusted_is_stored_and_loaded(store: Store) -> None:
     app = an_app(Ridge, trusted=[Ridge])
     store.put(app.train())
-    assert isinstance(load(app, store.get("numbers")).estimator, Ridge)
+    assert isinstance(load_predictor(app, store.get("numbers")).estimator, Ridge)
 
 
 def test_joblib_is_an_opt_in_with_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     app = an_app(format="joblib")
     store.put(app.train())
-    load(app, store.get("numbers"))
+    load_predictor(app, store.get("numbers"))
     assert "model.joblib is a pickle: loading it runs the code that it holds" in caplog.text
 
 
@@ -184,7 +186,7 @@ def test_a_saver_and_a_loader_of_the_users_own(store: Store) -> None:
 
     version = store.put(app.train())
     assert list(version.manifest.files) == ["weights.npz"]
-    assert load(app, store.get("numbers")).predict([[0.5]]).tolist() == [1]
+    assert load_predictor(app, store.get("numbers")).predict([[0.5]]).tolist() == [1]
 
 
 def test_eight_writers_at_once_lose_and_double_nothing(store: Store, trained: TrainedModel) -> None:
@@ -201,27 +203,27 @@ def test_eight_writers_at_once_lose_and_double_nothing(store: Store, trained: Tr
     for thread in threads:
         thread.join()
     assert sorted(numbers) == list(range(1, 41))
-    assert store.numbers("numbers") == list(range(1, 41))
-    assert len(store.history("numbers", "staging")) == 40
+    assert store.list_numbers("numbers") == list(range(1, 41))
+    assert len(store.alias_history("numbers", "staging")) == 40
     for number in (1, 20, 40):
         store.get("numbers", number)
 
 
 def test_a_process_killed_at_any_instant_leaves_a_readable_store(store: Store, trained: TrainedModel) -> None:
     for pause in (0.001, 0.004, 0.009, 0.013, 0.021, 0.034):
-        before = len(store.numbers("numbers"))
+        before = len(store.list_numbers("numbers"))
         writer = os.fork()
         if writer == 0:
             while True:
                 store.put(trained)
                 store.promote("numbers", "latest", "production")
-        while len(store.numbers("numbers")) == before:
+        while len(store.list_numbers("numbers")) == before:
             time.sleep(0.001)
         time.sleep(pause)
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
 
-    numbers = store.numbers("numbers")
+    numbers = store.list_numbers("numbers")
     assert numbers == list(range(1, len(numbers) + 1))
     folders = {store.get("numbers", number).manifest.folder for number in numbers}
     assert len(folders) == len(numbers)
@@ -238,12 +240,12 @@ def test_a_full_disk_is_an_error_that_leaves_the_store_as_it_was(tmp_path: Path,
         store = open_store("models", disk)
         store.put(trained)
         (disk / "filler").write_bytes(b"x" * 90_000)
-        before = store.numbers("numbers")
+        before = store.list_numbers("numbers")
         with pytest.raises(StoreError, match="No space left on device"):
             for _ in range(40):
                 store.put(trained)
-                before = store.numbers("numbers")
-        assert store.numbers("numbers") == before
+                before = store.list_numbers("numbers")
+        assert store.list_numbers("numbers") == before
         (disk / "filler").unlink()
         assert store.put(trained).version == len(before) + 1
     finally:

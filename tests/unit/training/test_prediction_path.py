@@ -11,7 +11,7 @@ import pytest
 
 from mlapp import App, prediction, training
 from mlapp.errors import InputError
-from mlapp.flyte import stages
+from mlapp.flyte import task_bodies
 
 
 class Doubles:
@@ -68,10 +68,10 @@ def test_parser_and_loader_have_the_parameters_of_the_training(tmp_path: Path, m
     assert again.predict(n=2, version=1, scale=10.0).tolist() == [40.0, 60.0]
 
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / stages.FILES).symlink_to(version.files)
-    (tmp_path / "model" / stages.MANIFEST).write_bytes(msgspec.json.encode(version.manifest))
+    (tmp_path / "model" / task_bodies.FILES).symlink_to(version.files)
+    (tmp_path / "model" / task_bodies.MANIFEST).write_bytes(msgspec.json.encode(version.manifest))
     bound = {"data_reader": {"n": 2}, "data_loader": {"offset": 0.0}, "data_parser": {"scale": 1.0}}
-    stages.predict(again, bound, tmp_path / "model", tmp_path / "batch.parquet")
+    task_bodies.run_predict(again, bound, tmp_path / "model", tmp_path / "batch.parquet")
     assert pd.read_parquet(tmp_path / "batch.parquet")["prediction"].tolist() == [4000.0, 6000.0]
 
 
@@ -80,7 +80,7 @@ def test_columns_that_training_knew_and_did_not_use_are_left_out_and_others_refu
     app.data_reader(lambda: pd.DataFrame({"x": [1.0, 2.0] * 10, "row_id": range(20), "y": [0, 1] * 10}))
     app.data_parser(lambda data: (data[["x"]], data["y"]))
     app.model(Doubles)
-    predictor = prediction.of_trained(app.train())
+    predictor = prediction.predictor_of_trained(app.train())
     known = {"x": 3.0, "row_id": 1, "y": 1}
     for inputs in ([known], known, {name: [value] for name, value in known.items()}, pd.DataFrame([known])):
         assert list(predictor.predict(inputs)) == [6.0]
@@ -91,7 +91,7 @@ def test_columns_that_training_knew_and_did_not_use_are_left_out_and_others_refu
             unknown = [known | {"z": 1}]
         with pytest.raises(InputError, match="'z'"):
             predictor.predict(unknown)
-        relaxed = prediction.of_trained(app.train(), extra="ignore")
+        relaxed = prediction.predictor_of_trained(app.train(), extra="ignore")
         assert list(relaxed.predict(unknown)) == [6.0]
 
 

@@ -21,7 +21,7 @@ from mlapp import App, Search, tuning
 from mlapp.errors import DeclarationError, MlappError, UsageError
 from mlapp.progress import report
 from mlapp.project import Project
-from mlapp.tuning import spaces
+from mlapp.tuning import list_spaces
 
 FLOWERS = """
 from typing import Annotated, Literal
@@ -138,8 +138,8 @@ def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path)
     for speed in (0.5, 0.6, 0.7, 0.8, 0.1):
         study.study.enqueue_trial({"trainer.speed": speed})
         asked = study.ask()
-        study.tell(asked, tuning.evaluate(judge, asked, question))
-    assert [trial.state for trial in study.found().trials] == ["complete"] * 4 + ["pruned"]
+        study.tell(asked, tuning.evaluate_trial(judge, asked, question))
+    assert [trial.state for trial in study.collect_trials().trials] == ["complete"] * 4 + ["pruned"]
     assert reached.count(0.8) == 2 * 20
     assert reached.count(0.1) < 10
 
@@ -173,10 +173,10 @@ def test_what_is_searched() -> None:
     def build(C: Annotated[float, Search(0.1, 1)] = 1.0, kind: Literal["a", "b"] = "a", tol: float = 1.0) -> object:
         return LogisticRegression()
 
-    assert [space.name for space in spaces(app, {})] == ["data_reader.rows", "model.C", "model.kind"]
-    assert [space.name for space in spaces(app, {"C": 1.0, "model.kind": "a"})] == ["data_reader.rows"]
+    assert [space.name for space in list_spaces(app, {})] == ["data_reader.rows", "model.C", "model.kind"]
+    assert [space.name for space in list_spaces(app, {"C": 1.0, "model.kind": "a"})] == ["data_reader.rows"]
     with pytest.raises(UsageError, match="declares no parameter to search"):
-        spaces(app, {"C": 1.0, "kind": "a", "rows": 1})
+        list_spaces(app, {"C": 1.0, "kind": "a", "rows": 1})
 
 
 def test_a_range_that_cannot_be() -> None:

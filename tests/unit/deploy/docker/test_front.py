@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvloop
 
-from mlapp.deploy.docker.front import BACKEND, Front
+from mlapp.deploy.docker.tcp_proxy import BACKEND, Proxy
 
 LINE = 1 << 23
 
@@ -25,8 +25,8 @@ def test_new_connections_go_to_the_new_backend_and_open_ones_stay(run, tmp_path)
     async def main():
         (one, port_of_one), (two, port_of_two) = await backend(b"one"), await backend(b"two")
         (tmp_path / BACKEND).write_text(f"127.0.0.1:{port_of_one}")
-        front = Front(tmp_path)
-        server = await asyncio.get_running_loop().create_server(front.accept, "127.0.0.1", 0)
+        front = Proxy(tmp_path)
+        server = await asyncio.get_running_loop().create_server(front.accept_client, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
 
         async def connected():
@@ -39,7 +39,7 @@ def test_new_connections_go_to_the_new_backend_and_open_ones_stay(run, tmp_path)
         before = await connected()
         assert await ask(before) == b"one hello\n"
         (tmp_path / BACKEND).write_text(f"127.0.0.1:{port_of_two}")
-        front.reload()
+        front.reload_backend()
         after = await connected()
         assert await ask(after) == b"two hello\n"
         assert await ask(before) == b"one hello\n"
@@ -62,8 +62,8 @@ def test_a_connection_waits_for_a_backend_that_is_being_started(tmp_path):
         server.close()
         await server.wait_closed()
         (tmp_path / BACKEND).write_text(f"127.0.0.1:{port}")
-        front = Front(tmp_path)
-        listening = await asyncio.get_running_loop().create_server(front.accept, "127.0.0.1", 0)
+        front = Proxy(tmp_path)
+        listening = await asyncio.get_running_loop().create_server(front.accept_client, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.sockets[0].getsockname()[1])
         writer.write(b"hello\n")
         await asyncio.sleep(0.2)

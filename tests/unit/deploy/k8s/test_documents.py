@@ -10,11 +10,11 @@ import jsonschema
 import pytest
 import yaml
 
-from mlapp.config import Serve, section
+from mlapp.config import Serve, decode_section
 from mlapp.deploy import DeployError, Shipment
-from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import KubernetesSettings, KubernetesTarget
-from mlapp.deploy.schema import schema
+from mlapp.deploy.settings_schema import settings_schema
+from mlapp.deploy.yaml_dump import to_yaml_all
 from tests import tools
 
 ROOT = Path(__file__).parents[4]
@@ -46,7 +46,7 @@ FULL = {
 
 
 def target(**settings):
-    return KubernetesTarget("digits", section(KubernetesSettings, settings, "targets.k8s"), Serve())
+    return KubernetesTarget("digits", decode_section(KubernetesSettings, settings, "targets.k8s"), Serve())
 
 
 def comparable(text):
@@ -73,7 +73,7 @@ def test_the_page_lists_every_setting():
 
 
 def test_an_editor_accepts_what_is_right_and_marks_what_is_not():
-    checker = jsonschema.Draft202012Validator(schema())
+    checker = jsonschema.Draft202012Validator(settings_schema())
     right = {"targets": {"k8s": {"replicas": 2, "resources": {"cpu": 1}, "namespace": "a"}}}
     over = {"environments": {"staging": {"targets": {"k8s": {"replicas": 1}}}}}
 

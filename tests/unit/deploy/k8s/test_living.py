@@ -13,13 +13,13 @@ from api_double import TWO
 
 from mlapp.deploy import DeployError
 from mlapp.deploy.k8s import logs as pod_logs
-from mlapp.deploy.k8s.pods import trouble
-from mlapp.deploy.k8s.rollout import Rollout
+from mlapp.deploy.k8s.pods import find_trouble
+from mlapp.deploy.k8s.rollout import RolloutWait
 
 
 def interrupted(monkeypatch, deploy):
     with monkeypatch.context() as patch:
-        patch.setattr(Rollout, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(RolloutWait, "wait_until_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(DeployError, match="`mlapp rollback` to go back|is applied") as caught:
             deploy()
     return caught.value
@@ -92,7 +92,7 @@ def test_a_pod_that_comes_later_joins_in_while_lines_never_end(api, target, ship
             yield f"{number:09}", pod_logs.LogLine(pod, "line")
             time.sleep(0.01)
 
-    monkeypatch.setattr(pod_logs, "_of_pod", endless)
+    monkeypatch.setattr(pod_logs, "_read_pod_lines", endless)
     monkeypatch.setattr(pod_logs, "LOOK_AGAIN", 0.1)
     target().apply(ship())
     lines = target().logs(follow=True)
@@ -200,15 +200,15 @@ def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words
         "status": {"containerStatuses": [{**container, "lastState": {"terminated": ended}}]},
     }
 
-    assert trouble(pod).text == f"pod digits-1 cannot start (StartError): {ended['message']}"
+    assert find_trouble(pod).text == f"pod digits-1 cannot start (StartError): {ended['message']}"
 
 
 def test_a_command_does_not_wait_for_the_validator_of_the_client_library(target):
     code = """
 import sys
 from mlapp.deploy.k8s import KubernetesSettings
-from mlapp.deploy.k8s.connection import connect
-connect(KubernetesSettings())
+from mlapp.deploy.k8s.connection import connect_cluster
+connect_cluster(KubernetesSettings())
 print("kubernetes_validate" in sys.modules)
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,13 +16,13 @@ import kubernetes_validate.utils
 import pytest
 import yaml
 
-from mlapp.config import Serve, section
+from mlapp.config import Serve, decode_section
 from mlapp.deploy import Shipment
-from mlapp.deploy.documents import to_yaml_all
 from mlapp.deploy.k8s import KubernetesSettings
-from mlapp.deploy.k8s.context import RenderContext
-from mlapp.deploy.k8s.networking import address
-from mlapp.deploy.k8s.render import render, render_canary
+from mlapp.deploy.k8s.networking import app_address
+from mlapp.deploy.k8s.render import render_canary, render_release
+from mlapp.deploy.k8s.render_context import RenderContext
+from mlapp.deploy.yaml_dump import to_yaml_all
 from mlapp.errors import ConfigError
 from tests import tools
 
@@ -92,7 +92,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def rendered(settings: dict[str, Any], serve: Serve | None = None) -> list[dict[str, Any]]:
-    return render(SHIPMENT, section(KubernetesSettings, settings, "targets.k8s"), serve or Serve())
+    return render_release(SHIPMENT, decode_section(KubernetesSettings, settings, "targets.k8s"), serve or Serve())
 
 
 def of(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def test_a_server_that_speaks_tls_is_probed_scraped_and_named_so():
     server = pod(documents)["containers"][0]
     assert {server[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "readiness", "liveness")} == {"HTTPS"}
     assert of(documents, "ServiceMonitor")["spec"]["endpoints"][0]["scheme"] == "https"
-    settings = section(KubernetesSettings, {"service": {"port": 443}}, "")
-    assert address(RenderContext(SHIPMENT, settings, serve), "team-a") == "https://digits.team-a.svc"
+    settings = decode_section(KubernetesSettings, {"service": {"port": 443}}, "")
+    assert app_address(RenderContext(SHIPMENT, settings, serve), "team-a") == "https://digits.team-a.svc"
     validate(documents)
 
 
@@ -210,9 +210,11 @@ def test_dns_of_another_distribution():
     ],
 )
 def test_the_url_of_a_gateway_is_as_its_listener_speaks(listener, url):
-    settings = section(KubernetesSettings, {"gateway": {"name": "public", "hosts": ["digits.example"], **listener}}, "")
+    settings = decode_section(
+        KubernetesSettings, {"gateway": {"name": "public", "hosts": ["digits.example"], **listener}}, ""
+    )
 
-    assert address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
+    assert app_address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
 
 
 def test_a_route_strips_its_path_because_the_server_knows_none():
@@ -225,7 +227,7 @@ def test_a_route_strips_its_path_because_the_server_knows_none():
 
 @pytest.mark.parametrize("percent", [1, 50])
 def test_a_canary_by_weight_has_a_service_of_its_own(percent):
-    settings = section(KubernetesSettings, OPTIONS["gateway"], "")
+    settings = decode_section(KubernetesSettings, OPTIONS["gateway"], "")
 
     documents = render_canary(SHIPMENT, settings, Serve(), replicas=1, percent=percent)
 
@@ -251,7 +253,7 @@ def test_a_canary_is_under_the_patches_of_what_it_stands_in_for():
         return {"kind": kind, "name": name, "merge": {"metadata": {"labels": {"patched": "yes"}}}}
 
     patches = [labelled("Deployment", "digits"), labelled("Service", None), labelled("Ingress", "digits")]
-    settings = section(KubernetesSettings, {**OPTIONS["gateway"], "patches": patches}, "")
+    settings = decode_section(KubernetesSettings, {**OPTIONS["gateway"], "patches": patches}, "")
 
     documents = render_canary(SHIPMENT, settings, Serve(), replicas=1, percent=10)
 
@@ -268,7 +270,7 @@ def test_a_change_of_variables_changes_the_pods():
 
 def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
     other = Shipment("digits", SHIPMENT.image, "3", "beef")
-    one, two = (of(render(each, KubernetesSettings(), Serve()), "Deployment") for each in (SHIPMENT, other))
+    one, two = (of(render_release(each, KubernetesSettings(), Serve()), "Deployment") for each in (SHIPMENT, other))
 
     assert one["spec"] == two["spec"]
     assert one != two

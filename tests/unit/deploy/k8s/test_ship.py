@@ -305,15 +305,15 @@ def test_a_wrong_clock_here_takes_no_lock_from_another_deploy(api, target, ship)
 
 
 def test_a_deploy_that_was_cut_off_is_gone_on_with(api, target, ship, monkeypatch):
-    from mlapp.deploy.k8s.rollout import Rollout
+    from mlapp.deploy.k8s.rollout import RolloutWait
 
-    wait = Rollout.wait
-    monkeypatch.setattr(Rollout, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    wait = RolloutWait.wait_until_complete
+    monkeypatch.setattr(RolloutWait, "wait_until_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(DeployError, match="Interrupted: release 1 is applied"):
         target().apply(ship())
     assert "interrupted" in target().status().problems[0]
 
-    monkeypatch.setattr(Rollout, "wait", wait)
+    monkeypatch.setattr(RolloutWait, "wait_until_complete", wait)
     release = target().apply(ship())
 
     assert (release.number, release.state) == (1, "live")

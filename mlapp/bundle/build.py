@@ -1,0 +1,321 @@
+"""Making a bundle of a project and one version of its model."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mlapp import config, distribution, provenance
+from mlapp.bundle import bundle, sbom, secrets, self_wheel, source_wheels
+from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
+from mlapp.bundle.project_files import Warn, find_project_files
+from mlapp.bundle.reader import open_bundle
+from mlapp.bundle.requirement_lines import LockedPackage
+from mlapp.bundle.requirements import read_declared_requirements
+from mlapp.bundle.resolve import resolve_requirements
+from mlapp.errors import ConfigError
+from mlapp.project import Project
+from mlapp.secret_variables import refuse_secret_variables
+from mlapp.store import Manifest, ModelVersion
+
+PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
+"""An address with a password that is not taken from the environment."""
+
+WRITTEN_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".json", ".txt", ".in", ".sh")
+"""Suffixes of files that may hold an address with a password."""
+
+IMAGE_TODO = "Give it where the image runs: targets.k8s.secrets, or an environment variable of the container."
+
+RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
+"""How the image is made, which is no part of what is in it: to eject it gives no other bundle."""
+
+
+def build_bundle(
+    project: Project,
+    model: str | int = "latest",
+    *,
+    settings_of: str | None = None,
+    output: Path | None = None,
+    upgrade: bool = False,
+    warn: Warn,
+) -> Bundle:
+    """Bundle a project. The same project gives the same bundle, which is then made only once.
+
+    Args:
+        model: a version, alias or `latest` of the store.
+        settings_of: the key of `environments:` whose settings the bundle serves with.
+        output: the folder to make it in; `.mlapp/bundles` of the project when absent.
+        upgrade: resolve the requirements anew, to the newest versions that fit.
+        warn: takes one line about each thing that is worth a look.
+
+    Raises:
+        ConfigError: a variable of image.env looks like a secret.
+        BundleError: the files or requirements cannot be bundled, or there is no space.
+        UsageError: no such version or alias. StoreError: the model cannot be read.
+    """
+    refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
+    version = project.store.get(project.name, model)
+    python = project.settings.image.python or "{}.{}".format(*sys.version_info)
+    parent = (output or project.root / ".mlapp" / "bundles").resolve()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".bundle-", dir=parent))
+        try:
+            return _fill_bundle(staging, parent, project, version, python, settings_of, upgrade, warn)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        where = error.filename or parent
+        todo = "Free some space there, or give --output."
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            todo = "Build where you may write: mlapp keeps its bundles and locks in the project's folder .mlapp."
+        raise BundleError(f"The bundle cannot be written: {where}: {error.strerror}.", todo) from error
+
+
+def _fill_bundle(
+    staging: Path,
+    parent: Path,
+    project: Project,
+    version: ModelVersion,
+    python: str,
+    settings_of: str | None,
+    upgrade: bool,
+    warn: Warn,
+) -> Bundle:
+    _copy_code(project, staging / bundle.CODE, warn)
+    _warn_of_credentials(staging / bundle.CODE, warn)
+    _copy_model(version, staging / bundle.MODEL)
+    packages, source = write_requirements(
+        project, version.manifest.libraries, python, staging, upgrade=upgrade, warn=warn
+    )
+    _warn_of_differences(version.manifest, packages, python, warn)
+    bill = sbom.make_cyclonedx(version.manifest, packages, distribution.version())
+    (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")
+    manifest = BundleManifest(
+        format=bundle.FORMAT,
+        app=version.app,
+        version=version.version,
+        created=_compute_creation_time(project.root, version.manifest),
+        python=python,
+        mlapp=distribution.version(),
+        requirements=source,
+        environment=settings_of,
+        git=provenance.read_git_state(project.root),
+        source=_read_git_remote(project.root),
+        files=describe_files(staging),
+    )
+    (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    folder = parent / f"{manifest.app}-{manifest.version}-{bundle.hash_manifest(manifest)}"
+    if not folder.exists():
+        staging.chmod(0o755)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another build was quicker
+                raise
+    return open_bundle(folder)
+
+
+def _copy_code(project: Project, target: Path, warn: Warn) -> None:
+    root, image = project.root, project.settings.image
+    store = (root / project.settings.store).resolve() if "://" not in project.settings.store else None
+    app = project.location.file.relative_to(root)
+    needed = (app, Path(config.FILE))
+    files = find_project_files(root, include=image.include, leave_out=store, needed=needed, warn=warn)
+    files = [path for path in files if path.as_posix() not in RECIPE]
+    if app not in files:
+        state = "is ignored by git or .dockerignore" if (root / app).exists() else "does not exist"
+        raise BundleError(f"{app}, which holds the app, {state}.", "Let git see it, or change `app:` in mlapp.yaml.")
+    for path in files:
+        source, copy = root / path, target / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            inside = source.resolve().relative_to(root.resolve())
+            copy.symlink_to(os.path.relpath(inside, path.parent))
+        else:
+            with contextlib.suppress(FileNotFoundError):  # deleted a moment ago
+                shutil.copyfile(source, copy)
+                copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _warn_of_credentials(code: Path, warn: Warn) -> None:
+    """A password that is written out in an address, as of a package index or a database, would be shipped."""
+    for file in sorted(code.rglob("*")):
+        is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
+        if is_looked_at and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
+            name = file.relative_to(code).as_posix()
+            warn(f"{name} holds a password in an address, and is shipped: write ${{VARIABLE}} in its place.")
+
+
+def _copy_model(version: ModelVersion, target: Path) -> None:
+    """A store of this version alone. Its files are hard links where the disk allows: no store ever changes one."""
+    for name in version.manifest.files:
+        copy = target / version.app / version.manifest.folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(version.files / name, copy)
+        except FileNotFoundError:
+            raise BundleError(
+                f"Version {version.version} of {version.app} was deleted while it was bundled.",
+                "Choose another: mlapp models list.",
+            ) from None
+        except OSError:
+            shutil.copyfile(version.files / name, copy)
+    entry = target / version.app / "versions" / f"{version.version:06}.json"
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
+    (target / "store.json").write_bytes(msgspec.json.encode({"format": version.manifest.format}))
+
+
+def write_requirements(
+    project: Project,
+    libraries: Mapping[str, str],
+    python: str,
+    staging: Path,
+    *,
+    extra: str = "",
+    upgrade: bool = False,
+    warn: Warn,
+) -> tuple[list[LockedPackage], str]:
+    """Write what the project needs into a bundle: requirements.txt, and mlapp's wheel where no index has it.
+
+    Args:
+        libraries: library → version, that it needs in any case.
+        extra: of mlapp, as `[flyte]`.
+
+    Returns:
+        The locked packages, and the file that named them.
+
+    Raises:
+        ConfigError: image.python is none. UvError: no versions fit.
+    """
+    image = project.settings.image
+    if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
+        raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
+    found = read_declared_requirements(project.root, image, python)
+    if found is None:
+        warn("The project has no requirements.txt, pyproject.toml or lock: the image gets the model's libraries alone.")
+    elif found.names_foreign:
+        raise BundleError(
+            f"{found.source} names 'mlapp', which is an unrelated package on PyPI.",
+            f"Name this one there: {distribution.NAME}, with the same extras.",
+        )
+    entries = []
+    if self_wheel.is_from_index():
+        requirement = f"{distribution.NAME}{extra}=={distribution.version()}"
+    else:
+        wheel = self_wheel.write_wheel(staging / bundle.WHEELS)
+        requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
+        entries.append(wheel)
+    locked = resolve_requirements(
+        found,
+        requirement,
+        libraries,
+        root=project.root,
+        python=python,
+        image=image,
+        cache=project.root / ".mlapp" / "locks",
+        upgrade=upgrade,
+    )
+    packages = list(locked.packages)
+    for built in source_wheels.build_source_wheels(
+        locked.sources,
+        staging / bundle.WHEELS,
+        root=project.root,
+        python=python,
+        image=image,
+        cache=project.root / ".mlapp" / "wheels",
+    ):
+        entries.append(built.file)
+        packages.append(LockedPackage(Requirement(f"{built.name}=={built.version}"), ()))
+    lines = [
+        *(found.indexes if found else ()),
+        *_copy_local_wheels(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
+        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash_file(wheel)}" for wheel in entries),
+        *map(str, locked.packages),
+    ]
+    (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
+    return packages, found.source if found else "the model"
+
+
+def _copy_local_wheels(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:
+    """Copy what the packages need of folders on this machine into the bundle; the option that names it there."""
+    needed = {digest for package in packages for digest in package.hashes}
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    found = [file for file in files if _hash_file(file) in needed]
+    for file in found:
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(file, target / file.name)
+    return [f"--find-links ./{bundle.WHEELS}"] if found else []
+
+
+def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], python: str, warn: Warn) -> None:
+    locked = {package.name: package.version for package in packages}
+    for library, trained in model.libraries.items():
+        here = locked.get(canonicalize_name(library))
+        if here is not None and here != trained:
+            warn(f"The image has {library} {here}, but {trained} trained the model. Pin it, or train again.")
+    if python.split(".") != model.python.split(".")[:2]:
+        warn(f"The image has Python {python}, but {model.python} trained the model.")
+
+
+def _compute_creation_time(root: Path, model: Manifest) -> int:
+    """Seconds since 1970 that stand for the bundle's making: a function of what goes in, unlike the clock."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given is not None:
+        if not given.isdecimal():
+            raise ConfigError(f"SOURCE_DATE_EPOCH is '{given}'.", "Set it to whole seconds since 1970, or unset it.")
+        return int(given)
+    committed = _query_git(root, "log", "-1", "--format=%ct")
+    return max(int(model.created.timestamp()), int(committed) if committed and committed.isdecimal() else 0)
+
+
+def _read_git_remote(root: Path) -> str | None:
+    url = _query_git(root, "remote", "get-url", "origin")
+    if not url or "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _query_git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)  # noqa: S603, S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def describe_files(folder: Path) -> dict[str, BundleFile]:
+    """The files of a bundle that is being made: path → what the manifest says of it."""
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return {path.relative_to(folder).as_posix(): _describe_file(path) for path in found}
+
+
+def _describe_file(path: Path) -> BundleFile:
+    if path.is_symlink():
+        return BundleFile(link=os.readlink(path))
+    status = path.stat()
+    return BundleFile(_hash_file(path), status.st_size, bool(status.st_mode & 0o100))
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

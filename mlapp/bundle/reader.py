@@ -1,0 +1,64 @@
+"""Opening a bundle, wherever it was brought to."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from mlapp import distribution
+from mlapp.bundle import bundle
+from mlapp.bundle.bundle import Bundle, BundleError, BundleManifest
+
+
+def open_bundle(folder: Path | str) -> Bundle:
+    """The bundle in `folder`, its code checked against the manifest; the store checks the model. Imports nothing of it.
+
+    Raises:
+        BundleError: no bundle, from a newer mlapp, or a file is missing or was changed.
+    """
+    place = Path(folder).resolve()
+    manifest = _read_manifest(place / bundle.MANIFEST)
+    for name, file in manifest.files.items():
+        if name.startswith(f"{bundle.CODE}/") and file.link is None:
+            _check_file_hash(place / name, file.sha256, place)
+    return Bundle(place, manifest)
+
+
+def _read_manifest(path: Path) -> BundleManifest:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path.parent} is not a bundle: it has no {path.name}.", "Make one: mlapp build --bundle-only."
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+    try:
+        raw = msgspec.json.decode(content)
+        if isinstance(raw, dict) and int(raw.get("format", 0)) > bundle.FORMAT:
+            raise BundleError(
+                f"{path} is from a newer mlapp: format {raw['format']}, known is {bundle.FORMAT}.",
+                f"Upgrade: pip install --upgrade {distribution.NAME}.",
+            )
+        return msgspec.convert(raw, BundleManifest)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is damaged: {error}", "Make the bundle again: mlapp build --bundle-only.") from None
+
+
+def _check_file_hash(path: Path, sha256: str, folder: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        raise BundleError(
+            f"{folder} has lost {path.relative_to(folder)}.", "Make the bundle again: mlapp build --bundle-only."
+        ) from None
+    if digest.hexdigest() != sha256:
+        raise BundleError(
+            f"{path.relative_to(folder)} in {folder} was changed after the bundle was made.",
+            "A bundle never changes: change the project, and make another.",
+        )

@@ -1,0 +1,115 @@
+"""From what a project needs to exact versions with hashes, for every platform at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlapp import distribution
+from mlapp.bundle import uv
+from mlapp.bundle.requirement_lines import (
+    LockedPackage,
+    list_source_lines,
+    parse_locked_packages,
+    resolve_source_folder,
+    select_for_python,
+)
+from mlapp.bundle.requirements import DeclaredRequirements
+from mlapp.config import Image
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What a project needs: packages of an index, and what comes from none (`mlapp.bundle.source_wheels`)."""
+
+    packages: tuple[LockedPackage, ...]
+    sources: tuple[str, ...]
+
+
+def resolve_requirements(
+    declared: DeclaredRequirements | None,
+    own: str,
+    trained: Mapping[str, str],
+    *,
+    root: Path,
+    python: str,
+    image: Image,
+    cache: Path,
+    upgrade: bool = False,
+) -> Lock:
+    """Resolve what a project needs, with mlapp and the libraries that its model was trained with.
+
+    A version that is free is that of the training, so that the model meets what it was made with. A resolution is
+    kept in `cache` under all that it depends on, and asked for again only when that changes or with `upgrade`.
+
+    Args:
+        declared: the project's own requirements; None when it has none.
+        own: the requirement of mlapp: `mlapp-kit==1.0`, or `mlapp-kit @ file:///…` for a wheel, which is not locked.
+        trained: library → version.
+        python: the minor version of the image's Python, as 3.11.
+
+    Raises:
+        UvError: no versions fit, a package does not exist, or the index cannot be reached.
+    """
+    wanted = [own, *sorted(trained), *(declared.lines if declared else ())]
+    known = [own.partition(" @ ")[0], wanted[1:], declared.text if declared else "", dict(trained), python]
+    wheel = resolve_source_folder(own, root) if " @ " in own else None
+    hash_of_own = hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel else ""
+    key = json.dumps(
+        [*known, hash_of_own, image.index_url, image.extra_index_urls, uv.read_uv_version()], sort_keys=True
+    )
+    kept = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
+    text = "" if upgrade or not kept.is_file() else kept.read_text()
+    if not text.startswith(_stamp_sources(text, root)):
+        text = _compile_requirements(declared, wanted, trained, own, root, python, image)
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as file:
+            file.write(_stamp_sources(text, root) + text)
+        os.replace(file.name, kept)
+    hashes = declared.hashes if declared else {}
+    packages = (
+        replace(each, hashes=hashes.get((each.name, each.version), each.hashes)) for each in parse_locked_packages(text)
+    )
+    return Lock(tuple(select_for_python(list(packages), python)), tuple(list_source_lines(text)))
+
+
+def _stamp_sources(text: str, root: Path) -> str:
+    """A comment that changes with what the folders and files in a resolution say that they need."""
+    digest = hashlib.sha256()
+    for place in (resolve_source_folder(source, root) for source in list_source_lines(text)):
+        for file in (place, *(place / name for name in ("pyproject.toml", "setup.py", "setup.cfg"))) if place else ():
+            digest.update(file.read_bytes() if file.is_file() else b"-")
+    return f"# {digest.hexdigest()}\n"
+
+
+def _compile_requirements(
+    declared: DeclaredRequirements | None,
+    wanted: list[str],
+    trained: Mapping[str, str],
+    own: str,
+    root: Path,
+    python: str,
+    image: Image,
+) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        extra, result = Path(folder, "mlapp.in"), Path(folder, "requirements.txt")
+        extra.write_text("".join(f"{line}\n" for line in wanted))
+        # uv keeps the versions that it finds in the file it is to write, as far as the requirements allow.
+        result.write_text("".join(f"{name}=={version}\n" for name, version in trained.items()))
+        arguments = ["pip", "compile", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+        arguments += ["--python-version", python, "--output-file", str(result), str(extra)]
+        if " @ " in own:
+            arguments += ["--no-emit-package", distribution.NAME]
+        if declared and declared.file:
+            arguments.append(str(declared.file))
+        if declared and declared.hashes:  # a lock says which files are meant, wherever they lie
+            arguments += ["--index-strategy", "unsafe-best-match"]
+        source = declared.source if declared else "the model's libraries"
+        indexes = "\n".join(declared.indexes) if declared else ""
+        uv.run_uv(arguments, folder=root, image=uv.add_indexes(image, indexes), doing=f"Resolving {source}")
+        return result.read_text()

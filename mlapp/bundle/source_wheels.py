@@ -1,0 +1,131 @@
+"""What comes from no index, as a folder or git's, built into a wheel that the bundle brings along.
+
+A hash pins a file, and a folder or a repository is none. So they become wheels, as mlapp itself does where no index has
+it; and the image is then made of wheels alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlapp.bundle import uv, wheel
+from mlapp.bundle.bundle import BundleError
+from mlapp.bundle.project_files import find_project_files
+from mlapp.bundle.requirement_lines import resolve_source_folder
+from mlapp.config import Image
+
+HERE = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_build.json", "uv_cache.json")
+"""Files of a dist-info that say how it was installed here, or are written anew."""
+
+
+@dataclass(frozen=True)
+class BuiltWheel:
+    """A wheel in the bundle."""
+
+    name: str
+    version: str
+    file: Path
+
+
+def build_source_wheels(
+    sources: Sequence[str], folder: Path, *, root: Path, python: str, image: Image, cache: Path
+) -> Iterator[BuiltWheel]:
+    """Build sources into `folder`. One that has not changed is taken from `cache`.
+
+    The project itself is none of them: its code is in the bundle, and imported from there.
+
+    Args:
+        sources: as `mlapp.bundle.requirement_lines.list_source_lines` gives them; paths are relative to `root`.
+        python: the minor version of the image's Python, as 3.11.
+
+    Raises:
+        BundleError: one does not build, or holds compiled code.
+    """
+    for source in sources:
+        place = resolve_source_folder(source, root)
+        if place == root.resolve():
+            continue
+        if place is not None and not place.exists():
+            raise BundleError(f"{source}, which the requirements name, does not exist.", "Bring it there, or mend it.")
+        kept = (
+            cache
+            / hashlib.sha256(
+                "\n".join([_fingerprint_source(source, place), python, uv.read_uv_version()]).encode()
+            ).hexdigest()
+        )
+        if not kept.is_dir():
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache) as at:
+                named = source if place is None else str(_copy_source(place, Path(at, place.name)))
+                made = _build_source_wheel(source, named, Path(at, "installed"), Path(at, "wheel"), python, image)
+                with contextlib.suppress(OSError):  # another build was quicker
+                    made.parent.rename(kept)
+        (file,) = kept.glob("*.whl")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / file.name)
+        name, version = file.name.split("-")[:2]
+        yield BuiltWheel(re.sub(r"[-_.]+", "-", name).lower(), version, folder / file.name)
+
+
+def _fingerprint_source(source: str, place: Path | None) -> str:
+    """What changes when the source does: git's commit is in its name; of a folder, its files' sizes and times."""
+    if place is None:
+        return source
+    files = _list_source_files(place) if place.is_dir() else [Path()]
+    found = ((file, (place / file).lstat()) for file in files)
+    return "\n".join([str(place), *(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in found)])
+
+
+def _copy_source(place: Path, target: Path) -> Path:
+    """A copy to build from, as most build tools leave files behind; git's own are there for tools that ask it."""
+    if place.is_file():
+        shutil.copyfile(place, target)
+        return target
+    for file in _list_source_files(place):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(place / file, target / file, follow_symlinks=False)
+    if (place / ".git").is_dir():
+        shutil.copytree(place / ".git", target / ".git", symlinks=True)
+    return target
+
+
+def _list_source_files(place: Path) -> list[Path]:
+    """`.dockerignore` says what an image needs not: its README, say, which a build may well need."""
+    return find_project_files(place, dockerignore=False, refuse_tracked_secrets=False, warn=lambda _: None)
+
+
+def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, python: str, image: Image) -> Path:
+    arguments = ["pip", "install", "--quiet", "--no-deps", "--reinstall", "--python-version", python]
+    arguments += ["--target", str(installed), named]
+    uv.run_uv(arguments, folder=installed.parent, image=image, doing=f"Building {source}")
+    (info,) = installed.glob("*.dist-info")
+    name, version = info.name.removesuffix(".dist-info").split("-")
+    if "Root-Is-Purelib: true" not in (info / "WHEEL").read_text():
+        raise BundleError(
+            f"{name} holds compiled code and comes from no package index: {source}.",
+            "Publish wheels of it for Linux to an index, and name that: image.extra_index_urls in mlapp.yaml.",
+        )
+    members = {}
+    for file in installed.rglob("*"):
+        path = file.relative_to(installed)
+        is_of_here = path.parent == Path(info.name) and path.name in HERE
+        if not file.is_file() or is_of_here or path.name == ".lock" or "__pycache__" in path.parts:
+            continue
+        if path.parts[0] != "bin":
+            members[path.as_posix()] = file.read_bytes()
+        elif not _is_entry_point(path.name, info):
+            members[f"{name}-{version}.data/scripts/{path.name}"] = file.read_bytes()
+    return wheel.pack_wheel(folder, name, version, members)
+
+
+def _is_entry_point(script: str, info: Path) -> bool:
+    """Whether a command is made from entry_points.txt, as whoever installs the wheel does again."""
+    file = info / "entry_points.txt"
+    return file.is_file() and re.search(rf"^{re.escape(script)}\s*=", file.read_text(), re.MULTILINE) is not None

@@ -1,0 +1,258 @@
+"""Where files are: this machine, S3, Google Cloud Storage, Azure, the web. A pattern becomes the files that match.
+
+Credentials come from where each cloud's own tools look: `AWS_ACCESS_KEY_ID`, `~/.aws`, an instance's role;
+`GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. Another S3 is `AWS_ENDPOINT_URL`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mlapp.data.secrets import Address
+from mlapp.env_vars import read_azure_account
+from mlapp.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import fs
+
+_WILD = re.compile(r"[*?\[]")
+_REFUSED = (
+    "access_denied",
+    "accessdenied",
+    "forbidden",
+    "http status 403",
+    "invalidaccesskeyid",
+    "signaturedoesnotmatch",
+    "authorizationfailure",
+    "authenticationfailed",
+    "permission_denied",
+    "unauthenticated",
+)
+_TIMEOUT = 10.0
+"""Seconds to wait for a connection."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: its path in a filesystem, its name as it is shown, and what its folders `key=value` say of its rows."""
+
+    filesystem: fs.FileSystem
+    path: str
+    shown: str
+    size: int
+    hide: Callable[[object], str] = str
+    """Takes secrets out of a library's error."""
+
+    @property
+    def partitions(self) -> dict[str, str]:
+        folders = PurePosixPath(self.path).parts[:-1]
+        return dict(folder.split("=", 1) for folder in folders if re.fullmatch(r"\w+=.*", folder))
+
+    @contextmanager
+    def open_stream(self) -> Iterator[pa.NativeFile]:
+        """The file's bytes, to be read from any place."""
+        with translate_filesystem_error(self.shown, self.hide), self.filesystem.open_input_file(self.path) as stream:
+            yield stream
+
+
+@contextmanager
+def find_files(address: Address) -> Iterator[list[File]]:
+    """The files at an address, sorted by path: a file, all in a folder, or those that match a pattern with `*` or `**`.
+
+    Raises:
+        DataError: none is there, or they may not be read.
+    """
+    scheme = urlsplit(address.value).scheme if "://" in address.value else ""
+    if scheme in ("http", "https"):
+        with _download_file(address) as file:
+            yield [file]
+        return
+    with translate_filesystem_error(address.shown, address.hide_secrets):
+        files = _list_files(address, scheme)
+    if not files:
+        is_pattern = bool(_WILD.search(address.value))
+        what = f"No file matches {address}." if is_pattern else f"There is no file {address}."
+        raise DataError(what, "Check the path." if scheme else f"Check the path; it is looked up from {Path.cwd()}.")
+    yield files
+
+
+def _list_files(address: Address, scheme: str) -> list[File]:
+    from pyarrow import fs
+
+    filesystem, path = _open_filesystem(address, scheme)
+    prefix = f"{scheme}://" if scheme else ""
+
+    def make_file(info: Any) -> File:
+        shown = address.shown if address.value != address.shown else prefix + info.path
+        return File(filesystem, info.path, shown, info.size, address.hide_secrets)
+
+    if not _WILD.search(path):
+        info = filesystem.get_file_info(path)
+        if info.type == fs.FileType.File:
+            return [make_file(info)]
+        pattern, base = None, path
+    else:
+        pattern = _translate_pattern(path)
+        fixed = path[: _WILD.search(path).start()]  # type: ignore[union-attr]
+        base = fixed.rpartition("/")[0]
+    infos = filesystem.get_file_info(fs.FileSelector(base or ".", recursive=True, allow_not_found=True))
+    matching = [
+        info
+        for info in infos
+        if info.type == fs.FileType.File
+        and not _is_hidden(info.path[len(base) :])
+        and (pattern is None or pattern.fullmatch(info.path.removeprefix("./") if not base else info.path))
+    ]
+    return [make_file(info) for info in sorted(matching, key=lambda info: info.path)]
+
+
+def _is_hidden(path: str) -> bool:
+    """`_SUCCESS`, `.crc` and the like, which Spark and others leave beside their files."""
+    return any(part.startswith((".", "_")) and "=" not in part for part in PurePosixPath(path.lstrip("/")).parts)
+
+
+def _translate_pattern(pattern: str) -> re.Pattern[str]:
+    """A path's pattern as a regular expression: `**` crosses folders, `*` and `?` do not."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    said = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile(
+        "".join(
+            said.get(part, part.replace("[!", "[^") if part.startswith("[") and part.endswith("]") else re.escape(part))
+            for part in parts
+        )
+    )
+
+
+def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]:
+    try:
+        from pyarrow import fs
+    except ImportError:
+        raise MissingExtraError("Reading files", "files") from None
+    path = address.value.partition("://")[2]
+    match scheme:
+        case "" | "file":
+            return fs.LocalFileSystem(), str(Path(path or address.value).expanduser()) if scheme == "" else path
+        case "s3":
+            return _open_s3(path.partition("/")[0]), path
+        case "gs" | "gcs":
+            return fs.GcsFileSystem(**_read_gcs_emulator(), retry_time_limit=_convert_timeout(30)), path
+        case "abfs" | "abfss":
+            filesystem, path = fs.FileSystem.from_uri(address.value)
+            return filesystem, path
+        case "az":
+            account, key = read_azure_account()
+            if not account:
+                raise DataError(f"{address} needs an account.", "Set AZURE_STORAGE_ACCOUNT, or write abfs://….")
+            return fs.AzureFileSystem(account, account_key=key, **_read_azurite()), path
+    raise DataError(
+        f"{address} begins with {scheme}://, which is no place for files.",
+        "Known: s3://, gs://, az://, abfs://, https://.",
+    )
+
+
+def _open_s3(bucket: str) -> fs.FileSystem:
+    from pyarrow import fs
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region is None and endpoint is None:
+        region = fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(
+        endpoint_override=endpoint, region=region or "us-east-1", connect_timeout=_TIMEOUT, request_timeout=60
+    )
+
+
+def _read_gcs_emulator() -> dict[str, Any]:
+    host = os.environ.get("STORAGE_EMULATOR_HOST")
+    if not host:
+        return {}
+    scheme, _, place = host.rpartition("://")
+    return {"endpoint_override": place, "scheme": scheme or "http", "anonymous": True}
+
+
+def _read_azurite() -> dict[str, Any]:
+    host = os.environ.get("AZURITE_BLOB_STORAGE_URL")
+    if not host:
+        return {}
+    scheme, _, place = host.rpartition("://")
+    return {
+        f"{kind}_storage_{part}": value
+        for kind in ("blob", "dfs")
+        for part, value in (("scheme", scheme or "http"), ("authority", place))
+    }
+
+
+def _convert_timeout(number: int) -> Any:
+    from datetime import timedelta
+
+    return timedelta(seconds=number)
+
+
+@contextmanager
+def _download_file(address: Address) -> Iterator[File]:
+    """A file from the web, kept on disk while it is read: formats as Parquet are read from their end."""
+    from pyarrow import fs
+
+    name = PurePosixPath(urlsplit(address.value).path).name or "download"
+    with tempfile.TemporaryDirectory(prefix="mlapp-") as folder:
+        copy = Path(folder) / name
+        request = urllib.request.Request(address.value, headers={"User-Agent": "mlapp"})  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, copy.open("wb") as to:  # noqa: S310
+                shutil.copyfileobj(answer, to, 1 << 20)
+                missing = int(answer.headers.get("Content-Length") or 0) - to.tell()
+        except urllib.error.HTTPError as error:
+            todo = "Check what the address needs to let you in." if error.code in (401, 403) else "Check the address."
+            raise DataError(f"{address} answers {error.code} {error.reason}.", todo) from None
+        except (urllib.error.URLError, OSError) as error:
+            reason = address.hide_secrets(getattr(error, "reason", error))
+            raise DataError(f"{address} cannot be reached: {reason}.", "Check the address.") from None
+        if missing > 0:
+            raise DataError(f"{address} broke off, {missing:,} bytes before its end.", "Try again.")
+        yield File(fs.LocalFileSystem(), str(copy), address.shown, copy.stat().st_size, address.hide_secrets)
+
+
+@contextmanager
+def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Iterator[None]:
+    """A filesystem's errors as ours."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"There is no {shown}.", "Check the path.") from None
+    except PermissionError:
+        raise DataError(f"{shown} may not be read.", "Ask for the permission to read it.") from None
+    except IsADirectoryError:
+        raise DataError(f"{shown} is a folder.", "Name the files in it: …/*.parquet.") from None
+    except OSError as error:
+        text = hide(error)
+        low = str(error).lower()
+        line = " ".join(text.split())
+        if any(sign in low for sign in _REFUSED):
+            todo = "Check the credentials, and the permission to list and read there."
+            raise DataError(f"{shown} may not be read: {_shorten_sdk_error(line)}", todo) from None
+        if "no_such_bucket" in low or "nosuchbucket" in low:
+            raise DataError(f"{shown}: there is no such bucket.", "Check the bucket's name.") from None
+        if "network_connection" in low or "curlcode" in low:
+            todo = "Check the network and AWS_ENDPOINT_URL."
+            raise DataError(f"{shown} cannot be reached: {_shorten_sdk_error(line)}", todo) from None
+        raise DataError(
+            f"{shown} cannot be read: {_shorten_sdk_error(line)}", "Check that the file is whole, or copy it again."
+        ) from None
+
+
+def _shorten_sdk_error(line: str) -> str:
+    """What an error of a cloud's SDK says at its end, past the keys and operations, and before its request's number."""
+    found = re.search(r"(?:AWS|Azure) Error:? (.*?)(?: RequestId:.*)?$", line)
+    return found[1] if found else line

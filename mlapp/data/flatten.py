@@ -1,0 +1,104 @@
+"""Documents without a schema, from MongoDB, Redis or DynamoDB, as tables: a nested object is columns `address.city`."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlapp.data.frames import make_array
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 10_000
+"""Documents of one part."""
+
+
+def flatten_documents(
+    documents: Iterable[Mapping[str, Any]], plain: Callable[[Any], Any] = lambda value: value
+) -> Iterator[pa.Table]:
+    """Tables of `ROWS` documents each; at least one, if an empty one. Fields come in the order in which they appear.
+
+    Args:
+        documents: what was read.
+        plain: turns a value of a database's own type into one of Python's.
+    """
+    import pyarrow as pa
+
+    names: dict[str, None] = {}
+    remaining = iter(documents)
+    empty = True
+    while part := [_flatten_document(document, plain) for document in itertools.islice(remaining, ROWS)]:
+        empty = False
+        for row in part:
+            names.update(dict.fromkeys(row))
+        yield pa.table({name: make_array([row.get(name) for row in part]) for name in names})
+    if empty:
+        yield pa.table({})
+
+
+def fill_parameters(pattern: Any, values: Mapping[str, Any]) -> Any:
+    """A query's structure with each text `":name"` in it replaced by that parameter's value."""
+    if isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values:
+        return values[pattern[1:]]
+    if isinstance(pattern, Mapping):
+        return {key: fill_parameters(value, values) for key, value in pattern.items()}
+    if isinstance(pattern, list | tuple):
+        return [fill_parameters(value, values) for value in pattern]
+    return pattern
+
+
+def find_parameters(pattern: Any) -> list[str]:
+    """The parameters that a query's structure names with `":name"`."""
+    if isinstance(pattern, str):
+        return [pattern[1:]] if pattern.startswith(":") and pattern[1:].isidentifier() else []
+    if isinstance(pattern, Mapping):
+        return [name for value in pattern.values() for name in find_parameters(value)]
+    if isinstance(pattern, list | tuple):
+        return [name for value in pattern for name in find_parameters(value)]
+    return []
+
+
+def convert_numbers(table: pa.Table, kept: Sequence[str]) -> pa.Table:
+    """The table with each text column whose values are all numbers as numbers, but for the columns `kept`."""
+    import pyarrow as pa
+
+    for at, field in enumerate(table.schema):
+        if not pa.types.is_string(field.type) or field.name in kept:
+            continue
+        for kind in (pa.int64(), pa.float64()):
+            try:
+                table = table.set_column(at, field.name, table.column(at).cast(kind))
+            except pa.ArrowInvalid:
+                continue
+            break
+    return table
+
+
+def convert_date(value: Any) -> Any:
+    """A date as its midnight in UTC, for databases that know only moments."""
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.timezone.utc)
+    return value
+
+
+def _flatten_document(document: Mapping[str, Any], plain: Callable[[Any], Any], prefix: str = "") -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            row |= _flatten_document(value, plain, f"{prefix}{name}.")
+        else:
+            row[f"{prefix}{name}"] = (
+                _flatten_list(value, plain) if isinstance(value, list | tuple | set) else plain(value)
+            )
+    return row
+
+
+def _flatten_list(values: Iterable[Any], plain: Callable[[Any], Any]) -> list[Any]:
+    ordered = sorted(values) if isinstance(values, set) else values
+    return [
+        {key: plain(inner) for key, inner in value.items()} if isinstance(value, Mapping) else plain(value)
+        for value in ordered
+    ]

@@ -1,0 +1,81 @@
+"""Connections that break: a read is made again while none of it is given away, else the error says how far it came."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from mlapp.data.frames import Types, check_chunk_rows, count_tables, join_tables, make_frame, make_frames
+from mlapp.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+PAUSES = (0.2, 1.0, 3.0)
+"""Seconds before each further attempt at a read whose connection broke."""
+
+
+class LostConnectionError(Exception):
+    """The connection broke after it had been made; the same read may work again."""
+
+
+class UnreachableError(DataError):
+    """No connection could be made."""
+
+
+def read_with_retries(
+    shown: str,
+    stream: Callable[[], Iterator[pa.Table]],
+    chunks: int | None,
+    types: Types | None,
+    infer: Callable[[pa.Table], pa.Table] | None = None,
+) -> pd.DataFrame | Iterator[pd.DataFrame]:
+    """All rows of a stream as one DataFrame, or as parts of `chunks` rows.
+
+    Args:
+        shown: the address in errors, without secrets.
+        stream: connects and reads from the beginning; called again after `LostConnectionError`.
+        chunks: rows of a part; one DataFrame of all rows when absent.
+        types: pandas types of single columns.
+        infer: gives columns better types, from all rows or from those of the first part.
+    """
+    check_chunk_rows(chunks)
+    parts = _iterate_parts(shown, stream, chunks, types, infer)
+    return next(parts) if chunks is None else parts
+
+
+def _iterate_parts(
+    shown: str,
+    stream: Callable[[], Iterator[pa.Table]],
+    chunks: int | None,
+    types: Types | None,
+    infer: Callable[[pa.Table], pa.Table] | None,
+) -> Iterator[pd.DataFrame]:
+    given = 0
+    for attempt, pause in enumerate((*PAUSES, None), 1):
+        try:
+            tables = count_tables(stream())
+            if chunks is None:
+                whole = join_tables(tables)
+                yield make_frame(infer(whole) if infer else whole, types)
+                return
+            for part in make_frames(tables, chunks, types, infer):
+                yield part
+                given += len(part)
+            return
+        except (LostConnectionError, UnreachableError) as error:
+            if given:
+                raise DataError(
+                    f"The connection to {shown} broke after {given:,} rows: {error}",
+                    "Start again, or read in pieces that a parameter chooses.",
+                ) from None
+            if pause is None:
+                raise DataError(
+                    f"The connection to {shown} broke {attempt} times: {error}",
+                    "Try again later, or read less at once: chunks=50_000.",
+                ) from None
+            if attempt == 1 and isinstance(error, UnreachableError):
+                raise
+            time.sleep(pause)

@@ -1,0 +1,161 @@
+"""The front: a container that holds the published port, and passes connections on to the live release.
+
+So a release can be replaced while the port stays open. It passes bytes and knows nothing of HTTP: what is open stays
+with the release that it began with, which ends its connections in its own time. SIGHUP makes it read anew where new
+ones go.
+It runs in a container of the image itself, as a file alone: it imports nothing of mlapp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+from typing import cast
+
+STATE = "/state"
+BACKEND = "backend"
+"""The file in STATE that names the live release's container and its port, as `digits-3:8000`."""
+
+PATIENCE = 10.0
+"""Seconds that a connection waits for a backend that refuses it: one that is being started again."""
+
+
+class PipeEnd(asyncio.Protocol):
+    """One end of a passed connection. What it receives goes to `peer`, as fast as that takes it."""
+
+    def __init__(self, peer: PipeEnd | None = None) -> None:
+        self.peer = peer
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Pass the end of one direction on; the other goes on."""
+        if self.peer is not None and self.peer.transport is not None and not self.peer.transport.is_closing():
+            with contextlib.suppress(OSError):
+                self.peer.transport.write_eof()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.close()
+
+
+class Proxy:
+    """Where new connections go, and those that are being made."""
+
+    def __init__(self, state: Path) -> None:
+        self._file = state / BACKEND
+        self._backend = ("", 0)
+        self._connecting: set[asyncio.Task[None]] = set()
+        self.reload_backend()
+
+    def reload_backend(self) -> None:
+        """Read where new connections go."""
+        host, _, port = self._file.read_text().strip().partition(":")
+        self._backend = (host, int(port))
+
+    def accept_client(self) -> PipeEnd:
+        """The client's end of a new connection."""
+        return _ClientEnd(self)
+
+    def connect_client(self, client: _ClientEnd) -> None:
+        """Connect a client to the live release."""
+        task = asyncio.get_running_loop().create_task(self._connect_backend(client))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect_backend(self, client: _ClientEnd) -> None:
+        assert client.transport is not None
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + PATIENCE
+        while not client.transport.is_closing():
+            try:
+                _, backend = await loop.create_connection(lambda: PipeEnd(client), *self._backend)
+            except OSError:
+                if loop.time() > ends:
+                    break
+                await asyncio.sleep(0.05)
+                continue
+            client.join_backend(backend)
+            return
+        client.transport.abort()
+
+
+class _ClientEnd(PipeEnd):
+    """The client's end. What arrives before the backend's end is there is kept, and no more is read until then."""
+
+    def __init__(self, front: Proxy) -> None:
+        super().__init__()
+        self._front = front
+        self._early: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._front.connect_client(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None:
+            super().data_received(data)
+            return
+        self._early.append(data)
+        if len(self._early) == 1 and self.transport is not None:
+            self.transport.pause_reading()
+
+    def join_backend(self, backend: PipeEnd) -> None:
+        """Pass on to the backend what has arrived and what will."""
+        assert self.transport is not None
+        assert backend.transport is not None
+        self.peer = backend
+        if self.transport.is_closing():
+            backend.transport.close()
+            return
+        if self._early:
+            backend.transport.write(b"".join(self._early))
+            self._early.clear()
+            self.transport.resume_reading()
+
+
+async def serve_proxy(port: int, state: Path) -> None:
+    """Pass connections on until SIGTERM."""
+    front = Proxy(state)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, front.reload_backend)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    server = await loop.create_server(front.accept_client, "0.0.0.0", port, backlog=4096)  # noqa: S104 (in a container)
+    await ended.wait()
+    server.close()
+
+
+def main() -> None:
+    """Run the front of the command line's port."""
+    port, state = int(sys.argv[1]), Path(STATE)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve_proxy(port, state))
+    else:
+        uvloop.run(serve_proxy(port, state))
+
+
+if __name__ == "__main__":
+    main()

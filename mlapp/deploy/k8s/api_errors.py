@@ -1,0 +1,151 @@
+"""What the API server refused, in words: who may not do what, which quota, which policy, which field is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mlapp.deploy.k8s.object_kinds import OPERATORS
+from mlapp.deploy.target import DeployError
+
+_FORBIDDEN = re.compile(
+    r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"'
+    r'(?: in API group "(?P<group>[^"]*)")?(?: in the namespace "(?P<namespace>[^"]+)")?'
+)
+_QUOTA = re.compile(r"exceeded quota: (?P<quota>[^,]+), (?P<detail>.*)", re.DOTALL)
+_WEBHOOK = re.compile(
+    r'admission webhook "(?P<policy>[^"]+)" denied the request(?: without explanation)?:? ?(?P<words>.*)', re.DOTALL
+)
+_POLICY = re.compile(
+    r"ValidatingAdmissionPolicy '(?P<policy>[^']+)' with binding '[^']+' denied request: (?P<words>.*)", re.DOTALL
+)
+
+
+class ApiError(DeployError):
+    """The API server refused a call. `code` is its HTTP status; `reason` its machine-readable word."""
+
+    def __init__(self, what: str, todo: str, code: int, reason: str = "", message: str = "") -> None:
+        super().__init__(what, todo)
+        self.code = code
+        self.reason = reason
+        self.message = message
+
+
+class UnreachableError(DeployError):
+    """The API server does not answer."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A field that somebody else owns: `owner` is their field manager."""
+
+    object: str
+    field: str
+    owner: str
+
+
+class ConflictError(ApiError):
+    """Server-side apply found fields that others own."""
+
+    def __init__(self, conflicts: list[Conflict]) -> None:
+        told = "; ".join(f"{one.object} {one.field} is owned by {one.owner}" for one in conflicts)
+        super().__init__(
+            f"Others have set what this release would set, and nothing was changed: {told}.",
+            "Leave the field out (a setting or a patch), ask its owner, or take it: --force-conflicts.",
+            409,
+            "Conflict",
+        )
+        self.conflicts = conflicts
+
+
+def make_api_error(code: int, body: bytes | str, verb: str, object: str, context: str) -> ApiError:
+    """The error for an HTTP answer beyond 299.
+
+    Args:
+        code: the HTTP status.
+        body: the answer, a Status object or anything.
+        verb: what was tried, as RBAC names it: get, list, create, patch, delete.
+        object: what it was tried on, as `Deployment/digits`.
+        context: the kubeconfig's context.
+    """
+    status = _decode_status(body)
+    message, reason = status.get("message") or "", status.get("reason") or ""
+    if code == 401 or 'User "system:anonymous"' in message:
+        return ApiError(
+            f"The cluster ({context}) does not accept the login: it is wrong or has expired.",
+            "Log in again, as whoever runs the cluster told you; `kubectl get pods` tries it.",
+            code,
+            reason,
+            message,
+        )
+    if code == 409 and (conflicts := _parse_conflicts(status, object)):
+        return ConflictError(conflicts)
+    what, todo = _explain_api_error(code, message, reason, verb, object, context)
+    return ApiError(what, todo, code, reason, message)
+
+
+def _explain_api_error(code: int, message: str, reason: str, verb: str, object: str, context: str) -> tuple[str, str]:
+    if found := _QUOTA.search(message):
+        return (
+            f"{object} exceeds the namespace's quota '{found['quota']}': {found['detail'].strip()}",
+            "Ask for less (targets.k8s.resources, replicas), or for a larger quota.",
+        )
+    if found := _WEBHOOK.search(message) or _POLICY.search(message):
+        words = found["words"].strip() or "no reason given"
+        return (
+            f"{object} was refused by the cluster's policy '{found['policy']}': {words}",
+            "Change what it names: a setting of targets.k8s, or targets.k8s.patches.",
+        )
+    if "violates PodSecurity" in message:
+        return (
+            f"{object} was refused by Pod Security: {message[message.index('violates PodSecurity') :]}",
+            "Change what it names, or ask for a namespace of another level.",
+        )
+    if found := _FORBIDDEN.search(message):
+        resource = found["resource"] + (f".{found['group']}" if found["group"] else "")
+        where = f" in namespace {found['namespace']}" if found["namespace"] else ""
+        return (
+            f"{found['user']} may not {found['verb']} {resource}{where}.",
+            "Ask whoever runs the cluster for it: `mlapp eject rbac` prints the least Role that deploying needs.",
+        )
+    if code == 403:
+        return f"May not {verb} {object}: {message}", "Ask whoever runs the cluster; `mlapp eject rbac` prints a Role."
+    if found := re.search(r'namespaces "([^"]+)" not found', message):
+        return (
+            f"There is no namespace '{found[1]}' in {context}.",
+            f"Have it made, or let mlapp: targets.k8s.namespace: {{name: {found[1]}, create: true}}.",
+        )
+    kind = object.partition("/")[0]
+    if code == 404 and kind in OPERATORS:
+        return (
+            f"The cluster does not know {kind}: {OPERATORS[kind]} is not installed.",
+            "Have it installed, or take its setting out of targets.k8s.",
+        )
+    if code == 404:
+        return f"{object} does not exist in {context}.", "Look at `mlapp status`."
+    if reason == "Terminating" or "is being terminated" in message:
+        return f"{object} cannot be made: its namespace is being removed.", "Wait until it is gone."
+    if code == 422 or reason == "Invalid":
+        return f"The cluster does not accept {object}: {message}", "Change the setting or the patch that it names."
+    return f"The cluster refused to {verb} {object}: {message or f'HTTP {code}'}", "Look at the message, and try again."
+
+
+def _decode_status(body: bytes | str) -> dict[str, Any]:
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+    try:
+        status = json.loads(text)
+    except ValueError:
+        return {"message": text.strip()[:500]}
+    return status if isinstance(status, dict) else {"message": text.strip()[:500]}
+
+
+def _parse_conflicts(status: dict[str, Any], object: str) -> list[Conflict]:
+    causes = (status.get("details") or {}).get("causes") or []
+    found = []
+    for cause in causes:
+        if cause.get("reason") == "FieldManagerConflict":
+            owner = re.search(r'conflict with "([^"]*)"', cause.get("message", ""))
+            found.append(Conflict(object, cause.get("field", ""), owner[1] if owner else "somebody else"))
+    return found

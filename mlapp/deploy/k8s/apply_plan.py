@@ -1,0 +1,64 @@
+"""Server-side apply of a plan, and the removal of what is no longer rendered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.k8s.api_errors import UnreachableError
+from mlapp.deploy.k8s.change_plan import HANDOVER, ChangePlan, is_managed
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.deploy_lock import DeployLock
+from mlapp.deploy.k8s.object_kinds import AUTOSCALER, DEPLOYMENT
+from mlapp.deploy.target import DeployError, Progress
+
+VERBS = {"create": "created", "change": "changed"}
+
+
+def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Progress) -> None:
+    """Write every change but the removals.
+
+    Raises:
+        DeployError: the server refused or went away; says what was written by then.
+    """
+    done: list[str] = []
+    try:
+        for change in plan.removals:
+            if change.document["kind"] == AUTOSCALER.kind:
+                lock.check_held()
+                cluster.delete_object(change.document)  # first, or it would set the replicas that we are about to
+                done.append(change.title)
+        for change in plan.changes:
+            if change.action not in VERBS:
+                continue
+            lock.check_held()
+            if change.handover and change.before:
+                cluster.apply_object(_keep_only_replicas(change.before), manager=HANDOVER, force=True)
+            cluster.apply_object(change.document, force=change.force)
+            done.append(change.title)
+            progress(f"{change.title} {VERBS[change.action]}")
+    except DeployError as error:
+        left = [change.title for change in plan.pending if change.title not in done]
+        if isinstance(error, UnreachableError) or done:
+            kind = UnreachableError if isinstance(error, UnreachableError) else DeployError
+            raise kind(
+                f"{error.what} Written by then: {', '.join(done) or 'nothing'}; not written: {', '.join(left)}.",
+                f"{error.todo} Then deploy again: it goes on from there.",
+            ) from error
+        raise
+
+
+def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Progress) -> None:
+    """Remove what is no longer rendered; only of the listed kinds, and only what we applied."""
+    for change in plan.removals:
+        lock.check_held()
+        if is_managed(change.document) and cluster.delete_object(change.document):
+            progress(f"{change.title} removed")
+
+
+def _keep_only_replicas(deployment: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.kind,
+        "metadata": {"name": deployment["metadata"]["name"]},
+        "spec": {"replicas": deployment["spec"]["replicas"]},
+    }

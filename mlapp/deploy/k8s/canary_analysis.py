@@ -1,0 +1,170 @@
+"""`--auto-promote`: a canary against the live release, by what the pods themselves count.
+
+Read from each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, the requests
+of health checks and of the scraper left out. Counts are compared from the beginning of the watch on; a pod that is
+restarted begins again at nought, and is then taken as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mlapp.deploy.k8s import canary, labels
+from mlapp.deploy.k8s.api_errors import ApiError
+from mlapp.deploy.k8s.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.k8s.object_kinds import POD
+from mlapp.deploy.k8s.pod_client import request_pod
+from mlapp.deploy.k8s.pods import is_ready
+from mlapp.deploy.k8s.releases import ReleaseRecord
+from mlapp.deploy.k8s.settings import Canary
+from mlapp.deploy.target import DeployError
+
+NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
+PAUSE = 5.0
+
+
+@dataclass(frozen=True)
+class RequestCounts:
+    """Requests answered, those of them with a status of 500 or more, and the seconds that all took together."""
+
+    requests: float = 0
+    errors: float = 0
+    seconds: float = 0
+    timed: float = 0
+
+    @property
+    def error_rate(self) -> float:
+        """Errors as a share of the requests."""
+        return self.errors / self.requests if self.requests else 0.0
+
+    @property
+    def latency(self) -> float:
+        """Mean seconds of a request."""
+        return self.seconds / self.timed if self.timed else 0.0
+
+    def subtract_counts(self, before: RequestCounts) -> RequestCounts:
+        """What came on top of `before`; all of it when the counters were reset."""
+        if self.requests < before.requests:
+            return self
+        return RequestCounts(
+            self.requests - before.requests,
+            self.errors - before.errors,
+            self.seconds - before.seconds,
+            self.timed - before.timed,
+        )
+
+    def __add__(self, other: RequestCounts) -> RequestCounts:
+        return RequestCounts(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.seconds + other.seconds,
+            self.timed + other.timed,
+        )
+
+
+def judge_canary(job: DeploySession, seconds: float) -> ReleaseRecord:
+    """Watch for `seconds`, then promote; abort as soon as the canary is clearly worse.
+
+    Raises:
+        DeployError: it was aborted, with the numbers; or it had too few requests to tell, and stays.
+    """
+    live_pods, trial_pods = WatchedRelease(job, job.names.base), WatchedRelease(job, job.names.canary)
+    end = time.monotonic() + seconds
+    told = ""
+    while True:
+        left = end - time.monotonic()
+        try:
+            time.sleep(max(0.0, min(PAUSE, left)))
+        except KeyboardInterrupt:
+            raise InterruptedDeployError(
+                "Interrupted: the canary stays on trial, undecided.", "`mlapp promote` or `mlapp abort` it."
+            ) from None
+        job.lock.check_held()
+        live, trial = live_pods.read_counts(), trial_pods.read_counts()
+        line = describe_counts(live, trial)
+        if line != told:
+            told = line
+            job.progress(line)
+        reason = explain_worse(live, trial, job.settings.canary)
+        if reason:
+            record = canary.abort_canary(job)
+            raise DeployError(
+                f"The canary, release {record.number}, was aborted: {reason}. The release before serves all traffic.",
+                "`mlapp logs` shows the pods; targets.k8s.canary holds the limits.",
+            )
+        if left <= 0:
+            break
+    if trial.requests < job.settings.canary.requests:
+        raise DeployError(
+            f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few to judge by. It stays on trial.",
+            f"`mlapp promote` or `mlapp abort` it; targets.k8s.canary.requests is {job.settings.canary.requests}.",
+        )
+    return canary.promote_canary(job)
+
+
+def explain_worse(live: RequestCounts, trial: RequestCounts, limits: Canary) -> str | None:
+    """Why the canary is worse than the live release; None when it is not, or not yet known to be."""
+    if trial.requests < limits.requests:
+        return None
+    if trial.error_rate > live.error_rate + limits.error_rate:
+        return f"{trial.error_rate:.1%} of its requests failed, against {live.error_rate:.1%}"
+    if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
+        return f"its requests took {trial.latency * 1000:.1f} ms, against {live.latency * 1000:.1f} ms"
+    return None
+
+
+def describe_counts(live: RequestCounts, trial: RequestCounts) -> str:
+    """Both, in one line."""
+    return "; ".join(
+        f"{name}: {counts.requests:.0f} requests, {counts.error_rate:.1%} failed, {counts.latency * 1000:.1f} ms"
+        for name, counts in (("canary", trial), ("live", live))
+    )
+
+
+class WatchedRelease:
+    """One release's pods. What a pod has counted stays known when it goes, or cannot be asked for once."""
+
+    def __init__(self, job: DeploySession, instance: str) -> None:
+        self._job = job
+        self._selector = f"{labels.INSTANCE}={instance},{labels.NAME}={job.names.base}"
+        self._latest: dict[str, RequestCounts] = {}
+        self._scrape_pods()
+        self._start = dict(self._latest)
+
+    def read_counts(self) -> RequestCounts:
+        """What all its pods have counted since the watch began."""
+        self._scrape_pods()
+        return sum(
+            (counts.subtract_counts(self._start.get(pod, RequestCounts())) for pod, counts in self._latest.items()),
+            RequestCounts(),
+        )
+
+    def _scrape_pods(self) -> None:
+        for pod in self._job.cluster.list_objects(POD, self._selector):
+            if is_ready(pod):
+                name = pod["metadata"]["name"]
+                with suppress(ApiError):
+                    status, text = request_pod(self._job.cluster, self._job.serve, name, "GET", "/metrics")
+                    if status == 200:
+                        self._latest[name] = parse_counts(text.decode())
+
+
+def parse_counts(text: str) -> RequestCounts:
+    """Counts from the text that Prometheus reads."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    requests = errors = seconds = timed = 0.0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.labels.get("handler") in NOT_COUNTED:
+                continue
+            if sample.name == "http_requests_total":
+                requests += sample.value
+                errors += sample.value if sample.labels.get("status", "").startswith("5") else 0
+            elif sample.name == "http_request_duration_seconds_sum":
+                seconds += sample.value
+            elif sample.name == "http_request_duration_seconds_count":
+                timed += sample.value
+    return RequestCounts(requests, errors, seconds, timed)

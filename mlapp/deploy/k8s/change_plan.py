@@ -1,0 +1,250 @@
+"""What a release would change: every object is applied as a dry run first, so that a refusal changes nothing.
+
+The dry runs find fields that others own, policies and quotas that refuse, and objects of the same name that are not
+ours, before the first object is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.api_errors import ApiError, Conflict, ConflictError
+from mlapp.deploy.k8s.cluster import MANAGER, Cluster
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.object_kinds import (
+    AUTOSCALER,
+    CLAIM,
+    DEPLOYMENT,
+    NAMESPACE,
+    PRUNED,
+    Kind,
+    find_kind,
+    object_title,
+)
+from mlapp.deploy.target import DeployError
+
+HANDOVER = f"{MANAGER}-handover"
+"""Holds `spec.replicas` between us and an autoscaler; without it the field would fall to its default, one pod."""
+
+CONTROLLER = "deployment.kubernetes.io/"
+"""Annotations that the Deployment controller counts in."""
+
+Action = Literal["create", "change", "remove", "same"]
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One object: as it is (`before`) and as it would be (`after`); `document` is what is applied.
+
+    `handover`: the replicas stay what they are, and are an autoscaler's from now on.
+    """
+
+    document: dict[str, Any]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    force: bool = False
+    handover: bool = False
+
+    @property
+    def action(self) -> Action:
+        """What happens to it."""
+        if self.after is None:
+            return "remove"
+        if self.before is None:
+            return "create"
+        return (
+            "same"
+            if strip_server_fields(self.before) == strip_server_fields(self.after) and not self.handover
+            else "change"
+        )
+
+    @property
+    def title(self) -> str:
+        """`Deployment/digits`."""
+        return object_title(self.document)
+
+
+@dataclass(frozen=True)
+class ChangePlan:
+    """All changes, in the order in which they are made; removals last."""
+
+    changes: tuple[Change, ...]
+
+    @property
+    def pending(self) -> list[Change]:
+        """The changes that change something."""
+        return [change for change in self.changes if change.action != "same"]
+
+    @property
+    def removals(self) -> list[Change]:
+        """The objects that are no longer rendered."""
+        return [change for change in self.changes if change.action == "remove"]
+
+    @property
+    def summary(self) -> str:
+        """`1 to create (…), 2 to change (…)`."""
+        parts = []
+        for action in ("create", "change", "remove"):
+            titles = [change.title for change in self.changes if change.action == action]
+            if titles:
+                parts.append(f"{action} {', '.join(titles)}")
+        return "; ".join(parts) or "nothing to change"
+
+
+def list_own_objects(cluster: Cluster, names: Names, kinds: Iterable[Kind]) -> dict[Key, dict[str, Any]]:
+    """The app's own objects of these kinds, by kind and name; neither records nor what controllers made."""
+    selector = f"{labels.APP}={names.base},!{labels.RECORD}"
+    with ThreadPoolExecutor(4) as pool:
+        lists = pool.map(lambda kind: cluster.list_objects(kind, selector), kinds)
+    found = [item for items in lists for item in items]
+    return {
+        (item["kind"], item["metadata"]["name"]): item for item in found if not item["metadata"].get("ownerReferences")
+    }
+
+
+def list_prunable_kinds(documents: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]] = ()) -> list[Kind]:
+    """The kinds that may be pruned, less those of operators that neither this release nor the one before it needs."""
+    used = {document["kind"] for document in (*documents, *earlier)}
+    kinds = [kind for kind in PRUNED if kind.core or kind.kind in used]
+    return [*kinds, CLAIM] if CLAIM.kind in used else kinds
+
+
+def plan_changes(
+    cluster: Cluster,
+    names: Names,
+    documents: Sequence[dict[str, Any]],
+    *,
+    earlier: Sequence[dict[str, Any]] = (),
+    keep: Collection[Key] = (),
+    prune: bool = True,
+    take_over: bool = False,
+) -> ChangePlan:
+    """Try every document but the Namespace as a dry run.
+
+    Args:
+        documents: what the release renders to.
+        earlier: the documents of the release before, for the kinds that it had.
+        keep: objects that stay although they are not rendered: those of a canary.
+        prune: whether what is no longer rendered goes.
+        take_over: take fields that others own, and objects that others made.
+
+    Raises:
+        ConflictError: fields belong to others; all of them are named.
+        DeployError: an object of that name is not ours; a policy, a quota or the server refuses one.
+    """
+    rest = [document for document in documents if find_kind(document) != NAMESPACE]
+    live = list_own_objects(cluster, names, list_prunable_kinds(rest, earlier))
+    rendered = {(document["kind"], document["metadata"]["name"]) for document in rest}
+    obsolete = {key: item for key, item in live.items() if key not in rendered and key not in keep} if prune else {}
+    autoscaler_goes = any(kind == AUTOSCALER.kind for kind, _ in obsolete)
+
+    def try_document(document: dict[str, Any]) -> Change | list[Conflict]:
+        before = live.get((document["kind"], document["metadata"]["name"]))
+        if before is None:
+            return _plan_new_object(cluster, document, take_over)
+        return _plan_changed_object(cluster, document, before, take_over, autoscaler_goes)
+
+    with ThreadPoolExecutor(4) as pool:
+        tried = list(pool.map(try_document, rest))
+    conflicts = [conflict for result in tried if not isinstance(result, Change) for conflict in result]
+    if conflicts:
+        raise ConflictError(conflicts)
+    removed = [Change(item, item, None) for item in _sort_objects(obsolete.values()) if is_managed(item)]
+    return ChangePlan((*(result for result in tried if isinstance(result, Change)), *removed))
+
+
+def ensure_namespace(cluster: Cluster, document: dict[str, Any]) -> Change:
+    """Make the Namespace when it is missing; the one object that is made before all else can be tried.
+
+    Somebody else's Namespace is used as it is.
+    """
+    before = cluster.get_object(NAMESPACE, document["metadata"]["name"])
+    if before is None:
+        return Change(document, None, cluster.apply_object(document))
+    return Change(document, before, before)
+
+
+def _plan_new_object(cluster: Cluster, document: dict[str, Any], take_over: bool) -> Change:
+    try:
+        return Change(document, None, cluster.create_object(document, dry_run=True), force=take_over)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+    kind = find_kind(document)
+    found = cluster.get_object(kind, document["metadata"]["name"]) or {"metadata": {}}
+    if not take_over:
+        makers = sorted({entry.get("manager", "?") for entry in found["metadata"].get("managedFields", [])})
+        raise DeployError(
+            f"{object_title(document)} exists already and is not mlapp's: {' and '.join(makers) or 'somebody'} made it. "
+            "Nothing was changed.",
+            "Rename the app, remove that object, or take it: --force-conflicts.",
+        )
+    return Change(document, found, cluster.apply_object(document, dry_run=True, force=True), force=True)
+
+
+def _plan_changed_object(
+    cluster: Cluster, document: dict[str, Any], before: dict[str, Any], take_over: bool, autoscaler_goes: bool
+) -> Change | list[Conflict]:
+    if before["kind"] == DEPLOYMENT.kind and before["spec"].get("paused") and "paused" not in document["spec"]:
+        raise DeployError(
+            f"{object_title(document)} is paused, and would never get to a new release; nothing was changed.",
+            f"Ask who paused it, then: kubectl rollout resume deployment/{document['metadata']['name']}",
+        )
+    force = take_over
+    try:
+        after = cluster.apply_object(document, dry_run=True, force=force)
+    except ConflictError as error:
+        foreign = [one for one in error.conflicts if not _is_expected_conflict(one, autoscaler_goes)]
+        if foreign:
+            return foreign
+        force = True
+        after = cluster.apply_object(document, dry_run=True, force=True)
+    handover = _needs_handover(document, before)
+    if handover:
+        after = copy.deepcopy(after)
+        after["spec"]["replicas"] = before["spec"]["replicas"]
+    return Change(document, before, after, force, handover)
+
+
+def _is_expected_conflict(conflict: Conflict, autoscaler_goes: bool) -> bool:
+    """A field that was ours, or that our own autoscaler set and now leaves behind."""
+    return conflict.owner.startswith(MANAGER) or (autoscaler_goes and conflict.field == ".spec.replicas")
+
+
+def _needs_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether `spec.replicas` is ours in the cluster and no longer rendered: an autoscaler takes over."""
+    if document["kind"] != DEPLOYMENT.kind or "replicas" in document["spec"]:
+        return False
+    return any(
+        entry.get("manager") == MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in before["metadata"].get("managedFields", [])
+    )
+
+
+def is_managed(item: dict[str, Any]) -> bool:
+    """Whether we applied it: a label alone can have been copied."""
+    return any(entry.get("manager") == MANAGER for entry in item["metadata"].get("managedFields", []))
+
+
+def strip_server_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """An object without what the server adds and counts, for comparing and showing."""
+    given = document["metadata"]
+    metadata = {key: given[key] for key in ("name", "namespace", "labels") if given.get(key)}
+    annotations = {
+        key: value for key, value in (given.get("annotations") or {}).items() if not key.startswith(CONTROLLER)
+    }
+    if annotations:
+        metadata["annotations"] = annotations
+    shown = {"apiVersion": document.get("apiVersion"), "kind": document.get("kind"), "metadata": metadata}
+    return {**shown, **{key: value for key, value in document.items() if key not in (*shown, "status")}}
+
+
+def _sort_objects(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    position = {kind.kind: at for at, kind in enumerate(PRUNED)}
+    return sorted((item for item in items if item["kind"] in position), key=lambda item: position[item["kind"]])

@@ -1,0 +1,142 @@
+"""One deploy at a time: a Lease that is held, and kept alive, while objects are changed.
+
+A deploy that dies leaves a Lease that ends by itself after 30 s. Protocol: coordination.k8s.io/v1, as leader election
+uses it; taking over an ended one goes through `resourceVersion`, so that only one of two can. Times are the server's:
+the clocks of those who deploy may differ by more than a Lease lasts.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.api_errors import ApiError, UnreachableError
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.object_kinds import LEASE
+from mlapp.deploy.target import DeployError
+
+SECONDS = 30
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class LockLostError(UnreachableError):
+    """Whoever holds the lock now decides what becomes of the release: nothing is taken back."""
+
+
+class DeployLock:
+    """A held lock; `check` before each step that changes something."""
+
+    def __init__(self) -> None:
+        self.lost = threading.Event()
+
+    def check_held(self) -> None:
+        """Raise `LockLostError` when the lock was lost: the API server was away for longer than the Lease."""
+        if self.lost.is_set():
+            raise LockLostError(
+                "The API server was away for so long that another deploy of this app may have begun; stopped.",
+                "Look at `mlapp status`, and deploy again: it goes on from there.",
+            )
+
+
+@contextmanager
+def hold_lock(cluster: Cluster, names: Names) -> Iterator[DeployLock]:
+    """Hold the app's lock.
+
+    Raises:
+        DeployError: another deploy holds it; says who, and since when.
+    """
+    holder = f"{_name_lock_holder()}@{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    lease = _acquire_lease(cluster, names, holder)
+    lock, done = DeployLock(), threading.Event()
+    renewer = threading.Thread(target=_renew_lease, args=(cluster, names, holder, lock, done), daemon=True)
+    renewer.start()
+    try:
+        yield lock
+    finally:
+        done.set()
+        if not lock.lost.is_set():
+            with suppress(DeployError):
+                cluster.delete_object(lease)
+
+
+def _acquire_lease(cluster: Cluster, names: Names, holder: str) -> dict[str, Any]:
+    document = _make_lease(names, holder, cluster.read_server_time())
+    try:
+        return cluster.create_object(document)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+    found = cluster.get_object(LEASE, names.lock)
+    if found is None:
+        return cluster.create_object(document)
+    spec = found.get("spec") or {}
+    renewed = _parse_lease_time(spec.get("renewTime"))
+    if renewed and cluster.read_server_time() < renewed + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS)):
+        who, since = (
+            spec.get("holderIdentity", "somebody").rpartition("-")[0],
+            _parse_lease_time(spec.get("acquireTime")),
+        )
+        when = f" since {since:%H:%M:%S} UTC" if since else ""
+        raise DeployError(
+            f"{names.app} is being deployed by {who}{when}; nothing was changed.",
+            "Wait until that has ended; `mlapp status` shows how it stands.",
+        )
+    document["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+    try:
+        return cluster.replace_object(document)
+    except ApiError as error:
+        if error.code == 409:
+            raise DeployError(f"Another deploy of {names.app} has just begun.", "Wait until it has ended.") from None
+        raise
+
+
+def _renew_lease(cluster: Cluster, names: Names, holder: str, lock: DeployLock, done: threading.Event) -> None:
+    last = time.monotonic()
+    while not done.wait(SECONDS / 3):
+        try:
+            found = cluster.get_object(LEASE, names.lock)
+            if found is None or found["spec"].get("holderIdentity") != holder:
+                lock.lost.set()
+                return
+            found["spec"]["renewTime"] = cluster.read_server_time().strftime(TIME)
+            cluster.replace_object(found)
+            last = time.monotonic()
+        except DeployError:
+            if time.monotonic() - last > SECONDS:
+                lock.lost.set()
+                return
+
+
+def _make_lease(names: Names, holder: str, begun: datetime) -> dict[str, Any]:
+    now = begun.strftime(TIME)
+    own = {labels.APP: names.base, labels.MANAGED_BY: "mlapp", labels.RECORD: "lock"}
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": SECONDS, "acquireTime": now, "renewTime": now}
+    return {
+        "apiVersion": LEASE.api_version,
+        "kind": LEASE.kind,
+        "metadata": {"name": names.lock, "labels": own},
+        "spec": spec,
+    }
+
+
+def _parse_lease_time(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _name_lock_holder() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user database
+        return str(os.getuid())

@@ -1,0 +1,102 @@
+"""The kinds of object that mlapp makes: their API paths, and which of them it may prune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind as the API server addresses it. `core` kinds are on every cluster; the others need their operator."""
+
+    kind: str
+    api_version: str
+    plural: str
+    namespaced: bool = True
+    core: bool = True
+
+    @property
+    def group(self) -> str:
+        """API group, empty for the legacy one."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def resource(self) -> str:
+        """`deployments.apps`, as kubectl and RBAC messages write it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def api_path(self, namespace: str | None, name: str | None = None) -> str:
+        """The URL's path of the collection, or of the object `name`."""
+        root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
+        place = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        return f"{root}{place}/{self.plural}" + (f"/{name}" if name else "")
+
+
+NAMESPACE = Kind("Namespace", "v1", "namespaces", namespaced=False)
+SERVICE_ACCOUNT = Kind("ServiceAccount", "v1", "serviceaccounts")
+CONFIG_MAP = Kind("ConfigMap", "v1", "configmaps")
+CLAIM = Kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims")
+SERVICE = Kind("Service", "v1", "services")
+POD = Kind("Pod", "v1", "pods")
+EVENT = Kind("Event", "v1", "events")
+DEPLOYMENT = Kind("Deployment", "apps/v1", "deployments")
+AUTOSCALER = Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers")
+BUDGET = Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets")
+NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
+INGRESS = Kind("Ingress", "networking.k8s.io/v1", "ingresses")
+LEASE = Kind("Lease", "coordination.k8s.io/v1", "leases")
+ENDPOINT_SLICE = Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices")
+ROUTE = Kind("HTTPRoute", "gateway.networking.k8s.io/v1", "httproutes", core=False)
+SERVICE_MONITOR = Kind("ServiceMonitor", "monitoring.coreos.com/v1", "servicemonitors", core=False)
+EXTERNAL_SECRET = Kind("ExternalSecret", "external-secrets.io/v1", "externalsecrets", core=False)
+
+RENDERED = (
+    NAMESPACE,
+    SERVICE_ACCOUNT,
+    CONFIG_MAP,
+    CLAIM,
+    EXTERNAL_SECRET,
+    NETWORK_POLICY,
+    SERVICE,
+    DEPLOYMENT,
+    BUDGET,
+    AUTOSCALER,
+    INGRESS,
+    ROUTE,
+    SERVICE_MONITOR,
+)
+"""All kinds that may be rendered, in the order in which they are applied."""
+
+PRUNED = (
+    SERVICE_MONITOR,
+    ROUTE,
+    INGRESS,
+    AUTOSCALER,
+    BUDGET,
+    DEPLOYMENT,
+    SERVICE,
+    NETWORK_POLICY,
+    CONFIG_MAP,
+    EXTERNAL_SECRET,
+    SERVICE_ACCOUNT,
+)
+"""The only kinds that are ever removed, in that order. No Namespace, PersistentVolumeClaim or Secret is."""
+
+OPERATORS = {
+    ROUTE.kind: "the Gateway API",
+    SERVICE_MONITOR.kind: "the Prometheus operator",
+    EXTERNAL_SECRET.kind: "the External Secrets operator",
+}
+
+_BY_NAME = {kind.kind: kind for kind in (*RENDERED, POD, EVENT, LEASE, ENDPOINT_SLICE)}
+
+
+def find_kind(document: dict[str, Any]) -> Kind:
+    """The kind of a document that mlapp rendered or recorded."""
+    return _BY_NAME[document["kind"]]
+
+
+def object_title(document: dict[str, Any]) -> str:
+    """`Deployment/digits`, as messages name an object."""
+    return f"{document['kind']}/{document['metadata']['name']}"

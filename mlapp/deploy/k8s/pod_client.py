@@ -1,0 +1,83 @@
+"""A real request to one pod: through a port-forward, or the API server's proxy where forwarding is not allowed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlapp.config import Serve
+from mlapp.deploy.k8s.api_errors import ApiError
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.workload import PORT
+from mlapp.deploy.target import DeployError
+from mlapp.request_body import RequestBody
+
+
+def request_pod(
+    cluster: Cluster, serve: Serve, pod: str, method: str, path: str, body: RequestBody | None = None
+) -> tuple[int, bytes]:
+    """Status and answer of one request to a pod.
+
+    Args:
+        serve: how its server is set up: whether it speaks TLS, and its API keys as far as they are known here.
+
+    Raises:
+        DeployError: neither a port-forward nor the proxy gets there.
+    """
+    tls = serve.tls_cert is not None
+    try:
+        with cluster.forward_port(pod, PORT, tls) as connection:
+            headers = {} if body is None else {"Content-Type": body.media_type}
+            if serve.api_keys:
+                headers["X-API-Key"] = serve.api_keys[0]
+            connection.request(method, path, None if body is None else body.content, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+    except ApiError as error:
+        if error.code == 401:
+            raise
+        try:
+            return cluster.request_through_proxy(pod, PORT, tls, method, path, body)
+        except ApiError as other:
+            raise error if other.code == 403 else other from None  # the Role that is printed has only the first way
+
+
+def predict_at_pod(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dict[str, Any]:
+    """The answer of `POST /predict`.
+
+    Raises:
+        DeployError: the pod does not answer, or answers with an error; says which.
+    """
+    status, answer = request_pod(cluster, serve, pod, "POST", "/predict", RequestBody.of(inputs))
+    text = answer.decode(errors="replace")
+    if status != 200:
+        raise AnswerError(pod, status, text)
+    try:
+        result = json.loads(text)
+    except ValueError:
+        raise AnswerError(pod, status, text) from None
+    if not isinstance(result, dict) or "predictions" not in result:
+        raise AnswerError(pod, status, text)
+    return result
+
+
+class AnswerError(DeployError):
+    """A pod answers, and not with a prediction."""
+
+    def __init__(self, pod: str, status: int, text: str) -> None:
+        todo = "Try the same inputs with `mlapp serve` here; `mlapp logs` shows what the pod says."
+        if status == 401:
+            todo = "Set MLAPP_SERVE__API_KEYS to a key that the server knows."
+        super().__init__(f"pod {pod} answered {status} to a prediction: {_extract_problem_detail(text)}", todo)
+        self.status = status
+
+
+def _extract_problem_detail(text: str) -> str:
+    """What a problem document says; the text itself, cut short, otherwise."""
+    try:
+        problem = json.loads(text)
+    except ValueError:
+        return text.strip()[:300] or "nothing"
+    if isinstance(problem, dict):
+        return str(problem.get("detail") or problem.get("title") or text)[:300]
+    return text[:300]

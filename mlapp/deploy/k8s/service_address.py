@@ -1,0 +1,41 @@
+"""The address that the cluster itself gives a Service: a load balancer's, or a port of the nodes."""
+
+from __future__ import annotations
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.cluster import Cluster
+from mlapp.deploy.k8s.naming import Names
+from mlapp.deploy.k8s.object_kinds import INGRESS, POD, ROUTE, SERVICE
+from mlapp.deploy.k8s.releases import ReleaseRecord
+
+GIVEN = ("LoadBalancer", "NodePort")
+
+
+def is_given_by_cluster(record: ReleaseRecord) -> bool:
+    """Whether the release's address is known only once its Service is there: nothing rendered names a host."""
+    doors = [document for document in record.documents if document["kind"] in (INGRESS.kind, ROUTE.kind)]
+    services = [document for document in record.documents if document["kind"] == SERVICE.kind]
+    return not doors and any(document["spec"].get("type") in GIVEN for document in services)
+
+
+def find_service_url(cluster: Cluster, names: Names, record: ReleaseRecord) -> str | None:
+    """The URL by which the release's Service is reached from outside; None while it has none."""
+    scheme = (record.release.url or "http").partition(":")[0]
+    service = cluster.get_object(SERVICE, names.base)
+    if service is None:
+        return None
+    port = service["spec"]["ports"][0]
+    if service["spec"].get("type") == "NodePort":
+        pods = cluster.list_objects(POD, f"{labels.NAME}={names.base},{labels.INSTANCE}={names.base}")
+        hosts = [pod["status"]["hostIP"] for pod in pods if pod.get("status", {}).get("hostIP")]
+        return f"{scheme}://{_format_host(hosts[0])}:{port['nodePort']}" if hosts else None
+    entries = (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or []
+    hosts = [entry.get("hostname") or entry.get("ip") for entry in entries]
+    if not hosts or not hosts[0]:
+        return None
+    usual = {"http": 80, "https": 443}
+    return f"{scheme}://{_format_host(hosts[0])}" + ("" if port["port"] == usual[scheme] else f":{port['port']}")
+
+
+def _format_host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

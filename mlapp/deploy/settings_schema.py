@@ -1,0 +1,50 @@
+"""The JSON Schema of mlapp.yaml: the core's settings, and those of every target that is installed."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import msgspec
+
+from mlapp.config import Settings
+from mlapp.deploy.target import GROUP
+
+
+def settings_schema() -> dict[str, Any]:
+    """A schema (draft 2020-12) that editors complete and check mlapp.yaml by.
+
+    An environment is laid over the rest, so that it may hold any part of the same settings.
+    """
+    targets = {entry.name: entry.load().settings_type for entry in entry_points(group=GROUP)}
+    names = sorted(targets)
+    (main, *sections), definitions = msgspec.json.schema_components(
+        [Settings, *(targets[name] for name in names)], ref_template="#/$defs/{name}"
+    )
+    places = dict(zip(names, sections, strict=True))
+    for name in list(definitions):
+        _shorten_description(definitions[name])
+    settings = definitions["Settings"]
+    settings["properties"]["targets"] = {
+        "type": "object",
+        "description": "Where the app is deployed, by the target's name.",
+        "properties": places,
+        "additionalProperties": {"type": "object"},
+    }
+    settings["properties"]["environments"] = {
+        "type": "object",
+        "description": "Settings by environment, laid over the others by --env.",
+        "additionalProperties": main,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "mlapp.yaml",
+        **main,
+        "$defs": definitions,
+    }
+
+
+def _shorten_description(definition: dict[str, Any]) -> None:
+    """Keep the first line of a section's docstring, which is written for readers of the code."""
+    if "description" in definition:
+        definition["description"] = definition["description"].partition("\n")[0]

@@ -1,0 +1,40 @@
+"""Documents as YAML that people read: in the order written, without anchors, long text as blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+NOT_TEXT_ELSEWHERE = re.compile(
+    r"[yYnN]|[-+]?(0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?)"
+)
+"""Text that kubectl, kustomize and helm read as a number or a boolean, and PyYAML does not quote: `1e3`, `y`."""
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else "'" if NOT_TEXT_ELSEWHERE.fullmatch(value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def to_yaml(document: Any) -> str:
+    """One document."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def to_yaml_all(documents: Iterable[Any]) -> str:
+    """Several documents, as kubectl reads them."""
+    return "".join(f"---\n{to_yaml(document)}" for document in documents)

@@ -1,0 +1,68 @@
+"""Where an app's code is, so that a task in a container can import the same app again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mlapp import config
+from mlapp.app import App
+from mlapp.config import Settings
+from mlapp.errors import ProjectError
+from mlapp.project import Project
+
+
+@dataclass(frozen=True)
+class Source:
+    """An app, the folder of its project, and its place in there, as `app.py:digits`.
+
+    `environment` is the key of `environments:` whose settings these are, here as in the tasks.
+    """
+
+    app: App
+    root: Path
+    place: str
+    settings: Settings
+    environment: str | None = None
+
+
+def source_of_project(project: Project) -> Source:
+    """The source of a project's app.
+
+    Raises:
+        ProjectError: see `Project.app`.
+    """
+    return Source(project.app, project.root, project.settings.app, project.settings, project.environment)
+
+
+def source_of_app(app: App) -> Source:
+    """The source of an app that some module holds: for a workflow of the user's own that uses it.
+
+    Raises:
+        ProjectError: no imported file holds it, as in a notebook's session.
+    """
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file is None:
+            continue
+        for name, value in list(vars(module).items()):
+            if value is app:
+                project = Project.of_file(Path(file), name)
+                return Source(app, project.root, project.settings.app, project.settings)
+    raise ProjectError(
+        f"App '{app.name}' is in no file, so that a cluster could not import it.",
+        "Define it at the top of a module, as in app.py, and import it from there.",
+    )
+
+
+def load_source(root: Path, place: str, environment: str | None = None) -> Source:
+    """The app at `place` of the project in `root`, imported.
+
+    Raises:
+        ProjectError: see `Project.app`. ConfigError: mlapp.yaml is wrong.
+    """
+    settings = msgspec.structs.replace(config.load_settings(root, environment), app=place)
+    return source_of_project(Project(root, settings, environment))

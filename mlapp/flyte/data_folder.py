@@ -1,0 +1,233 @@
+"""Data between tasks: named parts in a folder, tables as Parquet, arrays as .npy. No pickle, unless it is asked for.
+
+dataset.json        the parts in their order, each with its kind, and the identity of the table they come from
+train.parquet       a pandas, polars or Arrow table
+images.0.npy        an array, here the first of a pair
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import DataError, UsageError
+from mlapp.pipeline import Stage
+from mlapp.pipeline.values import type_name
+
+INDEX = "dataset.json"
+OPT_IN = "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml."
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One value: its kind, the file it is in, or the parts that it is made of."""
+
+    kind: str
+    file: str | None = None
+    parts: list[Part] = []
+    names: list[str] = []
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The table that the loader gave: its fingerprint, rows and columns."""
+
+    fingerprint: str
+    rows: int
+    columns: int
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    """The index of a folder. The first part is the one that is trained on."""
+
+    identity: Identity
+    names: list[str]
+    parts: list[Part]
+
+
+def write_values(folder: Path, values: Mapping[str, Any], identity: Identity, *, pickle: bool = False) -> None:
+    """Write named values into an empty folder.
+
+    Args:
+        pickle: let a value of another kind travel as a pickle.
+
+    Raises:
+        DataError: a value that has no format of its own; names it.
+    """
+    parts = []
+    for at, (name, value) in enumerate(values.items()):
+        stem = name if PLAIN_NAME.fullmatch(name) else f"part{at}"
+        parts.append(_write_value(folder, stem, value, name, pickle))
+    index = Dataset(identity, list(values), parts)
+    (folder / INDEX).write_bytes(msgspec.json.format(msgspec.json.encode(index)))
+
+
+def read_values(folder: Path) -> tuple[dict[str, Any], Identity]:
+    """All values of a folder, in their order, and the identity."""
+    index = open_index(folder)
+    return {
+        name: _read_value(folder, part) for name, part in zip(index.names, index.parts, strict=True)
+    }, index.identity
+
+
+def read_part(folder: Path, name: str) -> Any:
+    """One value of a folder."""
+    index = open_index(folder)
+    return _read_value(folder, index.parts[index.names.index(name)])
+
+
+def open_index(folder: Path) -> Dataset:
+    """What is in a folder."""
+    return msgspec.json.decode((folder / INDEX).read_bytes(), type=Dataset)
+
+
+def check_annotation(stage: Stage) -> None:
+    """Check what a stage says that it returns, as far as that tells what it will be.
+
+    Raises:
+        UsageError: it has no format to travel in; names the function and the type.
+    """
+    kind = _find_unformatted_type(stage.signature.return_annotation)
+    if kind is not None:
+        raise UsageError(f"{stage.title} returns a {type_name(kind)}, which Flyte cannot carry.", OPT_IN)
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over names and contents: two folders with the same data have the same, whatever run wrote them."""
+    hasher = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        hasher.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while chunk := content.read(1 << 20):
+                hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _find_unformatted_type(annotation: Any) -> Any:
+    """The type in an annotation whose values have no format of their own; None when there is none, or nothing known."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _find_unformatted_type(typing.get_args(annotation)[0])
+    if origin is not None:
+        return next(
+            (kind for inner in typing.get_args(annotation) if (kind := _find_unformatted_type(inner)) is not None), None
+        )
+    is_plain = annotation in (str, int, float, bool, bytes, type(None), object, inspect.Signature.empty)
+    if not isinstance(annotation, type) or is_plain or annotation.__module__ in ("typing", "collections.abc"):
+        return None
+    return None if _format_of_type((annotation.__module__.partition(".")[0], annotation.__name__)) else annotation
+
+
+def _write_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
+    kind = _kind_of_value(value)
+    if kind in ("table", "polars", "arrow"):
+        return Part(kind, _write_table(folder, f"{stem}.parquet", value, kind, name))
+    if kind == "array" and value.dtype.kind != "O":
+        import numpy as np
+
+        np.save(folder / f"{stem}.npy", value, allow_pickle=False)
+        return Part(kind, f"{stem}.npy")
+    if kind in ("tuple", "list", "dict"):
+        text = _encode_exact_json(value)
+        if kind != "tuple" and text is not None:
+            (folder / f"{stem}.json").write_bytes(text)
+            return Part("json", f"{stem}.json")
+        items = list(value.values()) if kind == "dict" else list(value)
+        if len(items) <= 16 and all(_kind_of_value(item) for item in items):
+            parts = [
+                _write_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle) for at, item in enumerate(items)
+            ]
+            return Part(kind, None, parts, list(map(str, value)) if kind == "dict" else [])
+    elif value is None or isinstance(value, (str, int, float)):
+        (folder / f"{stem}.json").write_bytes(msgspec.json.encode(value))
+        return Part("json", f"{stem}.json")
+    return Part("pickle", _write_pickle(folder, f"{stem}.pkl", value, name, pickle))
+
+
+def _read_value(folder: Path, part: Part) -> Any:
+    file = folder / (part.file or "")
+    if part.kind in ("table", "polars", "arrow"):
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(file)
+        if part.kind == "table":
+            return table.to_pandas()
+        if part.kind == "arrow":
+            return table
+        import polars
+
+        return polars.from_arrow(table)
+    if part.kind == "array":
+        import numpy as np
+
+        return np.load(file, allow_pickle=False)
+    if part.kind == "json":
+        return msgspec.json.decode(file.read_bytes())
+    if part.kind == "pickle":
+        import cloudpickle
+
+        return cloudpickle.loads(file.read_bytes())
+    values = [_read_value(folder, inner) for inner in part.parts]
+    if part.kind == "dict":
+        return dict(zip(part.names, values, strict=True))
+    return tuple(values) if part.kind == "tuple" else values
+
+
+def _kind_of_value(value: Any) -> str | None:
+    return _format_of_type((type(value).__module__.partition(".")[0], type(value).__name__))
+
+
+def _format_of_type(kind: tuple[str, str]) -> str | None:
+    """How values of a type are written, by its package and name."""
+    known = {
+        ("pandas", "DataFrame"): "table",
+        ("polars", "DataFrame"): "polars",
+        ("pyarrow", "Table"): "arrow",
+        ("numpy", "ndarray"): "array",
+        ("builtins", "tuple"): "tuple",
+        ("builtins", "list"): "list",
+        ("builtins", "dict"): "dict",
+    }
+    return known.get(kind)
+
+
+def _write_table(folder: Path, file: str, value: Any, kind: str, name: str) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pa.Table.from_pandas(value) if kind == "table" else value.to_arrow() if kind == "polars" else value
+        pq.write_table(table, folder / file, compression="zstd")
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise DataError(
+            f"'{name}' cannot be written as Parquet: {' '.join(map(str, error.args))}.",
+            "Give that column one type in the data_reader, as .astype(str).",
+        ) from None
+    return file
+
+
+def _encode_exact_json(value: Any) -> bytes | None:
+    """The value as JSON, if JSON gives it back as it was."""
+    try:
+        text = msgspec.json.encode(value)
+        return text if msgspec.json.decode(text) == value else None
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def _write_pickle(folder: Path, file: str, value: Any, name: str, allowed: bool) -> str:
+    if not allowed:
+        raise DataError(
+            f"'{name}' is a {type(value).__module__}.{type(value).__qualname__}, which has no format to travel in.",
+            OPT_IN,
+        )
+    import cloudpickle
+
+    (folder / file).write_bytes(cloudpickle.dumps(value))
+    return file

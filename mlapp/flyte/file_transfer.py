@@ -1,0 +1,117 @@
+"""Files to and from Flyte's object store, by signed URLs: no credentials of the store are needed here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mlapp.flyte.connection import Connection
+from mlapp.flyte.errors import FlyteError
+
+TIMEOUT = 60
+"""Seconds without a byte after which a transfer has failed."""
+
+
+class ExpiredError(FlyteError):
+    """An output of a run is no longer there."""
+
+
+def upload_file(connection: Connection, file: Path, name: str, root: str) -> str:
+    """Put a file under `root`/`name`, and say where it is.
+
+    Raises:
+        FlyteError: the object store refused it.
+    """
+    import requests
+
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as content:
+        while chunk := content.read(1 << 20):
+            digest.update(chunk)
+    settings = connection.settings
+    place = connection.call_client(
+        connection.client.get_upload_signed_url,
+        settings.project,
+        settings.domain,
+        content_md5=digest.digest(),
+        filename=name,
+        filename_root=root,
+    )
+    headers = {
+        "Content-Length": str(file.stat().st_size),
+        "Content-MD5": base64.b64encode(digest.digest()).decode(),
+        **_azure_headers(place.native_url),
+        **dict(place.headers),
+    }
+    with connection.translate_errors(), file.open("rb") as content:
+        answer = requests.put(
+            place.signed_url, data=content, headers=headers, timeout=TIMEOUT, verify=_tls_verification(connection)
+        )
+    if not answer.ok:
+        raise FlyteError(
+            f"Flyte's object store refused {name}: {answer.status_code} {answer.reason}.",
+            "Check the store's permissions for signed URLs, and this machine's clock.",
+        )
+    return str(place.native_url)
+
+
+def download_file(connection: Connection, url: str, file: Path, again: str = "mlapp train --remote") -> None:
+    """Get a file by a signed URL; with this machine's own credentials where Flyte gives none.
+
+    Args:
+        again: the command that makes such a file.
+
+    Raises:
+        ExpiredError: it is no longer there.
+    """
+    import requests
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place = connection.call_client(connection.client.get_download_signed_url, url)
+    except FlyteError as error:
+        if "NOT_FOUND" in error.what:
+            raise _expired_error(url, again) from error
+        _download_direct(connection, url, file)
+        return
+    with (
+        connection.translate_errors(),
+        requests.get(place.signed_url, stream=True, timeout=TIMEOUT, verify=_tls_verification(connection)) as answer,
+        file.open("wb") as target,
+    ):
+        if answer.status_code in (403, 404, 410):
+            raise _expired_error(url, again)
+        answer.raise_for_status()
+        shutil.copyfileobj(answer.raw, target)
+
+
+def _download_direct(connection: Connection, url: str, file: Path) -> None:
+    from flytekit.core.data_persistence import FileAccessProvider
+
+    access = FileAccessProvider(str(file.parent), str(file.parent), data_config=connection.config.data_config)
+    try:
+        access.get_data(url, str(file))
+    except Exception as error:  # each kind of object store has its own
+        raise ExpiredError(
+            f"{url} cannot be read: {' '.join(str(error).split())[:200]}",
+            "Run again if its files have expired; else check this machine's credentials for that object store.",
+        ) from error
+
+
+def _expired_error(url: str, again: str) -> ExpiredError:
+    return ExpiredError(
+        f"{url} is not there any more: Flyte keeps a run's files for a while only.",
+        f"Run again: {again}.",
+    )
+
+
+def _azure_headers(url: str) -> dict[str, str]:
+    return {"x-ms-blob-type": "BlockBlob"} if url.startswith(("abfs", "wasb")) else {}
+
+
+def _tls_verification(connection: Connection) -> Any:
+    platform = connection.config.platform
+    return False if platform.insecure_skip_verify else platform.ca_cert_file_path or True

@@ -1,0 +1,65 @@
+"""`--engine flyte-local`: the compiled workflow in this process, by flytekit's local execution."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flytekit.configuration import DataConfig
+from flytekit.core.context_manager import FlyteContextManager
+from flytekit.core.data_persistence import FileAccessProvider
+
+from mlapp import env_vars
+from mlapp.errors import MlappError
+from mlapp.flyte import inputs, promotion, task_bodies
+from mlapp.flyte.app_source import Source
+from mlapp.flyte.task_graph import get_task_graph
+from mlapp.flyte.workflow import train_workflow
+from mlapp.store import ModelVersion, Store
+
+CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
+"""flytekit's local cache keeps the places of outputs, which are removed here, and its key ignores the code."""
+
+
+def train_locally(
+    source: Source, parameters: Mapping[str, Any], store: Store, *, progress: Callable[[str], None] = lambda step: None
+) -> ModelVersion:
+    """Train, and put the version into the store. What passes between the tasks is removed afterwards.
+
+    Raises:
+        UsageError: a parameter that no stage takes, or of the wrong type. UserCodeError: a function raised.
+    """
+    values = inputs.encode_inputs(get_task_graph(source).inputs, parameters)
+    workflow = train_workflow(source)
+    progress("flyte-local")
+    folder = tempfile.mkdtemp(prefix="mlapp-")
+    try:
+        access = FileAccessProvider(folder, f"{folder}/raw", data_config=DataConfig.auto())
+        context = FlyteContextManager.current_context()
+        with (
+            env_vars.override_variables({CACHE: "false"}),
+            FlyteContextManager.with_context(context.with_file_access(access)),
+        ):
+            try:
+                outputs = workflow(**values)
+            except Exception as error:
+                raise _unwrap_error(error) from None
+            model = Path(outputs.model.download())
+        return promotion.keep_version(store, task_bodies.open_version(model))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwrap_error(error: BaseException) -> BaseException:
+    """The error as a run in this process gives it: ours, of those that flytekit put around it."""
+    waiting, seen = [error], set()
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, MlappError):
+            return found
+        seen.add(id(found))
+        waiting += [inner for inner in (found.__context__, found.__cause__) if inner and id(inner) not in seen]
+    return error

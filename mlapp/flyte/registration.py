@@ -1,0 +1,218 @@
+"""Registering: the code's archive, the tasks, the workflows, the launch plans and schedules."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flytekit.configuration import FastSerializationSettings, ImageConfig, SerializationSettings
+from flytekit.core.context_manager import FlyteContextManager
+from flytekit.core.launch_plan import LaunchPlan
+from flytekit.models import launch_plan as launch_plans
+from flytekit.models import task as tasks
+from flytekit.models.admin import workflow as workflows
+from flytekit.models.core.identifier import Identifier, ResourceType
+from flytekit.tools.translator import get_serializable
+
+from mlapp.flyte import app_source, code_archive, code_fingerprint, file_transfer, schedules
+from mlapp.flyte.connection import Connection
+from mlapp.flyte.errors import FlyteError
+from mlapp.flyte.interface import Registration, Tell
+from mlapp.flyte.task_graph import CODE_REVISION
+from mlapp.flyte.workflow import AppWorkflow, predict_workflow, train_workflow, tune_workflow
+from mlapp.project import Project
+from mlapp.provenance import GitState, read_git_state
+from mlapp.tuning import list_searchable
+
+UNUSED_IMAGE = "unused:0"
+DESTINATION = "."
+"""Where a container unpacks the code: its working directory."""
+
+
+def register_app(connection: Connection, project: Project, image: str, tell: Tell) -> Registration:
+    """Register the app, unless this code with this image and these settings is there already. Its schedules go on with
+    the version that they run: `deploy_schedules` gives them another.
+
+    The default launch plan of `<app>.train` comes last: where it is, all else is.
+
+    Raises:
+        FlyteError: Flyte refused, or there is no such project.
+    """
+    shipped = _ship_code(project, image, tell)
+    is_registered = _is_registered(connection, project, shipped.version)
+    if shipped.is_dirty:
+        tell("git has changes that are not committed: the version is marked -dirty")
+    if is_registered:
+        return Registration(shipped.version, (), shipped.is_dirty)
+    origin = app_source.source_of_project(project)
+    made, _ = compile_app(origin)
+    with tempfile.TemporaryDirectory() as folder:
+        # Flyte takes a file again only if its bytes are the same, and another zlib packs the same code otherwise.
+        packed = hashlib.sha256(shipped.archive).hexdigest()
+        file = code_archive.write_archive(shipped.archive, Path(folder), packed)
+        place = file_transfer.upload_file(connection, file, file.name, packed[:32])
+    created = [
+        _create_entity(connection, entity)
+        for entity in _list_entities(_make_serialization_settings(project, image, shipped, place), made)
+    ]
+    return Registration(shipped.version, tuple(created), shipped.is_dirty)
+
+
+def deploy_schedules(connection: Connection, project: Project, version: str, tell: Tell) -> None:
+    """Let the app's schedules run a version that is registered.
+
+    Raises:
+        FlyteError: Flyte refused.
+    """
+    origin = app_source.source_of_project(project)
+    _, plans = compile_app(origin)
+    # A launch plan names its workflow; image and code are in the tasks, which are there already.
+    settings = SerializationSettings(
+        ImageConfig.auto(img_name=UNUSED_IMAGE), project.settings.flyte.project, project.settings.flyte.domain, version
+    )
+    found = {
+        schedules.schedule_name(origin.app.name, plan.id.name): plan for plan in _list_launch_plans(settings, plans)
+    }
+    schedules.deploy_schedules(connection, origin, version, lambda name: _create_entity(connection, found[name]), tell)
+
+
+def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
+    """What `register_app` would send, as plain data. Talks to nobody: the archive has no place yet."""
+    from google.protobuf.json_format import MessageToDict
+
+    shipped = _ship_code(project, image, lambda text: None)
+    settings = _make_serialization_settings(
+        project, image, shipped, f"uploaded-when-applied/{shipped.digest[:32]}.tar.gz"
+    )
+    found = []
+    made, plans = compile_app(app_source.source_of_project(project))
+    for entity in (*_list_entities(settings, made), *_list_launch_plans(settings, plans)):
+        kind, place, spec = _describe_entity(entity)
+        found.append(
+            {
+                "kind": kind,
+                "id": MessageToDict(place.to_flyte_idl()),
+                "spec": MessageToDict(spec.to_flyte_idl(), preserving_proto_field_name=True),
+            }
+        )
+    return found
+
+
+def compile_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
+    """The app's workflows, `<app>.train` first, and the plans of its schedules. Talks to nobody.
+
+    Raises:
+        DeclarationError: no reader, no model, a schedule that Flyte has not got. UsageError: a parameter that Flyte
+            cannot carry, or one of a schedule that no stage takes.
+    """
+    return _list_workflows(origin), schedules.make_launch_plans(origin)
+
+
+@dataclass(frozen=True)
+class _CodeRelease:
+    """The code that is registered: its archive, the SHA-256 of what is in it, and the version that it makes."""
+
+    archive: bytes
+    digest: str
+    version: str
+    git: GitState | None
+
+    @property
+    def is_dirty(self) -> bool:
+        return self.git is not None and self.git.dirty
+
+    @property
+    def revision(self) -> str:
+        """The commit, with `-dirty` after it; empty where there is no git."""
+        return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
+
+
+def _ship_code(project: Project, image: str, tell: Tell) -> _CodeRelease:
+    git = read_git_state(project.root)
+    archive, digest = code_archive.archive_code(project, tell)
+    settings = {"flyte": project.settings.flyte, "app": project.settings.app, "environment": project.environment}
+    return _CodeRelease(
+        archive, digest, code_fingerprint.compute_registration_version(digest, image, settings, git), git
+    )
+
+
+def make_identifier(connection: Connection, kind: int, name: str, version: str) -> Identifier:
+    return Identifier(kind, connection.settings.project, connection.settings.domain, name, version)
+
+
+def _list_entities(settings: SerializationSettings, made: Sequence[AppWorkflow]) -> list[Any]:
+    """Everything to register but the schedules, in an order in which each finds what it refers to."""
+    context = FlyteContextManager.current_context()
+    with FlyteContextManager.with_context(context.with_serialization_settings(settings)) as context:
+        found: OrderedDict[Any, Any] = OrderedDict()
+        plans = [LaunchPlan.get_default_launch_plan(context, workflow) for workflow in made[::-1]]
+        for entity in (*made, *plans):
+            get_serializable(found, settings, entity)
+        kinds = (tasks.TaskSpec, workflows.WorkflowSpec, launch_plans.LaunchPlan)
+        return [entity for entity in found.values() if isinstance(entity, kinds)]
+
+
+def _list_launch_plans(
+    settings: SerializationSettings, scheduled: Sequence[LaunchPlan]
+) -> list[launch_plans.LaunchPlan]:
+    """The schedules' launch plans, to be registered after the workflows that they name."""
+    context = FlyteContextManager.current_context()
+    with FlyteContextManager.with_context(context.with_serialization_settings(settings)):
+        return [get_serializable(OrderedDict(), settings, plan) for plan in scheduled]
+
+
+def _list_workflows(origin: app_source.Source) -> list[AppWorkflow]:
+    """The app's workflows, `<app>.train` first; `<app>.tune` only where the app declares what to search."""
+    made = [train_workflow(origin), predict_workflow(origin)]
+    return [*made, tune_workflow(origin)] if list_searchable(origin.app, {}) else made
+
+
+def _create_entity(connection: Connection, entity: Any) -> str:
+    client = connection.client
+    kind, place, spec = _describe_entity(entity)
+    create = {"task": client.create_task, "workflow": client.create_workflow, "launch plan": client.create_launch_plan}
+    try:
+        connection.call_client(create[kind], place, spec)
+    except FlyteError as error:
+        # Left by a registration that was interrupted: the same version has the same content.
+        if "ALREADY_EXISTS" not in error.what:
+            raise
+    return str(place.name)
+
+
+def _describe_entity(entity: Any) -> tuple[str, Identifier, Any]:
+    """What is to be created: kind, identifier, spec."""
+    if isinstance(entity, launch_plans.LaunchPlan):
+        return "launch plan", entity.id, entity.spec
+    return "workflow" if isinstance(entity, workflows.WorkflowSpec) else "task", entity.template.id, entity
+
+
+def _make_serialization_settings(
+    project: Project, image: str, shipped: _CodeRelease, place: str
+) -> SerializationSettings:
+    return SerializationSettings(
+        image_config=ImageConfig.auto(img_name=image),
+        project=project.settings.flyte.project,
+        domain=project.settings.flyte.domain,
+        version=shipped.version,
+        env={CODE_REVISION: shipped.revision} if shipped.revision else None,
+        fast_serialization_settings=FastSerializationSettings(
+            enabled=True, destination_dir=DESTINATION, distribution_location=place
+        ),
+    )
+
+
+def _is_registered(connection: Connection, project: Project, version: str) -> bool:
+    place = make_identifier(connection, ResourceType.LAUNCH_PLAN, f"{project.name}.train", version)
+    try:
+        connection.call_client(connection.client.get_launch_plan, place)
+    except FlyteError as error:
+        if "NOT_FOUND" in error.what:
+            return False
+        raise
+    return True

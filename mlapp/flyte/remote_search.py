@@ -1,0 +1,141 @@
+"""`mlapp tune --remote`: the study is here, and its trials run on Flyte, many of them in one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mlapp.errors import MlappError, UsageError
+from mlapp.flyte.errors import FlyteError, UnreachableError
+from mlapp.flyte.interface import Engine, Registration, Run, TrialResult, Trials
+from mlapp.pipeline import Pipeline
+from mlapp.store import Store
+from mlapp.tuning import READING, Asked, Found, Options, Question, Study, list_spaces, require_optuna
+
+ROUNDS = 5
+"""Runs of a search, at most: trials of one run start together, so that they cannot learn from each other."""
+AT_ONCE = 8
+"""Trials that run at the same time, where the user gives no number."""
+
+
+def search_on_flyte(
+    engine: Engine,
+    pipeline: Pipeline,
+    options: Options,
+    metric: str,
+    registration: Registration,
+    *,
+    follow: Callable[[str], Any],
+    started: Callable[[Run], Any] = lambda run: None,
+    tell: Callable[[Found], None] = lambda found: None,
+) -> Found:
+    """Search the parameters that the app declares. One that was interrupted waits first for the run it had begun.
+
+    Args:
+        metric: by which trials are compared, as `choose_metric` knows it.
+        follow: waits for a run to end.
+        started: gets each run that is begun.
+        tell: gets all trials, after each run.
+
+    Raises:
+        UsageError: another search is at it. RunFailedError: no trial of a run came through.
+        MlappError: the first trial's error, when every trial failed.
+    """
+    study = Study.open(pipeline, options, Question.about(metric, pipeline, options))
+    with study.lock_search():
+        for earlier, batch in study.list_awaited().items():
+            try:
+                _collect_results(engine, study, earlier, batch, follow)
+            except UnreachableError:
+                raise
+            except (FlyteError, UsageError):  # its trials are told to have failed, and others take their place
+                pass
+            tell(study.collect_trials())
+        missing = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
+        at_once = options.workers or AT_ONCE
+        size = max(at_once, math.ceil(missing / ROUNDS))
+        data_of = None
+        while missing > 0:
+            batch = [study.ask() for _ in range(min(size, missing))]
+            missing -= len(batch)
+            trials = Trials([asked.parameters for asked in batch], options.folds, options.seed, at_once, data_of)
+            run = engine.start_run("tune", options.fixed, registration, trials=trials)
+            data_of = run.id
+            study.mark_sent(batch, data_of)
+            started(run)
+            _collect_results(engine, study, data_of, batch, follow)
+            tell(study.collect_trials())
+    found = study.collect_trials()
+    if not found.ranked():
+        raise study.first_error()
+    return found
+
+
+def check_search(pipeline: Pipeline, options: Options) -> None:
+    """Find out what is wrong with a search before anything is built or registered for it.
+
+    Raises:
+        UsageError: nothing to search, or a parameter of the reader is: the data is read once.
+        MissingExtraError: no Optuna.
+    """
+    for space in list_spaces(pipeline, options.fixed):
+        if space.parameter.stage in READING:
+            raise UsageError(
+                f"Parameter '{space.parameter.name}' of {space.parameter.stage} is searched, and --remote reads once.",
+                f"Give it a value: -p {space.parameter.name}={space.example}. Or search it here: without --remote.",
+            )
+    require_optuna()
+
+
+def choose_metric(store: Store, app: str, given: str | None) -> str:
+    """The metric by which trials are compared: the one that is given, or the first of the app's latest version.
+
+    Raises:
+        UsageError: neither is there. To find out here what the evaluator gives would read the data here.
+    """
+    versions = store.versions(app)
+    name = given or next(iter(versions[-1].headline if versions else ()), None)
+    if name is None:
+        raise UsageError(
+            f"By which metric the trials of {app} are compared is not known: no version of it is there.",
+            "Give --metric, as --metric accuracy; or train first: mlapp train --remote.",
+        )
+    return name
+
+
+def _collect_results(engine: Engine, study: Study, run: str, batch: list[Asked], follow: Callable[[str], Any]) -> None:
+    """Wait for a run, and tell the study what came of its trials."""
+    try:
+        follow(run)
+        results = engine.fetch_results(run)
+    except UnreachableError:
+        raise
+    except MlappError as failure:  # the run failed, is unknown, or what it gave has expired
+        for asked in batch:
+            study.tell(asked, error=failure)
+        raise
+    for asked, result in zip(batch, results, strict=True):
+        try:
+            study.tell(asked, _read_metric(result, study.question.metric, run))
+        except MlappError as error:
+            study.tell(asked, error=error)
+
+
+def _read_metric(result: TrialResult | None, metric: str, run: str) -> float:
+    """The metric of a trial.
+
+    Raises:
+        MlappError: the trial failed, or its metric is no number. UsageError: it has no such metric.
+    """
+    if result is None:
+        raise MlappError("The trial was killed.", f"Look at mlapp runs show {run}: often memory is short.")
+    if result.error is not None:
+        raise MlappError(*result.error)
+    if metric not in result.metrics:
+        known = " or ".join(result.metrics) or "(it gives none)"
+        raise UsageError(f"The evaluator gives no metric '{metric}'.", f"Choose one: --metric {known}.")
+    value = result.metrics[metric]
+    if value is None:
+        raise MlappError(f"{metric} is not a number.", "Look at what the evaluator gives for a small fold.")
+    return value

@@ -1,0 +1,101 @@
+"""A run's outputs, from Flyte's object store to here."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import StoreError, UsageError
+from mlapp.flyte import file_transfer, promotion, task_bodies
+from mlapp.flyte.connection import Connection
+from mlapp.flyte.errors import FlyteError
+from mlapp.flyte.interface import TrialResult
+from mlapp.store import Manifest, ModelVersion, Store
+
+
+def fetch_model(connection: Connection, run: str, store: Store, app: str, promote_if: str = "") -> ModelVersion:
+    """Take the model of a run into the store; the version that is there already when it was taken before.
+
+    Raises:
+        ExpiredError: its files are gone. FlyteError: the run has no model. UsageError: it is another app's.
+        StoreError: a file is not what was saved.
+    """
+    kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
+    if kept is not None:
+        return store.get(app, kept.version)
+    url = fetch_output(connection, run, "model").scalar.blob.uri.rstrip("/")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file_transfer.download_file(connection, f"{url}/{task_bodies.MANIFEST}", folder / task_bodies.MANIFEST)
+        try:
+            manifest = msgspec.json.decode((folder / task_bodies.MANIFEST).read_bytes(), type=Manifest)
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"The manifest of run {run} cannot be read: {error}", "Upgrade mlapp here.") from error
+        if manifest.app != app:
+            raise UsageError(
+                f"Run {run} trained '{manifest.app}', and this project is '{app}'.", "Fetch it in that one's folder."
+            )
+        for file in manifest.files:
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise StoreError(f"The manifest of run {run} names the file {file!r}.", "Do not trust that run.")
+            file_transfer.download_file(
+                connection, f"{url}/{task_bodies.FILES}/{file}", folder / task_bodies.FILES / file
+            )
+        return promotion.keep_version(store, task_bodies.open_version(folder), promote_if)
+
+
+def fetch_predictions(connection: Connection, run: str) -> Any:
+    """The predictions of a run, as a DataFrame.
+
+    Raises:
+        ExpiredError: the file is gone. FlyteError: the run has none.
+    """
+    import pandas as pd
+
+    url = fetch_output(connection, run, "predictions").scalar.blob.uri
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "predictions.parquet"
+        file_transfer.download_file(connection, url, file, "mlapp predict --remote")
+        return pd.read_parquet(file)
+
+
+def fetch_results(connection: Connection, run: str) -> list[TrialResult | None]:
+    """What came of each trial of a run, in their order; None for one that was killed.
+
+    Raises:
+        FlyteError: the run has none.
+    """
+    texts = [_read_text(literal) for literal in fetch_output(connection, run, "results").collection.literals]
+    return [None if text is None else msgspec.json.decode(text, type=TrialResult) for text in texts]
+
+
+def _read_text(literal: Any) -> str | None:
+    inner = literal.scalar.union.value if literal.scalar.union is not None else literal
+    return None if inner.scalar.primitive is None else str(inner.scalar.primitive.string_value)
+
+
+def fetch_output(connection: Connection, run: str, name: str) -> Any:
+    """One output of a run, as Flyte's literal.
+
+    Raises:
+        FlyteError: the run has no such output.
+    """
+    from flyteidl.core import literals_pb2
+    from flytekit.models.core.identifier import WorkflowExecutionIdentifier
+    from flytekit.models.literals import LiteralMap
+
+    settings = connection.settings
+    place = WorkflowExecutionIdentifier(settings.project, settings.domain, run)
+    data = connection.call_client(connection.client.get_execution_data, place)
+    outputs = data.full_outputs.literals
+    if not outputs and data.outputs.bytes > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "outputs.pb"
+            file_transfer.download_file(connection, data.outputs.url, file)
+            outputs = LiteralMap.from_flyte_idl(literals_pb2.LiteralMap.FromString(file.read_bytes())).literals
+    if name not in outputs:
+        raise FlyteError(f"Run {run} has no output '{name}'.", "Only a run that succeeded has: mlapp runs list.")
+    return outputs[name]

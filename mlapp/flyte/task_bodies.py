@@ -1,0 +1,229 @@
+"""What the tasks do: the same steps as a run in one process, with folders between them.
+
+Nothing here knows Flyte. A task calls one of these functions with the folders that Flyte brought it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp import frameworks, normalization, prediction, training
+from mlapp.errors import MlappError
+from mlapp.flyte import data_folder
+from mlapp.flyte.data_folder import Identity
+from mlapp.flyte.interface import TrialResult
+from mlapp.model import TrainedModel, load_estimator
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.parameters import REQUIRED, declared_parameters, flatten_parameters
+from mlapp.provenance import GitState
+from mlapp.schema import ModelSchema, infer_predictions, infer_schema
+from mlapp.schema.infer import to_json_value
+from mlapp.store import Manifest, ModelVersion, Store, open_store
+from mlapp.training import stage_calls
+from mlapp.training.splits import first_rows, identify_table, names_of
+from mlapp.tuning import Judge
+
+Bound = Mapping[str, Mapping[str, Any]]
+"""stage → name → value"""
+TABLE = "table"
+TRAINED = "trained.json"
+MANIFEST = "manifest.json"
+FILES = "files"
+
+
+class FittedModel(msgspec.Struct, frozen=True):
+    """What training knows of a model beside its files.
+
+    `declared_framework` is that of the model before it was fitted: the default evaluator comes from there.
+    """
+
+    framework: str
+    declared_framework: str
+    model_format: str
+    schema: ModelSchema
+    identity: Identity
+    splits: list[str]
+    started: datetime
+    duration: float
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """Parameters to try, by full name; the folds of the cross-validation; the seed that makes them."""
+
+    parameters: dict[str, Any]
+    folds: int
+    seed: int
+
+
+def run_read(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -> None:
+    """Read and load; the table goes to `out`."""
+    data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
+    table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
+    data_folder.write_values(out, {TABLE: table}, Identity(*identify_table(table)), pickle=pickle)
+
+
+def run_split(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:
+    """Split the table; the splits go to `out`."""
+    values, known = data_folder.read_values(table)
+    splits = stage_calls.call_splitter(pipeline, values[TABLE], bound.get("data_splitter", {}))
+    data_folder.write_values(out, splits, known, pickle=pickle)
+
+
+def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
+    """Build and fit on the first split; the model goes to `out`, in its framework's format."""
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    model = stage_calls.call_builder(pipeline, bound.get("model", {}))
+    declared = frameworks.find_framework(type(model))
+    trainer = stage_calls.trainer_stage(pipeline, declared)
+    stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
+    index = data_folder.open_index(splits)
+    part = data_folder.read_part(splits, index.names[0])
+    columns = names_of(part)
+    features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
+    del part
+    features_schema, sample = infer_schema(features, columns), first_rows(features)
+    transformed = stage_calls.call_transformer(pipeline, features)
+    del features
+    estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
+    framework = frameworks.find_framework(type(estimator))
+    predictions = prediction.sample_predictions(pipeline, framework, estimator, sample)
+    trained = TrainedModel(
+        pipeline=pipeline,
+        estimator=estimator,
+        framework=framework,
+        parameters={},
+        metrics={},
+        schema=ModelSchema(features=features_schema, predictions=infer_predictions(predictions)),
+        fingerprint=index.identity.fingerprint,
+        rows=index.identity.rows,
+        columns=index.identity.columns,
+        started=started,
+        duration=time.perf_counter() - clock,
+    )
+    (out / FILES).mkdir()
+    trained.save(out / FILES)
+    fitted = FittedModel(
+        framework.name,
+        declared.name,
+        trained.format,
+        trained.schema,
+        index.identity,
+        index.names,
+        started,
+        trained.duration,
+    )
+    (out / TRAINED).write_bytes(msgspec.json.format(msgspec.json.encode(fitted)))
+
+
+def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
+    """The metrics of each split, in the splits' order."""
+    fitted = _read_fitted(trained)
+    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
+    evaluator = stage_calls.evaluator_stage(pipeline, frameworks.get_framework(fitted.declared_framework))
+    metrics = {}
+    for name in data_folder.open_index(splits).names:
+        features, target = stage_calls.call_parser(
+            pipeline, data_folder.read_part(splits, name), bound.get("data_parser", {})
+        )
+        transformed = stage_calls.call_transformer(pipeline, features)
+        metrics[name] = stage_calls.call_evaluator(
+            evaluator, estimator, transformed, target, bound.get("evaluator", {})
+        )
+    return metrics
+
+
+def run_save(
+    pipeline: Pipeline,
+    bound: Bound,
+    trained: Path,
+    metrics: Mapping[str, Mapping[str, float]],
+    out: Path,
+    *,
+    origin: Mapping[str, str],
+    git: GitState | None = None,
+    tuning: Mapping[str, Any] | None = None,
+) -> ModelVersion:
+    """A version as a store keeps it, in `out`: `manifest.json` and `files/`. Its number is that of no store yet.
+
+    Flyte's maps have no order: the splits get theirs back, and the metrics are sorted by name.
+    """
+    fitted = _read_fitted(trained)
+    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
+    model = TrainedModel(
+        pipeline=pipeline,
+        estimator=estimator,
+        framework=frameworks.get_framework(fitted.framework),
+        parameters=flatten_parameters(bound),
+        metrics={split: dict(sorted(metrics[split].items())) for split in fitted.splits},
+        schema=fitted.schema,
+        fingerprint=fitted.identity.fingerprint,
+        rows=fitted.identity.rows,
+        columns=fitted.identity.columns,
+        started=fitted.started,
+        duration=fitted.duration,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        store: Store = open_store(folder, Path(folder))
+        version = store.put(model, origin=origin, git=git, tuning=tuning)
+        (out / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)))
+        shutil.copytree(version.files, out / FILES)
+    return open_version(out)
+
+
+def open_version(folder: Path) -> ModelVersion:
+    """The version that `save` wrote."""
+    return ModelVersion(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder / FILES)
+
+
+def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
+    """Predictions for what the reader reads, as a Parquet file: the column `prediction`, or the predictor's own."""
+    predictor = prediction.load_predictor(pipeline, version)
+    values = _chosen(pipeline, bound)
+    features = training.read_features(pipeline, values, trained_with=predictor.parameters)
+    predictions = predictor.predict_features(features)
+    normalization.to_table(predictions, predictor.stage.title).to_parquet(out)
+
+
+def _chosen(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
+    """The values that are not the defaults, by full name: Flyte hands over all, those that nobody gave too."""
+    defaults = {parameter.full_name: parameter.default for parameter in declared_parameters(pipeline.stages.values())}
+    given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
+    return {
+        name: value
+        for name, value in given.items()
+        if to_json_value(value) != to_json_value(defaults.get(name, REQUIRED))
+    }
+
+
+def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
+    """The metrics of one trial on the first split, each the mean of its folds; or why it failed.
+
+    Args:
+        text: a `Trial` as JSON. What it says goes before `bound`.
+
+    Returns:
+        A `TrialResult` as JSON.
+    """
+    asked = msgspec.json.decode(text, type=Trial)
+    fixed = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
+    first = data_folder.read_part(splits, data_folder.open_index(splits).names[0])
+    judge = Judge(pipeline, fixed, asked.folds, asked.seed, table=first)
+    try:
+        measured = list(judge.score_folds(asked.parameters, lambda fold, progress: None))
+    except MlappError as error:
+        return msgspec.json.encode(TrialResult(error=(error.what, error.todo))).decode()
+    means = {name: statistics.fmean(metrics[name] for metrics in measured) for name in measured[0]}
+    return msgspec.json.encode(TrialResult(metrics={**means})).decode()
+
+
+def _read_fitted(folder: Path) -> FittedModel:
+    return msgspec.json.decode((folder / TRAINED).read_bytes(), type=FittedModel)

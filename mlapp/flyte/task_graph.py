@@ -1,0 +1,311 @@
+"""The tasks of one app: what each takes and gives, what its stages declare, and how a container finds it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import flytekit
+import msgspec
+from flytekit.core.base_task import TaskResolverMixin
+from flytekit.core.hash import HashMethod
+from flytekit.core.launch_plan import LaunchPlan
+from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
+
+from mlapp import frameworks
+from mlapp.app import App
+from mlapp.errors import ProjectError
+from mlapp.flyte import app_source as sources
+from mlapp.flyte import code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
+from mlapp.flyte.app_source import Source
+from mlapp.flyte.inputs import Input
+from mlapp.flyte.task_specs import STEPS, list_running_stages, make_task_options
+from mlapp.flyte.tasks import StageTask, new_output_folder
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.parameters import REQUIRED, declared_parameters
+from mlapp.provenance import GitState
+from mlapp.store import ModelVersion, open_store
+from mlapp.training import stage_calls
+from mlapp.training.binding import parameter_stages
+
+CODE_REVISION = "MLAPP_CODE_REVISION"
+"""The commit that was registered, with `-dirty` after it: a container has the code, and no git."""
+VERSION = "model_version"
+"""The input with the version, alias or `latest` of the store that predicts, where no model is given."""
+TUNING = "tuning"
+"""The input with the search that found the parameters, as JSON; empty when there was none."""
+Metrics = dict[str, dict[str, float]]
+
+
+class TaskGraph:
+    """The tasks of one app, each made once: Flyte's names are global."""
+
+    def __init__(self, source: Source) -> None:
+        source.app.require_stages("data_reader", "model")
+        for role in ("data_loader", "data_splitter"):  # what they return travels
+            if not source.settings.flyte.pickle and (stage := source.app.stage(role)):
+                data_folder.check_annotation(stage)
+        self.source = source
+        self.pipeline: Pipeline = source.app
+        self.name = source.app.name
+        parameters = declared_parameters(parameter_stages(self.pipeline, _find_framework(self.pipeline)))
+        times = {schedule.time for schedule in self.pipeline.schedules.values() if schedule.time}
+        self.inputs = inputs.make_inputs(parameters, times)
+        self.entities: dict[Any, Any] = {}
+        """Workflows and launch plans of these tasks, each made once."""
+        # flytekit keeps launch plans by name; those of an earlier plan hold its workflows.
+        for name in [name for name in LaunchPlan.CACHE if name.startswith(f"{self.name}.")]:
+            del LaunchPlan.CACHE[name]
+        self._tasks: dict[str, StageTask] = {}
+
+    def task_inputs(self, step: str) -> list[Input]:
+        """The parameters of the stages that run in a task."""
+        return [input for input in self.inputs if input.parameter.stage in STEPS[step].takes]
+
+    def get_task(self, step: str) -> StageTask:
+        """One task by its name.
+
+        Raises:
+            ProjectError: the app has no such task: the container's code is another.
+        """
+        if step not in STEPS:
+            raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
+        if step not in self._tasks:
+            self._tasks[step] = getattr(self, f"_make_{step}_task")()
+        return self._tasks[step]
+
+    def _make_read_task(self) -> StageTask:
+        own = self.task_inputs("read")
+
+        def run_read(given: dict[str, Any]) -> Any:
+            out = new_output_folder("table")
+            task_bodies.run_read(self.pipeline, inputs.decode_by_stage(own, given), out, pickle=self._allows_pickle)
+            return FlyteDirectory(str(out))
+
+        return self._make_task("read", run_read, own, {}, {"table": self._hashed_folder_type})
+
+    def _make_split_task(self) -> StageTask:
+        own = self.task_inputs("split")
+
+        def run_split(given: dict[str, Any]) -> Any:
+            out = new_output_folder("splits")
+            bound = inputs.decode_by_stage(own, given)
+            task_bodies.run_split(self.pipeline, bound, _to_path(given["table"]), out, pickle=self._allows_pickle)
+            return FlyteDirectory(str(out))
+
+        return self._make_task("split", run_split, own, {"table": FlyteDirectory}, {"splits": self._hashed_folder_type})
+
+    def _make_train_task(self) -> StageTask:
+        own = self.task_inputs("train")
+
+        def run_train(given: dict[str, Any]) -> Any:
+            out = new_output_folder("trained")
+            task_bodies.run_train(self.pipeline, inputs.decode_by_stage(own, given), _to_path(given["splits"]), out)
+            return FlyteDirectory(str(out))
+
+        return self._make_task("train", run_train, own, {"splits": FlyteDirectory}, {"trained": FlyteDirectory})
+
+    def _make_evaluate_task(self) -> StageTask:
+        own = self.task_inputs("evaluate")
+
+        def run_evaluate(given: dict[str, Any]) -> Any:
+            bound = inputs.decode_by_stage(own, given)
+            metrics = task_bodies.run_evaluate(
+                self.pipeline, bound, _to_path(given["splits"]), _to_path(given["trained"])
+            )
+            deck.publish_page("Evaluation", deck.render_metrics(self.name, metrics))
+            return metrics
+
+        data = {"splits": FlyteDirectory, "trained": FlyteDirectory}
+        return self._make_task("evaluate", run_evaluate, own, data, {"metrics": Metrics}, shows_deck=True)
+
+    def _make_save_task(self) -> StageTask:
+        own = self.inputs
+
+        def run_save(given: dict[str, Any]) -> Any:
+            out = new_output_folder("model")
+            version = task_bodies.run_save(
+                self.pipeline,
+                inputs.decode_by_stage(own, given),
+                _to_path(given["trained"]),
+                given["metrics"],
+                out,
+                origin=_read_origin(),
+                git=_read_git(),
+                tuning=msgspec.json.decode(given[TUNING], type=dict) if given[TUNING] else None,
+            )
+            promotion.keep_if_shared(self.source.settings.store, self.source.root, version, given[promotion.INPUT])
+            return FlyteDirectory(str(out))
+
+        data = {"trained": FlyteDirectory, "metrics": Metrics, promotion.INPUT: str, TUNING: str}
+        return self._make_task("save", run_save, own, data, {"model": FlyteDirectory})
+
+    def _make_batch_task(self) -> StageTask:
+        own = self.task_inputs("batch")
+
+        def run_batch(given: dict[str, Any]) -> Any:
+            out = new_output_folder("predictions") / "predictions.parquet"
+            task_bodies.run_predict(self.pipeline, inputs.decode_by_stage(own, given), self._version(given), out)
+            return FlyteFile(str(out))
+
+        data = {"model": FlyteDirectory | None, VERSION: str}
+        return self._make_task("batch", run_batch, own, data, {"predictions": FlyteFile}, workflow="predict")
+
+    def _version(self, given: Mapping[str, Any]) -> ModelVersion:
+        """The model that predicts: the one that is given, or a version of the store, as a schedule names it."""
+        if given["model"] is not None:
+            return task_bodies.open_version(_to_path(given["model"]))
+        store = open_store(self.source.settings.store, self.source.root)
+        return store.get(self.name, given[VERSION] or "latest")
+
+    def _make_data_task(self) -> StageTask:
+        own = self.task_inputs("data")
+
+        def run_data(given: dict[str, Any]) -> Any:
+            if given["splits"] is not None:
+                return given["splits"]
+            table, out = new_output_folder("table"), new_output_folder("splits")
+            bound = inputs.decode_by_stage(own, given)
+            task_bodies.run_read(self.pipeline, bound, table, pickle=self._allows_pickle)
+            task_bodies.run_split(self.pipeline, bound, table, out, pickle=self._allows_pickle)
+            return FlyteDirectory(str(out))
+
+        data = {"splits": FlyteDirectory | None}
+        return self._make_task("data", run_data, own, data, {"splits": FlyteDirectory}, workflow="tune")
+
+    def _make_trial_task(self) -> StageTask:
+        own = self.task_inputs("trial")
+
+        def run_trial(given: dict[str, Any]) -> Any:
+            bound = inputs.decode_by_stage(own, given)
+            return task_bodies.run_trial(self.pipeline, bound, _to_path(given["splits"]), given["trials"])
+
+        data = {"splits": FlyteDirectory, "trials": str}
+        return self._make_task("trial", run_trial, own, data, {"results": str}, workflow="tune")
+
+    def _make_task(
+        self,
+        step: str,
+        work: Any,
+        own: list[Input],
+        data: Mapping[str, Any],
+        outputs: dict[str, Any],
+        *,
+        workflow: str = "train",
+        shows_deck: bool = False,
+    ) -> StageTask:
+        return StageTask(
+            self.source,
+            step,
+            work,
+            name=f"{self.name}.{workflow}.{step}",
+            inputs={**typed_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
+            outputs=outputs,
+            resolver=app_tasks,
+            declared=make_task_options(self.pipeline, step),
+            cache_version=self._cache_version(step),
+            shows_deck=shows_deck,
+        )
+
+    def _cache_version(self, step: str) -> str:
+        """Of the user's functions that run in a task, of what they call, and of what the app declares beside them."""
+        own = list_running_stages(self.pipeline, step)
+        columns = (self.pipeline.target, self.pipeline.features)
+        model = next((stage.options for stage in own if stage.role.name == "model"), {})
+        options = {name: value for name, value in model.items() if name != "task"}
+        return code_fingerprint.compute_cache_version(
+            [stage.function for stage in own], self.source.root, (columns, options)
+        )
+
+    @property
+    def _allows_pickle(self) -> bool:
+        return self.source.settings.flyte.pickle
+
+    @property
+    def _hashed_folder_type(self) -> Any:
+        """A folder that a later task's cache knows by its content, whatever run wrote it."""
+        caches = any(make_task_options(self.pipeline, step).cache for step in STEPS)
+        return (
+            Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_folder(Path(given.path)))]
+            if caches
+            else (FlyteDirectory)
+        )
+
+
+class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
+    """Writes `app app.py task train` behind the container's `--`, and reads it there; `env staging` too where the
+    settings are those of an environment.
+
+    The code is in the working directory: fast registration unpacks it there, and an image of ours has it there.
+    """
+
+    location = "mlapp.flyte.task_graph.app_tasks"
+
+    def name(self) -> str:
+        return "mlapp"
+
+    def load_task(self, loader_args: list[str]) -> Any:
+        given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
+        return get_task_graph(sources.load_source(Path.cwd(), given["app"], given.get("env"))).get_task(given["task"])
+
+    def loader_args(self, settings: Any, task: Any) -> list[str]:
+        environment = task.source.environment
+        return ["app", task.source.place, *(["env", environment] if environment else []), "task", task.step]
+
+    def get_all_tasks(self) -> list[Any]:
+        return []
+
+
+app_tasks = AppTaskResolver()
+_plans: dict[App, TaskGraph] = {}
+
+
+def get_task_graph(source: Source) -> TaskGraph:
+    """The plan of an app; a new one when its place or its settings are others than before.
+
+    Raises:
+        DeclarationError: no reader or no model. UsageError: a parameter that Flyte cannot carry.
+    """
+    kept = _plans.get(source.app)
+    if kept is None or kept.source != source:
+        kept = _plans[source.app] = TaskGraph(source)
+    return kept
+
+
+def typed_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
+    """Inputs as flytekit's interface has them: name → type and default."""
+    return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
+
+
+def _find_framework(pipeline: Pipeline) -> Framework:
+    """The framework of the app's model: by the builder's annotation, else by building it with its defaults."""
+    stage = pipeline.stages["model"]
+    kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
+    if isinstance(kind, type) and frameworks.find_framework(kind).name != "python":
+        return frameworks.find_framework(kind)
+    own = declared_parameters([stage])
+    if any(parameter.is_required for parameter in own):
+        return frameworks.find_framework(object)
+    return frameworks.find_framework(
+        type(stage_calls.call_builder(pipeline, {parameter.name: parameter.default for parameter in own}))
+    )
+
+
+def _to_path(given: Any) -> Path:
+    return Path(given.download())
+
+
+def _read_origin() -> dict[str, str]:
+    execution = flytekit.current_context().execution_id
+    if execution is None or not execution.project or execution.name == "local":
+        return {"engine": "flyte-local"}
+    return {"engine": "flyte", "execution": execution.name, "project": execution.project, "domain": execution.domain}
+
+
+def _read_git() -> GitState | None:
+    commit, dash, _ = os.environ.get(CODE_REVISION, "").partition("-dirty")
+    return GitState(commit, bool(dash)) if commit else None

@@ -1,0 +1,33 @@
+"""The image that tasks run in: mlapp with flytekit and the project's requirements. The code comes by itself."""
+
+from __future__ import annotations
+
+import re
+
+from mlapp.errors import ConfigError, MissingExtraError
+from mlapp.flyte.interface import Tell
+from mlapp.project import Project
+
+
+def build_task_image(project: Project, tell: Tell) -> str:
+    """The image of `flyte.image`, or one that is built and pushed to `image.name` unless the registry has it.
+
+    Raises:
+        ConfigError: no image, and no registry to push one to. MlappError: it cannot be built or pushed.
+    """
+    settings = project.settings
+    if settings.flyte.image:
+        return settings.flyte.image
+    name = re.sub(r":[\w][\w.-]*$", "", settings.image.name or "")
+    if "/" not in name:
+        raise ConfigError(
+            "There is no image for the tasks, and no registry to push one to.",
+            "Set `flyte: {image: …}` in mlapp.yaml, or `image: {name: REGISTRY/NAME}` to have it built.",
+        )
+    try:
+        from mlapp.images.task_image import build_task_image
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("mlapp"):
+            raise
+        raise MissingExtraError("Building the image of the tasks", "docker") from None
+    return build_task_image(project, name, "flyte", progress=tell, warn=lambda text: tell(f"Warning: {text}"))

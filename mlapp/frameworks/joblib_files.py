@@ -1,0 +1,55 @@
+"""Saving with joblib: an opt-in, as loading a pickle runs whatever code it holds."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import MissingExtraError, ModelError
+from mlapp.frameworks.framework import unreadable_file_error
+
+FILE = "model.joblib"
+log = logging.getLogger("mlapp")
+
+
+def save_joblib(model: Any, folder: Path) -> None:
+    """Write `model.joblib`.
+
+    Raises:
+        ModelError: the model holds something that cannot be pickled.
+    """
+    joblib = _import_joblib()
+    try:
+        joblib.dump(model, folder / FILE)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"The model, a {type(model).__name__}, cannot be pickled: {error}",
+            "Keep lambdas, open files and connections out of it, or write an @app.saver and an @app.loader.",
+        ) from error
+
+
+def load_joblib(file: Path) -> Any:
+    """Read a joblib file, with a warning: it can run any code.
+
+    Raises:
+        ModelError: it is not a joblib file, or needs a module that is not here.
+    """
+    joblib = _import_joblib()
+    log.warning("%s is a pickle: loading it runs the code that it holds. Load only what you trust.", file.name)
+    try:
+        return joblib.load(file)
+    except OSError:
+        raise
+    except Exception as error:
+        raise unreadable_file_error(file, error) from error
+
+
+def _import_joblib() -> Any:
+    try:
+        import joblib
+    except ImportError:
+        raise MissingExtraError("The format joblib", "sklearn") from None
+    return joblib

@@ -1,0 +1,135 @@
+"""Conversions to ONNX, by the converter that each framework's community keeps."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+from mlapp.errors import MissingExtraError, MlappError, ModelError
+from mlapp.frameworks.onnx import LABELS
+
+OPSET = 15
+"""The newest that onnxmltools writes."""
+
+
+def export_sklearn(model: Any, features: Any) -> bytes:
+    """With skl2onnx; a ColumnTransformer gets one input a column, anything else one tensor.
+
+    Raises:
+        ModelError: a part of the model has no converter.
+    """
+    with _quiet_conversion(model):
+        from skl2onnx import to_onnx
+        from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+
+        is_mixed = hasattr(features, "dtypes") and any(dtype.kind not in "biuf" for dtype in features.dtypes)
+        if is_mixed or _takes_columns(model):
+            types = [
+                (str(name), (FloatTensorType if dtype.kind in "biuf" else StringTensorType)([None, 1]))
+                for name, dtype in features.dtypes.items()
+            ]
+        else:
+            types = [("features", FloatTensorType([None, features.shape[1]]))]
+        options = {"zipmap": False} if hasattr(model, "predict_proba") else None
+        proto = to_onnx(model, initial_types=types, options=options)
+        content: bytes = proto.SerializeToString()
+        return content
+
+
+def export_xgboost(model: Any, features: Any) -> bytes:
+    """With onnxmltools.
+
+    Raises:
+        ModelError: it has no converter.
+    """
+    with _quiet_conversion(model):
+        from onnxmltools.convert import convert_xgboost
+
+        # The converter takes no names of columns.
+        nameless = copy.deepcopy(model)
+        nameless.get_booster().feature_names = None
+        proto = convert_xgboost(nameless, initial_types=_tensor_type(features), target_opset=OPSET)
+        content: bytes = proto.SerializeToString()
+        return content
+
+
+def export_lightgbm(model: Any, features: Any) -> bytes:
+    """With onnxmltools.
+
+    Raises:
+        ModelError: it has no converter.
+    """
+    with _quiet_conversion(model):
+        from onnxmltools.convert import convert_lightgbm
+
+        zipmap = {"zipmap": False} if hasattr(model, "predict_proba") else {}
+        proto = convert_lightgbm(model, initial_types=_tensor_type(features), target_opset=OPSET, **zipmap)
+        content: bytes = proto.SerializeToString()
+        return content
+
+
+def export_pytorch(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
+    """With PyTorch's own exporter; the labels go into the metadata.
+
+    Raises:
+        ModelError: it does what ONNX cannot express.
+    """
+    with _quiet_conversion(model):
+        import onnxscript  # noqa: F401  # PyTorch's exporter needs it, and says so in a long traceback
+        import torch
+
+        program: Any = torch.onnx.export(
+            model.eval(),
+            (inputs[:2],),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("rows")},),
+            input_names=["features"],
+            output_names=["outputs"],
+            verbose=False,
+        )
+        proto = program.model_proto
+        if labels is not None:
+            proto.metadata_props.add(key=LABELS, value=json.dumps(labels))
+        content: bytes = proto.SerializeToString()
+        return content
+
+
+def _tensor_type(features: Any) -> list[Any]:
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    return [("features", FloatTensorType([None, features.shape[1]]))]
+
+
+def _takes_columns(model: Any) -> bool:
+    """Whether the model, or a step of it, chooses columns by their names."""
+    steps = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
+    return any(hasattr(step, "transformers") and hasattr(step, "remainder") for step in steps)
+
+
+@contextmanager
+def _quiet_conversion(model: Any) -> Iterator[None]:
+    """Converters say much, and raise whatever they like."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except MlappError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError("Converting a model to ONNX", "onnx") from error
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"The model, a {type(model).__name__}, cannot be converted to ONNX: {reason:.300}",
+            "Serve it as it is; or build it of parts that have a converter.",
+        ) from error
+    finally:
+        logging.disable(level)

@@ -1,0 +1,195 @@
+"""The training loop: epochs of shuffled batches, a share held out to stop early by, checkpoints to resume from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlapp.errors import DataError, ModelError, UsageError
+from mlapp.frameworks import arrays, threads
+from mlapp.frameworks.epochs import require_valid_parameters
+from mlapp.frameworks.pytorch import tensors
+from mlapp.frameworks.pytorch.checkpoint import Checkpoint, TrainingState
+from mlapp.progress import report
+
+FEW = 20
+"""With fewer rows none is held out."""
+SMALL = 50_000_000
+"""Multiplications of one batch below which one thread is the fastest: threads would wait for each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How to train.
+
+    Attributes:
+        epochs: most passes over the data.
+        validation: share of the rows that is held out and decides when to stop; 0 stops by the training loss.
+        patience: epochs without a better loss after which training stops. The best epoch's weights are kept.
+        device: `auto` takes CUDA or Apple's GPU where there is one; else `cpu`, `cuda`, `cuda:1`, `mps`.
+        seed: of the shuffling and of the rows held out.
+        checkpoint_every: seconds between checkpoints. A training that was killed and is run again with the same
+            data, module and settings goes on from its last one.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    validation: float
+    patience: int
+    device: str
+    seed: int
+    checkpoint_every: float
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse what `fit` could not do, before the data is read.
+
+    Raises:
+        UsageError: a number out of its bounds, a device that is not there.
+    """
+    require_valid_parameters(parameters)
+    if "device" in parameters:
+        _choose_device(parameters["device"])
+
+
+def fit_module(model: Any, features: Any, target: Any, settings: TrainingSettings) -> Any:
+    """Train the module; cross-entropy for classes, the mean squared error for numbers.
+
+    Raises:
+        DataError: features that are no numbers, or missing. ModelError: the loss is no number, a damaged checkpoint.
+        UsageError: a device that is not there.
+    """
+    import torch
+
+    device = _choose_device(settings.device)
+    work = settings.batch_size * sum(weights.numel() for weights in model.parameters())
+    torch.set_num_threads(1 if work < SMALL else threads.count_cores())
+    if target is None:
+        raise DataError("The default trainer of PyTorch needs a target.", "Write an @app.trainer for this module.")
+    inputs = tensors.features_to_tensor(features)
+    arrays.require_finite(inputs.cpu().float().numpy(), features)
+    model.to(device)
+    wanted, labels = tensors.target_to_tensor(target, _count_outputs(model, inputs, device))
+    loss_of = torch.nn.functional.cross_entropy if labels is not None else _squared_error
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    generator = torch.Generator().manual_seed(settings.seed)
+    learned, held_out = _split_rows(len(inputs), settings.validation, generator)
+
+    checkpoint = Checkpoint.for_training(model, inputs, wanted, settings)
+    state = checkpoint.read_state(model, optimizer, generator) or TrainingState()
+    written = time.monotonic()
+    while state.epoch < settings.epochs and state.stale < settings.patience:
+        state.epoch += 1
+        loss = _train_epoch(model, inputs, wanted, learned, settings, optimizer, loss_of, generator, state.epoch)
+        measured = {"loss": loss}
+        if len(held_out):
+            measured["val_loss"] = _compute_loss(model, inputs, wanted, held_out, loss_of)
+        _update_state(state, model, measured.get("val_loss", loss))
+        report(state.epoch, settings.epochs, **measured)
+        if time.monotonic() - written >= settings.checkpoint_every:
+            checkpoint.write_state(model, optimizer, generator, state)
+            written = time.monotonic()
+    if state.best:
+        model.load_state_dict(state.best)
+    checkpoint.remove_file()
+    model.labels = labels
+    return model.to("cpu").eval()
+
+
+def _train_epoch(
+    model: Any,
+    inputs: Any,
+    wanted: Any,
+    rows: Any,
+    settings: TrainingSettings,
+    optimizer: Any,
+    loss_of: Any,
+    generator: Any,
+    epoch: int,
+) -> float:
+    """One epoch; the mean loss of a row."""
+    import torch
+
+    device = next(model.parameters()).device
+    model.train()
+    total, seen = 0.0, 0
+    batches = rows[torch.randperm(len(rows), generator=generator)].split(settings.batch_size)
+    for number, batch in enumerate(batches, 1):
+        if len(batch) == 1 and len(batches) > 1:  # batch normalisation cannot learn from one row
+            continue
+        optimizer.zero_grad()
+        loss = loss_of(model(inputs[batch].to(device)), wanted[batch].to(device))
+        value = loss.item()
+        if value != value or value == float("inf"):
+            raise ModelError(
+                f"The loss became {value} in epoch {epoch}, batch {number}.",
+                f"Lower learning_rate (it is {settings.learning_rate:g}), or bring the features to a similar scale.",
+            )
+        loss.backward()
+        optimizer.step()
+        total, seen = total + value * len(batch), seen + len(batch)
+    return total / max(seen, 1)
+
+
+def _compute_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any) -> float:
+    return float(loss_of(tensors.compute_outputs(model, inputs[rows]), wanted[rows]))
+
+
+def _update_state(state: TrainingState, model: Any, loss: float) -> None:
+    """Keep the weights of the best epoch, and count those since."""
+    if loss < state.best_loss:
+        state.best_loss, state.stale = loss, 0
+        state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    else:
+        state.stale += 1
+
+
+def _squared_error(outputs: Any, wanted: Any) -> Any:
+    from torch.nn.functional import mse_loss
+
+    return mse_loss(outputs.reshape(wanted.shape), wanted)
+
+
+def _split_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
+    """The rows to learn from, and those held out."""
+    import torch
+
+    held_out = round(rows * share) if rows >= FEW else 0
+    order = torch.randperm(rows, generator=generator)
+    return order[held_out:], order[:held_out]
+
+
+def _count_outputs(model: Any, inputs: Any, device: Any) -> int:
+    """What the module gives a row: it is tried on the first two."""
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        try:
+            tried = model(inputs[:2].to(device))
+        except RuntimeError as error:
+            raise ModelError(
+                f"The module cannot take features of the shape {list(inputs.shape)}: {error}",
+                "Let the model function build one for that many columns, or shape them in a feature_transformer.",
+            ) from error
+    return int(tried.shape[1]) if tried.ndim > 1 else 1
+
+
+def _choose_device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"The device '{name}' cannot be used here: {reason}", "Leave it out, or give -p device=cpu."
+        ) from error
+    return device

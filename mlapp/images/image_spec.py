@@ -1,0 +1,142 @@
+"""What an image is, before it is built: base, layers, how it runs. A Dockerfile and an image are made from one plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from mlapp.bundle import Bundle
+from mlapp.config import Settings
+from mlapp.errors import ConfigError, suggest_nearest
+
+VENV = "/opt/venv"
+APP = "/app"
+USER = "65532:65532"
+"""A user that no system has, as in distroless images: numeric, so that Kubernetes can see that it is not root."""
+
+LAYOUT = ".mlapp/image"
+"""Where the layers' files are laid out in the project, for a Dockerfile."""
+
+PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+"""What can be built for: platform → the machine's name in wheels."""
+
+
+@dataclass(frozen=True)
+class LayerCopy:
+    """One layer: the folder `source` of the layout becomes `target` in the image."""
+
+    source: str
+    target: str
+
+
+LAYERS = (LayerCopy("venv", VENV), LayerCopy("model", f"{APP}/model"), LayerCopy("app", APP))
+"""From what changes least to what changes most."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """An image of a bundle.
+
+    Attributes:
+        base: reference of the base image.
+        created: seconds since 1970.
+    """
+
+    base: str
+    python: str
+    port: int
+    grace: float
+    created: int
+    system_packages: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> tuple[LayerCopy, ...]:
+        return LAYERS
+
+    @property
+    def entrypoint(self) -> list[str]:
+        return [f"{VENV}/bin/python", "-m", "mlapp", "serve", "--bundle", APP]
+
+    @property
+    def healthcheck(self) -> list[str]:
+        return [
+            f"{VENV}/bin/python",
+            f"{VENV}/lib/python{self.python}/site-packages/mlapp/images/healthcheck.py",
+            str(self.port),
+        ]
+
+    @property
+    def workdir(self) -> str:
+        return f"{APP}/code"
+
+
+def make_image_spec(bundle: Bundle) -> ImageSpec:
+    """The plan of a bundle's image."""
+    settings, manifest = bundle.settings, bundle.manifest
+    return ImageSpec(
+        base=settings.image.base or f"python:{manifest.python}-slim",
+        python=manifest.python,
+        port=settings.serve.port or 8000,
+        grace=settings.serve.grace + settings.serve.drain,
+        created=manifest.created,
+        system_packages=tuple(sorted(settings.image.system_packages)),
+        environment={
+            "MLAPP_SERVE__HOST": "0.0.0.0",  # noqa: S104 (in a container, whose ports are published or not)
+            "HOME": "/tmp",  # noqa: S108 (the user has no home, and libraries that cache want one)
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **settings.image.env,
+        },
+        labels=_image_labels(bundle),
+    )
+
+
+def _image_labels(bundle: Bundle) -> dict[str, str]:
+    """OCI's annotations, and mlapp's own: what is in the image, and where its bill of materials lies."""
+    manifest = bundle.manifest
+    created = datetime.fromtimestamp(manifest.created, timezone.utc)
+    found = {
+        "org.opencontainers.image.title": manifest.app,
+        "org.opencontainers.image.version": str(manifest.version),
+        "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "org.opencontainers.image.source": manifest.source,
+        "org.opencontainers.image.revision": code_revision(bundle),
+        "mlapp.app": manifest.app,
+        "mlapp.model.version": str(manifest.version),
+        "mlapp.bundle": bundle.hash,
+        "mlapp.sbom": f"{APP}/sbom.cdx.json",
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def code_revision(bundle: Bundle) -> str | None:
+    """The commit of the code, with `-dirty` when it was changed after; None outside a repository."""
+    git = bundle.manifest.git
+    return f"{git.commit}{'-dirty' if git.dirty else ''}" if git else None
+
+
+def choose_platforms(settings: Settings, given: list[str] | None, of_engine: str) -> list[str]:
+    """What to build for: the flag's, else mlapp.yaml's, else the engine's own.
+
+    Raises:
+        ConfigError: one that wheels are not made for.
+    """
+    wanted = [part.strip() for text in given or [] for part in text.split(",")] or settings.image.platforms
+    for platform in wanted:
+        if platform not in PLATFORMS:
+            raise ConfigError(
+                f"'{platform}' is not a platform that can be built for.{suggest_nearest(platform, PLATFORMS)}",
+                f"Known: {', '.join(PLATFORMS)}.",
+            )
+    return list(dict.fromkeys(wanted)) or [of_engine]
+
+
+def native_platform() -> str:
+    """The platform of this machine."""
+    machine = os.uname().machine
+    known = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}
+    return known.get(machine, "linux/amd64")

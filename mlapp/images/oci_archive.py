@@ -1,0 +1,193 @@
+"""Giving an image to an engine with containerd's image store: an OCI image layout without the blobs that it has.
+
+There a layer is a blob as a registry keeps it, packed; its descriptor is in the manifest of every image that has it.
+The engine tells no manifest, so an image of ours carries the descriptors of its lower layers in a label: by them the
+next build leaves these layers out. Those of a base are read once from the engine's export of it.
+
+The layout: https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+import tempfile
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+from mlapp.images.assemble import NOTHING, KnownLayers, image_configuration, tar_member
+from mlapp.images.base import Base
+from mlapp.images.engine import ImageError, check_messages, translate_engine_errors
+from mlapp.images.image_spec import ImageSpec
+from mlapp.images.tar_layer import CHUNK, END, FolderLayer, Layer
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+Descriptor = dict[str, Any]
+"""Media type, digest and size of a blob."""
+
+BLOBS = "mlapp.blobs"
+"""Label with the descriptors of all layers but the last, as JSON."""
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LEVEL = 4
+PIECE = 4 * CHUNK
+"""Bytes that are packed at a time, each by a thread: gzip's format allows members behind each other."""
+MOST_JSON = 4 << 20
+
+
+def load_oci_image(
+    client: DockerClient,
+    plan: ImageSpec,
+    base: Base,
+    layers: Sequence[Layer],
+    *,
+    labels: Mapping[str, str],
+    tag: str,
+    known: KnownLayers = NOTHING,
+) -> str:
+    """Give the image to the engine; its id. It gets its tag at the very end, or not at all.
+
+    Args:
+        known: the image that the layers without a folder are from.
+
+    Raises:
+        EngineError: the engine refused it, or its disk is full.
+    """
+    with ExitStack() as stack:
+        blobs: list[Descriptor] = json.loads(known.labels.get(BLOBS, "[]")) or _find_base_blobs(client, base)
+        blobs = blobs[: len(base.layers) + len(known.layers)]
+        packed = []
+        for layer in layers:
+            if isinstance(layer, FolderLayer):
+                file = stack.enter_context(tempfile.TemporaryFile())
+                blobs.append(_pack_layer(layer, file))
+                packed.append((blobs[-1], file))
+        config = image_configuration(plan, base, layers, {**labels, BLOBS: json.dumps(blobs[:-1])})
+        described = _describe_blob(CONFIG, config)
+        manifest = _encode_json({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": blobs})
+        target = _describe_blob(MANIFEST, manifest)
+        index = _encode_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [target]})
+
+        def stream_archive() -> Iterator[bytes]:
+            for blob, file in packed:
+                file.seek(0)
+                yield from tar_member(_blob_path(blob), iter(partial(file.read, CHUNK), b""), blob["size"])
+            for name, content in (
+                (_blob_path(described), config),
+                (_blob_path(target), manifest),
+                ("index.json", index),
+                ("oci-layout", LAYOUT),
+            ):
+                yield from tar_member(name, [content], len(content))
+            yield END
+
+        with translate_engine_errors("Loading the image"):
+            for message in check_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
+                if "Error unpacking" in message.get("stream", ""):
+                    raise ImageError(f"Loading the image: {message['stream'].strip()}", "Look at the engine's log.")
+            repository, _, name = tag.rpartition(":")
+            client.api.tag(target["digest"], repository, name)
+    return str(target["digest"])
+
+
+def _find_base_blobs(client: DockerClient, base: Base) -> list[Descriptor]:
+    """The descriptors of a base's layers.
+
+    Raises:
+        ImageError: the engine's export has no manifest for the base's platform.
+    """
+    documents: dict[str, Any] = {}
+    exported: Any = _ChunkStream(client.api.get_image(base.id))
+    with translate_engine_errors(f"Reading {base.id}"), tarfile.open(fileobj=exported, mode="r|") as tar:
+        for entry in tar:
+            if entry.isfile() and entry.size < MOST_JSON and (file := tar.extractfile(entry)) is not None:
+                try:
+                    documents[entry.name] = json.loads(file.read())
+                except ValueError:
+                    continue
+    wanted = base.layers
+    for found in documents.values():
+        config = documents.get(_blob_path(found["config"])) if isinstance(found, dict) and "config" in found else None
+        if isinstance(config, dict) and (config.get("rootfs") or {}).get("diff_ids") == wanted:
+            layers: list[Descriptor] = found["layers"]
+            return [{name: layer[name] for name in ("mediaType", "digest", "size")} for layer in layers]
+    raise ImageError(
+        f"The engine tells nothing of the layers of the base image {base.id}.", "Pull it again: docker pull."
+    )
+
+
+def _pack_layer(layer: FolderLayer, file: IO[bytes]) -> Descriptor:
+    """Write the layer packed; its blob's descriptor."""
+    digest, size = hashlib.sha256(), 0
+    for piece in _gzip_chunks(layer.stream_tar()):
+        file.write(piece)
+        digest.update(piece)
+        size += len(piece)
+    return {"mediaType": LAYER, "digest": f"sha256:{digest.hexdigest()}", "size": size}
+
+
+def _gzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes for the same content: no time, no name."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[bytes]] = deque()
+        for piece in _cut_pieces(chunks):
+            waiting.append(pool.submit(_gzip_piece, piece))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _gzip_piece(piece: bytes) -> bytes:
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    return packer.compress(piece) + packer.flush()
+
+
+def _cut_pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks in pieces of one size, whatever the chunks' are."""
+    gathered = bytearray()
+    for chunk in chunks:
+        gathered += chunk
+        while len(gathered) >= PIECE:
+            yield bytes(gathered[:PIECE])
+            del gathered[:PIECE]
+    yield bytes(gathered)
+
+
+def _describe_blob(media_type: str, content: bytes) -> Descriptor:
+    return {"mediaType": media_type, "digest": f"sha256:{hashlib.sha256(content).hexdigest()}", "size": len(content)}
+
+
+def _blob_path(blob: Descriptor) -> str:
+    return "blobs/" + str(blob["digest"]).replace(":", "/")
+
+
+def _encode_json(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True).encode()
+
+
+class _ChunkStream:
+    """Chunks as a file that can only be read on."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (chunk := next(self._chunks, b"")):
+            self._rest += chunk
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found

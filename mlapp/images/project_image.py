@@ -1,0 +1,78 @@
+"""From a project to its image, in one call: bundle, build, push."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.errors import ConfigError, MissingExtraError
+from mlapp.images import scan
+from mlapp.images.build import Image, build_images
+from mlapp.images.push import Bar, push_images
+
+if TYPE_CHECKING:
+    from mlapp.bundle import Bundle
+    from mlapp.project import Project
+
+Tell = Callable[[str], None]
+
+
+def bundle_project(
+    project: Project,
+    *,
+    model: str | int = "latest",
+    settings_of: str | None = None,
+    output: Path | None = None,
+    upgrade: bool = False,
+    warn: Tell,
+) -> Bundle:
+    """`mlapp.bundle.build.build_bundle`, for those who may not have the packages that it needs.
+
+    Raises:
+        MissingExtraError: the `docker` extra is not installed.
+    """
+    try:
+        from mlapp.bundle.build import build_bundle
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("mlapp"):
+            raise
+        raise MissingExtraError("Bundles and images", "docker") from None
+    return build_bundle(project, model, settings_of=settings_of, output=output, upgrade=upgrade, warn=warn)
+
+
+def build_project_image(
+    project: Project,
+    *,
+    model: str | int = "latest",
+    settings_of: str | None = None,
+    tag: str | None = None,
+    platform: list[str] | None = None,
+    upgrade: bool = False,
+    scanned: bool = False,
+    pushed: bool = False,
+    progress: Tell = lambda _: None,
+    warn: Tell = lambda _: None,
+    bar: Bar = lambda *_: None,
+) -> list[Image]:
+    """Build the image of a project and one version of its model; scan it if `scanned`, and then push it if `pushed`.
+
+    The first of the images is the one to run: of several platforms that are pushed, it is the list of them.
+
+    Raises:
+        ConfigError: it is to be pushed, and its name says nowhere. MlappError: what `make`, `build`, `scan` and `push`
+            raise.
+    """
+    if pushed and "/" not in (tag or project.settings.image.name or ""):
+        raise ConfigError(
+            "The image is to be pushed, and its name says nowhere to.",
+            f"Set image.name in mlapp.yaml, or give --tag registry.example.org/team/{project.name}.",
+        )
+    scanner = scan.find_scanner() if scanned else []
+    progress("bundle the project")
+    bundle = bundle_project(project, model=model, settings_of=settings_of, upgrade=upgrade, warn=warn)
+    images = build_images(bundle, project_root=project.root, tag=tag, platform=platform, progress=progress, warn=warn)
+    for image in images if scanned else ():
+        progress(f"scan {image.reference}")
+        scan.scan_image(image, scanner)
+    return push_images(images, bar=bar, progress=progress) if pushed else images

@@ -1,0 +1,146 @@
+"""Building packages that have no wheel, in a container of the base image: what it makes fits that system and platform.
+
+It is a container and not a stage of a build, so that no image ever holds the compiler or an index's credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import ssl
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.bundle import Bundle, uv
+from mlapp.bundle.bundle import REQUIREMENTS
+from mlapp.bundle.requirement_lines import LockedPackage
+from mlapp.images.base import Base
+from mlapp.images.engine import EngineError, ImageError, translate_engine_errors
+from mlapp.images.image_spec import PLATFORMS
+from mlapp.images.tar_layer import normalize_entry
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+PLACE = "/build"
+SCRIPT = f"""set -eu
+headers=$("$0" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+missing=
+command -v cc >/dev/null || missing="gcc g++ make libc6-dev"
+[ -e "$headers/Python.h" ] || missing="$missing python3-dev"
+[ -z "$missing" ] || {{ apt-get update -qq; apt-get install -y -qq --no-install-recommends $missing >/dev/null; }}
+no_binary=$(sed -n 's/^\\([A-Za-z0-9._-]*\\)==.*/--no-binary \\1/p' {PLACE}/requirements.txt)
+exec {PLACE}/uv/bin/uv pip install --quiet --no-deps --require-hashes --python "$0" --target {PLACE}/out $no_binary \\
+  --requirements {PLACE}/requirements.txt
+"""
+"""Its $0 is the base's Python. What is there already is not installed again."""
+
+EXEC_FORMAT = 126
+"""What a shell exits with when it cannot execute a program."""
+
+
+def make_compiler(
+    client: DockerClient, base: Base, home: str, bundle: Bundle, progress: Callable[[str], None]
+) -> Callable[[Sequence[LockedPackage]], Path]:
+    """`build` for one base image, whose Python is in the folder `home`."""
+    python = f"{home}/python{bundle.manifest.python}"
+    return lambda packages: build_packages(client, base, python, bundle, packages, progress)
+
+
+def build_packages(
+    client: DockerClient,
+    base: Base,
+    python: str,
+    bundle: Bundle,
+    packages: Sequence[LockedPackage],
+    progress: Callable[[str], None],
+) -> Path:
+    """The packages, built and installed in a folder of the user's cache.
+
+    Args:
+        python: path of the base image's Python.
+
+    Raises:
+        ImageError: one does not build, or the engine cannot run the platform's programs. UvError: uv is on no index.
+    """
+    names = ", ".join(package.name for package in packages)
+    requirements = "".join(f"{package}\n" for package in packages)
+    image = uv.add_indexes(bundle.settings.image, (bundle.folder / REQUIREMENTS).read_text())
+    version = uv.read_uv_version().split()[1]
+    key = hashlib.sha256("\n".join([base.id, python, version, requirements]).encode()).hexdigest()
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "compiled" / key
+    if kept.is_dir():
+        return kept
+    progress(f"build {names} on the base image")
+    with tempfile.TemporaryDirectory() as folder:
+        machine = f"{PLATFORMS[base.platform]}-manylinux_2_28"
+        arguments = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-platform", machine]
+        arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
+        uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
+        Path(folder, "requirements.txt").write_text(requirements)
+        environ = {**_network_variables(Path(folder)), **uv.index_variables(image)}
+        archive = _run_build_container(client, base, python, environ, Path(folder), names)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
+            packed.extractall(folder, filter="data")
+        with contextlib.suppress(OSError):  # another build was quicker
+            Path(folder, "out").rename(kept)
+    return kept
+
+
+def _network_variables(folder: Path) -> dict[str, str]:
+    """The environment variables of this machine's way to the network: proxies, and the authorities that it trusts."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    found = {each: os.environ[each] for name in names for each in (name, name.lower()) if each in os.environ}
+    authorities = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    if authorities and Path(authorities).is_file():
+        shutil.copy(authorities, folder / "ca.pem")
+        found["SSL_CERT_FILE"] = f"{PLACE}/ca.pem"
+    return found
+
+
+def _run_build_container(
+    client: DockerClient, base: Base, python: str, environ: dict[str, str], folder: Path, names: str
+) -> bytes:
+    """Run the script with `folder` at PLACE; a tar of what it made."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(folder, PLACE.lstrip("/"), filter=normalize_entry)
+    options = client.api.create_host_config(network_mode="host")
+    with translate_engine_errors(f"Building {names}"):
+        container = client.api.create_container(
+            base.id, entrypoint=["/bin/sh", "-c", SCRIPT, python], user="0", environment=environ, host_config=options
+        )["Id"]
+        try:
+            client.api.put_archive(container, "/", packed.getvalue())
+            try:
+                with translate_engine_errors():
+                    client.api.start(container)
+                    code = client.api.wait(container)["StatusCode"]
+            except EngineError as error:
+                if "exec format error" not in error.what:
+                    raise
+                code = EXEC_FORMAT
+            said = client.api.logs(container).decode(errors="replace").strip()
+            if code == EXEC_FORMAT or "exec format error" in said:
+                raise ImageError(
+                    f"{names} has no wheel for {base.platform}, whose programs this engine cannot run to build it.",
+                    "Choose a version that has one, or install an emulator: apt-get install qemu-user-static.",
+                )
+            if code:
+                shown = " | ".join(line.strip() for line in said.splitlines() if line.strip()).strip()
+                raise ImageError(
+                    f"{names} has no wheel for {base.platform}, and does not build on the base image: {shown[-600:]}",
+                    "Choose a version that has one, or name what its build needs under image.system_packages.",
+                )
+            stream, _ = client.api.get_archive(container, f"{PLACE}/out")
+            return b"".join(stream)
+        finally:
+            client.api.remove_container(container, force=True)

@@ -1,0 +1,57 @@
+"""Laying out an image's files on this machine, a folder for each layer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlapp.app_location import locate
+from mlapp.bundle import Bundle
+from mlapp.bundle.bundle import CODE, MANIFEST, MODEL, REQUIREMENTS, SBOM
+from mlapp.errors import ProjectError
+from mlapp.images import bytecode, dependencies
+from mlapp.images.hard_links import link_or_copy
+from mlapp.images.image_spec import APP, LAYERS
+
+Warn = Callable[[str], None]
+
+
+def lay_out_layers(
+    bundle: Bundle,
+    platform: str,
+    home: str,
+    folder: Path,
+    warn: Warn,
+    only: Sequence[str] = (),
+    *,
+    compile: dependencies.Compile,
+) -> None:
+    """Lay out the layers' files in `folder`: venv, model and app, or those named in `only`."""
+    wanted = only or [each.source for each in LAYERS]
+    if "venv" in wanted:
+        (folder / "venv").mkdir(parents=True)
+        dependencies.lay_out_environment(bundle, platform, home, folder / "venv", warn, compile)
+    if "model" in wanted:
+        shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=link_or_copy)
+    if "app" in wanted:
+        app = folder / "app"
+        shutil.copytree(bundle.folder / CODE, app / CODE, symlinks=True, copy_function=link_or_copy)
+        for name in (MANIFEST, REQUIREMENTS, SBOM):
+            link_or_copy(bundle.folder / name, app / name)
+        _compile_code(bundle, app / CODE)
+
+
+def _compile_code(bundle: Bundle, code: Path) -> None:
+    """Compile the user's code. An app that is no Python at all is an error now rather than at the start."""
+    app = locate(bundle.settings.app, code).file
+    if app.suffix == ".py":
+        try:
+            compile(app.read_bytes(), str(app), "exec", dont_inherit=True)
+        except SyntaxError as error:
+            text = (error.text or "").strip()
+            raise ProjectError(f"{app.name}:{error.lineno}: {error.msg}: {text}", "Mend that line.") from None
+    python = dependencies.find_interpreter(bundle.manifest.python, bundle.settings.image)
+    if python is not None:
+        files = sorted(path.relative_to(code) for path in code.rglob("*.py") if not path.is_symlink())
+        bytecode.compile_files(files, code, f"{APP}/{CODE}", python)

@@ -1,0 +1,131 @@
+"""The image that a cluster's tasks run in: what the project needs, and mlapp with an extra. No code, and no model."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mlapp import distribution
+from mlapp.bundle.bundle import CODE, FORMAT, Bundle, BundleManifest
+from mlapp.images import dependencies, registry
+from mlapp.images.build import Progress, build_images
+from mlapp.images.image_spec import LAYERS, ImageSpec, LayerCopy
+from mlapp.images.push import push_images
+from mlapp.project import Project
+from mlapp.secret_variables import refuse_secret_variables
+
+PLATFORM = "linux/amd64"
+"""What clusters are made of, where mlapp.yaml names no platform."""
+EPOCH = 315532800
+"""1980, as for each file: nothing of the image tells when it was made."""
+
+
+@dataclass(frozen=True)
+class TaskBundle(Bundle):
+    """What the project `of` needs, in a bundle of nothing else."""
+
+    of: Project
+
+    @cached_property
+    def project(self) -> Project:
+        return self.of
+
+
+@dataclass(frozen=True)
+class TaskImageSpec(ImageSpec):
+    """An image that does nothing by itself: the cluster says what to run, and brings the code to where it starts."""
+
+    @property
+    def layers(self) -> tuple[LayerCopy, ...]:
+        return LAYERS[:1]
+
+    @property
+    def entrypoint(self) -> list[str]:
+        return []
+
+    @property
+    def healthcheck(self) -> list[str]:
+        return []
+
+    @property
+    def workdir(self) -> str:
+        return "/tmp"  # noqa: S108 (whoever the task runs as may write there)
+
+
+def build_task_image(
+    project: Project,
+    repository: str,
+    extra: str,
+    *,
+    progress: Progress = lambda _: None,
+    warn: Progress = lambda _: None,
+) -> str:
+    """The image of a project's tasks in a registry, by its digest; built and pushed unless the registry has it.
+
+    Its tag is made of all that it depends on: the locked requirements, mlapp, and `image:` of mlapp.yaml.
+
+    Args:
+        repository: as registry.example.org/team/digits.
+        extra: of mlapp, as `flyte`.
+
+    Raises:
+        ImageError: no engine, no base, no wheel; the registry refuses. UvError: the requirements do not resolve.
+    """
+    root = project.root / ".mlapp" / "tasks"
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        bundle = _make_task_bundle(project, Path(folder, "bundle"), extra, warn)
+        what = _make_task_image_spec(bundle)
+        platforms = project.settings.image.platforms or [PLATFORM]
+        parts = [dependencies.fingerprint_dependencies(bundle), what.base, *what.system_packages, *platforms]
+        parts += [f"{name}={value}" for name, value in what.environment.items()]
+        tag = f"tasks-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
+        digest = registry.find_digest(repository, tag)
+        if digest is None:
+            progress(f"build {repository}:{tag}: what the tasks need has changed")
+            images = build_images(
+                bundle, what=what, tag=f"{repository}:{tag}", platform=platforms, progress=progress, warn=warn
+            )
+            digest = push_images(images, progress=progress)[0].digest
+        return f"{repository}@{digest}"
+
+
+def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Progress) -> TaskBundle:
+    from mlapp.bundle.build import IMAGE_TODO, describe_files, write_requirements
+
+    refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
+    (folder / CODE).mkdir(parents=True)
+    python = project.settings.image.python or "{}.{}".format(*sys.version_info)
+    versions = project.store.versions(project.name)
+    # What trained the latest model here trains there: the same data then gives the same model.
+    libraries = versions[-1].libraries if versions else {}
+    _, source = write_requirements(project, libraries, python, folder, extra=f"[{extra}]", warn=warn)
+    manifest = BundleManifest(
+        format=FORMAT,
+        app=project.name,
+        version=0,
+        created=EPOCH,
+        python=python,
+        mlapp=distribution.version(),
+        requirements=source,
+        files=describe_files(folder),
+    )
+    return TaskBundle(folder, manifest, project)
+
+
+def _make_task_image_spec(bundle: TaskBundle) -> TaskImageSpec:
+    image, manifest = bundle.settings.image, bundle.manifest
+    return TaskImageSpec(
+        base=image.base or f"python:{manifest.python}-slim",
+        python=manifest.python,
+        port=0,
+        grace=0,
+        created=EPOCH,
+        system_packages=tuple(sorted(image.system_packages)),
+        environment={"HOME": "/tmp", "PYTHONUNBUFFERED": "1", **image.env},  # noqa: S108 (as for a server)
+        labels={"org.opencontainers.image.title": f"{manifest.app}: tasks", "mlapp.app": manifest.app},
+    )

@@ -1,0 +1,98 @@
+"""Building from the project's own Dockerfile."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.bundle import Bundle
+from mlapp.images.base import find_base, find_python_home
+from mlapp.images.engine import check_messages, translate_engine_errors
+from mlapp.images.image_spec import LAYOUT, ImageSpec
+from mlapp.images.source_builds import make_compiler
+from mlapp.images.staging import lay_out_layers
+from mlapp.images.tar_layer import normalize_entry
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+Progress = Callable[[str], None]
+
+
+def build_from_dockerfile(
+    client: DockerClient,
+    bundle: Bundle,
+    plan: ImageSpec,
+    platform: str,
+    reference: str,
+    project_root: Path,
+    progress: Progress,
+    warn: Progress,
+) -> str:
+    """Build by the engine's builder; the image's id. It is tagged when it is complete.
+
+    The context is the project's code and, when the Dockerfile copies from there, the laid out layers.
+
+    Raises:
+        EngineError: an instruction failed.
+    """
+    text = (project_root / "Dockerfile").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
+        layout = Path(folder, "layout")
+        if LAYOUT in text:
+            base = find_base(client, _use_dockerfile_base(plan, text), platform, progress)
+            progress(f"lay out the dependencies for {platform}")
+            home = find_python_home(client, base, plan.python)
+            compile = make_compiler(client, base, home, bundle, progress)
+            lay_out_layers(bundle, platform, home, layout, warn, [each.source for each in plan.layers], compile=compile)
+        context = Path(folder, "context.tar")
+        _write_context(context, bundle.root, layout, text)
+        progress(f"build with {project_root / 'Dockerfile'}")
+        with translate_engine_errors("Building the image"), context.open("rb") as file:
+            stream = client.api.build(
+                fileobj=file,
+                custom_context=True,
+                platform=platform,
+                labels=dict(plan.labels),
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            image_id = ""
+            for message in check_messages(stream, "Building the image"):
+                image_id = (message.get("aux") or {}).get("ID") or image_id
+                step = message.get("stream", "").strip()
+                if step.startswith("Step "):
+                    progress(step)
+            repository, _, tag = reference.rpartition(":")
+            client.api.tag(image_id, repository, tag)
+    return image_id
+
+
+def _use_dockerfile_base(plan: ImageSpec, text: str) -> ImageSpec:
+    """The plan with the base that the Dockerfile names, so that the environment fits its Python."""
+    import dataclasses
+
+    named = re.findall(r"^FROM\s+(?:--platform=\S+\s+)?(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    stages = re.findall(r"^FROM\s.*\sAS\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    bases = [name for name in named if name not in stages and "$" not in name]
+    return dataclasses.replace(plan, base=bases[-1] if bases else plan.base, system_packages=())
+
+
+def _write_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
+    """A tar of what belongs to the project and the layout: the same bytes for the same files, so that caches hit."""
+
+    written = context.parent / "Dockerfile"
+    written.write_text(dockerfile, encoding="utf-8")
+    with tarfile.open(context, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.dereference = False
+        for path in sorted(code.iterdir()):
+            if path.name != "Dockerfile":
+                archive.add(path, path.name, filter=normalize_entry)
+        if layout.is_dir():
+            archive.add(layout, LAYOUT, filter=normalize_entry)
+        archive.add(written, "Dockerfile", filter=normalize_entry)

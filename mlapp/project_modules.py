@@ -1,0 +1,103 @@
+"""Several projects in one process: each sees its own modules, whatever the others call theirs.
+
+Every project has an `app.py`, and many have a `features.py` beside it; Python knows one module a name. So a project's
+modules are in `sys.modules` only while its code is imported or loaded, and an `import` inside one of its functions
+looks there first. Nothing of this is in use while there is one project.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlapp.app_location import import_paths
+
+_import = builtins.__import__
+_lock = threading.RLock()
+_all: list[ProjectModules] = []
+_here = threading.local()
+"""`active`: the project whose modules this thread has put in place."""
+
+
+class ProjectModules:
+    """The modules of the project in `root`, which are found in `paths`."""
+
+    def __init__(self, root: Path, paths: Sequence[str] = ()) -> None:
+        self._root = str(root)
+        self._paths = list(paths) or import_paths(root)
+        self._modules: dict[str, ModuleType] = {}
+
+    @classmethod
+    def of_project(cls, root: Path, paths: Sequence[str] = ()) -> ProjectModules:
+        """Those of a project that shares the process with others; the same for each app in that folder."""
+        with _lock:
+            found = next((known for known in _all if known._root == str(root)), None)
+            if found is None:
+                found = cls(root, paths)
+                _all.append(found)
+                _all.sort(key=lambda known: len(known._root), reverse=True)  # a folder within another comes first
+            builtins.__import__ = _import_for_caller
+            return found
+
+    @contextmanager
+    def activate_modules(self) -> Iterator[None]:
+        """Import in here as if the project were alone. One project at a time: a thread with another one waits."""
+        if getattr(_here, "active", None) is self:
+            yield
+            return
+        with _lock:
+            outer, _here.active = getattr(_here, "active", None), self
+            others = {name: module for name, module, owner in _list_owned_modules() if owner is not self}
+            for name in others:
+                del sys.modules[name]
+            sys.modules.update(self._modules)
+            sys.path[:0] = self._paths
+            try:
+                yield
+            finally:
+                for path in self._paths:
+                    sys.path.remove(path)
+                self._modules = {name: module for name, module, owner in _list_owned_modules() if owner is self}
+                sys.modules.update(others)
+                _here.active = outer
+
+    def has_module(self, name: str) -> bool:
+        return name in self._modules
+
+
+def _find_owner(namespace: Mapping[str, Any]) -> ProjectModules | None:
+    """The project whose file a module's namespace comes from; installed packages are nobody's."""
+    file = namespace.get("__file__")
+    if not isinstance(file, str) or f"{os.sep}site-packages{os.sep}" in file:
+        return None
+    return next((one for one in _all if file.startswith(one._root + os.sep)), None)
+
+
+def _list_owned_modules() -> list[tuple[str, ModuleType, ProjectModules]]:
+    """Every project's modules that are in place, each with its project."""
+    found = ((name, module, _find_owner(getattr(module, "__dict__", {}))) for name, module in list(sys.modules.items()))
+    return [(name, module, owner) for name, module, owner in found if owner is not None]
+
+
+def _import_for_caller(
+    name: str,
+    globals: Mapping[str, Any] | None = None,
+    locals: Mapping[str, Any] | None = None,
+    fromlist: Any = (),
+    level: int = 0,
+) -> ModuleType:
+    """Python's own `import`; one that stands in a project's code finds that project's modules."""
+    first = name.partition(".")[0]
+    if globals is not None and (level or first not in sys.modules or any(one.has_module(first) for one in _all)):
+        owner = _find_owner(globals)
+        if owner is not None:
+            with owner.activate_modules():
+                return _import(name, globals, locals, fromlist, level)
+    return _import(name, globals, locals, fromlist, level)

@@ -1,0 +1,78 @@
+"""What a model was trained with, and what is here now: libraries, Python, git."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+
+class GitState(msgspec.Struct, frozen=True):
+    """The commit that the project was at, and whether files differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A library whose version is not the one that trained the model; `here` is None when it is not installed."""
+
+    library: str
+    trained: str
+    here: str | None
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.here or 'is not installed'} here, {self.trained} in training"
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """The installed version of each distribution that is installed."""
+    import importlib.metadata
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def python_version() -> str:
+    return platform.python_version()
+
+
+def compare_libraries(trained: Mapping[str, str], python: str) -> list[Difference]:
+    """What of a version's libraries and Python (to its minor version) differs from what is installed here."""
+    here = installed_versions(trained)
+    found = [
+        Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version
+    ]
+    if python.split(".")[:2] != python_version().split(".")[:2]:
+        found.append(Difference("python", python, python_version()))
+    return found
+
+
+def read_git_state(root: Path) -> GitState | None:
+    """The git commit of the folder and whether it is dirty; None outside a repository or without git."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    commit, dirty = "", False
+    for line in done.stdout.splitlines():
+        if line.startswith("# branch.oid "):
+            commit = line.rpartition(" ")[2]
+        dirty = dirty or not line.startswith("#")
+    return None if commit in ("", "(initial)") else GitState(commit, dirty)

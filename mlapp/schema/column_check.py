@@ -1,0 +1,48 @@
+"""Values of a column checked many at a time: one by one, a million take seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.schema.cast import fits_zone
+from mlapp.schema.fields import Field, float_bound, integer_bounds
+
+NONE = type(None)
+
+
+def accepts_column(field: Field, values: list[Any]) -> bool:
+    """Whether a column surely accepts all the values, as they come from JSON. False: look at each.
+
+    Args:
+        field: any but one of the type `any`.
+    """
+    import numpy as np
+    import pandas as pd
+
+    kinds = set(map(type, values))
+    if NONE in kinds:
+        if not field.nullable:
+            return False
+        kinds.discard(NONE)
+        values = [value for value in values if value is not None]
+    try:
+        match field.type:
+            case "boolean":
+                return kinds <= {bool}
+            case "string":
+                return kinds <= {str}
+            case "category":
+                known = field.categories or []
+                is_clear = bool not in kinds and bool not in map(type, known)  # True is 1 to a set
+                return is_clear and kinds <= {str, int, float} and set(values) <= set(known)
+            case "number":
+                size = np.abs(np.array(values, float)) if kinds <= {int, float} else np.array(np.inf)
+                return bool((size <= float_bound(field.dtype)).all())
+            case "integer" if kinds <= {int}:
+                low, end = integer_bounds(field.dtype)
+                return not values or (low <= min(values) and max(values) < end)
+            case "datetime" if kinds <= {str} and all(fits_zone(field, value) for value in values):
+                return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())
+    except (TypeError, ValueError, OverflowError):  # of a type or size that only a look at each value tells apart
+        pass
+    return False

@@ -1,0 +1,132 @@
+"""From the inputs of a request to a table of the schema's columns, in their order and types."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import InputError, Problem, suggest_nearest
+from mlapp.schema.conform import MOST, check_column_names, conform_table
+from mlapp.schema.fields import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
+    """Records, rows or columns as a DataFrame with the schema's columns, in training order and type.
+
+    Args:
+        inputs: a DataFrame; a list of records `[{"a": 1}, …]`; one record; rows `[[1, 2], …]` in training
+            order; or columns `{"a": [1, …]}`.
+        first: the number of the first record or row, where they are a piece of a larger list.
+        ignore_unknown: leave out columns that training did not know. Those that it knew and did not use, as the
+            target, are always left out.
+
+    Raises:
+        InputError: names each unknown, missing or mistyped column, and the row where it can.
+    """
+    import pandas as pd
+
+    if isinstance(inputs, pd.DataFrame):
+        return conform_table(inputs, schema, ignore_unknown=ignore_unknown)
+    if isinstance(inputs, Mapping):
+        if inputs and all(_is_list(value) for value in inputs.values()):
+            check_column_names([str(name) for name in inputs], schema, ignore_unknown=ignore_unknown)
+            used = set(schema.names)
+            return conform_table(
+                _table_from_columns({name: inputs[name] for name in inputs if str(name) in used}), schema
+            )
+        return conform_table(_table_from_records([inputs], schema, 0, ignore_unknown), schema)
+    if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
+        raise _not_a_table_error(inputs)
+    items = list(inputs)
+    if not items:
+        raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
+    if all(isinstance(item, Mapping) for item in items):
+        return conform_table(_table_from_records(items, schema, first, ignore_unknown), schema, first)
+    if all(_is_list(item) for item in items):
+        return conform_table(_table_from_rows(items, schema, first), schema, first)
+    odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
+    if isinstance(items[odd], Mapping) or _is_list(items[odd]):
+        raise InputError(
+            [Problem(f"row {first + odd} is not of the same kind as row 0", row=first + odd)],
+            "Send all records or all rows.",
+        )
+    raise _not_a_table_error(items[odd])
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0)
+
+
+def _not_a_table_error(value: Any) -> InputError:
+    return InputError(
+        [Problem(f"inputs holds a {type(value).__name__} where a record or a row should be")],
+        'Send records [{"name": value}], rows [[value]] or columns {"name": [values]}.',
+    )
+
+
+def _table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        first, *others = lengths
+        odd = next(name for name in others if lengths[name] != lengths[first])
+        raise InputError(
+            [Problem(f"column '{odd}' has {lengths[odd]} values, column '{first}' has {lengths[first]}", field=odd)],
+            "Send columns of one length.",
+        )
+    if not lengths[next(iter(lengths))]:
+        raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one value a column.")
+    return pd.DataFrame({str(name): _untyped_series(values) for name, values in columns.items()})
+
+
+def _table_from_records(
+    records: list[Mapping[str, Any]], schema: Schema, first: int, ignore_unknown: bool
+) -> pd.DataFrame:
+    import pandas as pd
+
+    names = schema.names
+    expected, known = set(names), {*names, *schema.unused}
+    problems = []
+    for row, record in enumerate(records, first):
+        if record.keys() == expected:
+            continue
+        problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
+        problems += [
+            Problem(
+                f"row {row} has an unknown column '{name}'.{suggest_nearest(str(name), names)}",
+                field=str(name),
+                row=row,
+            )
+            for name in itertools.islice((name for name in record if name not in known and not ignore_unknown), MOST)
+        ]
+        if len(problems) >= MOST:
+            break
+    if problems:
+        raise InputError(problems, f"Send these columns: {', '.join(names)}.")
+    return pd.DataFrame({name: _untyped_series([record[name] for record in records]) for name in names})
+
+
+def _table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> pd.DataFrame:
+    import pandas as pd
+
+    names = schema.names
+    wrong = ((row, len(values)) for row, values in enumerate(rows, first) if len(values) != len(names))
+    problems = [
+        Problem(f"row {row} has {width} values; the model takes {len(names)}", row=row)
+        for row, width in itertools.islice(wrong, MOST)
+    ]
+    if problems:
+        raise InputError(problems, f"Send these values, in this order: {', '.join(names)}.")
+    return pd.DataFrame({name: _untyped_series([row[at] for row in rows]) for at, name in enumerate(names)})
+
+
+def _untyped_series(values: Sequence[Any]) -> pd.Series[Any]:
+    """Leave each value as it came: pandas would make 1 and True the same, and `None` a number."""
+    import pandas as pd
+
+    return pd.Series(list(values), dtype=object)

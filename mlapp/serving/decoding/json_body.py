@@ -1,0 +1,140 @@
+"""JSON bodies: the inputs in a request's, and predictions as an answer's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import Problem
+from mlapp.normalization import MANY
+from mlapp.schema.infer import to_json_value
+from mlapp.schema.rows import TwiceError
+from mlapp.serving.web.problems import HttpError
+
+INPUTS = "inputs"
+FEATURES = "features"
+"""UnionML's key: whole rows, and the answer is a bare list."""
+KEYS = (INPUTS, FEATURES)
+"""What the inputs may be under."""
+SPACE = b" \t\r\n"
+BOM = b"\xef\xbb\xbf"
+_encode = msgspec.json.Encoder(enc_hook=to_json_value).encode
+
+
+def extract_inputs(body: bytes) -> Any:
+    """The inputs in a JSON body, as `keyed_inputs_of` finds them."""
+    return keyed_inputs_of(body)[0]
+
+
+def keyed_inputs_of(body: bytes) -> tuple[Any, str]:
+    """The inputs in a JSON body, a bare list, or what is under `inputs` (UnionML: `features`), and that key.
+
+    A byte-order mark is passed over. A key that is there twice is refused: which of the two counts differs from
+    parser to parser.
+
+    Raises:
+        HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
+    """
+    content = decode_json(body)
+    if isinstance(content, list):
+        return content, ""
+    if not isinstance(content, dict):
+        raise HttpError(422, f'The body is {_show_key(content)}. Send {{"inputs": […]}} or a list.')
+    given = [key for key in KEYS if key in content]
+    if len(given) != 1:
+        found = "both 'inputs' and 'features'" if given else "no 'inputs'"
+        raise HttpError(
+            422, f'The body has {found}. Send {{"inputs": […]}}.', [Problem(f"the body has {found}", field="inputs")]
+        )
+    if unknown := [key for key in content if key not in KEYS]:
+        raise HttpError(
+            422,
+            f"The body has an unknown key '{unknown[0]:.60}' beside '{given[0]}'.",
+            [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
+        )
+    return content[given[0]], given[0]
+
+
+def decode_json(body: bytes) -> Any:
+    """The value in a JSON text.
+
+    Raises:
+        HttpError: 400, it is not JSON (NaN and Infinity are not), nested too deep, or has a key twice.
+    """
+    body = body.removeprefix(BOM)
+    if not body.strip():
+        raise HttpError(400, 'The body is empty. Send {"inputs": […]} as JSON.')
+    try:
+        content = msgspec.json.decode(body)
+        most = body.translate(None, SPACE).count(b'":')
+        if _count_keys(content, most) < most:
+            json.loads(body, object_pairs_hook=_refuse_duplicate_keys)
+        return content
+    except RecursionError:
+        raise HttpError(400, "The body is nested too deep.") from None
+    except UnicodeDecodeError:
+        raise HttpError(400, "The body is not UTF-8.") from None
+    except TwiceError as error:
+        raise HttpError(400, f"The body has the key '{error!s:.60}' twice in one object.") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        hint = " JSON knows no NaN and no Infinity: send null." if re.search(rb"NaN|Infinity", body[:100_000]) else ""
+        raise HttpError(400, f"The body is not JSON: {error}.{hint}") from None
+
+
+def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
+    """The answer's body: `predictions`, then what is the same for every answer."""
+    return b'{"predictions":' + encode_list(predictions) + tail
+
+
+def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) -> bytes:
+    """The answer's body, of the form that the client's request had."""
+    return encode_list(predictions) if is_unionml else encode_predictions(predictions, tail)
+
+
+def encode_list(values: Sequence[Any]) -> bytes:
+    """JSON of a list or an array, made in pieces between which other threads get their turn."""
+    if len(values) <= MANY:
+        return encode_json(values)
+    found = [encode_json(values[at : at + MANY])[1:-1] for at in range(0, len(values), MANY)]
+    return b"[" + b",".join(found) + b"]"
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON; NumPy's and pandas' values as Python's, NaN and infinity as null."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are no texts, integers beyond 64 bits
+        return json.dumps(to_json_value(value), allow_nan=False, separators=(",", ":"), default=str).encode()
+
+
+def _count_keys(content: Any, most: int) -> int:
+    """How many keys the objects in `content` have, level by level until there are `most`.
+
+    A key that was given twice is counted once. `most` is what the text can have: so many quotes before a colon.
+    """
+    found, level = 0, [content] if type(content) in (dict, list) else []
+    while level and found < most:
+        inner: list[Any] = []
+        for value in level:
+            if type(value) is dict:
+                found += len(value)
+                value = value.values()
+            inner += [item for item in value if type(item) in (dict, list)]
+        level = inner
+    return found
+
+
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _show_key(value: Any) -> str:
+    return {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -1,0 +1,38 @@
+"""A large JSON array, some of its items at a time.
+
+Whoever decodes it in one go keeps every other thread from running meanwhile, and holds every cell as an object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+PIECE = 128 * 1024
+"""Bytes of a piece: it decodes in some milliseconds."""
+BETWEEN = {
+    b"[": re.compile(rb"\]\s*(,)\s*\["),
+    b"{": re.compile(rb"\}\s*(,)\s*\{"),
+    b'"': re.compile(rb'(?<!\\)"\s*(,)\s*"'),
+}
+"""What is between two items that begin so. A text may hold it as well."""
+NUMBERS = re.compile(rb"(,)")
+FIRST = re.compile(rb"\s*\[\s*(?P<item>[^\s\]])")
+
+
+def cut_json_array(array: bytes) -> Iterator[bytes]:
+    """The array, cut between items into arrays of about `PIECE` bytes; whole where its items are not alike.
+
+    A cut within a text, or within an item, leaves a piece that is no JSON. So where all of them are, and none but the
+    only one is empty, their items are the array's.
+    """
+    first = FIRST.match(array)
+    start, end = array.find(b"[") + 1, array.rfind(b"]")
+    if first is None or end - start < 2 * PIECE:
+        yield array
+        return
+    between = BETWEEN.get(first["item"], NUMBERS)
+    while (cut := between.search(array, start + PIECE, end)) is not None:
+        yield b"[" + array[start : cut.start(1)] + b"]"
+        start = cut.end(1)
+    yield b"[" + array[start:end] + b"]"

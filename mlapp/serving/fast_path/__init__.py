@@ -1,0 +1,1 @@
+"""Prediction requests that skip the ASGI stack."""

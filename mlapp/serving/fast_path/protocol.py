@@ -1,0 +1,308 @@
+"""uvicorn's protocol, with the short way for plain predictions and with limits on what a client may keep waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.fast_path.request_cycle import FastCycle, problem_answer
+from mlapp.serving.web.framing import LARGEST_HEAD, check_head, head_without_offer, is_websocket
+from mlapp.serving.web.http import JSON, media_type
+from mlapp.serving.web.problems import HttpError, make_http_error
+from mlapp.serving.web.request_id import new_request_id
+
+if TYPE_CHECKING:
+    from mlapp.serving.application import Application
+    from mlapp.serving.inference.endpoint import Endpoint
+
+NOT_PLAIN = frozenset(
+    (b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"x-request-timeout", b"traceparent")
+)
+"""Headers with which a request takes the long way."""
+HEAD_END = b"\r\n\r\n"
+LONGEST_HEAD = 2048
+"""Most bytes of a head that is kept."""
+MOST_HEADS = 256
+"""Heads that are kept. Those of one client differ by the length of the body."""
+FRAME = 16
+"""Bytes that usually frame a chunk; one may hold a byte of the body."""
+SLOW_READ = 30.0
+"""Most seconds in which a request's headers, or a small body, must be there; less if `serve.timeout` is."""
+
+
+class RequestHead(NamedTuple):
+    """A request's line and headers that were parsed before: the same bytes mean the same again.
+
+    A client that keeps its connection sends them with every request, and parsing them costs as much as the rest of the
+    protocol. `length` is the body's, in bytes.
+    """
+
+    endpoint: Endpoint
+    headers: dict[bytes, bytes]
+    keep_alive: bool
+    length: int
+
+
+class FastProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with the short way, and with limits on how slowly a request may come and an answer go."""
+
+    application: ClassVar[Application]
+    fast: ClassVar[dict[bytes, Endpoint]]
+    patience: ClassVar[float]
+    heads: ClassVar[dict[bytes, RequestHead]]
+
+    _head = b""
+    _reading = False
+    _has_head = False
+    _read = 0
+    _read_body = 0
+    _used = False
+    _is_broken = False
+    _read_timer: asyncio.TimerHandle | None = None
+    _idle_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_idleness()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for timer in (self._read_timer, self._idle_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        """The client does not read: after a while it is taken for gone, and gives up its place."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self.application.settings.timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        super().resume_writing()
+
+    def _watch_idleness(self) -> None:
+        """Close a connection that nothing came on between two looks. A timer a request, as uvicorn has, is dearer."""
+        cycle: Any = self.cycle
+        if (
+            self._used
+            or self._reading
+            or (cycle is not None and not cycle.response_complete)
+            or self._idle_timer is None
+        ):
+            self._used = False
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._watch_idleness)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def on_fast_response(self) -> None:
+        """Go on with what came behind the request that was answered."""
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_broken:
+            return
+        if not self._reading:
+            end = data.find(HEAD_END) + len(HEAD_END)
+            head = self._head = data[:end]
+            known = self.heads.get(head)
+            if known is not None and len(data) == end + known.length and self._is_free_for(known.endpoint):
+                self._used = True
+                self.application.metrics.begin_request()
+                cycle = FastCycle(self, known.endpoint, known.headers, known.keep_alive)
+                self.cycle = cycle  # type: ignore[assignment]
+                cycle.begin_request(data[end:])
+                return
+        if self._reading:
+            self._read += len(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._reading:
+            if self._read - FRAME * self._read_body > LARGEST_HEAD:
+                self._refuse_long_head()
+            elif self._read_timer is None:
+                self._read_timer = self.loop.call_later(self.patience, self._give_up_request)
+        elif self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. It stops at a head that offers to upgrade: another reads on, from that head without it."""
+        chunks: list[bytes | memoryview] = [data]
+        try:
+            while chunks:
+                chunk = chunks.pop()
+                try:
+                    self.parser.feed_data(chunk)
+                except httptools.HttpParserUpgrade as offer:
+                    if self._should_upgrade():
+                        self._become_websocket()
+                        return
+                    self._head = b""
+                    method, version = self.parser.get_method(), self.parser.get_http_version()
+                    head = head_without_offer(method, self.url, version, self.headers)
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                    chunks += [memoryview(chunk)[offer.args[0] :], head]
+        except httptools.HttpParserError as error:
+            found = error.__context__
+            if found is None or isinstance(found, httptools.HttpParserError):
+                found = HttpError(400, "The request is not valid HTTP/1.1.")
+            self._break_off(found)
+        except HttpError as problem:
+            self._break_off(problem)
+
+    def _should_upgrade(self) -> bool:
+        """Whether the request opens a WebSocket, on a connection where nothing is still to be answered."""
+        cycle: Any = self.cycle
+        is_free = cycle is None or cycle.response_complete
+        return is_free and self._should_upgrade_to_ws() and is_websocket(self.parser.get_method(), self.headers)
+
+    def _become_websocket(self) -> None:
+        self._reading = False
+        for timer in (self._read_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._read_timer = None
+        self.handle_websocket_upgrade()
+
+    def on_message_begin(self) -> None:
+        self._reading = self._used = True
+        self._has_head = False
+        self._read = self._read_body = 0
+        # uvicorn makes a scope here; only the long way needs it.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._has_head:  # after it come trailers: nobody asked for them, and the headers are in use
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._has_head = True
+        check_head(self.url, self.headers, self.parser.get_http_version())
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # the parser stops here: see _parse
+        endpoint = self.fast.get(self.url)
+        headers = self._plain_headers(endpoint) if endpoint is not None else None
+        if endpoint is not None and headers is not None:
+            keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self._remember_head(RequestHead(endpoint, headers, keep_alive, int(headers[b"content-length"])))
+            self.application.metrics.begin_request()
+            self.cycle = FastCycle(self, endpoint, headers, keep_alive)  # type: ignore[assignment]
+        else:
+            if not self.url.isascii() or not httptools.parse_url(self.url).path:
+                raise HttpError(400, "The request's target is not a path.")
+            url, given, expect = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expect
+            self.headers += given
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._read_body += len(body)
+        cycle: Any = self.cycle
+        if type(cycle) is FastCycle:
+            cycle.parts.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._reading = False
+        cycle: Any = self.cycle
+        if type(cycle) is not FastCycle:
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            cycle.begin_request(b"".join(cycle.parts))
+
+    def _plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
+        """The request's headers if it can go the short way: all about it is usual, and nothing is before it."""
+        if self.parser.get_method() != b"POST" or not self._is_free_for(endpoint):
+            return None
+        headers = dict(self.headers)
+        if not NOT_PLAIN.isdisjoint(headers):
+            return None
+        media = headers.get(b"content-type", JSON)
+        if media != JSON and media_type(media) != JSON:
+            return None
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or not 0 < int(length) < min(LARGE, endpoint.settings.max_body + 1):
+            return None
+        if not self.application.keys.is_allowed(headers):
+            return None
+        return headers
+
+    def _is_free_for(self, endpoint: Endpoint) -> bool:
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and endpoint.is_plain and not self.flow.write_paused
+
+    def _remember_head(self, known: RequestHead) -> None:
+        """Keep what the bytes before the body mean, where another parser could not see another end of them."""
+        head, self._head = self._head, b""
+        if not head.startswith(b"POST ") or len(head) > LONGEST_HEAD or head.count(b"\n") != head.count(b"\r\n"):
+            return
+        if b"x-request-id" in known.headers:  # it will not come again
+            return
+        if len(self.heads) >= MOST_HEADS:
+            self.heads.clear()
+        self.heads[head] = known
+
+    def on_response_complete(self) -> None:
+        """A client that asked whether to send its body may not send it now that it has its answer."""
+        cycle: Any = self.cycle
+        if self.expect_100_continue and cycle.more_body:
+            self.transport.close()
+        super().on_response_complete()
+
+    def _refuse_long_head(self) -> None:
+        """A request whose headers, or what frames its body, do not end."""
+        if self._has_head:
+            self._is_broken = True
+            self.transport.close()
+        else:
+            self._break_off(HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes."))
+
+    def _break_off(self, error: BaseException) -> None:
+        """Read no further: where the next request begins is in doubt. What is still to be answered, is."""
+        self._is_broken, self._reading = True, False
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            if self.pipeline or cycle.response_started:
+                self.transport.close()
+                return
+        problem = make_http_error(error)
+        self.transport.write(problem_answer(problem, new_request_id(), keep_alive=False))
+        self.transport.close()
+
+    def _give_up_request(self) -> None:
+        """A request that is still not whole."""
+        self._read_timer = None
+        cycle: Any = self.cycle
+        if type(cycle) is FastCycle and cycle.more_body and not cycle.response_complete:
+            cycle.finish_request(HttpError(408, f"The body did not arrive within {self.patience:g} seconds."))
+        elif cycle is None or cycle.response_complete:
+            self.transport.close()
+
+
+def make_protocol(application: Application) -> type[FastProtocol]:
+    """The protocol class that knows the application's endpoints."""
+    fast = {endpoint.path.encode(): endpoint for endpoint in application.endpoints}
+    patience = min(SLOW_READ, application.settings.timeout)
+    known = {"application": application, "fast": fast, "patience": patience, "heads": {}}
+    return type("ServingProtocol", (FastProtocol,), known)

@@ -1,0 +1,1 @@
+"""The model: queue, batches, streams, and switching versions."""

@@ -1,0 +1,82 @@
+"""Predicting a batch. If that fails, each half is tried by itself, and so on: only the bad requests fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from mlapp.errors import MlappError, UserCodeError
+from mlapp.schema.rows import Part
+from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiter, split_rows
+from mlapp.serving.inference.served_model import ServedModel
+
+Attempt = tuple[list[Any], list[tuple[Any, Any]]]
+"""For each request its rows, or its error; and for each call that went well, what the predictor took and returned."""
+
+
+def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[list[Any], Any, Any]:
+    """The predictions for all the parts, one entry a row, and what the predictor took and returned.
+
+    Raises:
+        MlappError: the app's code failed.
+    """
+    features = loaded.predictor.transform_features(loaded.codec.combine_parts(parts))
+    predictions = loaded.predictor.call_predictor(features)
+    return loaded.list_rows(predictions, rows), features, predictions
+
+
+def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[[], None]) -> Attempt:
+    """Predict the items together, or as far as they can be.
+
+    Args:
+        failed: called for each call that is not tried in halves.
+    """
+    parts = [item.part for item in items]
+    try:
+        rows, features, predictions = predict_batch(loaded, parts, sum(part.rows for part in parts))
+    except Exception as error:
+        if len(items) == 1 or has_no_waiter(items):
+            failed()
+            return [error] * len(items), []
+        middle = len(items) // 2
+        first, second = (try_batch(loaded, half, failed) for half in (items[:middle], items[middle:]))
+        return first[0] + second[0], first[1] + second[1]
+    return split_rows(rows, parts), [(features, predictions)]
+
+
+async def try_batch_async(
+    loaded: ServedModel, items: list[QueuedRequest], failed: Callable[[], None], thread: Executor
+) -> Attempt:
+    """As `try_batch`, for an `async def` predictor.
+
+    Args:
+        thread: where a feature_transformer, which is sync, runs.
+    """
+    parts = [item.part for item in items]
+    try:
+        features = await _transform_batch(loaded, parts, thread)
+        try:
+            predictions = await loaded.predictor.call_predictor(features)
+        except MlappError:
+            raise
+        except Exception as error:
+            raise UserCodeError(loaded.predictor.stage.title, error) from error
+        rows = loaded.list_rows(predictions, sum(part.rows for part in parts))
+    except Exception as error:
+        if len(items) == 1 or has_no_waiter(items):
+            failed()
+            return [error] * len(items), []
+        middle = len(items) // 2
+        first = await try_batch_async(loaded, items[:middle], failed, thread)
+        second = await try_batch_async(loaded, items[middle:], failed, thread)
+        return first[0] + second[0], first[1] + second[1]
+    return split_rows(rows, parts), [(features, predictions)]
+
+
+async def _transform_batch(loaded: ServedModel, parts: list[Part], thread: Executor) -> Any:
+    features = loaded.codec.combine_parts(parts)
+    if loaded.predictor.pipeline.stage("feature_transformer") is None:
+        return loaded.predictor.transform_features(features)
+    return await asyncio.get_running_loop().run_in_executor(thread, loaded.predictor.transform_features, features)

@@ -1,0 +1,296 @@
+"""Batching without waiting: whatever waits when the model is free goes through the predictor as one table.
+
+A lone request never waits for company unless a wait is set: the first of a turn of the event loop asks for a flush in
+the next turn, and the flush takes all that came meanwhile. While a slow predictor runs in its thread, requests collect.
+When it has done, the clients that it answered are about to ask again: the next batch gives them a moment, a small share
+of what it will take, and goes as soon as there are as many rows as there were. Without it, the clients would fall into
+two halves, and each would wait for the other's call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mlapp.schema.rows import Part
+from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
+from mlapp.serving.inference.latency import Latency
+from mlapp.serving.inference.queued_request import Done, QueuedRequest, deliver_results
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.observability.metrics import ModelMetrics
+from mlapp.serving.web.problems import HttpError
+
+log = logging.getLogger("mlapp.serving")
+
+SHARE = 0.1
+"""Of a slow call's usual seconds: as long may a batch wait for the clients that were answered just now."""
+MOMENT = 0.005
+"""Most seconds of that wait, from when they were answered: who comes later came by himself."""
+ONE_BY_ONE = 2
+SOON = 0.1
+"""Requests that may wait for a predictor of one at a time: as many as it answers in so many seconds, two at least."""
+RETRY_AFTER = ((b"retry-after", b"1"),)
+
+
+class Batcher:
+    """The queue in front of one model. Every method is called in the event loop.
+
+    Args:
+        batch: False gives the predictor one request at a time.
+        max_batch: most rows of one call; a request with more goes alone.
+        wait: seconds that a request may wait for company.
+        queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
+            by side, so that hardly any request waits: the rows in them count too. None, for a predictor that takes one
+            request at a time: as many requests as it answers soon.
+    """
+
+    def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int | None) -> None:
+        self._metrics = metrics
+        metrics.depth = lambda: len(self._waiting)
+        self._batch = batch
+        self._max_batch = max_batch
+        self._wait = wait
+        self._queue = queue
+        self._waiting: deque[QueuedRequest] = deque()
+        self._rows = 0
+        self._pace = Latency()
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._enough = 0
+        self._company = 0
+        self._freed = 0.0
+        self._busy = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._calls: dict[asyncio.Task[None], list[QueuedRequest]] = {}
+        self._called_rows = 0
+
+    def predict_at_once(self, loaded: ServedModel, part: Part) -> list[Any] | None:
+        """The predictions for a request beside which nobody can ask in this turn of the event loop.
+
+        None: it has to queue up, because others wait or the model is not fast.
+
+        Raises:
+            MlappError: the app's code failed.
+        """
+        if self._waiting or self.is_holding_up(loaded) or not self._pace.expects_fast(part.rows):
+            return None
+        started = time.perf_counter()
+        try:
+            rows, features, predictions = predict_batch(loaded, [part], part.rows)
+        except Exception:
+            self._metrics.failed.inc()
+            raise
+        # In the next turn, when the answer is sent: its client waits for nothing else.
+        asyncio.get_running_loop().call_soon(
+            self._note_batch, loaded, [(features, predictions)], part.rows, 0.0, time.perf_counter() - started
+        )
+        return rows
+
+    def submit_request(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> QueuedRequest:
+        """Put a request into the queue.
+
+        Args:
+            timeout: seconds after which `done` gets a 504, and the request leaves the queue.
+
+        Raises:
+            HttpError: 503, the queue is full.
+        """
+        rows = self._rows + part.rows
+        if self._is_full(part.rows):
+            self._metrics.rejected.inc()
+            raise HttpError(
+                503, f"{len(self._waiting)} requests wait already. Try again in a second.", headers=RETRY_AFTER
+            )
+        item = QueuedRequest(loaded, part, done, timeout)
+        self._waiting.append(item)
+        self._rows = rows
+        if self.is_holding_up(loaded):
+            self._set_deadlines((item,))
+        if not self._scheduled:
+            if not self._busy:
+                self._schedule_flush()
+        elif self._timer is not None and rows >= self._enough:
+            self._timer.cancel()
+            self._timer = None
+            asyncio.get_running_loop().call_soon(self._flush_queue)
+        return item
+
+    def _is_full(self, rows: int) -> bool:
+        """Whether so many rows more would wait too long."""
+        if self._queue is None:
+            waiting = len(self._waiting)
+            return waiting >= ONE_BY_ONE and waiting * self._pace.usual >= SOON
+        before = self._rows + self._called_rows
+        return before > 0 and before + rows > self._queue
+
+    def cancel_request(self, item: QueuedRequest) -> None:
+        """The client has left: give up its place."""
+        item.done = None
+        if item.timer is not None:
+            item.timer.cancel()
+            item.timer = None
+        if self._remove_request(item) or item.call is not None:
+            self._metrics.cancelled.inc()
+        self._cancel_idle_call(item)
+
+    def is_holding_up(self, loaded: ServedModel) -> bool:
+        """Whether a request may have to wait longer than a turn of the event loop."""
+        return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
+
+    @property
+    def thread(self) -> ThreadPoolExecutor:
+        """The model's own thread: a sync predictor is never called by two threads at once."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        return self._thread
+
+    def record_call(self, seconds: float, rows: int) -> None:
+        """Tell how long a call took, to decide where the next one runs."""
+        self._pace.add_call(seconds, rows)
+
+    def close_batcher(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _schedule_flush(self) -> None:
+        """Flush in the next turn of the event loop; where that may pay, when there are enough rows or time is up."""
+        self._scheduled = True
+        loop = asyncio.get_running_loop()
+        wait = self._wait
+        if wait:
+            self._enough = self._max_batch
+        elif self._company > self._rows and not self._pace.is_fast:
+            moment = min(SHARE * self._pace.usual, MOMENT)
+            wait, self._enough = self._freed + moment - loop.time(), min(self._company, self._max_batch)
+        if wait > 0 and self._rows < self._enough:
+            self._timer = loop.call_later(wait, self._flush_queue)
+        else:
+            loop.call_soon(self._flush_queue)
+
+    def _set_deadlines(self, items: Iterable[QueuedRequest]) -> None:
+        """Set the deadlines of requests that may wait long enough for it to matter: not of those predicted at once."""
+        loop = asyncio.get_running_loop()
+        for item in items:
+            if item.timer is None and item.done is not None:
+                item.timer = loop.call_at(
+                    loop.time() + item.arrived + item.timeout - time.perf_counter(), self._expire_request, item
+                )
+
+    def _expire_request(self, item: QueuedRequest) -> None:
+        item.timer = None
+        self._remove_request(item)
+        self._metrics.expired.inc()
+        item.finish_request(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
+        self._cancel_idle_call(item)
+
+    def _cancel_idle_call(self, item: QueuedRequest) -> None:
+        """Cancel the call of an `async def` predictor that nobody waits for any more."""
+        call = item.call
+        if call is not None and all(other.done is None for other in self._calls.get(call, ())):
+            call.cancel()
+
+    def _remove_request(self, item: QueuedRequest) -> bool:
+        """Take a request out of the queue. It stays in a batch that runs: the others in it want their answers."""
+        try:
+            self._waiting.remove(item)
+        except ValueError:
+            return False
+        self._rows -= item.part.rows
+        return True
+
+    def _take_batch(self) -> tuple[list[QueuedRequest], int]:
+        """The next batch and its rows: requests in order, for one version of the model, up to the most rows."""
+        waiting = self._waiting
+        first = waiting.popleft()
+        batch, rows = [first], first.part.rows
+        if self._batch:
+            while waiting and waiting[0].loaded is first.loaded:
+                if rows + waiting[0].part.rows > self._max_batch:
+                    break
+                rows += waiting[0].part.rows
+                batch.append(waiting.popleft())
+        self._rows -= rows
+        return batch, rows
+
+    def _flush_queue(self) -> None:
+        self._scheduled, self._timer = False, None
+        if self._busy or not self._waiting:
+            return
+        batch, rows = self._take_batch()
+        loaded = batch[0].loaded
+        waited = time.perf_counter() - batch[0].arrived
+        if loaded.is_async:
+            call = asyncio.get_running_loop().create_task(self._run_batch_async(loaded, batch, waited))
+            self._calls[call] = batch
+            self._called_rows += rows
+            for item in batch:
+                item.call = call
+            call.add_done_callback(self._finish_async_call)
+        elif self._pace.expects_fast(rows):
+            results, after, seconds = self._run_batch(loaded, batch)
+            deliver_results(batch, results)
+            # In the next turn, when the answers are sent: a client that is alone waits for nothing else.
+            asyncio.get_running_loop().call_soon(self._note_batch, loaded, after, rows, waited, seconds)
+        else:
+            self._busy = True
+            self._set_deadlines(batch)
+            self._set_deadlines(self._waiting)
+            loop = asyncio.get_running_loop()
+            self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
+        if self._waiting and not self._scheduled and not self._busy:
+            self._schedule_flush()
+
+    def _finish_async_call(self, call: asyncio.Task[None]) -> None:
+        """A call of an `async def` predictor is over, one way or the other."""
+        batch = self._calls.pop(call)
+        self._called_rows -= sum(item.part.rows for item in batch)
+        for item in batch:
+            item.call = None
+
+    def _run_in_thread(
+        self, loop: asyncio.AbstractEventLoop, loaded: ServedModel, batch: list[QueuedRequest], rows: int, waited: float
+    ) -> None:
+        results, after, seconds = self._run_batch(loaded, batch)
+        loop.call_soon_threadsafe(deliver_results, batch, results)
+        self._call_on_predict(loaded, after)
+        loop.call_soon_threadsafe(self._free_thread, rows, waited, seconds)
+
+    def _free_thread(self, rows: int, waited: float, seconds: float) -> None:
+        """The thread has done a batch, and is free for the next."""
+        self._busy = False
+        self._company = rows + self._rows if self._batch else 0
+        self._freed = asyncio.get_running_loop().time()
+        if self._waiting and not self._scheduled:
+            self._schedule_flush()
+        self._metrics.note_batch(rows, waited, seconds)
+        self._pace.add_call(seconds, rows)
+
+    def _run_batch(self, loaded: ServedModel, batch: list[QueuedRequest]) -> tuple[list[Any], list[Any], float]:
+        """Predict a batch: the result of each request, the calls of on_predict that are due, and the seconds."""
+        started = time.perf_counter()
+        results, after = try_batch(loaded, batch, self._metrics.failed.inc)
+        return results, after, time.perf_counter() - started
+
+    def _note_batch(self, loaded: ServedModel, after: list[Any], rows: int, waited: float, seconds: float) -> None:
+        """What is to be done when a batch was answered."""
+        self._metrics.note_batch(rows, waited, seconds)
+        self._pace.add_call(seconds, rows)
+        self._call_on_predict(loaded, after)
+
+    async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], waited: float) -> None:
+        started = time.perf_counter()
+        results, after = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
+        self._metrics.note_batch(sum(item.part.rows for item in batch), waited, time.perf_counter() - started)
+        deliver_results(batch, results)
+        if after and loaded.predictor.pipeline.stage("on_predict") is not None:
+            await asyncio.get_running_loop().run_in_executor(self.thread, self._call_on_predict, loaded, after)
+
+    def _call_on_predict(self, loaded: ServedModel, after: list[Any]) -> None:
+        for features, predictions in after:
+            if not loaded.predictor.run_on_predict(features, predictions):
+                self._metrics.callback_failed.inc()

@@ -1,0 +1,236 @@
+"""One app behind one URL prefix: the model that answers now, its queue, and how it is replaced by another."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from mlapp.config import Serve
+from mlapp.errors import MlappError, ModelError
+from mlapp.normalization import MANY
+from mlapp.pipeline import Pipeline
+from mlapp.schema.rows import Part
+from mlapp.serving.decoding.json_body import encode_json
+from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.inference.batcher import Batcher
+from mlapp.serving.inference.latency import Latency
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.inference.streams import Streams
+from mlapp.serving.observability.metrics import Metrics, ModelMetrics
+from mlapp.serving.observability.tracing import TracedBatcher, Tracing
+from mlapp.serving.web.http import run_unless_left
+from mlapp.serving.web.problems import HttpError
+
+log = logging.getLogger("mlapp.serving")
+T = TypeVar("T")
+PATIENCE = 1.0
+"""Seconds: a model whose first call takes longer is not called a second time to be measured."""
+
+
+class Endpoint:
+    """Predictions of one app.
+
+    Args:
+        prefix: of its URLs: empty, or as `/digits`.
+        loaded: the model to begin with.
+        tracing: makes spans of the calls of the model.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        loaded: ServedModel,
+        settings: Serve,
+        metrics: Metrics,
+        prefix: str = "",
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.name = pipeline.name
+        self.prefix = prefix
+        self.path = f"{prefix}/predict"
+        self.settings = settings
+        self.metrics = ModelMetrics(metrics, pipeline.name)
+        self.current = loaded
+        self.metrics.set_version(loaded.version)
+        options: dict[str, Any] = dict(loaded.predictor.stage.options)
+        wait, max_batch = options.get("wait"), options.get("max_batch") or settings.max_batch
+        queueing = {
+            "batch": options.get("batch", True),
+            "max_batch": max_batch,
+            "wait": settings.batch_wait if wait is None else wait,
+            "queue": settings.queue or (max_batch if options.get("batch", True) or loaded.is_async else None),
+        }
+        self.batcher: Batcher
+        if tracing is None:
+            self.batcher = Batcher(self.metrics, **queueing)
+        else:
+            self.batcher = TracedBatcher(self.metrics, tracing, self.name, **queueing)
+        self._is_traced = tracing is not None
+        self._decoding = Latency()
+        self._is_warm = False
+        self._warming: asyncio.Lock | None = None
+        self.streams = Streams(self.metrics, settings.queue or max_batch)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model has predicted its own example."""
+        return self._is_warm
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a request's body becomes features in the event loop, and predictions one answer, with no span."""
+        if self._is_traced or not self._is_warm:
+            return False
+        return not self.current.is_stream and self.pipeline.stage("feature_loader") is None
+
+    @property
+    def _decodes_fast(self) -> bool:
+        """Whether a small body becomes features in no time: a feature_loader of the user's may download them."""
+        return self._decoding.is_fast or self.pipeline.stage("feature_loader") is None
+
+    async def start_model(self) -> None:
+        """Warm the model; a second call does nothing.
+
+        Raises:
+            ModelError, UserCodeError: it cannot predict its own example.
+        """
+        if self._warming is None:
+            self._warming = asyncio.Lock()
+        async with self._warming:
+            if not self._is_warm:
+                await self.warm_model(self.current)
+                self._is_warm = True
+
+    def switch_model(self, loaded: ServedModel) -> None:
+        """Let another model answer. Requests that wait already stay with the one that they were checked against."""
+        old = self.current
+        self.current = loaded
+        self.metrics.set_version(loaded.version)
+        log.warning("%s: version %s answers now, in place of %s", self.name, loaded.version, old.version)
+
+    async def warm_model(self, loaded: ServedModel) -> None:
+        """Let a model predict its own example, so that the first client does not pay for what it does only once.
+
+        Raises:
+            ModelError, UserCodeError: it cannot.
+        """
+        if self.pipeline.stage("feature_loader") is not None:
+            return  # the schema's example is of features, and only the feature_loader knows what comes before
+        body = encode_json({"inputs": loaded.predictor.schema.features.example_inputs()})
+        try:
+            part = loaded.codec.decode_json(body)
+            for _ in range(2):
+                started = time.perf_counter()
+                await self._predict_once(loaded, part)
+                seconds = time.perf_counter() - started
+                if seconds > PATIENCE:
+                    break
+        except (MlappError, HttpError) as error:
+            what = error.what if isinstance(error, MlappError) else error.detail
+            raise ModelError(
+                f"Version {loaded.version} of '{self.name}' cannot predict its own example: {what}",
+                "Mend the predictor, or serve another version: --model.",
+            ) from error
+        self.batcher.record_call(seconds, part.rows)
+
+    async def _predict_once(self, loaded: ServedModel, part: Part) -> None:
+        features = loaded.codec.combine_parts([part])
+        if loaded.is_async:
+            predictions = await loaded.predictor.call_predictor(loaded.predictor.transform_features(features))
+        else:
+            predictions = await self._run_in_thread(
+                lambda: _first_item(loaded.predict_features(features), loaded.is_stream)
+            )
+            if inspect.isasyncgen(predictions):
+                async with aclosing(predictions):
+                    await anext(predictions, None)
+        if not loaded.is_stream:
+            loaded.list_rows(predictions, part.rows)
+
+    async def decode_body(self, read: Callable[[], T], size: int) -> T:
+        """Let `read` make something of a body: in the event loop where that is quick, else in a thread.
+
+        Args:
+            size: bytes of what it reads.
+        """
+        if size < LARGE and self._decodes_fast:
+            return read()
+        started = time.perf_counter()
+        found = await asyncio.to_thread(read)
+        self._decoding.add_call(time.perf_counter() - started, 1)
+        return found
+
+    async def encode_answer(self, make: Callable[[], T], rows: int) -> T:
+        """Let `make` make an answer of predictions: in the event loop, or in a thread where they are many."""
+        return make() if rows <= MANY else await asyncio.to_thread(make)
+
+    async def predict_part(
+        self, part: Part, timeout: float, loaded: ServedModel, left: Callable[[], Any] | None = None
+    ) -> Any:
+        """The predictions for one request's features, a list with one entry a row.
+
+        Args:
+            timeout: seconds until it is a 504.
+            left: gives an awaitable that ends when the client leaves; its place is free then.
+
+        Raises:
+            HttpError: 503, 504. MlappError: the app's code failed.
+        """
+        if not self._is_warm:
+            await self.start_model()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        item = self.batcher.submit_request(loaded, part, partial(_settle_future, future), timeout)
+        try:
+            if left is None or not self.batcher.is_holding_up(loaded):
+                return await future
+            return await run_unless_left(future, left)
+        finally:
+            if not future.done() or future.cancelled():  # a gRPC client that hangs up cancels what it waits for
+                self.batcher.cancel_request(item)
+            del future  # it keeps its error, the error this frame, and the frame the request's features
+
+    def describe_model(self) -> dict[str, Any]:
+        """What is known of the model, for people and programs that ask."""
+        loaded = self.current
+        schema = loaded.predictor.schema
+        return {
+            "model": self.name,
+            "version": loaded.version,
+            **loaded.details,
+            "schema": msgspec.to_builtins(schema),
+            "example": {"inputs": schema.features.example_inputs()},
+            "streams": loaded.is_stream,
+            "differences": [str(difference) for difference in loaded.list_differences()],
+        }
+
+    async def close_endpoint(self) -> None:
+        self.batcher.close_batcher()
+        self.streams.close_streams()
+
+    async def _run_in_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.batcher.thread, call)
+
+
+def _settle_future(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def _first_item(predictions: Any, is_stream: bool) -> Any:
+    """Begin a sync stream and leave it: enough to know that it works."""
+    if is_stream and inspect.isgenerator(predictions):
+        next(predictions, None)
+        predictions.close()
+    return predictions

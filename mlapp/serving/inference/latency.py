@@ -1,0 +1,55 @@
+"""How fast the model is, as measured: whether a call may run in the event loop or needs a thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+FAST = 0.005
+"""Seconds that a call may hold up the event loop."""
+SLOW = 0.02
+"""Seconds from which the usual call goes to a thread."""
+STUCK = 0.1
+"""Seconds from which one call alone sends the next ones to a thread."""
+RECENT = 5
+"""Calls whose median is the usual call. A busy machine may hold up any one of them: that says nothing of the model."""
+CALM = 20
+"""Fast calls after which the thread is left again; twice as many after each relapse that follows soon."""
+REPAID = 0.001
+"""Seconds of a long call that one fast call in the thread makes up for: after 2 s in the loop, 2000 must be fast."""
+
+
+class Latency:
+    """Decides by measurement. A model is taken for slow until its first call, the one that warms it, was timed."""
+
+    def __init__(self) -> None:
+        self.is_fast = False
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self.usual = 0.0
+        """Seconds of the usual call."""
+        self._row = 0.0
+        self._calm = CALM
+        self._needed = CALM
+
+    def expects_fast(self, rows: int) -> bool:
+        """Whether a call with so many rows will be short: by the usual call, and by the cost of a row."""
+        return self.is_fast and max(self.usual, self._row * rows) <= FAST
+
+    def add_call(self, seconds: float, rows: int) -> None:
+        """Take a measured call into account."""
+        self._recent.append(seconds)
+        self.usual = median(self._recent)
+        a_row = seconds / max(rows, 1)
+        # The cost of a row is best seen in large batches; in small ones it is mostly the cost of the call.
+        if not self._row or self.usual > FAST:
+            self._row = a_row
+        elif seconds <= FAST:
+            self._row = min(a_row, self._row)
+        if seconds >= STUCK or self.usual >= SLOW:
+            if self.is_fast:
+                soon = self._calm < 10 * self._needed
+                self._needed = max(min(self._needed * 2, 100_000) if soon else CALM, round(seconds / REPAID))
+            self.is_fast, self._calm = False, 0
+        elif seconds <= FAST:
+            self._calm += 1
+            self.is_fast = self.is_fast or self._calm >= self._needed

@@ -1,0 +1,60 @@
+"""A request in front of the model, and how a batch's predictions come back to its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mlapp.schema.rows import Part
+from mlapp.serving.inference.served_model import ServedModel
+
+Done = Callable[["list[Any] | BaseException"], None]
+
+
+class QueuedRequest:
+    """A request that waits for its predictions, or is being predicted.
+
+    `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel_request`.
+    """
+
+    __slots__ = ("arrived", "call", "done", "loaded", "part", "timeout", "timer")
+
+    def __init__(self, loaded: ServedModel, part: Part, done: Done | None, timeout: float) -> None:
+        self.loaded = loaded
+        self.part = part
+        self.done = done
+        self.timeout = timeout
+        self.arrived = time.perf_counter()
+        self.timer: asyncio.TimerHandle | None = None
+        self.call: asyncio.Task[None] | None = None
+        """Of an `async def` predictor: the call that it is in."""
+
+    def finish_request(self, result: list[Any] | BaseException) -> None:
+        """Hand over the result, unless the deadline passed or the client left."""
+        done, self.done = self.done, None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if done is not None:
+            done(result)
+
+
+def split_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
+    """Each request's own rows."""
+    if len(parts) == 1:
+        return [rows]
+    ends = list(itertools.accumulate(part.rows for part in parts))
+    return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
+
+
+def has_no_waiter(items: list[QueuedRequest]) -> bool:
+    """Whether nobody waits any more: to try again would only keep others waiting."""
+    return all(item.done is None for item in items)
+
+
+def deliver_results(batch: list[QueuedRequest], results: list[Any]) -> None:
+    for item, result in zip(batch, results, strict=True):
+        item.finish_request(result)

@@ -1,0 +1,117 @@
+"""A model that is ready to answer: the predictor, the codec made from its schema, and what is told about it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from mlapp import prediction
+from mlapp.model import TrainedModel
+from mlapp.normalization import normalize, to_rows
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.values import plain_value
+from mlapp.prediction import Predictor
+from mlapp.provenance import Difference, compare_libraries
+from mlapp.serving.decoding.codec import Codec
+from mlapp.store import Manifest, ModelVersion
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """One model in memory. `manifest` is None for a model that was trained in this process and is not stored."""
+
+    predictor: Predictor
+    codec: Codec
+    manifest: Manifest | None
+    details: dict[str, Any]
+    tail: bytes
+    """The end of every answer's body."""
+
+    @property
+    def version(self) -> str | None:
+        """The version as text; None for a model that is not stored."""
+        return None if self.predictor.version is None else str(self.predictor.version)
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the predictor is an `async def`."""
+        return inspect.iscoroutinefunction(self.predictor.stage.function)
+
+    @cached_property
+    def is_stream(self) -> bool:
+        """Whether the predictor yields."""
+        return prediction.is_stream(self.predictor.stage)
+
+    def list_differences(self) -> list[Difference]:
+        """The libraries whose versions are not those of the training."""
+        return compare_libraries(self.manifest.libraries, self.manifest.python) if self.manifest else []
+
+    def predict_features(self, features: Any) -> Any:
+        """What the predictor returns for features of the codec, not yet checked."""
+        return self.predictor.call_predictor(self.predictor.transform_features(features))
+
+    def list_rows(self, predictions: Any, rows: int) -> list[Any]:
+        """The predictions as a list of values that JSON holds, one a row.
+
+        Raises:
+            DataError: not one prediction a row, or a value for which JSON has no form.
+        """
+        title = self._title
+        found = to_rows(normalize(predictions, title), title)
+        if len(found) != rows:
+            raise prediction.wrong_count(self.predictor.stage, len(found), rows)
+        return found
+
+    @cached_property
+    def _title(self) -> str:
+        return self.predictor.stage.title
+
+
+def serve_version(
+    pipeline: Pipeline, version: ModelVersion, runtime: str = "native", extra: str = "refuse"
+) -> ServedModel:
+    """A stored version.
+
+    Args:
+        runtime: `onnx` converts the model, and compares its answers with the original's.
+        extra: `serve.extra`.
+
+    Raises:
+        ModelError: it cannot be loaded or converted. UserCodeError: the app's loader raised.
+    """
+    manifest = version.manifest
+    details = {
+        "created": manifest.created.isoformat(),
+        "metrics": manifest.metrics,
+        "parameters": manifest.parameters,
+        "framework": manifest.framework,
+    }
+    predictor = prediction.load_predictor(pipeline, version, extra=extra)
+    if runtime == "onnx":
+        from mlapp.onnx_conversion import convert_to_onnx
+
+        predictor = convert_to_onnx(predictor)
+        details["framework"] = f"{manifest.framework} as onnx"
+    return _make_served_model(predictor, manifest, details)
+
+
+def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
+    """A model that was trained in this process."""
+    details = {
+        "created": trained.started.isoformat(),
+        "metrics": {split: dict(found) for split, found in trained.metrics.items()},
+        "parameters": plain_value(dict(trained.parameters)),
+        "framework": trained.framework.name,
+    }
+    return _make_served_model(prediction.predictor_of_trained(trained, extra=extra), None, details)
+
+
+def _make_served_model(predictor: Predictor, manifest: Manifest | None, details: dict[str, Any]) -> ServedModel:
+    version = None if predictor.version is None else str(predictor.version)
+    name = msgspec.json.encode(predictor.pipeline.name)
+    tail = b',"model":' + name + b',"version":' + msgspec.json.encode(version) + b"}"
+    return ServedModel(predictor, Codec(predictor), manifest, details, tail)

@@ -1,0 +1,147 @@
+"""Predictors that yield: each request has a stream of its own, which ends when its client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any
+
+from mlapp.errors import MlappError, UserCodeError
+from mlapp.normalization import to_json_value
+from mlapp.schema.rows import Part
+from mlapp.serving.decoding.json_body import encode_json
+from mlapp.serving.inference.batcher import RETRY_AFTER
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.observability.metrics import ModelMetrics
+from mlapp.serving.web.problems import HttpError, make_http_error
+
+THREADS = 32
+"""Streams of a sync predictor that run at once; each holds a thread while it computes its next item."""
+
+
+class Streams:
+    """The streams of one model.
+
+    Args:
+        most: how many of an async predictor may run at once.
+    """
+
+    def __init__(self, metrics: ModelMetrics, most: int) -> None:
+        self._metrics = metrics
+        self._most = most
+        self._running = 0
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def stream_items(self, loaded: ServedModel, part: Part, timeout: float) -> AsyncGenerator[Any, None]:
+        """What the predictor gives, item by item. Streams are not batched.
+
+        Raises:
+            HttpError: 503, too many streams; 504, an item takes longer than `timeout` seconds.
+            UserCodeError: the predictor raised.
+        """
+        is_async = inspect.isasyncgenfunction(loaded.predictor.stage.function)
+        if self._running >= (self._most if is_async else THREADS):
+            self._metrics.rejected.inc()
+            raise HttpError(503, f"{self._running} streams run already. Try again in a second.", headers=RETRY_AFTER)
+        self._running += 1
+        try:
+            source = await self._begin_stream(loaded, part)
+            async with aclosing(source if is_async else self._iterate_in_thread(source)) as items:
+                while True:
+                    try:
+                        item = await _next_item(items, timeout)
+                    except StopAsyncIteration:
+                        break
+                    except asyncio.TimeoutError:
+                        self._metrics.expired.inc()
+                        raise HttpError(504, f"The next item was not ready within {timeout:g} seconds.") from None
+                    except MlappError:
+                        raise
+                    except Exception as error:
+                        raise UserCodeError(loaded.predictor.stage.title, error) from error
+                    yield to_json_value(item, loaded.predictor.stage.title)
+        except MlappError:
+            self._metrics.failed.inc()
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self._metrics.cancelled.inc()
+            raise
+        finally:
+            self._running -= 1
+
+    def close_streams(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _begin_stream(self, loaded: ServedModel, part: Part) -> Any:
+        """The predictor's generator. A feature_transformer may take long: it runs in a thread."""
+
+        def start_generator() -> Any:
+            return loaded.predict_features(loaded.codec.combine_parts([part]))
+
+        if loaded.predictor.pipeline.stage("feature_transformer") is None:
+            return start_generator()
+        return await asyncio.wrap_future(self._submit_call(start_generator))
+
+    async def _iterate_in_thread(self, source: Any) -> AsyncGenerator[Any, None]:
+        """A sync iterator, each step in a thread."""
+        end = object()
+        step: Future[Any] | None = None
+        try:
+            while True:
+                step = self._submit_call(next, source, end)
+                item = await asyncio.wrap_future(step)
+                if item is end:
+                    return
+                yield item
+        finally:
+            # A generator cannot be closed while it runs: where the client left in the middle of a step, after it.
+            if step is None or step.done():
+                source.close()
+            else:
+                step.add_done_callback(lambda step: source.close())
+
+    def _submit_call(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
+        return self._threads.submit(call, *arguments)
+
+
+async def _next_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
+    """The next item. Not by `asyncio.wait_for`: in Python 3.11 it may swallow the cancellation that ends the stream."""
+    step = asyncio.ensure_future(anext(items))
+    try:
+        await asyncio.wait((step,), timeout=timeout)
+        if not step.done():
+            raise asyncio.TimeoutError
+        return step.result()
+    finally:
+        if step.cancel():
+            await asyncio.wait((step,))  # a generator that runs cannot be closed
+
+
+async def encode_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
+    """Items as server-sent events (the HTML standard): `data:` lines of JSON; an error is an event of that name.
+
+    Raises:
+        HttpError, MlappError: before the first event: then nothing is answered yet, and it can be told as any other.
+    """
+    has_begun = False
+    try:
+        async with aclosing(items):
+            async for item in items:
+                has_begun = True
+                yield b"data: " + encode_json(item) + b"\n\n"
+        yield b"event: end\ndata: {}\n\n"
+    except Exception as error:
+        if not has_begun:
+            raise
+        yield b"event: error\ndata: " + make_http_error(error).problem_body() + b"\n\n"
+
+
+async def collect_stream(items: AsyncIterator[Any]) -> list[Any]:
+    """All items, for a client that asks for one answer."""
+    return [item async for item in items]

@@ -1,0 +1,83 @@
+"""Switch to another version of the model without a restart, when the alias that is served moves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from mlapp.errors import MlappError
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.served_model import ServedModel, serve_version
+from mlapp.store import Store
+
+log = logging.getLogger("mlapp.serving")
+
+
+class VersionWatcher:
+    """Looks now and then where the served reference points, and loads what it finds there beside the old model.
+
+    Args:
+        reference: an alias or `latest`.
+        within: what a model of the app is loaded in.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: Store,
+        reference: str,
+        within: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._endpoint = endpoint
+        self._store = store
+        self._reference = reference
+        self._within = within
+        self._refused: int | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start_watching(self) -> None:
+        if self._endpoint.settings.refresh > 0:
+            self._task = asyncio.get_running_loop().create_task(self._watch_alias())
+
+    async def stop_watching(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def switch_if_moved(self) -> None:
+        """Switch if there is another version; keep the old one if the new one cannot be loaded or cannot predict."""
+        endpoint = self._endpoint
+        try:
+            version = await asyncio.to_thread(self._resolve_version)
+        except Exception as error:  # a store that cannot be reached for a moment: the next look may find it
+            log.warning("%s: %s", endpoint.name, error.what if isinstance(error, MlappError) else repr(error))
+            return
+        if version in (endpoint.current.predictor.version, self._refused):
+            return
+        try:
+            fresh = await asyncio.to_thread(self._load_version, version)
+            await endpoint.warm_model(fresh)
+        except Exception as error:
+            self._refused = version
+            endpoint.metrics.load_failed.inc()
+            what = error.what if isinstance(error, MlappError) else repr(error)
+            old = endpoint.current.version
+            log.error("%s: version %s stays, because %s cannot be served: %s", endpoint.name, old, version, what)
+            return
+        self._refused = None
+        endpoint.switch_model(fresh)
+
+    def _resolve_version(self) -> int:
+        return self._store.resolve(self._endpoint.name, self._reference)
+
+    def _load_version(self, version: int) -> ServedModel:
+        stored = self._store.get(self._endpoint.name, version)
+        with self._within():
+            settings = self._endpoint.settings
+            return serve_version(self._endpoint.pipeline, stored, settings.runtime, settings.extra)
+
+    async def _watch_alias(self) -> None:
+        while True:
+            await asyncio.sleep(self._endpoint.settings.refresh)
+            await self.switch_if_moved()

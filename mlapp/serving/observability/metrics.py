@@ -1,0 +1,194 @@
+"""What Prometheus scrapes. Names follow its conventions: base units, a label for each dimension, no raw paths.
+
+With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before prometheus_client is imported; its values then live in
+files that every worker can read, and any worker answers with those of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+DELAY = 0.05
+"""Seconds after which what happened is counted, much together: each lock that a metric takes is dear."""
+MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class ModelMetrics:
+    """The metrics of one model, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._batch_rows = metrics.batch_rows.labels(model)
+        self._queue_seconds = metrics.queue_seconds.labels(model)
+        self._queue_depth = metrics.queue_depth.labels(model)
+        self._model_seconds = metrics.model_seconds.labels(model)
+        self._batches: list[tuple[int, float, float]] = []
+        self.depth: Callable[[], int] = int
+        """Gives the requests that wait."""
+        errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
+        self.failed = errors["predictor"]
+        self.callback_failed = errors["on_predict"]
+        self.load_failed = errors["load"]
+        self.rejected = errors["queue_full"]
+        self.expired = errors["deadline"]
+        self.cancelled = errors["client_left"]
+        self._version: str | None = None
+        metrics.models.append(self)
+
+    def note_batch(self, rows: int, waited: float, seconds: float) -> None:
+        """A batch of so many rows was predicted in so many seconds; its first request waited before. In the event loop.
+
+        What is noted here is counted a little later.
+        """
+        self._batches.append((rows, waited, seconds))
+        self._metrics.schedule_update()
+
+    def update_metrics(self) -> None:
+        """Bring the metrics up to date."""
+        batches, self._batches = self._batches, []
+        for rows, waited, seconds in batches:
+            self._batch_rows.observe(rows)
+            self._queue_seconds.observe(waited)
+            self._model_seconds.observe(seconds)
+        self._queue_depth.set(self.depth())
+
+    def set_version(self, version: str | None) -> None:
+        """The version that answers from now on."""
+        if self._version is not None:
+            self._metrics.info.labels(self._model, self._version).set(0)
+        self._version = version or "unsaved"
+        self._metrics.info.labels(self._model, self._version).set(1)
+
+
+ERRORS = ("predictor", "on_predict", "load", "queue_full", "deadline", "client_left")
+
+
+class Metrics:
+    """All metrics of one server."""
+
+    def __init__(self) -> None:
+        # One more series for each, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "http_requests_total", "Requests answered.", ["method", "handler", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "http_request_duration_seconds",
+            "From the request's headers to the end of the answer.",
+            ["method", "handler"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "http_requests_in_progress", "Requests not yet answered.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._rpcs = Counter(
+            "grpc_server_handled_total",
+            "gRPC calls answered.",
+            ["grpc_service", "grpc_method", "grpc_code"],
+            registry=registry,
+        )
+        self._rpc_seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "From a gRPC call's message to its answer.",
+            ["grpc_service", "grpc_method"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "mlapp_batch_rows", "Rows of one call of the predictor.", ["model"], buckets=ROWS, registry=registry
+        )
+        self.queue_depth = Gauge(
+            "mlapp_queue_depth", "Requests that wait.", ["model"], registry=registry, multiprocess_mode="livesum"
+        )
+        self.queue_seconds = Histogram(
+            "mlapp_queue_seconds", "Wait of a batch's first request.", ["model"], buckets=SECONDS, registry=registry
+        )
+        self.model_seconds = Histogram(
+            "mlapp_model_seconds",
+            "Time in the app's functions, a batch.",
+            ["model"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.errors = Counter(
+            "mlapp_errors_total", "Errors, by where they arose.", ["model", "kind"], registry=registry
+        )
+        self.info = Gauge(
+            "mlapp_model_info",
+            "1 for the version that answers.",
+            ["model", "version"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        if not self.shared:
+            ProcessCollector(registry=registry)
+        self.models: list[ModelMetrics] = []
+        self._open = 0
+        self._answered: dict[tuple[str, str, int], list[float]] = {}
+        self._due = False
+
+    def begin_request(self) -> None:
+        """A request's headers are here. Called in the event loop."""
+        self._open += 1
+        self.schedule_update()
+
+    def end_request(self, method: str, handler: str, status: int, seconds: float) -> None:
+        """A request that had begun was answered. `handler` is the route's template, or `other`.
+
+        Called in the event loop. What is noted here is counted a little later, together with others.
+        """
+        self._open -= 1
+        self.schedule_update()
+        key = (method, handler, status)
+        found = self._answered.get(key)
+        if found is None:
+            self._answered[key] = [seconds]
+        else:
+            found.append(seconds)
+
+    def end_grpc_call(self, service: str, method: str, code: str, seconds: float) -> None:
+        """A gRPC call was answered. The names are those of gRPC's own interceptors for Prometheus."""
+        self._rpcs.labels(service, method, code).inc()
+        self._rpc_seconds.labels(service, method).observe(seconds)
+        self.schedule_update()
+
+    def schedule_update(self) -> None:
+        """Let what was noted be counted, together with what comes meanwhile."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(DELAY, self.update_metrics)
+
+    def update_metrics(self) -> None:
+        """Bring the metrics up to date."""
+        self._due = False
+        answered, self._answered = self._answered, {}
+        for (method, handler, status), durations in answered.items():
+            self.requests.labels(method, handler, str(status)).inc(len(durations))
+            observe = self.seconds.labels(method, handler).observe
+            for seconds in durations:
+                observe(seconds)
+        self.in_flight.set(self._open)
+        for model in self.models:
+            model.update_metrics()
+
+    def render_text(self) -> bytes:
+        """The metrics as Prometheus reads them."""
+        self.update_metrics()
+        if not self.shared:
+            return bytes(generate_latest(self.registry))
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return bytes(generate_latest(registry))

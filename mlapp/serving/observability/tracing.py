@@ -1,0 +1,205 @@
+"""OpenTelemetry traces, where the environment asks for them.
+
+A server span a request, named by the route's template (https://opentelemetry.io/docs/specs/semconv/http/http-spans/)
+or by the gRPC method, continues the caller's trace (W3C `traceparent`). A span a batch of the model belongs to the
+first of its requests and links to all. What the predictor calls with `app.remote` carries the trace on. Sampling,
+endpoint, headers and resource are OpenTelemetry's own `OTEL_*` variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlapp import distribution
+from mlapp.serving.inference.batcher import Batcher
+from mlapp.serving.inference.queued_request import Done, QueuedRequest
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.observability.metrics import ModelMetrics
+from mlapp.serving.web.http import Asgi, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from mlapp.schema.rows import Part
+
+log = logging.getLogger("mlapp.serving")
+ASKED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+SERVER_FAULTS = frozenset(("DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"))
+"""Of the gRPC statuses that this server gives, those that are its own errors, not the client's."""
+EXPORTERS = "opentelemetry_traces_exporter"
+"""OpenTelemetry's group of entry points."""
+
+
+class Tracing:
+    """Makes spans and exports them.
+
+    Args:
+        provider: an OpenTelemetry SDK TracerProvider; it is shut down in the end.
+    """
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+        self.tracer = provider.get_tracer("mlapp", distribution.version())
+
+    async def trace_request(self, answer: Asgi, template: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let `answer` answer a request, within a span."""
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        method, path = scope["method"], scope["path"]
+        client = scope.get("client")
+        attributes = {
+            "http.request.method": method,
+            "url.path": path,
+            "url.scheme": scope.get("scheme", "http"),
+            "http.route": template,
+            **({"client.address": client[0]} if client else {}),
+        }
+        with self.tracer.start_as_current_span(
+            f"{method} {template}", _caller_context(scope["headers"]), SpanKind.SERVER, attributes
+        ) as span:
+
+            async def send_and_note(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                    if message["status"] >= 500:
+                        span.set_status(Status(StatusCode.ERROR))
+                await send(message)
+
+            await answer(scope, receive, send_and_note)
+
+    @contextlib.contextmanager
+    def trace_grpc_call(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Callable[[str], None]]:
+        """The span of a gRPC call (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
+
+        Gives a function that takes the name of the call's status; one that is not told is OK.
+
+        Args:
+            method: with its service, as `package.Service/Method`.
+            headers: the call's metadata.
+        """
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        attributes = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": "OK"}
+        with self.tracer.start_as_current_span(
+            method,
+            _caller_context(headers),
+            SpanKind.SERVER,
+            attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+
+            def set_failure(status: str) -> None:
+                span.set_attribute("rpc.response.status_code", status)
+                if status in SERVER_FAULTS:
+                    span.set_status(Status(StatusCode.ERROR))
+
+            yield set_failure
+
+    async def flush_spans(self) -> None:
+        """Export what is left."""
+        await asyncio.to_thread(self._provider.shutdown)
+
+
+class TracedBatcher(Batcher):
+    """A batcher whose calls of the model are spans."""
+
+    def __init__(self, metrics: ModelMetrics, tracing: Tracing, name: str, **options: Any) -> None:
+        super().__init__(metrics, **options)
+        self._tracer = tracing.tracer
+        self._name = name
+
+    def submit_request(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> QueuedRequest:
+        return super().submit_request(loaded, part, _TracedDone(done), timeout)
+
+    def _run_batch(self, loaded: ServedModel, batch: list[QueuedRequest]) -> Any:
+        with self._open_span(loaded, batch):
+            return super()._run_batch(loaded, batch)
+
+    async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], waited: float) -> None:
+        with self._open_span(loaded, batch):
+            await super()._run_batch_async(loaded, batch, waited)
+
+    def _open_span(self, loaded: ServedModel, batch: Sequence[QueuedRequest]) -> Any:
+        from opentelemetry import trace
+
+        spans = [item.done.span for item in batch if isinstance(item.done, _TracedDone)]
+        return self._tracer.start_as_current_span(
+            f"predict {self._name}",
+            trace.set_span_in_context(spans[0]) if spans else None,
+            links=[trace.Link(span.get_span_context()) for span in spans],
+            attributes={
+                "mlapp.model": self._name,
+                "mlapp.version": loaded.version or "",
+                "mlapp.batch.requests": len(batch),
+                "mlapp.batch.rows": sum(item.part.rows for item in batch),
+            },
+        )
+
+
+class _TracedDone:
+    """What is told of a request's end, with the span that waits for it."""
+
+    def __init__(self, done: Done) -> None:
+        from opentelemetry import trace
+
+        self._done = done
+        self.span = trace.get_current_span()
+
+    def __call__(self, result: list[Any] | BaseException) -> None:
+        self._done(result)
+
+
+def _caller_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
+    """The caller's trace, as the headers tell it."""
+    from opentelemetry import propagate
+
+    return propagate.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
+
+
+def tracing_from_environment(name: str, environ: Mapping[str, str] | None = None) -> Tracing | None:
+    """Tracing as the `OTEL_*` variables say; None where they ask for none, or the extra is not installed.
+
+    Args:
+        name: of the service, unless `OTEL_SERVICE_NAME` gives one.
+    """
+    environ = os.environ if environ is None else environ
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp")
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
+        return None
+    if not any(environ.get(variable) for variable in ASKED):
+        return None
+    try:
+        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        make = _find_exporter(exporter, environ)
+    except (ImportError, LookupError) as error:
+        # Whole clusters set these variables: a server without the extra serves on.
+        log.warning("OTEL_* is set, but there are no traces: %s. %s", error, distribution.install_command("otel"))
+        return None
+    resource = Resource.create({SERVICE_NAME: name}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(make()))
+    return Tracing(provider)
+
+
+def _find_exporter(exporter: str, environ: Mapping[str, str]) -> Any:
+    """The exporter's class.
+
+    Raises:
+        LookupError: it is not installed.
+    """
+    from importlib.metadata import entry_points
+
+    if exporter == "otlp":
+        protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+        exporter = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
+    found = list(entry_points(group=EXPORTERS, name=exporter))
+    if not found:
+        raise LookupError(f"there is no exporter '{exporter}'")
+    return found[0].load()

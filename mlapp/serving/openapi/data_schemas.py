@@ -1,0 +1,127 @@
+"""JSON Schema of features and predictions, from the model's own schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.schema import Field, Schema
+from mlapp.schema.fields import integer_bounds
+
+Json = dict[str, Any]
+LARGEST = 1.7976931348623157e308
+
+
+def inputs_schema(schema: Schema) -> Json:
+    """All that the inputs of a request may be: a list of rows, or, of a table, its columns or one record."""
+    forms = rows_schemas(schema)
+    if schema.kind == "table":
+        columns: Json = {
+            "title": "Columns, all of one length",
+            "type": "object",
+            "properties": {
+                field.name: {"type": "array", "items": value_schema(field), "minItems": 1} for field in schema.fields
+            },
+            "required": schema.names,
+            "additionalProperties": False,
+        }
+        forms += [columns, {**_record_schema(schema), "title": "One record"}]
+    elif schema.kind == "any":
+        forms += [{"title": "One value", "not": {"type": "array"}}]
+    return {"anyOf": forms} if len(forms) > 1 else forms[0]
+
+
+def rows_schemas(schema: Schema) -> list[Json]:
+    """The lists of rows that inputs may be."""
+    if schema.kind == "table":
+        row = {
+            "type": "array",
+            "prefixItems": [field_schema(field) for field in schema.fields],
+            "minItems": len(schema.fields),
+            "maxItems": len(schema.fields),
+        }
+        return [
+            {"title": "Records", "type": "array", "items": _record_schema(schema), "minItems": 1},
+            {"title": "Rows, in this order", "type": "array", "items": row, "minItems": 1},
+        ]
+    if schema.kind == "array":
+        return [{"title": "Rows", "type": "array", "items": array_schema(schema), "minItems": 1}]
+    return [{"title": "Values", "type": "array", "minItems": 1}]
+
+
+def field_schema(field: Field) -> Json:
+    """JSON Schema of one column's values, with what training saw of them."""
+    found = value_schema(field)
+    if field.type == "any":
+        return found
+    if field.minimum is not None and field.maximum is not None:
+        found["description"] = f"In training from {field.minimum} to {field.maximum}."
+    if field.example is not None:
+        found["examples"] = [field.example]
+    return found
+
+
+def value_schema(field: Field) -> Json:
+    """JSON Schema of what a column accepts."""
+    found: Json
+    match field.type:
+        case "integer":
+            found = {"type": "integer", **_integer_schema(field.dtype)}
+        case "number":
+            found = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+        case "boolean":
+            found = {"type": "boolean"}
+        case "string":
+            found = {"type": "string"}
+        case "datetime":
+            found = {"type": "string", "format": "date-time"}
+        case "category":
+            found = {"enum": list(field.categories or [])}
+        case _:
+            return {}
+    return {"anyOf": [found, {"type": "null"}]} if field.nullable else found
+
+
+def output_schema(schema: Schema) -> Json:
+    """JSON Schema of one prediction, as far as it is known."""
+    if schema.kind == "table":
+        return {"type": "object", "properties": {field.name: {} for field in schema.fields}}
+    if schema.kind == "array":
+        return array_schema(schema, nullable=True)
+    return {}
+
+
+def array_schema(schema: Schema, nullable: bool = False) -> Json:
+    """JSON Schema of one row of an array. A float may be null, which is NaN.
+
+    Args:
+        nullable: so may any other value.
+    """
+    cell = number_schema(schema.dtype or "")
+    if nullable or cell["type"] == "number":
+        cell = {"anyOf": [cell, {"type": "null"}]}
+    for size in reversed(schema.shape):
+        cell = {"type": "array", "items": cell, "minItems": size, "maxItems": size}
+    return cell
+
+
+def number_schema(dtype: str) -> Json:
+    """JSON Schema of a value of an array."""
+    if dtype == "bool":
+        return {"type": "boolean"}
+    if "int" in dtype:
+        return {"type": "integer", **_integer_schema(dtype)}
+    return {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+
+
+def _record_schema(schema: Schema) -> Json:
+    return {
+        "type": "object",
+        "properties": {field.name: field_schema(field) for field in schema.fields},
+        "required": schema.names,
+        "additionalProperties": False,
+    }
+
+
+def _integer_schema(dtype: str) -> Json:
+    low, end = integer_bounds(dtype)
+    return {"minimum": low, "maximum": end - 1}

@@ -1,0 +1,123 @@
+"""`/invocations` and `/ping`, as clients of MLflow and Amazon SageMaker call them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlapp.schema import Schema
+from mlapp.serving.openapi.data_schemas import Json, array_schema, output_schema
+from mlapp.serving.openapi.prediction_paths import component_reference, has_own_inputs, other_bodies
+from mlapp.serving.openapi.responses import REFUSALS, deadline_parameter, json_response, problem_responses, request_body
+from mlapp.serving.protocols.invocations import FORMS
+
+if TYPE_CHECKING:
+    from mlapp.serving.inference.endpoint import Endpoint
+
+NO_PARAMS: Json = {
+    "description": "The predictor takes none.",
+    "anyOf": [{"type": "object", "maxProperties": 0}, {"type": "null"}],
+}
+
+
+def invocation_paths(endpoint: Endpoint) -> Json:
+    """The path of one model; none of one that streams, which these clients do not read."""
+    if endpoint.current.is_stream:
+        return {}
+    predictions = output_schema(endpoint.current.predictor.schema.predictions)
+    told = {
+        "type": "object",
+        "properties": {"predictions": {"type": "array", "items": predictions}},
+        "required": ["predictions"],
+    }
+    media: Json = {"schema": _invocation_body(endpoint)}
+    if not has_own_inputs(endpoint):
+        media["examples"] = {form: {"value": {form: value}} for form, value in _body_examples(endpoint).items()}
+    return {
+        f"{endpoint.prefix}/invocations": {
+            "post": {
+                "summary": f"Predict with {endpoint.name}, as MLflow and SageMaker ask",
+                "operationId": f"invoke_{endpoint.name}",
+                "tags": [endpoint.name],
+                "parameters": [deadline_parameter(endpoint)],
+                "requestBody": request_body({"application/json": media, **other_bodies(endpoint)}),
+                "responses": {
+                    "200": json_response(told, "One prediction a row, in order."),
+                    **problem_responses("401", *REFUSALS),
+                },
+            }
+        }
+    }
+
+
+def ping_path() -> Json:
+    """The probe, which is of the whole server."""
+    return {
+        "/ping": {
+            "get": {
+                "summary": "Whether the models can predict, as SageMaker asks",
+                "operationId": "ping",
+                "security": [],
+                "tags": ["operation"],
+                "responses": {
+                    "200": json_response({"type": "object"}, "They can."),
+                    "503": json_response({"type": "object"}, "Not yet, or no more: the server stops."),
+                },
+            }
+        }
+    }
+
+
+def _invocation_body(endpoint: Endpoint) -> Json:
+    inputs = component_reference(endpoint, "Inputs")
+    schemas = {form: _split_schema(endpoint) if form == "dataframe_split" else inputs for form in FORMS}
+    objects = [
+        {
+            "title": form,
+            "type": "object",
+            "properties": {form: schema, "params": NO_PARAMS, **{other: False for other in FORMS if other != form}},
+            "required": [form],
+        }
+        for form, schema in schemas.items()
+    ]
+    return {"anyOf": [*objects, component_reference(endpoint, "Rows")]}
+
+
+def _split_schema(endpoint: Endpoint) -> Json:
+    """A table as pandas' `to_dict("split")` gives it; of an array, its rows."""
+    schema, names = _feature_schema(endpoint), _feature_schema(endpoint).names
+    columns: Json = {"type": "array"}
+    row: Json = {"type": "array"}
+    if has_own_inputs(endpoint) or schema.kind == "any":
+        pass
+    elif schema.kind == "array":
+        columns = {"type": "null"}
+        row = array_schema(schema)
+    else:
+        size = {"minItems": len(names), "maxItems": len(names)}
+        numbers = [int(name) for name in names if name.isdecimal() and str(int(name)) == name]
+        columns = {"type": "array", "items": {"enum": [*names, *numbers]}, "uniqueItems": True, **size}
+        row = {"type": "array", "description": "A value for each of the columns.", **size}
+    return {
+        "type": "object",
+        "properties": {
+            "columns": {
+                "description": "In the order of the data; without them it is training's.",
+                "anyOf": [columns, {"type": "null"}],
+            },
+            "data": {"type": "array", "items": row, "minItems": 1},
+        },
+        "required": ["data"],
+    }
+
+
+def _body_examples(endpoint: Endpoint) -> dict[str, Any]:
+    schema = _feature_schema(endpoint)
+    found: dict[str, Any] = dict.fromkeys(("dataframe_records", "instances", "inputs"), schema.example_inputs())
+    if schema.kind == "table":
+        data = [[field.example for field in schema.fields]]
+        return {"dataframe_split": {"columns": schema.names, "data": data}, **found}
+    return found
+
+
+def _feature_schema(endpoint: Endpoint) -> Schema:
+    return endpoint.current.predictor.schema.features

@@ -1,0 +1,317 @@
+"""The Open Inference Protocol v2, with each model's own tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlapp.schema import Schema
+from mlapp.serving.openapi.data_schemas import Json, number_schema, value_schema
+from mlapp.serving.openapi.prediction_paths import component_reference, has_own_inputs
+from mlapp.serving.openapi.responses import (
+    REFUSALS,
+    deadline_parameter,
+    failure_responses,
+    json_response,
+    problem_responses,
+    request_body,
+)
+from mlapp.serving.protocols import tensors
+from mlapp.serving.protocols.open_inference import EXTENSIONS
+
+if TYPE_CHECKING:
+    from mlapp.serving.inference.endpoint import Endpoint
+
+DATATYPES = ["BYTES", *tensors.DTYPES]
+ERROR: Json = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+"""How the protocol tells what is wrong."""
+READY: Json = {"type": "object", "properties": {"ready": {"type": "boolean"}}, "required": ["ready"]}
+
+
+def v2_server_paths() -> Json:
+    """What the protocol asks of the server."""
+    live = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
+    about = {
+        "type": "object",
+        "properties": {
+            "name": {"const": "mlapp"},
+            "version": {"type": "string"},
+            "extensions": {"type": "array", "items": {"enum": EXTENSIONS}},
+        },
+        "required": ["name", "version", "extensions"],
+    }
+    listed = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "version": {"type": "string"},
+            "state": {"enum": ["READY", "UNAVAILABLE"]},
+        },
+        "required": ["name", "version", "state"],
+    }
+    models = json_response({"type": "array", "items": listed}, "The models that are loaded.")
+    return {
+        "/v2": {
+            "get": _server_operation(
+                "v2", "The server and its extensions", {"200": json_response(about), **problem_responses("401")}
+            )
+        },
+        "/v2/health/live": {
+            "get": _server_operation(
+                "v2-live", "Whether the process answers", {"200": json_response(live, "It does.")}, is_open=True
+            )
+        },
+        "/v2/health/ready": {
+            "get": _server_operation(
+                "v2-ready", "Whether the models can predict", _readiness_response(READY), is_open=True
+            )
+        },
+        "/v2/repository/index": {
+            "post": _server_operation(
+                "v2-index", "The models of this server", {"200": models, **problem_responses("401")}
+            )
+        },
+    }
+
+
+def v2_model_paths(endpoint: Endpoint) -> Json:
+    """What the protocol asks of one model: of the one that answers, and of it by its version."""
+    path = f"/v2/models/{endpoint.name}"
+    found = _model_paths(endpoint, path, "v2", [])
+    version = endpoint.current.version
+    if version is None:
+        return found
+    described = "Another one is a 404: only one version answers at a time."
+    parameter = {
+        "name": "version", "in": "path", "required": True, "description": described, "schema": {"enum": [version]},
+    }  # fmt: skip
+    found[path]["get"]["responses"]["200"]["links"] = {
+        "version": {
+            "operationId": f"v2-version-model_{endpoint.name}",
+            "parameters": {"version": "$response.body#/versions/0"},
+        }
+    }
+    return {**found, **_model_paths(endpoint, path + "/versions/{version}", "v2-version", [parameter])}
+
+
+def _model_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Json]) -> Json:
+    name = endpoint.name
+    missing = {**problem_responses("401"), **_error_responses("404")}
+    about = {"tags": [name], **({"parameters": parameters} if parameters else {})}
+    ready = {**READY, "properties": {"name": {"const": name}, **READY["properties"]}}
+    found: Json = {
+        path: {
+            "get": {
+                "summary": f"The tensors of {name}",
+                "operationId": f"{prefix}-model_{name}",
+                **about,
+                "responses": {"200": json_response(_metadata_response(name)), **missing},
+            }
+        },
+        f"{path}/ready": {
+            "get": {
+                "summary": f"Whether {name} can predict",
+                "operationId": f"{prefix}-ready_{name}",
+                **about,
+                "responses": {**_readiness_response(ready), **missing},
+            }
+        },
+    }
+    if not endpoint.current.is_stream:
+        found[f"{path}/infer"] = {
+            "post": {
+                "summary": f"Predict with {name}, tensors in and out",
+                "operationId": f"{prefix}-infer_{name}",
+                **about,
+                "parameters": [*parameters, deadline_parameter(endpoint)],
+                "requestBody": _infer_request_schema(endpoint),
+                "responses": {
+                    "200": _infer_response(name),
+                    **missing,
+                    **_error_responses(*(status for status in REFUSALS if status != "422")),
+                },
+            }
+        }
+    return found
+
+
+def v2_components(endpoint: Endpoint) -> Json:
+    """The JSON of an inference with the model."""
+    parameters = {"type": "object"}
+    wanted = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "parameters": parameters},
+        "required": ["name"],
+    }
+    request: Json = {
+        "type": "object",
+        "properties": {
+            "id": {"type": ["string", "null"], "description": "It comes back in the answer."},
+            "inputs": _input_tensors_schema(endpoint),
+            "outputs": {
+                "description": "The tensors that are wanted; all where absent.",
+                "anyOf": [{"type": "array", "items": wanted}, {"type": "null"}],
+            },
+            "parameters": parameters,
+        },
+        "required": ["inputs"],
+    }
+    return {f"{endpoint.name}.InferRequest": request}
+
+
+def _infer_request_schema(endpoint: Endpoint) -> Json:
+    """The body of an inference."""
+    media: Json = {"schema": component_reference(endpoint, "InferRequest")}
+    given = None if has_own_inputs(endpoint) else example_tensors(endpoint.current.predictor.schema.features)
+    if given is not None:
+        media["example"] = {"inputs": given}
+    binary = (
+        "The JSON, `Inference-Header-Content-Length` bytes of it, then the tensors that have a `binary_data_size` "
+        "in their `parameters` in place of `data`."
+    )
+    octets = {"schema": {"type": "string", "format": "binary", "description": binary}}
+    return request_body({"application/json": media, "application/octet-stream": octets})
+
+
+def example_tensors(schema: Schema) -> list[Json] | None:
+    """The model's own example as tensors; None for one that is neither a table, an array nor a single value."""
+    described = tensors.describe_tensors(schema, tensors.INPUTS)
+    if schema.kind == "table":
+        values = [field.example for field in schema.fields]
+        return [
+            # Only a BYTES tensor has a place for what is missing.
+            {**about, "datatype": "BYTES" if value is None else about["datatype"], "shape": [1], "data": [value]}
+            for about, value in zip(described, values, strict=True)
+        ]
+    if schema.kind == "any" and isinstance(schema.example, (list, dict)):
+        return None
+    return [{**described[0], "shape": [1, *schema.shape], "data": [schema.example]}]
+
+
+def _input_tensors_schema(endpoint: Endpoint) -> Json:
+    schema = endpoint.current.predictor.schema.features
+    if has_own_inputs(endpoint):
+        described = "What the app's feature_loader reads: one tensor, or several as the columns of a table."
+        return {"type": "array", "description": described, "items": _tensor_schema(), "minItems": 1}
+    own = tensors.describe_tensors(schema, tensors.INPUTS)
+    if schema.kind != "table":
+        sizes = [{"const": size} for size in schema.shape] if schema.kind == "array" else None
+        values = number_schema(schema.dtype or "") if schema.kind == "array" else {}
+        return _single_tensor_schema(_tensor_schema({"type": "string"}, own[0]["datatype"], values, sizes))
+    columns = [
+        {"title": field.name, **_tensor_schema({"const": field.name}, about["datatype"], value_schema(field))}
+        for field, about in zip(schema.fields, own, strict=True)
+    ]
+    other = {"type": "string", "not": {"enum": schema.names}}
+    rows = _tensor_schema(other, None, {}, [{"const": len(schema.fields)}])
+    count = {"minItems": len(columns), "maxItems": len(columns)}
+    each: Json = {"title": "A tensor for each column, in any order", "type": "array", "items": {"anyOf": columns}}
+    return {
+        "anyOf": [{**each, **count}, {"title": "Rows, their columns in training order", **_single_tensor_schema(rows)}]
+    }
+
+
+def _single_tensor_schema(tensor: Json) -> Json:
+    return {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1}
+
+
+def _tensor_schema(
+    name: Json | None = None, datatype: str | None = None, value: Json | None = None, sizes: list[Json] | None = None
+) -> Json:
+    """JSON Schema of a tensor.
+
+    Args:
+        datatype: the model's own.
+        value: JSON Schema of one value.
+        sizes: of its shape, behind the number of rows; None where any will do.
+    """
+    shape: Json = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+    if sizes is not None:
+        shape |= {"prefixItems": [shape["items"], *sizes], "minItems": 1 + len(sizes), "maxItems": 1 + len(sizes)}
+    data: Json = {
+        "type": "array",
+        "minItems": 1,
+        "description": "As many values as the shape says, in row-major order: flat, or nested.",
+    }
+    if value:
+        data["items"] = {"anyOf": [value, {"type": "array"}]}
+    known: Json = {"enum": DATATYPES}
+    if datatype:
+        known["description"] = f"{datatype} is the model's own; values of another are taken where they fit."
+    properties = {
+        "name": name or {"type": "string"},
+        "shape": shape,
+        "datatype": known,
+        "data": data,
+        "parameters": {"type": "object"},
+    }
+    return {"type": "object", "properties": properties, "required": ["name", "shape", "datatype", "data"]}
+
+
+def _infer_response(name: str) -> Json:
+    tensor = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "shape": {"type": "array", "items": {"type": "integer"}},
+            "datatype": {"enum": DATATYPES},
+            "data": {"type": "array"},
+        },
+        "required": ["name", "shape", "datatype", "data"],
+    }
+    told = {
+        "type": "object",
+        "properties": {
+            "model_name": {"const": name},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": tensor},
+        },
+        "required": ["model_name", "model_version", "outputs"],
+    }
+    binary = "The JSON, then the tensors that were asked for with `binary_data`."
+    length: Any = {"description": "Bytes of the JSON, where tensors follow it.", "schema": {"type": "integer"}}
+    found = json_response(told, "One prediction a row, in order.", headers={"Inference-Header-Content-Length": length})
+    found["content"]["application/octet-stream"] = {
+        "schema": {"type": "string", "format": "binary", "description": binary}
+    }
+    return found
+
+
+def _metadata_response(name: str) -> Json:
+    tensor = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "datatype": {"enum": DATATYPES},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}},
+        },
+        "required": ["name", "datatype", "shape"],
+    }
+    listed = {"type": "array", "items": tensor}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": name},
+            "versions": {"type": "array", "items": {"type": "string"}},
+            "platform": {"type": "string"},
+            "inputs": listed,
+            "outputs": listed,
+        },
+        "required": ["name", "versions", "platform", "inputs", "outputs"],
+    }
+
+
+def _readiness_response(schema: Json) -> Json:
+    return {
+        "200": json_response(schema, "They can."),
+        "503": json_response(schema, "Not yet, or no more: the server stops."),
+    }
+
+
+def _error_responses(*statuses: str) -> Json:
+    return failure_responses({"$ref": "#/components/schemas/InferenceError"}, "application/json", *statuses)
+
+
+def _server_operation(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
+    found = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
+    return {**found, "security": []} if is_open else found

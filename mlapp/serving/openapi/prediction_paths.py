@@ -1,0 +1,140 @@
+"""`/predict` and `/model`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from mlapp.schema import Schema
+from mlapp.serving.decoding.json_body import KEYS
+from mlapp.serving.openapi.data_schemas import Json, inputs_schema, output_schema, rows_schemas
+from mlapp.serving.openapi.responses import REFUSALS, deadline_parameter, json_response, problem_responses, request_body
+
+if TYPE_CHECKING:
+    from mlapp.serving.inference.endpoint import Endpoint
+
+
+def prediction_paths(endpoint: Endpoint) -> Json:
+    """The paths of one model."""
+    return {
+        f"{endpoint.prefix}/predict": {"post": _predict_operation(endpoint)},
+        f"{endpoint.prefix}/model": _model_operation(endpoint),
+    }
+
+
+def has_own_inputs(endpoint: Endpoint) -> bool:
+    """Whether only the app's feature_loader knows what the inputs are."""
+    return endpoint.pipeline.stage("feature_loader") is not None
+
+
+def model_components(endpoint: Endpoint) -> Json:
+    """The schemas of one model's data, which several of its paths have in common."""
+    if has_own_inputs(endpoint):
+        described = "What the app's feature_loader reads."
+        found: list[Json] = [{"description": described}, {"description": described, "type": "array"}]
+    else:
+        features = endpoint.current.predictor.schema.features
+        found = [inputs_schema(features), {"anyOf": rows_schemas(features)}]
+    return {f"{endpoint.name}.Inputs": found[0], f"{endpoint.name}.Rows": found[1]}
+
+
+def component_reference(endpoint: Endpoint, name: str) -> Json:
+    """One of the model's components, as `Inputs`, or the `Rows` that a body may be without more around them."""
+    return {"$ref": f"#/components/schemas/{endpoint.name}.{name}"}
+
+
+def other_bodies(endpoint: Endpoint) -> Json:
+    """What a body may be beside JSON: it has the same rows."""
+    schema = endpoint.current.predictor.schema.features
+    columns = ", ".join(schema.names) or "those of training"
+    text: Json = {"schema": {"type": "string", "description": f"A line a row, its columns {columns}."}}
+    if schema.kind == "table" and not has_own_inputs(endpoint):
+        text["example"] = _csv_example(schema)
+    return {
+        "text/csv": text,
+        "application/vnd.apache.arrow.stream": _binary_schema("An Arrow IPC stream; it may be compressed."),
+        "application/vnd.apache.arrow.file": _binary_schema("An Arrow IPC file, as Feather is."),
+        "application/x-npy": _binary_schema("One array in NumPy's format, a row for each prediction."),
+    }
+
+
+def _predict_operation(endpoint: Endpoint) -> Json:
+    loaded = endpoint.current
+    schema = loaded.predictor.schema
+    told = {
+        "type": "object",
+        "properties": {
+            "predictions": {"type": "array", "items": output_schema(schema.predictions)},
+            "model": {"const": endpoint.name},
+            "version": {"type": ["string", "null"]},
+        },
+        "required": ["predictions", "model", "version"],
+    }
+    media: Json = {"schema": _predict_body(endpoint)}
+    if not has_own_inputs(endpoint):
+        media["example"] = {"inputs": schema.features.example_inputs()}
+    bare = {"type": "array", "items": output_schema(schema.predictions), "description": "For a body with `features`."}
+    predicted = json_response({"anyOf": [told, bare]}, "One prediction a row, in order.")
+    if loaded.is_stream:
+        predicted["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "summary": f"Predict with {endpoint.name}",
+        "operationId": f"predict_{endpoint.name}",
+        "tags": [endpoint.name],
+        "parameters": [deadline_parameter(endpoint)],
+        "requestBody": request_body({"application/json": media, **other_bodies(endpoint)}),
+        "responses": {"200": predicted, **problem_responses("401", *REFUSALS)},
+    }
+
+
+def _predict_body(endpoint: Endpoint) -> Json:
+    inputs = component_reference(endpoint, "Inputs")
+    objects: list[Json] = [
+        {"type": "object", "properties": {key: inputs}, "required": [key], "additionalProperties": False}
+        for key in KEYS
+    ]
+    objects[-1]["description"] = (
+        "As UnionML's clients send it: records may hold the target too, and the answer is a bare list."
+    )
+    return {"anyOf": [*objects, component_reference(endpoint, "Rows")]}
+
+
+def _model_operation(endpoint: Endpoint) -> Json:
+    example = {
+        "operationId": f"predict_{endpoint.name}",
+        "requestBody": "$response.body#/example",
+        "description": "The example is a body that can be sent.",
+    }
+    return {
+        "get": {
+            "summary": f"What {endpoint.name} is: version, metrics, parameters, schema",
+            "operationId": f"describe_{endpoint.name}",
+            "tags": [endpoint.name],
+            "responses": {"200": json_response(DESCRIPTION, links={"example": example}), **problem_responses("401")},
+        }
+    }
+
+
+def _csv_example(schema: Schema) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(schema.names)
+    writer.writerow([field.example for field in schema.fields])
+    return text.getvalue()
+
+
+def _binary_schema(description: str) -> Json:
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+DESCRIPTION: Json = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string"},
+        "version": {"type": ["string", "null"]},
+        "schema": {"type": "object"},
+        "example": {"type": "object", "properties": {"inputs": {}}, "required": ["inputs"]},
+    },
+    "required": ["model", "version", "schema", "example"],
+}

@@ -1,0 +1,1 @@
+"""The server process: startup, workers, sockets, shutdown."""

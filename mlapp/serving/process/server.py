@@ -1,0 +1,138 @@
+"""Run an application on uvicorn: its options, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from mlapp.config import Serve
+from mlapp.errors import ConfigError
+from mlapp.serving.application import Application
+from mlapp.serving.fast_path.protocol import make_protocol
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""
+
+
+def run_server(
+    application: Application,
+    listener: socket.socket,
+    settings: Serve,
+    ready: Callable[[], None],
+    *,
+    has_parent: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight.
+
+    Args:
+        ready: called when connections are accepted.
+        has_parent: stop when standard input ends: the parent that held it is gone.
+
+    Raises:
+        ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
+    """
+    _raise_file_limit()
+    config = uvicorn.Config(
+        application,
+        http=make_protocol(application) if settings.fast else "h11",
+        ws="auto" if application.has_api else "none",
+        lifespan="on" if application.has_api else "off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=round(settings.drain),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        raise ConfigError(
+            f"The TLS files cannot be used: {error}", "Check serve.tls_cert and serve.tls_key in mlapp.yaml."
+        ) from None
+    server = Server(config, application, settings.grace, ready)
+    _run_event_loop(server.serve_models(listener, has_parent=has_parent))
+
+
+TWICE = 1.0
+"""Seconds in which a worker's signals are one: a terminal tells every process, and its parent tells it too."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our end: SIGTERM makes /readyz fail, and only then the doors close."""
+
+    def __init__(
+        self, config: uvicorn.Config, application: Application, grace: float, ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._application = application
+        self._grace = grace
+        self._ready = ready
+        self._asked: float | None = None
+        self._closes = math.inf
+        self._same = 0.0
+
+    async def serve_models(self, listener: socket.socket, *, has_parent: bool) -> None:
+        """Warm the models, serve, and clean up."""
+        await self._application.start_models()
+        if has_parent:
+            self._same = TWICE
+            asyncio.get_running_loop().add_reader(0, self._wait_for_parent)
+        # What was loaded stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 5, 5)
+        await self.serve(sockets=[listener])
+        await self._application.close_models()
+
+    def _wait_for_parent(self) -> None:
+        asyncio.get_running_loop().remove_reader(0)
+        self.handle_exit(signal.SIGTERM, None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second signal ends the waiting. uvicorn would die of the signal in the end: we exit 0."""
+        self._application.stopping = True
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked, self._closes = now, now + (self._grace if sig == signal.SIGTERM else 0)
+        elif now - self._asked >= self._same:
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() >= self._closes:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _run_event_loop(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open connections as the system lets this process have."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

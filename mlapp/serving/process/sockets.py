@@ -1,0 +1,64 @@
+"""Where the server listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlapp.config import Serve
+from mlapp.errors import ConfigError, MlappError
+
+
+def bind_socket(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet: until the model is ready, connections are refused.
+
+    Raises:
+        MlappError: the port is in use, or the address is not of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        raise MlappError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
+            "Choose another: --port 0 picks a free one.",
+        ) from None
+    found.set_inheritable(True)
+    return found
+
+
+def server_url(listener: socket.socket, tls: bool) -> str:
+    """How a browser on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"{'https' if tls else 'http'}://{host}:{port}"
+
+
+def choose_port(settings: Serve, environ: Mapping[str, str]) -> int:
+    """The port: `PORT`, which platforms set, unless `MLAPP_SERVE__PORT` says otherwise; else the setting.
+
+    Raises:
+        ConfigError: PORT is no port.
+    """
+    given = environ.get("PORT")
+    if not given or "MLAPP_SERVE__PORT" in environ:
+        return settings.port
+    if not given.isdecimal() or int(given) > 65535:
+        raise ConfigError(f"The variable PORT holds {given!r}, which is no port.", "Set it to 0 … 65535, or unset it.")
+    return int(given)
+
+
+def choose_default_host(environ: Mapping[str, str] | None = None) -> str:
+    """127.0.0.1 on a laptop; 0.0.0.0 in a container, where nobody could reach it otherwise."""
+    environ = os.environ if environ is None else environ
+    contained = (
+        "KUBERNETES_SERVICE_HOST" in environ
+        or "container" in environ
+        or Path("/.dockerenv").exists()
+        or Path("/run/.containerenv").exists()
+    )
+    return "0.0.0.0" if contained else "127.0.0.1"  # noqa: S104

@@ -1,0 +1,1 @@
+"""HTTP: requests, responses, errors, authentication, CORS, the pages."""

@@ -1,0 +1,42 @@
+"""API keys: a client sends one as `X-API-Key`, or as `Authorization: Bearer …`."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+
+from mlapp.serving.web.problems import HttpError
+
+
+class Keys:
+    """The keys that are accepted; none means that everybody may ask."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = [key.encode() for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def is_allowed(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request may pass. Compares in constant time, with every key."""
+        if not self._keys:
+            return True
+        given = headers.get(b"x-api-key")
+        if given is None:
+            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+            given = token.strip() if scheme.lower() == b"bearer" else b""
+        # A sum, not any(): how long it takes must not tell which key matched.
+        return bool(sum(hmac.compare_digest(given, key) for key in self._keys))
+
+    def check_key(self, headers: Mapping[bytes, bytes]) -> None:
+        """Let a request pass, or not.
+
+        Raises:
+            HttpError: 401, no key or a wrong one.
+        """
+        if not self.is_allowed(headers):
+            raise HttpError(
+                401,
+                "Send a valid API key as X-API-Key or as a bearer token.",
+                headers=[(b"www-authenticate", b'Bearer realm="mlapp"')],
+            )

@@ -1,0 +1,50 @@
+"""CORS (the Fetch standard): which web pages of other origins may call the server from a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mlapp.serving.web.http import Headers, Response
+from mlapp.serving.web.problems import HttpError
+
+METHODS = b"GET, POST, OPTIONS"
+MAX_AGE = b"600"
+
+
+class Cors:
+    """The origins that may call; `*` stands for all."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._origins = {origin.encode() for origin in origins}
+
+    def response_headers(self, request: Mapping[bytes, bytes]) -> Headers:
+        """What the answer to a request carries."""
+        if not self._origins:
+            return ()
+        if b"*" in self._origins:
+            return ((b"access-control-allow-origin", b"*"),)
+        origin = request.get(b"origin")
+        if origin in self._origins:
+            return ((b"access-control-allow-origin", origin), (b"vary", b"Origin"))
+        return ((b"vary", b"Origin"),)
+
+    def is_preflight(self, request: Mapping[bytes, bytes]) -> bool:
+        """Whether an OPTIONS request asks what the browser may send."""
+        return bool(self._origins) and b"origin" in request and b"access-control-request-method" in request
+
+    def preflight_response(self, request: Mapping[bytes, bytes]) -> Response:
+        """The answer to it.
+
+        Raises:
+            HttpError: 403 is for the browser to conclude: an origin that may not call gets no CORS headers.
+        """
+        if not ({b"*", request[b"origin"]} & self._origins):
+            raise HttpError(400, "This origin may not call the server; see `serve.cors` in mlapp.yaml.")
+        wanted = request.get(b"access-control-request-headers", b"content-type")
+        return Response(
+            headers=[
+                (b"access-control-allow-methods", METHODS),
+                (b"access-control-allow-headers", wanted),
+                (b"access-control-max-age", MAX_AGE),
+            ]
+        )

@@ -1,0 +1,180 @@
+"""A request and a response, as the routes of mlapp's own take and give them."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import aclosing
+from functools import cached_property
+from typing import Any, TypeVar
+
+from mlapp.serving.web.problems import HttpError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+T = TypeVar("T")
+
+JSON = b"application/json"
+CLOSE = ((b"connection", b"close"),)
+"""The header of an answer that is given before the whole body has come: what still comes is nobody's."""
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Request:
+    """One request. The body is read when it is asked for, and never more of it than is allowed."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.tail = ""
+        """What follows the route's prefix, for routes that end in `/`."""
+
+    @cached_property
+    def headers(self) -> dict[bytes, bytes]:
+        """The headers by name; of one that is there twice, the last."""
+        return dict(self.scope["headers"])
+
+    @property
+    def media(self) -> bytes:
+        """The media type of the body, in small letters and without parameters."""
+        return media_type(self.headers.get(b"content-type", b""))
+
+    async def read_body(self, limit: int, timeout: float) -> bytes:
+        """The body, unpacked.
+
+        Args:
+            limit: most bytes, packed or not.
+            timeout: seconds in which it must arrive.
+
+        Raises:
+            HttpError: 413, too large; 408, too slow; 415, an unknown content-encoding; 400, not what that says.
+            ClientLeft: the connection was closed before its end.
+        """
+        length = self.headers.get(b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit:
+            raise too_large_error(limit)
+        try:
+            body = await asyncio.wait_for(self._read_whole(limit), timeout) if length != b"0" else b""
+        except asyncio.TimeoutError:
+            raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.", headers=CLOSE) from None
+        encoding = self.headers.get(b"content-encoding", b"").strip().lower()
+        return await asyncio.to_thread(decompress_body, body, encoding, limit) if encoding else body
+
+    async def _read_whole(self, limit: int) -> bytes:
+        parts, size = [], 0
+        while True:
+            message = await self.receive()
+            part = _message_body(message)
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise too_large_error(limit)
+            if not message.get("more_body"):
+                return b"".join(parts) if len(parts) > 1 else part
+
+    async def wait_until_left(self) -> None:
+        """Wait until the client closes the connection."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before it had its answer: there is nobody to answer."""
+
+
+async def run_unless_left(work: Awaitable[T], left: Callable[[], Awaitable[None]]) -> T:
+    """What `work` gives. It is cancelled when the client leaves first.
+
+    Args:
+        left: `Request.wait_until_left`.
+
+    Raises:
+        ClientLeft: it did.
+    """
+    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientLeft
+    finally:
+        leaving.cancel()
+        if task.cancel():
+            await asyncio.wait((task,))  # until what it was in the middle of is cleaned up
+        del task  # it keeps its error, the error this frame, and the frame the request's features
+
+
+class Response:
+    """A status, headers, and a body. `stream` is what follows the body."""
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        media: bytes = JSON,
+        status: int = 200,
+        headers: Headers = (),
+        stream: AsyncGenerator[bytes, None] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.stream = stream
+        self.headers = [(b"content-type", media), *headers]
+        if stream is None:
+            self.headers.append((b"content-length", b"%d" % len(body)))
+
+    async def send_response(self, send: Send, extra: Headers = ()) -> None:
+        """Send it, with further headers."""
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *extra]})
+        if self.stream is None:
+            await send({"type": "http.response.body", "body": self.body})
+            return
+        async with aclosing(self.stream) as parts:
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+def media_type(value: bytes) -> bytes:
+    """`Application/JSON; charset=utf-8` as `application/json`."""
+    return value.partition(b";")[0].strip().lower()
+
+
+def too_large_error(limit: int) -> HttpError:
+    return HttpError(413, f"The body has more than {limit} bytes.", headers=CLOSE)
+
+
+def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """A body without its content-encoding; stops at `limit` bytes, whatever a bomb would become.
+
+    Raises:
+        HttpError: 413, too large; 415, an encoding that is not known; 400, not of that encoding.
+    """
+    if encoding == b"identity":
+        return body
+    if encoding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise HttpError(415, f"content-encoding {encoding.decode('latin-1')!r} is not known. Use gzip or deflate.")
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        plain = inflate.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"The body is not {encoding.decode()}: {error}.") from None
+    if len(plain) > limit:
+        raise too_large_error(limit)
+    if not inflate.eof:
+        raise HttpError(400, f"The body's {encoding.decode()} ends too early.")
+    if inflate.unused_data:  # of another member: to leave out its rows would be worse
+        raise HttpError(400, f"The body's {encoding.decode()} has data behind its end: send it as one member.")
+    return plain
+
+
+def _message_body(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    body: bytes = message.get("body", b"")
+    return body

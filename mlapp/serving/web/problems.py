@@ -1,0 +1,79 @@
+"""Errors as `application/problem+json` (RFC 9457): what is wrong, where, and nothing of the server's inside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import InputError, MlappError, Problem, UserCodeError
+
+log = logging.getLogger("mlapp.serving")
+
+TITLES = {
+    400: "The body cannot be read",
+    401: "An API key is needed",
+    404: "There is nothing here",
+    405: "This method is not allowed here",
+    408: "The request took too long to arrive",
+    413: "The body is too large",
+    415: "The body is of a type that is not accepted",
+    422: "The inputs do not fit the model",
+    431: "The headers are too large",
+    500: "The model could not predict",
+    503: "The server is busy",
+    504: "The deadline has passed",
+    505: "This version of HTTP is not known",
+}
+MEDIA = b"application/problem+json"
+
+
+class HttpError(Exception):
+    """An answer other than a prediction.
+
+    Args:
+        detail: one sentence for whoever sent the request.
+        errors: the fields and rows that are wrong.
+        headers: further response headers.
+    """
+
+    def __init__(
+        self, status: int, detail: str, errors: Sequence[Problem] = (), headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+    def problem_body(self) -> bytes:
+        """The problem as JSON; `errors` holds `{"detail", "field", "row"}`, the last two where they are known."""
+        content: dict[str, Any] = {
+            "type": "about:blank",
+            "title": TITLES.get(self.status, "Error"),
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            content["errors"] = [
+                {"field": problem.field, "row": problem.row, "detail": problem.detail} for problem in self.errors
+            ]
+        return msgspec.json.encode(content)
+
+
+def make_http_error(error: BaseException) -> HttpError:
+    """The answer for an error. What is not the client's fault is logged with its traceback, and told without it."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, InputError):
+        return HttpError(422, "; ".join(problem.detail for problem in error.problems), error.problems)
+    if isinstance(error, UserCodeError):
+        log.error("%s", error.what, exc_info=error.__cause__)
+        return HttpError(500, "The model's code raised an error. Its operator finds it in the server's log.")
+    if isinstance(error, MlappError):
+        log.error("%s %s", error.what, error.todo)
+        return HttpError(500, "The model's answer cannot be used. Its operator finds the reason in the server's log.")
+    log.error("An unexpected error in the server", exc_info=error)
+    return HttpError(500, "An unexpected error. The server's operator finds it in its log.")

@@ -1,0 +1,24 @@
+"""The id of a request: the client's own X-Request-ID where it is sound, else a new one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Mapping
+
+SOUND = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_prefix = os.urandom(8).hex().encode() + b"-"
+_numbers = itertools.count()
+
+
+def choose_request_id(headers: Mapping[bytes, bytes]) -> bytes:
+    """The id. New ones are a random prefix of this process and a number: unique, and cheap."""
+    given = headers.get(b"x-request-id")
+    if given is not None and SOUND.fullmatch(given):
+        return given
+    return new_request_id()
+
+
+def new_request_id() -> bytes:
+    return _prefix + b"%08x" % next(_numbers)

@@ -1,0 +1,26 @@
+"""How long a request may take."""
+
+from __future__ import annotations
+
+import math
+
+from mlapp.serving.web.http import Request
+from mlapp.serving.web.problems import HttpError
+
+
+def request_timeout(request: Request, most: float) -> float:
+    """Seconds that the client gives the request, in `X-Request-Timeout`; never more than the server does.
+
+    Raises:
+        HttpError: 400, it is not a positive number.
+    """
+    given = request.headers.get(b"x-request-timeout")
+    if given is None:
+        return most
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise HttpError(400, "X-Request-Timeout is not a positive number of seconds.")
+    return min(seconds, most)

@@ -1,0 +1,176 @@
+"""Object stores by their URL: Amazon's S3 and all that speak its protocol, Google Cloud Storage, Azure.
+
+Credentials come from where each cloud's own tools look, never from mlapp.yaml: `AWS_ACCESS_KEY_ID`, `~/.aws`, a pod's
+or an instance's role; `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. Another S3 is
+`AWS_ENDPOINT_URL`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlapp.env_vars import read_azure_account
+from mlapp.errors import ConfigError, MissingExtraError, StoreError
+
+RETRIES = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
+}
+PATIENCE = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
+
+_WRONG_KEYS = {
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+    "AuthenticationFailed", "InvalidAuthenticationInfo",
+}  # fmt: skip
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
+}
+_WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
+
+
+def connect_bucket(url: str) -> Any:
+    """A client of obstore for what is under a URL. Nothing is sent yet.
+
+    Raises:
+        ConfigError: a URL without a bucket, or with credentials in it. MissingExtraError: obstore is not installed.
+    """
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            f"store: the {parts.scheme}:// URL holds more than a bucket and a prefix.",
+            "Write s3://bucket/prefix; give credentials in the environment, as AWS_ACCESS_KEY_ID.",
+        )
+    if not parts.netloc:
+        raise ConfigError(f"store: '{url}' names no bucket.", f"Write {parts.scheme}://bucket/prefix.")
+    try:
+        from obstore.store import AzureStore, GCSStore, S3Store
+    except ImportError:
+        raise MissingExtraError(f"A model store at {parts.scheme}://", "s3") from None
+    prefix = parts.path.strip("/") or None
+    options: dict[str, Any] = {"prefix": prefix, "client_options": PATIENCE, "retry_config": RETRIES}
+    try:
+        if parts.scheme == "gs":
+            return GCSStore(parts.netloc, **options)
+        if parts.scheme == "az":
+            account, key = read_azure_account()
+            given = {"account_name": account, "account_key": key}
+            options |= {name: value for name, value in given.items() if value}
+            return AzureStore(parts.netloc, **options)
+        return S3Store(parts.netloc, **{**options, **_s3_options(dict(PATIENCE))})
+    except Exception as error:  # of several libraries, where a credential's file cannot be read
+        raise translate_store_error(error, url) from None
+
+
+def _s3_options(client_options: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["endpoint"] = endpoint
+        client_options["allow_http"] = endpoint.startswith("http://")
+    if not os.environ.get("AWS_ACCESS_KEY_ID") and _has_aws_profile():
+        options["credential_provider"], region = _aws_profile_credentials()
+        options["region"] = options["region"] or region
+    return {**options, "region": options["region"] or "us-east-1", "client_options": client_options}
+
+
+def _has_aws_profile() -> bool:
+    return bool(os.environ.get("AWS_PROFILE")) or any(
+        Path(os.environ.get(name, default)).expanduser().is_file()
+        for name, default in (
+            ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+            ("AWS_CONFIG_FILE", "~/.aws/config"),
+        )
+    )
+
+
+def _aws_profile_credentials() -> tuple[Callable[[], Any] | None, str | None]:
+    """What gives the credentials of the profile in `~/.aws`, single sign-on and roles too, and the profile's region.
+
+    obstore's own provider of this kind needs Python 3.11.
+    """
+    import boto3
+
+    session = boto3.Session()
+    credentials = session.get_credentials()
+
+    def provide_credentials() -> dict[str, Any]:
+        now = credentials.get_frozen_credentials()
+        return {
+            "access_key_id": now.access_key,
+            "secret_access_key": now.secret_key,
+            "token": now.token,
+            "expires_at": datetime.now(timezone.utc) + timedelta(minutes=5),
+        }
+
+    return (provide_credentials if credentials is not None else None), session.region_name
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed later: the connection broke, or the server failed."""
+    from obstore.exceptions import BaseError
+
+    status = _error_status(str(error))
+    return isinstance(error, BaseError) and (status is None or status in (408, 409, 429) or status >= 500)
+
+
+def is_missing_bucket(error: Exception) -> bool:
+    text = str(error)
+    return _error_code(text) in _NO_BUCKET or "specified bucket does not exist" in text
+
+
+def translate_store_error(error: Exception, shown: str) -> StoreError:
+    """An error of obstore as ours. Nothing of a request but the server's error code is repeated: it may hold keys."""
+    text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
+    code, status = _error_code(text), _error_status(text)
+    said = code or (f"status {status}" if status else type(error).__name__)
+    if is_missing_bucket(error):
+        return StoreError(
+            f"The model store {shown} is not there: no such bucket.", "Create the bucket, or mend `store:`."
+        )
+    if code in _WRONG_KEYS or status == 401:
+        return StoreError(
+            f"The model store {shown} does not accept the credentials ({said}).",
+            f"Check {credentials}; log in again if they have expired.",
+        )
+    if code in _WRONG_REGION or status == 301:
+        return StoreError(
+            f"The model store {shown} is in another region ({said}).", "Set AWS_REGION to the bucket's region."
+        )
+    if status == 403:
+        return StoreError(
+            f"The model store {shown} may not be used with these credentials ({said}).",
+            "Ask for the permission to list the bucket, and to read, write and delete in it.",
+        )
+    if "169.254.169.254" in text or "metadata.google" in text or "credential" in text.lower():
+        return StoreError(
+            f"There are no credentials for the model store {shown}.",
+            f"Set {credentials}.",
+        )
+    if status is None and ("error sending request" in text or "HTTP error" in text):
+        return StoreError(
+            f"The model store {shown} cannot be reached.",
+            "Check the network" + (", and AWS_ENDPOINT_URL if it is set." if shown.startswith("s3") else "."),
+        )
+    return StoreError(
+        f"The model store {shown} failed ({said}).", "Try again; ask who runs the object store if it stays."
+    )
+
+
+def _error_code(text: str) -> str | None:
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    return found[1] if found else None
+
+
+def _error_status(text: str) -> int | None:
+    found = re.search(r"status code: (\d{3})", text)
+    return int(found[1]) if found else None

@@ -1,0 +1,240 @@
+"""A store in a bucket of S3, Google Cloud Storage or Azure, and a local cache of what was pulled from it.
+
+It needs no lock, for the service itself lets only one writer create a key: `If-None-Match: *` (of RFC 9110), or what
+the cloud has in its place. A service that does not know that condition is refused before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlapp.errors import StoreError
+from mlapp.store import object_clients
+from mlapp.store.folder_storage import translate_os_errors
+from mlapp.store.manifest import StoredFile
+from mlapp.store.storage import Tell
+
+T = TypeVar("T")
+
+PART = 8 << 20
+"""Bytes of a part: what is larger is sent and fetched in several, with progress."""
+AT_ONCE = 8
+"""Requests at a time."""
+PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before each further attempt, after those that obstore makes itself."""
+PROBE = ".writable"
+
+
+class ObjectStorage:
+    """What is under `shown`, as s3://bucket/prefix.
+
+    Args:
+        client: obstore's, of that prefix.
+        cache: where files lie that were pulled or pushed; may be deleted at any time.
+    """
+
+    def __init__(self, client: Any, shown: str, cache: Path) -> None:
+        self._client = client
+        self._shown = shown
+        self._cache = cache
+        self._is_conditional = False
+
+    def create_key(self, key: str, content: bytes) -> bool:
+        from obstore.exceptions import AlreadyExistsError
+
+        self._require_conditional_writes()
+        for pause in (*PAUSES, None):
+            try:
+                self._put_if_absent(key, content)
+                return True
+            except AlreadyExistsError:
+                # Ours, if an earlier attempt arrived and only its answer was lost: contents are never the same.
+                return self.read_key(key) == content
+            except Exception as error:
+                if not object_clients.is_transient(error) or pause is None:
+                    raise object_clients.translate_store_error(error, self._shown) from None
+                time.sleep(pause)
+        raise AssertionError("the last pause is None")
+
+    def read_key(self, key: str) -> bytes | None:
+        import obstore
+
+        def get_object() -> bytes | None:
+            try:
+                return bytes(obstore.get(self._client, key).bytes())
+            except FileNotFoundError as error:
+                if object_clients.is_missing_bucket(error):
+                    raise
+                return None
+
+        return self._retry_request(get_object)
+
+    def read_keys(self, keys: Iterable[str]) -> list[bytes | None]:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(self.read_key, keys))
+
+    def list_names(self, prefix: str) -> list[str]:
+        import obstore
+
+        found = self._retry_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
+        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        names = [path.rpartition("/")[2] for path in paths]
+        return [name for name in names if not name.startswith(".")]
+
+    @contextmanager
+    def upload_folder(self, prefix: str, tell: Tell | None = None) -> Iterator[Path]:
+        self._require_conditional_writes()
+        cached = self._cache / prefix
+        staging = cached.with_name(f".{cached.name}")
+        with translate_os_errors(staging):
+            staging.mkdir(parents=True)
+        sent = False
+        try:
+            yield staging
+            for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+                sent = True
+                self._upload_file(path, f"{prefix}/{path.relative_to(staging).as_posix()}", tell)
+            with translate_os_errors(cached):
+                staging.rename(cached)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            if sent:
+                with suppress(StoreError):
+                    self.delete_prefix(prefix)
+            raise
+
+    def fetch_folder(
+        self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
+    ) -> Path:
+        folder = self._cache / prefix
+        with translate_os_errors(folder):
+            for name, stored in files.items():
+                path = folder / name
+                if fresh or not path.is_file() or path.stat().st_size != stored.size:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._download_file(f"{prefix}/{name}", path, stored.size, tell)
+        return folder
+
+    def delete_prefix(self, prefix: str) -> None:
+        import obstore
+
+        def delete_objects() -> None:
+            for entries in obstore.list(self._client, prefix, chunk_size=1000):
+                obstore.delete(self._client, [entry["path"] for entry in entries])
+
+        self._retry_request(delete_objects)
+        shutil.rmtree(self._cache / prefix, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        self._is_conditional = False
+        self._require_conditional_writes()
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    def _put_if_absent(self, key: str, content: bytes) -> None:
+        import obstore
+
+        obstore.put(self._client, key, content, mode="create")
+
+    def _require_conditional_writes(self) -> None:
+        """Find out once whether a key that exists can be created again: then two trainers would take one number."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError
+
+        if self._is_conditional:
+            return
+        self._retry_request(lambda: obstore.put(self._client, PROBE, b""))
+        try:
+            self._retry_request(
+                partial(self._put_if_absent, PROBE, b""), passing=(AlreadyExistsError, NotSupportedError)
+            )
+        except AlreadyExistsError:
+            self._is_conditional = True
+            return
+        except (NotSupportedError, NotImplementedError):
+            pass
+        raise StoreError(
+            f"The model store {self._shown} does not support conditional writes: trainers would overwrite each other.",
+            "Use one that honours If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
+        )
+
+    def _upload_file(self, path: Path, key: str, tell: Tell | None) -> None:
+        import obstore
+
+        size = path.stat().st_size
+
+        def upload_once() -> None:
+            with path.open("rb") as file:
+                if size <= PART:
+                    obstore.put(self._client, key, file.read(), use_multipart=False)
+                    return
+                done = _TransferProgress(f"upload {path.name}", size, tell)
+                parts = (done.add_bytes(part) for part in iter(lambda: file.read(PART), b""))
+                obstore.put(self._client, key, parts, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
+
+        self._retry_request(upload_once)
+
+    def _download_file(self, key: str, path: Path, size: int, tell: Tell | None) -> None:
+        """Fetch a file in parts, each tried again by itself; it has its name once it is whole."""
+        import obstore
+
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        done = _TransferProgress(f"download {path.name}", size, tell if size > PART else None)
+        try:
+            with temporary.open("wb") as file, ThreadPoolExecutor(AT_ONCE) as pool:
+
+                def download_part(start: int) -> None:
+                    end = min(start + PART, size)
+                    part = self._retry_request(lambda: obstore.get_range(self._client, key, start=start, end=end))
+                    os.pwrite(file.fileno(), done.add_bytes(bytes(part)), start)
+
+                for fetched in [pool.submit(download_part, start) for start in range(0, size, PART)]:
+                    fetched.result()
+            temporary.rename(path)
+        except FileNotFoundError:
+            path.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _retry_request(
+        self, request: Callable[[], T], passing: tuple[type[Exception], ...] = (FileNotFoundError,)
+    ) -> T:
+        """Make a request that can be made again without harm, until it succeeds or is refused."""
+        for pause in (*PAUSES, None):
+            try:
+                return request()
+            except Exception as error:
+                if isinstance(error, passing) and not object_clients.is_missing_bucket(error):
+                    raise
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    raise
+                if not object_clients.is_transient(error) or pause is None:
+                    raise object_clients.translate_store_error(error, self._shown) from None
+                time.sleep(pause)
+        raise AssertionError("the last pause is None")
+
+
+class _TransferProgress:
+    """How much of a file is through; told at every tenth."""
+
+    def __init__(self, what: str, size: int, tell: Tell | None) -> None:
+        self._what, self._size, self._tell = what, size, tell
+        self._bytes = self._tenths = 0
+
+    def add_bytes(self, part: bytes) -> bytes:
+        self._bytes += len(part)
+        tenths = self._bytes * 10 // self._size
+        if self._tell is not None and tenths > self._tenths:
+            self._tenths = tenths
+            self._tell(f"{self._what}: {self._bytes / 1e6:.0f} of {self._size / 1e6:.0f} MB")
+        return part

@@ -1,0 +1,42 @@
+"""From the `store:` setting to a store."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mlapp.data.secrets import redact_secrets
+from mlapp.errors import ConfigError
+from mlapp.store.folder_storage import FolderStorage
+from mlapp.store.store import Store
+
+SCHEMES = ("s3", "gs", "az")
+CACHE = Path(".mlapp/cache/models")
+"""Where the files of versions lie that were pulled, below the project's folder. May be deleted at any time."""
+
+
+def open_store(url: str, root: Path) -> Store:
+    """The store that `store:` names: a folder, relative to the project's `root`, or a bucket of an object store.
+
+    Raises:
+        ConfigError: a URL of a kind that mlapp cannot open. MissingExtraError: what opens it is not installed.
+    """
+    scheme, separator, _ = url.partition("://")
+    if scheme in SCHEMES and separator:
+        from mlapp.store import object_clients
+        from mlapp.store.object_storage import ObjectStorage
+
+        shown = url.rstrip("/")
+        return Store(
+            ObjectStorage(
+                object_clients.connect_bucket(url),
+                shown,
+                root / CACHE / hashlib.sha256(shown.encode()).hexdigest()[:16],
+            )
+        )
+    if separator and scheme != "file":
+        raise ConfigError(
+            f"store: '{redact_secrets(url)}' is of a kind that mlapp cannot open.",
+            "Give a folder, or a bucket: s3://…, gs://… or az://….",
+        )
+    return Store(FolderStorage((root / url.removeprefix("file://")).expanduser().resolve()))

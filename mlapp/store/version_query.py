@@ -1,0 +1,80 @@
+"""Choose and compare versions by their manifests."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlapp.errors import UsageError, suggest_nearest
+from mlapp.store.manifest import Manifest
+
+CONDITION = re.compile(r"\s*([\w.:-]+?)\s*(>=|<=|==|!=|>|<|=)\s*(-?[\d.]+(?:[eE][-+]?\d+)?)\s*")
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+def select_versions(
+    versions: Sequence[Manifest], *, sort: str | None = None, where: Sequence[str] = ()
+) -> list[Manifest]:
+    """The versions that meet every condition, sorted by a metric of their last split when `sort` names one.
+
+    Args:
+        sort: a metric; the highest comes last, or first with a `-` before it. A version without it comes first.
+        where: conditions as `accuracy>=0.9`.
+
+    Raises:
+        UsageError: a condition that cannot be read, or a metric that no version has.
+    """
+    known = {name for version in versions for name in version.headline}
+    chosen = list(versions)
+    for text in where:
+        matched = CONDITION.fullmatch(text)
+        if matched is None:
+            raise UsageError(f"--where '{text}' is not a condition.", "Write it as 'accuracy>=0.9'.")
+        name, sign, number = matched.groups()
+        _require_metric(name, known)
+        holds = OPERATORS[sign]
+        values = [(version, version.headline.get(name)) for version in chosen]
+        chosen = [version for version, value in values if value is not None and holds(value, float(number))]
+    if sort:
+        name, descending = sort.lstrip("-"), sort.startswith("-")
+        _require_metric(name, known)
+        chosen.sort(key=lambda version: _or_lowest(version.headline.get(name)), reverse=descending)
+    return chosen
+
+
+def compare_side_by_side(versions: Sequence[Manifest]) -> list[tuple[str, list[Any]]]:
+    """Each parameter and metric with its value in each version; None where a version has none."""
+    parameters = dict.fromkeys(name for version in versions for name in version.parameters)
+    rows: list[tuple[str, list[Any]]] = [
+        (name, [version.parameters.get(name) for version in versions]) for name in parameters
+    ]
+    metrics = dict.fromkeys(
+        (name, split) for version in versions for split, found in version.metrics.items() for name in found
+    )
+    for name, split in metrics:
+        rows.append((f"{name} ({split})", [version.metrics.get(split, {}).get(name) for version in versions]))
+    rows.append(("model", [version.model for version in versions]))
+    rows.append(("data", [version.data.fingerprint[:12] for version in versions]))
+    return rows
+
+
+def _require_metric(name: str, known: set[str]) -> None:
+    if name not in known:
+        raise UsageError(
+            f"No version has a metric '{name}'.{suggest_nearest(name, known)}",
+            f"Known: {', '.join(sorted(known)) or 'none'}.",
+        )
+
+
+def _or_lowest(value: float | None) -> float:
+    return float("-inf") if value is None else value

@@ -1,0 +1,253 @@
+"""One function a stage: calls the user's or the default one, and checks what came back.
+
+Each can be run by itself, in this process or as a task on a cluster: what a step needs is in its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlapp import frameworks
+from mlapp.errors import DataError, DeclarationError, MlappError, UserCodeError
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline, Stage
+from mlapp.pipeline.feature_format import convert_to_array, wants_array, wants_batches
+from mlapp.pipeline.stage import ROLES
+from mlapp.training import defaults, seeds
+
+Values = Mapping[str, Any]
+
+
+def call_reader(pipeline: Pipeline, parameters: Values) -> Any:
+    """What the data_reader returns.
+
+    Raises:
+        DataError: it returned nothing. UserCodeError: it raised.
+    """
+    stage = pipeline.stages["data_reader"]
+    data = call_stage(stage, **parameters)
+    if data is None:
+        raise DataError(f"{stage.title} returned None.", "Let it return the data: a DataFrame, a list of dicts, …")
+    return data
+
+
+def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
+    """The table, by the data_loader or the default one.
+
+    Raises:
+        DataError: it is empty, or not a table. UserCodeError: the loader raised.
+    """
+    stage = pipeline.stage("data_loader")
+    source = stage or pipeline.stages["data_reader"]
+    if stage is not None:
+        table = call_stage(stage, data, **parameters)
+    else:
+        try:
+            table = defaults.load_table(data)
+        except DataError as error:
+            raise DataError(f"{source.title}: {error.what}", error.todo) from error
+    if table is None:
+        raise DataError(f"{source.title} returned None.", "Let it return a table.")
+    if hasattr(table, "__len__") and len(table) == 0:
+        raise DataError(f"{source.title} returned no rows.", "Check what it reads, and its parameters.")
+    return table
+
+
+def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[str, Any]:
+    """Named splits, the first of which is trained on.
+
+    Raises:
+        DataError: not a dict of splits, or an empty one. UserCodeError: the splitter raised.
+    """
+    stage = pipeline.stage("data_splitter")
+    if stage is None:
+        if not hasattr(table, "iloc"):
+            return {"train": table}
+        _check_target(pipeline, table)
+        return dict(defaults.split_table(table, pipeline.targets, **parameters))
+    splits = call_stage(stage, table, **parameters)
+    if isinstance(splits, tuple) and len(splits) == 2:
+        splits = {"train": splits[0], "test": splits[1]}
+    if not isinstance(splits, Mapping) or not splits:
+        raise DataError(
+            f"{stage.title} returned a {type(splits).__name__}.",
+            'Let it return {"train": …, "test": …}, or the two as a tuple.',
+        )
+    for name, part in splits.items():
+        if part is None or (hasattr(part, "__len__") and len(part) == 0):
+            raise DataError(f"{stage.title}: split '{name}' is empty.", "Leave it out, or give it rows.")
+    return dict(splits)
+
+
+def call_parser(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any, Any]:
+    """Features and target of one split, exact decimals as floats; the target is None for an app without one.
+
+    Raises:
+        DataError: a column is missing, the target has one value only, not a pair. UserCodeError: the parser raised.
+    """
+    stage = pipeline.stage("data_parser")
+    if stage is not None:
+        parsed = call_stage(stage, part, **parameters)
+        if not isinstance(parsed, (tuple, list)) or len(parsed) != 2:
+            raise DataError(f"{stage.title} returned a {type(parsed).__name__}.", "Let it return (features, target).")
+        features, target = parsed
+        names = list(pipeline.features or ())
+        if names and hasattr(features, "columns"):
+            features = features[names]
+        return defaults.decimals_to_floats(features), defaults.decimals_to_floats(target)
+    if not hasattr(part, "columns"):
+        raise DataError(
+            f"A split of app '{pipeline.name}' is a {type(part).__name__}, not a table.",
+            "Write an @app.data_parser that returns (features, target).",
+        )
+    features, target = defaults.parse_table(part, pipeline.features, pipeline.target)
+    return defaults.decimals_to_floats(features), defaults.decimals_to_floats(target)
+
+
+def call_transformer(pipeline: Pipeline, features: Any) -> Any:
+    """Features as the model takes them.
+
+    Raises:
+        DataError: the transformer returned nothing. UserCodeError: it raised.
+    """
+    stage = pipeline.stage("feature_transformer")
+    if stage is None:
+        return features
+    transformed = call_stage(stage, convert_to_array(features) if wants_array(stage) else features)
+    if transformed is None:
+        raise DataError(f"{stage.title} returned None.", "Let it return the transformed features.")
+    return transformed
+
+
+def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
+    """The model, unfitted unless it is declared trained.
+
+    Raises:
+        DeclarationError: no model came back. ModelError: its file cannot be read. UserCodeError: the function raised.
+    """
+    stage = pipeline.stages["model"]
+    file: Path | None = stage.options.get("file")
+    if file is not None:
+        if not file.is_file():
+            raise DeclarationError(
+                f"App '{pipeline.name}': the model file '{file}' does not exist.",
+                "Give app.model a path that exists, from the project's folder.",
+            )
+        return frameworks.find_framework_for_file(file).load_file(file, stage.options["trusted"])
+    with seeds.fix_seeds():
+        model = call_stage(stage, **parameters)
+    if model is None:
+        raise DeclarationError(f"{stage.title} returned None.", "Let it return the model.")
+    return model
+
+
+def trainer_stage(pipeline: Pipeline, framework: Framework) -> Stage | None:
+    """The trainer: the user's or the framework's; None for a model that comes trained."""
+    if pipeline.stages["model"].options.get("trained"):
+        return None
+    return pipeline.stage("trainer") or _default_stage(pipeline, "trainer", framework)
+
+
+def evaluator_stage(pipeline: Pipeline, framework: Framework) -> Stage:
+    """The evaluator: the user's or the framework's."""
+    return pipeline.stage("evaluator") or _default_stage(pipeline, "evaluator", framework)
+
+
+def splitter_stage(pipeline: Pipeline) -> Stage:
+    """The splitter: the user's, or the default one with its `test_size`, `shuffle` and `random_state`."""
+    return pipeline.stage("data_splitter") or Stage(ROLES["data_splitter"], defaults.split_table, 2)
+
+
+def check_trainer_parameters(stage: Stage | None, framework: Framework, parameters: Values) -> None:
+    """Check what the framework's own trainer is told, before there are data to train it on.
+
+    Raises:
+        UsageError: a parameter that cannot be.
+    """
+    if stage is not None and "default_of" in stage.options:
+        framework.check(parameters)
+
+
+def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, parameters: Values) -> Any:
+    """The fitted model.
+
+    Raises:
+        DeclarationError: the trainer returned nothing. UserCodeError: it raised.
+    """
+    if stage is None:
+        return model
+    if wants_batches(stage) and not isinstance(features, Iterator):
+        features, target = iter([features]), iter([target])
+    with seeds.fix_seeds():
+        estimator = call_stage(stage, model, _format_features(stage, features), target, **parameters)
+    if estimator is None:
+        raise DeclarationError(f"{stage.title} returned None.", "Let it return the fitted model.")
+    return estimator
+
+
+def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, parameters: Values) -> dict[str, float]:
+    """The metrics of one split; a single number is called `score`.
+
+    Raises:
+        DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
+    """
+    found = call_stage(stage, estimator, _format_features(stage, features), target, **parameters)
+    metrics = found if isinstance(found, Mapping) else {"score": found}
+    try:
+        return {str(name): _to_number(value) for name, value in metrics.items()}
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{stage.title} returned {found!r:.80}.", "Let it return a float or a dict of floats, as {'accuracy': 0.9}."
+        ) from None
+
+
+def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
+    """Call a stage's function; an error in it names the function and the user's line.
+
+    Raises:
+        UserCodeError: it raised. An MlappError passes as it is.
+    """
+    try:
+        return stage(*data, **parameters)
+    except (MlappError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserCodeError(stage.title, error) from error
+
+
+def _default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
+    # A framework's own stage takes any form: it gets the one that the model will see in serving.
+    options = {"default_of": framework.name, "array": wants_array(pipeline.stage("predictor"))}
+    return Stage(ROLES[role], getattr(framework, role), 3, options)
+
+
+def _format_features(stage: Stage, features: Any) -> Any:
+    return convert_to_array(features) if stage.options.get("array") or wants_array(stage) else features
+
+
+def _to_number(value: Any) -> float:
+    if isinstance(value, (str, bytes, bool)) or value is None:
+        raise TypeError
+    return float(value)
+
+
+def _check_target(pipeline: Pipeline, table: Any) -> None:
+    """Find a missing, empty or constant target before anything is fitted."""
+    if pipeline.stage("data_parser") is not None:
+        return
+    reader = pipeline.stages["data_reader"]
+    for name in pipeline.targets:
+        if name not in table.columns:
+            defaults.parse_table(table, None, name)
+        if table[name].nunique(dropna=False) < 2:
+            raise DataError(
+                f"Target '{name}' has one value only in all {len(table)} rows of {reader.title}: nothing to learn.",
+                "Read data that has both, or choose another target.",
+            )
+        if missing := int(table[name].isna().sum()):
+            raise DataError(
+                f"Target '{name}' is missing in {missing} of {len(table)} rows of {reader.title}.",
+                f"Leave these rows out in the data_reader: .dropna(subset=['{name}']).",
+            )

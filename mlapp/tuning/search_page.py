@@ -1,0 +1,57 @@
+"""The search as one HTML file, which needs no network."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mlapp.tuning.study import Found
+
+
+def write_page(found: Found, file: Path) -> Path:
+    """Write the best trials and Optuna's plots: history, importance, slices, parallel coordinates."""
+    from optuna import visualization as plots
+
+    parts = [plot for make in (
+        plots.plot_optimization_history,
+        plots.plot_param_importances,
+        plots.plot_slice,
+        plots.plot_parallel_coordinate,
+        plots.plot_intermediate_values,
+    ) if (plot := _render_plot(make, found.study, first=make is plots.plot_optimization_history))]  # fmt: skip
+    names = list(found.best.parameters)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", found.metric, *names))
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td>{html.escape(_format_cell(value))}</td>" for value in _trial_values(trial, names))
+        + "</tr>"
+        for trial in found.ranked()[:10]
+    )
+    title = html.escape(f"{found.study.study_name}: {len(found.trials)} trials")
+    file.write_text(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        "<style>body{font:16px system-ui;margin:2rem auto;max-width:70rem}td,th{padding:.2rem .8rem;text-align:right}"
+        f"</style><h1>{title}</h1><table><tr>{head}</tr>{rows}</table>{''.join(parts)}</html>",
+        encoding="utf-8",
+    )
+    return file
+
+
+def _render_plot(make: Any, study: Any, *, first: bool) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of trials that are all alike
+            text: str = make(study).to_html(full_html=False, include_plotlyjs=first)
+        return text
+    except (ValueError, RuntimeError, ImportError):
+        return ""  # importance needs two different trials and scikit-learn
+
+
+def _trial_values(trial: Any, names: list[str]) -> list[Any]:
+    return [trial.number, trial.value, *(trial.parameters.get(name) for name in names)]
+
+
+def _format_cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
