@@ -152,7 +152,8 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
         if environment not in environments:
             known = ", ".join(environments) or "none"
             raise ConfigError(
-                f"{FILE} has no environment '{environment}'; it has {known}.{suggest_nearest(environment, environments)}",
+                f"{FILE} has no environment '{environment}'; it has {known}."
+                f"{suggest_nearest(environment, environments)}",
                 f"Add it under `environments:` in {root / FILE}, or choose another --env.",
             )
         raw = merge_settings(raw, environments[environment] or {})

@@ -128,7 +128,13 @@ def _stream_files(
         for file, values in zip(files, partitions, strict=True):
             kind = format or detect_format(file)
             parts = read_format_tables(
-                file, kind, columns=columns, whole=whole, encoding=encoding, sheet=sheet, kinds=_resolve_arrow_types(types)
+                file,
+                kind,
+                columns=columns,
+                whole=whole,
+                encoding=encoding,
+                sheet=sheet,
+                kinds=_resolve_arrow_types(types),
             )  # fmt: skip
             for part in count_tables(parts):
                 if first is None:

@@ -104,7 +104,8 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
         if state["Status"] == "exited" or server.container.attrs["RestartCount"]:
             killed = " for want of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
             raise DeployError(
-                f"{server.name} ended with code {state['ExitCode']}{killed}; it said: {logs.read_last_lines(server.container)}",
+                f"{server.name} ended with code {state['ExitCode']}{killed}; it said: "
+                f"{logs.read_last_lines(server.container)}",
                 "Mend what it names; the release before, if any, serves on.",
             )
         if state["Status"] == "running" and health.is_ready(server):
@@ -168,7 +169,8 @@ def _wait_for_answer(containers: Containers, server: Server) -> None:
                 front = containers.find_proxy()
                 if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
                     raise DeployError(
-                        f"The front {front.name}, which holds the port, does not run; it said: {logs.read_last_lines(front)}",
+                        f"The front {front.name}, which holds the port, does not run; it said: "
+                        f"{logs.read_last_lines(front)}",
                         "The image needs a `python` on its PATH: 3.8 or newer.",
                     ) from error
                 raise DeployError(

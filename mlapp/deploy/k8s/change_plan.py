@@ -181,7 +181,8 @@ def _plan_new_object(cluster: Cluster, document: dict[str, Any], take_over: bool
     if not take_over:
         makers = sorted({entry.get("manager", "?") for entry in found["metadata"].get("managedFields", [])})
         raise DeployError(
-            f"{object_title(document)} exists already and is not mlapp's: {' and '.join(makers) or 'somebody'} made it. "
+            f"{object_title(document)} exists already and is not mlapp's: "
+            f"{' and '.join(makers) or 'somebody'} made it. "
             "Nothing was changed.",
             "Rename the app, remove that object, or take it: --force-conflicts.",
         )

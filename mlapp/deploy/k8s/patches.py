@@ -1,6 +1,6 @@
 """`patches`: what a user changes in the rendered objects that no setting models.
 
-`merge_patch` is a strategic merge patch as kubectl and kustomize read it: lists whose items have a key of their own merge by
+`merge` is a strategic merge patch as kubectl and kustomize read it: lists whose items have a key of their own merge by
 it, `null` removes, `$patch: delete` and `$patch: replace` do what they say. `json` is a JSON patch, RFC 6902.
 """
 
@@ -41,7 +41,7 @@ def apply_patches(documents: list[dict[str, Any]], patches: list[Patch]) -> list
     for index, patch in enumerate(patches):
         place = f"targets.k8s.patches[{index}]"
         if (patch.merge is None) == (patch.json is None):
-            raise ConfigError(f"{place} needs one of `merge_patch` and `json`.", "Give it exactly one.")
+            raise ConfigError(f"{place} needs one of `merge` and `json`.", "Give it exactly one.")
         chosen = [
             position
             for position, document in enumerate(documents)

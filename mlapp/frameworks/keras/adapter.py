@@ -154,7 +154,8 @@ class KerasFramework(Framework):
             _read_model(_import_keras(), folder / FILE)  # what safe mode refuses is told now, not when it is served
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ModelError(
-                f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: {_shorten_reason(error)}",
+                f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: "
+                f"{_shorten_reason(error)}",
                 "Leave Lambda layers out; register own classes with @keras.saving.register_keras_serializable().",
             ) from error
         if labels is not None:
