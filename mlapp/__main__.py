@@ -1,6 +1,6 @@
 """`python -m mlapp` is `mlapp`."""
 
-from mlapp.cli.main import run_cli
+from mlapp.cli.main import run
 
 if __name__ == "__main__":
-    run_cli()
+    run()

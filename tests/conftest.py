@@ -64,7 +64,7 @@ def mlapp(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(sys, "argv", ["mlapp", *arguments])
         capfd.readouterr()
         try:
-            main.run_cli()
+            main.run()
             code = 0
         except SystemExit as exit:
             code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else 1

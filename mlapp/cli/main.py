@@ -98,7 +98,7 @@ def set_up(
     logging.basicConfig(format="%(levelname)s: %(message)s")
 
 
-def run_cli() -> None:
+def run() -> None:
     """Run the command line. An error is two lines on stderr and exit code 1 or 2; its traceback only with `--debug`."""
     debug = "--debug" in sys.argv
     try:

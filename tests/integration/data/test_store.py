@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from mlapp import App
-from mlapp.cli.main import run_cli
+from mlapp.cli.main import run
 from mlapp.errors import ConfigError, StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.prediction import load_predictor
@@ -266,7 +266,7 @@ def test_the_command_line_copies_versions_between_stores(
     def mlapp(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["mlapp", "models", *arguments])
         with pytest.raises(SystemExit) as ended:
-            run_cli()
+            run()
         assert ended.value.code in (0, None), capsys.readouterr().err
         return capsys.readouterr().out.strip()
 

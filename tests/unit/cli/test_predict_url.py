@@ -101,10 +101,10 @@ def test_neither_the_app_nor_its_libraries_are_imported(tmp_path: Path, server: 
     (tmp_path / "app.py").write_text("raise RuntimeError")
     (tmp_path / "rows.csv").write_text("x\n1\n")
     code = (
-        "import atexit, sys; from mlapp.cli.main import run_cli\n"
+        "import atexit, sys; from mlapp.cli.main import run\n"
         f"atexit.register(lambda: print(sorted({HEAVY!r} & set(sys.modules))))\n"
         f"sys.argv = ['mlapp', 'predict', '--url', {server.url!r}, '--features', 'rows.csv']\n"
-        "run_cli()"
+        "run()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.stderr, done.stdout) == ("", "[7]\n[]\n")
