@@ -101,8 +101,13 @@ class App(Pipeline):
         Raises:
             DeclarationError: nothing was trained. StoreError: it cannot be stored.
         """
-        from mlapp.errors import DeclarationError
+        from mlapp.errors import DeclarationError, UsageError
 
+        if isinstance(trained, (str, Path)):
+            raise UsageError(
+                f"app.save('{trained}'): it takes a trained model, and no path.",
+                "app.save() makes the next version in the store; `mlapp models pull` copies it to another store.",
+            )
         trained = trained or self._trained
         if trained is None:
             raise DeclarationError(f"App '{self.name}' has trained nothing in this process.", "Call app.train() first.")
@@ -116,6 +121,13 @@ class App(Pipeline):
         """
         from mlapp.prediction import load_predictor
 
+        if isinstance(version, Path) or (isinstance(version, str) and _is_file_name(version)):
+            from mlapp.errors import UsageError
+
+            raise UsageError(
+                f"app.load('{version}'): it takes a version, an alias or 'latest', and no file.",
+                f"For a model in a file: app.model('{version}') in the place of a model function, then `mlapp train`.",
+            )
         return load_predictor(self, self.store().get(self.name, version), extra=self.settings.serve.extra)
 
     def predict(self, inputs: Any = None, /, *, version: str | int | None = None, **parameters: Any) -> Any:
@@ -175,3 +187,8 @@ def _defining_file(app: App, frame: FrameType | None) -> str | None:
         frame = frame.f_back
     file = None if frame is None else frame.f_globals.get("__file__")
     return file if isinstance(file, str) and not {"site-packages", "dist-packages"} & set(Path(file).parts) else None
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text names a file rather than a version or an alias."""
+    return "/" in text or Path(text).suffix in (".joblib", ".pkl", ".skops", ".onnx", ".pt", ".pth", ".h5", ".keras")

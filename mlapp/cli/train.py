@@ -93,6 +93,9 @@ def train_model(
         output.print_json(version.manifest)
         return
     found = version.manifest.metrics
+    if not found:
+        output.print_note(f"{version.app} version {version.version} is in the store, as it is. Next: mlapp serve")
+        return
     columns = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
     output.print_table(["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in found.items()])
     output.print_note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")

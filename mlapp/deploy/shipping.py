@@ -54,9 +54,15 @@ def make_shipment(
         image=image,
         model_version=str(manifest.version) if manifest else None,
         code_revision=f"{git.commit[:12]}{'-dirty' if git.dirty else ''}" if git else None,
-        example=manifest.schema.features.example_inputs() if manifest else None,
+        example=_example(manifest),
         model_uri=_version_uri(project, manifest),
     )
+
+
+def _example(manifest: Manifest | None) -> Any:
+    if manifest is None:
+        return None
+    return manifest.schema.example_inputs(has_feature_loader=manifest.schema.inputs is not None)
 
 
 def _find_manifest(project: Project, model: str) -> Manifest | None:

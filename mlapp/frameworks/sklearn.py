@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export, trusted_types
+from mlapp.frameworks.documents import as_documents
 from mlapp.frameworks.framework import Framework, cannot_proceed_error, unreadable_file_error
 
 FILE = "model.skops"
@@ -37,6 +38,7 @@ class SklearnFramework(Framework):
         Raises:
             DataError: texts, or missing or infinite values, that the model does not take; names the column.
         """
+        features = as_documents(model, features)
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except ValueError as error:
@@ -53,6 +55,7 @@ class SklearnFramework(Framework):
         """
         from sklearn.pipeline import Pipeline
 
+        features = as_documents(model, features)
         if isinstance(previous, Pipeline) and isinstance(model, Pipeline):
             return self._proceed_at_the_end(model, previous, features, target)
         if not hasattr(previous, "partial_fit") and not hasattr(model, "warm_start"):
@@ -86,6 +89,7 @@ class SklearnFramework(Framework):
         """
         from sklearn import base
 
+        features = as_documents(model, features)
         if target is None:
             return _clustering_metrics(model, features) if base.is_clusterer(model) else _own_score(model, features)
         if base.is_classifier(model):
@@ -95,7 +99,7 @@ class SklearnFramework(Framework):
         return {"score": float(model.score(features, target))} if hasattr(model, "score") else {}
 
     def predictor(self, model: Any, features: Any) -> Any:
-        return model.predict(features)
+        return model.predict(as_documents(model, features))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         if format == "joblib":

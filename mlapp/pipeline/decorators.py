@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import msgspec
 
 from mlapp.errors import DeclarationError, suggest_nearest
 from mlapp.pipeline.resources import TaskOptions, make_task
@@ -58,7 +60,7 @@ class ReaderDecorator(TaskDecorator):
         found = {entry.name: entry for entry in importlib.metadata.entry_points(group="mlapp.sources")}
         if source not in found:
             raise DeclarationError(
-                f"There is no data source '{source}'.{suggest_nearest(source, found)}",
+                f"There is no data source '{source}'.{nearest(source, found)}",
                 f"Installed sources: {', '.join(sorted(found))}.",
             )
 
@@ -139,6 +141,41 @@ class ModelDecorator(Decorator):
             return function
 
         return mark_model if builder is None else mark_model(builder)
+
+
+class FeatureLoaderDecorator(Decorator):
+    """`@app.feature_loader`: reads what a client sends."""
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(self, /, *, example: Any = None, schema: Mapping[str, Any] | None = None) -> Callable[[F], F]: ...
+    def __call__(
+        self, function: F | None = None, /, *, example: Any = None, schema: Mapping[str, Any] | None = None
+    ) -> F | Callable[[F], F]:
+        """Mark the feature_loader.
+
+        Args:
+            example: the `inputs` of a request that works, as JSON holds it: for the page, the documentation and the
+                warm-up. Without it, training tries an example of the features.
+            schema: JSON Schema of the inputs, for the documentation.
+
+        Raises:
+            DeclarationError: an example that JSON cannot hold.
+        """
+        try:
+            msgspec.json.encode(example)
+        except (TypeError, msgspec.MsgspecError) as error:
+            raise DeclarationError(
+                f"@app.feature_loader: the example is not JSON: {error}", "Give what a client sends: lists and texts."
+            ) from None
+        options = {"example": example, "schema": None if schema is None else dict(schema)}
+
+        def mark(function: F) -> F:
+            self._pipeline.declare(self._role, function, options)
+            return function
+
+        return mark if function is None else mark(function)
 
 
 class PredictorDecorator(Decorator):

@@ -10,7 +10,14 @@ from typing import Any
 
 from mlapp.errors import DeclarationError
 from mlapp.pipeline import stage as stages
-from mlapp.pipeline.decorators import Decorator, ModelDecorator, PredictorDecorator, ReaderDecorator, TaskDecorator
+from mlapp.pipeline.decorators import (
+    Decorator,
+    FeatureLoaderDecorator,
+    ModelDecorator,
+    PredictorDecorator,
+    ReaderDecorator,
+    TaskDecorator,
+)
 from mlapp.pipeline.definition import has_same_name, is_from_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
 from mlapp.pipeline.stage import Role, Stage
@@ -62,7 +69,7 @@ class Pipeline:
         self.evaluator = TaskDecorator(self, "evaluator")
         self.saver = TaskDecorator(self, "saver")
         self.loader = Decorator(self, "loader")
-        self.feature_loader = Decorator(self, "feature_loader")
+        self.feature_loader = FeatureLoaderDecorator(self, "feature_loader")
         self.predictor = PredictorDecorator(self, "predictor")
         self.on_predict = Decorator(self, "on_predict")
 

@@ -61,11 +61,30 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return [self.example]
 
 
-class ModelSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes into a model and what comes out."""
+class RawInputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a client sends to an app with a feature_loader, as the `inputs` of a request.
+
+    Attributes:
+        example: one that works.
+        schema: JSON Schema of such inputs, where the app declares it.
+    """
+
+    example: Any
+    schema: dict[str, Any] | None = None
+
+
+class ModelSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What goes into a model and what comes out; `inputs` is what the app's feature_loader reads."""
 
     features: Schema
     predictions: Schema
+    inputs: RawInputs | None = None
+
+    def example_inputs(self, *, has_feature_loader: bool) -> Any:
+        """The `inputs` of a request that a client could send; None where only the feature_loader knows them."""
+        if has_feature_loader:
+            return None if self.inputs is None else self.inputs.example
+        return self.features.example_inputs()
 
 
 def integer_bounds(dtype: str) -> tuple[int, int]:

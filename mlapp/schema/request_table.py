@@ -19,7 +19,7 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
 
     Args:
         inputs: a DataFrame; a list of records `[{"a": 1}, …]`; one record; rows `[[1, 2], …]` in training
-            order; or columns `{"a": [1, …]}`.
+            order; columns `{"a": [1, …]}`; or, for a single column, its values `[1, …]`.
         first: the number of the first record or row, where they are a piece of a larger list.
         ignore_unknown: leave out columns that training did not know. Those that it knew and did not use, as the
             target, are always left out.
@@ -48,6 +48,8 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
         return conform_table(_table_from_records(items, schema, first, ignore_unknown), schema, first)
     if all(_is_list(item) for item in items):
         return conform_table(_table_from_rows(items, schema, first), schema, first)
+    if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_list(item) for item in items):
+        return conform_table(_table_from_rows([[item] for item in items], schema, first), schema, first)
     odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
     if isinstance(items[odd], Mapping) or _is_list(items[odd]):
         raise InputError(
@@ -97,11 +99,7 @@ def _table_from_records(
             continue
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
         problems += [
-            Problem(
-                f"row {row} has an unknown column '{name}'.{suggest_nearest(str(name), names)}",
-                field=str(name),
-                row=row,
-            )
+            Problem(f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}", field=str(name), row=row)
             for name in itertools.islice((name for name in record if name not in known and not ignore_unknown), MOST)
         ]
         if len(problems) >= MOST:

@@ -16,8 +16,9 @@ from mlapp.progress import listen_progress
 from mlapp.schema import ModelSchema, infer_predictions
 from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
-from mlapp.training import continuation, defaults, stage_calls
+from mlapp.training import continuation, defaults, ready, stage_calls
 from mlapp.training.binding import build_and_bind, parameter_stages
+from mlapp.training.raw_inputs import raw_inputs
 from mlapp.training.splits import Splits, identify_table
 from mlapp.training.streaming import TrainingStream
 
@@ -32,6 +33,8 @@ def run(
     previous: ModelVersion | None = None,
 ) -> TrainedModel:
     """Train a model.
+
+    A model that is trained already, of an app without a data_reader, is taken as it is.
 
     The model is built before the data is read: a wrong hyperparameter is an error at once, not after a long read.
 
@@ -48,6 +51,8 @@ def run(
         UserCodeError: one of the user's functions raised.
     """
     tell = progress or (lambda step: None)
+    if previous is None and ready.is_ready(pipeline):
+        return ready.take_in(pipeline, parameters or {}, tell)
     pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     values = dict(parameters or {})
@@ -88,7 +93,11 @@ def run(
         framework=framework,
         parameters=recorded,
         metrics=metrics,
-        schema=ModelSchema(features=data.schema, predictions=infer_predictions(predictions)),
+        schema=ModelSchema(
+            features=data.schema,
+            predictions=infer_predictions(predictions),
+            inputs=raw_inputs(pipeline, data.schema),
+        ),
         fingerprint=fingerprint,
         rows=rows,
         columns=columns,

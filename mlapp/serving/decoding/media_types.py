@@ -47,7 +47,9 @@ def _decode_media(loaded: ServedModel, media: bytes, body: bytes, limit: int) ->
     if media in (b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"):
         return codec.accept_inputs(decode_arrow(body, limit))
     if media == b"application/x-npy":
-        return codec.accept_inputs(decode_npy(body))
+        array = decode_npy(body)
+        _require_raw_array(loaded, array)
+        return codec.accept_inputs(array)
     if media == b"application/x-www-form-urlencoded":
         raise HttpError(
             415, "The body says it is a form, as curl does by itself. Add -H 'Content-Type: application/json'."
@@ -105,6 +107,32 @@ def decode_npy(body: bytes) -> Any:
     if not isinstance(array, np.ndarray) or not array.ndim or not array.nbytes:
         raise InputError([Problem("the body is not an array with a row for each prediction")])
     return array
+
+
+def _require_raw_array(loaded: ServedModel, array: Any) -> None:
+    """Check an array against the example of what the app's feature_loader reads.
+
+    Raises:
+        InputError: the example holds no numbers, or rows of another shape.
+    """
+    import numpy as np
+
+    inputs = loaded.predictor.schema.inputs
+    if inputs is None:
+        return
+    try:
+        example = np.asarray(inputs.example)
+    except ValueError:  # lists of different lengths
+        example = np.asarray(None)
+    if example.dtype.kind not in "biuf":
+        raise InputError(
+            [Problem("the inputs of this app are no array of numbers")], "Send JSON; /docs has an example."
+        )
+    if example.shape[1:] != array.shape[1:]:
+        raise InputError(
+            [Problem(f"the array has rows of shape {array.shape[1:]}; the app reads rows of {example.shape[1:]}")],
+            "Send an array of such rows.",
+        )
 
 
 @contextmanager

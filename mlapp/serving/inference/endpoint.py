@@ -123,9 +123,10 @@ class Endpoint:
         Raises:
             ModelError, UserCodeError: it cannot.
         """
-        if self.pipeline.stage("feature_loader") is not None:
-            return  # the schema's example is of features, and only the feature_loader knows what comes before
-        body = encode_json({"inputs": loaded.predictor.schema.features.example_inputs()})
+        example = self._example(loaded)
+        if example is None or example == [None]:
+            return  # only the feature_loader, or the model, knows what it takes
+        body = encode_json({"inputs": example})
         try:
             part = loaded.codec.decode_json(body)
             for _ in range(2):
@@ -207,10 +208,15 @@ class Endpoint:
             "version": loaded.version,
             **loaded.details,
             "schema": msgspec.to_builtins(schema),
-            "example": {"inputs": schema.features.example_inputs()},
+            "example": {"inputs": self._example(loaded)},
+            "raw_inputs": self.pipeline.stage("feature_loader") is not None,
             "streams": loaded.is_stream,
             "differences": [str(difference) for difference in loaded.list_differences()],
         }
+
+    def _example(self, loaded: ServedModel) -> Any:
+        has_loader = self.pipeline.stage("feature_loader") is not None
+        return loaded.predictor.schema.example_inputs(has_feature_loader=has_loader)
 
     async def close_endpoint(self) -> None:
         self.batcher.close_batcher()

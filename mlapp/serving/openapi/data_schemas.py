@@ -39,10 +39,14 @@ def rows_schemas(schema: Schema) -> list[Json]:
             "minItems": len(schema.fields),
             "maxItems": len(schema.fields),
         }
-        return [
+        forms: list[Json] = [
             {"title": "Records", "type": "array", "items": _record_schema(schema), "minItems": 1},
             {"title": "Rows, in this order", "type": "array", "items": row, "minItems": 1},
         ]
+        if len(schema.fields) == 1:
+            values = {"type": "array", "items": value_schema(schema.fields[0]), "minItems": 1}
+            forms.append({"title": f"Values of {schema.fields[0].name}", **values})
+        return forms
     if schema.kind == "array":
         return [{"title": "Rows", "type": "array", "items": array_schema(schema), "minItems": 1}]
     return [{"title": "Values", "type": "array", "minItems": 1}]

@@ -32,7 +32,11 @@ def model_components(endpoint: Endpoint) -> Json:
     """The schemas of one model's data, which several of its paths have in common."""
     if has_own_inputs(endpoint):
         described = "What the app's feature_loader reads."
-        found: list[Json] = [{"description": described}, {"description": described, "type": "array"}]
+        inputs = endpoint.current.predictor.schema.inputs
+        own: Json = {"description": described, **((inputs.schema or {}) if inputs is not None else {})}
+        if inputs is not None:
+            own["examples"] = [inputs.example]
+        found: list[Json] = [own, {"description": described, "type": "array"}]
     else:
         features = endpoint.current.predictor.schema.features
         found = [inputs_schema(features), {"anyOf": rows_schemas(features)}]
@@ -72,8 +76,9 @@ def _predict_operation(endpoint: Endpoint) -> Json:
         "required": ["predictions", "model", "version"],
     }
     media: Json = {"schema": _predict_body(endpoint)}
-    if not has_own_inputs(endpoint):
-        media["example"] = {"inputs": schema.features.example_inputs()}
+    example = schema.example_inputs(has_feature_loader=has_own_inputs(endpoint))
+    if example is not None:
+        media["example"] = {"inputs": example}
     bare = {"type": "array", "items": output_schema(schema.predictions), "description": "For a body with `features`."}
     predicted = json_response({"anyOf": [told, bare]}, "One prediction a row, in order.")
     if loaded.is_stream:

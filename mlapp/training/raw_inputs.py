@@ -1,0 +1,55 @@
+"""What a client sends to an app with a feature_loader: as the app declares it, or as training finds that it works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import DeclarationError, MlappError
+from mlapp.pipeline import Pipeline, Stage
+from mlapp.schema import Schema, infer_schema
+from mlapp.schema.fields import RawInputs
+from mlapp.schema.infer import to_json_value
+
+
+def raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
+    """The declared example, or an example of the features where the feature_loader reads that too; None without either.
+
+    Raises:
+        DeclarationError: the feature_loader cannot read the declared example.
+    """
+    stage = pipeline.stage("feature_loader")
+    if stage is None:
+        return None
+    declared, schema = stage.options.get("example"), stage.options.get("schema")
+    if declared is not None:
+        load_example(stage, declared)
+        return RawInputs(example=declared, schema=schema)
+    example = to_json_value(features.example_inputs())
+    try:
+        found = infer_schema(stage(msgspec.json.decode(msgspec.json.encode(example))))
+    except Exception:  # it reads something else, as the path of a picture, and no example is known
+        return None
+    is_alike = (found.kind, found.names, found.shape) == (features.kind, features.names, features.shape)
+    return RawInputs(example=example, schema=schema) if is_alike else None
+
+
+def load_example(stage: Stage, example: Any) -> Any:
+    """The features in a declared example.
+
+    Raises:
+        DeclarationError: the feature_loader cannot read it.
+    """
+    try:
+        features = stage(example)
+    except MlappError:
+        raise
+    except Exception as error:
+        raise DeclarationError(
+            f"{stage.title} cannot read its own example: {type(error).__name__}: {error}",
+            "Change example= of @app.feature_loader to the `inputs` of a request that works.",
+        ) from error
+    if features is None:
+        raise DeclarationError(f"{stage.title} returned None for its example.", "Let it return the features.")
+    return features
