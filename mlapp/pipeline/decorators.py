@@ -60,7 +60,7 @@ class ReaderDecorator(TaskDecorator):
         found = {entry.name: entry for entry in importlib.metadata.entry_points(group="mlapp.sources")}
         if source not in found:
             raise DeclarationError(
-                f"There is no data source '{source}'.{nearest(source, found)}",
+                f"There is no data source '{source}'.{suggest_nearest(source, found)}",
                 f"Installed sources: {', '.join(sorted(found))}.",
             )
 

@@ -99,7 +99,11 @@ def _table_from_records(
             continue
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
         problems += [
-            Problem(f"row {row} has an unknown column '{name}'.{nearest(str(name), names)}", field=str(name), row=row)
+            Problem(
+                f"row {row} has an unknown column '{name}'.{suggest_nearest(str(name), names)}",
+                field=str(name),
+                row=row,
+            )
             for name in itertools.islice((name for name in record if name not in known and not ignore_unknown), MOST)
         ]
         if len(problems) >= MOST:
