@@ -58,11 +58,20 @@ def examine_machine(start: Path) -> list[Finding]:
     """Look at Python, the extras, the tools, what can be deployed to, and the project of a folder."""
     return [
         Finding("python", True, provenance.python_version()),
+        *_foreign(),
         *_check_extras(),
         *_check_tools(),
         *_check_targets(start),
         *_check_project(start),
     ]
+
+
+def _foreign() -> list[Finding]:
+    found = distribution.find_foreign()
+    if found is None:
+        return []
+    detail = f"the unrelated package '{distribution.FOREIGN}' {found} is installed too, and overwrites files"
+    return [Finding("mlapp", False, detail, distribution.repair_command())]
 
 
 def _check_extras() -> list[Finding]:

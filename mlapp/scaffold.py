@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlapp import distribution, foreign_template
+from mlapp.bundle import self_wheel
 from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, suggest_nearest
 from mlapp.provenance import installed_versions
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 COPIED = 100 * 1024 * 1024
 """The user's data file is copied into the project up to this size, in bytes; a larger one is read where it is."""
+
+WHEELS = "wheels"
+"""The folder of a project for packages that no index has."""
 
 SEPARATORS = ",;\t|"
 
@@ -40,23 +46,31 @@ def list_templates() -> list[Template]:
     return found
 
 
-def create_project(name: str | None, template: str, values: Mapping[str, str], parent: Path) -> Path:
+Consent = Callable[[Sequence[str]], bool]
+"""Takes what of a template runs on this machine; whether it may. False where nothing does, and nothing may."""
+
+
+def create_project(
+    name: str | None, template: str, values: Mapping[str, str], parent: Path, consent: Consent = lambda code: False
+) -> Path:
     """Make a project folder in `parent`; it appears whole or not at all, and nothing is overwritten.
 
     Args:
         name: of the project and its folder; the template's own when absent.
         template: one of `list_templates()`, a folder, or a git URL.
         values: of the template's variables.
+        consent: asked before code of a template from elsewhere runs: its hooks and Jinja extensions.
 
     Raises:
-        UsageError: an unknown template or variable, a name that cannot be one, a folder that is there already.
+        UsageError: an unknown template or variable, a name that cannot be one, a folder that is there already; code of
+            a template that nobody allowed to run.
         DataError: the data file of the template `tabular` cannot be used.
     """
-    own = {known.name: known for known in list_templates()}
-    if template not in own and not Path(template).exists() and not re.search(r"[:/]", template):
+    own_templates = {known.name: known for known in list_templates()}
+    if template not in own_templates and not Path(template).exists() and not re.search(r"[:/]", template):
         raise UsageError(
-            f"There is no template '{template}'.{suggest_nearest(template, own)}",
-            f"Choose one of {', '.join(own)}; or give a folder or a git URL.",
+            f"There is no template '{template}'.{nearest(template, own_templates)}",
+            f"Choose one of {', '.join(own_templates)}; or give a folder or a git URL.",
         )
     context: dict[str, Any] = dict(values)
     if name is not None:
@@ -67,8 +81,8 @@ def create_project(name: str | None, template: str, values: Mapping[str, str], p
             )
         context["name"] = name
     data: Path | None = None
-    if template in own:
-        defaults = json.loads((own[template].folder / "cookiecutter.json").read_text(encoding="utf-8"))
+    if template in own_templates:
+        defaults = json.loads((own_templates[template].folder / "cookiecutter.json").read_text(encoding="utf-8"))
         _refuse_unknown_values(values, defaults, template)
         name = name or str(defaults["name"])
         _refuse_existing_folder(parent / name)
@@ -76,14 +90,14 @@ def create_project(name: str | None, template: str, values: Mapping[str, str], p
             data, described = _describe_table(values)
             context.update(described)
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
-        made = _render_template(str(own[template].folder) if template in own else template, context, Path(temporary))
-        for compiled in list(made.rglob("__pycache__")):  # pip compiles our own templates when it installs them
+        made = _made(own_templates.get(template), template, context, Path(temporary), consent)
+        for compiled in list(made.rglob("__pycache__")):  # pip compiles our own when it installs them
             shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():
             (made / context["data"]).parent.mkdir(exist_ok=True)
             shutil.copyfile(data, made / context["data"])
         for file in made.rglob("requirements*.txt"):
-            _pin_requirements(file)
+            _pin_requirements(file, made)
         target = parent / made.name
         _refuse_existing_folder(target)
         made.rename(target)
@@ -93,6 +107,26 @@ def create_project(name: str | None, template: str, values: Mapping[str, str], p
 def _templates_folder() -> Path:
     shipped = Path(__file__).parent / "templates"
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / "templates"
+
+
+def _made(
+    own_template: Template | None, template: str, context: Mapping[str, Any], folder: Path, consent: Consent
+) -> Path:
+    if own_template is not None:
+        return _render_template(str(own_template.folder), context, folder)
+    if Path(template).exists():  # the user's own
+        return _render_template(template, context, folder)
+    with foreign_template.fetched(template) as place:
+        code = foreign_template.code_in(place)
+        if consent(code):
+            return _render_template(str(place), context, folder)
+        if code:
+            raise UsageError(
+                f"Template '{template}' runs code on this machine: {', '.join(code)}.",
+                "Read it; if you trust it, let it run: mlapp init … --yes.",
+            )
+        with foreign_template.sandboxed():
+            return _render_template(str(place), context, folder)
 
 
 def _render_template(template: str, context: Mapping[str, Any], folder: Path) -> Path:
@@ -116,8 +150,7 @@ def _refuse_unknown_values(values: Mapping[str, str], defaults: Mapping[str, Any
     for key in values:
         if key not in known:
             raise UsageError(
-                f"Template '{template}' has no variable '{key}'.{suggest_nearest(key, known)}",
-                f"It has: {', '.join(known)}.",
+                f"Template '{template}' has no variable '{key}'.{nearest(key, known)}", f"It has: {', '.join(known)}."
             )
 
 
@@ -140,7 +173,7 @@ def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     table = _read_table(path, form)
     if target not in table.columns:
         raise UsageError(
-            f"'{path}' has no column '{target}'.{suggest_nearest(target, map(str, table.columns))}",
+            f"'{path}' has no column '{target}'.{nearest(target, map(str, table.columns))}",
             f"It has: {', '.join(map(str, table.columns[:20]))}.",
         )
     column = table[target]
@@ -214,11 +247,19 @@ def _is_date_column(column: Any) -> bool:
     return bool(pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all())
 
 
-def _pin_requirements(file: Path) -> None:
-    """Pin each requirement to the version that is installed here; one that is not keeps the template's range."""
-    lines = []
+def _pin_requirements(file: Path, project: Path) -> None:
+    """Pin each requirement to the version that is installed here; one that is not keeps the template's range.
+
+    An mlapp that came from no package index goes into the project as a wheel, so that whoever has the project has it.
+    """
+    lines: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         name = re.match(r"[A-Za-z0-9._-]+", line)
-        version = installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
+        is_own = name is not None and name.group() == distribution.NAME
+        if is_own and not self_wheel.is_from_index():
+            wheel = self_wheel.write_wheel(project / WHEELS, _templates_folder())
+            lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
+        found = installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
+        version = self_wheel.pinned_version() if is_own else found
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -119,7 +119,7 @@ def _fill_bundle(
         files=describe_files(staging),
     )
     (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-    folder = parent / f"{manifest.app}-{manifest.version}-{bundle.hash_manifest(manifest)}"
+    folder = parent / f"{manifest.app}-{manifest.version}-{bundle.digest(manifest)}"
     if not folder.exists():
         staging.chmod(0o755)
         try:
@@ -216,7 +216,7 @@ def write_requirements(
         )
     entries = []
     if self_wheel.is_from_index():
-        requirement = f"{distribution.NAME}{extra}=={distribution.version()}"
+        requirement = f"{distribution.NAME}{extra}=={self_wheel.pinned_version()}"
     else:
         wheel = self_wheel.write_wheel(staging / bundle.WHEELS)
         requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
@@ -245,7 +245,7 @@ def write_requirements(
     lines = [
         *(found.indexes if found else ()),
         *_copy_local_wheels(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
-        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash_file(wheel)}" for wheel in entries),
+        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash(wheel)}" for wheel in entries),
         *map(str, locked.packages),
     ]
     (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))

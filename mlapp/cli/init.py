@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mlapp.cli import output
-from mlapp.cli.options import Json
+from mlapp.cli.options import Json, Yes
 from mlapp.cli.parameters import parse_parameters
 
 
@@ -21,9 +22,12 @@ def init_project(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A variable of the template.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Make a new project from a template. Overwrites nothing.
+
+    A template from a URL that has hooks runs them on this machine: that is asked first.
 
     Examples:
 
@@ -42,7 +46,14 @@ def init_project(
         else:
             output.print_table(["template", ""], [[template.name, template.description] for template in templates])
         return
-    folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd())
+
+    def consent(code: Sequence[str]) -> bool:
+        if code and not yes:
+            output.print_note(f"{template} runs code on this machine:\n  " + "\n  ".join(code))
+            output.ask_confirmation("Run it?", yes=False)
+        return bool(code) or yes
+
+    folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd(), consent)
     if json:
         output.print_json({"folder": str(folder)})
         return

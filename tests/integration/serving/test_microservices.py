@@ -31,7 +31,8 @@ def test_two_models_and_a_gateway_answer(project: Path) -> None:
 def test_each_service_is_a_whole_project_with_pinned_requirements(project: Path) -> None:
     for name in ("digits", "oddity", "gateway"):
         assert {path.name for path in (project / name).iterdir()} >= {"app.py", "mlapp.yaml", "requirements.txt"}
-        requirements = (project / name / "requirements.txt").read_text().split()
+        option, *requirements = (project / name / "requirements.txt").read_text().splitlines()
+        assert option == "--find-links ../wheels"
         assert all("==" in line for line in requirements), requirements
 
 

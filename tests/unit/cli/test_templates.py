@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-EXPECTED = {".gitignore", "README.md", "mlapp.yaml", "requirements.txt", "requirements-dev.txt", "test_app.py"}
+FILES = {".gitignore", "README.md", "mlapp.yaml", "requirements.txt", "requirements-dev.txt", "test_app.py"}
+EXPECTED = FILES | {"wheels"}  # mlapp comes from no package index here
 
 
 def mixed_table(target: str) -> pd.DataFrame:
@@ -47,8 +49,8 @@ def check(root: Path, app: str = "app.py") -> None:
 def test_basic(mlapp: Callable, tmp_path: Path) -> None:
     mlapp("init", "digits", cwd=tmp_path)
     check(tmp_path / "digits")
-    requirements = (tmp_path / "digits/requirements.txt").read_text().split()
-    assert requirements
+    option, *requirements = (tmp_path / "digits/requirements.txt").read_text().splitlines()
+    assert (option, bool(requirements)) == ("--find-links wheels", True)
     assert all("==" in line for line in requirements)
 
 
@@ -118,3 +120,61 @@ def test_what_python_compiled_in_a_template_stays_there(mlapp: Callable, tmp_pat
     (source / "{{ cookiecutter.name }}/__pycache__/app.cpython-311.pyc").write_bytes(b"\xcb\r\r\n")
     assert mlapp("init", "sample", "--template", str(source), cwd=tmp_path).code == 0
     assert [path.name for path in (tmp_path / "sample").iterdir()] == ["app.py"]
+
+
+def in_git(template: Path, files: dict[str, str]) -> str:
+    """The URL of a template with these files, in a git repository."""
+    for name, text in {"cookiecutter.json": '{"name": "mine"}', **files}.items():
+        (template / name).parent.mkdir(parents=True, exist_ok=True)
+        (template / name).write_text(text)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "a template"]):
+        subprocess.run([*git, *command], cwd=template, check=True)
+    return f"git+file://{template}"
+
+
+def test_the_hooks_of_a_template_from_elsewhere_run_only_when_allowed(mlapp: Callable, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    hook = f"open({str(ran)!r}, 'w').close()\n"
+    files = {"hooks/post_gen_project.py": hook, "{{ cookiecutter.name }}/app.py": "A = 1\n"}
+    url = in_git(tmp_path / "template", files)
+    refused = mlapp("init", "one", "--template", url, cwd=tmp_path)
+    assert (refused.code, ran.exists(), (tmp_path / "one").exists()) == (2, False, False)
+    assert "hooks/post_gen_project.py" in refused.err
+    assert "--yes" in refused.err
+    assert mlapp("init", "one", "--template", url, "--yes", cwd=tmp_path).code == 0
+    assert ran.exists()
+
+
+def test_a_template_from_elsewhere_calls_no_python_without_being_allowed(mlapp: Callable, tmp_path: Path) -> None:
+    call = "{{ cookiecutter.__class__.__mro__[1].__subclasses__() }}"
+    url = in_git(tmp_path / "template", {"{{ cookiecutter.name }}/app.py": f"A = '''{call}'''\n"})
+    refused = mlapp("init", "one", "--template", url, cwd=tmp_path)
+    assert (refused.code, (tmp_path / "one").exists()) == (2, False), refused
+    assert "The template calls Python" in refused.err
+
+
+def test_a_project_installs_and_passes_its_test_in_an_environment_that_has_nothing(
+    mlapp: Callable, tmp_path: Path
+) -> None:
+    """mlapp comes from no package index here, so that the project brings its wheel."""
+    mlapp("init", "digits", cwd=tmp_path)
+    root = tmp_path / "digits"
+    assert "--find-links wheels\nmlapp-kit[sklearn]==" in (root / "requirements.txt").read_text()
+    uv = [sys.executable, "-m", "uv"]
+    links = subprocess.run([sys.executable, "-m", "pip", "config", "get", "global.find-links"], capture_output=True)
+    environ = {**os.environ, "UV_FIND_LINKS": links.stdout.decode().strip(), "PYTHONPATH": ""}
+    for command in (
+        [*uv, "venv", "-q", "--python", sys.executable, str(tmp_path / "venv")],
+        [*uv, "pip", "install", "-q", "--python", str(tmp_path / "venv"), "-r", "requirements-dev.txt"],
+        [str(tmp_path / "venv/bin/python"), "-m", "pytest", "-q"],
+    ):
+        done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def test_one_wheel_serves_all_projects_of_a_template(mlapp: Callable, tmp_path: Path) -> None:
+    mlapp("init", "reading", "--template", "microservices", cwd=tmp_path)
+    assert (tmp_path / "reading/digits/requirements.txt").read_text().startswith("--find-links ../wheels\n")
+    assert len(list(tmp_path.rglob("*.whl"))) == 1
