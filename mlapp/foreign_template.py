@@ -19,7 +19,7 @@ HOOKS = ("pre_prompt", "pre_gen_project", "post_gen_project")
 
 
 @contextmanager
-def fetched(template: str) -> Iterator[Path]:
+def fetch_template(template: str) -> Iterator[Path]:
     """The folder of a template at a URL, for as long as the block lasts.
 
     Raises:
@@ -42,7 +42,7 @@ def fetched(template: str) -> Iterator[Path]:
         yield Path(place)
 
 
-def code_in(folder: Path) -> list[str]:
+def find_code(folder: Path) -> list[str]:
     """What of a template runs when it is used: its hooks, and the Jinja extensions that it names."""
     hooks = [
         file.relative_to(folder).as_posix()
@@ -60,7 +60,7 @@ def code_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def sandboxed() -> Iterator[None]:
+def render_in_sandbox() -> Iterator[None]:
     """Let cookiecutter render in Jinja's sandbox."""
     from cookiecutter import environment, utils
     from jinja2.exceptions import SecurityError

@@ -69,7 +69,7 @@ def create_project(
     own_templates = {known.name: known for known in list_templates()}
     if template not in own_templates and not Path(template).exists() and not re.search(r"[:/]", template):
         raise UsageError(
-            f"There is no template '{template}'.{nearest(template, own_templates)}",
+            f"There is no template '{template}'.{suggest_nearest(template, own_templates)}",
             f"Choose one of {', '.join(own_templates)}; or give a folder or a git URL.",
         )
     context: dict[str, Any] = dict(values)
@@ -90,7 +90,7 @@ def create_project(
             data, described = _describe_table(values)
             context.update(described)
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
-        made = _made(own_templates.get(template), template, context, Path(temporary), consent)
+        made = _render_asking(own_templates.get(template), template, context, Path(temporary), consent)
         for compiled in list(made.rglob("__pycache__")):  # pip compiles our own when it installs them
             shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():
@@ -109,15 +109,15 @@ def _templates_folder() -> Path:
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / "templates"
 
 
-def _made(
+def _render_asking(
     own_template: Template | None, template: str, context: Mapping[str, Any], folder: Path, consent: Consent
 ) -> Path:
     if own_template is not None:
         return _render_template(str(own_template.folder), context, folder)
     if Path(template).exists():  # the user's own
         return _render_template(template, context, folder)
-    with foreign_template.fetched(template) as place:
-        code = foreign_template.code_in(place)
+    with foreign_template.fetch_template(template) as place:
+        code = foreign_template.find_code(place)
         if consent(code):
             return _render_template(str(place), context, folder)
         if code:
@@ -125,7 +125,7 @@ def _made(
                 f"Template '{template}' runs code on this machine: {', '.join(code)}.",
                 "Read it; if you trust it, let it run: mlapp init … --yes.",
             )
-        with foreign_template.sandboxed():
+        with foreign_template.render_in_sandbox():
             return _render_template(str(place), context, folder)
 
 
@@ -150,7 +150,8 @@ def _refuse_unknown_values(values: Mapping[str, str], defaults: Mapping[str, Any
     for key in values:
         if key not in known:
             raise UsageError(
-                f"Template '{template}' has no variable '{key}'.{nearest(key, known)}", f"It has: {', '.join(known)}."
+                f"Template '{template}' has no variable '{key}'.{suggest_nearest(key, known)}",
+                f"It has: {', '.join(known)}.",
             )
 
 
@@ -173,7 +174,7 @@ def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     table = _read_table(path, form)
     if target not in table.columns:
         raise UsageError(
-            f"'{path}' has no column '{target}'.{nearest(target, map(str, table.columns))}",
+            f"'{path}' has no column '{target}'.{suggest_nearest(target, map(str, table.columns))}",
             f"It has: {', '.join(map(str, table.columns[:20]))}.",
         )
     column = table[target]

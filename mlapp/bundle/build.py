@@ -119,7 +119,7 @@ def _fill_bundle(
         files=describe_files(staging),
     )
     (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-    folder = parent / f"{manifest.app}-{manifest.version}-{bundle.digest(manifest)}"
+    folder = parent / f"{manifest.app}-{manifest.version}-{bundle.hash_manifest(manifest)}"
     if not folder.exists():
         staging.chmod(0o755)
         try:
@@ -245,7 +245,7 @@ def write_requirements(
     lines = [
         *(found.indexes if found else ()),
         *_copy_local_wheels(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
-        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash(wheel)}" for wheel in entries),
+        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash_file(wheel)}" for wheel in entries),
         *map(str, locked.packages),
     ]
     (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
