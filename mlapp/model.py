@@ -27,6 +27,7 @@ class TrainedModel:
         schema: of features (before the transformer) and predictions.
         fingerprint: of the data that the loader gave; `rows` and `columns` are its size.
         parent: the version that the training went on from.
+        batching: whether a row has the same prediction beside any other rows, so that requests may share a call.
         started: in UTC; `duration` in seconds.
     """
 
@@ -42,6 +43,7 @@ class TrainedModel:
     started: datetime
     duration: float
     parent: int | None = None
+    batching: bool = True
 
     @property
     def format(self) -> str:
@@ -97,6 +99,22 @@ def load_estimator(
         return loader(folder)
     except Exception as error:
         raise UserCodeError(loader.title, error) from error
+
+
+def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_keep: bool = True) -> None:
+    """Check, before there are data, that a model that the app built could be saved and loaded once it is fitted.
+
+    Args:
+        to_keep: it becomes a version. If not, only what its framework's own format refuses is refused.
+
+    Raises:
+        ModelError: it never could, whatever it learns.
+    """
+    format = model_format(pipeline, framework)
+    if format == "own" or pipeline.stages["model"].options.get("trained"):
+        return
+    if to_keep or format not in ("", "joblib"):
+        framework.require_savable(model, format, _trusted_types(pipeline))
 
 
 def model_format(pipeline: Pipeline, framework: Framework) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import itertools
 import logging
 import numbers
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -213,8 +215,8 @@ def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
     )
 
 
-def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> Any:
-    """Predictions for a few rows of training features, to learn what they look like and that they can be made.
+def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> tuple[Any, float]:
+    """Predictions for a few rows of training features, to learn what they look like, and the seconds that they took.
 
     Returns:
         A DataFrame, an array of numbers, or a list of values as JSON holds them.
@@ -225,11 +227,12 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
     """
     stage = predictor_stage(pipeline, framework)
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
-    transformed = predictor.transform_features(features)
+    started = time.perf_counter()
+    transformed = predictor.transform_features(copy.copy(features))  # user code may write into its features
     predictions = normalized(finish_predictions(predictor.call_predictor(transformed), stage), transformed, stage)
     rows = normalization.to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
-    return predictions if has_types else rows
+    return predictions if has_types else rows, time.perf_counter() - started
 
 
 def finish_predictions(result: Any, stage: Stage) -> Any:

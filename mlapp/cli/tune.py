@@ -92,7 +92,7 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
             output.print_note(f"Stopped with {done} trials done: the same command goes on from there.")
             raise
     with output.show_progress() as step, threads.limit_to_one_thread():  # as its trials were trained
-        trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step)
+        trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step, to_keep=True)
         return found, project.store.put(trained, git=read_git_state(project.root), tuning=found.record())
 
 

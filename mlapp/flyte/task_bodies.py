@@ -21,15 +21,16 @@ from mlapp.errors import MlappError
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
 from mlapp.flyte.interface import TrialResult
-from mlapp.model import TrainedModel, load_estimator
+from mlapp.model import TrainedModel, load_estimator, require_savable
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared_parameters, flatten_parameters
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema, infer_predictions, infer_schema
 from mlapp.schema.infer import to_json_value
 from mlapp.store import Manifest, ModelVersion, Store, open_store
-from mlapp.training import stage_calls
-from mlapp.training.splits import first_rows, identify_table, names_of
+from mlapp.training import round_trip, stage_calls
+from mlapp.training.sampling import sample_rows
+from mlapp.training.splits import identify_table, names_of
 from mlapp.tuning import Judge
 
 Bound = Mapping[str, Mapping[str, Any]]
@@ -54,6 +55,7 @@ class FittedModel(msgspec.Struct, frozen=True):
     splits: list[str]
     started: datetime
     duration: float
+    batching: bool = True
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -85,22 +87,24 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     declared = frameworks.find_framework(type(model))
     trainer = stage_calls.trainer_stage(pipeline, declared)
     stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
+    require_savable(pipeline, declared, model)
     index = data_folder.open_index(splits)
     part = data_folder.read_part(splits, index.names[0])
     columns = names_of(part)
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
     del part
-    features_schema, sample = infer_schema(features, columns), first_rows(features)
+    features_schema = infer_schema(features, columns)
+    sample = round_trip.through_json(pipeline, declared, features_schema, sample_rows(features))
     transformed = stage_calls.call_transformer(pipeline, features)
     del features
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
-    predictions = prediction.sample_predictions(pipeline, framework, estimator, sample)
+    predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
     trained = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
         framework=framework,
-        parameters={},
+        parameters=flatten_parameters(bound),
         metrics={},
         schema=ModelSchema(features=features_schema, predictions=infer_predictions(predictions)),
         fingerprint=index.identity.fingerprint,
@@ -111,6 +115,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     )
     (out / FILES).mkdir()
     trained.save(out / FILES)
+    batching = round_trip.check(trained, sample, predictions, cost, folder=out / FILES)
     fitted = FittedModel(
         framework.name,
         declared.name,
@@ -120,6 +125,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
         index.names,
         started,
         trained.duration,
+        batching,
     )
     (out / TRAINED).write_bytes(msgspec.json.format(msgspec.json.encode(fitted)))
 
@@ -170,6 +176,7 @@ def run_save(
         columns=fitted.identity.columns,
         started=fitted.started,
         duration=fitted.duration,
+        batching=fitted.batching,
     )
     with tempfile.TemporaryDirectory() as folder:
         store: Store = open_store(folder, Path(folder))

@@ -73,6 +73,13 @@ class Framework(ABC):
             ModelError: it cannot be saved in that format, or could not be loaded again with `trusted` alone.
         """
 
+    def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:  # noqa: B027  # most can be
+        """Check that an unfitted model could be saved and loaded once it is fitted; called before the data is read.
+
+        Raises:
+            ModelError: it never could.
+        """
+
     @abstractmethod
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         """Read what `save` wrote. Types beside the framework's own are imported only if `trusted` names them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,22 @@ def save_joblib(model: Any, folder: Path) -> None:
     Raises:
         ModelError: the model holds something that cannot be pickled.
     """
+    _dump(model, folder / FILE)
+
+
+def require_picklable(model: Any) -> None:
+    """Check that an unfitted model can be pickled.
+
+    Raises:
+        ModelError: it holds something that cannot.
+    """
+    _dump(model, io.BytesIO())
+
+
+def _dump(model: Any, to: Path | io.BytesIO) -> None:
     joblib = _import_joblib()
     try:
-        joblib.dump(model, folder / FILE)
+        joblib.dump(model, to)
     except OSError:
         raise
     except Exception as error:

@@ -46,12 +46,19 @@ class PythonFramework(Framework):
         )
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
+        self._require_format(model, format)
+        joblib_files.save_joblib(model, folder)
+
+    def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
+        self._require_format(model, format)
+        joblib_files.require_picklable(model)
+
+    def _require_format(self, model: Any, format: str) -> None:
         if format != "joblib":
             raise ModelError(
                 f"The model, a {type(model).__name__}, belongs to no framework that mlapp can save safely.",
                 "Write an @app.saver and an @app.loader, or opt in to pickle: @app.model(format='joblib').",
             )
-        joblib_files.save_joblib(model, folder)
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         return joblib_files.load_joblib(folder / joblib_files.FILE)

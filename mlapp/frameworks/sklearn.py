@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,18 +110,15 @@ class SklearnFramework(Framework):
             content = model.content if isinstance(model, onnx.OnnxModel) else _convert_and_compare(model)
             (folder / onnx.FILE).write_bytes(content)
             return None
-        io = _import_skops()
-        try:
-            io.dump(model, folder / FILE)
-        except OSError:
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"The model, a {type(model).__name__}, cannot be saved with skops: {error}",
-                "Keep lambdas, open files and connections out of it, or opt in to pickle: @app.model(format='joblib').",
-            ) from error
-        _require_trusted(io, folder / FILE, trusted, type(model).__name__)
+        _dump(model, folder / FILE)
+        _require_trusted(_import_skops(), folder / FILE, trusted, type(model).__name__)
         loaded_estimator.require_sound(model, trusted)
+
+    def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
+        if format == "joblib":
+            joblib_files.require_picklable(model)
+        elif format == "skops":
+            _require_skops(model, trusted)
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         return onnx_export.export_sklearn(model, features)
@@ -237,14 +235,54 @@ def _import_skops() -> Any:
     return io
 
 
-def _require_trusted(io: Any, file: Path, trusted: Sequence[str], what: str) -> list[str]:
-    """The types of a file that skops does not trust itself, and that the app declares or `trusted_types` knows.
+def _require_skops(model: Any, trusted: Sequence[str]) -> None:
+    """Save and load an unfitted model in memory.
+
+    Raises:
+        ModelError: it cannot be.
+    """
+    content = io.BytesIO()
+    _dump(model, content)
+    skops = _import_skops()
+    names = _require_trusted(skops, content.getvalue(), trusted, type(model).__name__)
+    loaded_estimator.require_sound(model, trusted)
+    try:
+        skops.loads(content.getvalue(), trusted=names)
+    except Exception as error:
+        raise ModelError(
+            f"The model, a {type(model).__name__}, can be saved and not loaded: {type(error).__name__}: {error}",
+            "Use functions and classes that stand at the top of a module, or write an @app.saver and an @app.loader.",
+        ) from error
+
+
+def _dump(model: Any, to: Path | io.BytesIO) -> None:
+    skops = _import_skops()
+    try:
+        skops.dump(model, to)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"The model, a {type(model).__name__}, cannot be saved with skops: {error}",
+            "Keep lambdas, open files and connections out of it, or opt in to pickle: @app.model(format='joblib').",
+        ) from error
+
+
+def _require_trusted(io: Any, source: Path | bytes, trusted: Sequence[str], what: str) -> list[str]:
+    """The types of a file, or of its content, that skops does not trust itself, and that the app declares or
+    `trusted_types` knows.
 
     Raises:
         ModelError: it has others.
     """
-    names = io.get_untrusted_types(file=file)
+    given = {"data": source} if isinstance(source, bytes) else {"file": source}
+    names = io.get_untrusted_types(**given)
     unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted(name)]
+    if nameless := [name for name in unknown if "<" in name]:
+        raise ModelError(
+            f"The model {what} holds '{nameless[0]}', which no file can name: it could not be loaded.",
+            "Give the function a name at the top of a module, and declare it: @app.model(trusted=[its name]).",
+        )
     if unknown:
         listed = ", ".join(f"'{name}'" for name in unknown)
         raise ModelError(

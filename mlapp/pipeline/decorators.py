@@ -49,6 +49,15 @@ class TaskDecorator(Decorator):
         return mark_stage if function is None else mark_stage(function)
 
 
+class TransformerDecorator(TaskDecorator):
+    """`@app.feature_transformer`: features as the model takes them, once in training and once in serving.
+
+    Rows are independent: compute each row's values from that row alone, with no `shift`, `rolling`, `rank` or
+    `fillna(features.mean())`. A server puts the rows of several requests into one table. Where training finds that a
+    row's values depend on the others, it warns, and a server of that version does not batch requests.
+    """
+
+
 class ReaderDecorator(TaskDecorator):
     """`@app.data_reader`, and `app.data_reader.<source>(…)` for every source that is installed."""
 
@@ -179,7 +188,10 @@ class FeatureLoaderDecorator(Decorator):
 
 
 class PredictorDecorator(Decorator):
-    """`@app.predictor`: a function, an `async` function, or one that yields (its answer is streamed)."""
+    """`@app.predictor`: a function, an `async` function, or one that yields (its answer is streamed).
+
+    Rows are independent, as for `@app.feature_transformer`: each prediction depends on its own row alone.
+    """
 
     @overload
     def __call__(self, function: F, /) -> F: ...

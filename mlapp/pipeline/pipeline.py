@@ -17,6 +17,7 @@ from mlapp.pipeline.decorators import (
     PredictorDecorator,
     ReaderDecorator,
     TaskDecorator,
+    TransformerDecorator,
 )
 from mlapp.pipeline.definition import has_same_name, is_from_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
@@ -63,7 +64,7 @@ class Pipeline:
         self.data_loader = TaskDecorator(self, "data_loader")
         self.data_splitter = TaskDecorator(self, "data_splitter")
         self.data_parser = TaskDecorator(self, "data_parser")
-        self.feature_transformer = TaskDecorator(self, "feature_transformer")
+        self.feature_transformer = TransformerDecorator(self, "feature_transformer")
         self.model = ModelDecorator(self, "model")
         self.trainer = TaskDecorator(self, "trainer")
         self.evaluator = TaskDecorator(self, "evaluator")

@@ -110,11 +110,12 @@ def _as_objects(column: pd.Series[Any], field: Field, make: Callable[[Any], Any]
 
     marker = missing_marker(field)
     # One by one: pandas would take a list in a cell for a column's worth of answers.
-    values: Any = [marker if _is_missing(value) else value if make is None else make(value) for value in column]
+    values: Any = [marker if is_missing(value) else value if make is None else make(value) for value in column]
     return pd.Series(values, index=column.index, dtype=object)
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN or one of pandas' missing values."""
     is_nan = isinstance(value, float) and value != value
     return is_nan or value is None or type(value).__name__ in ("NAType", "NaTType")
 
@@ -124,7 +125,7 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
     if field.dtype == "object":  # training had datetime.date objects
         marker = missing_marker(field)
-        values = [marker if _is_missing(value) else pd.Timestamp(value).date() for value in column]
+        values = [marker if is_missing(value) else pd.Timestamp(value).date() for value in column]
         return pd.Series(values, index=column.index, dtype=object)
     # By way of UTC: the values of one column may have different zones, and some none.
     is_object = column.dtype == object

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, suggest_nearest
-from mlapp.schema.cast import cast, fits_zone, is_zoned_dtype
+from mlapp.schema.cast import cast, fits_zone, is_missing, is_zoned_dtype
 from mlapp.schema.category import as_sent, is_category
 from mlapp.schema.column_check import accepts_column
 from mlapp.schema.fields import Field, Schema, float_bound, integer_bounds
@@ -163,7 +163,7 @@ def _find_bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
 
 
 def _accepts_value(field: Field, value: Any) -> bool:
-    if _is_missing(value):
+    if is_missing(value):
         return field.nullable
     match field.type:
         case "boolean":
@@ -199,14 +199,6 @@ def _fits_integer(dtype: str, value: Any) -> bool:
     return bool(low <= value < end)
 
 
-def _is_missing(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or type(value).__name__ in ("NAType", "NaTType")
-    )
-
-
 def _parse_datetime(value: Any) -> pd.Timestamp | None:
     import pandas as pd
 
@@ -234,7 +226,7 @@ def _is_too_large(value: Any, field: Field) -> bool:
 
 
 def _describe_problem(value: Any, field: Field, row: int) -> Problem:
-    if _is_missing(value):
+    if is_missing(value):
         detail = f"column '{field.name}', row {row}: a value is missing; training had none missing"
     elif field.type == "category":
         listed = ", ".join(str(category) for category in (field.categories or [])[:10])

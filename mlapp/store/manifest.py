@@ -42,6 +42,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         folder: where the files are, relative to the app's part of the store.
         origin: the engine that trained it, and what that engine calls the run.
         parent: the version that the training went on from.
+        batching: False where a row's prediction depends on the rows beside it: requests do not share a call.
         tuning: the trials of a search, when one found the parameters.
     """
 
@@ -65,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     origin: dict[str, str] = {}
     tuning: dict[str, Any] | None = None
     parent: int | None = None
+    batching: bool = True
     model: str = ""
 
     @property

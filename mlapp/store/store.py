@@ -121,6 +121,7 @@ class Store:
             origin=dict(origin or {"engine": "local"}),
             tuning=dict(tuning) if tuning else None,
             parent=trained.parent,
+            batching=trained.batching,
             model=type(trained.estimator).__name__,
         )
         return self._claim_number(manifest)

@@ -16,7 +16,7 @@ from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.fields import Field
 from mlapp.training.binding import build_and_bind, parameter_stages
 from mlapp.training.raw_inputs import load_example, raw_inputs
-from mlapp.training.splits import first_rows
+from mlapp.training.sampling import sample_rows
 
 UNKNOWN = Schema(kind="any")
 
@@ -60,12 +60,12 @@ def _described(pipeline: Pipeline, framework: Framework, model: Any) -> ModelSch
     example = None if loader is None else loader.options.get("example")
     if loader is not None and example is not None:
         features = load_example(loader, example)
-        predictions = prediction.sample_predictions(pipeline, framework, model, first_rows(features))
+        predictions, _ = prediction.sample_predictions(pipeline, framework, model, sample_rows(features))
         inputs = raw_inputs(pipeline, UNKNOWN)
         return ModelSchema(features=infer_schema(features), predictions=infer_predictions(predictions), inputs=inputs)
     if loader is None and (features := _zeros(model)) is not None:
         try:
-            predictions = prediction.sample_predictions(pipeline, framework, model, features)
+            predictions, _ = prediction.sample_predictions(pipeline, framework, model, features)
         except Exception:  # it takes texts, say: then nothing is known of its columns but their names
             return ModelSchema(features=_names_alone(features), predictions=UNKNOWN)
         return ModelSchema(features=_numbers(infer_schema(features)), predictions=infer_predictions(predictions))

@@ -1,14 +1,15 @@
-"""Run a pipeline in this process: read → load → split → parse → transform → fit → evaluate."""
+"""Run a pipeline in this process: read → load → split → parse → transform → fit → evaluate → check."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from mlapp import frameworks, prediction
-from mlapp.model import TrainedModel, model_format
+from mlapp.model import TrainedModel, require_savable
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
 from mlapp.pipeline.feature_format import wants_batches
 from mlapp.pipeline.parameters import Parameter, Recorded, declared_parameters, flatten_parameters
@@ -16,7 +17,7 @@ from mlapp.progress import listen_progress
 from mlapp.schema import ModelSchema, infer_predictions
 from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
-from mlapp.training import continuation, defaults, ready, stage_calls
+from mlapp.training import continuation, defaults, ready, round_trip, stage_calls
 from mlapp.training.binding import build_and_bind, parameter_stages
 from mlapp.training.raw_inputs import raw_inputs
 from mlapp.training.splits import Splits, identify_table
@@ -31,6 +32,7 @@ def run(
     *,
     progress: Progress | None = None,
     previous: ModelVersion | None = None,
+    to_keep: bool = False,
 ) -> TrainedModel:
     """Train a model.
 
@@ -42,12 +44,14 @@ def run(
         parameters: by name, or `stage.name` where two stages share one.
         progress: called with the name of each step as it begins.
         previous: the version whose model goes on learning, in the place of one that begins.
+        to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
+            the data is read then; in a notebook it can be trained and tried.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing of use.
-        ModelError: the model cannot go on from `previous`.
+        ModelError: the model cannot go on from `previous`, cannot be saved and loaded, or cannot predict a row alone.
         UsageError: an unknown parameter, or a value of the wrong type.
-        DataError: empty data, no target, metrics that are no numbers.
+        DataError: empty data, no target, metrics that are no numbers, features that cannot be sent as JSON.
         UserCodeError: one of the user's functions raised.
     """
     tell = progress or (lambda step: None)
@@ -60,7 +64,7 @@ def run(
     tell("build")
     model, framework, bound = build_and_bind(pipeline, values)
     recorded = flatten_parameters(bound, declared_parameters(parameter_stages(pipeline, framework)))
-    model_format(pipeline, framework)
+    require_savable(pipeline, framework, model, to_keep)
     trainer, evaluator = (
         stage_calls.trainer_stage(pipeline, framework),
         stage_calls.evaluator_stage(pipeline, framework),
@@ -71,6 +75,7 @@ def run(
     data = _read_data(pipeline, trainer, bound, tell)
     if previous is not None:
         continuation.require_same_features(previous, data.schema)
+    sample = round_trip.through_json(pipeline, framework, data.schema, data.sample)
 
     tell("train")
     with listen_progress(lambda reached: tell(f"train {reached}")):
@@ -85,9 +90,10 @@ def run(
         metrics[name] = stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
         del features, target  # before the next split is taken
 
-    predictions = prediction.sample_predictions(pipeline, framework, estimator, data.sample)
+    tell("check")
+    predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
     fingerprint, rows, columns = data.identity
-    return TrainedModel(
+    trained = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
         framework=framework,
@@ -105,6 +111,7 @@ def run(
         duration=time.perf_counter() - clock,
         parent=None if previous is None else previous.version,
     )
+    return replace(trained, batching=round_trip.check(trained, sample, predictions, cost, to_keep=to_keep))
 
 
 def _read_data(

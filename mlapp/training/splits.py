@@ -9,9 +9,7 @@ from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import infer_schema
 from mlapp.training import stage_calls
-
-EXAMPLE_ROWS = 100
-"""Rows that are predicted to learn what predictions look like."""
+from mlapp.training.sampling import sample_rows
 
 
 class Splits:
@@ -25,7 +23,7 @@ class Splits:
 
     Attributes:
         schema: of the first split's features, before the transformer.
-        sample: the first rows of these.
+        sample: some rows of these, see `sample_rows`.
     """
 
     def __init__(
@@ -43,7 +41,7 @@ class Splits:
         features, target = stage_calls.call_parser(pipeline, part, self._parameters)
         del part
         self.schema = infer_schema(features, columns)
-        self.sample = first_rows(features)
+        self.sample = sample_rows(features)
         self._first = [(stage_calls.call_transformer(pipeline, features), target)]
 
     @property
@@ -74,9 +72,3 @@ def identify_table(table: Any) -> tuple[str, int, int]:
 def names_of(table: Any) -> list[Any]:
     """The names of a table's columns. To be asked before it is parsed: a parser may take columns out of it."""
     return list(getattr(table, "columns", ()))
-
-
-def first_rows(features: Any) -> Any:
-    """Rows enough to learn what predictions look like, as a copy: a view would keep the whole table in memory."""
-    head = features[:EXAMPLE_ROWS]
-    return head.copy() if hasattr(head, "copy") else head

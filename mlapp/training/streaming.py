@@ -26,7 +26,8 @@ from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import defaults, stage_calls
-from mlapp.training.splits import first_rows, names_of
+from mlapp.training.sampling import sample_rows
+from mlapp.training.splits import names_of
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
@@ -58,8 +59,8 @@ class TrainingStream:
         pairs = self._iterate_pairs(chain([first], tables))
         del first
         features, target = next(pairs)
-        self.sample = first_rows(features)
-        """The first rows of the features, before the transformer."""
+        self.sample = sample_rows(features)
+        """Some rows of the features of the first part, before the transformer."""
         self.first = stage_calls.call_transformer(pipeline, features), target
         """Transformed features and target of the first part that is trained on."""
         del features

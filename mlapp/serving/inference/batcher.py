@@ -208,7 +208,7 @@ class Batcher:
         waiting = self._waiting
         first = waiting.popleft()
         batch, rows = [first], first.part.rows
-        if self._batch:
+        if self._batch and first.loaded.batching:
             while waiting and waiting[0].loaded is first.loaded:
                 if rows + waiting[0].part.rows > self._max_batch:
                     break

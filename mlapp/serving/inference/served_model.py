@@ -30,6 +30,8 @@ class ServedModel:
     details: dict[str, Any]
     tail: bytes
     """The end of every answer's body."""
+    batching: bool = True
+    """Whether requests may share a call: a row's prediction does not depend on the rows beside it."""
 
     @property
     def version(self) -> str | None:
@@ -96,7 +98,7 @@ def serve_version(
 
         predictor = convert_to_onnx(predictor)
         details["framework"] = f"{manifest.framework} as onnx"
-    return _make_served_model(predictor, manifest, details)
+    return _make_served_model(predictor, manifest, details, manifest.batching)
 
 
 def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
@@ -107,11 +109,13 @@ def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
         "parameters": plain_value(dict(trained.parameters)),
         "framework": trained.framework.name,
     }
-    return _make_served_model(prediction.predictor_of_trained(trained, extra=extra), None, details)
+    return _make_served_model(prediction.predictor_of_trained(trained, extra=extra), None, details, trained.batching)
 
 
-def _make_served_model(predictor: Predictor, manifest: Manifest | None, details: dict[str, Any]) -> ServedModel:
+def _make_served_model(
+    predictor: Predictor, manifest: Manifest | None, details: dict[str, Any], batching: bool
+) -> ServedModel:
     version = None if predictor.version is None else str(predictor.version)
     name = msgspec.json.encode(predictor.pipeline.name)
     tail = b',"model":' + name + b',"version":' + msgspec.json.encode(version) + b"}"
-    return ServedModel(predictor, Codec(predictor), manifest, details, tail)
+    return ServedModel(predictor, Codec(predictor), manifest, details, tail, batching)

@@ -1,0 +1,123 @@
+"""Whether features come back from JSON as training had them, and what to do about a column that does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ADVICE = {
+    "timedelta": "Turn it into a number: .dt.total_seconds().",
+    "duration": "Turn it into a number: .dt.total_seconds().",
+    "period": "Turn it into times or texts: .dt.to_timestamp() or .astype(str).",
+    "interval": "Turn it into a category, .astype('category'), or a number: use the interval's mid.",
+    "complex": "Give its real and imaginary part a column each.",
+    "binary": "Turn it into text: .str.decode('utf-8').",
+    "dictionary": "Turn it into a category: .astype('category').",
+    "time": "Turn it into a number, as the seconds since midnight.",
+    "datetime": "Turn it into a column of times: pd.to_datetime(column).",
+    "Timestamp": "Turn it into a column of times: pd.to_datetime(column).",
+    "Timedelta": "Turn it into a number: pd.to_timedelta(column).dt.total_seconds().",
+    "bytes": "Turn it into text: .str.decode('utf-8').",
+    "date": "Turn it into a category of times: pd.to_datetime(column).astype('category').",
+    "ndarray": "Turn the arrays into lists, [list(row) for row in column], or give each of their numbers a column.",
+    "UUID": "Turn it into text: .astype(str).",
+}
+OTHERWISE = "Turn it into numbers, texts, times or a category in the data_reader, or write an @app.feature_loader."
+
+
+def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
+    """Check that each column has the values and the dtype that were sent.
+
+    Raises:
+        DataError: one has not; names it, and says what to do.
+    """
+    for at, name in enumerate(sent.columns):
+        before, after = sent.iloc[:, at], decoded.iloc[:, at]
+        if _dtype_name(before) != _dtype_name(after):
+            raise changed(str(name), before, f"its dtype {_shown(before)} becomes {_shown(after)}")
+        row = _first_different(before, after)
+        if row is not None:
+            values = before.iloc[row], after.iloc[row]
+            raise changed(str(name), before, f"{_told(values[0])} becomes {_told(values[1])}")
+
+
+def changed(name: str, column: pd.Series[Any], how: str) -> DataError:
+    """The error of a column that a client cannot send as training had it."""
+    return DataError(f"Column '{name}' of the features cannot be sent as JSON: {how}.", advice(column))
+
+
+def advice(column: pd.Series[Any]) -> str:
+    """What to do about a column of a dtype, or of values of a type, that JSON does not have."""
+    import pandas as pd
+
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        column = pd.Series(dtype.categories)
+        dtype = column.dtype
+    if pd.api.types.is_object_dtype(dtype):
+        missing = {type(value).__name__ for value in column[column.isna()]}
+        if len(missing) > 1:
+            return "Mark its missing values in one way: column.where(column.notna(), None)."
+        kinds = [type(value).__name__ for value in column.dropna()]
+        return next((ADVICE[kind] for kind in kinds if kind in ADVICE), OTHERWISE)
+    return next((told for kind, told in ADVICE.items() if str(dtype).startswith(kind)), OTHERWISE)
+
+
+def _dtype_name(column: pd.Series[Any]) -> str:
+    """What tells dtypes apart. Two ways of pandas to store the same texts are one."""
+    import pandas as pd
+
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return f"category {dtype.categories.dtype} {dtype.categories.tolist()} {dtype.ordered}"
+    return str(dtype)
+
+
+def _shown(column: pd.Series[Any]) -> str:
+    import pandas as pd
+
+    dtype = column.dtype
+    return f"category of {dtype.categories.dtype}" if isinstance(dtype, pd.CategoricalDtype) else str(dtype)
+
+
+def _first_different(before: pd.Series[Any], after: pd.Series[Any]) -> int | None:
+    import numpy as np
+
+    if isinstance(before.dtype, np.dtype) and before.dtype.kind in "biuf":
+        left, right = before.to_numpy(), after.to_numpy()
+        # JSON has no infinity: clients send null.
+        same = (left == right) | (np.isnan(right) & ~np.isfinite(left)) if left.dtype.kind == "f" else left == right
+        return None if same.all() else int(np.argmin(same))
+    for row, (left, right) in enumerate(zip(before.astype(object), after.astype(object), strict=True)):
+        if not is_same(left, right):
+            return row
+    return None
+
+
+def is_same(left: Any, right: Any) -> bool:
+    """Whether two plain values are of one type and equal; NumPy's scalars are Python's, and a missing value itself."""
+    left, right = _of_python(left), _of_python(right)
+    if isinstance(left, str) and isinstance(right, str):
+        return str(left) == str(right)
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(is_same(a, b) for a, b in zip(left, right, strict=True))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(is_same(value, right[key]) for key, value in left.items())
+    if type(left).__name__ == "ndarray":
+        return left.shape == right.shape and bool((left == right).all())
+    return left is right or left != left or bool(left == right)
+
+
+def _of_python(value: Any) -> Any:
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
+
+
+def _told(value: Any) -> str:
+    text = f"{value!r} ({type(value).__name__})"
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,61 @@
+"""Whether two answers are the same but for the rounding of another order of sums."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlapp.schema.cast import is_missing
+
+RELATIVE = 1e-4
+"""Of the value: 32-bit models sum in another order for one row than for many."""
+ABSOLUTE = 1e-6
+
+
+def as_rows(values: Any) -> list[Any] | None:
+    """Predictions or features as a list with one entry a row; None for what has no rows to compare."""
+    if isinstance(values, (list, tuple)):
+        return list(values)
+    if hasattr(values, "columns") and hasattr(values, "itertuples"):
+        return list(values.itertuples(index=False, name=None))
+    if hasattr(values, "toarray"):  # a sparse matrix
+        values = values.toarray()
+    if hasattr(values, "tolist") and getattr(values, "ndim", 1) != 0:
+        found = values.tolist()
+        return found if isinstance(found, list) else None
+    return None
+
+
+def take(values: Any, rows: Any) -> Any:
+    """Some rows of features, in the order of their numbers, in the same form as the features."""
+    if hasattr(values, "iloc"):
+        return values.iloc[rows].reset_index(drop=True)
+    if isinstance(values, dict):
+        return {name: take(part, rows) for name, part in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [values[row] for row in rows]
+    return values[rows]
+
+
+def is_close(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
+    """Whether two entries are the same: numbers but for rounding, anything else exactly. Missing values are alike."""
+    if is_missing(left) or is_missing(right):
+        return is_missing(left) and is_missing(right)
+    if isinstance(left, bool) or isinstance(right, bool):
+        return bool(left == right)
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return left == right or math.isclose(left, right, rel_tol=RELATIVE, abs_tol=absolute)
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(is_close(a, b, absolute) for a, b in zip(left, right, strict=True))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(is_close(value, right[key], absolute) for key, value in left.items())
+    if hasattr(left, "tolist") and hasattr(right, "tolist"):
+        return is_close(left.tolist(), right.tolist(), absolute)
+    if hasattr(left, "item") and hasattr(right, "item"):
+        return is_close(left.item(), right.item(), absolute)
+    if "__eq__" not in {name for kind in type(left).__mro__[:-1] for name in vars(kind)}:  # nothing is known of it
+        return type(left) is type(right)
+    try:
+        return bool(left == right)
+    except (TypeError, ValueError):
+        return True

@@ -1,0 +1,329 @@
+"""The check before a version exists: a server gives the answers that training gives.
+
+Before the training, a sample of the features goes through JSON and the server's decoder, and has to come back the same.
+After it, the saved model is loaded as a server loads it, and predicts the sample as one table, each row alone, and in
+another order.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp import frameworks, normalization, prediction
+from mlapp.errors import DataError, InputError, MlappError, ModelError
+from mlapp.frameworks import Framework
+from mlapp.model import TrainedModel, load_estimator
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.feature_format import convert_to_array
+from mlapp.prediction import UNKNOWN, Predictor
+from mlapp.schema import ModelSchema, Schema
+from mlapp.schema.fidelity import changed, is_same, require_same_columns
+from mlapp.schema.infer import to_json_value
+from mlapp.schema.rows import RowCodec
+from mlapp.training.comparison import ABSOLUTE, as_rows, is_close, take
+
+log = logging.getLogger("mlapp")
+SHARE, LEAST = 0.05, 1.0
+"""Of the training's seconds, and at least so many seconds: what the check may take beside saving and loading."""
+ALONE = 16
+"""Rows that are predicted alone."""
+CELLS = 200_000
+"""Values that go through JSON."""
+CALLS = 5
+"""Of the whole sample, at most."""
+DEPENDENT = (
+    "gives a row another value beside other rows than alone. A server of this version does not batch requests, so that "
+    "no client's answer depends on another's."
+)
+INDEPENDENT = "Compute each row's values from that row alone, as docs/app.md describes."
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of the features as the parser gave them, and as a server decodes them."""
+
+    features: Any
+    decoded: Any
+
+
+def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
+    """Send features through JSON and the server's decoder.
+
+    Raw inputs are unknown where the app has a feature_loader: then they stay as they are.
+
+    Raises:
+        DataError: they do not come back as they were; names the column.
+    """
+    if pipeline.stage("feature_loader") is not None:
+        return Sample(features, features)
+    sendable = _sendable_rows(features, schema)
+    if not len(sendable):
+        return Sample(features, features)
+    features = sendable
+    predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
+    if schema.kind == "table":
+        decoded = _decoded(predictor, features, _records(features))
+        if hasattr(decoded, "columns"):
+            require_same_columns(features, decoded)
+        else:
+            _require_same_rows(convert_to_array(features), decoded)
+    else:
+        sent = features.tolist() if hasattr(features, "tolist") else list(features)
+        decoded = _decoded(predictor, features, sent)
+        _require_same_rows(features, decoded)
+    return Sample(features, decoded)
+
+
+def check(
+    trained: TrainedModel,
+    sample: Sample,
+    predictions: Any,
+    cost: float,
+    *,
+    folder: Path | None = None,
+    to_keep: bool = True,
+) -> bool:
+    """Check a trained model on a sample; returns whether its server may put the rows of several requests together.
+
+    Args:
+        predictions: of the trained model for the sample's features.
+        cost: seconds that these took.
+        folder: the model's files, where they are written already.
+        to_keep: as for `run`: a model that cannot be saved is checked as it is when it need not be.
+
+    Raises:
+        ModelError: it cannot be saved or loaded, answers otherwise when loaded, or cannot predict one row alone.
+        DataError: it answers otherwise for the rows that a server decodes.
+        UserCodeError: a function of the user's raised.
+    """
+    deadline = time.perf_counter() + max(LEAST, SHARE * trained.duration)
+    original = prediction.predictor_of_trained(trained)
+    loaded = _load(trained, folder) if folder is not None else _saved_and_loaded(trained, to_keep) or original
+    return _Check(original, loaded, sample, trained.format).run(_rows_of(predictions, original), cost, deadline)
+
+
+class _Check:
+    """One model: as it was trained, and as a server loads it."""
+
+    def __init__(self, original: Predictor, loaded: Predictor, sample: Sample, format: str) -> None:
+        self._original, self._loaded, self._sample = original, loaded, sample
+        # ONNX models compute with 32 bits.
+        self._absolute = 100 * ABSOLUTE if format == "onnx" else ABSOLUTE
+
+    def run(self, expected: list[Any], cost: float, deadline: float) -> bool:
+        count = len(self._sample.decoded) if hasattr(self._sample.decoded, "__len__") else 0
+        started = time.perf_counter()
+        if not count or isinstance(self._sample.decoded, dict):
+            self._predict(self._loaded, self._sample.decoded)
+            return True
+        self._alone(0)
+        now = time.perf_counter()
+        if prediction.is_stream(self._loaded.stage) or now + CALLS * (now - started) > deadline:
+            return True
+        if now + CALLS * cost > deadline:
+            count = max(2, int(count * (deadline - now) / (CALLS * cost)))
+            self._sample = Sample(
+                *(take(each, list(range(count))) for each in (self._sample.features, self._sample.decoded))
+            )
+            expected = self._predict(self._original, self._sample.features)[1]
+        whole = self._predict(self._loaded, self._sample.decoded)
+        differing = self._first_difference(whole[1], expected, range(count))
+        if differing is not None:
+            if self._is_random(whole):
+                return True
+            self._explain(differing, whole[1], expected)
+        stage = self._dependent_stage(whole, count, deadline)
+        if stage is None or self._is_random(whole):
+            return True
+        if self._loaded.stage.options.get("batch", True):
+            log.warning("%s %s %s", stage, DEPENDENT, INDEPENDENT)
+        return False
+
+    def _predict(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
+        """Transformed features and predictions, row by row. A copy goes in: user code may write into its features."""
+        transformed = predictor.transform_features(copy.copy(features))
+        found = prediction.finish_predictions(predictor.call_predictor(transformed), predictor.stage)
+        return as_rows(transformed), _rows_of(prediction.normalized(found, transformed, predictor.stage), predictor)
+
+    def _alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
+        try:
+            return self._predict(self._loaded, take(self._sample.decoded, [row]))
+        except MlappError as error:
+            raise ModelError(
+                f"The model cannot predict one row alone: {error.what}",
+                "A server predicts single rows: let each stage take one, and make as many columns of it as of many.",
+            ) from error
+
+    def _dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
+        """The stage that gives a row another value in other company, as far as there is time to look."""
+        order = list(range(count))[::-1]
+        if (
+            stage := self._difference(self._predict(self._loaded, take(self._sample.decoded, order)), whole, order)
+        ) is not None:
+            return stage
+        for row in _spread(self._sample.decoded, count):
+            if time.perf_counter() > deadline:
+                break
+            if (stage := self._difference(self._alone(row), whole, [row])) is not None:
+                return stage
+        return None
+
+    def _difference(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
+        """The first stage whose values for these rows are not those of the whole table."""
+        transformer = self._loaded.pipeline.stage("feature_transformer")
+        if transformer is not None and found[0] is not None and whole[0] is not None:
+            expected = [whole[0][row] for row in rows] if len(whole[0]) > max(rows) else []
+            if len(found[0]) != len(rows) or not all(map(is_close, found[0], expected)):
+                return transformer.title
+        expected = [whole[1][row] for row in rows]
+        if self._first_difference(found[1], expected, rows) is None:
+            return None
+        return self._loaded.stage.title
+
+    def _first_difference(self, found: list[Any], expected: list[Any], rows: Sequence[int]) -> int | None:
+        """Where the first entry differs by more than rounding; a class that is as likely as another may be either."""
+        if len(found) != len(expected):
+            return 0
+        for at, (left, right) in enumerate(zip(found, expected, strict=True)):
+            if not is_close(left, right, self._absolute) and not self._is_tie(rows[at], left, right):
+                return at
+        return None
+
+    def _is_tie(self, row: int, left: Any, right: Any) -> bool:
+        """Whether two classes are as likely as each other for a row, so that rounding chooses."""
+        probabilities = getattr(self._loaded.estimator, "predict_proba", None)
+        if probabilities is None or self._loaded.pipeline.stage("predictor") is not None:
+            return False
+        try:
+            features = self._loaded.transform_features(copy.copy(take(self._sample.decoded, [row])))
+            likely = sorted(as_rows(probabilities(features))[0])  # type: ignore[index]
+            return bool(likely[-1] - likely[-2] < 1e-3)
+        except (MlappError, TypeError, ValueError, IndexError):
+            return False
+
+    def _is_random(self, whole: tuple[Any, Any]) -> bool:
+        """Whether two identical calls differ: then no other two can be compared."""
+        again = self._predict(self._loaded, self._sample.decoded)
+        return any(
+            one is not None and (two is None or len(one) != len(two) or not all(map(is_close, one, two)))
+            for one, two in zip(whole, again, strict=True)
+        )
+
+    def _explain(self, row: int, found: list[Any], expected: list[Any]) -> None:
+        """Raise what makes a server's answer another than that of the training."""
+        told = f"row {row} of the sample gives {found[row]!r:.60} instead of {expected[row]!r:.60}"
+        rows = self._predict(self._original, self._sample.decoded)[1]
+        if self._first_difference(rows, expected, range(len(expected))) is None:
+            raise ModelError(
+                f"The model that was saved and loaded does not answer as the trained one: {told}.",
+                "Let the saver keep all that the predictions depend on, or choose another format.",
+            )
+        raise DataError(
+            f"{self._loaded.stage.title} answers otherwise for features that came as JSON: {told}.",
+            "Use the columns' values alone: a table's index and attributes are not sent.",
+        )
+
+
+def _saved_and_loaded(trained: TrainedModel, to_keep: bool) -> Predictor | None:
+    with tempfile.TemporaryDirectory(prefix="mlapp-check-") as folder:
+        try:
+            trained.save(Path(folder))
+        except ModelError:
+            if to_keep:
+                raise
+            return None
+        return _load(trained, Path(folder))
+
+
+def _load(trained: TrainedModel, folder: Path) -> Predictor:
+    """The model as a server loads it from its files."""
+    parameters = {name: to_json_value(value) for name, value in trained.parameters.items()}
+    framework = trained.framework.name
+    try:
+        estimator = load_estimator(trained.pipeline, framework, trained.format, folder, parameters)
+    except MlappError as error:
+        raise ModelError(f"The model can be saved and not loaded: {error.what}", error.todo) from error
+    return dataclasses.replace(
+        prediction.predictor_of_trained(trained), estimator=estimator, framework=frameworks.get_framework(framework)
+    )
+
+
+def _rows_of(predictions: Any, predictor: Predictor) -> list[Any]:
+    return normalization.to_rows(predictions, predictor.stage.title)
+
+
+def _decoded(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
+    codec = RowCodec(predictor.schema.features, takes_array=predictor.takes_array)
+    try:
+        body = msgspec.json.encode(to_json_value(inputs))
+        part = codec.decode(body)
+        if part is not None and codec.join is not None:
+            return codec.join([part])
+        return predictor.accept_inputs(msgspec.json.decode(body))
+    except InputError as error:
+        problem = error.problems[0]
+        if problem.field is None or not hasattr(features, "columns"):
+            raise DataError(
+                f"The features cannot be sent as JSON: {problem.detail}.", "Write an @app.feature_loader."
+            ) from error
+        column = features.iloc[:, predictor.schema.features.names.index(problem.field)]
+        raise changed(problem.field, column, problem.detail) from error
+
+
+def _records(features: Any) -> list[dict[str, Any]]:
+    names = [str(name) for name in features.columns]
+    columns = [features.iloc[:, at].tolist() for at in range(len(names))]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _sendable_rows(features: Any, schema: Schema) -> Any:
+    """The rows without infinity, which JSON does not have; not more of them than go through it in a moment."""
+    import numpy as np
+
+    width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
+    features = features[: max(2, CELLS // width)]
+    if schema.kind != "table":
+        return features
+    floats = features.select_dtypes("floating")
+    finite = ~np.isinf(floats.to_numpy(dtype=float, na_value=0.0)).any(axis=1) if floats.shape[1] else slice(None)
+    return features[finite]
+
+
+def _require_same_rows(features: Any, decoded: Any) -> None:
+    """Check that rows of an array, or JSON values, come back as they were.
+
+    Raises:
+        DataError: they do not.
+    """
+    before, after = convert_to_array(features), convert_to_array(decoded)
+    if hasattr(before, "dtype") and before.dtype != object and getattr(after, "dtype", None) != before.dtype:
+        raise DataError(
+            f"The features, {type(features).__name__} of {before.dtype}, cannot be sent as JSON.",
+            "Return a table or an array of numbers, or write an @app.feature_loader.",
+        )
+    for row, (left, right) in enumerate(zip(before, after, strict=True)):
+        if not is_same(left, right) and not is_close(left, right):
+            raise DataError(
+                f"Row {row} of the features, a {type(left).__name__}, cannot be sent as JSON.",
+                "Write an @app.feature_loader that makes features of what a client sends.",
+            )
+
+
+def _spread(features: Any, count: int) -> list[int]:
+    """Rows to predict alone: those that lack values, and others from all over."""
+    rows: list[int] = []
+    if hasattr(features, "isna"):
+        lacking = features.isna().to_numpy()
+        rows = [row for row in range(count) if lacking[row].any()][: ALONE // 2]
+    step = max(1, count // ALONE)
+    return list(dict.fromkeys([*rows, *range(0, count, step)]))[: ALONE + len(rows)]
