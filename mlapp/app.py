@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from mlapp import config, provenance
 from mlapp.app_location import project_root
@@ -37,14 +37,21 @@ class App(Pipeline):
     """
 
     _trained: TrainedModel | None = None
+    _predictor: Predictor | None = None
+    """Of the model trained last, once it has predicted."""
     _root: Path | None = None
     _settings: Settings | None = None
     _file: str | None = None
 
     def __init__(
-        self, name: str, *, target: str | Sequence[str] | None = None, features: Sequence[str] | None = None
+        self,
+        name: str,
+        *,
+        target: str | Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        predict: Literal["labels", "proba"] = "labels",
     ) -> None:
-        super().__init__(name, target=target, features=features)
+        super().__init__(name, target=target, features=features, predict=predict)
         self._file = _defining_file(self, sys._getframe(1))
 
     @property
@@ -92,6 +99,7 @@ class App(Pipeline):
 
         previous = None if from_ is None else self.store().get(self.name, from_)
         recorded = {} if like is None else recorded_parameters(self.store().get(self.name, like).manifest)
+        self._predictor = None
         self._trained = training.run(self, {**recorded, **(parameters or {}), **named}, previous=previous)
         return self._trained
 
@@ -143,11 +151,12 @@ class App(Pipeline):
         """
         from mlapp import prediction
 
-        predictor = (
-            prediction.predictor_of_trained(self._trained, extra=self.settings.serve.extra)
-            if version is None and self._trained is not None
-            else self.load("latest" if version is None else version)
-        )
+        if version is None and self._trained is not None:
+            if self._predictor is None:
+                self._predictor = prediction.predictor_of_trained(self._trained, extra=self.settings.serve.extra)
+            predictor = self._predictor
+        else:
+            predictor = self.load("latest" if version is None else version)
         if inputs is None:
             from mlapp import training
 

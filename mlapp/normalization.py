@@ -18,6 +18,7 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Set
 from decimal import Decimal
+from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 MANY = 20_000
 """Rows that are listed in one go: in between, other threads get their turn."""
 JSON_TYPES = frozenset((float, int, str, bool, type(None)))
+TEXT = frozenset((str,))
 PREDICTION = "prediction"
 """The column of a table of predictions that are one value each."""
 
@@ -86,14 +88,24 @@ def to_rows(predictions: Any, title: str) -> list[Any]:
     """
     try:
         if type(predictions) is list:
-            if JSON_TYPES.issuperset(map(type, predictions)):
-                return predictions
-            return [_json_value(row) for row in predictions]
+            return predictions if _is_plain(predictions) else [_json_value(row) for row in predictions]
         if hasattr(predictions, "columns"):
             return _records(predictions)
         return _values(predictions)
     except _NoJsonError as error:
         raise _without_form(predictions, title, error) from None
+
+
+def _is_plain(rows: list[Any]) -> bool:
+    """Whether rows are values that JSON holds, or lists or records of such: a look that runs in C."""
+    kinds = set(map(type, rows))
+    if JSON_TYPES.issuperset(kinds):
+        return True
+    if kinds == {dict}:
+        return TEXT.issuperset(map(type, chain.from_iterable(rows))) and JSON_TYPES.issuperset(
+            map(type, chain.from_iterable(map(dict.values, rows)))
+        )
+    return kinds == {list} and JSON_TYPES.issuperset(map(type, chain.from_iterable(rows)))
 
 
 def to_json_value(value: Any, title: str) -> Any:

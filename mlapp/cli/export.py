@@ -46,7 +46,7 @@ def export_model(
     file = to or Path(f"{project.name}-{version.version}.onnx")
     with replace_file(here / file) as unfinished:
         predictor = prediction.load_predictor(project.app, version)
-        features = training.read_features(project.app, values)[:MOST_ROWS]
+        features = training.read_features(project.app, values, trained_with=predictor.parameters)[:MOST_ROWS]
         converted = onnx_conversion.convert_to_onnx(predictor, features)
         unfinished.write_bytes(converted.estimator.content)
     if json:

@@ -48,14 +48,42 @@ class Framework(ABC):
         """
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The framework's usual metrics for one split: accuracy and F1 where the model gives classes; R², MAE and RMSE
-        where it gives numbers; none without a target.
+        """The framework's usual metrics for one split: those of `metrics.classification` where the model gives classes,
+        those of `metrics.regression` where it gives numbers; none without a target.
         """
         if target is None:
             return {}
         predicted = self.predictor(model, features)
-        measure = metrics.classification_metrics if self.classifies(model) else metrics.regression_metrics
-        return measure(target, predicted)
+        if not self.classifies(model):
+            return metrics.regression_metrics(target, predicted)
+        return metrics.classification_metrics(target, predicted, self.scores(model, features))
+
+    def scores(self, model: Any, features: Any) -> Any:
+        """Of a classifier of two classes, each row's score of the second one; None where it gives none."""
+        classes = getattr(model, "classes_", None)
+        if hasattr(model, "predict_proba") and (classes is None or len(classes) == 2):
+            found = model.predict_proba(features)
+            return found[:, 1] if getattr(found, "ndim", 0) == 2 and found.shape[1] == 2 else None
+        if hasattr(model, "decision_function") and classes is not None and len(classes) == 2:
+            found = model.decision_function(features)
+            return found if getattr(found, "ndim", 0) == 1 else None
+        return None
+
+    def probabilities(self, model: Any, features: Any) -> Any:
+        """The probability of each class, as a DataFrame with the classes' names: the predictor of `predict="proba"`.
+
+        Raises:
+            ModelError: the model gives none, or does not tell its classes.
+        """
+        import pandas as pd
+
+        classes = getattr(model, "classes_", None)
+        if not hasattr(model, "predict_proba") or classes is None:
+            raise no_probabilities(model)
+        found = model.predict_proba(features)
+        if isinstance(found, list) or found.shape[1] != len(classes):
+            raise no_probabilities(model)
+        return pd.DataFrame(found, columns=[str(label) for label in classes])
 
     def classifies(self, model: Any) -> bool:
         """Whether the fitted model's predictions are classes."""
@@ -134,6 +162,14 @@ def unreadable_file_error(file: Path, error: Exception) -> ModelError:
     return ModelError(
         f"{file} cannot be loaded: {type(error).__name__}: {error}",
         "Train again here, or install what it was trained with.",
+    )
+
+
+def no_probabilities(model: Any) -> ModelError:
+    """The error of a model that is asked for probabilities with class names, and has none."""
+    return ModelError(
+        f"The App says predict='proba'; a {type(model).__name__} gives no probabilities with the names of its classes.",
+        "Choose a model with predict_proba, as SVC(probability=True); or write an @app.predictor that returns them.",
     )
 
 

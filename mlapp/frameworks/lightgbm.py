@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mlapp.errors import MissingExtraError, ModelError
+from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import onnx_export, threads, tree_structure
 from mlapp.frameworks.framework import Framework, cannot_proceed_error
 
@@ -42,6 +42,12 @@ class LightGBMFramework(Framework):
         return self.module_owns(kind, "lightgbm")
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
+        """Fit.
+
+        Raises:
+            DataError: a column has a name that LightGBM does not take, or two have one as it reads them.
+        """
+        _require_names(features)
         return model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
@@ -102,6 +108,23 @@ class LightGBMFramework(Framework):
             ) from error
         booster.best_iteration = wrapper.best_iteration
         return booster if wrapper.kind == "Booster" else _wrap_booster(lightgbm, wrapper, booster)
+
+
+def _require_names(features: Any) -> None:
+    names = [str(name) for name in getattr(features, "columns", ())]
+    if bad := [name for name in names if set(name) & set('",:[]{}')]:
+        raise DataError(
+            f"LightGBM takes no column names with quotes, commas, colons or brackets: {', '.join(map(repr, bad[:5]))}.",
+            r"Rename them in the data_reader: table.columns = table.columns.str.replace(r'[^\w ]', '_', regex=True)",
+        )
+    read_as: dict[str, str] = {}
+    for name in names:
+        other = read_as.setdefault(name.replace(" ", "_"), name)
+        if other is not name:
+            raise DataError(
+                f"LightGBM reads the columns {other!r} and {name!r} as one: it takes spaces for underscores.",
+                "Give each column its own name in the data_reader.",
+            )
 
 
 def _wrap_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:

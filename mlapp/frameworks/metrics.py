@@ -2,38 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
-def classification_metrics(target: Any, predicted: Any) -> dict[str, float]:
-    """`accuracy`, and `f1` as the mean over the classes; for several targets a row, the share of rows that are
-    right in all of them.
+def classification_metrics(target: Any, predicted: Any, scores: Any = None) -> dict[str, float]:
+    """`accuracy`, and `f1_macro`, the mean of F1 over the classes; of two classes with scores also `roc_auc` and
+    `average_precision`, of the second class.
+
+    For several targets a row: `accuracy` is the share of rows that are right in all of them, and each has its own as
+    `accuracy_<target>` and `f1_macro_<target>`.
+
+    Args:
+        scores: of a binary problem, each row's score of the second class: its probability, or a decision function.
     """
     import numpy as np
 
-    target, predicted = np.asarray(target), np.asarray(predicted)
+    names, target, predicted = _target_names(target), np.asarray(target), np.asarray(predicted)
     if target.ndim == 2 and target.shape[1] > 1:
-        return {"accuracy": float(np.mean(np.all(target == predicted, axis=1)))}
+        found = {"accuracy": float(np.mean(np.all(target == predicted, axis=1)))}
+        for at, name in enumerate(names):
+            of_one = _of_classes(target[:, at], predicted[:, at])
+            found |= {f"{metric}_{name}": value for metric, value in of_one.items()}
+        return found
     target, predicted = target.ravel(), predicted.ravel()
-    scores = []
-    for label in np.union1d(target, predicted):
-        is_label, said = target == label, predicted == label
-        scores.append(2 * np.sum(is_label & said) / (np.sum(is_label) + np.sum(said)))
-    return {"accuracy": float(np.mean(target == predicted)), "f1": float(np.mean(scores))}
+    found = _of_classes(target, predicted)
+    classes = np.unique(target)
+    if scores is not None and len(classes) == 2:
+        is_second = target == classes[1]
+        found["roc_auc"] = roc_auc(is_second, np.asarray(scores, dtype=float))
+        found["average_precision"] = average_precision(is_second, np.asarray(scores, dtype=float))
+    return found
 
 
 def regression_metrics(target: Any, predicted: Any) -> dict[str, float]:
-    """`r2`, `mae` and `rmse`; the mean over several targets. `r2` of a constant target is 1 when exact, else 0."""
+    """`r2`, `mae` and `rmse`. For several targets their means, and each target's own as `r2_<target>` and so on.
+
+    `r2` of a constant target is 1 when exact, else 0.
+    """
     import numpy as np
 
-    target = np.asarray(target, dtype=float)
+    names, target = _target_names(target), np.asarray(target, dtype=float)
     target = target.reshape(len(target), -1)
     error = np.asarray(predicted, dtype=float).reshape(target.shape) - target
     squares, spread = np.sum(error**2, axis=0), np.sum((target - target.mean(axis=0)) ** 2, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = np.where(spread > 0, 1 - squares / spread, np.where(squares == 0, 1.0, 0.0))
-    return {
+    found = {
         "r2": float(r2.mean()),
         "mae": float(np.mean(np.abs(error))),
         "rmse": float(np.mean(error**2)) ** 0.5,
     }
+    for at, name in enumerate(names):
+        found |= {
+            f"r2_{name}": float(r2[at]),
+            f"mae_{name}": float(np.mean(np.abs(error[:, at]))),
+            f"rmse_{name}": float(np.mean(error[:, at] ** 2)) ** 0.5,
+        }
+    return found
+
+
+def roc_auc(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+    """The area under the ROC curve: how often a row of the second class has the higher score; a tie counts half."""
+    import numpy as np
+
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    positives = int(is_second.sum())
+    above = ranks[is_second].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * (len(scores) - positives)))
+
+
+def average_precision(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+    """The precision at each threshold, weighted by the rise of the recall: scikit-learn's `average_precision_score`."""
+    import numpy as np
+
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    right = np.cumsum(is_second[order])[last_of_tie]
+    precision, recall = right / (last_of_tie + 1), right / right[-1]
+    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * precision))
+
+
+def _of_classes(target: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> dict[str, float]:
+    import numpy as np
+
+    scores = []
+    for label in np.union1d(target, predicted):
+        is_label, said = target == label, predicted == label
+        scores.append(2 * np.sum(is_label & said) / (np.sum(is_label) + np.sum(said)))
+    return {"accuracy": float(np.mean(target == predicted)), "f1_macro": float(np.mean(scores))}
+
+
+def _target_names(target: Any) -> list[str]:
+    """The names of several targets; none for one target, or for targets without names."""
+    names = list(map(str, getattr(target, "columns", ())))
+    return names if len(names) > 1 else []

@@ -16,6 +16,8 @@ from mlapp.frameworks.framework import Framework
 FILE = "model.onnx"
 LABELS = "labels"
 """The metadata that holds the classes of a model whose output is a score for each of them."""
+CLASSES = "classes"
+"""The metadata that names the columns of the probabilities."""
 TOLERANCE = 1e-4
 """Of numbers, beside the larger of 1 and the original's own: ONNX models compute with 32 bits."""
 
@@ -51,7 +53,9 @@ class OnnxModel:
         self.content = content
         self.inputs = self.session.get_inputs()
         self.outputs = [output.name for output in self.session.get_outputs()]
-        self.labels = _read_labels(self.session.get_modelmeta().custom_metadata_map.get(LABELS))
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.labels = _read_labels(metadata.get(LABELS))
+        self.classes_ = _read_labels(metadata.get(CLASSES))
 
     def predict(self, features: Any) -> Any:
         """The first output, one entry a row: a label, or a number, or several."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from mlapp.errors import MissingExtraError, MlappError, ModelError
-from mlapp.frameworks.onnx import LABELS
+from mlapp.frameworks.onnx import CLASSES, LABELS
 
 OPSET = 15
 """The newest that onnxmltools writes."""
@@ -37,7 +37,7 @@ def export_sklearn(model: Any, features: Any) -> bytes:
         else:
             types = [("features", FloatTensorType([None, features.shape[1]]))]
         options = {"zipmap": False} if hasattr(model, "predict_proba") else None
-        proto = to_onnx(model, initial_types=types, options=options)
+        proto = _named(to_onnx(model, initial_types=types, options=options), model)
         content: bytes = proto.SerializeToString()
         return content
 
@@ -54,7 +54,7 @@ def export_xgboost(model: Any, features: Any) -> bytes:
         # The converter takes no names of columns.
         nameless = copy.deepcopy(model)
         nameless.get_booster().feature_names = None
-        proto = convert_xgboost(nameless, initial_types=_tensor_type(features), target_opset=OPSET)
+        proto = _named(convert_xgboost(nameless, initial_types=_tensor_type(features), target_opset=OPSET), model)
         content: bytes = proto.SerializeToString()
         return content
 
@@ -70,6 +70,7 @@ def export_lightgbm(model: Any, features: Any) -> bytes:
 
         zipmap = {"zipmap": False} if hasattr(model, "predict_proba") else {}
         proto = convert_lightgbm(model, initial_types=_tensor_type(features), target_opset=OPSET, **zipmap)
+        proto = _named(proto, model)
         content: bytes = proto.SerializeToString()
         return content
 
@@ -98,6 +99,14 @@ def export_pytorch(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
             proto.metadata_props.add(key=LABELS, value=json.dumps(labels))
         content: bytes = proto.SerializeToString()
         return content
+
+
+def _named(proto: Any, model: Any) -> Any:
+    """The ONNX model with the names of its classes in its metadata: probabilities are a matrix without names."""
+    classes = getattr(model, "classes_", None)
+    if classes is not None and hasattr(classes, "tolist"):
+        proto.metadata_props.add(key=CLASSES, value=json.dumps(classes.tolist(), default=str))
+    return proto
 
 
 def _tensor_type(features: Any) -> list[Any]:

@@ -42,7 +42,7 @@ class SklearnFramework(Framework):
         features = as_documents(model, features)
         try:
             return model.fit(features) if target is None else model.fit(features, target)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             told = _explain_value_error(model, features, error)
             if told is None:
                 raise
@@ -85,8 +85,8 @@ class SklearnFramework(Framework):
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """Accuracy and macro F1 of a classifier; R², mean absolute and root mean squared error of a regressor;
-        the silhouette of a clusterer, on at most 2,000 rows.
+        """The metrics of `metrics.classification` or `metrics.regression`; of a clusterer how many clusters there are,
+        and their silhouette on at most 2,000 rows, of what the last step of a pipeline gets.
         """
         from sklearn import base
 
@@ -94,7 +94,7 @@ class SklearnFramework(Framework):
         if target is None:
             return _clustering_metrics(model, features) if base.is_clusterer(model) else _own_score(model, features)
         if base.is_classifier(model):
-            return metrics.classification_metrics(target, model.predict(features))
+            return metrics.classification_metrics(target, model.predict(features), self.scores(model, features))
         if base.is_regressor(model):
             return metrics.regression_metrics(target, model.predict(features))
         return {"score": float(model.score(features, target))} if hasattr(model, "score") else {}
@@ -143,7 +143,7 @@ class SklearnFramework(Framework):
             raise unreadable_file_error(file, error) from error
 
 
-def _explain_value_error(model: Any, features: Any, error: ValueError) -> DataError | None:
+def _explain_value_error(model: Any, features: Any, error: Exception) -> DataError | None:
     """The error as one of values that are texts, missing or infinite, if it is about those and a column has some."""
     import numpy as np
 
@@ -158,6 +158,8 @@ def _explain_value_error(model: Any, features: Any, error: ValueError) -> DataEr
             f"Column '{texts[0]}' of the features holds texts, which a {type(model).__name__} does not take.",
             "Put a ColumnTransformer with a OneHotEncoder before the model, or leave it out: App(features=[…]).",
         )
+    if "NAType" in told or "boolean value of NA is ambiguous" in told:
+        return _of_missing_texts(model, features)
     if not told.startswith("Input X contains"):
         return None
     bad = features.isna() | features.isin([np.inf, -np.inf])
@@ -169,6 +171,21 @@ def _explain_value_error(model: Any, features: Any, error: ValueError) -> DataEr
         f"{type(model).__name__} does not take.",
         "Fill or drop them in the data_reader; put a SimpleImputer before the model; or choose HistGradientBoosting….",
     )
+
+
+def _of_missing_texts(model: Any, features: Any) -> DataError | None:
+    """The error of a column whose missing values are pandas' NA, which scikit-learn's encoders cannot sort."""
+    import pandas as pd
+
+    for name, column in features.items():
+        if any(value is pd.NA for value in column[column.isna()].astype(object)):
+            return DataError(
+                f"Column '{name}' of the features ({column.dtype}) has missing values as pd.NA, which a "
+                f"{type(model).__name__} does not take.",
+                f"Fill them in the data_reader, table['{name}'].fillna('missing'); or make them None: "
+                f"table['{name}'].astype(object).where(table['{name}'].notna(), None).",
+            )
+    return None
 
 
 def _find_changed_step(model: Any, previous: Any) -> str | None:
@@ -294,13 +311,18 @@ def _require_trusted(io: Any, source: Path | bytes, trusted: Sequence[str], what
 
 def _clustering_metrics(model: Any, features: Any) -> dict[str, float]:
     from sklearn.metrics import silhouette_score
+    from sklearn.pipeline import Pipeline
 
+    if not hasattr(model, "predict"):
+        return {}  # it knows the labels of the rows that it was fitted to, and of no others
     sample = features[:2000]
-    labels = model.predict(sample) if hasattr(model, "predict") else model.labels_[:2000]
+    labels = model.predict(sample)
     found = len(set(labels.tolist()))
-    if not 1 < found < len(sample):
-        return {"clusters": float(found)}
-    return {"clusters": float(found), "silhouette": float(silhouette_score(sample, labels))}
+    metrics = {"clusters": float(found)}
+    if 1 < found < len(sample):
+        clustered = model[:-1].transform(sample) if isinstance(model, Pipeline) and len(model.steps) > 1 else sample
+        metrics["silhouette"] = float(silhouette_score(clustered, labels))
+    return metrics
 
 
 def _own_score(model: Any, features: Any) -> dict[str, float]:

@@ -34,9 +34,10 @@ class XGBoostFramework(Framework):
         """Fit. A classifier takes the classes as numbers from 0 on.
 
         Raises:
-            DataError: the target is a text.
+            DataError: the target has other classes, or a column has a name that XGBoost does not take.
         """
         _require_numbers(model, target)
+        _require_names(features)
         return model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
@@ -59,6 +60,11 @@ class XGBoostFramework(Framework):
             return model.predict(features)
         model.set_param({"nthread": count})
         return model.inplace_predict(features)
+
+    def probabilities(self, model: Any, features: Any) -> Any:
+        if hasattr(model, "get_booster"):
+            model.get_booster().set_param({"nthread": threads.threads_for_rows(len(features))})
+        return super().probabilities(model, features)
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         if not hasattr(model, "get_booster"):
@@ -151,10 +157,26 @@ def _require_numbers(model: Any, target: Any) -> None:
     import pandas as pd
 
     values = pd.Series(target if getattr(target, "ndim", 1) == 1 else target.iloc[:, 0])
-    if values.dtype.kind in "biuf" or not len(values):
+    if not len(values) or values.dtype.kind in "bf":
         return
-    classes = ", ".join(map(repr, sorted(map(str, values.unique()))[:4]))
+    found = sorted(values.unique()) if values.dtype.kind in "iu" else sorted(map(str, values.unique()))
+    if values.dtype.kind in "iu" and found == list(range(len(found))):
+        return
+    classes = ", ".join(map(repr, map(_plain, found[:4]))) + (", …" if len(found) > 4 else "")
     raise DataError(
         f"XGBoost's classifiers take classes as numbers from 0 on; the target holds {classes}.",
         "Number them in the data_reader: table[target] = table[target].astype('category').cat.codes",
     )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _require_names(features: Any) -> None:
+    bad = [str(name) for name in getattr(features, "columns", ()) if set(str(name)) & set("[]<")]
+    if bad:
+        raise DataError(
+            f"XGBoost takes no column names with [, ] or <: {', '.join(map(repr, bad[:5]))}.",
+            r"Rename them in the data_reader: table.columns = table.columns.str.replace(r'[\[\]<]', '_', regex=True)",
+        )

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from mlapp.errors import DeclarationError
 from mlapp.pipeline import stage as stages
@@ -33,13 +33,21 @@ class Pipeline:
         name: names the model in the store, in URLs and on clusters: letters, digits, `.`, `_` and `-`.
         target: the column to predict, or several of them; none for clustering and the like.
         features: the only columns to use, in training as in prediction; all but the target when absent.
+        predict: what the default predictor answers: `labels` is the model's own predict; `proba` the probability of
+            each class, by the class's name.
 
     Raises:
-        DeclarationError: a name that cannot be a folder or a URL; a target that is also a feature.
+        DeclarationError: a name that cannot be a folder or a URL; a target that is also a feature; an unknown
+            `predict`.
     """
 
     def __init__(
-        self, name: str, *, target: str | Sequence[str] | None = None, features: Sequence[str] | None = None
+        self,
+        name: str,
+        *,
+        target: str | Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        predict: Literal["labels", "proba"] = "labels",
     ) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise DeclarationError(
@@ -56,6 +64,11 @@ class Pipeline:
             raise DeclarationError(
                 f"App '{name}': '{min(both)}' is both a feature and the target.", "Take it out of features=[…]."
             )
+        if predict not in ("labels", "proba"):
+            raise DeclarationError(
+                f"App '{name}': predict={predict!r} is not known.", "Say predict='labels' or predict='proba'."
+            )
+        self.predict_what = predict
         self.stages: dict[str, Stage] = {}
         self.callbacks: list[Stage] = []
         """The functions that `@app.on_predict` marks, in their order."""
@@ -93,6 +106,11 @@ class Pipeline:
             self.callbacks.append(stage)
             self.stages[role.name] = self.callbacks[0]
             return
+        if role.name == "predictor" and self.predict_what == "proba":
+            raise DeclarationError(
+                f"App '{self.name}' says predict='proba', and has a predictor of its own: {stage.title}.",
+                "Leave one of them out: predict= is for the default predictor.",
+            )
         old = self.stages.get(role.name)
         if old is not None and not is_redefinition(old.function, function):
             raise DeclarationError(

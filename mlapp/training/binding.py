@@ -7,6 +7,7 @@ from typing import Any
 
 from mlapp import frameworks
 from mlapp.frameworks import Framework
+from mlapp.frameworks.framework import no_probabilities
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
 from mlapp.pipeline.parameters import declared_parameters, open_stages, values_of_stage
 from mlapp.training import stage_calls
@@ -21,11 +22,14 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
 
     Raises:
         UsageError: an unknown parameter, or a value of the wrong type. UserCodeError: the model function raised.
+        ModelError: the app wants probabilities, and the model gives none.
     """
     users = [*pipeline.stages.values(), stage_calls.splitter_stage(pipeline)]
     values = _model_values(pipeline, users, given)
     model = stage_calls.call_builder(pipeline, values)
     framework = frameworks.find_framework(type(model))
+    if pipeline.predict_what == "proba" and not hasattr(model, "predict_proba"):
+        raise no_probabilities(model)
     stages = parameter_stages(pipeline, framework)
     bound = bind_parameters(declared_parameters(stages), given, open_stages(stages))
     own = bound.get("model", {})

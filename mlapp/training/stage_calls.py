@@ -5,6 +5,7 @@ Each can be run by itself, in this process or as a task on a cluster: what a ste
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mlapp.pipeline.feature_format import convert_to_array, wants_array, wants_b
 from mlapp.pipeline.stage import ROLES
 from mlapp.training import defaults, seeds
 
+log = logging.getLogger("mlapp")
 Values = Mapping[str, Any]
 
 
@@ -190,10 +192,19 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
 def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, parameters: Values) -> dict[str, float]:
     """The metrics of one split; a single number is called `score`.
 
+    The framework's own metrics are left out with a warning where they cannot be computed: the model is fitted, and
+    training it may have taken hours.
+
     Raises:
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
     """
-    found = call_stage(stage, estimator, _format_features(stage, features), target, **parameters)
+    try:
+        found = call_stage(stage, estimator, _format_features(stage, features), target, **parameters)
+    except MlappError as error:
+        if "default_of" not in stage.options:
+            raise
+        log.warning("No metrics: %s Write an @app.evaluator that measures the model.", error.what)
+        return {}
     metrics = found if isinstance(found, Mapping) else {"score": found}
     try:
         return {str(name): _to_number(value) for name, value in metrics.items()}

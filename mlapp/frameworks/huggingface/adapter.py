@@ -101,7 +101,7 @@ class HuggingFaceFramework(Framework):
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """Accuracy and F1 of a classifier; R², MAE and RMSE where it gives numbers; nothing for other tasks."""
+        """Accuracy and macro F1 of a classifier; R², MAE and RMSE where it gives numbers; nothing for other tasks."""
         if target is None or not _is_classifier(model):
             return {}
         predicted = self.predictor(model, features)

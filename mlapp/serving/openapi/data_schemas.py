@@ -8,29 +8,34 @@ from mlapp.schema import Field, Schema
 from mlapp.schema.fields import integer_bounds
 
 Json = dict[str, Any]
+UNUSED: Json = {"description": "A column of the training data that the model does not use. It is ignored."}
 LARGEST = 1.7976931348623157e308
 
 
-def inputs_schema(schema: Schema) -> Json:
+def inputs_schema(schema: Schema, *, ignores_extra: bool = False) -> Json:
     """All that the inputs of a request may be: a list of rows, or, of a table, its columns or one record."""
-    forms = rows_schemas(schema)
+    forms = rows_schemas(schema, ignores_extra=ignores_extra)
     if schema.kind == "table":
         columns: Json = {
             "title": "Columns, all of one length",
             "type": "object",
             "properties": {
-                field.name: {"type": "array", "items": value_schema(field), "minItems": 1} for field in schema.fields
+                **{
+                    field.name: {"type": "array", "items": value_schema(field), "minItems": 1}
+                    for field in schema.fields
+                },
+                **{name: {**UNUSED, "type": "array"} for name in schema.unused},
             },
             "required": schema.names,
-            "additionalProperties": False,
+            "additionalProperties": {"type": "array"} if ignores_extra else False,
         }
-        forms += [columns, {**_record_schema(schema), "title": "One record"}]
+        forms += [columns, {**_record_schema(schema, ignores_extra), "title": "One record"}]
     elif schema.kind == "any":
         forms += [{"title": "One value", "not": {"type": "array"}}]
     return {"anyOf": forms} if len(forms) > 1 else forms[0]
 
 
-def rows_schemas(schema: Schema) -> list[Json]:
+def rows_schemas(schema: Schema, *, ignores_extra: bool = False) -> list[Json]:
     """The lists of rows that inputs may be."""
     if schema.kind == "table":
         row = {
@@ -40,7 +45,7 @@ def rows_schemas(schema: Schema) -> list[Json]:
             "maxItems": len(schema.fields),
         }
         forms: list[Json] = [
-            {"title": "Records", "type": "array", "items": _record_schema(schema), "minItems": 1},
+            {"title": "Records", "type": "array", "items": _record_schema(schema, ignores_extra), "minItems": 1},
             {"title": "Rows, in this order", "type": "array", "items": row, "minItems": 1},
         ]
         if len(schema.fields) == 1:
@@ -117,12 +122,15 @@ def number_schema(dtype: str) -> Json:
     return {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 
 
-def _record_schema(schema: Schema) -> Json:
+def _record_schema(schema: Schema, ignores_extra: bool) -> Json:
     return {
         "type": "object",
-        "properties": {field.name: field_schema(field) for field in schema.fields},
+        "properties": {
+            **{field.name: field_schema(field) for field in schema.fields},
+            **{name: dict(UNUSED) for name in schema.unused},
+        },
         "required": schema.names,
-        "additionalProperties": False,
+        "additionalProperties": ignores_extra,
     }
 
 

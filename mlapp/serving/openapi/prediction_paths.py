@@ -39,7 +39,9 @@ def model_components(endpoint: Endpoint) -> Json:
         found: list[Json] = [own, {"description": described, "type": "array"}]
     else:
         features = endpoint.current.predictor.schema.features
-        found = [inputs_schema(features), {"anyOf": rows_schemas(features)}]
+        ignores = endpoint.settings.extra == "ignore"
+        rows = rows_schemas(features, ignores_extra=ignores)
+        found = [inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}]
     return {f"{endpoint.name}.Inputs": found[0], f"{endpoint.name}.Rows": found[1]}
 
 

@@ -31,7 +31,7 @@ def test_from_an_empty_folder_to_predictions(mlapp: Callable, tmp_path: Path) ->
 def test_results_go_to_stdout_and_all_else_to_stderr(mlapp: Callable, project: Callable) -> None:
     project()
     trained = mlapp("train")
-    assert trained.out.splitlines()[0].split() == ["split", "accuracy", "f1"]
+    assert trained.out.splitlines()[0].split() == ["split", "accuracy", "f1_macro"]
     assert "flowers version 1 is in the store. Next: mlapp serve" in trained.err
 
 

@@ -11,7 +11,7 @@ import pytest
 import xgboost
 from sklearn.datasets import load_iris
 
-from mlapp import frameworks
+from mlapp import App, frameworks
 from mlapp.errors import DataError, ModelError
 
 IRIS = load_iris(as_frame=True)
@@ -88,3 +88,28 @@ def test_a_file_that_is_cut_off(name: str, file: str, tmp_path: Path) -> None:
     (tmp_path / file).write_bytes(content[: len(content) // 3])
     with pytest.raises(ModelError, match="cut off"):
         framework.load(tmp_path, framework.formats[0], ())
+
+
+@pytest.mark.parametrize(
+    ("model", "rename", "told"),
+    [
+        (lightgbm.LGBMClassifier, {"a": 'size "in"'}, "LightGBM takes no column names with quotes"),
+        (lightgbm.LGBMClassifier, {"a": "a b", "b": "a_b"}, "reads the columns 'a b' and 'a_b' as one"),
+        (xgboost.XGBClassifier, {"a": "size [cm]"}, r"XGBoost takes no column names with \[, \] or <: 'size \[cm\]'"),
+    ],
+)
+def test_names_that_a_library_does_not_take_are_told(model, rename, told):
+    app = App("named", target="y")
+    table = pd.DataFrame({"a": [1.0, 2.0] * 20, "b": [0.5] * 40, "y": [0, 1] * 20})
+    app.data_reader(lambda: table.rename(columns=rename))
+    app.model(model)
+    with pytest.raises(DataError, match=told):
+        app.train()
+
+
+def test_xgboost_s_classes_begin_at_0():
+    app = App("labels", target="y")
+    app.data_reader(lambda: pd.DataFrame({"a": [1.0, 2.0] * 20, "y": [1, 2] * 20}))
+    app.model(xgboost.XGBClassifier)
+    with pytest.raises(DataError, match="from 0 on; the target holds 1, 2"):
+        app.train()

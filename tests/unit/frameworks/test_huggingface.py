@@ -65,7 +65,7 @@ def test_a_pipeline_is_trained_kept_loaded_and_goes_on(tmp_path: Path, monkeypat
     app.model(classifier)
 
     found = app.train(learning_rate=0.02)
-    assert found.metrics["test"] == {"accuracy": 1.0, "f1": 1.0}
+    assert found.metrics["test"] == {"accuracy": 1.0, "f1_macro": 1.0}
     version = app.save(found)
     assert set(version.manifest.files) == {
         "config.json",

@@ -152,3 +152,19 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
         onnx_conversion.convert_to_onnx(prediction.predictor_of_trained(iris(Own()).train()))
     with pytest.raises(DeclarationError, match="An ONNX model cannot be trained"):
         onnx.OnnxFramework().trainer(object(), None)
+
+
+@pytest.mark.parametrize("way", ["runtime", "format"])
+def test_probabilities_keep_the_names_of_their_classes(way, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    app = App("named", target="target", predict="proba")
+    app.data_reader(lambda: IRIS.assign(target=NAMES[IRIS["target"]]))
+    app.model(LogisticRegression, format="onnx" if way == "format" else None)
+    app.train()
+    app.save()
+    predictor = app.load()
+    if way == "runtime":
+        predictor = onnx_conversion.convert_to_onnx(predictor)
+    (row,) = predictor.predict([[5.1, 3.5, 1.4, 0.2]]).to_dict("records")
+    assert list(row) == ["setosa", "versicolor", "virginica"]
+    assert row["setosa"] > 0.9

@@ -236,3 +236,56 @@ async def test_deadline_header_must_be_a_number(client):
     for wrong in ("x", "-1", "0", "nan", "inf"):
         response = await client.post("/predict", json=[RECORD], headers={"x-request-timeout": wrong})
         assert response.status_code == 400
+
+
+def bodies_with(columns: dict[str, object]) -> dict[str, tuple[str, dict[str, object]]]:
+    """Requests for one row of these columns, by what sends it: the path, and what httpx takes."""
+    import pyarrow as pa
+
+    table = pd.DataFrame({name: [value] for name, value in columns.items()})
+    arrow = io.BytesIO()
+    with pa.ipc.new_stream(arrow, pa.Table.from_pandas(table).schema) as stream:
+        stream.write_table(pa.Table.from_pandas(table))
+    tensors = [
+        {
+            "name": name,
+            "shape": [1],
+            "datatype": {str: "BYTES", bool: "BOOL", float: "FP64", int: "INT64"}[type(value)],
+            "data": [value],
+        }
+        for name, value in columns.items()
+    ]
+
+    def as_(media: str, content: bytes) -> dict[str, object]:
+        return {"content": content, "headers": {"content-type": media}}
+
+    split = {"columns": list(columns), "data": [list(columns.values())]}
+    return {
+        "records": ("/predict", {"json": [columns]}),
+        "columns": ("/predict", {"json": {"inputs": {name: [value] for name, value in columns.items()}}}),
+        "one record": ("/predict", {"json": {"inputs": columns}}),
+        "UnionML's": ("/predict", {"json": {"features": [columns]}}),
+        "CSV": ("/predict", as_("text/csv", table.to_csv(index=False).encode())),
+        "Arrow": ("/predict", as_("application/vnd.apache.arrow.stream", arrow.getvalue())),
+        "MLflow's records": ("/invocations", {"json": {"dataframe_records": [columns]}}),
+        "MLflow's split": ("/invocations", {"json": {"dataframe_split": split}}),
+        "v2": ("/v2/models/people/infer", {"json": {"inputs": tensors}}),
+    }
+
+
+@pytest.mark.parametrize("form", bodies_with({"age": 1}))
+async def test_the_target_may_be_sent_along_and_unknown_columns_are_named(people, serve, form):
+    app, trained = people
+    async with serve(app, trained) as client:
+        path, known = bodies_with(RECORD | {"y": 1})[form]
+        answer = await client.post(path, **known)
+        assert answer.status_code == 200, answer.text
+        assert "Bern 3 True 1.5" in answer.text
+        path, unknown = bodies_with(RECORD | {"other": 1})[form]
+        answer = await client.post(path, **unknown)
+        assert answer.status_code in (400, 422)
+        assert "'other'" in answer.text
+    async with serve(app, trained, extra="ignore") as client:
+        answer = await client.post(path, **unknown)
+        assert answer.status_code == 200, answer.text
+        assert "Bern 3 True 1.5" in answer.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,11 +66,8 @@ def test_parser_and_loader_have_the_parameters_of_the_training(tmp_path: Path, m
     assert again.predict(n=2, version=1).tolist() == [4000.0, 6000.0]
     assert again.predict(n=2, version=1, scale=10.0).tolist() == [40.0, 60.0]
 
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / task_bodies.FILES).symlink_to(version.files)
-    (tmp_path / "model" / task_bodies.MANIFEST).write_bytes(msgspec.json.encode(version.manifest))
     bound = {"data_reader": {"n": 2}, "data_loader": {"offset": 0.0}, "data_parser": {"scale": 1.0}}
-    task_bodies.run_predict(again, bound, tmp_path / "model", tmp_path / "batch.parquet")
+    task_bodies.run_predict(again, bound, version, tmp_path / "batch.parquet")
     assert pd.read_parquet(tmp_path / "batch.parquet")["prediction"].tolist() == [4000.0, 6000.0]
 
 
