@@ -1,5 +1,5 @@
 """The same on a real Flyte: run with MLAPP_TEST_FLYTE_CONFIG, a flytekit configuration, and an image with
-mlapp[flyte,sklearn] in it as MLAPP_TEST_FLYTE_IMAGE, or MLAPP_TEST_REGISTRY to have one built and pushed;
+mlapp-kit[flyte,sklearn] in it as MLAPP_TEST_FLYTE_IMAGE, or MLAPP_TEST_REGISTRY to have one built and pushed;
 MLAPP_TEST_FLYTE_PROJECT and _DOMAIN where they are not flytesnacks, development.
 """
 

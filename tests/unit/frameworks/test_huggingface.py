@@ -221,4 +221,4 @@ def test_transformers_that_is_not_installed(kept: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError) as raised:
         HUGGING_FACE.load(kept, "safetensors", ())
-    assert "mlapp[huggingface]" in raised.value.todo
+    assert "mlapp-kit[huggingface]" in raised.value.todo

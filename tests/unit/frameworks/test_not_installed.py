@@ -22,7 +22,7 @@ def test_a_framework_that_is_not_installed(
     adapter = frameworks.get_framework(framework)
     with pytest.raises(MissingExtraError) as raised:
         adapter.load(tmp_path, adapter.formats[0], ())
-    assert f"mlapp[{extra}]" in raised.value.todo
+    assert f"mlapp-kit[{extra}]" in raised.value.todo
 
 
 def test_onnx_runtime_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,4 +30,4 @@ def test_onnx_runtime_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(MissingExtraError) as raised:
         frameworks.get_framework("onnx").load(tmp_path, "onnx", ())
-    assert "mlapp[onnx]" in raised.value.todo
+    assert "mlapp-kit[onnx]" in raised.value.todo
