@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlapp import distribution, foreign_template
+from mlapp import column_roles, distribution, foreign_template
 from mlapp.bundle import self_wheel
 from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, suggest_nearest
 from mlapp.provenance import installed_versions
@@ -51,7 +51,12 @@ Consent = Callable[[Sequence[str]], bool]
 
 
 def create_project(
-    name: str | None, template: str, values: Mapping[str, str], parent: Path, consent: Consent = lambda code: False
+    name: str | None,
+    template: str,
+    values: Mapping[str, str],
+    parent: Path,
+    consent: Consent = lambda code: False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Make a project folder in `parent`; it appears whole or not at all, and nothing is overwritten.
 
@@ -60,6 +65,7 @@ def create_project(
         template: one of `list_templates()`, a folder, or a git URL.
         values: of the template's variables.
         consent: asked before code of a template from elsewhere runs: its hooks and Jinja extensions.
+        tell: takes a line about the columns of a table that the project leaves out.
 
     Raises:
         UsageError: an unknown template or variable, a name that cannot be one, a folder that is there already; code of
@@ -89,6 +95,8 @@ def create_project(
         if "data" in defaults:
             data, described = _describe_table(values)
             context.update(described)
+            if described["left_out"]:
+                tell(f"Columns that are no features are left out: {described['left_out']}.")
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
         made = _render_asking(own_templates.get(template), template, context, Path(temporary), consent)
         for compiled in list(made.rglob("__pycache__")):  # pip compiles our own when it installs them
@@ -171,22 +179,32 @@ def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
         )
     path, target = Path(values["data"]).expanduser(), values["target"]
     form = _detect_csv_format(path)
-    table = _read_table(path, form)
+    if path.suffix.lower() != ".parquet":
+        form = {**form, **column_roles.infer_read_options(_read_table(path, {**form, "dtype": "str"}))}
+    table = _read_table(path, {name: value for name, value in form.items() if name != "date_format"})
     if target not in table.columns:
         raise UsageError(
             f"'{path}' has no column '{target}'.{suggest_nearest(target, map(str, table.columns))}",
             f"It has: {', '.join(map(str, table.columns[:20]))}.",
         )
+    odd = next((str(name) for name in table.columns if re.search(r"\{[{%#]", str(name))), None)
+    if odd is not None:  # the project's files are rendered with the names in them
+        raise DataError(f"'{path}' has the column {odd!r}, which reads as a template.", "Rename it, without braces.")
+    left_out = column_roles.find_identifier_columns(table, target)
     column = table[target]
     is_number = column.dtype.kind in "if"
     is_class = not is_number or (column.dtype.kind == "i" and column.nunique() <= 20)
     dates = [str(name) for name in table.columns if name != target and _is_date_column(table[name])]
+    dates += [name for name in form.get("date_format", {}) if name != target and name not in dates]
+    used = [str(name) for name in table.columns if name != target and name not in left_out]
     where = f"data/{path.name}" if path.stat().st_size <= COPIED else str(path.resolve())
     return path, {
         "data": where,
         "target": target,
         "task": "classification" if is_class else "regression",
         "dates": ", ".join(repr(name) for name in dates),
+        "features": f", features={used!r}" if left_out else "",
+        "left_out": ", ".join(f"{name!r} ({reason})" for name, reason in left_out.items()),
         "csv": "".join(f", {option}={value!r}" for option, value in form.items()),
     }
 

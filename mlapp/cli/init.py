@@ -53,7 +53,7 @@ def init_project(
             output.ask_confirmation("Run it?", yes=False)
         return bool(code) or yes
 
-    folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd(), consent)
+    folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd(), consent, output.print_note)
     if json:
         output.print_json({"folder": str(folder)})
         return

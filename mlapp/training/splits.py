@@ -7,7 +7,8 @@ from typing import Any
 
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
-from mlapp.schema import infer_schema
+from mlapp.schema import Schema, infer_schema
+from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
 from mlapp.training.sampling import sample_rows
 
@@ -57,9 +58,19 @@ class Splits:
         yield self._name, *self._first.pop()
         for name in list(self._left):
             features, target = stage_calls.call_parser(self._pipeline, self._left.pop(name), self._parameters)
+            self.schema = _widen_schema(self.schema, features)
             features = stage_calls.call_transformer(self._pipeline, features)
             yield name, features, target
             del features, target
+
+
+def _widen_schema(schema: Schema, features: Any) -> Schema:
+    """The schema with the range of another split's values: the model is known to predict those too."""
+    other = infer_schema(features)
+    has_same_types = [(field.name, field.dtype) for field in schema.fields] == [
+        (field.name, field.dtype) for field in other.fields
+    ]
+    return merge_schemas(schema, other) if has_same_types else schema
 
 
 def identify_table(table: Any) -> tuple[str, int, int]:

@@ -11,7 +11,10 @@ from mlapp import App
 
 DATES = [{{ cookiecutter.dates }}]
 
-app = App("{{ cookiecutter.name }}", target={{ cookiecutter.target.__repr__() }})
+{% if cookiecutter.left_out -%}
+# No features: {{ cookiecutter.left_out }}.
+{% endif -%}
+app = App("{{ cookiecutter.name }}", target={{ cookiecutter.target.__repr__() }}{{ cookiecutter.features }})
 
 
 @app.data_reader

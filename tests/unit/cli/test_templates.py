@@ -178,3 +178,41 @@ def test_one_wheel_serves_all_projects_of_a_template(mlapp: Callable, tmp_path: 
     mlapp("init", "reading", "--template", "microservices", cwd=tmp_path)
     assert (tmp_path / "reading/digits/requirements.txt").read_text().startswith("--find-links ../wheels\n")
     assert len(list(tmp_path.rglob("*.whl"))) == 1
+
+
+def test_tabular_keeps_codes_reads_other_dates_and_leaves_identifiers_out(mlapp: Callable, tmp_path: Path) -> None:
+    random, rows = np.random.default_rng(0), 60
+    days = pd.Timestamp("2025-01-01") + pd.to_timedelta(random.integers(0, 400, rows), "D")
+    table = pd.DataFrame(
+        {
+            "customer_id": random.permutation(10_000)[:rows],
+            "reference": [f"A{number:05}" for number in random.permutation(rows)],
+            "zip": [f"{number:05}" for number in random.choice([1067, 8001, 80331], rows)],
+            "since": days.strftime("%d/%m/%Y"),
+            "age": random.integers(18, 80, rows),
+            "income": random.normal(size=rows),
+            "note": [f"customer since {row} weeks" for row in range(rows)],
+            "bought": random.random(rows) < 0.5,
+        }
+    )
+    table.to_csv(tmp_path / "people.csv")  # with the index, as pandas does by itself
+    chosen = ("--set", "data=people.csv", "--set", "target=bought")
+    ran = mlapp("init", "people", "--template", "tabular", *chosen, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    for name in ("'Unnamed: 0'", "'customer_id'", "'reference'"):
+        assert name in ran.err
+        assert name in (tmp_path / "people/README.md").read_text()
+    manifest = json.loads(mlapp("train", "-p", "n_estimators=5", "--json", cwd=tmp_path / "people").out)
+    fields = {field["name"]: field for field in manifest["schema"]["features"]["fields"]}
+    assert {name: field["type"] for name, field in fields.items()} == {
+        "zip": "string",
+        "since": "datetime",
+        "age": "integer",
+        "income": "number",
+        "note": "string",
+    }
+    assert "01067" in fields["zip"]["categories"]
+    assert fields["since"]["minimum"] == days.min().isoformat()
+    checked = mlapp("data", "check", "--json", cwd=tmp_path / "people")
+    assert json.loads(checked.out)["differences"] == []
+    assert mlapp("train", "-p", "n_estimators=5", cwd=tmp_path / "people").code == 0

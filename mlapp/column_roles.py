@@ -1,0 +1,91 @@
+"""What the columns of a user's table are, where pandas alone reads them wrongly: codes, dates and identifiers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DATE_FORMATS = tuple(
+    f"{date}{time}"
+    for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
+    for time in ("", " %H:%M", " %H:%M:%S")
+)
+"""Ways to write dates beside ISO 8601. Day before month where both fit: most countries write so."""
+IDENTIFIER = re.compile(r"(^|[_\s-])(id|uuid|guid|key|index|idx)$|[a-z](Id|ID)$|^(Id|ID|UUID)$")
+FEWEST_ROWS = 20
+"""Rows from which on a column with a different value in each says something."""
+CODE = r"0\d+"
+"""A number that begins with 0 is a code, as a postal code, whose zeros count."""
+
+
+def find_code_columns(texts: pd.DataFrame) -> list[str]:
+    """The columns of codes: digits alone, and some begin with 0.
+
+    Args:
+        texts: the table with each value as the text that it is in the file.
+    """
+    return [
+        str(name)
+        for name in texts.columns
+        if len(values := texts[name].dropna())
+        and values.str.fullmatch(r"\d+").all()
+        and values.str.fullmatch(CODE).any()
+    ]
+
+
+def find_date_formats(texts: pd.DataFrame) -> dict[str, str]:
+    """The columns of dates that are written in another way than ISO 8601, each with its format."""
+    found = {}
+    for name in texts.columns:
+        values = texts[name].dropna()
+        if not len(values) or not values.str.match(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}( \d{1,2}:\d{2}(:\d{2})?)?$").all():
+            continue
+        chosen = next((each for each in DATE_FORMATS if _has_format(values, each)), None)
+        if chosen is not None:
+            found[str(name)] = chosen
+    return found
+
+
+def find_identifier_columns(table: pd.DataFrame, target: str) -> dict[str, str]:
+    """The columns that tell rows apart and nothing else, each with the reason: a model would learn them by heart."""
+    found = {}
+    for name in map(str, table.columns):
+        if name == target:
+            continue
+        if re.fullmatch(r"Unnamed: \d+", name):
+            found[name] = "without a name, as the row numbers that pandas writes"
+        elif _is_identifier(name, table[name]):
+            found[name] = "different in each row"
+    return found
+
+
+def infer_read_options(texts: pd.DataFrame) -> Mapping[str, Any]:
+    """The options of `pandas.read_csv` for the codes and dates of a table of texts."""
+    codes, formats = find_code_columns(texts), find_date_formats(texts)
+    options: dict[str, Any] = {}
+    if codes:
+        options["dtype"] = dict.fromkeys(codes, "str")
+    if formats:
+        options["date_format"] = formats
+    return options
+
+
+def _is_identifier(name: str, column: pd.Series[Any]) -> bool:
+    rows = len(column)
+    if rows < FEWEST_ROWS or column.dtype.kind in "fMb" or column.isna().any() or column.nunique() < rows:
+        return False
+    if IDENTIFIER.search(name):
+        return True
+    if column.dtype.kind not in "iu":
+        return not column.astype(str).str.contains(r"\s").any()  # a text of several words is read, not looked up
+    return int(column.max()) - int(column.min()) == rows - 1  # numbered through
+
+
+def _has_format(values: pd.Series[Any], form: str) -> bool:
+    import pandas as pd
+
+    return bool(pd.to_datetime(values, format=form, errors="coerce").notna().all())
