@@ -11,9 +11,13 @@ from typing import Any
 from mlapp import frameworks
 from mlapp.errors import ModelError, UserCodeError
 from mlapp.frameworks import Framework
+from mlapp.frameworks.python import PythonFramework
 from mlapp.pipeline import Pipeline, bind_parameters
 from mlapp.pipeline.parameters import declared_parameters, open_stages, values_of_stage
 from mlapp.schema import ModelSchema
+
+OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
+"""Types, and modules of types, of which models of several frameworks are: as a return annotation they declare none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ class TrainedModel:
         """
         saver = self.pipeline.stage("saver")
         if saver is None:
+            require_declared(self.pipeline, self.framework, self.format)
             self.framework.save(self.estimator, folder, self.format, _trusted_types(self.pipeline))
             return
         try:
@@ -81,7 +86,8 @@ def load_estimator(
         parameters: of the training: a framework that keeps weights alone needs the model function's.
 
     Raises:
-        ModelError: its files cannot be read, or hold types that the app does not declare trusted.
+        ModelError: its files cannot be read, or hold types that the app does not declare trusted; or the app declares
+            another framework or format than these, which come from a manifest.
         UserCodeError: the loader raised.
     """
     loader = pipeline.stage("loader")
@@ -92,6 +98,7 @@ def load_estimator(
                 "Write an @app.loader that reads it.",
             )
         adapter = frameworks.get_framework(framework)
+        require_declared(pipeline, adapter, format)
         if adapter.weights_only:
             return adapter.restore(_build_unfitted(pipeline, parameters or {}), folder)
         return adapter.load(folder, format, _trusted_types(pipeline))
@@ -115,6 +122,48 @@ def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_kee
         return
     if to_keep or format not in ("", "joblib"):
         framework.require_savable(model, format, _trusted_types(pipeline))
+
+
+def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> None:
+    """Check that the app declares this way of loading: a manifest names it, and who writes to a store wrote that.
+
+    The framework's default format, which loads no code, needs no declaration. An app declares its framework by its
+    model: a class, a ready file, or a function with a return annotation. Without any of these each one is declared.
+
+    Raises:
+        ModelError: it declares another framework or format; names the declaration that would allow this one.
+    """
+    stage = pipeline.stage("model")
+    known = _declared_framework(pipeline)
+    if known is not None and known != framework.name:
+        raise ModelError(
+            f"The model is of the framework '{framework.name}'; app '{pipeline.name}' declares one of '{known}'.",
+            f"If it is yours, annotate the function that returns the model with a type of {framework.name}.",
+        )
+    safe = framework.formats[0]
+    chosen = stage.options.get("format") if stage else None
+    if format not in {safe, chosen} - {None, ""}:
+        declared = f"'{chosen or safe}'" if chosen or safe else "none"
+        raise ModelError(
+            f"The model is saved as '{format}'; app '{pipeline.name}' declares {declared} for {framework.name}.",
+            f"If you trust who wrote it, declare it: @app.model(format='{format}').",
+        )
+
+
+def _declared_framework(pipeline: Pipeline) -> str | None:
+    """The framework that the app declares its models to be of; None where it leaves that open.
+
+    What the trainer returns is the model, where the app has one.
+    """
+    trainer, model = pipeline.stage("trainer"), pipeline.stage("model")
+    if model is None or (trainer is None and "file" in model.options):
+        return frameworks.find_framework_for_file(model.options["file"]).name if model else None
+    stage = trainer or model
+    kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
+    if not isinstance(kind, type) or f"{kind.__module__}.{kind.__qualname__}" in OPEN or kind.__module__ in OPEN:
+        return None
+    found = frameworks.find_framework(kind).name
+    return None if found == PythonFramework.name else found
 
 
 def model_format(pipeline: Pipeline, framework: Framework) -> str:

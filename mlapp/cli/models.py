@@ -13,6 +13,7 @@ from mlapp.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mlapp.errors import StoreError
     from mlapp.store import Manifest, Store
 
 cli = typer.Typer(help="The model store: versions, and the aliases that name them.", no_args_is_help=True)
@@ -39,10 +40,13 @@ def list_versions(
     from mlapp.store.version_query import select_versions
 
     project = Project.find()
-    versions = select_versions(project.store.versions(project.name), sort=sort, where=where or [])
+    damaged: list[StoreError] = []
+    versions = select_versions(project.store.versions(project.name, damaged), sort=sort, where=where or [])
     aliases: dict[int, list[str]] = {}
-    for alias, number in project.store.aliases(project.name).items():
+    for alias, number in project.store.aliases(project.name, damaged).items():
         aliases.setdefault(number, []).append(alias)
+    for error in damaged:
+        output.print_note(f"{error.what} {error.todo}")
     if json:
         output.print_json(
             [

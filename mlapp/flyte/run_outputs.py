@@ -33,14 +33,14 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
         try:
             manifest = msgspec.json.decode((folder / task_bodies.MANIFEST).read_bytes(), type=Manifest)
         except msgspec.MsgspecError as error:
-            raise StoreError(f"The manifest of run {run} cannot be read: {error}", "Upgrade mlapp here.") from error
+            raise StoreError(
+                f"The manifest of run {run} cannot be read: {error}.", "Upgrade mlapp here, or do not trust that run."
+            ) from error
         if manifest.app != app:
             raise UsageError(
                 f"Run {run} trained '{manifest.app}', and this project is '{app}'.", "Fetch it in that one's folder."
             )
         for file in manifest.files:
-            if Path(file).is_absolute() or ".." in Path(file).parts:
-                raise StoreError(f"The manifest of run {run} names the file {file!r}.", "Do not trust that run.")
             file_transfer.download_file(
                 connection, f"{url}/{task_bodies.FILES}/{file}", folder / task_bodies.FILES / file
             )

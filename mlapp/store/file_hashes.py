@@ -3,45 +3,86 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from mlapp.errors import StoreError
+from mlapp.errors import ModelError, StoreError
+from mlapp.store import names
 from mlapp.store.manifest import Manifest, StoredFile
 
 
 def hash_files(folder: Path) -> dict[str, StoredFile]:
-    """Path below `folder` → hash and size, of every file there."""
+    """Path below `folder` → hash and size, of every file there.
+
+    Raises:
+        ModelError: the saver wrote a link, or a name that is no path on every system.
+    """
     files = {}
-    for path in sorted(folder.rglob("*")):
-        hashed = _hash_file(path) if path.is_file() else None
-        if hashed is not None:
-            files[path.relative_to(folder).as_posix()] = hashed
+    for name in sorted(_entries(folder)):
+        found = _hash_file(folder, name) if names.is_relative_path(name) else None
+        if found is None:
+            raise ModelError(
+                f"The saver wrote {name!r}, which a version cannot hold.",
+                "Write regular files, with names without backslashes and colons, and no links.",
+            )
+        files[name] = found
     return files
 
 
 def check_files(manifest: Manifest, folder: Path) -> None:
-    """See that the files in `folder` are those of the manifest.
+    """See that `folder` holds the files of the manifest, as they were stored, and nothing else.
 
     Raises:
-        StoreError: one is missing, or was changed.
+        StoreError: one is missing, was changed, is a link, or is not in the manifest.
     """
     for name, stored in manifest.files.items():
-        found = _hash_file(folder / name)
-        if found is None or found.sha256 != stored.sha256:
-            state = "is missing" if found is None else "was changed after it was stored"
-            raise StoreError(
-                f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({folder / name}).",
-                "Restore it from a backup, or use another version; do not trust this one.",
-            )
+        found = _hash_file(folder, name)
+        if found != stored:
+            state = "was changed after it was stored"
+            if found is None:
+                state = "is a link" if os.path.lexists(folder / name) else "is missing"
+            raise _unusable(manifest, folder, name, state)
+    for name in _entries(folder):
+        if name not in manifest.files:
+            raise _unusable(manifest, folder, name, "is not in its manifest")
 
 
-def _hash_file(path: Path) -> StoredFile | None:
+def _unusable(manifest: Manifest, folder: Path, name: str, state: str) -> StoreError:
+    return StoreError(
+        f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({folder / name}).",
+        "Restore it from a backup, or use another version; do not trust this one.",
+    )
+
+
+def _entries(folder: Path) -> Iterator[str]:
+    """The paths of everything below a folder that is no folder; a link to a folder is none."""
+    for at, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(at, name))]
+        for name in (*files, *links):
+            yield Path(at, name).relative_to(folder).as_posix()
+
+
+def _hash_file(folder: Path, name: str) -> StoredFile | None:
+    """The hash of a regular file that is reached without a link; None if there is none."""
+    path = folder / name
+    below = [folder.joinpath(*path.relative_to(folder).parts[:depth]) for depth in range(1, name.count("/") + 1)]
+    if any(part.is_symlink() for part in below):
+        return None
     try:
-        with path.open("rb") as file:
+        # Opening a pipe would wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
             digest, size = hashlib.sha256(), 0
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
                 size += len(chunk)
         return StoredFile(digest.hexdigest(), size)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError:
+        if path.is_symlink():
+            return None
+        raise

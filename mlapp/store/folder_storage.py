@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -12,11 +13,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlapp.errors import StoreError
+from mlapp.store import names
 from mlapp.store.manifest import StoredFile
-from mlapp.store.storage import Tell
+from mlapp.store.storage import FullError, Tell
 
 ABANDONED = 24 * 3600
 """Seconds after which a temporary file counts as left by a process that was killed."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+RESERVE = ".reserve"
+"""A file that holds some space for the documents that free more."""
+RESERVED = 16 * 1024
 
 
 class FolderStorage:
@@ -27,27 +34,20 @@ class FolderStorage:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def create_key(self, key: str, content: bytes) -> bool:
-        path = self.root / key
+    def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
+        path = self._path(key)
         with translate_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
             try:
-                with temporary.open("xb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    return False
-            finally:
-                temporary.unlink(missing_ok=True)
-            _sync_to_disk(path.parent)
-        return True
+                is_new = _create(path, content)
+            except OSError as error:
+                if error.errno not in FULL or not from_reserve or not self._release_reserve():
+                    raise
+                is_new = _create(path, content)
+            self._keep_reserve()
+        return is_new
 
     def read_key(self, key: str) -> bytes | None:
-        path = self.root / key
+        path = self._path(key)
         with translate_os_errors(path):
             try:
                 return path.read_bytes()
@@ -58,7 +58,7 @@ class FolderStorage:
         return [self.read_key(key) for key in keys]
 
     def list_names(self, prefix: str) -> list[str]:
-        path = self.root / prefix
+        path = self._path(prefix)
         with translate_os_errors(path):
             try:
                 return [name for name in os.listdir(path) if not name.startswith(".")]
@@ -67,7 +67,7 @@ class FolderStorage:
 
     @contextmanager
     def upload_folder(self, prefix: str, tell: Tell | None = None) -> Iterator[Path]:
-        path = self.root / prefix
+        path = self._path(prefix)
         with translate_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(path.parent)
@@ -87,15 +87,19 @@ class FolderStorage:
     def fetch_folder(
         self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
     ) -> Path:
-        return self.root / prefix
+        return self._path(prefix)
 
     def delete_prefix(self, prefix: str) -> None:
-        path = self.root / prefix
+        path = self._path(prefix)
         with translate_os_errors(path):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
+            if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
+                return
+            # It disappears in one step; of two that delete it, one has nothing left to do.
+            doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            with suppress(FileNotFoundError):
+                path.rename(doomed)
+                shutil.rmtree(doomed)
 
     def check_writable(self) -> None:
         with translate_os_errors(self.root):
@@ -106,6 +110,59 @@ class FolderStorage:
     def __repr__(self) -> str:
         return str(self.root)
 
+    def _path(self, key: str) -> Path:
+        """The path of a key.
+
+        Raises:
+            StoreError: it is outside the store, by its name or by a link on the way.
+        """
+        path = self.root / key
+        if not key:
+            return path
+        is_below = Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.root))
+        if not is_below or not names.is_relative_path(key):
+            raise StoreError(
+                f"{key!r} is no place in the model store {self.root}.", "Do not trust what names it: it leads outside."
+            )
+        return path
+
+    def _release_reserve(self) -> bool:
+        """Free the reserve, for a document that frees more: on a full disk a version could not be deleted else."""
+        try:
+            (self.root / RESERVE).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _keep_reserve(self) -> None:
+        path = self.root / RESERVE
+        if not path.exists():
+            with suppress(OSError), path.open("xb") as file:
+                try:
+                    file.write(os.urandom(RESERVED))
+                except OSError:
+                    path.unlink(missing_ok=True)
+                    raise
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Write a file, whole or not at all; False if its name is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_to_disk(path.parent)
+    return True
+
 
 @contextmanager
 def translate_os_errors(path: Path) -> Iterator[None]:
@@ -113,10 +170,13 @@ def translate_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"The model store cannot use {error.filename or path}: {error.strerror or error}.",
-            "Check the folder's permissions and free space, or set `store:` in mlapp.yaml to another folder.",
-        ) from error
+        todo = "Check the folder's permissions, or set `store:` in mlapp.yaml to another folder."
+        kind = StoreError
+        if error.errno in FULL:
+            kind, todo = FullError, "Free some space: `mlapp models prune --keep 3` deletes old versions."
+        elif error.errno == errno.ENOENT:
+            todo = "Another process changed the store: run the command again."
+        raise kind(f"The model store cannot use {error.filename or path}: {error.strerror or error}.", todo) from error
 
 
 def _sync_to_disk(path: Path) -> None:

@@ -30,7 +30,7 @@ class JsonDocuments:
         """See that this mlapp knows the store's format."""
         content = self._storage.read_key(_FORMAT_KEY)
         if content is not None:
-            self._require_known_format(msgspec.json.decode(content).get("format"), _FORMAT_KEY)
+            self.decode(_FORMAT_KEY, content, _Format)
 
     def write_format(self) -> None:
         """Say in a new store what its format is."""
@@ -38,30 +38,32 @@ class JsonDocuments:
 
     def read_document(self, key: str, kind: type[Struct]) -> Struct:
         """One document that must be there."""
-        return self._decode_document(key, self._storage.read_key(key), kind)
+        return self.decode(key, self._storage.read_key(key), kind)
 
-    def read_documents(self, keys: list[str], kind: type[Struct]) -> list[Struct]:
-        """Several documents that must be there, in the order of `keys`."""
-        contents = self._storage.read_keys(keys)
-        return [self._decode_document(key, content, kind) for key, content in zip(keys, contents, strict=True)]
-
-    def _decode_document(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
+    def decode(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
+        """The document in the content of a key, None where there is no such key."""
         if content is None:
             raise StoreError(f"The model store {self._storage!r} has lost {key}.", "Restore it from a backup.")
         try:
             raw = msgspec.json.decode(content)
-            if kind is Manifest:
+            if kind in (Manifest, _Format):
                 self._require_known_format(raw.get("format"), key)
             return msgspec.convert(raw, kind)
-        except (msgspec.MsgspecError, AttributeError) as error:
-            raise StoreError(
-                f"{key} of the model store {self._storage!r} is damaged: {error}", "Restore it from a backup."
-            ) from None
+        except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
+            raise StoreError(f"{key} of the model store {self._storage!r} is damaged: {error}.", _repair(key)) from None
 
     def _require_known_format(self, found: object, key: str) -> None:
-        if not isinstance(found, int) or found > FORMAT:
+        if isinstance(found, int) and found > FORMAT:
             raise StoreError(
                 f"The model store {self._storage!r} is from a newer mlapp: "
                 f"{key} has format {found}, known is {FORMAT}.",
                 f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
+
+
+def _repair(key: str) -> str:
+    if key == _FORMAT_KEY:
+        return f'Write {{"format": {FORMAT}}} into it, or restore it from a backup; the versions are not in it.'
+    if "/aliases/" in key:
+        return "Restore it from a backup, or move the alias again: `mlapp models promote VERSION ALIAS`."
+    return "Restore it from a backup; do not use this version before."

@@ -10,6 +10,7 @@ import msgspec
 from mlapp.pipeline.parameters import Recorded
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema
+from mlapp.store import names
 
 FORMAT = 1
 """The layout of a store that this mlapp writes, and the newest that it reads."""
@@ -20,6 +21,10 @@ class StoredFile(msgspec.Struct, frozen=True):
 
     sha256: str
     size: int
+
+    def __post_init__(self) -> None:
+        if not names.SHA256.fullmatch(self.sha256) or self.size < 0:
+            raise ValueError("it has a file without a SHA-256 and a size")
 
 
 class Data(msgspec.Struct, frozen=True):
@@ -68,6 +73,33 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent: int | None = None
     batching: bool = True
     model: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what becomes a path, a key, a requirement or the name of a loader: the store's writers chose it.
+
+        Raises:
+            ValueError: a name that leads elsewhere, or no files. msgspec adds it to its own error when it decodes.
+        """
+        if not names.APP.fullmatch(self.app):
+            raise ValueError(f"its app is {self.app!r}, which is no name of an app")
+        if self.version < 0:
+            raise ValueError(f"its version is {self.version}")
+        if not names.FOLDER.fullmatch(self.folder):
+            raise ValueError(f"its folder is {self.folder!r}, which is no folder of a version")
+        if not self.files:
+            raise ValueError("it lists no files")
+        for name in self.files:
+            if not names.is_relative_path(name):
+                raise ValueError(f"it names the file {name!r}, which is no path below the version's folder")
+        for name, version in self.libraries.items():
+            if not names.WORD.fullmatch(name) or not names.VERSION.fullmatch(version):
+                raise ValueError(f"it names the library {name!r} {version!r}")
+        if not names.WORD.fullmatch(self.framework):
+            raise ValueError(f"its framework is {self.framework!r}")
+        if self.model_format and not names.WORD.fullmatch(self.model_format):
+            raise ValueError(f"its format is {self.model_format!r}")
+        if not names.VERSION.fullmatch(self.python):
+            raise ValueError(f"its Python is {self.python!r}")
 
     @property
     def headline(self) -> dict[str, float | None]:

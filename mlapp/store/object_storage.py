@@ -48,7 +48,7 @@ class ObjectStorage:
         self._cache = cache
         self._is_conditional = False
 
-    def create_key(self, key: str, content: bytes) -> bool:
+    def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
         from obstore.exceptions import AlreadyExistsError
 
         self._require_conditional_writes()
@@ -117,11 +117,13 @@ class ObjectStorage:
     ) -> Path:
         folder = self._cache / prefix
         with translate_os_errors(folder):
+            if fresh:
+                shutil.rmtree(folder, ignore_errors=True)
             for name, stored in files.items():
                 path = folder / name
-                if fresh or not path.is_file() or path.stat().st_size != stored.size:
+                if not path.is_file() or path.stat().st_size != stored.size:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    self._download_file(f"{prefix}/{name}", path, stored.size, tell)
+                    self._download_file(f"{prefix}/{name}", path, folder, stored.size, tell)
         return folder
 
     def delete_prefix(self, prefix: str) -> None:
@@ -129,7 +131,8 @@ class ObjectStorage:
 
         def delete_objects() -> None:
             for entries in obstore.list(self._client, prefix, chunk_size=1000):
-                obstore.delete(self._client, [entry["path"] for entry in entries])
+                with suppress(FileNotFoundError):  # another process deletes the same
+                    obstore.delete(self._client, [entry["path"] for entry in entries])
 
         self._retry_request(delete_objects)
         shutil.rmtree(self._cache / prefix, ignore_errors=True)
@@ -184,11 +187,14 @@ class ObjectStorage:
 
         self._retry_request(upload_once)
 
-    def _download_file(self, key: str, path: Path, size: int, tell: Tell | None) -> None:
-        """Fetch a file in parts, each tried again by itself; it has its name once it is whole."""
+    def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Tell | None) -> None:
+        """Fetch a file in parts, each tried again by itself; it has its name once it is whole.
+
+        It is written beside `folder`, which holds nothing but what was asked for.
+        """
         import obstore
 
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
         done = _TransferProgress(f"download {path.name}", size, tell if size > PART else None)
         try:
             with temporary.open("wb") as file, ThreadPoolExecutor(AT_ONCE) as pool:

@@ -11,17 +11,29 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from mlapp.errors import StoreError
 from mlapp.store.manifest import StoredFile
 
 Tell = Callable[[str], None]
 """Is told how far a transfer is."""
 
 
+class FullError(StoreError):
+    """The place has no space left."""
+
+
 class Storage(Protocol):
     """Keys are paths with `/`. Every method raises StoreError when the place cannot be reached, read or written."""
 
-    def create_key(self, key: str, content: bytes) -> bool:
-        """Write a key, whole or not at all; False if it exists already."""
+    def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
+        """Write a key, whole or not at all; False if it exists already.
+
+        Args:
+            from_reserve: the key frees space, or is needed to: it may use what is set aside for a full disk.
+
+        Raises:
+            FullError: there is no space for it.
+        """
 
     def read_key(self, key: str) -> bytes | None:
         """The content of a key, or None."""

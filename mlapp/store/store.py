@@ -9,7 +9,6 @@ store.json                              the format
 
 from __future__ import annotations
 
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -28,10 +27,10 @@ from mlapp.provenance import GitState
 from mlapp.schema.infer import to_json_value
 from mlapp.store.file_hashes import check_files, hash_files
 from mlapp.store.json_documents import JsonDocuments
-from mlapp.store.manifest import FORMAT, Data, Manifest
-from mlapp.store.storage import Storage, Tell
+from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
+from mlapp.store.names import ALIAS, APP
+from mlapp.store.storage import FullError, Storage, Tell
 
-ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 LATEST = "latest"
 
 
@@ -97,33 +96,7 @@ class Store:
         with self.storage.upload_folder(f"{app}/files/{identity}", progress) as folder:
             trained.save(folder)
             files = hash_files(folder)
-        manifest = Manifest(
-            format=FORMAT,
-            app=app,
-            version=0,
-            created=trained.started,
-            duration=round(trained.duration, 6),
-            parameters=plain_value(dict(trained.parameters)),
-            metrics={
-                split: {name: to_json_value(value) for name, value in found.items()}
-                for split, found in trained.metrics.items()
-            },
-            schema=trained.schema,
-            framework=trained.framework.name,
-            model_format=trained.format,
-            libraries=provenance.installed_versions((*trained.framework.libraries, "pandas")),
-            python=provenance.python_version(),
-            mlapp=distribution.version(),
-            data=Data(trained.fingerprint, trained.rows, trained.columns),
-            files=files,
-            folder=f"files/{identity}",
-            git=git,
-            origin=dict(origin or {"engine": "local"}),
-            tuning=dict(tuning) if tuning else None,
-            parent=trained.parent,
-            batching=trained.batching,
-            model=type(trained.estimator).__name__,
-        )
+        manifest = _manifest_of(trained, files, identity, git, origin, tuning)
         return self._claim_number(manifest)
 
     def adopt_version(self, version: ModelVersion, *, progress: Tell | None = None) -> ModelVersion:
@@ -135,15 +108,19 @@ class Store:
         app = version.app
         self._documents.check_format()
         self._documents.write_format()
-        check_files(version.manifest, version.files)
+        check_files(version.manifest, version.files)  # before anything is sent
         identity = uuid.uuid4().hex
         with self.storage.upload_folder(f"{app}/files/{identity}", progress) as folder:
-            shutil.copytree(version.files, folder, dirs_exist_ok=True)
+            for name in version.manifest.files:
+                copy = folder / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(version.files / name, copy, follow_symlinks=False)
+            check_files(version.manifest, folder)
         return self._claim_number(msgspec.structs.replace(version.manifest, folder=f"files/{identity}"))
 
     def find_number(self, manifest: Manifest) -> int | None:
         """The number under which a version of any store is here: made at the same time, of the same files."""
-        for own in self.versions(manifest.app):
+        for own in self.versions(manifest.app, []):
             if (own.created, own.files) == (manifest.created, manifest.files):
                 return own.version
         return None
@@ -156,14 +133,28 @@ class Store:
             - _parse_numbers(self.storage.list_names(f"{app}/deleted"))
         )
 
-    def versions(self, app: str) -> list[Manifest]:
-        """The manifests of all versions, from old to new."""
-        keys = [_manifest_key(app, number) for number in self.list_numbers(app)]
-        return self._documents.read_documents(keys, Manifest)
+    def versions(self, app: str, damaged: list[StoreError] | None = None) -> list[Manifest]:
+        """The manifests of all versions, from old to new.
+
+        Args:
+            damaged: takes the error of each manifest that cannot be read; the first is raised when absent.
+        """
+        numbers = self.list_numbers(app)
+        contents = self.storage.read_keys([_manifest_key(app, number) for number in numbers])
+        found = []
+        for number, content in zip(numbers, contents, strict=True):
+            try:
+                found.append(self._manifest(app, number, content))
+            except StoreError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return found
 
     def apps(self) -> list[str]:
         """The names of the apps that have versions here."""
-        return sorted(name for name in self.storage.list_names("") if name != "store.json" and self.list_numbers(name))
+        names = [name for name in self.storage.list_names("") if name != "store.json" and APP.fullmatch(name)]
+        return sorted(name for name in names if self.list_numbers(name))
 
     def resolve(self, app: str, reference: str | int = LATEST) -> int:
         """The number that a number, an alias or `latest` stands for.
@@ -189,7 +180,7 @@ class Store:
             if numbers:
                 return numbers[-1]
             raise UsageError(f"'{app}' has no version in {self.storage!r} yet.", "Train one: `mlapp train`.")
-        aliases = self.aliases(app)
+        aliases = self.aliases(app, [])
         known = ", ".join(sorted(aliases)) or "none"
         raise UsageError(
             f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
@@ -200,9 +191,20 @@ class Store:
         """The manifest of one version.
 
         Raises:
-            StoreError: it is not readable.
+            StoreError: it is not readable, or is that of another version.
         """
-        return self._documents.read_document(_manifest_key(app, number), Manifest)
+        key = _manifest_key(app, number)
+        return self._manifest(app, number, self.storage.read_key(key))
+
+    def _manifest(self, app: str, number: int, content: bytes | None) -> Manifest:
+        key = _manifest_key(app, number)
+        manifest = self._documents.decode(key, content, Manifest)
+        if (manifest.app, manifest.version) != (app, number):
+            raise StoreError(
+                f"{key} of the model store {self.storage!r} is that of version {manifest.version} of '{manifest.app}'.",
+                "Restore it from a backup; do not trust this version.",
+            )
+        return manifest
 
     def get(self, app: str, reference: str | int = LATEST, *, progress: Tell | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
@@ -224,7 +226,7 @@ class Store:
         """Delete a version; its number is never given again.
 
         Raises:
-            UsageError: no such version, or an alias points at it.
+            UsageError: no such version, an alias points at it, or another process has just deleted it.
         """
         number = self.resolve(app, reference)
         holding = [alias for alias, at in self.aliases(app).items() if at == number]
@@ -233,28 +235,59 @@ class Store:
                 f"Version {number} of '{app}' is {', '.join(holding)}.",
                 "Point the alias at another version first: `mlapp models promote`.",
             )
-        folder = self.manifest(app, number).folder
-        self.storage.create_key(f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": _current_time()}))
-        self.storage.delete_prefix(f"{app}/{folder}")
+        try:
+            folder: str | None = self.manifest(app, number).folder
+        except StoreError:  # its files cannot be told from others: they stay
+            folder = None
+        mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": _current_time()})
+        try:
+            is_ours = self.storage.create_key(*mark, from_reserve=True)
+        except FullError:
+            # Its files are the space that the mark needs. Until it is there the version is one without files.
+            if folder is None:
+                raise
+            self.storage.delete_prefix(f"{app}/{folder}")
+            is_ours = self.storage.create_key(*mark)
+        if folder is not None:
+            self.storage.delete_prefix(f"{app}/{folder}")
+        if not is_ours:
+            raise UsageError(f"Version {number} of '{app}' was deleted by another process.", "See `mlapp models list`.")
         return number
 
     def list_expendable(self, app: str, keep: int) -> list[Manifest]:
         """The versions that nobody asks for by name: all but the newest `keep` and those that an alias points at."""
         named = set(self.aliases(app).values())
-        versions = self.versions(app)
+        versions = self.versions(app, [])
         return [version for version in versions[: max(0, len(versions) - keep)] if version.version not in named]
 
-    def aliases(self, app: str) -> dict[str, int]:
-        """Where each alias points."""
+    def aliases(self, app: str, damaged: list[StoreError] | None = None) -> dict[str, int]:
+        """Where each alias points.
+
+        Args:
+            damaged: takes the error of each alias that cannot be read; the first is raised when absent.
+        """
         found = {}
         for alias in self.storage.list_names(f"{app}/aliases"):
-            last = self._last_move(app, alias)
+            if not ALIAS.fullmatch(alias) or alias == LATEST:
+                continue
+            try:
+                last = self._last_move(app, alias)
+            except StoreError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+                continue
             if last is not None and last.version is not None:
                 found[alias] = last.version
         return found
 
     def alias_history(self, app: str, alias: str) -> list[AliasEntry]:
-        """The moves of an alias, from old to new."""
+        """The moves of an alias, from old to new.
+
+        Raises:
+            UsageError: a name that cannot be an alias.
+        """
+        _require_alias(alias)
         prefix = f"{app}/aliases/{alias}"
         return [
             self._documents.read_document(f"{prefix}/{at:06}.json", AliasEntry)
@@ -272,16 +305,12 @@ class Store:
         Raises:
             UsageError: no such version, or a name that cannot be an alias.
         """
-        if not ALIAS.fullmatch(alias) or alias == LATEST:
-            raise UsageError(
-                f"'{alias}' cannot be an alias.",
-                "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",
-            )
+        _require_alias(alias)
         number = self.resolve(app, reference)
         entry = msgspec.json.encode(AliasEntry(number, _current_time()))
         while True:
             last = max(_parse_numbers(self.storage.list_names(f"{app}/aliases/{alias}")), default=0)
-            if self.storage.create_key(f"{app}/aliases/{alias}/{last + 1:06}.json", entry):
+            if self.storage.create_key(f"{app}/aliases/{alias}/{last + 1:06}.json", entry, from_reserve=True):
                 return number
 
     def _claim_number(self, manifest: Manifest) -> ModelVersion:
@@ -295,6 +324,52 @@ class Store:
                 return ModelVersion(
                     claimed, self.storage.fetch_folder(f"{claimed.app}/{claimed.folder}", claimed.files)
                 )
+
+
+def _manifest_of(
+    trained: TrainedModel,
+    files: dict[str, StoredFile],
+    identity: str,
+    git: GitState | None,
+    origin: Mapping[str, str] | None,
+    tuning: Mapping[str, Any] | None,
+) -> Manifest:
+    """The manifest of a version that has no number yet."""
+    return Manifest(
+        format=FORMAT,
+        app=trained.pipeline.name,
+        version=0,
+        created=trained.started,
+        duration=round(trained.duration, 6),
+        parameters=plain_value(dict(trained.parameters)),
+        metrics={
+            split: {name: to_json_value(value) for name, value in found.items()}
+            for split, found in trained.metrics.items()
+        },
+        schema=trained.schema,
+        framework=trained.framework.name,
+        model_format=trained.format,
+        libraries=provenance.installed_versions((*trained.framework.libraries, "pandas")),
+        python=provenance.python_version(),
+        mlapp=distribution.version(),
+        data=Data(trained.fingerprint, trained.rows, trained.columns),
+        files=files,
+        folder=f"files/{identity}",
+        git=git,
+        origin=dict(origin or {"engine": "local"}),
+        tuning=dict(tuning) if tuning else None,
+        parent=trained.parent,
+        batching=trained.batching,
+        model=type(trained.estimator).__name__,
+    )
+
+
+def _require_alias(alias: str) -> None:
+    if not ALIAS.fullmatch(alias) or alias == LATEST:
+        raise UsageError(
+            f"'{alias}' cannot be an alias.",
+            "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",
+        )
 
 
 def _manifest_key(app: str, number: int) -> str:

@@ -1,0 +1,26 @@
+"""The names in a manifest and a store: they come from outside, and become paths, keys and requirements."""
+
+from __future__ import annotations
+
+import re
+
+from mlapp.pipeline.pipeline import NAME as APP
+
+ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
+FOLDER = re.compile(r"files/[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A framework or a distribution; a format may be empty too."""
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}")
+
+
+def is_relative_path(name: str) -> bool:
+    """Whether a name is a path below a folder on every system: `weights/1.bin`, not `../x`, `/x` or `C:\\x`."""
+    return (
+        0 < len(name) <= 1024
+        and not any(character in name for character in "\\:\0\r\n")
+        and all(part not in ("", ".", "..") and part == part.strip() for part in name.split("/"))
+    )
+
+
+__all__ = ["ALIAS", "APP", "FOLDER", "SHA256", "VERSION", "WORD", "is_relative_path"]

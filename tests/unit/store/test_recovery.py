@@ -1,0 +1,178 @@
+"""What is damaged or full can be told apart, passed over, and repaired."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from mlapp import App
+from mlapp.errors import StoreError, UsageError
+from mlapp.model import TrainedModel
+from mlapp.store import Store, open_store
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedModel:
+    app = App("numbers", target="y")
+    x = np.linspace(-1, 1, 40)
+    app.data_reader(lambda: pd.DataFrame({"x": x, "y": (x > 0).astype(int)}))
+    app.model(LogisticRegression)
+    return app.train()
+
+
+@pytest.fixture
+def full(tmp_path: Path, trained: TrainedModel) -> Iterator[Store]:
+    """A store of three versions on a disk on which nothing more can be written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192k,nr_inodes=1000", "tmpfs", disk], check=True)
+    try:
+        store = open_store("models", disk)
+        for _ in range(3):
+            store.put(trained)
+        fill(disk)
+        yield store
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("ab", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 512)
+            except OSError:
+                return
+
+
+needs_mounts = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/proc/mounts").exists(), reason="mounting needs root on Linux"
+)
+
+
+@needs_mounts
+def test_a_full_disk_lets_an_alias_move_and_versions_go(full: Store, trained: TrainedModel) -> None:
+    with pytest.raises(StoreError, match="No space left on device") as raised:
+        full.put(trained)
+    assert "mlapp models prune" in raised.value.todo
+    full.promote("numbers", 3, "production")
+    full.delete("numbers", 1)
+    full.delete("numbers", 2)
+    assert (full.list_numbers("numbers"), full.aliases("numbers")) == ([3], {"production": 3})
+    Path(repr(full.storage)).with_name("filler").unlink()
+    assert full.put(trained).version == 4
+
+
+@needs_mounts
+def test_a_full_disk_without_a_reserve_lets_versions_go(full: Store) -> None:
+    """A store that an earlier mlapp wrote has no reserve, and another writer may have taken it."""
+    root = Path(repr(full.storage))
+    (root / ".reserve").unlink()
+    fill(root.parent)
+    full.delete("numbers", 1)
+    assert full.list_numbers("numbers") == [2, 3]
+
+
+@pytest.fixture
+def store(tmp_path: Path, trained: TrainedModel) -> Store:
+    store = open_store("models", tmp_path)
+    for _ in range(2):
+        store.put(trained)
+    store.promote("numbers", 1, "production")
+    store.promote("numbers", 2, "staging")
+    return store
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": "x"}', b"\xff"])
+def test_a_damaged_format_is_an_error_that_says_what_to_write(content: bytes, store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "models" / "store.json"
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match=r"store.json of the model store .* is damaged") as raised:
+        store.list_numbers("numbers")
+    assert '{"format": 1}' in raised.value.todo
+    file.write_text('{"format": 1}')
+    assert store.list_numbers("numbers") == [1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "x", "moved": 1}'])
+def test_a_damaged_alias_breaks_nothing_else_and_is_repaired_by_moving_it(
+    content: bytes, store: Store, tmp_path: Path, project: Callable[..., Path], mlapp: Any
+) -> None:
+    (tmp_path / "models/numbers/aliases/production/000001.json").write_bytes(content)
+    damaged: list[StoreError] = []
+    assert store.aliases("numbers", damaged) == {"staging": 2}
+    assert "aliases/production" in damaged[0].what
+    assert "mlapp models promote" in damaged[0].todo
+    assert store.get("numbers", "staging").version == 2
+    with pytest.raises(StoreError, match="aliases/production"):
+        store.delete("numbers", 1)  # it may be what the alias points at
+    store.promote("numbers", 1, "production")
+    assert store.aliases("numbers") == {"production": 1, "staging": 2}
+
+
+def test_one_damaged_document_does_not_break_the_list(project: Callable[..., Path], mlapp: Any) -> None:
+    root = project()
+    for _ in range(3):
+        assert mlapp("train").code == 0
+    for alias in ("good", "bad"):
+        assert mlapp("models", "promote", "3", alias).code == 0
+    store = root / ".mlapp/store/flowers"
+    (store / "aliases/bad/000001.json").write_bytes(b"{")
+    (store / "versions/000002.json").write_bytes(b"{")
+    listed = mlapp("models", "list")
+    assert listed.code == 0
+    assert [line.split()[0] for line in listed.out.splitlines() if line.split()[:1] in (["1"], ["2"], ["3"])] == [
+        "1",
+        "3",
+    ]
+    assert "good" in listed.out
+    assert "aliases/bad/000001.json" in listed.err
+    assert "versions/000002.json" in listed.err
+
+
+def test_versions_that_two_delete_at_once_are_deleted_once(store: Store, trained: TrainedModel, tmp_path: Path) -> None:
+    for _ in range(6):
+        store.put(trained)
+    ready, told, unexpected = threading.Barrier(4), [], []
+
+    def prune() -> None:
+        own = open_store("models", tmp_path)
+        going = own.list_expendable("numbers", 2)
+        ready.wait()
+        for version in going:
+            try:
+                own.delete("numbers", version.version)
+                told.append(version.version)
+            except UsageError:
+                pass
+            except Exception as error:
+                unexpected.append(error)
+
+    threads = [threading.Thread(target=prune) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert unexpected == []
+    assert sorted(told) == [3, 4, 5, 6]
+    assert store.list_numbers("numbers") == [1, 2, 7, 8]
+    assert len(list((tmp_path / "models/numbers/files").iterdir())) == 4
+
+
+def test_a_folder_without_permission_is_told_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any, **named: Any) -> None:
+        raise PermissionError(13, "Permission denied", "models")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match="Permission denied") as raised:
+        store.promote("numbers", 1, "other")
+    assert "permissions" in raised.value.todo
