@@ -252,10 +252,15 @@ def test_names_in_a_store_that_are_no_names_are_passed_over(store: Store, root: 
             store.get("numbers", reference)
 
 
-def test_a_saver_that_writes_a_link_is_refused_before_there_is_a_version(store: Store, tmp_path: Path) -> None:
+def test_a_saver_that_writes_a_link_is_refused_before_there_is_a_version(store: Store) -> None:
     app = an_app()
-    app.saver(lambda model, folder: (folder / "model").symlink_to("/etc/hostname"))
-    app.loader(lambda folder: None)
-    with pytest.raises(ModelError, match="wrote 'model', which a version cannot hold"):
+
+    @app.saver
+    def save(model: LogisticRegression, folder: Path) -> None:
+        joblib.dump(model, folder / "model")
+        (folder / "link").symlink_to("/etc/hostname")
+
+    app.loader(lambda folder: joblib.load(folder / "model"))
+    with pytest.raises(ModelError, match="wrote 'link', which a version cannot hold"):
         store.put(app.train())
-    assert store.list_numbers("numbers") == [1]
+    assert store.numbers("numbers") == [1]
