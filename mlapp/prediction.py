@@ -23,6 +23,7 @@ from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_to_array, wants_array
 from mlapp.pipeline.stage import ROLES
 from mlapp.schema import ModelSchema, Schema
+from mlapp.schema.container import build_features, count_rows
 from mlapp.schema.request_table import to_table
 from mlapp.schema.rows import RowCodec
 from mlapp.store import ModelVersion
@@ -105,7 +106,7 @@ class Predictor:
             return to_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
             return _to_typed_array(inputs, schema.shape, schema.dtype)
-        return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
+        return build_features(inputs, schema)
 
     def transform_features(self, features: Any) -> Any:
         """Features as the predictor takes them. Runs the feature_transformer once.
@@ -298,8 +299,9 @@ def normalized(found: Any, features: Any, stage: Stage) -> Any:
     if is_stream(stage):
         return found
     predictions = normalization.normalize(found, stage.title)
-    if hasattr(features, "__len__") and len(predictions) != len(features):
-        raise wrong_count(stage, len(predictions), len(features))
+    rows = count_rows(features)
+    if rows is not None and len(predictions) != rows:
+        raise wrong_count(stage, len(predictions), rows)
     return predictions
 
 

@@ -50,11 +50,13 @@ def conform_table(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore
     import pandas as pd
 
     check_column_names([str(name) for name in table.columns], schema, ignore_unknown=ignore_unknown)
+    if any(type(name) is not str for name in table.columns):
+        table = table.set_axis([str(name) for name in table.columns], axis=1)
     if len(table.columns) > len(schema.fields):
         table = table[schema.names]
     floats = _conform_floats(table, schema)
     if floats is not None:
-        return floats
+        return floats.set_axis(schema.labels, axis=1) if schema.has_integer_names else floats
     columns, problems = {}, []
     for field in schema.fields:
         column = as_sent(table[field.name], field)
@@ -68,7 +70,8 @@ def conform_table(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore
             problems.append(Problem(f"column '{field.name}': {error}", field=field.name))
     if problems:
         raise InputError(problems)
-    return pd.DataFrame(columns, index=table.index)
+    found = pd.DataFrame(columns, index=table.index)
+    return found.set_axis(schema.labels, axis=1) if schema.has_integer_names else found
 
 
 def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:

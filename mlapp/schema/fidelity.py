@@ -109,8 +109,8 @@ def is_same(left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(is_same(a, b) for a, b in zip(left, right, strict=True))
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(is_same(value, right[key]) for key, value in left.items())
-    if type(left).__name__ == "ndarray":
-        return left.shape == right.shape and bool((left == right).all())
+    if hasattr(left, "tolist"):  # an array or a tensor
+        return is_same(left.tolist(), right.tolist())
     return left is right or left != left or bool(left == right)
 
 

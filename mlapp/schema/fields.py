@@ -40,6 +40,9 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     and `dtype`. `any`: JSON values of which nothing is known.
 
     `unused`: columns that the training table had beside a table's fields, as the target. Requests may have them too.
+    `container` is what holds the rows of `any`: a `series` of `dtype`, a `dict` of arrays, which are the `fields`, or a
+    `dataset` of PyTorch, whose rows are tensors of `shape` and `dtype`.
+    `has_integer_names`: the table's columns are named by integers; clients send these as texts, as JSON has no other.
     """
 
     kind: Literal["table", "array", "any"]
@@ -48,6 +51,13 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dtype: str | None = None
     example: Any = None
     unused: list[str] = []
+    container: Literal["", "series", "dict", "dataset"] = ""
+    has_integer_names: bool = False
+
+    @property
+    def labels(self) -> list[Any]:
+        """The columns' names as training had them."""
+        return [int(name) for name in self.names] if self.has_integer_names else self.names
 
     @property
     def names(self) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import numbers
+from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlapp.errors import DataError
+from mlapp.schema.container import is_dataset
 from mlapp.schema.fields import Field, FieldType, Schema
 
 if TYPE_CHECKING:
@@ -30,11 +34,29 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     import pandas as pd
 
     if isinstance(features, pd.DataFrame):
+        has_integer_names = _check_names(list(features.columns))
         example = _find_complete_row(features)
-        fields = [_infer_field(str(name), features[name], example) for name in features.columns]
-        return Schema(kind="table", fields=fields, unused=_others(columns, features))
+        fields = [_infer_field(str(name), features.iloc[:, at], example) for at, name in enumerate(features.columns)]
+        unused = _others(columns, features)
+        return Schema(kind="table", fields=fields, unused=unused, has_integer_names=has_integer_names)
     if isinstance(features, pd.Series):
-        features = features.to_numpy()
+        example = to_json_value(next(iter(features), None))
+        return Schema(kind="any", container="series", dtype=str(features.dtype), example=example)
+    if isinstance(features, dict) and features and all(isinstance(part, np.ndarray) for part in features.values()):
+        fields = [
+            Field(name=str(name), type="any", dtype=str(part.dtype), example=to_json_value(part[0]))
+            for name, part in features.items()
+        ]
+        example = {field.name: field.example for field in fields}
+        return Schema(kind="any", container="dict", fields=fields, example=example)
+    if hasattr(features, "toarray"):  # a sparse matrix
+        return Schema(kind="any")
+    if is_dataset(features):
+        row = features[0]
+        if not hasattr(row, "detach"):
+            return Schema(kind="any")
+        dtype, shape = str(row.dtype).removeprefix("torch."), list(row.shape)
+        return Schema(kind="any", container="dataset", dtype=dtype, shape=shape, example=to_json_value(row))
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf" and features.ndim:
         shape = list(features.shape[1:])
         return Schema(
@@ -45,6 +67,34 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
         )
     first = next(iter(features), None) if hasattr(features, "__iter__") else None
     return Schema(kind="any", example=to_json_value(first))
+
+
+def _check_names(names: list[Any]) -> bool:
+    """Whether all names are integers.
+
+    Raises:
+        DataError: two are alike as texts, one is neither text nor integer, or one cannot be sent.
+    """
+    if len(names) > len(set(map(str, names))):
+        twice = next(name for name, count in Counter(map(str, names)).items() if count > 1)
+        raise DataError(f"Two columns are named '{twice}'.", "Rename one of them, or leave it out: App(features=[…]).")
+    kinds = [isinstance(name, numbers.Integral) and not isinstance(name, bool) for name in names]
+    if any(kinds) and not all(kinds):
+        raise DataError(
+            f"Columns are named by texts and by integers, as '{names[kinds.index(True)]}'.",
+            "Name all by texts: table.columns = table.columns.map(str).",
+        )
+    for name in names:
+        try:
+            name.encode() if isinstance(name, str) else int(name)
+            is_sent = isinstance(name, (str, numbers.Integral)) and not isinstance(name, bool)
+        except (TypeError, ValueError):
+            is_sent = False
+        if not is_sent:
+            raise DataError(
+                f"A column is named {name!r}, which JSON cannot hold.", "Name it by a text: table.columns = [names]."
+            )
+    return bool(kinds) and all(kinds)
 
 
 def _others(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:

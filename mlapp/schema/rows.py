@@ -21,6 +21,8 @@ from mlapp.schema.fields import Schema
 
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
+ESCAPED = re.compile(r'["\\\x00-\x1f]')
+
 
 class TwiceError(Exception):
     """An object of the body has a key twice, or may have."""
@@ -99,10 +101,11 @@ class RowCodec:
             cells = [field_type(field) for field in schema.fields]
             if any(kind is None for kind in cells):
                 return
-            kinds = {
-                b"[": row_type(schema.names, cells, array_like=True),
-                b"{": row_type(schema.names, cells, array_like=False),
-            }
+            # msgspec names no field by a text that JSON would escape: such records go the general way.
+            positions = [f"c{at}" for at in range(len(cells))]
+            kinds = {b"[": row_type(positions, cells, array_like=True)}
+            if not any(ESCAPED.search(name) for name in schema.names):
+                kinds[b"{"] = row_type(schema.names, cells, array_like=False)
             if all(field.dtype in PACKED and not field.nullable for field in schema.fields):
                 self._use_packed(kinds, [field.dtype for field in schema.fields], self._frame_of)
             else:
@@ -115,7 +118,7 @@ class RowCodec:
         pack = struct.Struct("=" + "".join(PACKED[dtype] for dtype in dtypes)).pack
         astuple = msgspec.structs.astuple
         width = len(dtypes)
-        names = self.schema.names
+        names = self.schema.labels
         alike = len(set(dtypes)) == 1
         dtype: Any = np.dtype(dtypes[0] if alike else [(f"c{at}", name) for at, name in enumerate(dtypes)])
 
@@ -195,7 +198,7 @@ class RowCodec:
         import numpy as np
         import pandas as pd
 
-        index = pd.Index(self.schema.names)
+        index = pd.Index(self.schema.labels)
         return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
 
 

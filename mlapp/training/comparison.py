@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlapp.schema.cast import is_missing
+from mlapp.schema.container import is_dataset
 
 RELATIVE = 1e-4
 """Of the value: 32-bit models sum in another order for one row than for many."""
@@ -16,6 +17,9 @@ def as_rows(values: Any) -> list[Any] | None:
     """Predictions or features as a list with one entry a row; None for what has no rows to compare."""
     if isinstance(values, (list, tuple)):
         return list(values)
+    if isinstance(values, dict):
+        parts = [as_rows(part) for part in values.values()]
+        return None if None in parts else list(zip(*parts, strict=True))
     if hasattr(values, "columns") and hasattr(values, "itertuples"):
         return list(values.itertuples(index=False, name=None))
     if hasattr(values, "toarray"):  # a sparse matrix
@@ -34,6 +38,10 @@ def take(values: Any, rows: Any) -> Any:
         return {name: take(part, rows) for name, part in values.items()}
     if isinstance(values, (list, tuple)):
         return [values[row] for row in rows]
+    if is_dataset(values):
+        from torch.utils.data import Subset
+
+        return Subset(values, rows)
     return values[rows]
 
 

@@ -27,6 +27,7 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.feature_format import convert_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
+from mlapp.schema.container import count_rows, is_dataset
 from mlapp.schema.fidelity import changed, is_same, require_same_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
@@ -66,8 +67,18 @@ def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, featu
     """
     if pipeline.stage("feature_loader") is not None:
         return Sample(features, features)
+    if hasattr(features, "toarray"):
+        raise DataError(
+            "The features are a sparse matrix, which a request cannot hold.",
+            "Put what makes it into the model, make_pipeline(TfidfVectorizer(), …), or return its .toarray().",
+        )
+    if is_dataset(features) and not schema.container:
+        raise DataError(
+            f"The rows of the features, {type(features).__name__}, are no tensors, which a request could hold.",
+            "Let the dataset give the features of a row as one tensor, or write an @app.feature_loader.",
+        )
     sendable = _sendable_rows(features, schema)
-    if not len(sendable):
+    if not count_rows(sendable):
         return Sample(features, features)
     features = sendable
     predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
@@ -78,9 +89,9 @@ def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, featu
         else:
             _require_same_rows(convert_to_array(features), decoded)
     else:
-        sent = features.tolist() if hasattr(features, "tolist") else list(features)
-        decoded = _decoded(predictor, features, sent)
-        _require_same_rows(features, decoded)
+        decoded = _decoded(predictor, features, _list_of(features))
+        for name in features if isinstance(features, dict) else [None]:
+            _require_same_rows(*((each if name is None else each[name]) for each in (features, decoded)))
     return Sample(features, decoded)
 
 
@@ -121,9 +132,9 @@ class _Check:
         self._absolute = 100 * ABSOLUTE if format == "onnx" else ABSOLUTE
 
     def run(self, expected: list[Any], cost: float, deadline: float) -> bool:
-        count = len(self._sample.decoded) if hasattr(self._sample.decoded, "__len__") else 0
+        count = count_rows(self._sample.decoded) or 0
         started = time.perf_counter()
-        if not count or isinstance(self._sample.decoded, dict):
+        if not count:
             self._predict(self._loaded, self._sample.decoded)
             return True
         self._alone(0)
@@ -280,6 +291,15 @@ def _decoded(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
         raise changed(problem.field, column, problem.detail) from error
 
 
+def _list_of(features: Any) -> list[Any]:
+    """Rows as a client sends them."""
+    if isinstance(features, dict):
+        return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
+    if hasattr(features, "tolist"):
+        return list(features.tolist())
+    return [features[row] for row in range(len(features))]
+
+
 def _records(features: Any) -> list[dict[str, Any]]:
     names = [str(name) for name in features.columns]
     columns = [features.iloc[:, at].tolist() for at in range(len(names))]
@@ -291,7 +311,10 @@ def _sendable_rows(features: Any, schema: Schema) -> Any:
     import numpy as np
 
     width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
-    features = features[: max(2, CELLS // width)]
+    most = max(2, CELLS // width)
+    if isinstance(features, dict) or is_dataset(features):
+        return features
+    features = features[:most]
     if schema.kind != "table":
         return features
     floats = features.select_dtypes("floating")
@@ -312,7 +335,8 @@ def _require_same_rows(features: Any, decoded: Any) -> None:
             "Return a table or an array of numbers, or write an @app.feature_loader.",
         )
     for row, (left, right) in enumerate(zip(before, after, strict=True)):
-        if not is_same(left, right) and not is_close(left, right):
+        is_alike = type(left) is type(right) and is_close(left, right)
+        if not is_same(left, right) and not is_alike:
             raise DataError(
                 f"Row {row} of the features, a {type(left).__name__}, cannot be sent as JSON.",
                 "Write an @app.feature_loader that makes features of what a client sends.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlapp.schema.container import is_dataset
+
 ROWS = 100
 """Rows of the sample."""
 COLUMNS = 50
@@ -15,6 +17,12 @@ def sample_rows(features: Any) -> Any:
 
     A copy: a view would keep the whole table in memory.
     """
+    if isinstance(features, dict):
+        return {name: sample_rows(part) for name, part in features.items()}
+    if is_dataset(features):
+        from torch.utils.data import Subset
+
+        return Subset(features, range(min(ROWS, len(features))))
     if not hasattr(features, "iloc") or not hasattr(features, "columns"):
         head = features[:ROWS]
         return head.copy() if hasattr(head, "copy") else head

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlapp.errors import InputError, Problem
 from mlapp.prediction import Predictor
+from mlapp.schema.container import count_rows, is_dataset
 from mlapp.schema.rows import Part, RowCodec
 from mlapp.serving.decoding.json_body import FEATURES, INPUTS, keyed_inputs_of
 
@@ -67,7 +68,8 @@ class Codec:
             if part is not None:
                 return part
         features = self.predictor.accept_inputs(self._name_columns(inputs), first)
-        count = len(features) if hasattr(features, "__len__") else 1
+        count = count_rows(features)
+        count = 1 if count is None else count
         if not count:
             raise InputError([Problem("inputs is empty: there is nothing to predict")])
         part = rows.from_matrix(features) if rows is not None else None
@@ -118,17 +120,26 @@ class Codec:
 
     def can_combine(self, features: Any) -> bool:
         """Whether features of that kind can be put behind those of another request."""
-        return isinstance(features, list) or hasattr(features, "columns") or hasattr(features, "dtype")
+        if hasattr(features, "toarray"):  # a sparse matrix
+            return False
+        is_array = hasattr(features, "columns") or hasattr(features, "dtype")
+        return is_array or isinstance(features, (list, dict)) or is_dataset(features)
 
 
 def _concatenate_features(features: list[Any]) -> Any:
     first = features[0]
     if isinstance(first, list):
         return [row for part in features for row in part]
-    if hasattr(first, "columns"):
+    if isinstance(first, dict):
+        return {name: _concatenate_features([part[name] for part in features]) for name in first}
+    if hasattr(first, "iloc"):
         import pandas as pd
 
         return pd.concat(features, ignore_index=True)
+    if is_dataset(first):
+        from torch.utils.data import ConcatDataset
+
+        return ConcatDataset(features)
     import numpy as np
 
     return np.concatenate(features)

@@ -1,0 +1,124 @@
+"""Features that are neither a table nor an array: a Series, a dict of arrays, a list, a dataset of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlapp.errors import InputError, Problem
+from mlapp.schema.fields import Schema
+
+
+def count_rows(features: Any) -> int | None:
+    """How many rows features have; None where they cannot be counted."""
+    if isinstance(features, Mapping):
+        return next((count_rows(part) for part in features.values()), 0)
+    shape = getattr(features, "shape", None)
+    if shape:
+        return int(shape[0])
+    return len(features) if hasattr(features, "__len__") else None
+
+
+def is_dataset(features: Any) -> bool:
+    """Whether features are a dataset of PyTorch whose rows have numbers."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(features).__mro__}
+    return "torch.utils.data.dataset.Dataset" in names and hasattr(features, "__len__")
+
+
+def build_features(inputs: Any, schema: Schema) -> Any:
+    """Features in the form that training had, of the rows that a client sends.
+
+    Args:
+        inputs: a list of JSON values; for a dict of arrays, records or the arrays by name. Training's own form too.
+
+    Raises:
+        InputError: an array is missing, unknown or of another shape; a value is not of the dtype.
+    """
+    if schema.container == "series":
+        return _series(inputs, schema)
+    if schema.container == "dict":
+        return _arrays(inputs, schema)
+    if schema.container == "dataset":
+        return inputs if is_dataset(inputs) else _dataset(inputs, schema)
+    return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
+
+
+def _series(inputs: Any, schema: Schema) -> Any:
+    import pandas as pd
+
+    from mlapp.schema.cast import pandas_dtype
+
+    values = [inputs] if isinstance(inputs, str) or not hasattr(inputs, "__len__") else list(inputs)
+    if schema.dtype in ("str", "string", "string[pyarrow]"):
+        for row, value in enumerate(values):
+            if not isinstance(value, str) and value is not None:
+                raise InputError([Problem(f"row {row}: {value!r:.60} is not a text", row=row)])
+    try:
+        return pd.Series(values, dtype=pandas_dtype(schema.dtype or "object"))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError([Problem(f"inputs is not a list of {schema.dtype}: {error}")]) from None
+
+
+def _dataset(inputs: Any, schema: Schema) -> Any:
+    import numpy as np
+    import torch
+    from torch.utils.data import Dataset
+
+    class Rows(Dataset[Any]):  # type: ignore[misc,unused-ignore]
+        """One tensor a row, as training's dataset gives them."""
+
+        def __init__(self, rows: torch.Tensor) -> None:
+            self._rows = rows
+
+        def __len__(self) -> int:
+            return len(self._rows)
+
+        def __getitem__(self, row: int) -> torch.Tensor:
+            return self._rows[row]
+
+    try:
+        array = np.asarray(inputs)
+        if array.dtype.kind not in "biuf" or list(array.shape[1:]) != schema.shape or not array.ndim:
+            raise ValueError
+        return Rows(torch.from_numpy(array).to(getattr(torch, schema.dtype or "float32")))
+    except (TypeError, ValueError):
+        detail = f"inputs is not a list of {schema.dtype} with rows of shape {schema.shape}"
+        raise InputError([Problem(detail)]) from None
+
+
+def _arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
+    import numpy as np
+
+    columns = inputs if isinstance(inputs, Mapping) else _columns(inputs, schema)
+    if set(columns) != set(schema.names):
+        odd = sorted(set(map(str, columns)) ^ set(schema.names))[0]
+        known = odd in schema.names
+        raise InputError([Problem(f"array '{odd}' is {'missing' if known else 'unknown'}", field=odd)], _advise(schema))
+    found = {}
+    for field in schema.fields:
+        try:
+            array = np.asarray(columns[field.name])
+            cast = array.astype(field.dtype)
+            is_same = array.dtype.kind in "biuf" and bool((np.isclose(cast, array, rtol=1e-6, equal_nan=True)).all())
+        except (TypeError, ValueError, OverflowError):
+            is_same = False
+        if not is_same or cast.shape[1:] != np.shape(field.example):
+            detail = f"array '{field.name}' is not of {field.dtype} with rows of shape {list(np.shape(field.example))}"
+            raise InputError([Problem(detail, field=field.name)], _advise(schema))
+        found[field.name] = cast
+    lengths = {len(array) for array in found.values()}
+    if len(lengths) > 1:
+        raise InputError([Problem("the arrays are not of one length")], _advise(schema))
+    return found
+
+
+def _columns(inputs: Any, schema: Schema) -> dict[str, list[Any]]:
+    rows = list(inputs) if hasattr(inputs, "__iter__") and not isinstance(inputs, str) else [inputs]
+    for row, record in enumerate(rows):
+        if not isinstance(record, Mapping) or record.keys() != set(schema.names):
+            raise InputError([Problem(f"row {row} is not a record of the arrays", row=row)], _advise(schema))
+    return {name: [record[name] for record in rows] for name in schema.names}
+
+
+def _advise(schema: Schema) -> str:
+    return f"Send records, or arrays by name: {', '.join(schema.names)}."

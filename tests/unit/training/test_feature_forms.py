@@ -1,0 +1,159 @@
+"""Features that are no table: each works through training, serving and prediction, or is refused with advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch.utils.data import Dataset
+
+from mlapp import App
+from mlapp.errors import DataError, InputError
+from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.inference.served_model import serve_trained
+
+ROWS = 40
+TEXTS = ["I love it", "I hate it"] * (ROWS // 2)
+
+
+class Rows(Dataset):
+    def __init__(self, data: torch.Tensor) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.data[row]
+
+
+def an_app(features: Callable[[pd.DataFrame], Any], predict: Callable[..., Any]) -> App:
+    app = App("forms", target="y")
+    app.data_reader(lambda: pd.DataFrame({"text": TEXTS, "y": [0, 1] * (ROWS // 2)}))
+
+    @app.data_parser
+    def parse(data: pd.DataFrame) -> Any:
+        return features(data), data["y"]
+
+    @app.model
+    def build() -> LogisticRegression:
+        return LogisticRegression()
+
+    @app.trainer
+    def fit(model: Any, features: Any, target: Any) -> Any:
+        return model.fit(np.arange(len(target)).reshape(-1, 1), target)
+
+    app.evaluator(lambda model, features, target: 1.0)
+    app.predictor(predict)
+    return app
+
+
+def served(app: App, inputs: Any) -> Any:
+    """What a server answers to two requests that meet in a batch, each with the same inputs."""
+    codec: Codec = serve_trained(app._trained).codec
+    part = codec.decode_json(msgspec.json.encode({"inputs": inputs}))
+    features = codec.combine_parts([part, part]) if codec.can_combine(part.features) else codec.combine_parts([part])
+    predictor = codec.predictor
+    found = list(predictor.call_predictor(predictor.transform_features(features)))
+    assert found[: part.rows] == found[-part.rows :]
+    return found[: part.rows]
+
+
+def test_a_series_of_texts_comes_as_a_series() -> None:
+    app = App("texts", target="y")
+    app.data_reader(lambda: pd.DataFrame({"text": TEXTS, "y": ["good", "bad"] * (ROWS // 2)}))
+    app.data_parser(lambda data: (data["text"], data["y"]))
+    app.feature_transformer(lambda features: features.str.lower())
+    app.model(lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()))
+    assert app.train().batching
+    assert app.predict(["I LOVE it"]).tolist() == ["good"]
+    assert served(app, ["I LOVE it", "I hate it"]) == ["good", "bad"]
+    with pytest.raises(InputError, match="row 1: 3 is not a text"):
+        app.predict(["a", 3])
+
+
+def test_a_dict_of_arrays() -> None:
+    def features(data: pd.DataFrame) -> dict[str, np.ndarray]:
+        return {"ids": np.arange(2 * len(data)).reshape(-1, 2), "mask": np.ones(len(data), "float32")}
+
+    app = an_app(features, lambda model, features: (features["ids"].sum(axis=1) * features["mask"]).tolist())
+    assert app.train().batching
+    for inputs in ([{"ids": [1, 2], "mask": 1.0}], {"ids": [[1, 2]], "mask": [1.0]}):
+        assert served(app, inputs) == [3.0]
+        assert app.predict(inputs) == [3.0]
+    with pytest.raises(InputError, match="array 'ids' is not of int64 with rows of shape \\[2\\]"):
+        app.predict([{"ids": [1], "mask": 1.0}])
+    with pytest.raises(InputError, match="array 'ids' is missing"):
+        app.predict({"mask": [1.0]})
+
+
+def test_a_dataset_of_pytorch() -> None:
+    def features(data: pd.DataFrame) -> Rows:
+        return Rows(torch.arange(2.0 * len(data)).reshape(-1, 2))
+
+    app = an_app(features, lambda model, features: [float(features[row].sum()) for row in range(len(features))])
+    assert app.train().batching
+    assert served(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
+    assert app.predict([[1.0, 2.0]]) == [3.0]
+
+
+def test_lists_in_cells_stay_lists() -> None:
+    app = App("embeddings", target="y")
+    app.data_reader(lambda: pd.DataFrame({"v": [[row, 1.5] for row in range(ROWS)], "y": range(ROWS)}))
+    app.feature_transformer(lambda features: np.array(features["v"].tolist()))
+    app.model(LinearRegression)
+    assert app.train().batching
+    assert app.predict([{"v": [3, 1.5]}]).tolist() == pytest.approx([3.0])
+
+
+def test_a_sparse_matrix_is_refused_before_the_training() -> None:
+    app = an_app(lambda data: TfidfVectorizer().fit_transform(data["text"]), lambda model, features: [0])
+    with pytest.raises(DataError, match="sparse matrix") as raised:
+        app.train()
+    assert "TfidfVectorizer" in raised.value.todo
+
+
+@pytest.mark.parametrize("name", ['height 5"', "two\nlines", "back\\slash", "", "größe", 0])
+@pytest.mark.parametrize("form", ["records", "rows", "columns"])
+def test_a_column_may_have_any_name(name: Any, form: str) -> None:
+    app = App("names", target="y")
+    other: Any = 1 if name == 0 else "x"
+    table = pd.DataFrame({name: np.arange(float(ROWS)), other: 1.0})
+    app.data_reader(lambda: table.assign(y=table[name] * 2))
+    app.data_parser(lambda data: (data[[name, other]].set_axis([name, other], axis=1), data["y"]))
+    app.model(LinearRegression)
+
+    @app.predictor
+    def predict(model: Any, features: pd.DataFrame) -> list[float]:
+        return (features[name] * 2).tolist()
+
+    app.train(test_size=0)
+    row = {str(name): 3.0, str(other): 1.0}
+    inputs = {"records": [row], "rows": [list(row.values())], "columns": {key: [value] for key, value in row.items()}}
+    assert served(app, inputs[form]) == [6.0]
+    assert app.predict(table) == (table[name] * 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a", "a"], "Two columns are named 'a'"),
+        (["a", 1], "by texts and by integers"),
+        ([("a", "b"), "c"], "JSON cannot"),
+    ],
+)
+def test_names_that_cannot_be_served_are_refused_before_the_training(names: list[Any], told: str) -> None:
+    app = App("names", target="y")
+    app.data_reader(lambda: pd.DataFrame({"x": np.arange(float(ROWS)), "z": 1.0, "y": range(ROWS)}))
+    app.data_parser(lambda data: (data[["x", "z"]].set_axis(names, axis=1), data["y"]))
+    app.model(LinearRegression)
+    with pytest.raises(DataError, match=told):
+        app.train()
