@@ -131,6 +131,9 @@ class Settings(Section, frozen=True):
     serve: Serve = msgspec.field(default_factory=Serve)
     image: Image = msgspec.field(default_factory=Image)
     flyte: Flyte = msgspec.field(default_factory=Flyte)
+    engine: Annotated[
+        str, Meta(description="What runs the pipeline with --remote: the name of an installed engine.")
+    ] = "flyte"
     targets: dict[str, dict[str, Any]] = {}
     environments: dict[str, dict[str, Any]] = {}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mlapp import distribution, provenance
+from mlapp import distribution, plugins, provenance
 from mlapp.config import Settings
 from mlapp.deploy import CheckTarget, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
@@ -60,6 +60,7 @@ def examine_machine(start: Path) -> list[Finding]:
         Finding("python", True, provenance.python_version()),
         *_foreign(),
         *_check_extras(),
+        *_check_plugins(),
         *_check_tools(),
         *_check_targets(start),
         *_check_project(start),
@@ -104,6 +105,11 @@ def _read_extra_requirements() -> dict[str, list[str]]:
     }
 
 
+def _check_plugins() -> list[Finding]:
+    """The plugins that cannot be imported, with the packages that they are from."""
+    return [Finding(name, False, error.what, error.todo) for name, error in plugins.find_broken_plugins()]
+
+
 def _check_tools() -> list[Finding]:
     found = []
     for tool, (enables, todo) in TOOLS.items():
@@ -125,7 +131,7 @@ def _check_targets(start: Path) -> list[Finding]:
             target = open_target(name, app, settings)
             if isinstance(target, CheckTarget):
                 found.append(Finding(f"target {name}", True, target.check()))
-        except MissingExtraError:
+        except (MissingExtraError, plugins.PluginError):  # told with the extras and the plugins
             continue
         except MlappError as error:
             found.append(Finding(f"target {name}", False, error.what, error.todo))

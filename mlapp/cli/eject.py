@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment
+from mlapp.cli.target_flags import TargetCommand
 from mlapp.cli.target_options import Namespace, open_command_target
 from mlapp.errors import UsageError
 
-cli = typer.Typer(help="Write out what mlapp generates, to edit and keep.", no_args_is_help=True)
+
+class EjectGroup(TyperGroup):
+    """`mlapp eject TARGET` for each installed target that hands over files; ours have commands of their own below."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from mlapp import plugins
+
+        own = super().list_commands(ctx)
+        others = [name for name, target in plugins.load_plugins(plugins.TARGETS) if hasattr(target, "eject_formats")]
+        return [*own, *sorted(name for name in others if name not in (*own, "docker"))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from mlapp.deploy.target import target_names
+
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in target_names():
+            return _make_eject_command(cmd_name)
+        return command
+
+
+cli = typer.Typer(cls=EjectGroup, help="Write out what mlapp generates, to edit and keep.", no_args_is_help=True)
 
 PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
 """Stands for the image where none is needed."""
@@ -39,20 +61,7 @@ def eject_kubernetes(
 
       mlapp eject k8s --format helm --to chart && helm install digits chart
     """
-    from mlapp.deploy import EjectTarget
-    from mlapp.deploy.shipping import make_shipment
-    from mlapp.project import Project
-
-    project = Project.find(environment=environment)
-    place = open_command_target(project, "k8s", namespace)
-    assert isinstance(place, EjectTarget)
-    if format not in place.eject_formats:  # before an image is built for nothing
-        raise UsageError(f"There is no format '{format}'.", f"Formats: {', '.join(place.eject_formats)}.")
-    shipment = make_shipment(
-        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
-    )
-    for path in place.eject(shipment, to, format):
-        typer.echo(path)
+    _eject_target("k8s", format, to, model, image, environment, namespace)
 
 
 @cli.command("rbac")
@@ -135,15 +144,56 @@ def eject_compose(
 
       mlapp eject compose && docker compose up
     """
+    _eject_target("docker", "compose", to, model, image, environment)
+
+
+def _make_eject_command(name: str) -> Any:
+    """The command `mlapp eject NAME` of a target that has none of its own."""
+
+    def eject_target(
+        format: Annotated[str | None, typer.Option(help="The target's first format when absent.")] = None,
+        to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("deploy"),
+        model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
+        image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
+        environment: Environment = None,
+    ) -> None:
+        _eject_target(name, format, to, model, image, environment)
+
+    eject_target.__doc__ = f"Write the files of the target {name}."
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name, cls=type("EjectCommand", (TargetCommand,), {"target": name}))(eject_target)
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+def _eject_target(
+    name: str,
+    format: str | None,
+    to: Path,
+    model: str,
+    image: str | None,
+    environment: str | None,
+    namespace: str | None = None,
+) -> None:
+    """Write the files of a target, and print their paths.
+
+    Raises:
+        UsageError: the target generates no files, or not in that format.
+    """
     from mlapp.deploy import EjectTarget
     from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_command_target(project, "docker")
-    assert isinstance(place, EjectTarget)
+    place = open_command_target(project, name, namespace)
+    if not isinstance(place, EjectTarget):
+        raise UsageError(f"The target {name} has no files to hand over.", "Use mlapp deploy --dry-run.")
+    format = format or place.eject_formats[0]
+    if format not in place.eject_formats:  # before an image is built for nothing
+        raise UsageError(f"There is no format '{format}'.", f"Formats: {', '.join(place.eject_formats)}.")
     shipment = make_shipment(
         project, place, model=model, image=image, settings_of=environment, progress=output.print_note
     )
-    for path in place.eject(shipment, to, "compose"):
+    for path in place.eject(shipment, to, format):
         typer.echo(path)

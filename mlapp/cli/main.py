@@ -34,6 +34,7 @@ from mlapp.cli import (
     train,
     tune,
 )
+from mlapp.cli.target_flags import TargetCommand
 from mlapp.errors import MlappError, UsageError
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
@@ -50,18 +51,18 @@ cli = typer.Typer(
 cli.command("init")(init.init_project)
 cli.command("train")(train.train_model)
 cli.command("tune")(tune.tune_model)
-cli.command("predict")(predict.print_predictions)
+cli.command("predict", cls=TargetCommand)(predict.print_predictions)
 cli.command("export")(export.export_model)
 cli.command("serve")(serve.serve_model)
 cli.command("build")(build.build_image)
-cli.command("deploy")(deploy.deploy_app)
-cli.command("status")(status.show_status)
-cli.command("logs")(logs.print_logs)
-cli.command("releases")(releases.list_releases)
-cli.command("rollback")(rollback.roll_back)
-cli.command("promote")(promote.promote_canary)
-cli.command("abort")(abort.abort_canary)
-cli.command("delete")(delete.delete_app)
+cli.command("deploy", cls=TargetCommand)(deploy.deploy_app)
+cli.command("status", cls=TargetCommand)(status.show_status)
+cli.command("logs", cls=TargetCommand)(logs.print_logs)
+cli.command("releases", cls=TargetCommand)(releases.list_releases)
+cli.command("rollback", cls=TargetCommand)(rollback.roll_back)
+cli.command("promote", cls=TargetCommand)(promote.promote_canary)
+cli.command("abort", cls=TargetCommand)(abort.abort_canary)
+cli.command("delete", cls=TargetCommand)(delete.delete_app)
 cli.add_typer(eject.cli, name="eject")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(data.cli, name="data")

@@ -12,8 +12,8 @@ from mlapp.cli.options import Environment
 from mlapp.cli.parameters import Parameters, parse_parameters
 from mlapp.cli.remote import NoWait, Remote, announce_run, follow_run, print_run_id, register_project
 from mlapp.cli.target_options import Context, Namespace, open_command_target
+from mlapp.engines import open_engine
 from mlapp.errors import UsageError
-from mlapp.flyte import open_engine
 from mlapp.request_body import RequestBody, read_request_body
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlapp.cli import output
-from mlapp.flyte import open_engine
+from mlapp.engines import open_engine
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine, Registration, Run, TaskRun

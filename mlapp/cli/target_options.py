@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlapp.cli.target_flags import read_target_flags
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def open_command_target(
     if name is None and len(configured) != 1:
         found = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
         raise UsageError(f"Which target? {found}", "Say it: --target k8s, or --target docker.")
-    flags = {"namespace": namespace, "context": context}
+    flags = {"namespace": namespace, "context": context, **read_target_flags()}
     given = {key: value for key, value in flags.items() if value is not None}
     target = open_target(name or configured[0], project.name, project.settings, given)
     if isinstance(target, CodeTarget):

@@ -11,8 +11,8 @@ from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
 from mlapp.cli.remote import NoWait, Remote, announce_run, fetch_run_model, follow_run, print_run_id, register_project
+from mlapp.engines import open_engine
 from mlapp.errors import UsageError
-from mlapp.flyte import open_engine
 
 if TYPE_CHECKING:
     from mlapp.project import Project

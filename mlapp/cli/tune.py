@@ -16,7 +16,7 @@ from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
 from mlapp.cli.remote import announce_run, fetch_run_model, follow_run, register_project
-from mlapp.flyte import open_engine
+from mlapp.engines import open_engine
 
 if TYPE_CHECKING:
     from mlapp.app import App

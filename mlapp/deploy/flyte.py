@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlapp.config import Section
 from mlapp.deploy.target import DeployError, Event, Progress, Release, Shipment, Status, Target, ignore_progress
-from mlapp.flyte import open_engine
+from mlapp.engines import open_engine
 from mlapp.project import Project
 
 if TYPE_CHECKING:

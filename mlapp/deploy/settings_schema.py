@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 import msgspec
 
+from mlapp import plugins
 from mlapp.config import Settings
-from mlapp.deploy.target import GROUP
 
 
 def settings_schema() -> dict[str, Any]:
@@ -16,7 +15,7 @@ def settings_schema() -> dict[str, Any]:
 
     An environment is laid over the rest, so that it may hold any part of the same settings.
     """
-    targets = {entry.name: entry.load().settings_type for entry in entry_points(group=GROUP)}
+    targets = {name: target.settings_type for name, target in plugins.load_plugins(plugins.TARGETS)}
     names = sorted(targets)
     (main, *sections), definitions = msgspec.json.schema_components(
         [Settings, *(targets[name] for name in names)], ref_template="#/$defs/{name}"

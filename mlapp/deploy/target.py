@@ -13,15 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+from mlapp import plugins
 from mlapp.config import Section, Serve, Settings, decode_section, merge_settings
 from mlapp.errors import MlappError, UsageError, suggest_nearest
 from mlapp.project import Project
-
-GROUP = "mlapp.targets"
 
 S = TypeVar("S", bound=Section)
 
@@ -171,6 +169,9 @@ class Target(ABC, Generic[S]):
     """Whether the image must be in a registry, by digest, before `apply`."""
     ships_image: ClassVar[bool] = True
     """Whether it runs the app's image; for one that does not, none is built."""
+    flags_type: ClassVar[type[Section]] = Section
+    """Flags of its own for every command with `--target`: a section whose fields become options (`region: str | None`
+    becomes `--region`, its `Meta(description=…)` the help). A flag that is given goes over the setting of that name."""
 
     def __init__(self, app: str, settings: S, serve: Serve | None = None) -> None:
         """`settings` is the target's own section, `targets.<name>`; `serve` the server's, which fits the probes."""
@@ -286,7 +287,24 @@ class EjectTarget(Protocol):
 
 def target_names() -> list[str]:
     """The targets that are installed."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return sorted(plugins.list_plugins(plugins.TARGETS))
+
+
+def find_target_class(name: str) -> type[Target[Any]]:
+    """The class of the target `name`.
+
+    Raises:
+        UsageError: no such target.
+        PluginError: its package cannot be imported.
+    """
+    known = target_names()
+    if name not in known:
+        raise UsageError(
+            f"There is no target '{name}'.{suggest_nearest(name, known)}",
+            f"Installed targets: {', '.join(known) or 'none'}.",
+        )
+    kind: type[Target[Any]] = plugins.load_plugin(plugins.TARGETS, name)
+    return kind
 
 
 def open_target(name: str, app: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Target[Any]:
@@ -294,12 +312,9 @@ def open_target(name: str, app: str, settings: Settings, overrides: Mapping[str,
 
     Raises:
         UsageError: no such target.
+        PluginError: its package cannot be imported.
         ConfigError: the section does not fit the target's settings.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise UsageError(f"There is no target '{name}'.{suggest_nearest(name, found)}", f"Installed targets: {known}.")
-    kind: type[Target[Any]] = found[name].load()
+    kind = find_target_class(name)
     raw = merge_settings(settings.targets.get(name) or {}, overrides or {})
     return kind(app, decode_section(kind.settings_type, raw, f"targets.{name}"), settings.serve)

@@ -36,8 +36,8 @@ def __getattr__(name: str) -> Any:
     return getattr(workflow, name)
 
 
-def open_engine(project: Project) -> Engine:
-    """What runs a project's pipeline elsewhere; the one place that knows which engine that is. Talks to nobody.
+def open_flyte_engine(project: Project) -> Engine:
+    """The engine `flyte` of the entry-point group `mlapp.engines`. Talks to nobody.
 
     Raises:
         MissingExtraError: flytekit is not installed.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from mlapp import plugins
 from mlapp.errors import ModelError, suggest_nearest
 from mlapp.frameworks.framework import Framework
 from mlapp.frameworks.python import PythonFramework
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+log = logging.getLogger(__name__)
 
 
 def find_framework(kind: type) -> Framework:
@@ -58,13 +58,24 @@ def find_framework_for_file(file: Path) -> Framework:
     )
 
 
-@cache
-def _framework_entry_points() -> tuple[EntryPoint, ...]:
-    import importlib.metadata
-
-    return tuple(importlib.metadata.entry_points(group="mlapp.frameworks"))
-
-
 def _load_adapters() -> Iterator[Framework]:
-    for entry in _framework_entry_points():
-        yield entry.load()()
+    for name in _adapter_names():
+        adapter = _load_adapter(name)
+        if adapter is not None:
+            yield adapter
+
+
+@cache
+def _adapter_names() -> tuple[str, ...]:
+    return tuple(plugins.list_plugins(plugins.FRAMEWORKS))
+
+
+@cache
+def _load_adapter(name: str) -> Framework | None:
+    """None, after a warning, where its package cannot be imported."""
+    try:
+        adapter: Framework = plugins.load_plugin(plugins.FRAMEWORKS, name)()
+    except plugins.PluginError as error:
+        log.warning("%s %s", error.what, error.todo)
+        return None
+    return adapter

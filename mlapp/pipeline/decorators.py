@@ -64,9 +64,9 @@ class ReaderDecorator(TaskDecorator):
     def __getattr__(self, source: str) -> Callable[..., Callable[..., Any]]:
         if source.startswith("_"):
             raise AttributeError(source)
-        import importlib.metadata
+        from mlapp import plugins
 
-        found = {entry.name: entry for entry in importlib.metadata.entry_points(group="mlapp.sources")}
+        found = plugins.list_plugins(plugins.SOURCES)
         if source not in found:
             raise DeclarationError(
                 f"There is no data source '{source}'.{suggest_nearest(source, found)}",
@@ -74,7 +74,7 @@ class ReaderDecorator(TaskDecorator):
             )
 
         def declare(*args: Any, **options: Any) -> Callable[..., Any]:
-            reader: Callable[..., Any] = found[source].load()(*args, **options)
+            reader: Callable[..., Any] = plugins.load_plugin(plugins.SOURCES, source)(*args, **options)
             return self(reader)
 
         return declare

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 
+from mlapp import plugins
 from mlapp.config import Section, Settings
-from mlapp.deploy import CanaryTarget, Release, Shipment, Status, Target, open_target, target
+from mlapp.deploy import CanaryTarget, Release, Shipment, Status, Target, open_target
 from mlapp.deploy.target import Progress, ignore_progress
 from mlapp.errors import ConfigError, UsageError
 
@@ -52,8 +53,8 @@ class MemoryTarget(Target[MemorySettings]):
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    entry = EntryPoint("memory", f"{__name__}:MemoryTarget", target.GROUP)
-    monkeypatch.setattr(target, "entry_points", lambda group: EntryPoints([entry]))
+    entry = EntryPoint("memory", f"{__name__}:MemoryTarget", plugins.TARGETS)
+    monkeypatch.setattr(plugins, "list_plugins", lambda group: {"memory": entry})
 
 
 def test_a_target_is_opened_with_its_own_section_of_the_settings():

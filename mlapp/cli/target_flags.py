@@ -1,0 +1,106 @@
+"""Flags that a target declares for itself: see `Target.flags_type`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+import msgspec
+from typer.core import TyperCommand, TyperOption
+
+from mlapp.errors import MlappError
+
+PARAMETERS = "mlapp.target_parameters"
+_flags: ContextVar[dict[str, Any]] = ContextVar("target_flags")
+"""What the running command was given. Not in click's context: typer brings a click of its own from 0.20 on."""
+
+
+class TargetCommand(TyperCommand):
+    """A command with `--target`: takes the flags of the target that is named, or that mlapp.yaml has alone."""
+
+    target: ClassVar[str | None] = None
+    """The target of a command that has only one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _flags.set({})
+        name = self.target or _find_target_name(args) or _find_only_target()
+        if name is not None:
+            own = {parameter.name for parameter in self.params}
+            ctx.meta[PARAMETERS] = [option for option in _make_options(name) if option.name not in own]
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [*super().get_params(ctx), *ctx.meta.get(PARAMETERS, ())]
+
+
+def read_target_flags() -> dict[str, Any]:
+    """The flags of its target that the running command was given, by the setting's name."""
+    return dict(_flags.get({}))
+
+
+def _find_target_name(args: list[str]) -> str | None:
+    for at, argument in enumerate(args):
+        if argument in ("--target", "-t"):
+            return args[at + 1] if at + 1 < len(args) else None
+        if argument.startswith("--target="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _find_only_target() -> str | None:
+    from mlapp.project import Project
+
+    try:
+        targets = list(Project.find().settings.targets)
+    except MlappError:  # the command itself says what is wrong
+        return None
+    return targets[0] if len(targets) == 1 else None
+
+
+def _make_options(name: str) -> Iterator[TyperOption]:
+    """An option for each field of the target's flags; none where the target cannot be loaded, as the command says."""
+    from mlapp.deploy.target import find_target_class
+
+    try:
+        flags = find_target_class(name).flags_type
+    except MlappError:
+        return
+    kind = msgspec.inspect.type_info(flags)
+    assert isinstance(kind, msgspec.inspect.StructType)
+    for field in kind.fields:
+        types = _list_types(field.type)
+        is_list = any(isinstance(one, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)) for one in types)
+        is_flag = any(isinstance(one, msgspec.inspect.BoolType) for one in types)
+        flag = "--" + field.encode_name.replace("_", "-")
+        yield TyperOption(
+            param_decls=[field.encode_name, f"{flag}/--no-{flag[2:]}" if is_flag else flag],
+            help=_find_description(field.type) or f"targets.{name}.{field.encode_name}.",
+            is_flag=is_flag or None,
+            multiple=is_list,
+            default=None,
+            expose_value=False,
+            callback=_store_flag,
+        )
+
+
+def _store_flag(context: Any, parameter: Any, value: Any) -> Any:
+    if value is not None and value != ():
+        _flags.get()[parameter.name] = list(value) if isinstance(value, tuple) else value
+    return value
+
+
+def _list_types(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    """The types of a union, without their metadata."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _list_types(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return [one for part in kind.types for one in _list_types(part)]
+    return [kind]
+
+
+def _find_description(kind: msgspec.inspect.Type) -> str | None:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        description = (kind.extra_json_schema or {}).get("description")
+        return description or _find_description(kind.type)
+    return None

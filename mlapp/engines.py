@@ -1,0 +1,31 @@
+"""Engines: what runs a project's pipeline elsewhere, for `--remote`. Found by the entry-point group `mlapp.engines`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlapp import plugins
+from mlapp.errors import ConfigError, suggest_nearest
+
+if TYPE_CHECKING:
+    from mlapp.flyte.interface import Engine
+    from mlapp.project import Project
+
+
+def open_engine(project: Project) -> Engine:
+    """The engine that `engine:` in mlapp.yaml names. Talks to nobody.
+
+    Raises:
+        ConfigError: no installed package has an engine of that name.
+        PluginError: its package cannot be imported.
+        MissingExtraError: the packages that it needs are not installed.
+    """
+    name = project.settings.engine
+    known = plugins.list_plugins(plugins.ENGINES)
+    if name not in known:
+        raise ConfigError(
+            f"engine: there is no engine '{name}'.{suggest_nearest(name, known)}",
+            f"Installed engines: {', '.join(sorted(known)) or 'none'}. Change `engine:` in mlapp.yaml.",
+        )
+    engine: Engine = plugins.load_plugin(plugins.ENGINES, name)(project)
+    return engine

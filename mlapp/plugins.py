@@ -1,0 +1,97 @@
+"""Plugins: what other packages add to mlapp by entry points. Our own frameworks, sources and targets use the same door.
+
+| group              | an entry is                                                                              |
+|--------------------|------------------------------------------------------------------------------------------|
+| `mlapp.frameworks` | a subclass of `mlapp.frameworks.Framework`                                               |
+| `mlapp.sources`    | a function that returns a reader, for `app.data_reader.<name>(…)`: `mlapp.data.source`   |
+| `mlapp.targets`    | a subclass of `mlapp.deploy.Target`, for `--target <name>`                               |
+| `mlapp.engines`    | a function that takes the `Project` and returns an `mlapp.flyte.interface.Engine`        |
+| `mlapp.sinks`      | where monitoring writes what a server has predicted                                      |
+
+A plugin that cannot be imported disables nothing but itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import MlappError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+FRAMEWORKS = "mlapp.frameworks"
+SOURCES = "mlapp.sources"
+TARGETS = "mlapp.targets"
+ENGINES = "mlapp.engines"
+SINKS = "mlapp.sinks"
+GROUPS = {FRAMEWORKS: "framework", SOURCES: "data source", TARGETS: "target", ENGINES: "engine", SINKS: "sink"}
+"""The groups, and what messages call an entry of each."""
+
+log = logging.getLogger(__name__)
+
+
+class PluginError(MlappError):
+    """A plugin cannot be imported; the message names its distribution."""
+
+
+def list_plugins(group: str) -> dict[str, EntryPoint]:
+    """The installed entries of a group by name. Imports none of them."""
+    import importlib.metadata
+
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+
+
+def load_plugin(group: str, name: str) -> Any:
+    """What the entry `name` of a group names.
+
+    Raises:
+        KeyError: there is no such entry.
+        PluginError: it cannot be imported.
+    """
+    return _load_entry(list_plugins(group)[name])
+
+
+def load_plugins(group: str) -> Iterator[tuple[str, Any]]:
+    """Name and value of each entry of a group. Logs a warning, once, for one that cannot be imported, and skips it."""
+    for name, entry in list_plugins(group).items():
+        try:
+            plugin = _load_entry(entry)
+        except PluginError as error:
+            _warn_once(f"{error.what} {error.todo}")
+            continue
+        yield name, plugin
+
+
+def find_broken_plugins() -> Iterator[tuple[str, PluginError]]:
+    """Group and name of every installed plugin that cannot be imported, as `target acme`, with the reason."""
+    for group, kind in GROUPS.items():
+        for name, entry in list_plugins(group).items():
+            try:
+                _load_entry(entry)
+            except PluginError as error:
+                yield f"{kind} {name}", error
+
+
+def _load_entry(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except MlappError:
+        raise
+    except Exception as error:  # whatever the code of another package raises
+        kind = GROUPS.get(entry.group, "plugin")
+        owner = entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
+        release = f" {entry.dist.version}" if entry.dist is not None else ""
+        raise PluginError(
+            f"The {kind} '{entry.name}' of the package {owner}{release} cannot be imported: "
+            f"{type(error).__name__}: {error}",
+            f"Upgrade or remove it: pip install --upgrade {owner}, or pip uninstall {owner}.",
+        ) from error
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning(text)
