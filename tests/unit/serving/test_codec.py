@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp import App
 from mlapp.errors import InputError
 from mlapp.prediction import predictor_of_trained
 from mlapp.serving.decoding.codec import Codec
@@ -106,3 +107,18 @@ def test_encoding():
         "x": None,
     }
     assert json.loads(encode_json([2**70])) == [2**70]
+
+
+@pytest.mark.parametrize("name", ['height 5"', "two\nlines", "back\\slash", "tab\t", ""])
+def test_a_column_may_have_any_name(name):
+    app = App("named", target="y")
+    app.data_reader(lambda: pd.DataFrame({name: [1.0, 2.0] * 10, "y": [0, 1] * 10}))
+    app.model(lambda: "model", trained=True)
+    app.evaluator(lambda model, features, target: 1.0)
+    app.predictor(lambda model, features: features[name].tolist())
+    trained = app.train()
+    codec = Codec(predictor_of_trained(trained))
+    for inputs in ([{name: 1.5}], [[1.5]], {name: [1.5]}):
+        part = codec.decode_json(json.dumps({"inputs": inputs}).encode())
+        assert codec.combine_parts([part]).iloc[0, 0] == 1.5
+    assert app.predict([{name: 1.5}]) == [1.5]
