@@ -51,14 +51,25 @@ class Serve(Section, frozen=True):
         Meta(description="Columns that training did not know: `refuse` answers 422 and names them; `ignore`."),
     ] = "refuse"
     max_body: Annotated[int, Meta(ge=1, description="Largest request body, in bytes.")] = 16 * 1024 * 1024
+    max_cells: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Most values of a body in any format; half as many as `max_body` has bytes when absent."),
+    ] = None
+    max_bodies: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Bytes of all bodies not yet answered; beyond them 503. Eight times `max_body` when absent."),
+    ] = None
     max_batch: Annotated[int, Meta(ge=1, description="Most rows that go through the predictor at once.")] = 1024
     batch_wait: Annotated[
         float, Meta(ge=0, description="Seconds that a request may wait for company; 0 never waits.")
     ] = 0.0
     queue: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Rows that may wait; beyond it the answer is 503. As many as one batch takes when absent."),
+        Meta(description="Rows that may wait; beyond it the answer is 503. When absent, `max_wait` alone decides."),
     ] = None
+    max_wait: Annotated[
+        float, Meta(gt=0, description="Seconds that a request may be expected to wait for the model; beyond it 503.")
+    ] = 1.0
     timeout: Annotated[
         float, Meta(gt=0, description="Seconds that a request may take, unless X-Request-Timeout says less.")
     ] = 30.0
@@ -161,7 +172,39 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
             )
         raw = merge_settings(raw, environments[environment] or {})
     raw = merge_settings(raw, _read_environment(os.environ if environ is None else environ))
+    _refuse_blank(raw.get("serve"))
     return decode_section(Settings, raw)
+
+
+def _refuse_blank(serve: object) -> None:
+    """Refuse settings that are given but blank where their absence would open the server.
+
+    Raises:
+        ConfigError: no key in api_keys, a blank one, or a `${VARIABLE}`; a blank host or TLS file; one of two of these.
+    """
+    if not isinstance(serve, Mapping):
+        return
+    if "api_keys" in serve:
+        keys = serve["api_keys"]
+        if not keys or (isinstance(keys, list) and not all(str(key or "").strip() for key in keys)):
+            raise ConfigError(
+                "serve.api_keys is given, but it is empty or has an empty key.",
+                "Give keys, in mlapp.yaml or as MLAPP_SERVE__API_KEYS=a,b, or remove the setting to serve without.",
+            )
+        if isinstance(keys, list) and any(str(key).strip().startswith("${") for key in keys):
+            raise ConfigError(
+                "serve.api_keys has a key that looks like a variable; variables are not replaced there.",
+                "Set the variable MLAPP_SERVE__API_KEYS to the keys themselves.",
+            )
+    for name in ("host", "tls_cert", "tls_key"):
+        if name in serve and serve[name] is not None and not str(serve[name]).strip():
+            raise ConfigError(f"serve.{name} is given, but it is empty.", f"Give serve.{name} a value, or remove it.")
+    given = [name for name in ("tls_cert", "tls_key") if serve.get(name) is not None]
+    if len(given) == 1:
+        raise ConfigError(
+            f"serve.{given[0]} is given alone.",
+            "Give both serve.tls_cert and serve.tls_key: HTTP and gRPC need them.",
+        )
 
 
 def decode_section(kind: type[T], raw: object, at: str = "") -> T:

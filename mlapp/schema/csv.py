@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import codecs
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
@@ -44,20 +45,51 @@ def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
         CsvError: not UTF-8 (or UTF-16 with a mark), or a quote that does not end.
         InputError: a row has more or fewer cells than the header; a column is there twice; there are no rows.
     """
+    found, _ = next(read_csv_in_pieces(content, schema))
+    return found
+
+
+def read_csv_in_pieces(
+    content: bytes, schema: Schema, *, widest: int = sys.maxsize, cells: int = sys.maxsize
+) -> Iterator[tuple[pd.DataFrame | list[Any], int]]:
+    """The rows of a CSV as `read_csv` gives them, some at a time, each time with the number of their cells.
+
+    Args:
+        widest: most columns.
+        cells: cells of a piece.
+
+    Raises:
+        CsvError, InputError: as for `read_csv`; CsvError, more than `widest` columns.
+    """
     text = _text(content)
     rows = _rows(text, delimiter(text.partition("\n")[0], len(schema.fields)))
-    if not rows:
+    first = next(rows, None)
+    if first is None:
         raise InputError([Problem("the CSV is empty")], "Send a line of names, and a line for each row.")
+    if len(first) > widest:
+        raise CsvError(f"it has {len(first)} columns; the model takes {len(schema.names)}")
     names = schema.names
-    header = [EMPTY if cell is None else cell.strip() for cell in rows[0]]
+    header = [EMPTY if cell is None else cell.strip() for cell in first]
     has_header = _is_header(header, schema)
-    body = rows[1:] if has_header else rows
-    _check(body, header if has_header else [None] * (len(names) or len(header)))
+    if not has_header:
+        rows = chain([first], rows)
+    wanted = header if has_header else [None] * (len(names) or len(header))
+    columns = header if has_header else names
+    if schema.kind != "array":
+        _refuse_twice(columns, names)
+    before, count = 0, max(cells // max(len(wanted), 1), 1)
+    while True:
+        body = list(islice(rows, count))
+        if before and not body:
+            return
+        _check(body, wanted, before)
+        yield _table(body, columns, schema), len(body) * len(wanted)
+        before += len(body)
+
+
+def _table(body: list[list[str | None]], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
     if schema.kind == "array":
         return [[_number(cell) for cell in row] for row in body]
-    if not has_header:
-        header = names
-    _refuse_twice(header, names)
     import pandas as pd
 
     fields = {field.name: field for field in schema.fields}
@@ -84,11 +116,12 @@ def _text(content: bytes) -> str:
         raise CsvError(f"it is not {encoding[:6].rstrip('-').upper()}: {error.reason} at byte {error.start}") from None
 
 
-def _rows(text: str, by: str) -> list[list[str | None]]:
+def _rows(text: str, by: str) -> Iterator[list[str | None]]:
     """The cells of each line that is not blank; None for an empty one without quotes."""
     if '"' not in text:
-        return [[cell or None for cell in line.split(by)] for line in re.split(r"\r\n|\n|\r", text) if line]
-    rows: list[list[str | None]] = []
+        for line in re.finditer(r"[^\r\n]+", text):
+            yield [cell or None for cell in line[0].split(by)]
+        return
     row: list[str | None] = []
     at = 0
     cell = re.compile(
@@ -103,13 +136,12 @@ def _rows(text: str, by: str) -> list[list[str | None]]:
         at = found.end()
         if end != by:
             if row != [None]:
-                rows.append(row)
+                yield row
             row = []
         elif at == len(text):
             row.append(None)
     if row:
-        rows.append(row)
-    return rows
+        yield row
 
 
 def _is_header(header: list[str], schema: Schema) -> bool:
@@ -119,12 +151,12 @@ def _is_header(header: list[str], schema: Schema) -> bool:
     return len(header) != len(schema.fields) or any(cell.casefold() in known for cell in header)
 
 
-def _check(rows: Sequence[Sequence[Any]], header: Sequence[Any]) -> None:
-    """Check that every row has as many cells as the header."""
+def _check(rows: Sequence[Sequence[Any]], header: Sequence[Any], before: int = 0) -> None:
+    """Check that every row has as many cells as the header, where so many rows are before them."""
     if not rows:
         raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
     width = len(header)
-    wrong = ((row, len(cells)) for row, cells in enumerate(rows) if len(cells) != width)
+    wrong = ((row, len(cells)) for row, cells in enumerate(rows, before) if len(cells) != width)
     problems = [
         Problem(f"row {row} has {count} cells where {width} are wanted", row=row) for row, count in islice(wrong, MOST)
     ]

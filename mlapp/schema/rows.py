@@ -19,6 +19,8 @@ import msgspec
 from mlapp.schema.cells import PACKED, cell_type, column, field_type, row_type
 from mlapp.schema.fields import Schema
 
+LONGEST_START = 4096
+"""Bytes in which the first row must begin."""
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
@@ -68,7 +70,7 @@ class RowCodec:
 
     def decode(self, body: bytes) -> Part | None:
         """The rows in a JSON body; None for a body of another form, or one that does not fit the schema."""
-        shape = SHAPE.match(body)
+        shape = SHAPE.match(body, 0, LONGEST_START)
         if shape is None:
             return None
         decode = self._fast.get((shape["key"] or b"") + shape["row"])

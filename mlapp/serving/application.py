@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from mlapp.config import Serve
 from mlapp.errors import MlappError
+from mlapp.serving.decoding.budget import Intake
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.observability.access_log import AccessLog
 from mlapp.serving.observability.metrics import Metrics
@@ -45,6 +47,7 @@ class Application:
         if tracing is not None:
             self.on_close.append(tracing.flush_spans)
         self._api: Asgi | None = api
+        self.intake = Intake(settings)
         self.keys = Keys(settings.api_keys)
         self._cors = Cors(settings.cors)
         self._routes: dict[str, dict[str, Handler]] = {}
@@ -172,7 +175,7 @@ class Application:
 
     async def _answer_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request = Request(scope, receive)
+        request = Request(scope, receive, self.intake)
         path = _mounted_path(scope)
         template, methods, request.tail = self._find_route(path)
         identity = choose_request_id(request.headers)
@@ -194,10 +197,13 @@ class Application:
                 else:
                     await run_unless_left(response.send_response(send, extra), request.wait_until_left)
             except RuntimeError as error:  # of uvloop: the connection was reset in this turn of the event loop
+                with contextlib.suppress(asyncio.TimeoutError):  # uvicorn logs an error unless it knows of it
+                    await asyncio.wait_for(request.wait_until_left(), 1)
                 raise ClientLeft from error
         except ClientLeft:
             status = 499
         finally:
+            request.release()
             seconds = time.perf_counter() - started
             self.metrics.end_request(request.method, template, status, seconds)
             if self.access_log is not None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mlapp.serving.decoding.json_body import encode_answer, encode_json
-from mlapp.serving.decoding.media_types import decode_body
+from mlapp.serving.decoding.media_types import decode_body, receive
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.observability import metrics as prometheus
@@ -15,7 +15,6 @@ from mlapp.serving.protocols import invocations, open_inference
 from mlapp.serving.web import swagger
 from mlapp.serving.web.http import Request, Response, run_unless_left
 from mlapp.serving.web.page import model_page
-from mlapp.serving.web.timeouts import request_timeout
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -119,21 +118,21 @@ DOCS_POLICY = (
 
 async def answer_prediction(endpoint: Endpoint, request: Request) -> Response:
     """`POST /predict`."""
-    settings = endpoint.settings
-    timeout = request_timeout(request, settings.timeout)
-    body = await request.read_body(settings.max_body, timeout)
+    body, budget = await receive(endpoint, request)
     loaded = endpoint.current
-    part = await decode_body(endpoint, loaded, request.media, body)
+    part = await decode_body(endpoint, loaded, request, body, budget)
     if loaded.is_stream:
-        items = endpoint.streams.stream_items(loaded, part, timeout)
+        items = endpoint.streams.stream_items(loaded, part, budget.timeout)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
-            found = await run_unless_left(streams.collect_stream(items), request.wait_until_left)
+            found = await run_unless_left(
+                streams.collect_stream(items, endpoint.settings.max_body, budget), request.wait_until_left
+            )
             return Response(encode_answer(found, loaded.tail, is_unionml=part.is_unionml))
         events = streams.encode_events(items)
         # Before the status is told: a stream that is refused, or fails at once, is a problem like any other.
         first = await run_unless_left(anext(events), request.wait_until_left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
-    predictions = await endpoint.predict_part(part, timeout, loaded, request.wait_until_left)
+    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
 
     def encode_body() -> bytes:
         return encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml)

@@ -7,25 +7,27 @@ as many rows as they say. Both are looked at before anything is unpacked.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
+from mlapp.serving.decoding.budget import OBJECT, Budget
 from mlapp.serving.web.http import too_large_error
 from mlapp.serving.web.problems import HttpError
 
 MAGIC = b"ARROW1"
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3
-BITS = 8
-"""Cells that a byte can hold: a column of booleans has that many."""
 
 
-def read_arrow_table(body: bytes, limit: int) -> Any:
+def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Callable[[int], None]) -> Any:
     """The DataFrame in an IPC stream or file, with one cell a value: no lists, no structures.
 
     Args:
-        limit: most bytes that it may unpack to.
+        limit: most bytes that its buffers may unpack to.
+        check_width: raises for too many columns.
 
     Raises:
-        HttpError: 413, it unpacks to more; 400, a nested column. Whatever pyarrow raises: it is not Arrow.
+        HttpError: 413, it unpacks to more, or has more cells or text than the budget; 400, a nested column.
+            Whatever pyarrow raises: it is not Arrow.
     """
     import pyarrow as pa
 
@@ -34,15 +36,74 @@ def read_arrow_table(body: bytes, limit: int) -> Any:
     size = max(len(body), _unpacked_size(pa.ipc.MessageReader.open_stream(stream)))
     if size > limit:
         raise too_large_error(limit)
-    found = pa.ipc.open_stream(stream).read_all()
+    reader = pa.ipc.open_stream(stream)
+    check_width(len(reader.schema))
+    found = reader.read_all()
     for field in found.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType):
             raise HttpError(400, f"The column '{field.name:.60}' is of type {field.type!s:.60}: send plain values.")
-    if found.num_rows * found.num_columns > BITS * size:
-        raise too_large_error(limit)
+        budget.take(found.num_rows * (OBJECT if _is_object(kind) else 1))
+    for column in found.columns:
+        for chunk in column.chunks:
+            budget.take(size=_viewed(chunk))
     found.validate(full=True)  # offsets that lead out of the body would be followed, and end the process
+    for column in found.columns:
+        for chunk in column.chunks:
+            budget.take(size=_referred(chunk))
     return found.to_pandas()
+
+
+def _is_object(kind: Any) -> bool:
+    """Whether pandas keeps each value of that type as a Python object."""
+    import pyarrow as pa
+
+    return not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_duration(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+    )
+
+
+def _viewed(chunk: Any) -> int:
+    """Bytes of the texts that a column's views refer to, many of them the same perhaps; and of its dictionary."""
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(chunk.type):
+        return int(chunk.dictionary.nbytes) + _viewed(chunk.dictionary)
+    if not (pa.types.is_string_view(chunk.type) or pa.types.is_binary_view(chunk.type)) or not len(chunk):
+        return 0
+    views = np.frombuffer(chunk.buffers()[1], "<i4")[: 4 * (chunk.offset + len(chunk))]
+    lengths = views.reshape(-1, 4)[chunk.offset :, 0]
+    if len(lengths) < len(chunk) or (lengths < 0).any():
+        raise ValueError("a view leads out of its buffer")
+    return int(lengths.sum(dtype="int64"))
+
+
+def _referred(chunk: Any) -> int:
+    """Bytes of the texts that a dictionary's codes refer to."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(chunk.type) or not len(chunk.dictionary):
+        return 0
+    words = chunk.dictionary
+    if pa.types.is_string_view(words.type) or pa.types.is_binary_view(words.type):
+        words = words.cast(pa.large_binary())
+    if not (
+        pa.types.is_string(words.type)
+        or pa.types.is_large_string(words.type)
+        or pa.types.is_binary(words.type)
+        or pa.types.is_large_binary(words.type)
+    ):
+        return 8 * len(chunk)
+    return int(pc.sum(pc.take(pc.binary_length(words), chunk.indices)).as_py() or 0)
 
 
 def _unpacked_size(messages: Any) -> int:

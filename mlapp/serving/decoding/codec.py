@@ -6,6 +6,7 @@ The common forms are decoded by `mlapp.schema.rows`; any other body, and every w
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 from mlapp.errors import InputError, Problem
@@ -32,6 +33,12 @@ class Codec:
         if schema.kind == "any" or self.predictor.pipeline.stage("feature_loader") is not None:
             return False
         return all(field.type != "any" for field in schema.fields)  # its column's type depends on all the values
+
+    @property
+    def width(self) -> int:
+        """The cells of a row."""
+        schema = self.predictor.schema.features
+        return max(len(schema.fields), math.prod(schema.shape), 1)
 
     def decode_json(self, body: bytes, first: int = 0) -> Part:
         """The features in the JSON body of `/predict`.

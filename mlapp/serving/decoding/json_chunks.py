@@ -17,6 +17,8 @@ BETWEEN = {
 }
 """What is between two items that begin so. A text may hold it as well."""
 NUMBERS = re.compile(rb"(,)")
+LONGEST_START = 4096
+"""Bytes in which the first item must begin."""
 FIRST = re.compile(rb"\s*\[\s*(?P<item>[^\s\]])")
 
 
@@ -26,7 +28,7 @@ def cut_json_array(array: bytes) -> Iterator[bytes]:
     A cut within a text, or within an item, leaves a piece that is no JSON. So where all of them are, and none but the
     only one is empty, their items are the array's.
     """
-    first = FIRST.match(array)
+    first = FIRST.match(array, 0, LONGEST_START)
     start, end = array.find(b"[") + 1, array.rfind(b"]")
     if first is None or end - start < 2 * PIECE:
         yield array

@@ -10,9 +10,10 @@ import msgspec
 
 from mlapp.errors import InputError
 from mlapp.schema.rows import Part
+from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import INPUTS, decode_json
-from mlapp.serving.decoding.json_chunks import PIECE, cut_json_array
+from mlapp.serving.decoding.json_body import INPUTS, check_values, decode_json
+from mlapp.serving.decoding.json_chunks import LONGEST_START, PIECE, cut_json_array
 from mlapp.serving.web.problems import HttpError
 
 LARGE = 2 * PIECE
@@ -21,23 +22,59 @@ BEGIN = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?(?P<list>\[)')
 END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 
 
-def decode_large(codec: Codec, body: bytes, keys: Sequence[str] = (INPUTS,)) -> Part | None:
+def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] = (INPUTS,)) -> Part | None:
     """The features in a body that is a list of rows or records, or has it, and nothing else, under one of the keys.
 
-    None: it is small, or of another form, or wrong in a way that only the whole of it tells.
+    None: it is small, or of another form, or wrong in a way that only the whole of it tells: small enough for that.
 
     Raises:
-        InputError: a row does not fit the schema; named by its place in the whole.
+        InputError: a row does not fit the schema; named by its place in the whole. HttpError: the budget is spent.
     """
     array = find_list(body, keys)
-    return None if array is None else decode_list(codec, array)
+    part = _columns(codec, body, budget, keys) if array is None else decode_list(codec, array, budget)
+    if part is None and len(body) >= LARGE:
+        budget.take(check_values(body))
+    return part
+
+
+def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> Part | None:
+    """The features in a large body that has lists of numbers or texts by their columns' names; None for any other."""
+    if (
+        len(body) < LARGE
+        or not codec.is_by_row
+        or body.count(b"{") != 2
+        or codec.predictor.schema.features.kind != "table"
+    ):
+        return None
+    try:
+        found = msgspec.json.decode(body, type=dict[str, dict[str, msgspec.Raw]])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(found) != 1 or next(iter(found)) not in keys:
+        return None
+    columns = next(iter(found.values()))
+    quotes = 2 + 2 * len(columns) + sum(memoryview(text).tobytes().count(b'"') for text in columns.values())
+    if body.count(b'"') != quotes:  # a name that is there twice
+        return None
+    inputs: dict[str, list[Any]] = {}
+    for name, text in columns.items():
+        values = inputs[name] = []
+        for piece in cut_json_array(bytes(text)):
+            if len(piece) > LARGE:
+                check_values(piece)
+            given = decode_json(piece)
+            if not isinstance(given, list):
+                return None
+            budget.take(len(given))
+            values += given
+    return codec.accept_inputs(inputs)
 
 
 def find_list(body: bytes, keys: Sequence[str]) -> bytes | None:
     """The text of the list that `decode` looks for. Whether it is JSON is not checked."""
     if len(body) < LARGE:
         return None
-    begin, end = BEGIN.match(body), END.search(body, max(0, len(body) - 100))
+    begin, end = BEGIN.match(body, 0, LONGEST_START), END.search(body, max(0, len(body) - 100))
     if begin is None or end is None or bool(begin["key"]) != bool(end["brace"]):
         return None
     if begin["key"] and begin["key"].decode() not in keys:
@@ -45,7 +82,9 @@ def find_list(body: bytes, keys: Sequence[str]) -> bytes | None:
     return body[begin.start("list") : end.start() + 1]
 
 
-def decode_list(codec: Codec, array: bytes, arranged: Callable[[list[Any]], list[Any]] | None = None) -> Part | None:
+def decode_list(
+    codec: Codec, array: bytes, budget: Budget, arranged: Callable[[list[Any]], list[Any]] | None = None
+) -> Part | None:
     """The features in a list of rows or records; None as for `decode`.
 
     Args:
@@ -61,14 +100,20 @@ def decode_list(codec: Codec, array: bytes, arranged: Callable[[list[Any]], list
     rows = 0
     try:
         for piece in cut_json_array(array):
+            budget.check()
+            if len(piece) > LARGE:  # a row is as large as that
+                check_values(piece)
             part = (
                 codec.decode_json(piece, rows)
                 if arranged is None
                 else codec.accept_inputs(arranged(decode_json(piece)), rows)
             )
             rows += part.rows
+            budget.take(part.rows * codec.width)
             parts.append(part if part.tuples is None else Part(part.rows, features=codec.combine_parts([part])))
-    except HttpError:
+    except HttpError as error:
+        if error.status in (413, 504):
+            raise
         return None
     except InputError as error:
         if all(problem.row is not None for problem in error.problems) and _is_valid_json(array):

@@ -9,28 +9,61 @@ from typing import Any
 
 from mlapp.errors import InputError, Problem
 from mlapp.prediction import UNKNOWN
-from mlapp.schema.csv import CsvError, read_csv
+from mlapp.schema.csv import CsvError, read_csv_in_pieces
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding import arrow as ipc
 from mlapp.serving.decoding import large_json
+from mlapp.serving.decoding.budget import OBJECT, Budget, CancelledBudgetError
+from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.web.http import Request, decompress_body
 from mlapp.serving.web.problems import HttpError
+from mlapp.serving.web.timeouts import request_timeout
 
-WIDEST = 10_000
-"""Most columns of a CSV, unless the model takes more: a million columns cost more than as many rows."""
+WIDEST = 1000
+"""Most columns of a CSV or Arrow body, or tensors, unless the model takes more."""
+WIDEST_LOADED = 10_000
+"""The same for a feature_loader, which may take what the model does not."""
+CHUNK = 100_000
+"""Cells of a CSV that become features together; none of them is kept as an object."""
+SMALL = 4096
+"""Bytes up to which a body of columns, each of which costs much by itself, is decoded in the event loop."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
 
 
-async def decode_body(endpoint: Endpoint, loaded: ServedModel, media: bytes, body: bytes) -> Part:
+async def receive(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
+    """The body of a request, unpacked, and what its decoding may cost.
+
+    Raises:
+        HttpError: 400, it is not of its content-encoding; 408, too slow; 413, too large; 415, an unknown encoding;
+            503, the server holds as many bodies as it may. ClientLeft: the connection was closed before its end.
+    """
+    settings = endpoint.settings
+    budget = Budget(settings, request_timeout(request, settings.timeout))
+    body = await request.read_body(settings.max_body, budget.timeout)
+    encoding = request.headers.get(b"content-encoding", b"").strip().lower()
+    if encoding:
+        packed = body
+        body = await decode_in_thread(
+            lambda: decompress_body(packed, encoding, settings.max_body), budget, request.wait_until_left
+        )
+    return body, budget
+
+
+async def decode_body(endpoint: Endpoint, loaded: ServedModel, request: Request, body: bytes, budget: Budget) -> Part:
     """The features in a body.
 
     Raises:
         HttpError: 400, it cannot be read; 413, it unpacks to too much; 415, a type that is not known.
         InputError: it does not fit the schema.
     """
-    limit = endpoint.settings.max_body
-    return await endpoint.decode_body(lambda: _decode_media(loaded, media, body, limit), len(body))
+    limit, media = endpoint.settings.max_body, request.media
+    most = LARGE if is_json_type(media) else SMALL
+    return await endpoint.decode_body(
+        lambda: _decode_media(loaded, media, body, limit, budget), len(body), budget, request.wait_until_left, most
+    )
 
 
 def is_json_type(media: bytes) -> bool:
@@ -38,16 +71,16 @@ def is_json_type(media: bytes) -> bool:
     return not media or media == b"application/json" or media.endswith(b"+json")
 
 
-def _decode_media(loaded: ServedModel, media: bytes, body: bytes, limit: int) -> Part:
+def _decode_media(loaded: ServedModel, media: bytes, body: bytes, limit: int, budget: Budget) -> Part:
     codec = loaded.codec
     if is_json_type(media):
-        return large_json.decode_large(codec, body) or codec.decode_json(body)
+        return large_json.decode_large(codec, body, budget) or codec.decode_json(body)
     if media == b"text/csv":
-        return codec.accept_inputs(decode_csv(body, loaded))
+        return decode_csv(body, loaded, budget)
     if media in (b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"):
-        return codec.accept_inputs(decode_arrow(body, limit))
+        return codec.accept_inputs(decode_arrow(body, limit, loaded, budget))
     if media == b"application/x-npy":
-        array = decode_npy(body)
+        array = decode_npy(body, budget)
         _require_raw_array(loaded, array)
         return codec.accept_inputs(array)
     if media == b"application/x-www-form-urlencoded":
@@ -57,25 +90,54 @@ def _decode_media(loaded: ServedModel, media: bytes, body: bytes, limit: int) ->
     raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {KNOWN}.")
 
 
-def decode_csv(body: bytes, loaded: ServedModel) -> Any:
-    """A CSV, read into the schema's types. Without a line of names its columns are in training order.
+def decode_csv(body: bytes, loaded: ServedModel, budget: Budget) -> Part:
+    """The features in a CSV, made a piece at a time.
 
     Raises:
-        HttpError: 400, not CSV. InputError: rows of different lengths, a column that is there twice.
+        HttpError: 400, not CSV, or too many columns; 413, too many cells. InputError: rows of different lengths, a
+            column that is there twice, a row that does not fit the schema.
     """
-    predictor = loaded.predictor
-    names = predictor.schema.features.names
-    width = body.count(b",", 0, body.find(b"\n") + 1 or len(body)) + 1
-    if width > max(WIDEST, 2 * len(names)):
-        raise HttpError(400, f"The CSV has {width} columns; the model takes {len(names)}.")
-    has_loader = predictor.pipeline.stage("feature_loader") is not None
+    codec, schema = loaded.codec, loaded.predictor.schema.features
+    has_loader = loaded.predictor.pipeline.stage("feature_loader") is not None
+    parts: list[Part] = []
+    rows = 0
     try:
-        return read_csv(body, UNKNOWN if has_loader else predictor.schema.features)
+        pieces = read_csv_in_pieces(
+            body,
+            UNKNOWN if has_loader else schema,
+            widest=widest(loaded),
+            cells=CHUNK if codec.is_by_row else len(body) + 1,
+        )
+        for table, cells in pieces:
+            budget.take(cells)
+            part = codec.accept_inputs(table, rows)
+            parts.append(part if part.tuples is None else Part(part.rows, features=codec.combine_parts([part])))
+            rows += part.rows
     except CsvError as error:
         raise HttpError(400, f"The body is not CSV: {error}.") from None
+    if len(parts) == 1:
+        return parts[0]
+    if all(part.packed is not None for part in parts):
+        return Part(rows, b"".join([part.packed or b"" for part in parts]))
+    return Part(rows, features=codec.combine_parts(parts))
 
 
-def decode_arrow(body: bytes, limit: int) -> Any:
+def widest(loaded: ServedModel) -> int:
+    """The most columns that can be meant: each costs as much as thousands of rows."""
+    has_loader = loaded.predictor.pipeline.stage("feature_loader") is not None
+    return max(WIDEST_LOADED if has_loader else WIDEST, 2 * len(loaded.predictor.schema.features.names))
+
+
+def check_width(columns: int, loaded: ServedModel) -> None:
+    """Raises:
+    HttpError: 400, more columns than can be meant.
+    """
+    if columns > widest(loaded):
+        names = loaded.predictor.schema.features.names
+        raise HttpError(400, f"The body has {columns} columns; the model takes {len(names)}.")
+
+
+def decode_arrow(body: bytes, limit: int, loaded: ServedModel, budget: Budget) -> Any:
     """An Arrow IPC stream or file, of at most `limit` bytes without compression.
 
     Raises:
@@ -88,10 +150,10 @@ def decode_arrow(body: bytes, limit: int) -> Any:
     with _translate_read_error(
         "Arrow IPC"
     ):  # pandas' own types are named in the body's metadata: a wrong one may raise anything
-        return ipc.read_arrow_table(body, limit)
+        return ipc.read_arrow_table(body, limit, budget, lambda columns: check_width(columns, loaded))
 
 
-def decode_npy(body: bytes) -> Any:
+def decode_npy(body: bytes, budget: Budget) -> Any:
     """One array in NumPy's own format, of numbers only: nothing in it is run.
 
     Raises:
@@ -102,10 +164,12 @@ def decode_npy(body: bytes) -> Any:
     with _translate_read_error(
         "an .npy array of numbers"
     ):  # the header is read as Python source, and a zip file is opened
+        budget.take()
         array = np.load(io.BytesIO(body), allow_pickle=False)
     # Without bytes it may claim any number of rows.
     if not isinstance(array, np.ndarray) or not array.ndim or not array.nbytes:
         raise InputError([Problem("the body is not an array with a row for each prediction")])
+    budget.take(array.size if array.dtype.kind in "biuf" else OBJECT * array.size)
     return array
 
 
@@ -140,7 +204,7 @@ def _translate_read_error(form: str) -> Iterator[None]:
     """Whatever a library's reader raises in this block tells that the body is not of that form."""
     try:
         yield
-    except HttpError:
+    except (HttpError, InputError, CancelledBudgetError):
         raise
     except Exception as error:
         raise HttpError(400, f"The body is not {form}: {error}") from None

@@ -62,6 +62,7 @@ class FastProtocol(HttpToolsProtocol):
     _read_body = 0
     _used = False
     _is_broken = False
+    _held = 0
     _read_timer: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
@@ -73,6 +74,7 @@ class FastProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+        self._hold(0)
         for timer in (self._read_timer, self._idle_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
@@ -128,13 +130,25 @@ class FastProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._parse(data)
         if self._reading:
+            running: Any = self.cycle
+            self._hold(self._read_body if type(running) is FastCycle else 0)
             if self._read - FRAME * self._read_body > LARGEST_HEAD:
                 self._refuse_long_head()
             elif self._read_timer is None:
                 self._read_timer = self.loop.call_later(self.patience, self._give_up_request)
         elif self._read_timer is not None:
+            self._hold(0)
             self._read_timer.cancel()
             self._read_timer = None
+
+    def _hold(self, size: int) -> None:
+        """Count the bytes of a body on the short way that is not whole; the long way counts by itself."""
+        intake = self.application.intake
+        intake.held += size - self._held
+        self._held = size
+        cycle: Any = self.cycle
+        if size and intake.held > intake.limit and not cycle.response_complete:
+            cycle.finish(intake.full())
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. It stops at a head that offers to upgrade: another reads on, from that head without it."""

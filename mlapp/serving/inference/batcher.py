@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -31,9 +32,14 @@ SHARE = 0.1
 """Of a slow call's usual seconds: as long may a batch wait for the clients that were answered just now."""
 MOMENT = 0.005
 """Most seconds of that wait, from when they were answered: who comes later came by himself."""
-ONE_BY_ONE = 2
-SOON = 0.1
-"""Requests that may wait for a predictor of one at a time: as many as it answers in so many seconds, two at least."""
+CLIENTS = 64
+"""Calls of an `async def` predictor that may run side by side, however many rows they have."""
+FEW = 8
+"""Requests that are no overload, however they came."""
+GROWTH = 1.25
+"""Rows that come during a call, for each row that it answers, from which on more come than can be answered."""
+CALLS = 2
+"""Calls in a row during which more, or no more, come than can be answered, until it is believed."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
@@ -45,13 +51,28 @@ class Batcher:
         max_batch: most rows of one call; a request with more goes alone.
         wait: seconds that a request may wait for company.
         queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
-            by side, so that hardly any request waits: the rows in them count too. None, for a predictor that takes one
-            request at a time: as many requests as it answers soon.
+            by side, so that hardly any request waits: the rows in them count too. None: as many as `max_wait` lets.
+        max_wait: most seconds that a request is expected to wait, by the measured pace of the model.
     """
 
-    def __init__(self, metrics: ModelMetrics, *, batch: bool, max_batch: int, wait: float, queue: int | None) -> None:
+    def __init__(
+        self,
+        metrics: ModelMetrics,
+        *,
+        batch: bool,
+        max_batch: int,
+        wait: float,
+        queue: int | None,
+        max_wait: float = 1.0,
+    ) -> None:
         self._metrics = metrics
         metrics.depth = lambda: len(self._waiting)
+        metrics.wait = self.expected_wait
+        self._max_wait = max_wait
+        self._started = self._expected = 0.0
+        self._offered = 0
+        self._is_overloaded = False
+        self._turns = 0
         self._batch = batch
         self._max_batch = max_batch
         self._wait = wait
@@ -101,11 +122,9 @@ class Batcher:
             HttpError: 503, the queue is full.
         """
         rows = self._rows + part.rows
-        if self._is_full(part.rows):
-            self._metrics.rejected.inc()
-            raise HttpError(
-                503, f"{len(self._waiting)} requests wait already. Try again in a second.", headers=RETRY_AFTER
-            )
+        self._offered += part.rows
+        if rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
+            self._refuse_if_full(loaded, part.rows)
         item = QueuedRequest(loaded, part, done, timeout)
         self._waiting.append(item)
         self._rows = rows
@@ -120,13 +139,51 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._flush_queue)
         return item
 
-    def _is_full(self, rows: int) -> bool:
-        """Whether so many rows more would wait too long."""
-        if self._queue is None:
-            waiting = len(self._waiting)
-            return waiting >= ONE_BY_ONE and waiting * self._pace.usual >= SOON
-        before = self._rows + self._called_rows
-        return before > 0 and before + rows > self._queue
+    def expected_wait(self) -> float:
+        """Seconds that a request would wait that came now, by the measured pace: all calls before its own."""
+        pace, waiting = self._pace, len(self._waiting)
+        wait = 0.0
+        if self._busy:
+            running = asyncio.get_running_loop().time() - self._started
+            wait = self._expected - running
+            if wait < 0:  # longer than usual: of such a call as much is to come as has been
+                wait = running if waiting >= FEW else 0.0
+        if not self._batch:
+            return wait + waiting * pace.usual
+        calls = self._rows // self._max_batch
+        return wait + calls * pace.seconds(self._max_batch)
+
+    def _refuse_if_full(self, loaded: ServedModel, rows: int) -> None:
+        """Raises:
+        HttpError: 503, so many rows more would wait too long.
+        """
+        before, waiting = self._rows + self._called_rows, len(self._waiting)
+        wait = self.expected_wait()
+        if self._queue is not None:
+            is_full = before > 0 and before + rows > self._queue
+        elif loaded.is_async:
+            is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
+        elif self._is_overloaded:  # more come than can be answered: who is taken now waits for one call at most
+            is_full = waiting >= FEW and (before + rows > self._max_batch or not self._batch)
+        else:
+            is_full = waiting > 0 and wait > self._max_wait
+        if not is_full and (self._queue is not None or loaded.is_async or waiting == 0 or wait <= self._max_wait):
+            return
+        self._metrics.rejected.inc()
+        after = max(math.ceil(wait), 1)
+        raise HttpError(
+            503,
+            f"{waiting} requests wait already, for {wait:.2g} seconds. Try again in {after}.",
+            headers=((b"retry-after", b"%d" % after),),
+        )
+
+    def _watch_load(self, rows: int) -> None:
+        """Tell an overload from clients that wait for their answers: of these, no more ask again than were answered."""
+        grows = self._offered > GROWTH * rows and len(self._waiting) >= FEW
+        self._offered = 0
+        self._turns = self._turns + 1 if grows != self._is_overloaded else 0
+        if self._turns >= CALLS:
+            self._is_overloaded, self._turns = grows, 0
 
     def cancel_request(self, item: QueuedRequest) -> None:
         """The client has left: give up its place."""
@@ -238,6 +295,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._note_batch, loaded, after, rows, waited, seconds)
         else:
             self._busy = True
+            self._started, self._expected = asyncio.get_running_loop().time(), self._pace.seconds(rows)
             self._set_deadlines(batch)
             self._set_deadlines(self._waiting)
             loop = asyncio.get_running_loop()
@@ -264,6 +322,7 @@ class Batcher:
         """The thread has done a batch, and is free for the next."""
         self._busy = False
         self._company = rows + self._rows if self._batch else 0
+        self._watch_load(rows)
         self._freed = asyncio.get_running_loop().time()
         if self._waiting and not self._scheduled:
             self._schedule_flush()
@@ -278,6 +337,7 @@ class Batcher:
 
     def _note_batch(self, loaded: ServedModel, after: list[Any], rows: int, waited: float, seconds: float) -> None:
         """What is to be done when a batch was answered."""
+        self._offered = 0
         self._metrics.note_batch(rows, waited, seconds)
         self._pace.add_call(seconds, rows)
         self._call_on_predict(loaded, after)

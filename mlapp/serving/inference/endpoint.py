@@ -6,9 +6,10 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,8 +19,10 @@ from mlapp.errors import MlappError, ModelError
 from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
 from mlapp.schema.rows import Part
+from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.batcher import Batcher
 from mlapp.serving.inference.latency import Latency
 from mlapp.serving.inference.served_model import ServedModel
@@ -31,6 +34,8 @@ from mlapp.serving.web.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
 T = TypeVar("T")
+LOADERS = 16
+"""Calls of a slow feature_loader that run at once."""
 PATIENCE = 1.0
 """Seconds: a model whose first call takes longer is not called a second time to be measured."""
 
@@ -67,7 +72,8 @@ class Endpoint:
             "batch": options.get("batch", True),
             "max_batch": max_batch,
             "wait": settings.batch_wait if wait is None else wait,
-            "queue": settings.queue or (max_batch if options.get("batch", True) or loaded.is_async else None),
+            "queue": settings.queue,
+            "max_wait": settings.max_wait,
         }
         self.batcher: Batcher
         if tracing is None:
@@ -157,18 +163,37 @@ class Endpoint:
         if not loaded.is_stream:
             loaded.list_rows(predictions, part.rows)
 
-    async def decode_body(self, read: Callable[[], T], size: int) -> T:
+    async def decode_body(
+        self,
+        read: Callable[[], T],
+        size: int,
+        budget: Budget,
+        left: Callable[[], Awaitable[Any]] | None = None,
+        most: int = LARGE,
+    ) -> T:
         """Let `read` make something of a body: in the event loop where that is quick, else in a thread.
 
         Args:
             size: bytes of what it reads.
+            left: gives an awaitable that ends when the client leaves.
+            most: bytes from which on it is not quick.
+
+        Raises:
+            HttpError: 504, the budget's time is up. ClientLeft: nobody waits for it.
         """
-        if size < LARGE and self._decodes_fast:
+        if size < most and self._decodes_fast:
             return read()
         started = time.perf_counter()
-        found = await asyncio.to_thread(read)
+        # A feature_loader may wait for others, as in a download: it does not take the place of a decoder.
+        own = self.pipeline.stage("feature_loader") is not None
+        found = await decode_in_thread(read, budget, left, self._loaders if own else None)
         self._decoding.add_call(time.perf_counter() - started, 1)
         return found
+
+    @cached_property
+    def _loaders(self) -> ThreadPoolExecutor:
+        """The threads of the feature_loader."""
+        return ThreadPoolExecutor(LOADERS, thread_name_prefix="feature_loader")
 
     async def encode_answer(self, make: Callable[[], T], rows: int) -> T:
         """Let `make` make an answer of predictions: in the event loop, or in a thread where they are many."""
@@ -221,6 +246,8 @@ class Endpoint:
     async def close_endpoint(self) -> None:
         self.batcher.close_batcher()
         self.streams.close_streams()
+        if "_loaders" in self.__dict__:
+            self._loaders.shutdown(wait=False, cancel_futures=True)
 
     async def _run_in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.batcher.thread, call)

@@ -25,6 +25,7 @@ class Latency:
     def __init__(self) -> None:
         self.is_fast = False
         self._recent: deque[float] = deque(maxlen=RECENT)
+        self._sizes: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self.usual = 0.0
         """Seconds of the usual call."""
         self._row = 0.0
@@ -35,9 +36,20 @@ class Latency:
         """Whether a call with so many rows will be short: by the usual call, and by the cost of a row."""
         return self.is_fast and max(self.usual, self._row * rows) <= FAST
 
+    def seconds(self, rows: int) -> float:
+        """Seconds that a call with so many rows is expected to take, told from the largest of the recent calls.
+
+        What is larger by far than all of them is taken for twice as long: the cost of a row is not known there.
+        """
+        if not self._sizes or not rows:
+            return 0.0
+        largest, seconds = max(self._sizes)
+        return max(self.usual, seconds * min(rows / largest, 2.0))
+
     def add_call(self, seconds: float, rows: int) -> None:
         """Take a measured call into account."""
         self._recent.append(seconds)
+        self._sizes.append((max(rows, 1), seconds))
         self.usual = median(self._recent)
         a_row = seconds / max(rows, 1)
         # The cost of a row is best seen in large batches; in small ones it is mostly the cost of the call.

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from mlapp.errors import MlappError, UserCodeError
 from mlapp.normalization import to_json_value
 from mlapp.schema.rows import Part
+from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference.batcher import RETRY_AFTER
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.web.problems import HttpError, make_http_error
 
+ITEM = 100
+"""Bytes that an item takes beside its JSON, in memory."""
 THREADS = 32
 """Streams of a sync predictor that run at once; each holds a thread while it computes its next item."""
 
@@ -142,6 +147,23 @@ async def encode_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[byte
         yield b"event: error\ndata: " + make_http_error(error).problem_body() + b"\n\n"
 
 
-async def collect_stream(items: AsyncIterator[Any]) -> list[Any]:
-    """All items, for a client that asks for one answer."""
-    return [item async for item in items]
+async def collect_stream(items: AsyncGenerator[Any, None], limit: int, budget: Budget) -> list[msgspec.Raw]:
+    """All items as JSON, for a client that asks for one answer.
+
+    Args:
+        limit: most bytes of them.
+
+    Raises:
+        HttpError: 406, they are more; 504, they do not end in the request's time.
+    """
+    found, size = [], 0
+    async with aclosing(items):
+        async for item in items:
+            found.append(msgspec.Raw(encode_json(item)))
+            size += len(found[-1]) + ITEM
+            if size > limit:
+                raise HttpError(
+                    406, f"The stream has more than {limit} bytes (serve.max_body). Ask with Accept: text/event-stream."
+                )
+            budget.check()
+    return found

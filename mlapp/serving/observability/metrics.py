@@ -33,6 +33,9 @@ class ModelMetrics:
         self._batches: list[tuple[int, float, float]] = []
         self.depth: Callable[[], int] = int
         """Gives the requests that wait."""
+        self.wait: Callable[[], float] = float
+        """Gives the seconds that another would wait."""
+        self._expected_wait = metrics.expected_wait.labels(model)
         errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
         self.failed = errors["predictor"]
         self.callback_failed = errors["on_predict"]
@@ -59,6 +62,7 @@ class ModelMetrics:
             self._queue_seconds.observe(waited)
             self._model_seconds.observe(seconds)
         self._queue_depth.set(self.depth())
+        self._expected_wait.set(self.wait())
 
     def set_version(self, version: str | None) -> None:
         """The version that answers from now on."""
@@ -110,6 +114,13 @@ class Metrics:
         )
         self.queue_depth = Gauge(
             "mlapp_queue_depth", "Requests that wait.", ["model"], registry=registry, multiprocess_mode="livesum"
+        )
+        self.expected_wait = Gauge(
+            "mlapp_queue_expected_seconds",
+            "Wait of a request that comes now, by the measured pace.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemax",
         )
         self.queue_seconds = Histogram(
             "mlapp_queue_seconds", "Wait of a batch's first request.", ["model"], buckets=SECONDS, registry=registry

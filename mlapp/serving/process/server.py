@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import signal
 import socket
@@ -17,7 +18,9 @@ import uvicorn
 from mlapp.config import Serve
 from mlapp.errors import ConfigError
 from mlapp.serving.application import Application
-from mlapp.serving.fast_path.protocol import make_protocol
+from mlapp.serving.fast_path import internals
+
+log = logging.getLogger("mlapp.serving")
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""
@@ -41,9 +44,22 @@ def run_server(
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
     """
     _raise_file_limit()
-    config = uvicorn.Config(
+    config = configure(application, settings)
+    try:
+        config.load()
+    except OSError as error:
+        raise ConfigError(
+            f"The TLS files cannot be used: {error}", "Check serve.tls_cert and serve.tls_key in mlapp.yaml."
+        ) from None
+    server = Server(config, application, settings.grace, ready)
+    _run_event_loop(server.serve_models(listener, has_parent=has_parent))
+
+
+def configure(application: Application, settings: Serve) -> uvicorn.Config:
+    """uvicorn's options."""
+    return uvicorn.Config(
         application,
-        http=make_protocol(application) if settings.fast else "h11",
+        http=choose_protocol(application, settings),
         ws="auto" if application.has_api else "none",
         lifespan="on" if application.has_api else "off",
         log_config=None,
@@ -56,14 +72,24 @@ def run_server(
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    try:
-        config.load()
-    except OSError as error:
-        raise ConfigError(
-            f"The TLS files cannot be used: {error}", "Check serve.tls_cert and serve.tls_key in mlapp.yaml."
-        ) from None
-    server = Server(config, application, settings.grace, ready)
-    _run_event_loop(server.serve_models(listener, has_parent=has_parent))
+
+
+def choose_protocol(application: Application, settings: Serve) -> Any:
+    """The protocol of HTTP: our own, or uvicorn's with h11 where asked for or ours does not know this uvicorn."""
+    if not settings.fast:
+        return "h11"
+    missing = internals.find_missing()
+    if missing:
+        log.warning(
+            "uvicorn %s lacks %s: its own HTTP protocol serves, which is slower. mlapp knows uvicorn %s.",
+            uvicorn.__version__,
+            ", ".join(missing),
+            internals.KNOWN,
+        )
+        return "h11"
+    from mlapp.serving.fast_path.protocol import make_protocol
+
+    return make_protocol(application)
 
 
 TWICE = 1.0

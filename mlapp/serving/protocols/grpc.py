@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from mlapp import distribution
 from mlapp.config import Serve
 from mlapp.errors import MissingExtraError, MlappError
-from mlapp.serving.protocols import open_inference, tensors
+from mlapp.normalization import MANY
+from mlapp.serving.decoding.budget import Budget
+from mlapp.serving.protocols import open_inference, tensors, wire
 from mlapp.serving.protocols.messages import PACKAGE, message_class
-from mlapp.serving.protocols.tensors import Tensor
+from mlapp.serving.protocols.tensors import TEXT, Tensor
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 
@@ -43,7 +45,9 @@ STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
     413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
     422: "INVALID_ARGUMENT",
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
@@ -108,18 +112,21 @@ class GrpcServer:
             await self._server.stop(self._settings.drain)
 
     def _make_handler(self, name: str, method: Method) -> Any:
-        async def answer_call(request: Any, context: Any) -> Any:
+        async def answer_call(body: bytes, context: Any) -> Any:
             started = time.perf_counter()
             headers = _call_headers(context)
             identity = choose_request_id(headers)
             context.set_trailing_metadata((("x-request-id", identity.decode()),))
-            status, code = 200, "OK"
+            status, code, held = 200, "OK", 0
+            intake = self._application.intake
             try:
                 with self._open_span(name, headers) as failed:
                     try:
                         if name not in OPEN:
                             self._application.keys.check_key(headers)
-                        return await method(self._application, request, context)
+                        intake.take(len(body))
+                        held = len(body)
+                        return await method(self._application, _parse(name, body), context)
                     except asyncio.CancelledError:
                         status, code = 499, "CANCELLED"
                         failed(code)
@@ -130,11 +137,12 @@ class GrpcServer:
                         failed(code)
                         await context.abort(getattr(self._grpc.StatusCode, code), problem.detail)
             finally:
+                intake.give(held)
                 self._record_call(name, status, code, time.perf_counter() - started, identity, context.peer())
 
         return self._grpc.unary_unary_rpc_method_handler(
             answer_call,
-            request_deserializer=message_class(f"{name}Request").FromString,
+            request_deserializer=None,  # bytes: who has no key has nothing parsed
             response_serializer=lambda answer: answer.SerializeToString(),
         )
 
@@ -152,6 +160,21 @@ class GrpcServer:
         if tracing is None:
             return nullcontext(_ignore_status)
         return tracing.trace_grpc_call(f"{SERVICE}/{name}", headers.items())
+
+
+def _parse(name: str, body: bytes) -> Any:
+    """A method's message.
+
+    Raises:
+        HttpError: 400, it is none; 413, it has more messages within it than a request can mean.
+    """
+    from google.protobuf.message import DecodeError
+
+    wire.check(body)
+    try:
+        return message_class(f"{name}Request").FromString(body)
+    except DecodeError:
+        raise HttpError(400, f"The message is not a {name}Request.") from None
 
 
 def _ignore_status(status: str) -> None:
@@ -185,8 +208,9 @@ async def _model_infer(application: Application, request: Any, context: Any) -> 
     endpoint = open_inference.find_model(application, request.model_name, request.model_version)
     remaining = context.time_remaining()
     most = endpoint.settings.timeout
-    timeout = most if remaining is None else max(min(remaining, most), 0.001)
-    outputs, version = await open_inference.predict_tensors(endpoint, _parse_tensors(request), timeout)
+    budget = Budget(endpoint.settings, most if remaining is None else max(min(remaining, most), 0.001))
+    given = await endpoint.decode_body(lambda: _parse_tensors(request, budget), request.ByteSize(), budget)
+    outputs, version = await open_inference.predict_tensors(endpoint, given, budget)
     wanted = [output.name for output in request.outputs]
     chosen = [output for output in outputs if not wanted or output.name in wanted]
     answer = message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=request.id)
@@ -206,7 +230,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _parse_tensors(request: Any) -> list[Tensor]:
+def _parse_tensors(request: Any, budget: Budget) -> list[Tensor]:
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise HttpError(400, f"{len(request.inputs)} inputs came with {len(raw)} raw_input_contents.")
@@ -214,10 +238,12 @@ def _parse_tensors(request: Any) -> list[Tensor]:
     for at, given in enumerate(request.inputs):
         shape = list(given.shape)
         if raw:
-            found.append(tensors.tensor_from_raw(given.name, given.datatype, shape, raw[at]))
+            found.append(tensors.tensor_from_raw(given.name, given.datatype, shape, raw[at], budget))
         else:
-            values = list(getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents")))
-            found.append(tensors.tensor_from_values(given.name, given.datatype, shape, values))
+            contents = getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents"))
+            budget.take(len(contents) * (TEXT if given.datatype == "BYTES" else 1))
+            values = [value for at in range(0, len(contents), MANY) for value in contents[at : at + MANY]]
+            found.append(tensors.tensor_from_values(given.name, given.datatype, shape, values, budget))
     return found
 
 

@@ -14,13 +14,13 @@ import msgspec
 
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding import large_json
+from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import decode_json, encode_predictions, extract_inputs
-from mlapp.serving.decoding.media_types import decode_body, is_json_type
+from mlapp.serving.decoding.json_body import check_values, decode_json, encode_predictions, extract_inputs
+from mlapp.serving.decoding.media_types import decode_body, is_json_type, receive
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
-from mlapp.serving.web.timeouts import request_timeout
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -35,39 +35,47 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
         return Response(b"{}", status=200 if application.is_ready else 503)
 
     async def answer_invocation(request: Request) -> Response:
-        settings = endpoint.settings
-        timeout = request_timeout(request, settings.timeout)
-        body = await request.read_body(settings.max_body, timeout)
+        body, budget = await receive(endpoint, request)
         loaded = endpoint.current
         if loaded.is_stream:
             raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
         if is_json_type(request.media):
-            part = await endpoint.decode_body(lambda: _decode_part(loaded.codec, body), len(body))
+            part = await endpoint.decode_body(
+                lambda: _decode_part(loaded.codec, body, budget), len(body), budget, request.wait_until_left
+            )
         else:
-            part = await decode_body(endpoint, loaded, request.media, body)
-        predictions = await endpoint.predict_part(part, timeout, loaded, request.wait_until_left)
+            part = await decode_body(endpoint, loaded, request, body, budget)
+        predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
         return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
 
     application.add_route("GET", "/ping", answer_ping, is_open=True)
     application.add_route("POST", f"{endpoint.prefix}/invocations", answer_invocation)
 
 
-def _decode_part(codec: Codec, body: bytes) -> Part:
-    part = large_json.decode_large(codec, body, FORMS[1:]) or _decode_large_split(codec, body)
+def _decode_part(codec: Codec, body: bytes, budget: Budget) -> Part:
+    part = _decode_large_split(codec, body, budget) or large_json.decode_large(codec, body, budget, FORMS[1:])
     return part or codec.accept_inputs(_parse_inputs(body))
 
 
-def _decode_large_split(codec: Codec, body: bytes) -> Part | None:
+def _decode_large_split(codec: Codec, body: bytes, budget: Budget) -> Part | None:
     """The features in a large body that is a `dataframe_split`; None for any other, and for one that is wrong."""
     if len(body) < large_json.LARGE:
         return None
     try:
         text = bytes(msgspec.json.decode(body, type=_SplitBody).dataframe_split.data)
-        columns = decode_json(body.replace(text, b"0", 1))["dataframe_split"].get("columns")
+        rest = body.replace(text, b"0", 1)
+        check_values(rest)
+        columns = decode_json(rest)["dataframe_split"].get("columns")
         if columns is None:
-            return large_json.decode_list(codec, text)
-        return large_json.decode_list(codec, text, _make_arranger(columns, codec.predictor.schema.features.names))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, HttpError):
+            return large_json.decode_list(codec, text, budget)
+        return large_json.decode_list(
+            codec, text, budget, _make_arranger(columns, codec.predictor.schema.features.names)
+        )
+    except HttpError as error:
+        if error.status in (413, 504):
+            raise
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

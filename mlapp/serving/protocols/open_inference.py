@@ -15,14 +15,15 @@ import msgspec
 
 from mlapp import distribution
 from mlapp.normalization import to_rows
-from mlapp.serving.decoding.json_body import encode_json, encode_list
+from mlapp.serving.decoding.budget import Budget
+from mlapp.serving.decoding.json_body import check_values, encode_json, encode_list
 from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.decoding.media_types import check_width, receive
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.http import ClientLeft, Request, Response
 from mlapp.serving.web.problems import HttpError, make_http_error
-from mlapp.serving.web.timeouts import request_timeout
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -33,6 +34,10 @@ EXTENSIONS = ["binary_tensor_data"]
 METHODS = {"": ("GET", "HEAD"), "ready": ("GET", "HEAD"), "infer": ("POST",)}
 """What a model can be asked, each with the methods that it takes."""
 Options = dict[str, Any]
+MOST_OBJECTS = 100_000
+"""JSON objects of a large request: its tensors and their parameters, which are decoded in one go."""
+LONGEST_LENGTH = 18
+"""Digits of a length."""
 
 
 class InputTensor(msgspec.Struct):
@@ -135,7 +140,7 @@ def model_metadata(endpoint: Endpoint) -> dict[str, Any]:
 
 
 async def predict_tensors(
-    endpoint: Endpoint, given: list[Tensor], timeout: float, left: Callable[[], Awaitable[None]] | None = None
+    endpoint: Endpoint, given: list[Tensor], budget: Budget, left: Callable[[], Awaitable[None]] | None = None
 ) -> tuple[list[Tensor], str]:
     """Predictions as tensors, and the version that made them.
 
@@ -145,11 +150,12 @@ async def predict_tensors(
     loaded = endpoint.current
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
+    check_width(len(given), loaded)
     size = sum(tensor.array.nbytes for tensor in given)
     part = await endpoint.decode_body(
-        lambda: loaded.codec.accept_inputs(tensors.tensors_to_inputs(given, loaded)), size
+        lambda: loaded.codec.accept_inputs(tensors.tensors_to_inputs(given, loaded)), size, budget, left
     )
-    predictions = await endpoint.predict_part(part, timeout, loaded, left)
+    predictions = await endpoint.predict_part(part, budget.remaining, loaded, left)
     schema = loaded.predictor.schema.predictions
     return await endpoint.encode_answer(
         lambda: tensors.predictions_to_tensors(predictions, schema), part.rows
@@ -173,51 +179,67 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
 
 
 async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
-    settings = endpoint.settings
-    timeout = request_timeout(request, settings.timeout)
-    body = await request.read_body(settings.max_body, timeout)
-    size = request.headers.get(HEADER)
-    if size is not None and (not size.isdigit() or int(size) > len(body)):
-        raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
+    body, budget = await receive(endpoint, request)
+    split = _split(request, body)
     asked, given = await endpoint.decode_body(
-        lambda: _parse_request(body, len(body) if size is None else int(size)), len(body)
+        lambda: _parse_request(body, split, budget), len(body), budget, request.wait_until_left
     )
-    outputs, version = await predict_tensors(endpoint, given, timeout, request.wait_until_left)
+    outputs, version = await predict_tensors(endpoint, given, budget, request.wait_until_left)
     size = sum(output.array.size for output in outputs)
     return await endpoint.encode_answer(lambda: _make_answer(endpoint.name, version, asked, outputs), size)
 
 
-def _parse_request(body: bytes, split: int) -> tuple[InferRequest, list[Tensor]]:
+def _split(request: Request, body: bytes) -> int:
+    """Where the JSON part of a body ends.
+
+    Raises:
+        HttpError: 400, the header tells no place in the body.
+    """
+    given = request.headers.get(HEADER)
+    if given is None:
+        return len(body)
+    if not given.isdigit() or len(given) > LONGEST_LENGTH or int(given) > len(body):
+        raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
+    return int(given)
+
+
+def _parse_request(body: bytes, split: int, budget: Budget) -> tuple[InferRequest, list[Tensor]]:
     """A request's JSON, which ends at `split`, and its tensors."""
     text, rest = body[:split], body[split:]
     if split >= LARGE:
+        if text.count(b"{") > MOST_OBJECTS:
+            raise HttpError(413, f"The request has more than {MOST_OBJECTS} tensors and parameters.")
         try:
             asked: InferRequest = msgspec.json.decode(text, type=LargeRequest)
-            return asked, _read_tensors(asked, rest)
+            return asked, _read_tensors(asked, rest, budget)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
+        check_values(text)
     try:
         asked = msgspec.json.decode(text, type=InferRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"The body is not a request of the Open Inference Protocol: {error}") from None
-    return asked, _read_tensors(asked, rest)
+    return asked, _read_tensors(asked, rest, budget)
 
 
-def _read_tensors(asked: InferRequest, rest: bytes) -> list[Tensor]:
+def _read_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[Tensor]:
     found, at = [], 0
     for given in asked.inputs:
+        budget.check()
         size = given.parameters.get("binary_data_size")
         if size is None:
             if given.data is None:
                 raise HttpError(400, f"Tensor '{given.name:.60}' has no data.")
             if isinstance(given.data, msgspec.Raw):
-                found.append(tensors.tensor_from_json(given.name, given.datatype, given.shape, bytes(given.data)))
+                found.append(
+                    tensors.tensor_from_json(given.name, given.datatype, given.shape, bytes(given.data), budget)
+                )
             else:
-                found.append(tensors.tensor_from_values(given.name, given.datatype, given.shape, given.data))
+                found.append(tensors.tensor_from_values(given.name, given.datatype, given.shape, given.data, budget))
             continue
         if not isinstance(size, int) or size < 0 or at + size > len(rest):
             raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size is not what the body holds.")
-        found.append(tensors.tensor_from_raw(given.name, given.datatype, given.shape, rest[at : at + size]))
+        found.append(tensors.tensor_from_raw(given.name, given.datatype, given.shape, rest[at : at + size], budget))
         at += size
     if at != len(rest):
         raise HttpError(400, f"The body has {len(rest) - at} bytes more than its tensors.")

@@ -15,8 +15,9 @@ import msgspec
 
 from mlapp.normalization import MANY
 from mlapp.schema import Field, Schema
-from mlapp.serving.decoding.json_body import encode_json
-from mlapp.serving.decoding.json_chunks import cut_json_array
+from mlapp.serving.decoding.budget import Budget
+from mlapp.serving.decoding.json_body import check_values, encode_json
+from mlapp.serving.decoding.json_chunks import PIECE, cut_json_array
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.web.problems import HttpError
 
@@ -46,6 +47,12 @@ _decode_any = msgspec.json.Decoder(list[Any]).decode
 FLOATS = ("FP16", "FP32", "FP64")
 KINDS = {"integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
+LONG_PIECE = 2 * PIECE
+"""Bytes of a piece that could not be cut."""
+COUNTED = 1000
+"""Texts that are counted together."""
+TEXT = 4
+"""Cells that a text counts for, which is an object of its own."""
 INPUTS = "inputs"
 OUTPUTS = "predictions"
 
@@ -69,17 +76,18 @@ class Tensor(msgspec.Struct):
         return b"".join([struct.pack("<I", len(text)) + text for text in texts])
 
 
-def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: Any) -> Tensor:
+def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: Any, budget: Budget) -> Tensor:
     """A tensor from values, nested or flat.
 
     Raises:
         HttpError: 400, an unknown datatype; values that are not of it, or not as many as the shape says.
     """
     _check_shape(name, shape)
+    budget.take(len(values))
     return Tensor(name, _reshape_array(name, _values_to_array(name, datatype, values), shape), datatype)
 
 
-def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes) -> Tensor:
+def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes, budget: Budget) -> Tensor:
     """A tensor from many values, nested or flat, that are a JSON array.
 
     Raises:
@@ -93,6 +101,9 @@ def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes
     decode = _decode.get(datatype, _decode_any)
     arrays = []
     for piece in cut_json_array(text):
+        if len(piece) > LONG_PIECE:
+            check_values(piece)
+        budget.take(piece.count(b",") + 1)
         try:
             arrays.append(np.array(decode(piece), dtype=DTYPES[datatype]))
         except (KeyError, msgspec.ValidationError, OverflowError):
@@ -122,7 +133,7 @@ def _values_to_array(name: str, datatype: str, values: Any) -> np.ndarray[Any, A
     return array
 
 
-def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
+def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, budget: Budget) -> Tensor:
     """A tensor from its bytes, as `Tensor.raw_bytes` gives them.
 
     Raises:
@@ -132,8 +143,11 @@ def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) 
 
     _check_shape(name, shape)
     if datatype == "BYTES":
-        texts, at = [], 0
+        texts: list[str] = []
+        at = 0
         while at + 4 <= len(raw):
+            if len(texts) % COUNTED == 0:
+                budget.take(TEXT * COUNTED if texts else 0)
             (length,) = struct.unpack_from("<I", raw, at)
             texts.append(raw[at + 4 : at + 4 + length].decode("utf-8", "replace"))
             at += 4 + length
@@ -148,6 +162,7 @@ def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) 
     little = np.dtype(dtype).newbyteorder("<")
     if len(raw) % little.itemsize:
         raise HttpError(400, f"Tensor '{name:.60}' has {len(raw)} bytes, which are no whole {datatype}s.")
+    budget.take(len(raw) // little.itemsize)
     array = np.frombuffer(raw, dtype=little)
     return Tensor(name, _reshape_array(name, array, shape), datatype)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 
+from mlapp.errors import ConfigError
 from mlapp.serving.web.problems import HttpError
 
 
@@ -13,6 +14,8 @@ class Keys:
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
+        if not all(key.strip() for key in keys):
+            raise ConfigError("A key of serve.api_keys is blank.", "Give each key as a text, or leave the setting out.")
 
     def __bool__(self) -> bool:
         return bool(self._keys)

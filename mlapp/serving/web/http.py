@@ -9,6 +9,7 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import Any, TypeVar
 
+from mlapp.serving.decoding.budget import Intake
 from mlapp.serving.web.problems import HttpError
 
 Scope = MutableMapping[str, Any]
@@ -27,9 +28,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Request:
     """One request. The body is read when it is asked for, and never more of it than is allowed."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, intake: Intake) -> None:
         self.scope = scope
         self.receive = receive
+        self._intake = intake
+        self._held = 0
         self.method: str = scope["method"]
         self.tail = ""
         """What follows the route's prefix, for routes that end in `/`."""
@@ -45,25 +48,29 @@ class Request:
         return media_type(self.headers.get(b"content-type", b""))
 
     async def read_body(self, limit: int, timeout: float) -> bytes:
-        """The body, unpacked.
+        """The body as it came, perhaps packed. It counts in the server's intake until `release`.
 
         Args:
-            limit: most bytes, packed or not.
+            limit: most bytes.
             timeout: seconds in which it must arrive.
 
         Raises:
-            HttpError: 413, too large; 408, too slow; 415, an unknown content-encoding; 400, not what that says.
+            HttpError: 413, too large; 408, too slow; 503, the server holds as many bodies as it may.
             ClientLeft: the connection was closed before its end.
         """
         length = self.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit:
             raise too_large_error(limit)
         try:
-            body = await asyncio.wait_for(self._read_whole(limit), timeout) if length != b"0" else b""
+            return await asyncio.wait_for(self._read_whole(limit), timeout) if length != b"0" else b""
         except asyncio.TimeoutError:
             raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.", headers=CLOSE) from None
-        encoding = self.headers.get(b"content-encoding", b"").strip().lower()
-        return await asyncio.to_thread(decompress_body, body, encoding, limit) if encoding else body
+
+    def release(self) -> None:
+        """The request is answered: its body is no longer held."""
+        if self._held:
+            self._intake.give(self._held)
+            self._held = 0
 
     async def _read_whole(self, limit: int) -> bytes:
         parts, size = [], 0
@@ -74,6 +81,8 @@ class Request:
             size += len(part)
             if size > limit:
                 raise too_large_error(limit)
+            self._intake.take(len(part))
+            self._held += len(part)
             if not message.get("more_body"):
                 return b"".join(parts) if len(parts) > 1 else part
 

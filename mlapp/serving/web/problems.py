@@ -17,6 +17,7 @@ TITLES = {
     401: "An API key is needed",
     404: "There is nothing here",
     405: "This method is not allowed here",
+    406: "The answer is not available in this form",
     408: "The request took too long to arrive",
     413: "The body is too large",
     415: "The body is of a type that is not accepted",

@@ -190,12 +190,44 @@ async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, s
         time.sleep(0.06)
         return features[:, 0].tolist()
 
-    async with serve(with_predictor(numbers[0], predict, batch=False)) as client:
+    async with serve(with_predictor(numbers[0], predict, batch=False), max_wait=0.1) as client:
         asked = [asyncio.create_task(ask(client, -1))]
-        while len(asked) < 3:
-            asked.append(asyncio.create_task(ask(client, len(asked))))
-            await asyncio.sleep(0.02)
-        full = await ask(client, 3)
+        await asyncio.sleep(0.01)
+        asked += [asyncio.create_task(ask(client, value)) for value in range(1, 10)]
+        full = await asked[-1]
         assert (full.status_code, full.headers["retry-after"]) == (503, "1")
         free.set()
-        assert [(await one).json()["predictions"] for one in asked] == [[-1], [1], [2]]
+        answers = [await one for one in asked]
+        accepted = [answer.json()["predictions"] for answer in answers if answer.status_code == 200]
+        assert accepted == [[-1], *([value] for value in range(1, len(accepted)))]
+        assert 2 <= len(accepted) <= 4
+
+
+@pytest.mark.parametrize(("clients", "rows"), [(4, 1000), (64, 1), (16, 500)])
+async def test_clients_that_wait_for_their_answers_are_no_overload(numbers, serve, clients, rows):
+    def predict(model, features: np.ndarray):
+        time.sleep(0.01)
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict)) as client:
+
+        async def ask_again(value: int) -> list[int]:
+            return [(await ask(client, *[value] * rows)).status_code for _ in range(4)]
+
+        found = await asyncio.gather(*map(ask_again, range(clients)))
+        assert {status for statuses in found for status in statuses} == {200}
+        assert "mlapp_queue_expected_seconds" in (await client.get("/metrics")).text
+
+
+async def test_clients_of_a_predictor_that_takes_one_at_a_time_wait_for_a_second(numbers, serve):
+    def predict(model, features: np.ndarray):
+        time.sleep(0.1)
+        return features[:, 0].tolist()
+
+    async with serve(with_predictor(numbers[0], predict, batch=False)) as client:
+        answers = await asyncio.gather(*(ask(client, value) for value in range(6)))
+        assert [answer.status_code for answer in answers] == [200] * 6
+        many = await asyncio.gather(*(ask(client, value) for value in range(40)))
+        refused = [answer for answer in many if answer.status_code == 503]
+        assert 8 <= len(many) - len(refused) <= 14
+        assert {answer.headers["retry-after"] for answer in refused} <= {"1", "2"}

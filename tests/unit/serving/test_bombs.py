@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from mlapp.config import Serve
+from mlapp.serving.decoding.budget import Budget, CancelledBudgetError
+from mlapp.serving.decoding.threads import decode_in_thread
+from mlapp.serving.web.http import ClientLeft
 
 pytestmark = pytest.mark.anyio
 
@@ -112,3 +120,170 @@ async def test_a_feather_file_of_pandas_is_read(client, tmp_path):
     pd.DataFrame({"a": [1.0], "b": [2.0]}).to_feather(tmp_path / "rows.feather")
     answer = await send(client, "application/vnd.apache.arrow.file", (tmp_path / "rows.feather").read_bytes())
     assert answer.json()["predictions"] == [3.0]
+
+
+def shared_view(count: int):
+    """So many string views of one text."""
+    import pyarrow as pa
+
+    one = pa.array(["x" * 10**5], pa.string_view())
+    _, views, *texts = one.buffers()
+    return pa.Array.from_buffers(one.type, count, [None, pa.py_buffer(views.to_pybytes() * count), *texts])
+
+
+@pytest.mark.parametrize("kind", ["views", "codes", "codes of views"])
+async def test_arrow_texts_that_are_one_count_each_time(client, kind):
+    import pyarrow as pa
+
+    codes = pa.array(np.zeros(2000, "int8"))
+    words = shared_view(1) if kind == "codes of views" else pa.array(["x" * 10**5])
+    column = shared_view(2000) if kind == "views" else pa.DictionaryArray.from_arrays(codes, words)
+    body = ipc(pa.table({"a": column, "b": np.zeros(2000)}), compression="zstd")
+    assert len(body) < 10_000
+    answer = await send(client, ARROW, body)
+    assert answer.status_code == 413, answer.text
+    assert "unpack" in answer.json()["detail"]
+
+
+async def test_arrow_objects_count_for_more(client):
+    import pyarrow as pa
+
+    days = pa.array(np.zeros(100_000, "int32"), pa.date32())
+    answer = await send(client, ARROW, ipc(pa.table({"a": days, "b": days})))
+    assert (answer.status_code, "max_cells" in answer.json()["detail"]) == (413, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (",".join(f"c{at}" for at in range(10_000)) + "\n" + "1\n" * 3000, 400, "10000 columns"),
+        ("a,b\n1,2\n3\n", 422, "row 1"),
+        ("a,b\n1,2\n3,4,5\n", 422, "row 1"),
+        ('a,b\n"1",2\n"3","4",5\n', 422, "row 1"),
+        ("a,b\n" + "1," * 400_000, 422, "row 0"),
+        ("a,b\n" + "1\n" * 100_000 + "1," * 300_000, 422, "row 0"),
+        ('"a' + "\n" * 10 + '",b\n1,2\n3\n', 422, "row 1"),
+        ("a,b\r1,2\r3\r", 422, "row 1"),
+        ("a" * 900_000 + ",b\n1,2\n", 422, ""),
+    ],
+    ids=["wide", "short", "long", "quoted", "one line", "behind short ones", "line in a name", "old Mac", "long name"],
+)
+async def test_a_csv_has_as_many_cells_in_each_row(client, body, status, says):
+    answer = await send(client, "text/csv", body.encode())
+    assert answer.status_code == status, answer.text[:500]
+    assert says in answer.json()["detail"]
+
+
+async def test_a_csv_may_have_commas_and_lines_within_quotes(people, serve):
+    text = 'age,income,city,vip,note\n3,1.5,Bern,true,"a, b\nc ""d"""\n\n4,,Rome,false,"x"\n'
+    async with serve(*people) as client:
+        answer = await send(client, "text/csv", text.encode())
+    assert answer.json()["predictions"] == ["Bern 3 True 1.5", "Rome 4 False nan"], answer.text
+
+
+async def test_a_key_that_is_there_twice_is_found_at_once(client):
+    keys = [f'"k{at}":1' for at in range(20_000)]
+    body = '{"inputs":[{' + ",".join([*keys, keys[-1]]) + "}]}"
+    started = time.perf_counter()
+    answer = await send(client, "application/json", body.encode())
+    assert (answer.status_code, "'k19999' twice" in answer.json()["detail"]) == (400, True)
+    assert time.perf_counter() - started < 5  # it took longer than that when each key was looked up in all
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs":[0,[' + b"[]," * 1_050_000 + b"[]]]}",
+        b'{"inputs":{"a":[' + b'{"a":1},' * 700_000 + b"{}]}}",
+        b'{"inputs":[[' + b"1," * 2_100_000 + b"1]]}",
+    ],
+    ids=["lists", "objects", "a row"],
+)
+@pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/numbers/infer"])
+async def test_json_that_is_read_as_a_whole_has_a_bound(numbers, serve, path, body):
+    async with serve(*numbers) as client:
+        answer = await send(client, "application/json", body, path)
+    assert answer.status_code == 413, answer.text[:300]
+
+
+async def test_columns_are_read_in_pieces(numbers, serve):
+    values = [float(value) for value in range(60_000)]
+    async with serve(*numbers) as client:
+        for body in ({"inputs": {"a": values, "b": values}}, {"inputs": {"b": values, "a": values}}):
+            answer = await client.post("/predict", json=body)
+            assert answer.json()["predictions"] == [2 * value for value in values]
+        twice = '{"inputs":{"a":%s,"b":%s,"a":%s}}' % ((json.dumps(values),) * 3)
+        assert "'a' twice" in (await send(client, "application/json", twice.encode())).json()["detail"]
+
+
+async def test_more_values_than_may_be_are_refused_in_every_format(numbers, serve):
+    import pyarrow as pa
+
+    rows = np.zeros((200, 2))
+    table = pd.DataFrame(rows, columns=["a", "b"])
+    tensor = {"name": "inputs", "datatype": "FP64", "shape": [200, 2], "data": rows.ravel().tolist()}
+    sink = io.BytesIO()
+    np.save(sink, rows)
+    infer = "/v2/models/numbers/infer"
+    async with serve(*numbers, max_cells=300) as client:
+        for media, body, path in (
+            ("text/csv", table.to_csv(index=False).encode(), "/predict"),
+            ("text/csv", table.to_csv(index=False).encode(), "/invocations"),
+            (ARROW, ipc(pa.Table.from_pandas(table)), "/predict"),
+            (NPY, sink.getvalue(), "/predict"),
+            ("application/json", json.dumps({"inputs": [tensor]}).encode(), infer),
+            ("application/json", json.dumps([[0.12345] * 2] * 60_000).encode(), "/predict"),
+        ):
+            answer = await send(client, media, body, path)
+            assert answer.status_code == 413, (media, path, answer.text)
+            assert "serve.max_cells" in answer.text
+
+
+async def test_the_bodies_of_all_requests_have_one_bound(numbers, serve):
+    async with serve(*numbers, max_bodies=1000) as client:
+        application = client.application
+
+        async def half(free: asyncio.Event):
+            yield b" " * 700
+            await free.wait()
+            yield b"[[1, 2]]"
+
+        free = asyncio.Event()
+        first = asyncio.create_task(client.post("/predict", content=half(free)))
+        while not application.intake.held:
+            await asyncio.sleep(0.001)
+        second = await client.post("/predict", content=b" " * 700 + b"[[1, 2]]")
+        assert (second.status_code, second.headers["retry-after"]) == (503, "1")
+        free.set()
+        assert (await first).json()["predictions"] == [3.0]
+        assert (await client.post("/predict", content=b" " * 700 + b"[[1, 2]]")).status_code == 200
+        assert application.intake.held == 0
+
+
+async def test_what_a_client_that_left_sent_is_not_decoded(numbers, serve):
+    """Bodies whose clients are gone would keep all others' bodies from being decoded."""
+    budget = Budget(Serve(), 30)
+    begun, free = threading.Event(), threading.Event()
+
+    def read() -> None:
+        begun.set()
+        free.wait()
+        budget.check()
+
+    left = asyncio.Event()
+    decoding = asyncio.create_task(decode_in_thread(read, budget, left.wait))
+    await asyncio.to_thread(begun.wait)
+    left.set()
+    with pytest.raises(ClientLeft):
+        await decoding
+    with pytest.raises(CancelledBudgetError):
+        budget.check()
+    free.set()
+
+
+async def test_the_deadline_covers_decoding(numbers, serve):
+    body = json.dumps([[1.5, 2.5]] * 200_000)
+    async with serve(*numbers) as client:
+        answer = await client.post("/predict", content=body, headers={"x-request-timeout": "0.001"})
+        assert answer.status_code == 504
+        assert (await client.post("/predict", content=b"[[1, 2]]")).status_code == 200

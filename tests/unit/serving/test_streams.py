@@ -71,6 +71,38 @@ async def test_a_stream_ends_when_its_client_leaves(numbers, serve, kind):
         assert 'handler="/predict",method="POST",status="499"' in metrics
 
 
+async def test_a_stream_without_end_is_no_one_answer(numbers, serve):
+    closed = threading.Event()
+
+    def words(model, features: np.ndarray):
+        try:
+            while True:
+                yield "word" * 100
+        finally:
+            closed.set()
+
+    async def words_async(model, features: np.ndarray):
+        for word in words(model, features):
+            yield word
+
+    for predictor in (words, words_async):
+        async with serve(with_predictor(numbers[0], predictor), max_body=100_000) as client:
+            answer = await ask(client, 1, accept="application/json")
+            assert (answer.status_code, "text/event-stream" in answer.json()["detail"]) == (406, True)
+            closed.clear()
+
+
+async def test_a_stream_that_takes_too_long_is_no_one_answer(numbers, serve):
+    async def words(model, features: np.ndarray):
+        while True:
+            yield "word"
+            await asyncio.sleep(0.01)
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        answer = await ask(client, 1, **{"accept": "application/json", "x-request-timeout": "0.1"})
+        assert answer.status_code == 504
+
+
 async def test_a_stream_that_fails_at_once_is_a_problem_and_later_an_event(numbers, serve):
     def words(model, features: np.ndarray):
         yield from range(int(abs(features[0, 0])))

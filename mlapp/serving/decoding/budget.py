@@ -1,0 +1,107 @@
+"""What one request may cost before the model sees it, and what the bodies of all requests may hold together."""
+
+from __future__ import annotations
+
+import time
+
+from mlapp.config import Serve
+from mlapp.serving.web.problems import HttpError
+
+BYTES_PER_BODY = 4
+"""Times `serve.max_body`: most bytes of text that a body's values may refer to, each reference counted."""
+OBJECT = 8
+"""Cells that a value counts for which becomes an object of its own, as a text or a decimal."""
+BODIES = 8
+"""Times `serve.max_body`: what unanswered bodies may hold together, unless `serve.max_bodies` says otherwise."""
+
+
+class CancelledBudgetError(Exception):
+    """Nobody waits for what is being decoded."""
+
+
+class Budget:
+    """The cells, bytes and seconds of one request. Every decoder draws on it, from any thread.
+
+    Args:
+        timeout: seconds from now until the request is a 504: its body, its decoding and its prediction together.
+    """
+
+    __slots__ = ("_cells", "_ends", "_is_cancelled", "_most", "_size", "timeout")
+
+    def __init__(self, settings: Serve, timeout: float) -> None:
+        self.timeout = timeout
+        self._ends = time.monotonic() + timeout
+        self._most = self._cells = settings.max_cells or max(settings.max_body // 2, 1)
+        self._size = BYTES_PER_BODY * settings.max_body
+        self._is_cancelled = False
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left, a millisecond at least."""
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def take(self, cells: int = 0, size: int = 0) -> None:
+        """Draw on the budget before values are made.
+
+        Args:
+            cells: values.
+            size: bytes of text that they refer to.
+
+        Raises:
+            HttpError: 413, too many; 504, the time is up. CancelledBudgetError: nobody waits for them.
+        """
+        self._cells -= cells
+        self._size -= size
+        if self._cells < 0:
+            raise HttpError(413, f"The body has more than {self._most} values: see serve.max_cells.")
+        if self._size < 0:
+            raise HttpError(413, "The texts in the body unpack to too many bytes: see serve.max_body.")
+        self.check()
+
+    def check(self) -> None:
+        """Raises:
+        HttpError: 504, the time is up. CancelledBudgetError: nobody waits any more.
+        """
+        if self._is_cancelled:
+            raise CancelledBudgetError
+        if time.monotonic() > self._ends:
+            raise self.expired()
+
+    def cancel(self) -> None:
+        """Let whatever draws on the budget end: nobody waits for it."""
+        self._is_cancelled = True
+
+    def expired(self) -> HttpError:
+        return HttpError(504, f"The prediction was not ready within {self.timeout:g} seconds.")
+
+
+class Intake:
+    """The bytes of all bodies that are not answered yet.
+
+    Args:
+        limit: most bytes.
+    """
+
+    __slots__ = ("held", "limit")
+
+    def __init__(self, settings: Serve) -> None:
+        self.limit = settings.max_bodies or BODIES * settings.max_body
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            HttpError: 503, there is no room for them; nothing is counted then.
+        """
+        if self.held + size > self.limit:
+            raise self.full()
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """Count bytes that are no longer held."""
+        self.held -= size
+
+    def full(self) -> HttpError:
+        detail = "The server holds as many bodies as it may (serve.max_bodies). Try again in a second."
+        return HttpError(503, detail, headers=((b"retry-after", b"1"), (b"connection", b"close")))

@@ -1,0 +1,64 @@
+"""Where large bodies are decoded: in few threads, for as long as somebody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+from mlapp.serving.decoding.budget import Budget
+from mlapp.serving.web.http import ClientLeft
+
+T = TypeVar("T")
+THREADS = 2
+"""Bodies that are decoded at once: with more, the event loop would get its turn too seldom."""
+
+
+async def decode_in_thread(
+    read: Callable[[], T],
+    budget: Budget,
+    left: Callable[[], Awaitable[Any]] | None = None,
+    executor: Executor | None = None,
+) -> T:
+    """What `read` gives. It is told through the budget when nobody waits for it any more.
+
+    Args:
+        left: gives an awaitable that ends when the client leaves.
+        executor: where it runs; in the threads of all decoders when absent.
+
+    Raises:
+        HttpError: 504, the time is up. ClientLeft: the client left first.
+    """
+    task = asyncio.get_running_loop().run_in_executor(executor or _threads(), read)
+    waiting: set[asyncio.Future[Any]] = {task}
+    leaving = None if left is None else asyncio.ensure_future(left())
+    if leaving is not None:
+        waiting.add(leaving)
+    try:
+        await asyncio.wait(waiting, timeout=budget.remaining, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if leaving is not None and leaving.done():
+            raise ClientLeft
+        raise budget.expired()
+    finally:
+        if not task.done():
+            budget.cancel()
+            task.cancel()
+            task.add_done_callback(_forget)
+        if leaving is not None:
+            leaving.cancel()
+        del task, waiting  # they keep an error, the error this frame, and the frame the request's body
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    """Nobody asks for the error of what was cancelled."""
+    if not task.cancelled():
+        task.exception()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="decode")

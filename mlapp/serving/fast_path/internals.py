@@ -1,0 +1,81 @@
+"""What of uvicorn and httptools `FastProtocol` and `FastCycle` use without a promise that it stays."""
+
+from __future__ import annotations
+
+import asyncio
+
+KNOWN = "0.30 to 0.54"
+METHODS = (
+    "connection_made",
+    "connection_lost",
+    "data_received",
+    "pause_writing",
+    "resume_writing",
+    "on_url",
+    "on_header",
+    "on_headers_complete",
+    "on_body",
+    "on_message_begin",
+    "on_message_complete",
+    "on_response_complete",
+    "handle_websocket_upgrade",
+    "timeout_keep_alive_handler",
+    "_unset_keepalive_if_required",
+    "_should_upgrade",
+    "_should_upgrade_to_ws",
+)
+ATTRIBUTES = (
+    "client",
+    "connections",
+    "cycle",
+    "expect_100_continue",
+    "flow",
+    "headers",
+    "loop",
+    "parser",
+    "pipeline",
+    "server_state",
+    "timeout_keep_alive",
+    "transport",
+)
+CYCLE = ("disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started")
+PARSER = (
+    "feed_data",
+    "get_http_version",
+    "get_method",
+    "set_dangerous_leniencies",
+    "should_keep_alive",
+    "should_upgrade",
+)
+
+
+def find_missing() -> list[str]:
+    """The names that the installed uvicorn and httptools lack; none where all are there."""
+    try:
+        import httptools
+        from uvicorn import Config
+        from uvicorn.protocols.http import httptools_impl
+        from uvicorn.protocols.http.flow_control import FlowControl
+        from uvicorn.server import ServerState
+
+        protocol = httptools_impl.HttpToolsProtocol
+        config = Config(_answer, http="h11", ws="none", lifespan="off", log_config=None)
+        loop = asyncio.new_event_loop()
+        try:
+            made = protocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+        finally:
+            loop.close()
+        cycle = httptools_impl.RequestResponseCycle.__init__.__code__.co_names
+    except (ImportError, AttributeError, TypeError) as error:
+        return [str(error)]
+    return [
+        *(name for name in METHODS if not hasattr(protocol, name)),
+        *(name for name in ATTRIBUTES if not hasattr(made, name)),
+        *(name for name in CYCLE if name not in cycle),
+        *(name for name in PARSER if not hasattr(httptools.HttpRequestParser, name)),
+        *(name for name in ("pause_reading", "resume_reading") if not hasattr(FlowControl, name)),
+    ]
+
+
+async def _answer(scope: object, receive: object, send: object) -> None:
+    """An application that is never called."""

@@ -1,0 +1,60 @@
+"""Protocol Buffers on the wire (https://protobuf.dev/programming-guides/encoding/), looked at before they are parsed.
+
+An empty message within another takes two bytes there, and a hundred in memory.
+"""
+
+from __future__ import annotations
+
+from mlapp.serving.web.problems import HttpError
+
+MOST_FIELDS = 20_000
+"""Fields of a message, and of the messages in it: a request has one for each tensor, and a few in each."""
+TENSOR = 5
+"""The field of ModelInferRequest that holds its tensors."""
+
+
+def check(body: bytes) -> None:
+    """Check how many fields a request has: at the top, and in each tensor; its values are not looked at.
+
+    Raises:
+        HttpError: 413, too many; 400, it is not Protocol Buffers.
+    """
+    fields = 0
+    pending = [(0, len(body), True)]
+    while pending:
+        at, end, is_top = pending.pop()
+        while at < end:
+            fields += 1
+            if fields > MOST_FIELDS:
+                raise HttpError(413, f"The message has more than {MOST_FIELDS} fields.")
+            tag, at = _varint(body, at, end)
+            kind = tag & 7
+            if kind == 0:
+                _, at = _varint(body, at, end)
+            elif kind == 2:
+                size, at = _varint(body, at, end)
+                if is_top and tag >> 3 == TENSOR:
+                    pending.append((at, min(at + size, end), False))
+                at += size
+            elif kind in (1, 5):
+                at += 8 if kind == 1 else 4
+            else:  # groups, which no message here has
+                raise _wrong()
+        if at > end:
+            raise _wrong()
+
+
+def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    number = shift = 0
+    while at < end and shift < 70:
+        byte = body[at]
+        number |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return number, at
+    raise _wrong()
+
+
+def _wrong() -> HttpError:
+    return HttpError(400, "The message is not Protocol Buffers.")
