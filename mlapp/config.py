@@ -123,6 +123,10 @@ class Flyte(Section, frozen=True):
     pickle: Annotated[
         bool, Meta(description="Let data that is neither table nor array travel between tasks as a pickle.")
     ] = False
+    tasks: Annotated[
+        Literal["fused", "separate"],
+        Meta(description="Stages share a task where they share resources, or `separate`: one task for each stage."),
+    ] = "fused"
 
 
 class Settings(Section, frozen=True):
@@ -291,7 +295,7 @@ def _refuse_unknown_keys(kind: Any, raw: object, at: str) -> None:
         place = f"{at}.{key}" if at else str(key)
         if key not in fields:
             raise ConfigError(
-                f"{FILE}: '{place}' is not a setting.{suggest_nearest(str(key), fields)}",
+                f"{FILE}: '{place}' is not a setting.{nearest(str(key), fields)}",
                 f"Known here: {', '.join(sorted(fields))}.",
             )
         _refuse_unknown_keys(fields[key], value, place)

@@ -54,6 +54,11 @@ class TrainedModel:
         """What the model is saved in: the user's own `saver`, the format he chose, or the framework's."""
         return model_format(self.pipeline, self.framework)
 
+    @property
+    def kind_name(self) -> str:
+        """The name of the model's class."""
+        return type(self.estimator).__name__
+
     def save(self, folder: Path) -> None:
         """Write the model's files into an empty folder.
 

@@ -106,13 +106,13 @@ def summarize_run(run: Run) -> dict[str, Any]:
 @contextmanager
 def _show_run_progress() -> Iterator[Callable[[Run], None]]:
     """Tell each task of a run: a line when something happened to it, and on a terminal a clock while it runs."""
-    told: dict[str, str] = {}
+    told: dict[str, tuple[str, str | None]] = {}
     if not sys.stderr.isatty():
 
         def print_task_lines(run: Run) -> None:
             for step in run.steps:
-                if told.get(step.name) != step.phase:
-                    told[step.name] = step.phase
+                if told.get(step.name) != (step.phase, step.waits_for):
+                    told[step.name] = step.phase, step.waits_for
                     output.print_note(_format_task_line(step))
 
         yield print_task_lines
@@ -127,10 +127,12 @@ def _show_run_progress() -> Iterator[Callable[[Run], None]]:
 
         def update_live_table(run: Run) -> None:
             for step in run.steps:
-                if told.get(step.name) == step.phase:
+                if told.get(step.name) == (step.phase, step.waits_for):
                     continue
-                told[step.name] = step.phase
-                if step.phase == "running":
+                told[step.name] = step.phase, step.waits_for
+                if step.name in running and step.phase == "running":
+                    clocks.update(running[step.name], description=_format_task_line(step))
+                elif step.phase == "running":
                     running[step.name] = clocks.add_task(_format_task_line(step))
                 elif step.phase != "queued":
                     output.print_note(_format_task_line(step))
@@ -142,5 +144,7 @@ def _show_run_progress() -> Iterator[Callable[[Run], None]]:
 
 
 def _format_task_line(step: TaskRun) -> str:
+    if step.phase == "running" and step.waits_for:
+        return f"{step.name} waits: {step.waits_for}"
     seconds = f" ({step.seconds:.1f} s)" if step.seconds and step.phase != "running" else ""
     return f"{step.name}: {step.phase}{', from the cache' if step.cached else ''}{seconds}"

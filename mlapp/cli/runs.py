@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.remote import follow_run, open_project, summarize_run
+from mlapp.cli.remote import announce_run, follow_run, open_project, print_run_id, summarize_run
+
+if TYPE_CHECKING:
+    from mlapp.flyte.interface import TaskRun
 
 cli = typer.Typer(help="Runs on Flyte: look, wait, fetch, stop.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="The run's id, as `mlapp runs list` shows it.")]
@@ -61,7 +64,7 @@ def show_run(run: Id, environment: Environment = None, json: Json = False) -> No
         return
     output.print_table(
         ["task", "phase", "seconds", ""],
-        [[step.name, step.phase, step.seconds, "cached" if step.cached else ""] for step in found.steps],
+        [[step.name, step.phase, step.seconds, _note_of(step)] for step in found.steps],
     )
     output.print_note(f"{found.workflow} {found.phase}: {found.url}")
     if found.phase in ("failed", "aborted"):
@@ -69,6 +72,10 @@ def show_run(run: Id, environment: Environment = None, json: Json = False) -> No
         if error.trace:
             output.print_note(error.trace)
         output.print_note(f"{error.what}\n{error.todo}")
+
+
+def _note_of(step: TaskRun) -> str:
+    return "cached" if step.cached else f"waits: {step.waits_for}" if step.waits_for else ""
 
 
 @cli.command("wait")
@@ -110,6 +117,29 @@ def abort_run(
     """
     open_project(environment).abort_run(run, reason)
     output.print_note(f"Run {run} is being stopped.")
+
+
+@cli.command()
+def recover(
+    run: Id,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the new run's id, and do not follow it.")] = False,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """Start a failed run again, from the last tasks that succeeded.
+
+    Their results are taken over. The tasks that failed, and those after them, run again.
+
+    Example:
+
+      mlapp runs recover abc123
+    """
+    engine = open_project(environment)
+    again = announce_run(engine.recover(run))
+    if no_wait:
+        print_run_id(again, json=json)
+        return
+    wait_for_run(again.id, environment, json)
 
 
 @cli.command("logs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 from mlapp import config
 from mlapp.app import App
 from mlapp.config import Settings
-from mlapp.errors import ProjectError
+from mlapp.errors import MlappError, ProjectError
 from mlapp.project import Project
 
 
@@ -19,7 +20,8 @@ from mlapp.project import Project
 class Source:
     """An app, the folder of its project, and its place in there, as `app.py:digits`.
 
-    `environment` is the key of `environments:` whose settings these are, here as in the tasks.
+    `environment` is the key of `environments:` whose settings these are, here as in the tasks. `size` is that of the
+    latest version's data, rows × columns, where it is known.
     """
 
     app: App
@@ -27,6 +29,7 @@ class Source:
     place: str
     settings: Settings
     environment: str | None = None
+    size: int | None = None
 
 
 def source_of_project(project: Project) -> Source:
@@ -35,7 +38,20 @@ def source_of_project(project: Project) -> Source:
     Raises:
         ProjectError: see `Project.app`.
     """
-    return Source(project.app, project.root, project.settings.app, project.settings, project.environment)
+    return Source(
+        project.app, project.root, project.settings.app, project.settings, project.environment, _data_size(project)
+    )
+
+
+def _data_size(project: Project) -> int | None:
+    """Cells in the data of the latest version; None without one, and in a container, which needs no answer."""
+    if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
+        return None
+    try:
+        versions = project.store.versions(project.name)
+    except MlappError:
+        return None
+    return versions[-1].data.rows * versions[-1].data.columns if versions else None
 
 
 def source_of_app(app: App) -> Source:

@@ -11,31 +11,28 @@ from pathlib import Path
 
 from mlapp import config
 from mlapp.bundle.project_files import find_project_files
+from mlapp.config import Settings
 from mlapp.project import Project
 
+NOT_DATA = (".py", ".pyc", ".md")
+Reporter = Callable[[str], None]
 
-def archive_code(project: Project, warn: Callable[[str], None]) -> tuple[bytes, str]:
+
+def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
     """The project's code as .tar.gz, and the SHA-256 of what is in it.
 
     Raises:
         BundleError: see `mlapp.bundle.project_files.find_project_files`.
     """
     root = project.root
-    store = project.settings.store
-    leave_out = None if "://" in store else (root / store).resolve()
     hasher = hashlib.sha256()
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w|") as tar,
     ):
-        for path in find_project_files(
-            root,
-            include=project.settings.image.include,
-            leave_out=leave_out,
-            needed=(project.location.file.relative_to(root), Path(config.FILE)),
-            warn=warn,
-        ):
+        needed = (project.location.file.relative_to(root), Path(config.FILE))
+        for path in _list_files(root, project.settings, warn, needed):
             member = tar.gettarinfo(str(root / path), path.as_posix())
             member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
             hasher.update(f"{path.as_posix()}\0{member.mode}\0{member.linkname}\0".encode())
@@ -46,6 +43,27 @@ def archive_code(project: Project, warn: Callable[[str], None]) -> tuple[bytes, 
             else:
                 tar.addfile(member)
     return packed.getvalue(), hasher.hexdigest()
+
+
+def digest_data(root: Path, settings: Settings) -> str:
+    """SHA-256 of the files that travel with the code and are not code: what a cached reader may read.
+
+    Python files do not count: a task's cache follows the functions that it runs (`mlapp.flyte.code_fingerprint`). Neither does
+    Markdown.
+    """
+    hasher = hashlib.sha256()
+    for path in _list_files(root, settings, lambda text: None):
+        if path.suffix not in NOT_DATA and (root / path).is_file():
+            hasher.update(f"{path.as_posix()}\0{(root / path).stat().st_size}\0".encode())
+            with (root / path).open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _list_files(root: Path, settings: Settings, warn: Reporter, needed: tuple[Path, ...] = ()) -> list[Path]:
+    leave_out = None if "://" in settings.store else (root / settings.store).resolve()
+    return find_project_files(root, include=settings.image.include, leave_out=leave_out, needed=needed, warn=warn)
 
 
 def write_archive(content: bytes, folder: Path, digest: str) -> Path:

@@ -18,6 +18,11 @@ DEADLINE = 30.0
 """Seconds that one call may take."""
 
 
+def config_file() -> str:
+    """The file that flytekit reads its configuration from, as the user names it."""
+    return os.environ.get("FLYTECTL_CONFIG") or "~/.flyte/config.yaml"
+
+
 @dataclass(frozen=True)
 class Connection:
     """A Flyte, and the project and domain there."""
@@ -42,9 +47,7 @@ class Connection:
             file = get_config_file(None)
             config = Config.auto(file)
         except Exception as error:  # a YAML error, a missing certificate: flytekit's own have no common base
-            raise ConfigError(
-                f"Flyte's configuration cannot be read: {error}", "Mend it: ~/.flyte/config.yaml."
-            ) from error
+            raise ConfigError(f"Flyte's configuration cannot be read: {error}", f"Correct {config_file()}.") from error
         if file is None and not os.environ.get("FLYTE_PLATFORM_URL"):
             raise ConfigError(
                 "There is no configuration for Flyte.",
@@ -62,7 +65,9 @@ class Connection:
         """flytekit's client; connects with the first call."""
         from flytekit.clients.friendly import SynchronousFlyteClient
 
-        return SynchronousFlyteClient(self.config.platform)
+        # flytekit pings every 30 s without a call, as while an image is built. flyteadmin answers with GOAWAY.
+        options = [("grpc.keepalive_permit_without_calls", 0), ("grpc.keepalive_time_ms", 300_000)]
+        return SynchronousFlyteClient(self.config.platform, options=options)
 
     def console_url(self, run: str) -> str:
         """Where the run is shown in the browser."""
@@ -128,7 +133,7 @@ class Connection:
         ):
             return UnreachableError(
                 f"Flyte at {self.endpoint} does not answer{f': {details}' if details else '.'}",
-                "Check the endpoint in ~/.flyte/config.yaml, `insecure: true` for one without TLS, and the network.",
+                f"Check the endpoint in {config_file()}, `insecure: true` for one without TLS, and the network.",
             )
         if code is None and any(isinstance(found, FlyteSystemException) for found in chain):
             return FlyteError(  # no answer of Flyte's is in it: getting a token failed
@@ -136,7 +141,9 @@ class Connection:
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
         if code is not None:
-            return FlyteError(f"Flyte at {self.endpoint} refused: {code.name}: {details}", "Mend that, and try again.")
+            return FlyteError(
+                f"Flyte at {self.endpoint} refused: {code.name}: {details}", "Correct that, and try again."
+            )
         return None
 
 

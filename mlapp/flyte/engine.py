@@ -28,6 +28,7 @@ from mlapp.flyte import registration as register
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import RunFailedError
+from mlapp.flyte.failures import explain_failure
 from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, TrialResult, Trials, Workflow
 from mlapp.flyte.task_graph import TUNING, get_task_graph
 from mlapp.project import Project
@@ -139,10 +140,13 @@ class FlytekitEngine(Engine):
         return runs.read_run(self.connection, run)
 
     def explain_failure(self, run: Run) -> RunFailedError:
-        return runs.explain_failure(run)
+        return explain_failure(run)
 
     def abort_run(self, run: str, reason: str) -> None:
         runs.abort_run(self.connection, run, reason)
+
+    def recover(self, run: str) -> Run:
+        return self.read_run(runs.recover(self.connection, run))
 
     def list_schedules(self) -> Sequence[ScheduleState]:
         return schedules.list_schedule_states(self.connection, self.source)
@@ -180,7 +184,7 @@ class FlytekitEngine(Engine):
             return UsageError(f"Schedule '{name}' is not on the cluster.", "Deploy it: mlapp deploy --target flyte.")
         known = dict.fromkeys([*declared, *deployed])
         return UsageError(
-            f"App '{self.project.name}' has no schedule '{name}'.{suggest_nearest(name, known)}",
+            f"App '{self.project.name}' has no schedule '{name}'.{nearest(name, known)}",
             f"It has: {', '.join(known) or 'none'}.",
         )
 

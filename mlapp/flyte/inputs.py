@@ -130,8 +130,11 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
             kind = str
         if parameter.default is None and kind is not str:
             kind = kind | None
-        if kind == datetime.datetime | None and not {name, parameter.name}.isdisjoint(times):
+        is_time = not {name, parameter.name}.isdisjoint(times)
+        if is_time and kind == datetime.datetime | None:
             kind = datetime.datetime
+        elif not is_time and kind in (datetime.datetime, datetime.datetime | None):
+            kind = str  # Flyte's own datetime is always in UTC: a naive one would come back as an aware one
         made.append(Input(parameter, name, kind))
     return made
 

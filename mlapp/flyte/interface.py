@@ -32,7 +32,9 @@ class Registration:
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One task of a run. `error` is what it failed with."""
+    """One stage of a run. `error` is what it failed with, `waits_for` why its pod has not started, and `node` the
+    task that it runs in, together with other stages where the task is fused.
+    """
 
     name: str
     phase: Phase
@@ -40,6 +42,8 @@ class TaskRun:
     seconds: float | None = None
     error: str | None = None
     cached: bool = False
+    waits_for: str | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,10 @@ class Engine(ABC):
     @abstractmethod
     def abort_run(self, run: str, reason: str) -> None:
         """Stop a run."""
+
+    @abstractmethod
+    def recover(self, run: str) -> Run:
+        """Start a failed run again from the last tasks that succeeded."""
 
     @abstractmethod
     def list_schedules(self) -> Sequence[ScheduleState]:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import textwrap
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import Any, get_args
 
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models import filters
-from flytekit.models.core.execution import NodeExecutionPhase, WorkflowExecutionPhase
-from flytekit.models.core.identifier import Identifier, ResourceType, WorkflowExecutionIdentifier
+from flytekit.models.core.execution import WorkflowExecutionPhase
+from flytekit.models.core.identifier import Identifier, NodeExecutionIdentifier, ResourceType
 from flytekit.models.execution import ExecutionMetadata, ExecutionSpec, NotificationList
 from flytekit.models.literals import LiteralMap
 
 from mlapp.errors import UsageError
 from mlapp.flyte.connection import Connection
-from mlapp.flyte.errors import FlyteError, RunFailedError, UnreachableError
+from mlapp.flyte.errors import FlyteError, UnreachableError
+from mlapp.flyte.failures import explain_failure
 from mlapp.flyte.interface import Phase, Run, TaskRun, Workflow
+from mlapp.flyte.run_stages import (
+    NamedRun,
+    WaitingReasons,
+    execution_id,
+    list_stages,
+    project_and_domain,
+    refuse_unpullable,
+    split_stage_names,
+)
 from mlapp.flyte.schedules import NEWEST
 
 WORKFLOWS = get_args(Workflow)
@@ -44,25 +51,6 @@ WORKFLOW_PHASES: Mapping[int, Phase] = {
     WorkflowExecutionPhase.TIMED_OUT: "failed",
     WorkflowExecutionPhase.ABORTING: "running",
 }
-NODE_PHASES: Mapping[int, Phase] = {
-    NodeExecutionPhase.UNDEFINED: "queued",
-    NodeExecutionPhase.QUEUED: "queued",
-    NodeExecutionPhase.SUCCEEDED: "succeeded",
-    NodeExecutionPhase.RECOVERED: "succeeded",
-    NodeExecutionPhase.SKIPPED: "succeeded",
-    NodeExecutionPhase.FAILED: "failed",
-    NodeExecutionPhase.TIMED_OUT: "failed",
-    NodeExecutionPhase.ABORTED: "aborted",
-}
-DECLARES = {
-    "read": "data_reader",
-    "split": "data_splitter",
-    "evaluate": "evaluator",
-    "data": "data_reader",
-    "batch": "predictor",
-}
-"""The stage that says how a task runs, where it is not the trainer."""
-FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
 
 
 def start_run(
@@ -80,7 +68,7 @@ def start_run(
         values: literals, or Python values of `kinds`.
         at_once: how many of its tasks run at the same time, at most.
     """
-    place = _project_and_domain(connection)
+    place = project_and_domain(connection)
     literals = TypeEngine.dict_to_literal_map(
         FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
     ).literals
@@ -124,15 +112,22 @@ def follow_run(
     began = time.monotonic()
     lost: float | None = None
     current = last = None
-    asks_run = True
+    asks_run, asked_reason = True, False
+    waiting = WaitingReasons(connection, run)
     while True:
         try:
-            if asks_run or current is None:
+            node: str | None = None if current is None or asks_run or asked_reason else waiting.next_node(current)
+            asked_reason = node is not None
+            if node is not None:
+                waiting.ask(node)
+            elif asks_run or current is None:
                 current = _add_task_runs(
                     _make_run(connection, _get_execution(connection, run)), current.steps if current else ()
                 )
             else:
-                current = _add_task_runs(current, _read_task_runs(connection, run))
+                current = _add_task_runs(current, list_stages(connection, run))
+            assert current is not None
+            current = waiting.add_to(current)
             if lost is not None:
                 say("Flyte answers again")
             lost = None
@@ -148,17 +143,35 @@ def follow_run(
             if current.is_over:
                 time.sleep(pause)
                 with suppress(UnreachableError):  # how it ended is known; the tasks' last news are not worth an error
-                    current = _add_task_runs(current, _read_task_runs(connection, run))
+                    current = _add_task_runs(current, list_stages(connection, run))
             if current != last:
                 tell(current)
                 last = current
             if current.is_over:
                 break
+            refuse_unpullable(current)
         # From the answer on: however long that took, no two calls come to Flyte sooner after each other.
         time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
     if current.phase != "succeeded":
         raise explain_failure(current)
     return current
+
+
+def recover(connection: Connection, run: str) -> str:
+    """Start a failed run again from the last tasks that succeeded; returns the new run's id.
+
+    Raises:
+        UsageError: there is no such run, or it is not over. FlyteError: Flyte refused.
+    """
+    with NamedRun(run):
+        current = _make_run(connection, _get_execution(connection, run))
+    if not current.is_over:
+        raise UsageError(f"Run {run} is not over: it is {current.phase}.", f"Follow it: mlapp runs wait {run}")
+    if current.phase == "succeeded":
+        raise UsageError(f"Run {run} succeeded: there is nothing to recover.", f"See {current.url}")
+    name = f"f{uuid.uuid4().hex[:19]}"
+    connection.call_client(connection.client.recover_execution, execution_id(connection, run), name)
+    return name
 
 
 def read_run(connection: Connection, run: str) -> Run:
@@ -167,7 +180,11 @@ def read_run(connection: Connection, run: str) -> Run:
     Raises:
         UsageError: there is no such run.
     """
-    return _add_task_runs(_make_run(connection, _get_execution(connection, run)), _read_task_runs(connection, run))
+    current = _add_task_runs(_make_run(connection, _get_execution(connection, run)), list_stages(connection, run))
+    waiting = WaitingReasons(connection, run)
+    for node in dict.fromkeys(step.node for step in current.steps if step.phase == "running"):
+        waiting.ask(node)
+    return waiting.add_to(current)
 
 
 def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: str | None = None) -> list[Run]:
@@ -179,7 +196,7 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
     )
     found, _ = connection.call_client(
         connection.client.list_executions_paginated,
-        *_project_and_domain(connection),
+        *project_and_domain(connection),
         limit=limit,
         filters=[wanted],
         sort_by=NEWEST,
@@ -191,65 +208,24 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
     """Stop a run.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or it is over.
     """
-    with _unknown_run_errors(run):
-        connection.call_client(connection.client.terminate_execution, _execution_identifier(connection, run), reason)
+    current = _make_run(connection, _get_execution(connection, run))
+    if current.is_over:
+        raise UsageError(f"Run {run} is over already: it {_describe_end(current.phase)}.", f"See {current.url}")
+    with NamedRun(run):
+        connection.call_client(connection.client.terminate_execution, execution_id(connection, run), reason)
 
 
 def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
     """Where the logs of each step are, as step and link; Flyte keeps links, and the cluster the logs."""
-    from flytekit.models.core.identifier import NodeExecutionIdentifier
-
     found = []
-    for step in _read_task_runs(connection, run):
-        node = NodeExecutionIdentifier(step.name, _execution_identifier(connection, run))
-        executions, _ = connection.call_client(connection.client.list_task_executions_paginated, node)
-        found += [(step.name, log.uri) for execution in executions for log in execution.closure.logs]
+    for node in dict.fromkeys(step.node for step in list_stages(connection, run)):
+        place = NodeExecutionIdentifier(node, execution_id(connection, run))
+        executions, _ = connection.call_client(connection.client.list_task_executions_paginated, place)
+        name = " + ".join(split_stage_names(node))
+        found += [(name, log.uri) for execution in executions for log in execution.closure.logs]
     return found
-
-
-def explain_failure(run: Run) -> RunFailedError:
-    """Why a run failed: the first step's error, with the user's own traceback."""
-    if run.phase == "aborted":
-        return RunFailedError(f"Run {run.id} was aborted{f': {run.error}' if run.error else '.'}", f"See {run.url}")
-    step = next((step for step in run.steps if step.phase == "failed"), None)
-    text = (step.error if step else None) or run.error or ""
-    name = f"Task {step.name}" if step else f"Run {run.id}"
-    is_out_of_memory = "OOMKilled" in text
-    if is_out_of_memory or re.search(r"exit(ed with)? code:? \(?(137|247)|signal: killed", text):
-        stage = DECLARES.get(step.name if step else "", "trainer")
-        instead = ", or @app.model where the app has no trainer" if stage == "trainer" else ""
-        return RunFailedError(
-            f"{name} ran out of memory." if is_out_of_memory else f"{name} was killed, most often for want of memory.",
-            f"Give it more: @app.{stage}(resources=Resources(memory='16Gi')){instead}. Then run it again.",
-        )
-    if re.search(r"ImagePullBackOff|ErrImagePull", text):
-        return RunFailedError(
-            f"{name}: the cluster cannot pull the image: {_last_line(text)}",
-            "Check that it is pushed, and that the cluster has credentials for its registry.",
-        )
-    trace, message = _split_trace(text)
-    what, _, todo = message.partition("\n")
-    return RunFailedError(f"{name} failed: {what or 'no reason given'}", todo or f"See {run.url}", trace)
-
-
-def _split_trace(text: str) -> tuple[str, str]:
-    """The user's traceback, and the message, of what a task wrote when it failed."""
-    found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
-    if found is None:
-        return "", _last_line(text)
-    trace = textwrap.dedent(found.group(1)).partition(FRAME_OF_OURS)[0].strip()
-    message = textwrap.dedent(found.group(2)).strip()
-    if "StageError: " not in message:
-        return trace, message.splitlines()[0]
-    message = message.partition("StageError: ")[2]
-    return (trace if trace.startswith("Traceback") and "mlapp.flyte.tasks." not in trace else ""), message
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 def _looks_finished(run: Run) -> bool:
@@ -261,27 +237,8 @@ def _add_task_runs(run: Run, steps: tuple[TaskRun, ...]) -> Run:
     return dataclasses.replace(run, steps=steps or run.steps)
 
 
-def _read_task_runs(connection: Connection, run: str) -> tuple[TaskRun, ...]:
-    with _unknown_run_errors(run):
-        nodes, _ = connection.call_client(
-            connection.client.list_node_executions, _execution_identifier(connection, run), limit=100
-        )
-    nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
-    nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
-    return tuple(_make_task_run(node) for node in nodes)
-
-
-def _make_task_run(node: Any) -> TaskRun:
-    closure = node.closure
-    task = closure.task_node_metadata
-    return TaskRun(
-        name=node.id.node_id,
-        phase=NODE_PHASES.get(closure.phase, "running"),
-        started=closure.started_at or None,
-        seconds=closure.duration.total_seconds() if closure.duration else None,
-        error=closure.error.message if closure.error else None,
-        cached=bool(task is not None and getattr(task, "cache_status", 0) == 2),
-    )
+def _describe_end(phase: Phase) -> str:
+    return {"succeeded": "succeeded", "failed": "failed"}.get(phase, "was aborted")
 
 
 def _make_run(connection: Connection, execution: Any) -> Run:
@@ -303,27 +260,5 @@ def _make_run(connection: Connection, execution: Any) -> Run:
 
 
 def _get_execution(connection: Connection, run: str) -> Any:
-    with _unknown_run_errors(run):
-        return connection.call_client(connection.client.get_execution, _execution_identifier(connection, run))
-
-
-def _execution_identifier(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
-    return WorkflowExecutionIdentifier(*_project_and_domain(connection), run)
-
-
-def _project_and_domain(connection: Connection) -> tuple[str, str]:
-    return connection.settings.project, connection.settings.domain
-
-
-class _unknown_run_errors:
-    """Tells a run that is not there from other refusals."""
-
-    def __init__(self, run: str) -> None:
-        self._run = run
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, FlyteError) and "NOT_FOUND" in error.what:
-            raise UsageError(f"There is no run '{self._run}'.", "See `mlapp runs list`.") from error
+    with NamedRun(run):
+        return connection.call_client(connection.client.get_execution, execution_id(connection, run))

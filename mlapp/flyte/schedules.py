@@ -20,6 +20,7 @@ from mlapp.errors import DeclarationError
 from mlapp.flyte import promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
+from mlapp.flyte.deployed_version import read_version, record_version
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.interface import ScheduleState, Tell
@@ -77,9 +78,10 @@ def deploy_schedules(
             now = None
         if now is not None and now.id.version == version:
             continue
-        known = [now] if now is not None else _versions_of(connection, plan_name(app, schedule), limit=1)
+        known = [now] if now is not None else _deployed_last(connection, [plan_name(app, schedule)])
         if not known or known[0].id.version != version:
             create(name)
+            record_version(connection, plan_name(app, schedule), version)
         if now is not None or not known:
             _set_plan_state(
                 connection, _plan_identifier(connection, plan_name(app, schedule), version), LaunchPlanState.ACTIVE
@@ -100,7 +102,7 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     app, running = source.app.name, list_active_plans(connection, source.app.name)
     found = []
     for name, schedule in source.app.schedules.items():
-        versions = [running[name]] if name in running else _list_versions(connection, app, name, limit=1)
+        versions = [running[name]] if name in running else _deployed_last(connection, plan_names(app, name))
         found.append(_make_state(schedule, versions[0].id.version if versions else "", name in running))
     for name, plan in running.items():
         if name not in source.app.schedules:
@@ -114,15 +116,17 @@ def deployed(connection: Connection, app: str) -> list[ScheduleState]:
     found = [_state_of(name, plan, is_active=True) for name, plan in running.items()]
     for name in _names(connection, app):
         if name not in running:
-            versions = _list_versions(connection, app, name, limit=1)
+            versions = _deployed_last(connection, plan_names(app, name))
             found += [_state_of(name, plan, is_active=False) for plan in versions]
     return sorted(found, key=lambda state: state.name)
 
 
 def switch_schedule(connection: Connection, app: str, name: str, is_active: bool) -> ScheduleState | None:
-    """Switch a schedule on, in its newest version, or off; None where Flyte knows none of that name."""
+    """Switch a schedule on, in the version that was deployed last, or off; None where Flyte knows none of that name."""
     running = list_active_plans(connection, app)
-    versions = [running[name]] if name in running and not is_active else _list_versions(connection, app, name, limit=1)
+    versions = (
+        [running[name]] if name in running and not is_active else _deployed_last(connection, plan_names(app, name))
+    )
     if not versions:
         return None
     if is_active or name in running:
@@ -131,8 +135,8 @@ def switch_schedule(connection: Connection, app: str, name: str, is_active: bool
 
 
 def find(connection: Connection, app: str, name: str) -> ScheduleState | None:
-    """A schedule as Flyte knows it, by its newest version."""
-    versions = _list_versions(connection, app, name, limit=1)
+    """A schedule as Flyte knows it, in the version that was deployed last."""
+    versions = _deployed_last(connection, plan_names(app, name))
     return _state_of(name, versions[0], is_active=False) if versions else None
 
 
@@ -311,8 +315,24 @@ def _plan_identifier(connection: Connection, plan: str, version: str) -> Identif
     return Identifier(ResourceType.LAUNCH_PLAN, settings.project, settings.domain, plan, version)
 
 
-def _list_versions(connection: Connection, app: str, name: str, *, limit: int) -> list[Any]:
-    return [plan for each in plan_names(app, name) for plan in _versions_of(connection, each, limit=limit)][:limit]
+def _deployed_last(connection: Connection, plans: list[str]) -> list[Any]:
+    """The launch plan of these that was deployed last, in a list; the newest one where no deploy says so; else none."""
+    for plan in plans:
+        version = read_version(connection, plan)
+        if version is None:
+            continue
+        if version:
+            try:
+                return [
+                    connection.call_client(
+                        connection.client.get_launch_plan, _plan_identifier(connection, plan, version)
+                    )
+                ]
+            except FlyteError as error:
+                if "NOT_FOUND" not in error.what:
+                    raise
+        return _versions_of(connection, plan, limit=1)
+    return []
 
 
 def _versions_of(connection: Connection, plan: str, *, limit: int) -> list[Any]:

@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,27 @@ class FittedModel(msgspec.Struct, frozen=True):
     splits: list[str]
     started: datetime
     duration: float
+    kind: str
     batching: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel(TrainedModel):
+    """A model whose files are written already. Saving it copies them, and loads nothing.
+
+    Attributes:
+        files: the folder with them; kind: the name of the model's class.
+    """
+
+    files: Path
+    kind: str
+
+    @property
+    def kind_name(self) -> str:
+        return self.kind
+
+    def save(self, folder: Path) -> None:
+        shutil.copytree(self.files, folder, dirs_exist_ok=True)
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -125,6 +146,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
         index.names,
         started,
         trained.duration,
+        trained.kind_name,
         batching,
     )
     (out / TRAINED).write_bytes(msgspec.json.format(msgspec.json.encode(fitted)))
@@ -163,10 +185,11 @@ def run_save(
     Flyte's maps have no order: the splits get theirs back, and the metrics are sorted by name.
     """
     fitted = _read_fitted(trained)
-    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
-    model = TrainedModel(
+    model = SavedModel(
         pipeline=pipeline,
-        estimator=estimator,
+        estimator=None,
+        kind=fitted.kind,
+        files=trained / FILES,
         framework=frameworks.get_framework(fitted.framework),
         parameters=flatten_parameters(bound),
         metrics={split: dict(sorted(metrics[split].items())) for split in fitted.splits},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +21,17 @@ from mlapp import frameworks
 from mlapp.app import App
 from mlapp.errors import ProjectError
 from mlapp.flyte import app_source as sources
-from mlapp.flyte import code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
+from mlapp.flyte import code_archive, code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
 from mlapp.flyte.app_source import Source
+from mlapp.flyte.default_resources import default_resources
+from mlapp.flyte.fusion import GIVES, declare_group, group_steps, list_inputs, list_outputs, name_group
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.task_specs import STEPS, list_running_stages, make_task_options
 from mlapp.flyte.tasks import StageTask, new_output_folder
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared_parameters
+from mlapp.pipeline.resources import Task
 from mlapp.provenance import GitState
 from mlapp.store import ModelVersion, open_store
 from mlapp.training import stage_calls
@@ -39,6 +44,8 @@ VERSION = "model_version"
 TUNING = "tuning"
 """The input with the search that found the parameters, as JSON; empty when there was none."""
 Metrics = dict[str, dict[str, float]]
+OTHER_TASKS = ("batch", "data", "trial")
+"""The tasks of the workflows beside `<app>.train`."""
 
 
 class TaskGraph:
@@ -52,7 +59,7 @@ class TaskGraph:
         self.source = source
         self.pipeline: Pipeline = source.app
         self.name = source.app.name
-        parameters = declared_parameters(parameter_stages(self.pipeline, _find_framework(self.pipeline)))
+        parameters = declared_parameters(parameter_stages(self.pipeline, model_framework(self.pipeline)))
         times = {schedule.time for schedule in self.pipeline.schedules.values() if schedule.time}
         self.inputs = inputs.make_inputs(parameters, times)
         self.entities: dict[Any, Any] = {}
@@ -72,77 +79,72 @@ class TaskGraph:
         Raises:
             ProjectError: the app has no such task: the container's code is another.
         """
-        if step not in STEPS:
-            raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
         if step not in self._tasks:
-            self._tasks[step] = getattr(self, f"_make_{step}_task")()
+            group = next((group for group in self.groups() if name_group(group) == step), None)
+            if group is None and step not in OTHER_TASKS:
+                raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
+            self._tasks[step] = self._group(group) if group else getattr(self, f"_make_{step}_task")()
         return self._tasks[step]
 
-    def _make_read_task(self) -> StageTask:
-        own = self.task_inputs("read")
+    def groups(self) -> list[tuple[str, ...]]:
+        """The steps of each task of `<app>.train`."""
+        return group_steps(self.pipeline, separate=self.source.settings.flyte.tasks == "separate")
 
-        def run_read(given: dict[str, Any]) -> Any:
-            out = new_output_folder("table")
-            task_bodies.run_read(self.pipeline, inputs.decode_by_stage(own, given), out, pickle=self._allows_pickle)
-            return FlyteDirectory(str(out))
+    def _group(self, steps: tuple[str, ...]) -> StageTask:
+        """One task for one or more steps. Between its own steps, folders stay on the task's disk."""
+        parameters = list(dict.fromkeys(input for step in steps for input in self.task_inputs(step)))
+        outputs = list_outputs(steps)
+        name = name_group(steps)
 
-        return self._make_task("read", run_read, own, {}, {"table": self._hashed_folder_type})
+        def work(given: dict[str, Any]) -> Any:
+            values = {key: given[key] if key == "metrics" else _to_path(given[key]) for key in list_inputs(steps)}
+            for step in steps:
+                self._tasks[name].stage = step
+                values[GIVES[step]] = self._perform(step, given, values)
+            found = [values[key] if key == "metrics" else FlyteDirectory(str(values[key])) for key in outputs]
+            return found[0] if len(found) == 1 else tuple(found)
 
-    def _make_split_task(self) -> StageTask:
-        own = self.task_inputs("split")
+        data = {key: Metrics if key == "metrics" else FlyteDirectory for key in list_inputs(steps)}
+        if "save" in steps:
+            data |= {promotion.INPUT: str, TUNING: str}
+        kinds = {"table": self._hashed_folder_type, "splits": self._hashed_folder_type, "metrics": Metrics}
+        return self._make_task(
+            name,
+            work,
+            parameters,
+            data,
+            {key: kinds.get(key, FlyteDirectory) for key in outputs},
+            declared=declare_group(self.pipeline, steps),
+            shows_deck="evaluate" in steps,
+        )
 
-        def run_split(given: dict[str, Any]) -> Any:
-            out = new_output_folder("splits")
-            bound = inputs.decode_by_stage(own, given)
-            task_bodies.run_split(self.pipeline, bound, _to_path(given["table"]), out, pickle=self._allows_pickle)
-            return FlyteDirectory(str(out))
-
-        return self._make_task("split", run_split, own, {"table": FlyteDirectory}, {"splits": self._hashed_folder_type})
-
-    def _make_train_task(self) -> StageTask:
-        own = self.task_inputs("train")
-
-        def run_train(given: dict[str, Any]) -> Any:
-            out = new_output_folder("trained")
-            task_bodies.run_train(self.pipeline, inputs.decode_by_stage(own, given), _to_path(given["splits"]), out)
-            return FlyteDirectory(str(out))
-
-        return self._make_task("train", run_train, own, {"splits": FlyteDirectory}, {"trained": FlyteDirectory})
-
-    def _make_evaluate_task(self) -> StageTask:
-        own = self.task_inputs("evaluate")
-
-        def run_evaluate(given: dict[str, Any]) -> Any:
-            bound = inputs.decode_by_stage(own, given)
-            metrics = task_bodies.run_evaluate(
-                self.pipeline, bound, _to_path(given["splits"]), _to_path(given["trained"])
-            )
+    def _perform(self, step: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        """One step, with what the steps before it gave; its own result: a folder, or the metrics."""
+        bound = inputs.decode_by_stage(self.task_inputs(step), given)
+        if step == "evaluate":
+            metrics = task_bodies.run_evaluate(self.pipeline, bound, values["splits"], values["trained"])
             deck.publish_page("Evaluation", deck.render_metrics(self.name, metrics))
             return metrics
-
-        data = {"splits": FlyteDirectory, "trained": FlyteDirectory}
-        return self._make_task("evaluate", run_evaluate, own, data, {"metrics": Metrics}, shows_deck=True)
-
-    def _make_save_task(self) -> StageTask:
-        own = self.inputs
-
-        def run_save(given: dict[str, Any]) -> Any:
-            out = new_output_folder("model")
+        out = new_output_folder(GIVES[step])
+        if step == "read":
+            task_bodies.run_read(self.pipeline, bound, out, pickle=self._allows_pickle)
+        elif step == "split":
+            task_bodies.run_split(self.pipeline, bound, values["table"], out, pickle=self._allows_pickle)
+        elif step == "train":
+            task_bodies.run_train(self.pipeline, bound, values["splits"], out)
+        else:
             version = task_bodies.run_save(
                 self.pipeline,
-                inputs.decode_by_stage(own, given),
-                _to_path(given["trained"]),
-                given["metrics"],
+                bound,
+                values["trained"],
+                values["metrics"],
                 out,
                 origin=_read_origin(),
                 git=_read_git(),
                 tuning=msgspec.json.decode(given[TUNING], type=dict) if given[TUNING] else None,
             )
             promotion.keep_if_shared(self.source.settings.store, self.source.root, version, given[promotion.INPUT])
-            return FlyteDirectory(str(out))
-
-        data = {"trained": FlyteDirectory, "metrics": Metrics, promotion.INPUT: str, TUNING: str}
-        return self._make_task("save", run_save, own, data, {"model": FlyteDirectory})
+        return out
 
     def _make_batch_task(self) -> StageTask:
         own = self.task_inputs("batch")
@@ -196,8 +198,10 @@ class TaskGraph:
         outputs: dict[str, Any],
         *,
         workflow: str = "train",
+        declared: Task | None = None,
         shows_deck: bool = False,
     ) -> StageTask:
+        declared = declared or make_task_options(self.pipeline, step)
         return StageTask(
             self.source,
             step,
@@ -206,8 +210,8 @@ class TaskGraph:
             inputs={**typed_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
             outputs=outputs,
             resolver=app_tasks,
-            declared=make_task_options(self.pipeline, step),
-            cache_version=self._cache_version(step),
+            declared=dataclasses.replace(declared, resources=default_resources(declared.resources, self.source.size)),
+            cache_version=self._cache_version(step) if declared.cache else "",
             shows_deck=shows_deck,
         )
 
@@ -217,9 +221,17 @@ class TaskGraph:
         columns = (self.pipeline.target, self.pipeline.features)
         model = next((stage.options for stage in own if stage.role.name == "model"), {})
         options = {name: value for name, value in model.items() if name != "task"}
+        functions = [stage.function for stage in own]
         return code_fingerprint.compute_cache_version(
-            [stage.function for stage in own], self.source.root, (columns, options)
+            functions, self.source.root, (columns, options, self._data_digest)
         )
+
+    @cached_property
+    def _data_digest(self) -> str:
+        """Of the data files that travel with the code. A container runs what was registered, and needs no answer."""
+        if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
+            return ""
+        return code_archive.digest_data(self.source.root, self.source.settings)
 
     @property
     def _allows_pickle(self) -> bool:
@@ -240,7 +252,8 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
     """Writes `app app.py task train` behind the container's `--`, and reads it there; `env staging` too where the
     settings are those of an environment.
 
-    The code is in the working directory: fast registration unpacks it there, and an image of ours has it there.
+    The code is in the working directory, where our registration unpacks it, or where `pyflyte register` unpacks it:
+    then the folder is on PYTHONPATH (`flytekit/bin/entrypoint.py`, `fast_execute_task_cmd`).
     """
 
     location = "mlapp.flyte.task_graph.app_tasks"
@@ -250,7 +263,9 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
 
     def load_task(self, loader_args: list[str]) -> Any:
         given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
-        return get_task_graph(sources.load_source(Path.cwd(), given["app"], given.get("env"))).get_task(given["task"])
+        return get_task_graph(sources.load_source(_code_folder(given["app"]), given["app"], given.get("env"))).get_task(
+            given["task"]
+        )
 
     def loader_args(self, settings: Any, task: Any) -> list[str]:
         environment = task.source.environment
@@ -281,7 +296,7 @@ def typed_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
     return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
 
 
-def _find_framework(pipeline: Pipeline) -> Framework:
+def model_framework(pipeline: Pipeline) -> Framework:
     """The framework of the app's model: by the builder's annotation, else by building it with its defaults."""
     stage = pipeline.stages["model"]
     kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
@@ -293,6 +308,13 @@ def _find_framework(pipeline: Pipeline) -> Framework:
     return frameworks.find_framework(
         type(stage_calls.call_builder(pipeline, {parameter.name: parameter.default for parameter in own}))
     )
+
+
+def _code_folder(place: str) -> Path:
+    """The folder that holds the app: the working directory, or one of PYTHONPATH."""
+    folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
+    file = place.partition(":")[0]
+    return next((folder for folder in folders if (folder / file).is_file()), folders[0])
 
 
 def _to_path(given: Any) -> Path:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 
+from mlapp.bundle import requirements
 from mlapp.errors import ConfigError, MissingExtraError
+from mlapp.flyte.app_source import source_of_project
 from mlapp.flyte.interface import Tell
+from mlapp.flyte.task_extras import list_extras
+from mlapp.flyte.task_graph import model_framework
 from mlapp.project import Project
 
 
@@ -30,4 +35,12 @@ def build_task_image(project: Project, tell: Tell) -> str:
         if error.name and error.name.startswith("mlapp"):
             raise
         raise MissingExtraError("Building the image of the tasks", "docker") from None
-    return build_task_image(project, name, "flyte", progress=tell, warn=lambda text: tell(f"Warning: {text}"))
+    python = settings.image.python or "{}.{}".format(*sys.version_info)
+    source = source_of_project(project)
+    extras = list_extras(
+        source.app,
+        model_framework(source.app),
+        settings.store,
+        requirements.read_declared_requirements(project.root, settings.image, python),
+    )
+    return build_task_image(project, name, ",".join(extras), progress=tell, warn=lambda text: tell(f"Warning: {text}"))

@@ -16,7 +16,7 @@ from flytekit.core.base_task import TaskResolverMixin
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.interface import Interface
 from flytekit.core.python_function_task import PythonInstanceTask
-from flytekit.exceptions.base import FlyteRecoverableException
+from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.models.security import Secret
 
 import mlapp
@@ -33,7 +33,13 @@ class StageError(Exception):
 
 
 class RetriedStageError(FlyteRecoverableException):  # type: ignore[misc]
-    """The same where the stage declares retries: Flyte runs a task again only for an error of this kind."""
+    """The same where the stage declares retries: Flyte runs a task again only for an error of this kind.
+
+    flytekit's entry point decides by this class (`flytekit/bin/entrypoint.py`, `_dispatch_execute`).
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # without flytekit's own words around it
 
 
 class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
@@ -63,6 +69,8 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
     ) -> None:
         self.source = source
         self.step = step
+        self.stage = step
+        """The step that runs now: a fused task stands for several."""
         self._work = work
         self._retries = declared.retries
         self._secrets = [make_secret(text) for text in declared.secrets]
@@ -98,7 +106,8 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
                 cause = cause.with_traceback(_strip_own_frames(cause.__traceback__))
             # The user's own traceback comes first, and none of ours after it.
             here = f"{Path.cwd()}/"  # the user has the code in another folder
-            raise kind(f"{error.what}\n{error.todo}".replace(here, "")).with_traceback(None) from cause
+            text = f"{error.what}\n{error.todo}\nin task: {self.stage}".replace(here, "")
+            raise kind(text).with_traceback(None) from cause
 
     def _expose_secrets(self) -> None:
         """Give the stage its secrets as environment variables, also where Flyte mounts them as files."""

@@ -1,4 +1,4 @@
-"""The pipeline as Flyte's workflows: `<app>.train` (read → split → train → evaluate → save), `.predict`, `.tune`.
+"""The pipeline as Flyte's workflows: `<app>.train` (read + split → train + evaluate + save), `.predict`, `.tune`.
 
 They are ordinary workflow objects: a user's own `@workflow` can call them, and pyflyte finds them in a module.
 """
@@ -17,6 +17,7 @@ from flytekit.types.file import FlyteFile
 from mlapp.app import App
 from mlapp.flyte import app_source, promotion
 from mlapp.flyte.app_source import Source
+from mlapp.flyte.fusion import list_inputs, list_outputs, name_group
 from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, typed_defaults
 from mlapp.flyte.tasks import StageTask
 
@@ -113,15 +114,14 @@ def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) ->
 def _make_train_workflow(plan: TaskGraph) -> AppWorkflow:
     inputs = {**typed_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
     workflow = AppWorkflow(f"{plan.name}.train", inputs)
-    read = workflow.add_task(plan.get_task("read"), "read")
-    split = workflow.add_task(plan.get_task("split"), "split", table=read["table"])
-    train = workflow.add_task(plan.get_task("train"), "train", splits=split["splits"])
-    evaluate = workflow.add_task(
-        plan.get_task("evaluate"), "evaluate", splits=split["splits"], trained=train["trained"]
-    )
-    save = workflow.add_task(plan.get_task("save"), "save", trained=train["trained"], metrics=evaluate["metrics"])
-    workflow.add_workflow_output("metrics", evaluate["metrics"], Metrics)
-    workflow.add_workflow_output("model", save["model"], FlyteDirectory)
+    values: dict[str, Any] = {}
+    for steps in plan.groups():
+        name = name_group(steps)
+        given = {key: values[key] for key in list_inputs(steps)}
+        outputs = workflow.add_task(plan.get_task(name), name, **given)
+        values |= {key: outputs[key] for key in list_outputs(steps)}
+    workflow.add_workflow_output("metrics", values["metrics"], Metrics)
+    workflow.add_workflow_output("model", values["model"], FlyteDirectory)
     return workflow
 
 

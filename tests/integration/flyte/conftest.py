@@ -42,7 +42,7 @@ def build(C: Annotated[float, Search(0.01, 100, log=True)] = 1.0, penalty=None) 
     return LogisticRegression(C=C, max_iter=200)
 
 
-@app.trainer(resources=Resources(cpu=1, memory="1Gi"))
+@app.trainer(resources=Resources(cpu=1, memory="1Gi"), retries=1)
 def fit(model, features, target, fail: str = ""):
     if fail == "memory":
         os.kill(os.getpid(), 9)

@@ -70,8 +70,11 @@ class Execution:
     nodes: dict[str, node_execution_pb2.NodeExecution] = field(default_factory=dict)
     outputs: Literals = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    tasks: dict[str, list[task_execution_pb2.TaskExecution]] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
     aborted: bool = False
+    results: dict[str, Literals] = field(default_factory=dict)
+    recovered: dict[str, Literals] = field(default_factory=dict)
 
 
 def new_process(command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: Path) -> Process:
@@ -92,6 +95,9 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         self.plans: dict[tuple[str, str], launch_plan_pb2.LaunchPlan] = {}
         self.executions: dict[str, Execution] = {}
         self.cache: dict[str, Literals] = {}
+        self.descriptions: dict[str, str] = {}
+        self.pending: dict[str, str] = {}
+        """Node → the cluster's reason for which its pod does not start; it waits until the entry is removed."""
         self.environment: dict[str, str] = {}
         self.start: Callable[[Sequence[str], Path, Mapping[str, str], Path], Process] = new_process
         self.address = self.web = ""
@@ -193,6 +199,17 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         plan.closure.state = request.state
         return launch_plan_pb2.LaunchPlanUpdateResponse()
 
+    def GetNamedEntity(self, request: Any, context: Any) -> Any:
+        name = request.id.name
+        if name not in {plan for plan, _ in self.plans}:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type launch plan {name}")
+        metadata = common_pb2.NamedEntityMetadata(description=self.descriptions.get(name, ""))
+        return common_pb2.NamedEntity(resource_type=request.resource_type, id=request.id, metadata=metadata)
+
+    def UpdateNamedEntity(self, request: Any, context: Any) -> Any:
+        self.descriptions[request.id.name] = request.metadata.description
+        return common_pb2.NamedEntityUpdateResponse()
+
     def GetVersion(self, request: Any, context: Any) -> Any:
         version = version_pb2.Version(Version="v1.16.0")
         return version_pb2.GetVersionResponse(control_plane_version=version)
@@ -209,7 +226,9 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"invalid input {name}")
         return execution_pb2.ExecutionCreateResponse(id=self.execute(plan, dict(request.inputs.literals), request))
 
-    def execute(self, plan: Any, given: Literals, request: Any = None) -> identifier_pb2.WorkflowExecutionIdentifier:
+    def execute(
+        self, plan: Any, given: Literals, request: Any = None, recovers: Execution | None = None
+    ) -> identifier_pb2.WorkflowExecutionIdentifier:
         """Start a launch plan, as a request or a schedule does."""
         inputs = {
             name: parameter.default
@@ -225,7 +244,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         message.closure.workflow_id.CopyFrom(plan.spec.workflow_id)
         message.closure.created_at.GetCurrentTime()
         message.closure.started_at.GetCurrentTime()
-        self.executions[name] = Execution(message, inputs)
+        self.executions[name] = Execution(message, inputs, recovered=dict(recovers.results) if recovers else {})
         threading.Thread(target=self._run, args=(self.executions[name],), daemon=True).start()
         return place
 
@@ -240,7 +259,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         names = {"launch_plan.name": "spec.launch_plan.name", "workflow.name": "closure.workflow_id.name"}
         if key:
             found = [message for message in found if _get(message, names[key]) in wanted]
-        return execution_pb2.ExecutionList(executions=found[::-1][: request.limit])
+        return execution_pb2.ExecutionList(executions=[_cut(message) for message in found[::-1][: request.limit]])
 
     def GetExecutionData(self, request: Any, context: Any) -> Any:
         execution = self._execution(request.id.name, context)
@@ -259,19 +278,31 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     def ListNodeExecutions(self, request: Any, context: Any) -> Any:
         execution = self._execution(request.workflow_execution_id.name, context)
-        return node_execution_pb2.NodeExecutionList(node_executions=list(execution.nodes.values()))
+        return node_execution_pb2.NodeExecutionList(node_executions=list(map(_cut, execution.nodes.values())))
+
+    def GetNodeExecution(self, request: Any, context: Any) -> Any:
+        return self._execution(request.id.execution_id.name, context).nodes[request.id.node_id]
 
     def ListTaskExecutions(self, request: Any, context: Any) -> Any:
         place = request.node_execution_id
         execution = self._execution(place.execution_id.name, context)
-        log = core_execution_pb2.TaskLog(name="logs", uri=f"{self.web}/logs/{place.execution_id.name}/{place.node_id}")
-        closure = task_execution_pb2.TaskExecutionClosure(logs=[log], phase=core_execution_pb2.TaskExecution.SUCCEEDED)
-        message = task_execution_pb2.TaskExecution(closure=closure)
-        message.id.node_execution_id.CopyFrom(place)
-        message.id.task_id.resource_type = identifier_pb2.TASK
-        return task_execution_pb2.TaskExecutionList(
-            task_executions=[message] * execution.attempts.get(place.node_id, 0)
-        )
+        found = [task for name, tasks in execution.tasks.items() if _is_of(name, place.node_id) for task in tasks]
+        return task_execution_pb2.TaskExecutionList(task_executions=list(map(_cut, found)))
+
+    def GetTaskExecution(self, request: Any, context: Any) -> Any:
+        place = request.id.node_execution_id
+        execution = self._execution(place.execution_id.name, context)
+        found = [task for tasks in execution.tasks.values() for task in tasks]
+        return next(task for task in found if task.id == request.id)
+
+    def RecoverExecution(self, request: Any, context: Any) -> Any:
+        """A new run of the same inputs. What succeeded in the old one is taken over: here, by way of the cache."""
+        old = self._execution(request.id.name, context)
+        if old.message.closure.phase not in (WorkflowPhase.FAILED, WorkflowPhase.ABORTED):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"execution {request.id.name} is not terminal")
+        plan = self.plans[old.message.spec.launch_plan.name, old.message.spec.launch_plan.version]
+        made = execution_pb2.ExecutionCreateRequest(name=request.name, spec=old.message.spec)
+        return execution_pb2.ExecutionCreateResponse(id=self.execute(plan, old.inputs, made, recovers=old))
 
     # The data proxy
 
@@ -325,9 +356,13 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         closure = message.closure
         closure.created_at.GetCurrentTime()
         closure.started_at.GetCurrentTime()
-        closure.phase = NodePhase.RUNNING
+        closure.phase = NodePhase.RUNNING  # also while its pod has not started
         began = time.time()
         try:
+            if name in execution.recovered:
+                closure.phase = NodePhase.RECOVERED
+                execution.results[name] = execution.recovered[name]
+                return execution.recovered[name]
             if node.HasField("workflow_node"):
                 reference = node.workflow_node.sub_workflow_ref
                 inner = next(found for found in spec.sub_workflows if found.id.name == reference.name)
@@ -337,6 +372,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             else:
                 outputs = self._run_task(execution, node.task_node.reference_id, given, name, closure)
             closure.phase = NodePhase.SUCCEEDED
+            execution.results[name] = outputs
         except TaskError as error:
             closure.error.message = str(error)
             closure.phase = NodePhase.ABORTED if execution.aborted else NodePhase.FAILED
@@ -382,15 +418,39 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             return self.cache[key]
         for attempt in range(template.metadata.retries.retries + 1):
             execution.attempts[name] = attempt + 1
+            task = self._task_execution(execution, place, name, attempt)
+            self._wait_for_pod(execution, task, name)
             try:
                 outputs = self._run_container(execution, template.container, given, f"{name}/{attempt}", index)
+                task.closure.phase = core_execution_pb2.TaskExecution.SUCCEEDED
                 break
             except TaskError as error:
+                task.closure.phase = core_execution_pb2.TaskExecution.FAILED
+                task.closure.error.message = str(error)
                 if not error.recoverable or attempt == template.metadata.retries.retries:
                     raise
         if template.metadata.discoverable:
             self.cache[key] = outputs
         return outputs
+
+    def _task_execution(self, execution: Execution, place: Any, name: str, attempt: int) -> Any:
+        node = identifier_pb2.NodeExecutionIdentifier(node_id=name, execution_id=execution.message.id)
+        task = task_execution_pb2.TaskExecution()
+        task.id.node_execution_id.CopyFrom(node)
+        task.id.task_id.CopyFrom(place)
+        task.id.retry_attempt = attempt
+        task.closure.phase = core_execution_pb2.TaskExecution.QUEUED
+        uri = f"{self.web}/logs/{execution.message.id.name}/{name}"
+        task.closure.logs.append(core_execution_pb2.TaskLog(name="logs", uri=uri))
+        execution.tasks.setdefault(name, []).append(task)
+        return task
+
+    def _wait_for_pod(self, execution: Execution, task: Any, name: str) -> None:
+        while name in self.pending and not execution.aborted:
+            task.closure.reason = self.pending[name]
+            time.sleep(0.05)
+        task.closure.phase = core_execution_pb2.TaskExecution.RUNNING
+        task.closure.reason = ""
 
     def _run_container(
         self, execution: Execution, container: Any, given: Literals, name: str, index: int | None = None
@@ -537,6 +597,20 @@ def _object_store(root: Path) -> type[http.server.BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def _is_of(name: str, node: str) -> bool:
+    return name == node or name.startswith(f"{node}/")
+
+
+def _cut(message: Any) -> Any:
+    """As flyteadmin lists executions: an error has 100 bytes. Asked for one by one, they have all."""
+    if not message.closure.HasField("error"):
+        return message
+    cut = type(message)()
+    cut.CopyFrom(message)
+    cut.closure.error.message = message.closure.error.message[:100]
+    return cut
 
 
 def _task(node: Any) -> Any:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +36,8 @@ class Fork:
         self._code_file = code_file
 
     def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self._pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """Its exit code, or the negative number of the signal that ended it: comes through a pipe when it has ended."""

@@ -22,10 +22,13 @@ def pyflyte(*arguments: str, config: Path, cwd: Path) -> str:
 
 
 def test_register(admin: Flyteadmin, configured: Path, root: Path) -> None:
-    pyflyte("register", "--image", IMAGE, "--version", "by-hand", "workflows.py", config=configured, cwd=root)
+    options = ["--destination-dir", ".", "--image", IMAGE, "--version", "by-hand"]
+    pyflyte("register", *options, "workflows.py", config=configured, cwd=root)
+    container = admin.tasks["flowers.train.train", "by-hand"].closure.compiled_task.template.container
+    assert container.args[container.args.index("--dest-dir") + 1] == "."
     names = {name for name, version in admin.workflows if version == "by-hand"}
     assert names == {"flowers.train", "flowers.predict", "workflows.train_and_predict"}
-    assert ("flowers.train.evaluate", "by-hand") in admin.tasks
+    assert ("flowers.train.evaluate-save", "by-hand") in admin.tasks
     plan = admin.plans["flowers.train", "by-hand"]
     assert plan.spec.default_inputs.parameters["c"].default.scalar.primitive.float_value == 1.0
 

@@ -91,3 +91,21 @@ def test_a_model_is_promoted_only_if_it_is_better(engine: FlytekitEngine, tmp_pa
     assert store.aliases("flowers")["production"] == better.version
     assert arrive("c", "accuracy", accuracy=0.9).version == better.version
     assert promotion.is_better(store, first.manifest, "-accuracy")
+
+
+def test_a_schedule_is_activated_in_the_version_that_was_deployed_last(
+    engine: FlytekitEngine, registered: Registration, root: Path
+) -> None:
+    """Deploy A, switch it off, deploy B, then A again: B was created last, and A was deployed last."""
+    engine.switch_schedule("nightly", active=False)
+    (root / "note.txt").write_text("another version")
+    try:
+        other = engine.register_project(engine.build_image(print), print)
+        engine.deploy_schedules(other, print)
+    finally:
+        (root / "note.txt").unlink()
+    assert other.version != registered.version
+    engine.deploy_schedules(registered, print)
+    assert engine.active_version() is None
+    assert engine.switch_schedule("nightly", active=True).version == registered.version
+    assert engine.active_version() == registered.version

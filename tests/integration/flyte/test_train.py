@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flyteidl.core.execution_pb2 import NodeExecution
 
 from mlapp import training
 from mlapp.errors import UsageError
-from mlapp.flyte import runs
+from mlapp.flyte import run_stages, runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Registration, Run
@@ -24,7 +25,7 @@ from tests.integration.flyte.flyteadmin import Flyteadmin, new_process
 REGISTERING = [
     "GetLaunchPlan",  # is it there already?
     "CreateUploadLocation",
-    *["CreateTask"] * 5,
+    *["CreateTask"] * 4,
     "CreateWorkflow",
     "CreateTask",
     "CreateWorkflow",
@@ -32,7 +33,13 @@ REGISTERING = [
     "CreateWorkflow",
     *["CreateLaunchPlan"] * 3,
 ]
-SCHEDULING = ["ListActiveLaunchPlans", "ListLaunchPlans", "CreateLaunchPlan", "UpdateLaunchPlan"]
+SCHEDULING = [
+    "ListActiveLaunchPlans",
+    "GetNamedEntity",
+    "CreateLaunchPlan",
+    "UpdateNamedEntity",
+    "UpdateLaunchPlan",
+]
 
 
 def test_registering_is_a_few_calls_and_again_one(root: Path, configured: Path, tmp_path: Path) -> None:
@@ -77,7 +84,7 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
         == f"http://{admin.address}/console/projects/flytesnacks/domains/development/executions/{started.id}"
     )
 
-    deck = admin.root / "store" / "runs" / started.id / "evaluate" / "0" / "deck.html"
+    deck = admin.root / "store" / "runs" / started.id / "evaluate-save" / "0" / "deck.html"
     assert "accuracy" in deck.read_text()
 
     version = engine.fetch_model(started.id)
@@ -98,7 +105,9 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
     assert there == here.estimator.predict(inputs).tolist()
 
 
-def test_a_failed_task_shows_the_user_s_traceback(engine: FlytekitEngine, registered: Registration) -> None:
+def test_a_failed_task_shows_the_user_s_traceback(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration
+) -> None:
     started = engine.start_run("train", {"fail": "really", "limit": 120}, registered)
     with pytest.raises(RunFailedError) as raised:
         runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.2)
@@ -108,6 +117,11 @@ def test_a_failed_task_shows_the_user_s_traceback(engine: FlytekitEngine, regist
     assert error.trace.splitlines()[-1] == "ValueError: bad luck: really"
     assert error.what.startswith("Task train failed: trainer 'fit' in app.py:")
     assert error.todo.startswith("Mend it at ")
+    assert "in task" not in error.todo
+    assert "USER:Recoverable" not in error.what + error.todo + error.trace
+    assert admin.executions[started.id].attempts["train"] == 2, "retries=1: pyflyte-execute wrote RECOVERABLE"
+    steps = {step.name: step.phase for step in engine.read_run(started.id).steps}
+    assert (steps["split"], steps["train"]) == ("succeeded", "failed")
     with pytest.raises(RunFailedError):
         runs.follow_run(engine.connection, started.id, lambda run: None, pause=0)
 
@@ -145,3 +159,61 @@ def test_a_run_can_be_left_alone_listed_and_stopped(
     assert "was aborted: enough" in mlapp("runs", "show", run).err
     with pytest.raises(UsageError, match="There is no run 'nothing'"):
         engine.read_run("nothing")
+
+
+def test_a_pod_that_cannot_start_says_why(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "Unschedulable:0/1 nodes are available: 1 Insufficient nvidia.com/gpu. " + "preemption: no victims. " * 9
+    monkeypatch.setattr(run_stages, "WAITS_AFTER", 0.0)
+    monkeypatch.setitem(admin.pending, "split", reason)
+    started = engine.start_run("train", {"limit": 90}, registered)
+
+    def see(run: Run) -> None:
+        waiting = [step for step in run.steps if step.waits_for]
+        if waiting:
+            assert (waiting[0].name, waiting[0].phase, waiting[0].waits_for) == ("split", "running", reason)
+            admin.pending.clear()
+
+    assert runs.follow_run(engine.connection, started.id, see, pause=0.1).phase == "succeeded"
+    assert not admin.pending
+
+
+def test_an_image_that_cannot_be_pulled_ends_the_wait(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_stages, "WAITS_AFTER", 0.0)
+    monkeypatch.setitem(admin.pending, "split", 'ImagePullBackOff: Back-off pulling image "registry.example/flowers:1"')
+    started = engine.start_run("train", {"limit": 80}, registered)
+    with pytest.raises(RunFailedError, match="Task split: the cluster cannot pull the image") as raised:
+        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.1)
+    assert f"mlapp runs abort {started.id}" in raised.value.todo
+    engine.abort_run(started.id, "no image")
+
+
+def test_a_run_that_is_over_cannot_be_stopped(engine: FlytekitEngine, registered: Registration) -> None:
+    started = engine.start_run("train", {"fail": "over", "limit": 120}, registered)
+    with pytest.raises(RunFailedError):
+        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.2)
+    with pytest.raises(UsageError, match=f"Run {started.id} is over already: it failed"):
+        engine.abort_run(started.id, "too late")
+
+
+def test_a_failed_run_goes_on_where_it_failed(
+    engine: FlytekitEngine, registered: Registration, root: Path, admin: Flyteadmin, mlapp: Callable[..., Any]
+) -> None:
+    started = engine.start_run("train", {"fail": "once", "limit": 120}, registered)
+    with pytest.raises(RunFailedError):
+        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.2)
+    ran = mlapp("runs", "recover", started.id, "--no-wait")
+    assert ran.code == 0, ran.err
+    again = ran.out.strip()
+    assert again != started.id
+    with pytest.raises(RunFailedError, match="bad luck: once"):  # the parameter that makes it fail is the same
+        runs.follow_run(engine.connection, again, lambda run: None, pause=0.2)
+    assert [(step.name, step.phase) for step in engine.read_run(again).steps[:3]] == [
+        ("read", "succeeded"),
+        ("split", "succeeded"),
+        ("train", "failed"),
+    ]
+    assert admin.executions[again].nodes["split"].closure.phase == NodeExecution.RECOVERED

@@ -88,3 +88,16 @@ def test_a_name_of_two_stages_or_of_a_task_goes_by_its_full_one() -> None:
     assert [input.name for input in made] == ["trainer__seed", "data_splitter__seed", "trainer__model", "gamma"]
     bound = decode_by_stage(made, {"trainer__seed": 1, "data_splitter__seed": 2, "trainer__model": 3, "gamma": 4})
     assert bound == {"trainer": {"seed": 1, "model": 3, "Gamma": 4}, "data_splitter": {"seed": 2}}
+
+
+@pytest.mark.parametrize(
+    ("given", "received"),
+    [
+        ("2025-01-01", datetime.datetime(2025, 1, 1)),
+        ("2025-01-01T12:00:00", datetime.datetime(2025, 1, 1, 12)),
+        ("2025-01-01T12:00:00Z", datetime.datetime(2025, 1, 1, 12, tzinfo=datetime.timezone.utc)),
+    ],
+)
+def test_a_naive_time_stays_naive(given: str, received: datetime.datetime) -> None:
+    input = one(datetime.datetime)
+    assert input.decode_value(input.encode_value(given)) == received

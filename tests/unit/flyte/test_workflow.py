@@ -13,7 +13,7 @@ import yaml
 
 from mlapp.errors import DeclarationError
 from mlapp.flyte import app_source, schedules, workflow
-from mlapp.flyte.task_graph import app_tasks, get_task_graph
+from mlapp.flyte.task_graph import TaskGraph, app_tasks, get_task_graph
 from mlapp.flyte.tasks import StageTask
 from mlapp.project import Project
 
@@ -50,7 +50,7 @@ def fit(model, features, target):
 def tasks(project: Callable[..., Path]) -> dict[str, StageTask]:
     origin = app_source.source_of_project(Project.find(project(APP)))
     return {
-        step: get_task_graph(origin).get_task(step) for step in ("read", "split", "train", "evaluate", "save", "batch")
+        step: get_task_graph(origin).get_task(step) for step in ("read", "split", "train", "evaluate-save", "batch")
     }
 
 
@@ -68,8 +68,9 @@ def test_a_task_has_what_its_stage_declares(tasks: dict[str, StageTask]) -> None
 
 def test_what_is_not_declared_is_taken_from_the_task_with_the_same_data(tasks: dict[str, StageTask]) -> None:
     assert tasks["split"].resources.requests.mem == "4Gi"
-    assert tasks["evaluate"].resources.requests.mem == "8Gi"
-    assert tasks["evaluate"].resources.requests.gpu is None
+    assert tasks["evaluate-save"].resources.requests.mem == "8Gi"
+    assert tasks["evaluate-save"].resources.requests.gpu is None
+    assert (tasks["batch"].resources.requests.cpu, tasks["batch"].resources.requests.mem) == ("2", "4Gi")
 
 
 def test_the_settings_of_an_environment_hold_in_the_tasks_too(
@@ -120,7 +121,7 @@ def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, St
         "tuning": (str, ""),
     }
     assert list(train.interface.outputs) == ["metrics", "model"]
-    assert [node.id for node in train.nodes] == ["read", "split", "train", "evaluate", "save"]
+    assert [node.id for node in train.nodes] == ["read", "split", "train", "evaluate-save"]
 
 
 def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,3 +169,48 @@ def test_the_task_of_such_a_schedule_takes_the_model_from_the_store(
     origin = app_source.source_of_project(Project.find(root))
     outputs = workflow.predict_workflow(origin)(limit=7, model_version="latest")
     assert len(pd.read_parquet(outputs.download())) == 7
+
+
+PLAIN = APP.replace('(cache=True, resources=Resources(cpu=2, memory="4Gi"))', "").replace(
+    """(
+    resources=Resources(cpu=4, memory="8Gi", gpu=1), retries=2, timeout=3600, secrets=["database/password"]
+)""",
+    "",
+)
+
+
+@pytest.mark.parametrize(
+    ("declared", "nodes"),
+    [
+        ("", ["read-split", "train-evaluate-save"]),
+        ("(secrets=['database/password'])", ["read-split", "train-evaluate-save"]),
+        ("(cache=True)", ["read", "split-train-evaluate-save"]),
+    ],
+)
+def test_stages_that_share_resources_share_a_task(
+    project: Callable[..., Path], declared: str, nodes: list[str]
+) -> None:
+    text = PLAIN.replace("@app.data_reader", f"@app.data_reader{declared}")
+    origin = app_source.source_of_project(Project.find(project(text)))
+    assert [node.id for node in workflow.train_workflow(origin).nodes] == nodes
+    task = get_task_graph(origin).get_task(nodes[0])
+    assert (task.resources.requests.cpu, task.resources.requests.mem) == ("1", "1Gi")
+    assert len(task.security_context.secrets if task.security_context else []) == ("secrets" in declared)
+
+
+def test_a_stage_can_always_have_a_task_of_its_own(project: Callable[..., Path]) -> None:
+    origin = app_source.source_of_project(Project.find(project(PLAIN, mlapp__yaml="flyte: {tasks: separate}")))
+    assert [node.id for node in workflow.train_workflow(origin).nodes] == ["read", "split", "train", "evaluate", "save"]
+
+
+def test_a_cached_reader_reads_again_when_a_data_file_changes(project: Callable[..., Path]) -> None:
+    def cache_version() -> str:
+        return TaskGraph(app_source.source_of_project(Project.find())).get_task("read").metadata.cache_version
+
+    root = project(APP)
+    (root / "flowers.csv").write_text("length,kind\n1,a\n")
+    before = cache_version()
+    (root / "README.md").write_text("how to")
+    assert cache_version() == before
+    (root / "flowers.csv").write_text("length,kind\n2,a\n")
+    assert cache_version() != before

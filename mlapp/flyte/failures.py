@@ -1,0 +1,124 @@
+"""Why a run failed, in the user's words, from what Flyte tells of its tasks."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+from mlapp.flyte.errors import RunFailedError
+from mlapp.flyte.interface import Run, TaskRun
+
+DECLARES = {
+    "read": "data_reader",
+    "split": "data_splitter",
+    "evaluate": "evaluator",
+    "data": "data_reader",
+    "batch": "predictor",
+}
+"""The stage that says how a task runs, where it is not the trainer."""
+FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
+STAGE_LINE = re.compile(r"\n\s*in task: (\w+)\s*$")
+"""The last line of a task's error, which names the part of a fused task that failed."""
+OUT_OF_MEMORY = "OOMKilled"
+KILLED = re.compile(r"exit(ed with)? code:? \(?(137|247)|signal: killed")
+CANNOT_PULL = re.compile(r"ImagePullBackOff|ErrImagePull|InvalidImageName|ErrImageNeverPull")
+TIMED_OUT = re.compile(r"timed? ?out|TIMED_OUT|deadline exceeded|DeadlineExceeded", re.IGNORECASE)
+LOST_STORAGE = re.compile(
+    r"(SlowDown|ServiceUnavailable|Could not connect to the endpoint|EndpointConnectionError|FlyteDownloadDataException"
+    r"|FlyteUploadDataException|failed to (?:get|put|read|write) (?:data|object)|connection refused)",
+    re.IGNORECASE,
+)
+
+
+def explain_failure(run: Run) -> RunFailedError:
+    """Why a run failed: the first failed task's error, with the user's own traceback."""
+    if run.phase == "aborted":
+        return RunFailedError(f"Run {run.id} was aborted{f': {run.error}' if run.error else '.'}", f"See {run.url}")
+    step = next((step for step in run.steps if step.phase == "failed"), None)
+    text = (step.error if step else None) or run.error or ""
+    name = f"Task {step.name}" if step else f"Run {run.id}"
+    return (
+        _explain_memory(name, step, text)
+        or explain_pull(name, text)
+        or _explain_task_error(name, run, text)
+        or _explain_storage(name, run, text)
+        or _explain_timeout(name, step, text)
+        or RunFailedError(f"{name} failed: {summarize(text) or 'Flyte gives no reason'}", f"See {run.url}")
+    )
+
+
+def explain_pull(name: str, text: str) -> RunFailedError | None:
+    """The error of an image that the cluster cannot pull; None when `text` says something else."""
+    if not CANNOT_PULL.search(text):
+        return None
+    return RunFailedError(
+        f"{name}: the cluster cannot pull the image: {summarize(text)}",
+        "Check that it is pushed, and that the cluster has credentials for its registry.",
+    )
+
+
+def find_failed_stage(text: str | None) -> str | None:
+    """The part of a fused task that failed, as `train`; None where the error names none."""
+    match = STAGE_LINE.search(text or "")
+    return match.group(1) if match else None
+
+
+def summarize(text: str) -> str:
+    """The last line of an error that says something, without Flyte's own frame."""
+    lines = [line.strip() for line in STAGE_LINE.sub("", text).splitlines()]
+    lines = [line for line in lines if re.search(r"\w", line)]
+    return lines[-1] if lines else ""
+
+
+def _explain_memory(name: str, step: TaskRun | None, text: str) -> RunFailedError | None:
+    is_out_of_memory = OUT_OF_MEMORY in text
+    if not is_out_of_memory and not KILLED.search(text):
+        return None
+    stage = DECLARES.get(step.name if step else "", "trainer")
+    instead = ", or @app.model where the app has no trainer" if stage == "trainer" else ""
+    return RunFailedError(
+        f"{name} ran out of memory." if is_out_of_memory else f"{name} was killed, most often for want of memory.",
+        f"Give it more: @app.{stage}(resources=Resources(memory='16Gi')){instead}. Then run it again.",
+    )
+
+
+def _explain_task_error(name: str, run: Run, text: str) -> RunFailedError | None:
+    """The error that our task wrote: the user's traceback, and our two lines."""
+    trace, message = split_error(text)
+    if "StageError: " not in text and not trace:
+        return None
+    what, _, todo = message.partition("\n")
+    return RunFailedError(f"{name} failed: {what or 'no reason given'}", todo or f"See {run.url}", trace)
+
+
+def _explain_storage(name: str, run: Run, text: str) -> RunFailedError | None:
+    if not LOST_STORAGE.search(text):
+        return None
+    return RunFailedError(
+        f"{name} lost Flyte's object storage: {summarize(text)}",
+        f"When the storage answers again, go on from the last task that succeeded: mlapp runs recover {run.id}",
+    )
+
+
+def _explain_timeout(name: str, step: TaskRun | None, text: str) -> RunFailedError | None:
+    if not TIMED_OUT.search(text):
+        return None
+    stage = DECLARES.get(step.name if step else "", "trainer")
+    return RunFailedError(
+        f"{name} took longer than its timeout: {summarize(text)}",
+        f"Give it more time, in seconds: @app.{stage}(timeout=3600). Or give it less data.",
+    )
+
+
+def split_error(text: str) -> tuple[str, str]:
+    """The user's traceback, and the message, of what a task wrote when it failed."""
+    text = STAGE_LINE.sub("", text)
+    found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
+    if found is None:
+        return "", summarize(text)
+    trace = textwrap.dedent(found.group(1)).partition(FRAME_OF_OURS)[0].strip()
+    message = textwrap.dedent(found.group(2)).strip()
+    if "StageError: " not in message:
+        return trace, message.splitlines()[0]
+    message = message.partition("StageError: ")[2]
+    return (trace if trace.startswith("Traceback") and "mlapp.flyte.tasks." not in trace else ""), message

@@ -1,0 +1,80 @@
+"""Which steps of training share a task. A pod costs Flyte seconds to start, often more than a step's own work."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mlapp.flyte.task_specs import STEPS, make_task_options
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.resources import Task, merge_tasks
+
+TRAINING = ("read", "split", "train", "evaluate", "save")
+"""The steps of `<app>.train`, in order."""
+READING_STEPS = TRAINING[:2]
+TAKES = {
+    "read": (),
+    "split": ("table",),
+    "train": ("splits",),
+    "evaluate": ("splits", "trained"),
+    "save": ("trained", "metrics"),
+}
+"""What each step takes from those before it."""
+GIVES = {"read": "table", "split": "splits", "train": "trained", "evaluate": "metrics", "save": "model"}
+"""What each step gives."""
+RESULTS = ("metrics", "model")
+"""What the workflow gives."""
+
+
+def group_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
+    """The steps of each task of `<app>.train`, in order: `read` with `split`, and `train` with what follows it.
+
+    A step whose stages declare resources, a cache, retries or a timeout is a task of its own. A split that is left
+    alone by that joins the training.
+
+    Args:
+        separate: one task for each step (`flyte: {tasks: separate}`).
+    """
+    groups: list[list[str]] = []
+    for step in TRAINING:
+        joins = (
+            groups
+            and not separate
+            and not _has_own_task(pipeline, step)
+            and not _has_own_task(pipeline, groups[-1][-1])
+            and (step != "train" or groups[-1] == ["split"])
+        )
+        if joins:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return [tuple(group) for group in groups]
+
+
+def name_group(steps: Sequence[str]) -> str:
+    """The name of a task: `train-evaluate-save`. A node of Flyte allows no other separator."""
+    return "-".join(steps)
+
+
+def list_outputs(steps: Sequence[str]) -> list[str]:
+    """What a task must hand on: what a later task takes, and the workflow's results."""
+    later = TRAINING[TRAINING.index(steps[-1]) + 1 :]
+    wanted = {name for step in later for name in TAKES[step]} | set(RESULTS)
+    return [GIVES[step] for step in steps if GIVES[step] in wanted]
+
+
+def list_inputs(steps: Sequence[str]) -> list[str]:
+    """What a task takes from those before it."""
+    own = {GIVES[step] for step in steps}
+    return list(dict.fromkeys(name for step in steps for name in TAKES[step] if name not in own))
+
+
+def declare_group(pipeline: Pipeline, steps: Sequence[str]) -> Task:
+    """How a task runs. Steps that share one declare secrets at most."""
+    return merge_tasks([make_task_options(pipeline, step) for step in steps])
+
+
+def _has_own_task(pipeline: Pipeline, step: str) -> bool:
+    options = (pipeline.stage(role) for role in STEPS[step].declares)
+    declared = [stage.options["task"] for stage in options if stage and "task" in stage.options]
+    return any(dataclasses.replace(task, secrets=()) != Task() for task in declared)

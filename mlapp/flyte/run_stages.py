@@ -1,0 +1,175 @@
+"""The stages of a run: their phases, their errors in full, and what those wait for that have not started."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from flytekit.models.core.execution import NodeExecutionPhase
+from flytekit.models.core.identifier import NodeExecutionIdentifier, WorkflowExecutionIdentifier
+
+from mlapp.errors import UsageError
+from mlapp.flyte.connection import Connection
+from mlapp.flyte.errors import FlyteError, RunFailedError
+from mlapp.flyte.failures import CANNOT_PULL, explain_pull, find_failed_stage
+from mlapp.flyte.interface import Phase, Run, TaskRun
+from mlapp.flyte.task_executions import WAITING_PHASES, list_task_executions
+from mlapp.flyte.task_specs import STEPS
+
+NODE_PHASES: Mapping[int, Phase] = {
+    NodeExecutionPhase.UNDEFINED: "queued",
+    NodeExecutionPhase.QUEUED: "queued",
+    NodeExecutionPhase.SUCCEEDED: "succeeded",
+    NodeExecutionPhase.RECOVERED: "succeeded",
+    NodeExecutionPhase.SKIPPED: "succeeded",
+    NodeExecutionPhase.FAILED: "failed",
+    NodeExecutionPhase.TIMED_OUT: "failed",
+    NodeExecutionPhase.ABORTED: "aborted",
+}
+WAITS_AFTER = 10.0
+"""Seconds after which a task that has not begun is asked why."""
+
+
+def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
+    """The stages of a run in the order in which they began, with their errors in full.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    with NamedRun(run):
+        nodes, _ = connection.call_client(
+            connection.client.list_node_executions, execution_id(connection, run), limit=100
+        )
+    nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
+    nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
+    return tuple(step for node in nodes for step in _steps_of(node, _whole_error(connection, node)))
+
+
+def _whole_error(connection: Connection, node: Any) -> str | None:
+    """A node's error. A list cuts it to 100 bytes, so it is asked for by itself."""
+    if node.closure.error is None:
+        return None
+    whole = connection.call_client(connection.client.get_node_execution, node.id)
+    text = str((whole.closure.error or node.closure.error).message)
+    return text if find_failed_stage(text) or "Message:" in text else _with_task_error(connection, node, text)
+
+
+def _with_task_error(connection: Connection, node: Any, text: str) -> str:
+    """A node's error with those of its task's attempts, where the node's own does not hold them."""
+    for execution in list_task_executions(connection, node.id):
+        task = connection.call_client(connection.client.get_task_execution, execution.id)
+        said = task.closure.error.message if task.closure.error else execution.reason
+        if said and said not in text:
+            text = f"{said}\n{text}" if CANNOT_PULL.search(said) else f"{text}\n{said}"
+    return text
+
+
+def _steps_of(node: Any, error: str | None) -> Iterator[TaskRun]:
+    """The stages of a node: a fused task stands for several, and its error says which of them failed."""
+    closure = node.closure
+    task = closure.task_node_metadata
+    phase = NODE_PHASES.get(closure.phase, "running")
+    names = split_stage_names(node.id.node_id)
+    failed = find_failed_stage(error) or names[0]
+    is_failed = phase in ("failed", "aborted")
+    for at, name in enumerate(names):
+        is_after = is_failed and failed in names and at > names.index(failed)
+        is_before = is_failed and failed in names and at < names.index(failed)
+        is_last = at == len(names) - 1
+        yield TaskRun(
+            name=name,
+            phase="queued" if is_after else "succeeded" if is_before else phase,
+            started=closure.started_at or None,
+            seconds=closure.duration.total_seconds() if closure.duration and is_last else None,
+            error=error if name == failed or not is_failed else None,
+            cached=bool(task is not None and getattr(task, "cache_status", 0) == 2),
+            node=node.id.node_id,
+        )
+
+
+def split_stage_names(node: str) -> list[str]:
+    """`train-evaluate-save` is three stages; a name that is not made of stages is one."""
+    names = node.split("-")
+    return names if len(names) > 1 and all(name in STEPS for name in names) else [node]
+
+
+class WaitingReasons:
+    """Why tasks of a run have not started: a node says RUNNING before its pod has. One call asks for one task."""
+
+    def __init__(self, connection: Connection, run: str) -> None:
+        self._connection = connection
+        self._run = run
+        self._reasons: dict[str, str] = {}
+        self._begun: set[str] = set()
+        self._last = ""
+
+    def next_node(self, run: Run) -> str | None:
+        """A node that has run for a while and is not known to have begun; in turn where there are several."""
+        now = datetime.now(timezone.utc)
+        nodes = list(
+            dict.fromkeys(
+                step.node
+                for step in run.steps
+                if step.phase == "running"
+                and step.node not in self._begun
+                and step.started is not None
+                and (now - step.started).total_seconds() >= WAITS_AFTER
+            )
+        )
+        if not nodes:
+            return None
+        return nodes[(nodes.index(self._last) + 1) % len(nodes)] if self._last in nodes else nodes[0]
+
+    def ask(self, node: str) -> None:
+        """Ask for one node's reason."""
+        self._last = node
+        executions = list_task_executions(
+            self._connection, NodeExecutionIdentifier(node, execution_id(self._connection, self._run))
+        )
+        self._reasons.pop(node, None)
+        if not executions:
+            return
+        if executions[-1].phase not in WAITING_PHASES:
+            self._begun.add(node)
+        elif executions[-1].reason:
+            self._reasons[node] = executions[-1].reason
+
+    def add_to(self, run: Run) -> Run:
+        """The run with what is known of its waiting tasks."""
+        steps = (
+            dataclasses.replace(step, waits_for=self._reasons.get(step.node) if step.phase == "running" else None)
+            for step in run.steps
+        )
+        return dataclasses.replace(run, steps=tuple(steps))
+
+
+def refuse_unpullable(run: Run) -> None:
+    """End the wait for an image that will never come."""
+    for step in run.steps:
+        error = explain_pull(f"Task {step.name}", step.waits_for or "")
+        if error is not None:
+            raise RunFailedError(error.what, f"{error.todo} Then stop this run: mlapp runs abort {run.id}")
+
+
+def execution_id(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
+    return WorkflowExecutionIdentifier(*project_and_domain(connection), run)
+
+
+def project_and_domain(connection: Connection) -> tuple[str, str]:
+    return connection.settings.project, connection.settings.domain
+
+
+class NamedRun:
+    """Tells a run that is not there from other refusals."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, FlyteError) and "NOT_FOUND" in error.what:
+            raise UsageError(f"There is no run '{self._run}'.", "See `mlapp runs list`.") from error
