@@ -295,7 +295,7 @@ def _refuse_unknown_keys(kind: Any, raw: object, at: str) -> None:
         place = f"{at}.{key}" if at else str(key)
         if key not in fields:
             raise ConfigError(
-                f"{FILE}: '{place}' is not a setting.{nearest(str(key), fields)}",
+                f"{FILE}: '{place}' is not a setting.{suggest_nearest(str(key), fields)}",
                 f"Known here: {', '.join(sorted(fields))}.",
             )
         _refuse_unknown_keys(fields[key], value, place)

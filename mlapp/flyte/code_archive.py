@@ -48,8 +48,8 @@ def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
 def digest_data(root: Path, settings: Settings) -> str:
     """SHA-256 of the files that travel with the code and are not code: what a cached reader may read.
 
-    Python files do not count: a task's cache follows the functions that it runs (`mlapp.flyte.code_fingerprint`). Neither does
-    Markdown.
+    Python files do not count: a task's cache follows the functions that it runs (`mlapp.flyte.code_fingerprint`).
+    Neither does Markdown.
     """
     hasher = hashlib.sha256()
     for path in _list_files(root, settings, lambda text: None):

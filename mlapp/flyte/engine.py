@@ -184,7 +184,7 @@ class FlytekitEngine(Engine):
             return UsageError(f"Schedule '{name}' is not on the cluster.", "Deploy it: mlapp deploy --target flyte.")
         known = dict.fromkeys([*declared, *deployed])
         return UsageError(
-            f"App '{self.project.name}' has no schedule '{name}'.{nearest(name, known)}",
+            f"App '{self.project.name}' has no schedule '{name}'.{suggest_nearest(name, known)}",
             f"It has: {', '.join(known) or 'none'}.",
         )
 

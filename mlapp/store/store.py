@@ -183,7 +183,7 @@ class Store:
         aliases = self.aliases(app, [])
         known = ", ".join(sorted(aliases)) or "none"
         raise UsageError(
-            f"'{app}' has no alias '{text}'; it has {known}.{nearest(text, (*aliases, LATEST))}",
+            f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
             f"Point it at a version: `mlapp models promote VERSION {text}`.",
         )
 
