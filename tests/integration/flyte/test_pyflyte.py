@@ -25,7 +25,8 @@ def test_register(admin: Flyteadmin, configured: Path, root: Path) -> None:
     options = ["--destination-dir", ".", "--image", IMAGE, "--version", "by-hand"]
     pyflyte("register", *options, "workflows.py", config=configured, cwd=root)
     container = admin.tasks["flowers.train.train", "by-hand"].closure.compiled_task.template.container
-    assert container.args[container.args.index("--dest-dir") + 1] == "."
+    arguments = list(container.args)
+    assert arguments[arguments.index("--dest-dir") + 1] == "."
     names = {name for name, version in admin.workflows if version == "by-hand"}
     assert names == {"flowers.train", "flowers.predict", "workflows.train_and_predict"}
     assert ("flowers.train.evaluate-save", "by-hand") in admin.tasks
