@@ -20,6 +20,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md benchmarks/README.md docs mlapp scripts templates
 
 # The unit tests with scikit-learn alone, on the lowest or the highest versions that pyproject.toml admits.
 RESOLUTION ?= highest
@@ -68,7 +69,7 @@ bench-images: .venv/ready
 	$(UV) pip install --quiet --compile-bytecode --python .venv --editable . --group dev
 	touch $@
 
-# What she installs, and no more: no test needs to be waited for.
+# The base install with scikit-learn, without the tests' packages.
 .venv-demo/ready: pyproject.toml Makefile | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-demo
 	$(UV) pip install --quiet --python .venv-demo --editable ".[sklearn]"

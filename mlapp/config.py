@@ -251,7 +251,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{file}{line} is not YAML: {getattr(error, 'problem', error)}", "Mend that line.") from None
+        raise ConfigError(f"{file}{line} is not YAML: {getattr(error, 'problem', error)}", "Fix that line.") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -12,7 +12,7 @@ from mlapp.distribution import install_command
 
 
 class MlappError(Exception):
-    """An error that is the user's to mend, told in two lines.
+    """An error that the user can fix, in two lines.
 
     `what` says what happened and names the file, field or function; `todo` says what to do.
     The command line prints both and exits with `exit_code`: 1 failed, 2 used wrongly.
@@ -88,7 +88,7 @@ class UserCodeError(MlappError):
         where = _find_user_line(error, root)
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         super().__init__(
-            f"{function} raised {detail}", f"Mend it at {where}." if where else "Run again with --debug to see where."
+            f"{function} raised {detail}", f"Fix it at {where}." if where else "Run again with --debug to see where."
         )
         self.__cause__ = error
 

@@ -1,4 +1,4 @@
-"""How far a training has come: told by trainers, heard by whoever runs them."""
+"""Training progress: reported by trainers, received by the caller."""
 
 from __future__ import annotations
 

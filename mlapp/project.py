@@ -215,7 +215,7 @@ def _import_error(error: BaseException, path: Path, root: Path) -> BaseException
         return error
     if isinstance(error, SyntaxError):
         at = f"{error.filename or path}:{error.lineno}"
-        return ProjectError(f"{at}: {error.msg}: {(error.text or '').strip()}", "Mend that line.")
+        return ProjectError(f"{at}: {error.msg}: {(error.text or '').strip()}", "Fix that line.")
     if isinstance(error, ModuleNotFoundError) and error.name:
         frames = [
             frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)

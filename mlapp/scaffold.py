@@ -228,7 +228,7 @@ def _detect_csv_format(path: Path) -> dict[str, Any]:
 
     try:
         return max(forms, key=count_numbers)
-    except (ValueError, OSError):  # what is wrong with it is told by whoever reads it next
+    except (ValueError, OSError):  # the next reader reports what is wrong with it
         return forms[0]
 
 
@@ -269,7 +269,7 @@ def _is_date_column(column: Any) -> bool:
 def _pin_requirements(file: Path, project: Path) -> None:
     """Pin each requirement to the version that is installed here; one that is not keeps the template's range.
 
-    An mlapp that came from no package index goes into the project as a wheel, so that whoever has the project has it.
+    An mlapp that came from no package index goes into the project as a wheel, so that every copy of the project has it.
     """
     lines: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():

@@ -14,7 +14,7 @@ BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->\n"
 
 
 def document() -> str:
-    """The page, with its tables made anew."""
+    """The page, with its tables rewritten."""
     text = DOCUMENT.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     return f"{head}{BEGIN}\n{tables()}\n{END}{rest.split(END)[1]}"

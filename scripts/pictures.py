@@ -1,4 +1,4 @@
-"""Make the README's pictures anew: a real terminal session, and the page in headless Chromium (Debian's `chromium`)."""
+"""Render the README's pictures: a real terminal session, and the page in headless Chromium (Debian's `chromium`)."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Server:
         return self.peer.answer(reply) if self.peer.answer else None
 
     def start(self, models: Path) -> None:
-        """Lay its folder anew, start it there, wait for its first answer.
+        """Recreate its folder, start it there, wait for its first answer.
 
         Raises:
             RuntimeError: it did not start or answers wrongly; the text says how.

@@ -59,7 +59,7 @@ def build_bundle(
         model: a version, alias or `latest` of the store.
         settings_of: the key of `environments:` whose settings the bundle serves with.
         output: the folder to make it in; `.mlapp/bundles` of the project when absent.
-        upgrade: resolve the requirements anew, to the newest versions that fit.
+        upgrade: resolve the requirements again, to the newest versions that fit.
         warn: takes one line about each thing that is worth a look.
 
     Raises:

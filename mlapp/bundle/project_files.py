@@ -138,7 +138,7 @@ def _is_within(root: Path, path: Path, warn: Warn) -> bool:
 def _expand_glob(root: Path, glob: str) -> list[Path]:
     found = [file for path in root.glob(glob) for file in _walk_files(path)]
     if not found:
-        raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Mend the glob in mlapp.yaml.")
+        raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Fix the glob in mlapp.yaml.")
     return [file for file in found if file.is_symlink() or file.is_file()]
 
 
@@ -170,7 +170,7 @@ def _run_git(folder: Path, arguments: list[str], check: bool = True) -> bytes:
         raise BundleError("git is not installed; it tells which files belong to the project.", "Install git.") from None
     if check and done.returncode:
         reason = os.fsdecode(done.stderr).strip().partition("\n")[0]
-        raise BundleError(f"git cannot list the files of {folder}: {reason}", "Mend the repository.")
+        raise BundleError(f"git cannot list the files of {folder}: {reason}", "Fix the repository.")
     return done.stdout
 
 

@@ -96,13 +96,13 @@ def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) 
     except UnicodeDecodeError:
         raise BundleError(f"{file} is not UTF-8 text.", "Save it as UTF-8.") from None
     except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}.", "Mend its name or its permissions.") from None
+        raise BundleError(f"{file} cannot be read: {error.strerror}.", "Fix its name or its permissions.") from None
     for _, name in INCLUDED.findall(text):
         included = file.parent / expand_variables(name, root)
         if "://" in name or included in (*seen, file):
             continue
         if not included.is_file():
-            raise BundleError(f"{file.name} includes {name}, which does not exist.", "Mend that line.")
+            raise BundleError(f"{file.name} includes {name}, which does not exist.", "Fix that line.")
         text += _inline_included_files(included, root, (*seen, file))
     return text
 

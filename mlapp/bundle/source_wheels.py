@@ -22,7 +22,7 @@ from mlapp.bundle.requirement_lines import resolve_source_folder
 from mlapp.config import Image
 
 HERE = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_build.json", "uv_cache.json")
-"""Files of a dist-info that say how it was installed here, or are written anew."""
+"""Files of a dist-info that say how it was installed here, or are written again."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def build_source_wheels(
         if place == root.resolve():
             continue
         if place is not None and not place.exists():
-            raise BundleError(f"{source}, which the requirements name, does not exist.", "Bring it there, or mend it.")
+            raise BundleError(f"{source}, which the requirements name, does not exist.", "Create it, or fix the path.")
         kept = (
             cache
             / hashlib.sha256(
@@ -126,6 +126,6 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
 
 
 def _is_entry_point(script: str, info: Path) -> bool:
-    """Whether a command is made from entry_points.txt, as whoever installs the wheel does again."""
+    """Whether a command is made from entry_points.txt, as the installer of the wheel does again."""
     file = info / "entry_points.txt"
     return file.is_file() and re.search(rf"^{re.escape(script)}\s*=", file.read_text(), re.MULTILINE) is not None

@@ -130,7 +130,7 @@ def _explain_uv_error(doing: str, said: str) -> UvError:
         todo = "Check the network and image.index_url in mlapp.yaml, and its credentials."
         return UvError(f"{doing}: {where.group().rstrip('`,)') if where else 'the index'}: {reason}", todo, said)
     reason = "; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)
-    return UvError(f"{doing}: {_shorten_text(reason)}", "Mend the requirement that it names.", said)
+    return UvError(f"{doing}: {_shorten_text(reason)}", "Fix the requirement that it names.", said)
 
 
 def _strip_traceback(lines: list[str]) -> list[str]:

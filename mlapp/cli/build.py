@@ -36,7 +36,7 @@ def build_image(
         bool, typer.Option("--print-dockerfile", help="Print what is built, as a Dockerfile, and build nothing.")
     ] = False,
     upgrade: Annotated[
-        bool, typer.Option("--upgrade", help="Resolve the requirements anew rather than as they were resolved last.")
+        bool, typer.Option("--upgrade", help="Resolve the requirements again instead of reusing the last result.")
     ] = False,
     scan: Annotated[
         bool, typer.Option("--scan", help="Scan the image with trivy or grype, before a push; exit 1 if it is bad.")

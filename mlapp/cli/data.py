@@ -142,7 +142,7 @@ def check_data(
         names = ", ".join(dict.fromkeys(difference.column for difference in broken))
         raise DataError(
             f"The data does not fit version {version.version}: {names}.",
-            "Mend what is read, or train a version on the data as it is: mlapp train.",
+            "Fix the data, or train a version on the data as it is: mlapp train.",
         )
     if not json:
         output.print_note(f"{len(features):,} rows fit version {version.version}.")

@@ -158,4 +158,4 @@ def print_run_logs(run: Id, environment: Environment = None, json: Json = False)
         return
     output.print_table(["task", "logs"], found)
     if not found:
-        output.print_note("Flyte links to no logs. Whoever runs it can set this up: plugins.logs in its configuration.")
+        output.print_note("Flyte links to no logs. Its operator can set this up: plugins.logs in its configuration.")

@@ -1,4 +1,4 @@
-"""Keep what a reader read, for whoever asks for it: the next read of the same with the same parameters is a file's.
+"""Cache what a reader returns: the next read with the same parameters reads a file.
 
     @app.data_reader
     @cached(hours=24)

@@ -211,9 +211,7 @@ def _open_dynamodb(table: str) -> Iterator[Any]:
             what = f"There is no table '{table}' in DynamoDB.{suggest_nearest(table, known)}"
             raise DataError(what, f"It has {', '.join(known)}." if known else "Check the region.") from None
         todo = (
-            "Mend the expression."
-            if code == "ValidationException"
-            else "Check the credentials, and what they may read."
+            "Fix the expression." if code == "ValidationException" else "Check the credentials, and what they may read."
         )
         raise DataError(f"{shown} refuses: {told}", todo) from None
     except exceptions.EndpointConnectionError as error:

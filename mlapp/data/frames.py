@@ -182,7 +182,7 @@ def _cast_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
 
 
 def count_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The tables as they come, each reported to whoever watches the read."""
+    """The tables as they come, each reported as progress."""
     for table in tables:
         report(table.num_rows)
         yield table

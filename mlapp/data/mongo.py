@@ -239,12 +239,12 @@ def _translate_mongo_errors(address: Address) -> Iterator[None]:
         told = address.hide_secrets((error.details or {}).get("errmsg") or error)
         if error.code == 18:
             raise DataError(f"{address} refuses: {told}", "Check the user and the password in the address.") from None
-        todo = "Ask for the right to read it." if error.code == 13 else "Mend the query."
+        todo = "Ask for the right to read it." if error.code == 13 else "Fix the query."
         raise DataError(f"The query failed: {told}", todo) from None
     except errors.ConnectionFailure as error:
         raise LostConnectionError(address.hide_secrets(error).partition(" (configured timeouts")[0]) from None
     except errors.PyMongoError as error:
-        raise DataError(f"The query failed: {address.hide_secrets(error)}", "Mend the query.") from None
+        raise DataError(f"The query failed: {address.hide_secrets(error)}", "Fix the query.") from None
 
 
 def _refuse_unknown_collection(collection: Any) -> None:

@@ -48,7 +48,7 @@ class Column:
 
 
 def profile_table(table: pd.DataFrame) -> list[Column]:
-    """Summarise each column of a table."""
+    """Summarize each column of a table."""
     return [_profile_column(str(name), table.iloc[:, at]) for at, name in enumerate(table.columns)]
 
 

@@ -169,7 +169,7 @@ def watch_rows(progress: Callable[[int], None]) -> Iterator[None]:
 
 
 def report(rows: int) -> None:
-    """Tell whoever watches that this many more rows have come; a source calls it for every batch."""
+    """Report that this many more rows have arrived. A source calls it for every batch."""
     progress = _watcher.get()
     if progress is not None:
         progress(rows)

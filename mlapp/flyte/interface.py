@@ -84,7 +84,7 @@ class Trials:
     Attributes:
         folds: of the cross-validation, made with `seed`.
         at_once: how many run at the same time, at most.
-        data_of: the earlier run whose data is taken again; read anew when None.
+        data_of: the earlier run whose data is taken again; read again when None.
     """
 
     parameters: Sequence[Mapping[str, Any]]

@@ -11,7 +11,7 @@ from typing import Any
 from mlapp.errors import UsageError
 
 CHECKPOINTS = Path(".mlapp/checkpoints")
-"""Below the project's folder. May be deleted at any time: trainings that were killed then begin anew."""
+"""Below the project's folder. May be deleted at any time: an interrupted training then starts over."""
 
 
 @contextmanager

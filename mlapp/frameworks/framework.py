@@ -177,5 +177,5 @@ def cannot_proceed_error(model: Any, reason: object) -> ModelError:
     """The error of a model that cannot go on learning."""
     return ModelError(
         f"A {type(model).__name__} cannot be trained further: {reason}.",
-        "Train it anew, without --from; or choose a model that can, as docs/frameworks.md lists.",
+        "Train it from the start, without --from, or choose a model that can continue; docs/frameworks.md lists them.",
     )

@@ -72,7 +72,7 @@ class OnnxModel:
         return found["accuracy" if "accuracy" in found else "r2"]
 
     def __getattr__(self, name: str) -> Any:
-        # Whoever asks hasattr(model, "predict_proba") learns whether this one has probabilities.
+        # hasattr(model, "predict_proba") tells callers whether this model has probabilities.
         if name == "predict_proba" and self._probabilities:
             return lambda features: self.session.run(["probabilities"], self._make_feed(features))[0]
         raise AttributeError(f"This ONNX model has no {name}.")

@@ -30,7 +30,7 @@ def eject_dockerfile(
 ) -> list[Path]:
     """Write `Dockerfile` into the project and lay out its layers, so that `docker build .` works there; the files.
 
-    The layers are laid out anew each time; a Dockerfile that is there is never written over.
+    The layers are written again each time; an existing Dockerfile is never overwritten.
 
     Raises:
         ConfigError: a Dockerfile cannot say it. ImageError: no engine, or no base image.

@@ -14,7 +14,7 @@ SCANNERS = {
     "trivy": ["image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"],
     "grype": ["--quiet", "--fail-on", "high", "--only-fixed"],
 }
-"""Arguments with which each scanner exits 1 when it finds something grave that a newer version mends."""
+"""Arguments with which each scanner exits 1 when it finds a serious vulnerability that a newer version fixes."""
 
 
 def find_scanner() -> list[str]:

@@ -50,7 +50,7 @@ def _compile_code(bundle: Bundle, code: Path) -> None:
             compile(app.read_bytes(), str(app), "exec", dont_inherit=True)
         except SyntaxError as error:
             text = (error.text or "").strip()
-            raise ProjectError(f"{app.name}:{error.lineno}: {error.msg}: {text}", "Mend that line.") from None
+            raise ProjectError(f"{app.name}:{error.lineno}: {error.msg}: {text}", "Fix that line.") from None
     python = dependencies.find_interpreter(bundle.manifest.python, bundle.settings.image)
     if python is not None:
         files = sorted(path.relative_to(code) for path in code.rglob("*.py") if not path.is_symlink())

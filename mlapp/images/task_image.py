@@ -53,7 +53,7 @@ class TaskImageSpec(ImageSpec):
 
     @property
     def workdir(self) -> str:
-        return "/tmp"  # noqa: S108 (whoever the task runs as may write there)
+        return "/tmp"  # noqa: S108 (every user of the task may write there)
 
 
 def build_task_image(

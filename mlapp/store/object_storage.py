@@ -168,7 +168,7 @@ class ObjectStorage:
             pass
         raise StoreError(
             f"The model store {self._shown} does not support conditional writes: trainers would overwrite each other.",
-            "Use one that honours If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
+            "Use one that honors If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
         )
 
     def _upload_file(self, path: Path, key: str, tell: Tell | None) -> None:

@@ -84,7 +84,7 @@ class Store:
         """Store a trained model as the next version.
 
         The files are complete before the manifest is created, and creating the manifest is what makes the version:
-        whoever dies in between leaves no version behind. Of two that create the same number, one takes the next.
+        a process that dies in between leaves no version behind. Of two that create the same number, one takes the next.
 
         Raises:
             ModelError, UserCodeError: the model cannot be saved. StoreError: no space, no permission.

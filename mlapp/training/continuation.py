@@ -25,15 +25,17 @@ def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, pr
     if manifest.framework != framework.name:
         raise ModelError(
             f"{which} is a model of {manifest.framework}; the model function builds one of {framework.name}.",
-            "Choose a version of the same framework, or train anew.",
+            "Choose a version of the same framework, or train from the start.",
         )
     if manifest.model_format == "onnx":
-        raise ModelError(f"{which} is kept as ONNX, which cannot be trained further.", "Train anew, without --from.")
+        raise ModelError(
+            f"{which} is kept as ONNX, which cannot be trained further.", "Train from the start, without --from."
+        )
     trainer = pipeline.stage("trainer")
     if trainer is not None and not framework.trains_from_weights and not _learns_from_parts(trainer, model):
         raise ModelError(
             f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
-            "Leave the trainer out to train further, or train anew, without --from.",
+            "Leave the trainer out to train further, or train from the start, without --from.",
         )
     return load_estimator(pipeline, manifest.framework, manifest.model_format, previous.files, manifest.parameters)
 
@@ -56,7 +58,8 @@ def require_same_features(previous: ModelVersion, now: Schema) -> None:
     odd = next((name for name in (*names, *before) if (name in names) != (name in before)), None)
     what = "their order is another" if odd is None else f"'{odd}' is only in {'the data' if odd in names else 'it'}"
     raise DataError(
-        f"The features are not those of version {previous.version}: {what}.", "Read the same columns, or train anew."
+        f"The features are not those of version {previous.version}: {what}.",
+        "Read the same columns, or train from the start.",
     )
 
 

@@ -14,7 +14,7 @@ TORCH_SEED = 67280421310721
 
 @contextmanager
 def fix_seeds() -> Iterator[None]:
-    """Python's, NumPy's and PyTorch's own generators begin anew in this block, and go on after it where they were.
+    """Seed Python's, NumPy's and PyTorch's generators in this block, and restore their state after it.
 
     A module's first weights, dropout, and estimators without a `random_state` take their numbers from there.
     """

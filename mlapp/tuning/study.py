@@ -69,7 +69,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found; `study` is Optuna's own, for whoever wants more of it."""
+    """What a search found; `study` is Optuna's own object."""
 
     metric: str
     minimize: bool
@@ -197,7 +197,7 @@ class Study:
             self.study.tell(asked.handle, value, skip_if_finished=True)
 
     def mark_sent(self, batch: Sequence[Asked], run: str) -> None:
-        """These trials, in this order, are on their way elsewhere: whoever goes on waits for that run."""
+        """These trials, in this order, run elsewhere: a resumed search waits for that run."""
         for at, asked in enumerate(batch):
             asked.handle.set_user_attr(RUN, (run, at))
 

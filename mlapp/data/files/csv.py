@@ -172,7 +172,7 @@ def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimit
     if number is not None:
         return DataError(
             f"{shown}, line {number} is not {encoding.upper()}.",
-            "Give the file's encoding, as encoding='cp1252'; if only some lines differ, mend those.",
+            "Give the file's encoding, as encoding='cp1252'; if only some lines differ, fix those.",
         )
     content.seek(0)
     rows = csv.reader(io.TextIOWrapper(content, encoding, newline=""), delimiter=delimiter)
@@ -182,12 +182,13 @@ def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimit
             if row and len(row) != len(header):
                 return DataError(
                     f"{shown}, line {rows.line_num} has {len(row)} fields, where the header has {len(header)}.",
-                    "Mend that line; a field that holds the delimiter needs quotes.",
+                    "Fix that line; a field that holds the delimiter needs quotes.",
                 )
     except (csv.Error, StopIteration, UnicodeDecodeError):
         pass
     return DataError(
-        f"{shown} is not a CSV that can be read: {' '.join(told.split())}", "Give types= for that column, or mend it."
+        f"{shown} is not a CSV that can be read: {' '.join(told.split())}",
+        "Give types= for that column, or fix its values.",
     )
 
 

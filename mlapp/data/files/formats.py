@@ -112,7 +112,7 @@ def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
         try:
             records = json.loads(stream.read())
         except ValueError as error:
-            raise DataError(f"{file.shown} is not JSON: {error}.", "Mend it, or copy it again.") from None
+            raise DataError(f"{file.shown} is not JSON: {error}.", "Fix it, or copy it again.") from None
         table = pa.Table.from_pylist(records)
     else:
         table = arrow.read_json(stream, arrow.ReadOptions(block_size=16 << 20))

@@ -42,12 +42,12 @@ def refused_query_error(query: str, message: str, place: int | None = None) -> D
     place = _find_quoted_position(query, message) if place is None else place
     line = " ".join(message.split()).rstrip(".")
     if place is None:
-        todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Mend the query.")
+        todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Fix the query.")
         return DataError(f"The query failed: {line}.", todo)
     before = query[:place]
     row, column = before.count("\n") + 1, place - before.rfind("\n")
     return DataError(
-        f"The query failed at line {row}, column {column}: {line}.", f"Mend it there: {_excerpt_query(query, place)}"
+        f"The query failed at line {row}, column {column}: {line}.", f"Fix it there: {_excerpt_query(query, place)}"
     )
 
 

@@ -106,7 +106,7 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
             raise DeployError(
                 f"{server.name} ended with code {state['ExitCode']}{killed}; it said: "
                 f"{logs.read_last_lines(server.container)}",
-                "Mend what it names; the release before, if any, serves on.",
+                "Fix the error that it names. The previous release, if any, still serves.",
             )
         if state["Status"] == "running" and health.is_ready(server):
             return
@@ -218,4 +218,4 @@ def _explain_refusal(error: Any, containers: Containers, what: str) -> DeployErr
         )
     if "no space left" in text.lower():
         return DeployError("The engine's disk is full.", "Free some: docker system df, docker system prune.")
-    return DeployError(f"The engine refuses {what}: {text}", "Mend what it names.")
+    return DeployError(f"The engine refuses {what}: {text}", "Fix the error that it names.")

@@ -1,7 +1,7 @@
 """The front: a container that holds the published port, and passes connections on to the live release.
 
 So a release can be replaced while the port stays open. It passes bytes and knows nothing of HTTP: what is open stays
-with the release that it began with, which ends its connections in its own time. SIGHUP makes it read anew where new
+with the release that it began with, which ends its connections in its own time. SIGHUP makes it read again where new
 ones go.
 It runs in a container of the image itself, as a file alone: it imports nothing of mlapp.
 """

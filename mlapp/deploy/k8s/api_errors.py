@@ -75,7 +75,7 @@ def make_api_error(code: int, body: bytes | str, verb: str, object: str, context
     if code == 401 or 'User "system:anonymous"' in message:
         return ApiError(
             f"The cluster ({context}) does not accept the login: it is wrong or has expired.",
-            "Log in again, as whoever runs the cluster told you; `kubectl get pods` tries it.",
+            "Log in again, as the cluster's operator told you; `kubectl get pods` tries it.",
             code,
             reason,
             message,
@@ -108,10 +108,10 @@ def _explain_api_error(code: int, message: str, reason: str, verb: str, object: 
         where = f" in namespace {found['namespace']}" if found["namespace"] else ""
         return (
             f"{found['user']} may not {found['verb']} {resource}{where}.",
-            "Ask whoever runs the cluster for it: `mlapp eject rbac` prints the least Role that deploying needs.",
+            "Ask the cluster's operator for it: `mlapp eject rbac` prints the least Role that deploying needs.",
         )
     if code == 403:
-        return f"May not {verb} {object}: {message}", "Ask whoever runs the cluster; `mlapp eject rbac` prints a Role."
+        return f"May not {verb} {object}: {message}", "Ask the cluster's operator; `mlapp eject rbac` prints a Role."
     if found := re.search(r'namespaces "([^"]+)" not found', message):
         return (
             f"There is no namespace '{found[1]}' in {context}.",

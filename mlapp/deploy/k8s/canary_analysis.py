@@ -2,7 +2,7 @@
 
 Read from each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, the requests
 of health checks and of the scraper left out. Counts are compared from the beginning of the watch on; a pod that is
-restarted begins again at nought, and is then taken as it is.
+restarted begins again at zero, and is then taken as it is.
 """
 
 from __future__ import annotations

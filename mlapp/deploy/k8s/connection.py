@@ -67,7 +67,7 @@ def connect_cluster(settings: KubernetesSettings) -> Connection:
             if said and not configuration.api_key and not configuration.cert_file:
                 raise DeployError(
                     f"The login command of context {chosen['name']} failed: {'; '.join(said)}",
-                    "Install it, or log in as whoever runs the cluster told you; `kubectl get pods` tries it.",
+                    "Install it, or log in as the cluster's operator told you; `kubectl get pods` tries it.",
                 )
             namespace = chosen["context"].get("namespace") or "default"
             context = f"context {chosen['name']}"
@@ -112,9 +112,7 @@ def _block_import(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-_HOW = (
-    "Get one from whoever runs the cluster, and set KUBECONFIG or targets.k8s.kubeconfig; `kubectl version` tries it."
-)
+_HOW = "Get one from the cluster's operator, and set KUBECONFIG or targets.k8s.kubeconfig; `kubectl version` tries it."
 
 
 def _refuse_missing_kubeconfig(file: str | None) -> None:

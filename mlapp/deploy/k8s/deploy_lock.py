@@ -30,7 +30,7 @@ TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class LockLostError(UnreachableError):
-    """Whoever holds the lock now decides what becomes of the release: nothing is taken back."""
+    """The current holder of the lock decides about the release; nothing is rolled back."""
 
 
 class DeployLock:

@@ -103,7 +103,7 @@ def _follow_pods(cluster: Cluster, names: Names, query: dict[str, str]) -> Itera
     first = True
     while True:
         for pod, phase in _list_started_pods(cluster, names).items():
-            # One that ended and runs still was cut off, or its container began anew: go on from its last line.
+            # One that ended and runs still was cut off, or its container restarted: continue from its last line.
             if pod not in followed or (pod in ended and phase == "Running"):
                 since = {"sinceTime": last[pod]} if pod in last else {}
                 how = query if first else {**later, **since}

@@ -173,7 +173,7 @@ def choose_rollback(records: Sequence[ReleaseRecord], number: int | None) -> Rel
         now = find_live(records)
         if now and find_interrupted(records):
             return now
-        # Going back twice goes two steps back, rather than to and fro.
+        # Rolling back twice goes two releases back, not back and forth.
         limit = (now.repeats or now.number) if now else (records[-1].number + 1 if records else 0)
         before = [record for record in records if record.state == "superseded" and record.number < limit]
         if before:

@@ -260,8 +260,8 @@ def _advise_on_trouble(found: Trouble) -> str:
     if "pull its image" in found.text:
         return "Check that the image is there and that the cluster may pull it (targets.k8s.image_pull_secrets)."
     if found.crashed:
-        return "Mend what its last lines say; `mlapp serve` here runs the same code."
-    return "Mend what it names; `mlapp status` shows how it stands."
+        return "Fix the error in its last lines; `mlapp serve` here runs the same code."
+    return "Fix the error that it names; `mlapp status` shows the state."
 
 
 class _ChangeFeed:

@@ -225,7 +225,7 @@ class Canary(Section, frozen=True):
 
 
 class Patch(Section, frozen=True):
-    """One entry of `patches`: changes what is not modelled here. Either `merge` or `json`."""
+    """One entry of `patches`: changes a field that has no setting. Either `merge` or `json`."""
 
     kind: Annotated[str, Meta(description="Kind of the objects to change, as Deployment.")]
     name: Annotated[str | None, Meta(description="Name of the object; all of that kind when absent.")] = None

@@ -127,7 +127,7 @@ def make_checkpoint_callback(
 
 
 def _training_variables(model: Any) -> list[Any]:
-    """What a training changes: weights, the random generators of layers, the optimizer; metrics begin anew."""
+    """What a training changes: weights, the random generators of layers, the optimizer; metrics start over."""
     measured = {id(variable) for metric in model.metrics for variable in metric.variables}
     own = [variable for variable in model.variables if id(variable) not in measured]
     return [*own, *model.optimizer.variables]

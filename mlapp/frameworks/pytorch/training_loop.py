@@ -119,7 +119,7 @@ def _train_epoch(
     total, seen = 0.0, 0
     batches = rows[torch.randperm(len(rows), generator=generator)].split(settings.batch_size)
     for number, batch in enumerate(batches, 1):
-        if len(batch) == 1 and len(batches) > 1:  # batch normalisation cannot learn from one row
+        if len(batch) == 1 and len(batches) > 1:  # batch normalization cannot learn from one row
             continue
         optimizer.zero_grad()
         loss = loss_of(model(inputs[batch].to(device)), wanted[batch].to(device))

@@ -1,6 +1,6 @@
 """A large JSON array, some of its items at a time.
 
-Whoever decodes it in one go keeps every other thread from running meanwhile, and holds every cell as an object.
+Decoding it in one call blocks every other thread, and holds every cell as an object.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class Endpoint:
             what = error.what if isinstance(error, MlappError) else error.detail
             raise ModelError(
                 f"Version {loaded.version} of '{self.name}' cannot predict its own example: {what}",
-                "Mend the predictor, or serve another version: --model.",
+                "Fix the predictor, or serve another version: --model.",
             ) from error
         self.batcher.record_call(seconds, part.rows)
 

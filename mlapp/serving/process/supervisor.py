@@ -92,7 +92,7 @@ class Supervisor:
             if self._stopping:
                 return
             if self._watched and code != 0:
-                await self._changed.wait()  # the code is wrong: wait until it is mended
+                await self._changed.wait()  # the code is wrong: wait until it is fixed
             elif not is_ready and not self._told:
                 self._failed = True
                 self._stop_worker(signal.SIGTERM)

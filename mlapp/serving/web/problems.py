@@ -35,7 +35,7 @@ class HttpError(Exception):
     """An answer other than a prediction.
 
     Args:
-        detail: one sentence for whoever sent the request.
+        detail: one sentence for the client.
         errors: the fields and rows that are wrong.
         headers: further response headers.
     """

@@ -74,7 +74,7 @@ def test_data_is_shown_exported_and_checked(shop, mlapp):
     assert (fits.code, "fit version 1" in fits.err) == (0, True)
     app = shop / "app.py"
     app.write_text(app.read_text().replace("SELECT *", "SELECT price::VARCHAR AS price, visits, paid"))
-    check = [sys.executable, "-m", "mlapp", "data", "check", "-p", "since=2026-10-01"]  # anew: the app has changed
+    check = [sys.executable, "-m", "mlapp", "data", "check", "-p", "since=2026-10-01"]  # again: the app has changed
     broken = subprocess.run(check, cwd=shop, capture_output=True, text=True)
     assert broken.returncode == 1
     assert "was number, is string" in broken.stdout

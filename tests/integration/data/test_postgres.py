@@ -150,9 +150,9 @@ def test_show_and_with_and_values_work(url):
         ("SELECT * FROM orders WHERE day > :day", {"day": "soon"}, "parameter :day is 'soon'.*needs a date", "cast"),
         ("SELEC * FROM orders WHERE id = :id", {"id": 1}, 'syntax error at or near "SELEC"', "▶SELEC"),
         ("DELETE FROM orders WHERE id = :id", {"id": 1}, "it is not a SELECT", "returns a table"),
-        ("SELECT 1 / (id - 1) AS x FROM orders", {}, "division by zero", "Mend the query"),
+        ("SELECT 1 / (id - 1) AS x FROM orders", {}, "division by zero", "Fix the query"),
         ("SELECT 1 AS a, 2 AS a", {}, "Two columns have the name 'a'", "AS a_id"),
-        ("SELECT ROW(1, 2) AS pair", {}, "The query failed", "Mend"),
+        ("SELECT ROW(1, 2) AS pair", {}, "The query failed", "Fix"),
     ],
 )
 def test_a_wrong_query_is_pointed_at(url, query, values, what, todo):

@@ -87,7 +87,7 @@ def test_wrong_queries_are_pointed_at(database, request):
     url = request.getfixturevalue(database)
     with pytest.raises(DataError, match=r"line 2, column 6: .*nope") as raised:
         sql.read(url, "SELECT *\nFROM nope")
-    assert raised.value.todo == "Mend it there: FROM ▶nope"
+    assert raised.value.todo == "Fix it there: FROM ▶nope"
     with pytest.raises(DataError, match=r'line 1, column 1: .*"SELEC"'):
         sql.read(url, "SELEC 1")
 

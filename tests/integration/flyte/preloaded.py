@@ -1,4 +1,4 @@
-"""Processes for tasks that need not import flytekit, pandas and scikit-learn anew: forks of one that has.
+"""Processes for tasks that need not import flytekit, pandas and scikit-learn again: forks of one that has.
 
 A task's process imports them for six of its seven seconds, and flytekit twice. Each fork runs the container's
 arguments by flytekit's own entry points, with a folder, variables and output of its own; nothing of a project was

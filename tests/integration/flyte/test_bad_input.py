@@ -109,14 +109,14 @@ def test_a_start_whose_answer_was_lost_is_no_second_run(
     monkeypatch.setattr(runs, "PAUSE", 0.5)
     before = set(admin.executions)
 
-    def mend() -> None:
+    def fix_configuration() -> None:
         while "CreateExecution" not in admin.methods(asked):
             time.sleep(0.01)
         admin.refusals.clear()
 
     asked = len(admin.calls)
     admin.refusals["CreateExecution"] = (grpc.StatusCode.UNAVAILABLE, "connection reset")
-    threading.Thread(target=mend).start()
+    threading.Thread(target=fix_configuration).start()
     run = engine.start_run("train", {"limit": 120, "fail": "at once"}, registered)
     assert set(admin.executions) - before == {run.id}
     engine.abort_run(run.id, "enough")

@@ -116,7 +116,7 @@ def test_a_failed_task_shows_the_user_s_traceback(
     assert "app.py" in error.trace.splitlines()[1]
     assert error.trace.splitlines()[-1] == "ValueError: bad luck: really"
     assert error.what.startswith("Task train failed: trainer 'fit' in app.py:")
-    assert error.todo.startswith("Mend it at ")
+    assert error.todo.startswith("Fix it at ")
     assert "in task" not in error.todo
     assert "USER:Recoverable" not in error.what + error.todo + error.trace
     assert admin.executions[started.id].attempts["train"] == 2, "retries=1: pyflyte-execute wrote RECOVERABLE"

@@ -39,7 +39,7 @@ def file_of(image, path):
 def test_the_same_project_gives_the_same_image_wherever_it_lies(root, built):
     assert build_project_image(Project.find(root))[0].id == built.id
     subprocess.run(["docker", "rmi", "--force", built.id], check=True, capture_output=True)
-    assert build_project_image(Project.find(root))[0].id == built.id, "also when every layer is made anew"
+    assert build_project_image(Project.find(root))[0].id == built.id, "also when every layer is made again"
 
 
 def test_a_change_of_code_changes_the_last_layer_alone(root, built):

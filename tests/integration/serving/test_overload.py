@@ -59,7 +59,7 @@ async def uncontended(url: str) -> list[float]:
 
 
 async def overload(url: str) -> list[tuple[int, float, bytes]]:
-    """The answers at twice the capacity, whoever waits for his."""
+    """The answers at twice the capacity, for every client."""
     tasks = []
     started = time.perf_counter()
     for number in range(int(2 * CAPACITY * SECONDS)):

@@ -14,7 +14,7 @@ APP = "from mlapp import App\napp = App('flowers', target='target')\n"
     ("source", "what", "todo"),
     [
         (None, "There is no app.py in", "mlapp init NAME"),
-        ("import (\n", "app.py:1: ", "Mend that line."),
+        ("import (\n", "app.py:1: ", "Fix that line."),
         (
             "x = 1\nimport pandaz\n",
             "app.py:2 imports 'pandaz', which is not installed.",

@@ -92,7 +92,7 @@ def test_a_training_that_stopped_goes_on_and_ends_where_an_undisturbed_one_does(
     monkeypatch.chdir(tmp_path)
 
     def dropping() -> Any:
-        keras.utils.clear_session()  # counts the layers' names anew, as another process does
+        keras.utils.clear_session()  # counts the layers' names from zero, as another process does
         keras.utils.set_random_seed(0)
         dense, dropout = keras.layers.Dense, keras.layers.Dropout
         layers = [keras.Input((4,)), dense(16, activation="relu"), dropout(0.2, seed=1), dense(3)]

@@ -125,7 +125,7 @@ async def test_async_predictor_and_stream(numbers, serve):
         assert (await ask(client, 5, accept="application/json")).json()["predictions"] == ["a", {"b": 1}]
 
 
-async def test_an_async_predictor_is_bounded_and_ends_with_whoever_waits(numbers, serve):
+async def test_an_async_predictor_is_bounded_and_ends_with_its_client(numbers, serve):
     running = 0
 
     async def predict(model, features: np.ndarray):

@@ -292,7 +292,7 @@ def test_an_error_of_the_users_own_points_at_its_line() -> None:
     with pytest.raises(UserCodeError) as raised:
         app.train()
     line = read.__code__.co_firstlineno + 1
-    assert raised.value.todo == f"Mend it at {__file__}:{line}."
+    assert raised.value.todo == f"Fix it at {__file__}:{line}."
 
 
 @pytest.mark.parametrize("returned", ["0.9", None, {"accuracy": "high"}, [0.9], True])

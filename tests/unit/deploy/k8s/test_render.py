@@ -1,7 +1,7 @@
 """What is rendered: golden YAML for each option, which every supported version of Kubernetes accepts.
 
 golden/base.yaml holds every object of an app with no settings. The other files hold those objects that an option
-changes or adds. `UPDATE_GOLDEN=1 pytest tests/unit/deploy/k8s/test_render.py` writes them anew: read the diff.
+changes or adds. `UPDATE_GOLDEN=1 pytest tests/unit/deploy/k8s/test_render.py` writes them again: read the diff.
 """
 
 from __future__ import annotations
