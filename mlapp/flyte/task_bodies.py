@@ -26,12 +26,13 @@ from mlapp.model import TrainedModel, load_estimator, require_savable
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared_parameters, flatten_parameters
 from mlapp.provenance import GitState
-from mlapp.schema import ModelSchema, infer_predictions, infer_schema
+from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.infer import to_json_value
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 from mlapp.training import round_trip, stage_calls
+from mlapp.training.raw_inputs import raw_inputs
 from mlapp.training.sampling import sample_rows
-from mlapp.training.splits import identify_table, names_of
+from mlapp.training.splits import identify_table, names_of, widen_schema
 from mlapp.tuning import Judge
 
 Bound = Mapping[str, Mapping[str, Any]]
@@ -121,13 +122,18 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
     predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
+    features_schema = _widen_by_others(pipeline, bound, features_schema, splits)
     trained = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
         framework=framework,
         parameters=flatten_parameters(bound),
         metrics={},
-        schema=ModelSchema(features=features_schema, predictions=infer_predictions(predictions)),
+        schema=ModelSchema(
+            features=features_schema,
+            predictions=infer_predictions(predictions),
+            inputs=raw_inputs(pipeline, features_schema),
+        ),
         fingerprint=index.identity.fingerprint,
         rows=index.identity.rows,
         columns=index.identity.columns,
@@ -150,6 +156,14 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
         batching,
     )
     (out / TRAINED).write_bytes(msgspec.json.format(msgspec.json.encode(fitted)))
+
+
+def _widen_by_others(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
+    """The schema with the ranges of the splits beside the first, one at a time: a server accepts what any split has."""
+    for name in data_folder.open_index(splits).names[1:]:
+        part = data_folder.read_part(splits, name)
+        schema = widen_schema(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
+    return schema
 
 
 def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:

@@ -58,13 +58,13 @@ class Splits:
         yield self._name, *self._first.pop()
         for name in list(self._left):
             features, target = stage_calls.call_parser(self._pipeline, self._left.pop(name), self._parameters)
-            self.schema = _widen_schema(self.schema, features)
+            self.schema = widen_schema(self.schema, features)
             features = stage_calls.call_transformer(self._pipeline, features)
             yield name, features, target
             del features, target
 
 
-def _widen_schema(schema: Schema, features: Any) -> Schema:
+def widen_schema(schema: Schema, features: Any) -> Schema:
     """The schema with the range of another split's values: the model is known to predict those too."""
     other = infer_schema(features)
     has_same_types = [(field.name, field.dtype) for field in schema.fields] == [
