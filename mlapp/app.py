@@ -100,7 +100,12 @@ class App(Pipeline):
         previous = None if from_ is None else self.store().get(self.name, from_)
         recorded = {} if like is None else recorded_parameters(self.store().get(self.name, like).manifest)
         self._predictor = None
-        self._trained = training.run(self, {**recorded, **(parameters or {}), **named}, previous=previous)
+        self._trained = training.run(
+            self,
+            {**recorded, **(parameters or {}), **named},
+            previous=previous,
+            private=training.private_columns(self.root),
+        )
         return self._trained
 
     def save(self, trained: TrainedModel | None = None) -> ModelVersion:

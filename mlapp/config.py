@@ -129,6 +129,108 @@ class Flyte(Section, frozen=True):
     ] = "fused"
 
 
+Rule = Annotated[str, Meta(pattern=r"^(drop|hash|round\(\s*\d+(\.\d+)?\s*\))$")]
+
+
+class Drift(Section, frozen=True):
+    """`monitor.drift:` when a difference from the training data is an alarm."""
+
+    q: Annotated[
+        float, Meta(gt=0, lt=1, description="Share of false alarms that is accepted, over all columns of a window.")
+    ] = 0.001
+    effect: Annotated[
+        float, Meta(ge=0, le=1, description="Least Kolmogorov-Smirnov distance of a number that is an alarm.")
+    ] = 0.05
+    persist: Annotated[
+        str, Meta(pattern=r"^\d+/\d+$", description="In how many of the last windows it must be seen.")
+    ] = "2/3"
+    min_rows: Annotated[int, Meta(ge=1, description="Rows below which a window is not tested.")] = 300
+    seasonal: Annotated[
+        bool, Meta(description="Compare with the same weekday and hour of the last weeks too, where there are any.")
+    ] = False
+
+
+class Alert(Section, frozen=True):
+    """One of `monitor.alerts:`"""
+
+    webhook: Annotated[str, Meta(description="URL; ${VARIABLE} takes it from the environment.")]
+    format: Literal["json", "slack", "alertmanager"] = "json"
+
+
+class Retrain(Section, frozen=True):
+    """`monitor.retrain:` when to train again."""
+
+    on: Annotated[Literal["quality"], Meta(description="The kind of alarm; drift alone never retrains.")] = "quality"
+    run: Annotated[Literal["flyte", "local"], Meta(description="Where the training runs.")] = "local"
+    at_most: Annotated[str, Meta(pattern=r"^\d+/(hour|day|week)$", description="How often, as 1/day.")] = "1/day"
+    min_labels: Annotated[int, Meta(ge=0, description="Truths that must be known.")] = 500
+
+
+class Promote(Section, frozen=True):
+    """`monitor.promote:` when a version that was trained again replaces the one that is served."""
+
+    better: Annotated[str, Meta(description="The metric that decides.")]
+    on: Annotated[list[Literal["test", "live"]], Meta(description="Where it must be better.")] = msgspec.field(
+        default_factory=lambda: ["test", "live"]
+    )
+    alias: Annotated[str | None, Meta(description="The alias that is moved; the version becomes `latest` too.")] = None
+
+
+class Monitor(Section, frozen=True):
+    """`monitor:` drift, the prediction log, live quality and alarms."""
+
+    drift: Annotated[
+        Drift | bool, Meta(description="Thresholds of drift; false counts nothing and raises no alarm of it.")
+    ] = msgspec.field(default_factory=Drift)
+    log: Annotated[
+        Literal["off", "sample", "all"] | bool, Meta(description="What of the predictions is logged: off, sample, all.")
+    ] = "off"
+    url: Annotated[str | None, Meta(description="Where counts and log go; beside the model store when absent.")] = None
+    window: Annotated[str, Meta(pattern=r"^\d+(s|m|h|d)$", description="Length of a window, from 1s to 1d.")] = "1h"
+    columns: Annotated[
+        dict[str, Rule], Meta(description="Column to rule, applied before anything is kept: drop, hash, round(5).")
+    ] = {}
+    rows: Annotated[
+        str, Meta(pattern=r"^\d+(\.\d+)?/(s|m|h)$", description="Most rows of the sample, for each replica.")
+    ] = "10/s"
+    keep: Annotated[str, Meta(pattern=r"^\d+(s|m|h|d)$", description="How long counts and log are kept.")] = "30d"
+    max_size: Annotated[
+        str, Meta(pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$", description="Most bytes of the log.")
+    ] = "2GB"
+    segment: Annotated[list[str] | str | None, Meta(description="Columns by whose values quality is told apart.")] = (
+        None
+    )
+    quality: Annotated[
+        dict[str, float], Meta(description="Metric to the change that is an alarm, as accuracy: -0.03.")
+    ] = {}
+    alerts: list[Alert] = []
+    retrain: Retrain | None = None
+    promote: Promote | None = None
+    run: Annotated[bool, Meta(description="Whether `mlapp serve` runs `mlapp monitor run` beside it.")] = True
+
+    def __post_init__(self) -> None:
+        """YAML reads `off` as false."""
+        if self.log is True:
+            raise ValueError("log is 'sample' or 'all', or 'off'")
+
+    @property
+    def logs(self) -> Literal["off", "sample", "all"]:
+        """What of the predictions is logged."""
+        return "off" if isinstance(self.log, bool) else self.log
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The columns by whose values quality is told apart."""
+        return (self.segment,) if isinstance(self.segment, str) else tuple(self.segment or ())
+
+    @property
+    def tests(self) -> Drift | None:
+        """The thresholds of drift; None where it is off."""
+        if isinstance(self.drift, Drift):
+            return self.drift
+        return Drift() if self.drift else None
+
+
 class Settings(Section, frozen=True):
     """All of mlapp.yaml. `targets` holds each target's own section, which the target itself types."""
 
@@ -149,6 +251,7 @@ class Settings(Section, frozen=True):
     engine: Annotated[
         str, Meta(description="What runs the pipeline with --remote: the name of an installed engine.")
     ] = "flyte"
+    monitor: Monitor = msgspec.field(default_factory=Monitor)
     targets: dict[str, dict[str, Any]] = {}
     environments: dict[str, dict[str, Any]] = {}
 
@@ -258,7 +361,17 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{file} holds a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines."
         )
-    return raw
+    return {key: _with_texts_as_keys(value) for key, value in raw.items()}
+
+
+def _with_texts_as_keys(value: Any) -> Any:
+    """YAML 1.1, which PyYAML reads, takes the key `on` for true and `off` for false."""
+    if isinstance(value, dict):
+        return {
+            ("on" if key else "off") if isinstance(key, bool) else key: _with_texts_as_keys(inner)
+            for key, inner in value.items()
+        }
+    return [_with_texts_as_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:

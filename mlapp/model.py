@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp import frameworks
+from mlapp.baseline import Baseline
 from mlapp.errors import ModelError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.frameworks.python import PythonFramework
@@ -33,6 +34,7 @@ class TrainedModel:
         parent: the version that the training went on from.
         batching: whether a row has the same prediction beside any other rows, so that requests may share a call.
         started: in UTC; `duration` in seconds.
+        baseline: what live data are compared with; stored beside the model's files.
     """
 
     pipeline: Pipeline
@@ -48,6 +50,7 @@ class TrainedModel:
     duration: float
     parent: int | None = None
     batching: bool = True
+    baseline: Baseline | None = None
 
     @property
     def format(self) -> str:
@@ -65,6 +68,11 @@ class TrainedModel:
         Raises:
             ModelError: it cannot be saved. UserCodeError: the saver raised. OSError: the disk is full.
         """
+        self._save_estimator(folder)
+        if self.baseline is not None:
+            self.baseline.write(folder)
+
+    def _save_estimator(self, folder: Path) -> None:
         saver = self.pipeline.stage("saver")
         if saver is None:
             require_declared(self.pipeline, self.framework, self.format)

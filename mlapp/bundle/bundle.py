@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +104,11 @@ class Bundle:
         settings = config.load_settings(self.root, self.manifest.environment)
         serve = msgspec.structs.replace(settings.serve, model=str(self.manifest.version))
         store = str(self.folder / MODEL)
-        settings = msgspec.structs.replace(settings, store=store, serve=serve)
+        monitor = settings.monitor
+        if monitor.url is None:  # the store in the bundle is not to be written to
+            url = settings.store if "://" in settings.store else str(Path(tempfile.gettempdir()) / "mlapp-monitor")
+            monitor = msgspec.structs.replace(monitor, url=url)
+        settings = msgspec.structs.replace(settings, store=store, serve=serve, monitor=monitor)
         return Project(self.root, settings, self.manifest.environment)
 
     @cached_property

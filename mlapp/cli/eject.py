@@ -197,3 +197,47 @@ def _eject_target(
     )
     for path in place.eject(shipment, to, format):
         typer.echo(path)
+
+
+@cli.command()
+def rules(
+    operator: Annotated[
+        bool, typer.Option("--operator", help="As a PrometheusRule of the Prometheus operator.")
+    ] = False,
+    environment: Environment = None,
+) -> None:
+    """Print recording and alerting rules for Prometheus.
+
+    They watch drift, missing, unusual and refused values over all pods of the app.
+
+    Examples:
+
+      mlapp eject rules > rules.yml && promtool check rules rules.yml
+
+      mlapp eject rules --operator | kubectl apply -f -
+    """
+    import yaml
+
+    from mlapp.monitoring.rules_file import as_prometheus_rule, make_rules
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    made = make_rules(project.name, project.settings.monitor)
+    found = as_prometheus_rule(project.name, made) if operator else made
+    typer.echo(yaml.safe_dump(found, sort_keys=False, width=120), nl=False)
+
+
+@cli.command()
+def grafana(environment: Environment = None) -> None:
+    """Print a Grafana dashboard.
+
+    It shows what `mlapp eject rules` records, beside requests and latency.
+
+    Example:
+
+      mlapp eject grafana > dashboard.json
+    """
+    from mlapp.monitoring.rules_file import make_dashboard
+    from mlapp.project import Project
+
+    output.print_json(make_dashboard(Project.find(environment=environment).name))

@@ -19,9 +19,11 @@ from mlapp.cli import (
     doctor,
     eject,
     export,
+    feedback,
     init,
     logs,
     models,
+    monitor,
     output,
     predict,
     promote,
@@ -68,6 +70,8 @@ cli.add_typer(models.cli, name="models")
 cli.add_typer(data.cli, name="data")
 cli.add_typer(runs.cli, name="runs")
 cli.add_typer(schedule.cli, name="schedule")
+cli.add_typer(monitor.cli, name="monitor")
+cli.command("feedback")(feedback.feedback)
 cli.command("doctor")(doctor.diagnose_machine)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlapp.errors import StoreError
+    from mlapp.project import Project
     from mlapp.store import Manifest, Store
 
 cli = typer.Typer(help="The model store: versions, and the aliases that name them.", no_args_is_help=True)
@@ -127,13 +128,22 @@ def _describe_trial(tuning: Mapping[str, Any]) -> str:
 
 @cli.command("compare")
 def compare_versions(
-    versions: Annotated[list[str], typer.Argument(help="Two or more versions or aliases.")], json: Json = False
+    versions: Annotated[list[str], typer.Argument(help="Two or more versions or aliases.")],
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="live:TIME", help="Compare them on logged features, as live:7d.")
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Compare versions: parameters and metrics side by side.
 
-    Example:
+    With --on live:7d, the features that were logged in the last seven days go through each version; it is evaluated
+    where the truth is known.
+
+    Examples:
 
       mlapp models compare 3 7
+
+      mlapp models compare 7 8 --on live:7d
     """
     from mlapp.project import Project
     from mlapp.store.version_query import compare_side_by_side
@@ -142,6 +152,9 @@ def compare_versions(
         raise UsageError("There is one version to compare.", "Give two or more: mlapp models compare 3 7.")
     project = Project.find()
     numbers = [project.store.resolve(project.name, version) for version in versions]
+    if on is not None:
+        _compare_live(project, numbers, on, json=json)
+        return
     rows = compare_side_by_side([project.store.manifest(project.name, number) for number in numbers])
     if json:
         output.print_json(
@@ -152,6 +165,30 @@ def compare_versions(
         ["", *(f"version {number}" for number in numbers), ""],
         [[name, *values, "differs" if any(value != values[0] for value in values) else ""] for name, values in rows],
     )
+
+
+def _compare_live(project: Project, numbers: list[int], on: str, *, json: bool) -> None:
+    import time
+
+    from mlapp.monitoring.comparison import compare_live
+    from mlapp.monitoring.inspection import parse_time
+
+    kind, _, text = on.partition(":")
+    if kind != "live" or not text:
+        raise UsageError(f"--on {on} is not known.", "Give it as live:7d.")
+    since = parse_time(text)
+    assert since is not None
+    found = compare_live(project, numbers, since=since, until=time.time())
+    if json:
+        output.print_json(found)
+        return
+    names = list(dict.fromkeys(name for side in found.sides for name in side.metrics))
+    output.print_table(
+        ["", *(f"version {side.version}" for side in found.sides)],
+        [["rows", *(side.rows for side in found.sides)], ["truths", *(side.truths for side in found.sides)]]
+        + [[name, *(side.metrics.get(name) for side in found.sides)] for name in names],
+    )
+    typer.echo(f"The same prediction for {found.agreement:.1%} of {found.rows} rows.")
 
 
 @cli.command("promote")

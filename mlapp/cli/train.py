@@ -108,7 +108,8 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
     app = project.app
     previous = None if start_from is None else project.store.get(app.name, start_from)
     with output.show_progress() as tell:
-        trained = training.run(app, values, progress=tell, previous=previous, to_keep=True)
+        private = training.private_columns(project.root)
+        trained = training.run(app, values, progress=tell, previous=previous, to_keep=True, private=private)
         tell("save")
         return project.store.put(trained, git=read_git_state(project.root), progress=tell)
 

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from mlapp import frameworks, normalization, prediction, training
+from mlapp.baseline import Baseline, draw_rows, read_baseline
 from mlapp.errors import MlappError
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
@@ -30,9 +31,11 @@ from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.infer import to_json_value
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 from mlapp.training import round_trip, stage_calls
+from mlapp.training.private import private_columns
 from mlapp.training.raw_inputs import raw_inputs
+from mlapp.training.reliability import Reliability, predict_sample
 from mlapp.training.sampling import sample_rows
-from mlapp.training.splits import identify_table, names_of, widen_schema
+from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe, identify_table, names_of, widen_schema
 from mlapp.tuning import Judge
 
 Bound = Mapping[str, Mapping[str, Any]]
@@ -117,7 +120,9 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     del part
     features_schema = infer_schema(features, columns)
     sample = round_trip.through_json(pipeline, declared, features_schema, sample_rows(features))
+    some = copy_rows(draw_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
+    baseline = describe(pipeline, features, transformed, target, private_columns())
     del features
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
@@ -139,6 +144,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
         columns=index.identity.columns,
         started=started,
         duration=time.perf_counter() - clock,
+        baseline=_measured(pipeline, bound, splits, framework, estimator, some, baseline),
     )
     (out / FILES).mkdir()
     trained.save(out / FILES)
@@ -164,6 +170,30 @@ def _widen_by_others(pipeline: Pipeline, bound: Bound, schema: Schema, splits: P
         part = data_folder.read_part(splits, name)
         schema = widen_schema(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
     return schema
+
+
+def _measured(
+    pipeline: Pipeline,
+    bound: Bound,
+    splits: Path,
+    framework: frameworks.Framework,
+    estimator: Any,
+    some: Any,
+    baseline: Baseline,
+) -> Baseline:
+    """The baseline with the errors of the metrics, by the evaluator with its default parameters: the task that trains
+    takes no others.
+    """
+    reliability = Reliability(stage_calls.evaluator_stage(pipeline, framework), estimator, {})
+    for at, name in enumerate(data_folder.open_index(splits).names):
+        if at == 0:
+            reliability.add(name, None, None)
+            continue
+        features, target = stage_calls.call_parser(
+            pipeline, data_folder.read_part(splits, name), bound.get("data_parser", {})
+        )
+        reliability.add(name, stage_calls.call_transformer(pipeline, features), target)
+    return reliability.complete(baseline, predict_sample(pipeline, framework, estimator, some))
 
 
 def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
@@ -214,6 +244,7 @@ def run_save(
         started=fitted.started,
         duration=fitted.duration,
         batching=fitted.batching,
+        baseline=read_baseline(trained / FILES),
     )
     with tempfile.TemporaryDirectory() as folder:
         store: Store = open_store(folder, Path(folder))

@@ -86,6 +86,8 @@ class Pipeline:
         self.feature_loader = FeatureLoaderDecorator(self, "feature_loader")
         self.predictor = PredictorDecorator(self, "predictor")
         self.on_predict = Decorator(self, "on_predict")
+        self.truth_reader = ReaderDecorator(self, "truth_reader")
+        self.on_alarm = Decorator(self, "on_alarm")
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ ROLES = {
         Role("feature_loader", ("inputs",), parameters=False),
         Role("predictor", ("model", "features"), parameters=False),
         Role("on_predict", ("model", "features", "predictions"), parameters=False),
+        Role("truth_reader", ()),
+        Role("on_alarm", ("alarm",), parameters=False),
     )
 }
 

@@ -34,9 +34,10 @@ class Part:
     """The features of one request: packed cells, tuples of cells, or a finished table, array or list.
 
     `is_unionml` is set where a client of UnionML sent them, which takes a bare list as the answer.
+    `id` is the request's, and `keys` are the business keys that it gave, for the prediction log.
     """
 
-    __slots__ = ("features", "is_unionml", "packed", "rows", "tuples")
+    __slots__ = ("features", "id", "is_unionml", "keys", "packed", "rows", "tuples")
 
     def __init__(
         self, rows: int, packed: bytes | None = None, tuples: list[tuple[Any, ...]] | None = None, features: Any = None
@@ -46,6 +47,8 @@ class Part:
         self.tuples = tuples
         self.features = features
         self.is_unionml = False
+        self.id: bytes | None = None
+        self.keys: Any = None
 
 
 class RowCodec:

@@ -178,7 +178,7 @@ class Application:
         request = Request(scope, receive, self.intake)
         path = _mounted_path(scope)
         template, methods, request.tail = self._find_route(path)
-        identity = choose_request_id(request.headers)
+        identity = request.identity = choose_request_id(request.headers)
         extra = [(b"x-request-id", identity), *self._cors.response_headers(request.headers)]
         if self.stopping:
             # A connection that is kept would be cut in the end, with a request on its way perhaps.

@@ -132,6 +132,7 @@ async def answer_prediction(endpoint: Endpoint, request: Request) -> Response:
         # Before the status is told: a stream that is refused, or fails at once, is a problem like any other.
         first = await run_unless_left(anext(events), request.wait_until_left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
+    part.id = request.identity
     predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
 
     def encode_body() -> bytes:

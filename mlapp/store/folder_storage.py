@@ -89,6 +89,13 @@ class FolderStorage:
     ) -> Path:
         return self._path(prefix)
 
+    def size(self, prefix: str) -> int:
+        total = 0
+        for path in (self.root / prefix).rglob("*"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size if path.is_file() else 0
+        return total
+
     def delete_prefix(self, prefix: str) -> None:
         path = self._path(prefix)
         with translate_os_errors(path):

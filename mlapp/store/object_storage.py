@@ -126,6 +126,15 @@ class ObjectStorage:
                     self._download_file(f"{prefix}/{name}", path, folder, stored.size, tell)
         return folder
 
+    def size(self, prefix: str) -> int:
+        import obstore
+
+        def measure() -> int:
+            pages = obstore.list(self._client, prefix, chunk_size=1000)
+            return sum(entry["size"] for entries in pages for entry in entries)
+
+        return self._retry_request(measure)
+
     def delete_prefix(self, prefix: str) -> None:
         import obstore
 

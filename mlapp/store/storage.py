@@ -55,6 +55,9 @@ class Storage(Protocol):
         Their content is not checked. `fresh` fetches again what was fetched before.
         """
 
+    def size(self, prefix: str) -> int:
+        """The bytes of everything under a prefix."""
+
     def delete_prefix(self, prefix: str) -> None:
         """Remove a key, or everything under a prefix; nothing if it is not there."""
 

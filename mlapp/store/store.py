@@ -5,6 +5,8 @@ store.json                              the format
 <app>/deleted/000003.json               says that a version was deleted: its number is never given again
 <app>/files/<id>/…                      a version's files, complete before its manifest exists
 <app>/aliases/<name>/000002.json        the history of an alias; the last entry is where it points
+<app>/released/000003.json              says that a version that was held may be `latest`
+<app>/monitor/…                         counts, log and truths (mlapp.monitoring.place), where no other place is set
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ from mlapp.store.names import ALIAS, APP
 from mlapp.store.storage import FullError, Storage, Tell
 
 LATEST = "latest"
+CHALLENGER = "challenger"
+"""The alias of a version that monitoring trained; to point it at a version does not release it."""
+HELD = "held"
+"""The key of a manifest's origin that keeps the version from being `latest` until it is released."""
 
 
 class AliasEntry(msgspec.Struct, frozen=True):
@@ -177,8 +183,9 @@ class Store:
                 "See `mlapp models list`, or train one: `mlapp train`.",
             )
         if text == LATEST:
-            if numbers:
-                return numbers[-1]
+            for number in reversed(numbers):
+                if not self._is_held(app, number):
+                    return number
             raise UsageError(f"'{app}' has no version in {self.storage!r} yet.", "Train one: `mlapp train`.")
         aliases = self.aliases(app, [])
         known = ", ".join(sorted(aliases)) or "none"
@@ -307,11 +314,26 @@ class Store:
         """
         _require_alias(alias)
         number = self.resolve(app, reference)
+        if alias != CHALLENGER:
+            self.release(app, number)
         entry = msgspec.json.encode(AliasEntry(number, _current_time()))
         while True:
             last = max(_parse_numbers(self.storage.list_names(f"{app}/aliases/{alias}")), default=0)
             if self.storage.create_key(f"{app}/aliases/{alias}/{last + 1:06}.json", entry, from_reserve=True):
                 return number
+
+    def release(self, app: str, number: int) -> None:
+        """Let a version that was held be `latest`, as promoting it does."""
+        if self._is_held(app, number):
+            self.storage.create_key(
+                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": _current_time()})
+            )
+
+    def _is_held(self, app: str, number: int) -> bool:
+        """Whether a version waits for its promotion."""
+        if HELD not in self.manifest(app, number).origin:
+            return False
+        return number not in _parse_numbers(self.storage.list_names(f"{app}/released"))
 
     def _claim_number(self, manifest: Manifest) -> ModelVersion:
         """Make the version. An error leaves its files: the manifest may be there, with only the answer lost."""

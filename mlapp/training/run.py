@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -20,10 +20,13 @@ from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, ready, round_trip, stage_calls
 from mlapp.training.binding import build_and_bind, parameter_stages
 from mlapp.training.raw_inputs import raw_inputs
+from mlapp.training.reliability import Reliability, list_rows, predict_sample
 from mlapp.training.splits import Splits, identify_table
 from mlapp.training.streaming import TrainingStream
 
 Progress = Callable[[str], None]
+FAST_SAMPLE = 0.5
+"""Seconds: a predictor that takes longer for the first rows does not predict more of them for the baseline."""
 
 
 def run(
@@ -33,6 +36,7 @@ def run(
     progress: Progress | None = None,
     previous: ModelVersion | None = None,
     to_keep: bool = False,
+    private: Collection[str] = (),
 ) -> TrainedModel:
     """Train a model.
 
@@ -46,6 +50,7 @@ def run(
         previous: the version whose model goes on learning, in the place of one that begins.
         to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
             the data is read then; in a notebook it can be trained and tried.
+        private: columns of which the baseline stores no value.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing of use.
@@ -72,7 +77,7 @@ def run(
     stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
-    data = _read_data(pipeline, trainer, bound, tell)
+    data = _read_data(pipeline, trainer, bound, tell, private)
     if previous is not None:
         continuation.require_same_features(previous, data.schema)
     sample = round_trip.through_json(pipeline, framework, data.schema, data.sample)
@@ -86,12 +91,17 @@ def run(
 
     tell("evaluate")
     metrics = {}
+    reliability = Reliability(evaluator, estimator, bound.get("evaluator", {}))
     for name, features, target in data.evaluated():
         metrics[name] = stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
+        reliability.add(name, features, target)
         del features, target  # before the next split is taken
 
     tell("check")
     predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
+    is_fast = cost < FAST_SAMPLE
+    some = predict_sample(pipeline, framework, estimator, data.some) if is_fast else list_rows(predictions)
+    baseline = reliability.complete(data.baseline, some)
     fingerprint, rows, columns = data.identity
     trained = TrainedModel(
         pipeline=pipeline,
@@ -110,25 +120,30 @@ def run(
         started=started,
         duration=time.perf_counter() - clock,
         parent=None if previous is None else previous.version,
+        baseline=baseline,
     )
     return replace(trained, batching=round_trip.check(trained, sample, predictions, cost, to_keep=to_keep))
 
 
 def _read_data(
-    pipeline: Pipeline, trainer: Stage | None, bound: Mapping[str, Mapping[str, Any]], tell: Progress
+    pipeline: Pipeline,
+    trainer: Stage | None,
+    bound: Mapping[str, Mapping[str, Any]],
+    tell: Progress,
+    private: Collection[str],
 ) -> Splits | TrainingStream:
     """What the reader gives: part after part where it yields them to a trainer that takes parts, else split at once."""
     tell("read")
     read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
-        return TrainingStream(pipeline, read, bound)
+        return TrainingStream(pipeline, read, bound, private)
     table = stage_calls.call_loader(pipeline, read, bound.get("data_loader", {}))
     del read
     identity = identify_table(table)
     tell("split")
     splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
     del table
-    return Splits(pipeline, splits, identity, bound)
+    return Splits(pipeline, splits, identity, bound, private)
 
 
 def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from mlapp.baseline import Baseline, build_columns, draw_rows, target_kind
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
 from mlapp.training.sampling import sample_rows
+
+PREDICTED_ROWS = 2_000
+"""Rows of the first split whose predictions are part of the baseline."""
 
 
 class Splits:
@@ -21,10 +25,13 @@ class Splits:
         splits: by name; they are taken out of it.
         identity: fingerprint, rows and columns of the table that they are of.
         bound: stage → its parameters.
+        private: columns of which the baseline stores no value.
 
     Attributes:
         schema: of the first split's features, before the transformer.
         sample: some rows of these, see `sample_rows`.
+        some: rows drawn from all of these.
+        baseline: of the first split's features and target.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class Splits:
         splits: dict[str, Any],
         identity: tuple[str, int, int],
         bound: Mapping[str, Mapping[str, Any]],
+        private: Collection[str] = (),
     ) -> None:
         self._pipeline, self._left, self._parameters = pipeline, splits, bound.get("data_parser", {})
         self.identity = identity
@@ -43,7 +51,10 @@ class Splits:
         del part
         self.schema = infer_schema(features, columns)
         self.sample = sample_rows(features)
-        self._first = [(stage_calls.call_transformer(pipeline, features), target)]
+        self.some = copy_rows(draw_rows(features, PREDICTED_ROWS))
+        transformed = stage_calls.call_transformer(pipeline, features)
+        self.baseline = describe(pipeline, features, transformed, target, private)
+        self._first = [(transformed, target)]
 
     @property
     def first(self) -> tuple[Any, Any]:
@@ -83,3 +94,26 @@ def identify_table(table: Any) -> tuple[str, int, int]:
 def names_of(table: Any) -> list[Any]:
     """The names of a table's columns. To be asked before it is parsed: a parser may take columns out of it."""
     return list(getattr(table, "columns", ()))
+
+
+def copy_rows(features: Any) -> Any:
+    """A copy, which does not keep the table in memory that the rows are a view of."""
+    return features.copy() if hasattr(features, "copy") else features
+
+
+def describe(
+    pipeline: Pipeline, features: Any, transformed: Any, target: Any, private: Collection[str] = ()
+) -> Baseline:
+    """The baseline of one split's features and target.
+
+    Args:
+        features: as a client sends them; `transformed` as the model sees them.
+        private: columns of which no value is stored.
+    """
+    has_transformer = pipeline.stage("feature_transformer") is not None
+    return Baseline(
+        rows=len(features) if hasattr(features, "__len__") else 0,
+        features=build_columns(features, private),
+        transformed=build_columns(transformed, private) if has_transformer else [],
+        target=target_kind(target),
+    )

@@ -183,7 +183,7 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
     if wants_batches(stage) and not isinstance(features, Iterator):
         features, target = iter([features]), iter([target])
     with seeds.fix_seeds():
-        estimator = call_stage(stage, model, _format_features(stage, features), target, **parameters)
+        estimator = call_stage(stage, model, form_features(stage, features), target, **parameters)
     if estimator is None:
         raise DeclarationError(f"{stage.title} returned None.", "Let it return the fitted model.")
     return estimator
@@ -199,7 +199,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
     """
     try:
-        found = call_stage(stage, estimator, _format_features(stage, features), target, **parameters)
+        found = call_stage(stage, estimator, form_features(stage, features), target, **parameters)
     except MlappError as error:
         if "default_of" not in stage.options:
             raise
@@ -234,7 +234,8 @@ def _default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
-def _format_features(stage: Stage, features: Any) -> Any:
+def form_features(stage: Stage, features: Any) -> Any:
+    """Features in the form that a stage takes: as an array where it wants one."""
     return convert_to_array(features) if stage.options.get("array") or wants_array(stage) else features
 
 

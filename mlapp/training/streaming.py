@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+import msgspec
+
+from mlapp.baseline import Baseline, draw_rows
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.errors import DataError
 from mlapp.pipeline import Pipeline
@@ -27,10 +30,13 @@ from mlapp.schema import Schema, infer_schema
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import defaults, stage_calls
 from mlapp.training.sampling import sample_rows
-from mlapp.training.splits import names_of
+from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe, names_of
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
+DESCRIBED = 100_000
+DESCRIBED_PART = 5_000
+"""Rows of the baseline, and of each part at most."""
 
 
 class TrainingStream:
@@ -44,8 +50,16 @@ class TrainingStream:
         DataError: there are no rows.
     """
 
-    def __init__(self, pipeline: Pipeline, parts: Iterator[Any], bound: Mapping[str, Mapping[str, Any]]) -> None:
-        self._pipeline, self._bound = pipeline, bound
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        parts: Iterator[Any],
+        bound: Mapping[str, Mapping[str, Any]],
+        private: Collection[str] = (),
+    ) -> None:
+        self._pipeline, self._bound, self._private = pipeline, bound, private
+        self._described: list[tuple[Any, Any]] = []
+        self._described_rows = 0
         self._digest = hashlib.sha256()
         self._held: dict[str, list[tuple[Any, Any]]] = {}
         self._held_rows: dict[str, int] = {}
@@ -74,6 +88,26 @@ class TrainingStream:
         another size have another fingerprint.
         """
         return self._digest.hexdigest(), self._rows, self._columns
+
+    @property
+    def some(self) -> Any:
+        """Rows drawn from those that the baseline describes."""
+        import pandas as pd
+
+        return draw_rows(pd.concat([features for features, _ in self._described]), PREDICTED_ROWS)
+
+    @property
+    def baseline(self) -> Baseline:
+        """Of a sample of every part so far, up to `DESCRIBED` rows."""
+        import pandas as pd
+
+        features = pd.concat([features for features, _ in self._described], ignore_index=True)
+        targets = [target for _, target in self._described]
+        target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
+        found = describe(
+            self._pipeline, features, stage_calls.call_transformer(self._pipeline, features), target, self._private
+        )
+        return msgspec.structs.replace(found, rows=self._rows)
 
     @property
     def schema(self) -> Schema:
@@ -107,6 +141,10 @@ class TrainingStream:
         features, target = stage_calls.call_parser(self._pipeline, splits[self._name], parameters)
         found = infer_schema(features, columns)
         self._schema = found if self._schema is None else merge_schemas(self._schema, found)
+        if self._described_rows < DESCRIBED and hasattr(features, "iloc"):
+            some = copy_rows(draw_rows(features, DESCRIBED_PART))
+            self._described.append((some, None if target is None else target.loc[some.index]))
+            self._described_rows += len(some)
         for name in others:
             pair = stage_calls.call_parser(self._pipeline, splits[name], parameters)
             self._held.setdefault(name, []).append(pair)

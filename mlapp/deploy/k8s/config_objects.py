@@ -45,6 +45,8 @@ def server_variables(context: RenderContext) -> dict[str, str]:
     }
     if context.grace:
         told["MLAPP_SERVE__GRACE"] = _spell_setting(context.grace)
+    if context.shipment.monitor_schedule:  # the CronJob does it
+        told["MLAPP_MONITOR__RUN"] = "false"
     told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
     return dict(sorted({**told, **own}.items()))
 

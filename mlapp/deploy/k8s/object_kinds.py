@@ -41,6 +41,7 @@ SERVICE = Kind("Service", "v1", "services")
 POD = Kind("Pod", "v1", "pods")
 EVENT = Kind("Event", "v1", "events")
 DEPLOYMENT = Kind("Deployment", "apps/v1", "deployments")
+CRON_JOB = Kind("CronJob", "batch/v1", "cronjobs")
 AUTOSCALER = Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers")
 BUDGET = Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets")
 NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
@@ -60,6 +61,7 @@ RENDERED = (
     NETWORK_POLICY,
     SERVICE,
     DEPLOYMENT,
+    CRON_JOB,
     BUDGET,
     AUTOSCALER,
     INGRESS,
@@ -74,6 +76,7 @@ PRUNED = (
     INGRESS,
     AUTOSCALER,
     BUDGET,
+    CRON_JOB,
     DEPLOYMENT,
     SERVICE,
     NETWORK_POLICY,

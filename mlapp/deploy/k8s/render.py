@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.deploy.k8s import autoscaling, config_objects, labels, networking, storage, workload
+from mlapp.deploy.k8s import autoscaling, config_objects, labels, monitoring, networking, storage, workload
 from mlapp.deploy.k8s.naming import Names, short_digest
 from mlapp.deploy.k8s.object_kinds import RENDERED
 from mlapp.deploy.k8s.patches import apply_patches
@@ -39,6 +39,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         networking.make_network_policy(context) if settings.network_policy.enabled else None,
         networking.make_service(context),
         workload.make_deployment(context, config["metadata"]["name"], replicas),
+        monitoring.cron_job(context, config["metadata"]["name"]),
         autoscaling.make_disruption_budget(context),
         autoscaling.make_autoscaler(context),
         networking.make_ingress(context),

@@ -67,7 +67,7 @@ def _make_pod(context: RenderContext, config_name: str) -> dict[str, Any]:
         # A Service named mlapp would otherwise put MLAPP_… variables into the pod, which are settings of ours.
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": leaving + SPARE,
-        "securityContext": _pod_security(context),
+        "securityContext": make_pod_security(context),
         "containers": [_make_server_container(context, config_name)],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}, *claimed_volumes(context)],
         "topologySpreadConstraints": _make_spread_constraints(context),
@@ -104,8 +104,8 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
         "image": context.shipment.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": ports,
-        "envFrom": _make_environment_sources(context, config_name),
-        "env": _make_environment(context),
+        "envFrom": make_environment_sources(context, config_name),
+        "env": make_environment(context),
         "resources": _make_resources(context),
         "volumeMounts": mounts,
         "startupProbe": {
@@ -116,7 +116,7 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
         },
         "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
         "livenessProbe": {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
-        "securityContext": _container_security(),
+        "securityContext": make_container_security(),
     }
     if settings.rollout.leave:
         # Endpoints lose the pod while it sleeps here and still serves; SIGTERM comes after.
@@ -132,21 +132,21 @@ def _make_model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any
         "env": [{"name": "HOME", "value": TMP}],
         "resources": _make_resources(context, gpu=False),
         "volumeMounts": [{"name": "tmp", "mountPath": TMP}, {"name": "model", "mountPath": context.model_folder}],
-        "securityContext": _container_security(),
+        "securityContext": make_container_security(),
     }
     if pull.secret:
         container["envFrom"] = [{"secretRef": {"name": pull.secret}}]
     return container
 
 
-def _make_environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:
+def make_environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:
     sources: list[dict[str, Any]] = [{"configMapRef": {"name": config_name}}]
     if context.settings.external_secret:
         sources.append({"secretRef": {"name": context.names.base}})
     return sources
 
 
-def _make_environment(context: RenderContext) -> list[dict[str, Any]]:
+def make_environment(context: RenderContext) -> list[dict[str, Any]]:
     threads = {"resourceFieldRef": {"containerName": labels.CONTAINER, "resource": "requests.cpu", "divisor": "1"}}
     variables: list[dict[str, Any]] = []
     if "OMP_NUM_THREADS" not in context.settings.env:
@@ -168,7 +168,7 @@ def _make_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[
     return {"requests": requests, "limits": limits}
 
 
-def _pod_security(context: RenderContext) -> dict[str, Any]:
+def make_pod_security(context: RenderContext) -> dict[str, Any]:
     security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     user = context.settings.user
     if user is not None:
@@ -179,7 +179,7 @@ def _pod_security(context: RenderContext) -> dict[str, Any]:
     return security
 
 
-def _container_security() -> dict[str, Any]:
+def make_container_security() -> dict[str, Any]:
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from mlapp.errors import InputError, Problem
 from mlapp.prediction import Predictor
 from mlapp.schema.container import count_rows, is_dataset
 from mlapp.schema.rows import Part, RowCodec
-from mlapp.serving.decoding.json_body import FEATURES, INPUTS, keyed_inputs_of
+from mlapp.serving.decoding.json_body import FEATURES, INPUTS, named_inputs_of
 
 
 class Codec:
@@ -21,6 +22,8 @@ class Codec:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
+        self.on_refusal: Callable[[InputError], None] | None = None
+        """Is told of inputs that do not fit the schema."""
         has_loader = predictor.pipeline.stage("feature_loader") is not None
         self._rows = (
             None if has_loader else RowCodec(predictor.schema.features, (INPUTS,), takes_array=predictor.takes_array)
@@ -53,11 +56,11 @@ class Codec:
         part = self._rows.decode(body) if self._rows is not None else None
         if part is not None:
             return part
-        inputs, key = keyed_inputs_of(body)
-        if key != FEATURES:
-            return self.accept_inputs(inputs, first)
-        part = self.accept_inputs(self._features_of(inputs), first)
-        part.is_unionml = True
+        inputs, key, keys = named_inputs_of(body)
+        part = self.accept_inputs(self._features_of(inputs) if key == FEATURES else inputs, first)
+        part.is_unionml = key == FEATURES
+        if keys is not None:
+            part.keys = _one_a_row(keys, part.rows)
         return part
 
     def accept_inputs(self, inputs: Any, first: int = 0) -> Part:
@@ -74,7 +77,12 @@ class Codec:
             part = rows.convert(inputs) if isinstance(inputs, list) else rows.from_matrix(inputs)
             if part is not None:
                 return part
-        features = self.predictor.accept_inputs(self._name_columns(inputs), first)
+        try:
+            features = self.predictor.accept_inputs(self._name_columns(inputs), first)
+        except InputError as error:
+            if self.on_refusal is not None:
+                self.on_refusal(error)
+            raise
         count = count_rows(features)
         count = 1 if count is None else count
         if not count:
@@ -131,6 +139,25 @@ class Codec:
             return False
         is_array = hasattr(features, "columns") or hasattr(features, "dtype")
         return is_array or isinstance(features, (list, dict)) or is_dataset(features)
+
+
+def _one_a_row(keys: Any, rows: int) -> Any:
+    """Business keys: one object for all rows, or a list with one a row.
+
+    Raises:
+        InputError: they are neither.
+    """
+    if isinstance(keys, dict) and _are_plain(keys):
+        return keys
+    if isinstance(keys, list) and len(keys) == rows and all(isinstance(row, dict) and _are_plain(row) for row in keys):
+        return keys
+    raise InputError(
+        [Problem("keys is neither an object of texts and numbers nor a list of one such object a row", field="keys")]
+    )
+
+
+def _are_plain(keys: dict[str, Any]) -> bool:
+    return all(isinstance(value, (str, int, float, bool)) or value is None for value in keys.values())
 
 
 def _concatenate_features(features: list[Any]) -> Any:

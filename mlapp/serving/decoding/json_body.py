@@ -22,17 +22,28 @@ KEYS = (INPUTS, FEATURES)
 """What the inputs may be under."""
 MOST_AT_ONCE = 2_000_000
 """Values of a large body that is decoded in one go: meanwhile no other thread runs."""
+BUSINESS_KEYS = "keys"
+"""What names the rows in the caller's own terms, for the truth that comes later."""
 SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _encode = msgspec.json.Encoder(enc_hook=to_json_value).encode
 
 
 def extract_inputs(body: bytes) -> Any:
-    """The inputs in a JSON body, as `keyed_inputs_of` finds them."""
-    return keyed_inputs_of(body)[0]
+    """The inputs in a JSON body without business keys, as `named_inputs_of` finds them."""
+    return _named_inputs_of(body, KEYS)[0]
 
 
-def keyed_inputs_of(body: bytes) -> tuple[Any, str]:
+def named_inputs_of(body: bytes) -> tuple[Any, str, Any]:
+    """The inputs in a JSON body, the key that they are under, and the business keys beside them, or None.
+
+    Raises:
+        HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
+    """
+    return _named_inputs_of(body, (*KEYS, BUSINESS_KEYS))
+
+
+def _named_inputs_of(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
     """The inputs in a JSON body, a bare list, or what is under `inputs` (UnionML: `features`), and that key.
 
     A byte-order mark is passed over. A key that is there twice is refused: which of the two counts differs from
@@ -43,7 +54,7 @@ def keyed_inputs_of(body: bytes) -> tuple[Any, str]:
     """
     content = decode_json(body)
     if isinstance(content, list):
-        return content, ""
+        return content, "", None
     if not isinstance(content, dict):
         raise HttpError(422, f'The body is {_show_key(content)}. Send {{"inputs": […]}} or a list.')
     given = [key for key in KEYS if key in content]
@@ -52,13 +63,13 @@ def keyed_inputs_of(body: bytes) -> tuple[Any, str]:
         raise HttpError(
             422, f'The body has {found}. Send {{"inputs": […]}}.', [Problem(f"the body has {found}", field="inputs")]
         )
-    if unknown := [key for key in content if key not in KEYS]:
+    if unknown := [key for key in content if key not in known]:
         raise HttpError(
             422,
             f"The body has an unknown key '{unknown[0]:.60}' beside '{given[0]}'.",
             [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
         )
-    return content[given[0]], given[0]
+    return content[given[0]], given[0], content.get(BUSINESS_KEYS)
 
 
 def decode_json(body: bytes) -> Any:

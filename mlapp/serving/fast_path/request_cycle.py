@@ -32,6 +32,7 @@ class FastCycle:
         "disconnected",
         "endpoint",
         "headers",
+        "identity",
         "is_unionml",
         "item",
         "keep_alive",
@@ -50,6 +51,7 @@ class FastCycle:
         self.protocol = protocol
         self.endpoint = endpoint
         self.headers = headers
+        self.identity = choose_request_id(headers)
         self.keep_alive = keep_alive
         self.started = time.perf_counter()
         self.parts: list[bytes] = []
@@ -68,7 +70,7 @@ class FastCycle:
         self.response_complete = True
         if self.item is not None:
             self.endpoint.batcher.cancel_request(self.item)
-        self._record_answer(499, choose_request_id(self.headers))
+        self._record_answer(499, self.identity)
 
     def begin_request(self, body: bytes) -> None:
         """The body is here: decode it and queue up."""
@@ -77,6 +79,7 @@ class FastCycle:
         loaded = self.loaded = endpoint.current
         try:
             part = loaded.codec.decode_json(body)
+            part.id = self.identity
             self.is_unionml = part.is_unionml
             rows = endpoint.batcher.predict_at_once(loaded, part) if len(self.protocol.connections) == 1 else None
             if rows is None:
@@ -100,7 +103,7 @@ class FastCycle:
             return
         # A client that keeps its connection goes elsewhere before the doors close.
         self.keep_alive = self.keep_alive and not protocol.application.stopping
-        identity = choose_request_id(self.headers)
+        identity = self.identity
         body = b""
         if isinstance(result, list):
             try:

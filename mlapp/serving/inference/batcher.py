@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from mlapp.monitoring.recorder import Recorder
 from mlapp.schema.rows import Part
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
 from mlapp.serving.inference.latency import Latency
@@ -87,6 +88,8 @@ class Batcher:
         self._freed = 0.0
         self._busy = False
         self._thread: ThreadPoolExecutor | None = None
+        self.recorder: Recorder | None = None
+        """Gets each batch once it was answered."""
         self._calls: dict[asyncio.Task[None], list[QueuedRequest]] = {}
         self._called_rows = 0
 
@@ -106,10 +109,13 @@ class Batcher:
         except Exception:
             self._metrics.failed.inc()
             raise
+        seconds = time.perf_counter() - started
         # In the next turn, when the answer is sent: its client waits for nothing else.
         asyncio.get_running_loop().call_soon(
-            self._note_batch, loaded, [(features, predictions)], part.rows, 0.0, time.perf_counter() - started
+            self._note_batch, loaded, [(features, predictions)], part.rows, 0.0, seconds
         )
+        if self.recorder is not None:
+            self.recorder.add(loaded, (part,), [rows], part.rows, seconds)
         return rows
 
     def submit_request(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> QueuedRequest:
@@ -291,6 +297,7 @@ class Batcher:
         elif self._pace.expects_fast(rows):
             results, after, seconds = self._run_batch(loaded, batch)
             deliver_results(batch, results)
+            self._record(loaded, batch, results, rows, seconds)
             # In the next turn, when the answers are sent: a client that is alone waits for nothing else.
             asyncio.get_running_loop().call_soon(self._note_batch, loaded, after, rows, waited, seconds)
         else:
@@ -315,6 +322,7 @@ class Batcher:
     ) -> None:
         results, after, seconds = self._run_batch(loaded, batch)
         loop.call_soon_threadsafe(deliver_results, batch, results)
+        self._record(loaded, batch, results, rows, seconds)
         self._call_on_predict(loaded, after)
         loop.call_soon_threadsafe(self._free_thread, rows, waited, seconds)
 
@@ -345,10 +353,20 @@ class Batcher:
     async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], waited: float) -> None:
         started = time.perf_counter()
         results, after = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
-        self._metrics.note_batch(sum(item.part.rows for item in batch), waited, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        rows = sum(item.part.rows for item in batch)
+        self._metrics.note_batch(rows, waited, seconds)
         deliver_results(batch, results)
+        self._record(loaded, batch, results, rows, seconds)
         if after and loaded.predictor.pipeline.stage("on_predict") is not None:
             await asyncio.get_running_loop().run_in_executor(self.thread, self._call_on_predict, loaded, after)
+
+    def _record(
+        self, loaded: ServedModel, batch: list[QueuedRequest], results: list[Any], rows: int, seconds: float
+    ) -> None:
+        """Let the recorder have a batch that was answered."""
+        if self.recorder is not None:
+            self.recorder.add(loaded, [item.part for item in batch], results, rows, seconds)
 
     def _call_on_predict(self, loaded: ServedModel, after: list[Any]) -> None:
         for features, predictions in after:

@@ -16,6 +16,7 @@ import msgspec
 
 from mlapp.config import Serve
 from mlapp.errors import MlappError, ModelError
+from mlapp.monitoring.recorder import Recorder
 from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
 from mlapp.schema.rows import Part
@@ -80,6 +81,7 @@ class Endpoint:
             self.batcher = Batcher(self.metrics, **queueing)
         else:
             self.batcher = TracedBatcher(self.metrics, tracing, self.name, **queueing)
+        self.recorder: Recorder | None = None
         self._is_traced = tracing is not None
         self._decoding = Latency()
         self._is_warm = False
@@ -121,7 +123,19 @@ class Endpoint:
         old = self.current
         self.current = loaded
         self.metrics.set_version(loaded.version)
+        self._watch(loaded)
         log.warning("%s: version %s answers now, in place of %s", self.name, loaded.version, old.version)
+
+    def record_with(self, recorder: Recorder) -> None:
+        """Record what is predicted and refused from now on."""
+        self.recorder = self.batcher.recorder = recorder
+        self._watch(self.current)
+
+    def _watch(self, loaded: ServedModel) -> None:
+        recorder = self.recorder
+        if recorder is not None:
+            recorder.watch(loaded)
+            loaded.codec.on_refusal = partial(recorder.refuse, loaded.version)
 
     async def warm_model(self, loaded: ServedModel) -> None:
         """Let a model predict its own example, so that the first client does not pay for what it does only once.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import msgspec
 
 from mlapp import prediction
+from mlapp.baseline import Baseline, read_baseline
+from mlapp.errors import StoreError
 from mlapp.model import TrainedModel
 from mlapp.normalization import normalize, to_rows
 from mlapp.pipeline import Pipeline
@@ -18,6 +22,8 @@ from mlapp.prediction import Predictor
 from mlapp.provenance import Difference, compare_libraries
 from mlapp.serving.decoding.codec import Codec
 from mlapp.store import Manifest, ModelVersion
+
+log = logging.getLogger("mlapp.serving")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +38,8 @@ class ServedModel:
     """The end of every answer's body."""
     batching: bool = True
     """Whether requests may share a call: a row's prediction does not depend on the rows beside it."""
+    baseline: Baseline | None = None
+    """What its training data looked like; None for a version that was stored without it."""
 
     @property
     def version(self) -> str | None:
@@ -51,6 +59,16 @@ class ServedModel:
     def list_differences(self) -> list[Difference]:
         """The libraries whose versions are not those of the training."""
         return compare_libraries(self.manifest.libraries, self.manifest.python) if self.manifest else []
+
+    def combine(self, parts: list[Any]) -> Any:
+        """The features of several requests as one table, array or list."""
+        return self.codec.combine_parts(parts)
+
+    @cached_property
+    def feature_names(self) -> list[str]:
+        """The features' names; of an array's rows, their places."""
+        schema = self.predictor.schema.features
+        return schema.names or [str(at) for at in range(math.prod(schema.shape))]
 
     def predict_features(self, features: Any) -> Any:
         """What the predictor returns for features of the codec, not yet checked."""
@@ -98,7 +116,7 @@ def serve_version(
 
         predictor = convert_to_onnx(predictor)
         details["framework"] = f"{manifest.framework} as onnx"
-    return _make_served_model(predictor, manifest, details, manifest.batching)
+    return _make_served_model(predictor, manifest, details, manifest.batching, _baseline_of(version))
 
 
 def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
@@ -109,13 +127,27 @@ def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
         "parameters": plain_value(dict(trained.parameters)),
         "framework": trained.framework.name,
     }
-    return _make_served_model(prediction.predictor_of_trained(trained, extra=extra), None, details, trained.batching)
+    predictor = prediction.predictor_of_trained(trained, extra=extra)
+    return _make_served_model(predictor, None, details, trained.batching, trained.baseline)
+
+
+def _baseline_of(version: ModelVersion) -> Baseline | None:
+    """The baseline; a version whose baseline cannot be read is served without one."""
+    try:
+        return read_baseline(version.files)
+    except StoreError as error:
+        log.warning("%s %s is not compared with its training: %s", version.app, version.version, error.what)
+        return None
 
 
 def _make_served_model(
-    predictor: Predictor, manifest: Manifest | None, details: dict[str, Any], batching: bool
+    predictor: Predictor,
+    manifest: Manifest | None,
+    details: dict[str, Any],
+    batching: bool,
+    baseline: Baseline | None,
 ) -> ServedModel:
     version = None if predictor.version is None else str(predictor.version)
     name = msgspec.json.encode(predictor.pipeline.name)
     tail = b',"model":' + name + b',"version":' + msgspec.json.encode(version) + b"}"
-    return ServedModel(predictor, Codec(predictor), manifest, details, tail, batching)
+    return ServedModel(predictor, Codec(predictor), manifest, details, tail, batching, baseline)

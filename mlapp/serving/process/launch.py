@@ -18,6 +18,7 @@ from mlapp.serving.asgi import load_served_model
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.version_watcher import VersionWatcher
 from mlapp.serving.observability.tracing import tracing_from_environment
+from mlapp.serving.process import monitoring
 from mlapp.serving.process.server import run_server
 from mlapp.serving.serve_spec import ServeSpec
 
@@ -67,6 +68,7 @@ def build_application(plan: ServeSpec) -> Application:
             loaded = load_served_model(app, settings.model, store, settings)
         prefix = "" if len(found) == 1 else f"/{app.name}"
         endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
+        monitoring.add(made, endpoint, project, plan.bundle)
         routes.add_endpoint(made, endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
             follower = VersionWatcher(endpoint, store, settings.model, within)

@@ -45,6 +45,7 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
             )
         else:
             part = await decode_body(endpoint, loaded, request, body, budget)
+        part.id = request.identity
         predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
         return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
 

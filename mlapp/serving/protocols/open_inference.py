@@ -140,9 +140,16 @@ def model_metadata(endpoint: Endpoint) -> dict[str, Any]:
 
 
 async def predict_tensors(
-    endpoint: Endpoint, given: list[Tensor], budget: Budget, left: Callable[[], Awaitable[None]] | None = None
+    endpoint: Endpoint,
+    given: list[Tensor],
+    budget: Budget,
+    left: Callable[[], Awaitable[None]] | None = None,
+    identity: bytes | None = None,
 ) -> tuple[list[Tensor], str]:
     """Predictions as tensors, and the version that made them.
+
+    Args:
+        identity: the request's id, for the prediction log.
 
     Raises:
         HttpError, MlappError: as for `/predict`; 400 for a predictor that yields.
@@ -155,6 +162,7 @@ async def predict_tensors(
     part = await endpoint.decode_body(
         lambda: loaded.codec.accept_inputs(tensors.tensors_to_inputs(given, loaded)), size, budget, left
     )
+    part.id = identity
     predictions = await endpoint.predict_part(part, budget.remaining, loaded, left)
     schema = loaded.predictor.schema.predictions
     return await endpoint.encode_answer(
@@ -184,7 +192,7 @@ async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
     asked, given = await endpoint.decode_body(
         lambda: _parse_request(body, split, budget), len(body), budget, request.wait_until_left
     )
-    outputs, version = await predict_tensors(endpoint, given, budget, request.wait_until_left)
+    outputs, version = await predict_tensors(endpoint, given, budget, request.wait_until_left, request.identity)
     size = sum(output.array.size for output in outputs)
     return await endpoint.encode_answer(lambda: _make_answer(endpoint.name, version, asked, outputs), size)
 

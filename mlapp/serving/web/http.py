@@ -34,6 +34,8 @@ class Request:
         self._intake = intake
         self._held = 0
         self.method: str = scope["method"]
+        self.identity = b""
+        """The request's id, as the answer tells it."""
         self.tail = ""
         """What follows the route's prefix, for routes that end in `/`."""
 

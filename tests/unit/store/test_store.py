@@ -185,7 +185,7 @@ def test_a_saver_and_a_loader_of_the_users_own(store: Store) -> None:
         return model
 
     version = store.put(app.train())
-    assert list(version.manifest.files) == ["weights.npz"]
+    assert list(version.manifest.files) == ["baseline.json", "weights.npz"]
     assert load_predictor(app, store.get("numbers")).predict([[0.5]]).tolist() == [1]
 
 

@@ -1,0 +1,18 @@
+"""The baseline of a version: what the training data and the model's own predictions on them looked like."""
+
+from mlapp.baseline.baseline import FILE, Baseline, Calibration, Column, MetricError, read_baseline
+from mlapp.baseline.build import build_columns, draw_rows, target_kind
+from mlapp.baseline.predictions import prediction_columns
+
+__all__ = [
+    "FILE",
+    "Baseline",
+    "Calibration",
+    "Column",
+    "MetricError",
+    "build_columns",
+    "draw_rows",
+    "prediction_columns",
+    "read_baseline",
+    "target_kind",
+]

@@ -1,0 +1,127 @@
+"""What a baseline is made of: plain data, stored as JSON beside the model's files and covered by their hashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mlapp.errors import StoreError
+
+FILE = "baseline.json"
+FORMAT = 1
+Kind = Literal["number", "category", "text"]
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The distribution of one column.
+
+    Attributes:
+        kind: `number` has bins, `category` has values, `text` has only a share of missing values.
+        rows: rows that were looked at; `missing` of them have no value.
+        center: of a number, in its own unit; bins are made of the distance from it (see `mlapp.baseline.bins`).
+        keys: of a number, the last key of each bin, in ascending order.
+        edges: of a number, the upper end of each bin, in its own unit.
+        low: of a number, the key of the least value that was seen.
+        minimum, maximum: of a number, the range that was seen.
+        values: of a category, from the most frequent on.
+        counts: rows of each bin or value.
+        others: of a category, rows of values that are not in `values`.
+        singles: of a category, how many values were seen once.
+    """
+
+    name: str
+    kind: Kind
+    rows: int
+    missing: int = 0
+    center: float = 0.0
+    low: int = 0
+    keys: list[int] = []
+    edges: list[float] = []
+    minimum: float | None = None
+    maximum: float | None = None
+    values: list[str] = []
+    counts: list[int] = []
+    others: int = 0
+    singles: int = 0
+
+    @property
+    def has_all_values(self) -> bool:
+        """Whether every value that training saw is listed, so that any other is new."""
+        return self.kind == "category" and self.others == 0
+
+
+class MetricError(msgspec.Struct, frozen=True):
+    """The standard error of a metric, by the bootstrap, and the rows that the metric was measured on."""
+
+    error: float
+    rows: int
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """How often a classifier is right at each confidence, measured on the last split.
+
+    Attributes:
+        edges: upper ends of the bins of confidence, the probability of the predicted class.
+        accuracy: share of right predictions in each bin.
+        rows: of the split.
+    """
+
+    edges: list[float]
+    accuracy: list[float]
+    rows: int
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a version knows of its training data.
+
+    Attributes:
+        rows: of the training split; the columns may be of a sample of them.
+        features: as a client sends them.
+        transformed: as the model sees them; empty where there is no feature_transformer.
+        predictions: of the model on training rows.
+        errors: split → metric → its error.
+        target: JSON type of the target: integer, number, boolean, string; None where nothing is known.
+        calibration: of a classifier that gives probabilities.
+    """
+
+    format: int = FORMAT
+    rows: int = 0
+    features: list[Column] = []
+    transformed: list[Column] = []
+    predictions: list[Column] = []
+    errors: dict[str, dict[str, MetricError]] = {}
+    target: str | None = None
+    calibration: Calibration | None = None
+
+    def write(self, folder: Path) -> None:
+        """Store it beside the model's files."""
+        (folder / FILE).write_bytes(msgspec.json.encode(self))
+
+
+class _Format(msgspec.Struct):
+    format: Any = None
+
+
+def read_baseline(folder: Path) -> Baseline | None:
+    """The baseline in a version's folder; None for a version that was stored without one.
+
+    Raises:
+        StoreError: it is from a newer mlapp, or damaged.
+    """
+    try:
+        content = (folder / FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        found = msgspec.json.decode(content, type=_Format).format
+        if not isinstance(found, int) or found > FORMAT:
+            raise StoreError(
+                f"{folder / FILE} has format {found}; this mlapp reads formats up to {FORMAT}.", "Update mlapp."
+            )
+        return msgspec.json.decode(content, type=Baseline)
+    except msgspec.MsgspecError as error:
+        raise StoreError(
+            f"{folder / FILE} cannot be read: {error}", "Restore it from a backup, or train again."
+        ) from None

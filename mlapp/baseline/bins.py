@@ -1,0 +1,91 @@
+"""Bins of numbers that are cheap to count into.
+
+A number becomes a key of 16 bits: its distance from the column's center, as the upper half of a float32 (a bfloat16:
+sign, 8 bits of exponent, 7 of mantissa), reordered so that keys sort as the numbers do. The resolution is 1/128 of the
+distance, whatever the column's unit, offset or tails. Bins are ranges of keys, so a table with an entry for each key
+finds the bin of a value by one look-up; `numpy.searchsorted` on 200 edges costs ten times as much.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KEYS = 1 << 16
+
+
+def codes_of(values: NDArray[Any], center: Any) -> NDArray[np.uint16]:
+    """The upper bits of each value's distance from the center, not yet in order: `ORDER` makes them keys.
+
+    Args:
+        values: float64, of any shape.
+        center: of the column, or one for each column.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = (values - center).astype(np.float32)
+    codes: NDArray[np.uint16] = (distance.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    return codes
+
+
+def _order() -> NDArray[np.uint16]:
+    """From the upper bits of a float32 to a number that sorts as the float does; negative floats sort backwards."""
+    codes = np.arange(KEYS, dtype=np.uint32)
+    return np.where(codes < KEYS // 2, codes + KEYS // 2, KEYS - 1 - codes).astype(np.uint16)
+
+
+ORDER = _order()
+"""Raw upper bits → key."""
+_CODES = np.argsort(ORDER).astype(np.uint32)
+"""Key → raw upper bits."""
+
+
+def is_missing_code() -> NDArray[np.bool_]:
+    """Which raw upper bits are those of NaN."""
+    return np.isnan((np.arange(KEYS, dtype=np.uint32) << np.uint32(16)).view(np.float32))
+
+
+def upper_ends(keys: NDArray[Any], center: float) -> list[float]:
+    """The largest value of each key, in the column's unit."""
+    codes = _CODES[np.asarray(keys, dtype=np.int64)]
+    negative = codes >= KEYS // 2
+    # Of a positive number the largest distance has all lower bits set; of a negative one, none.
+    bits = (codes << np.uint32(16)) | np.where(negative, np.uint32(0), np.uint32(0xFFFF))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return [float(end) for end in bits.astype(np.uint32).view(np.float32).astype(np.float64) + center]
+
+
+def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
+    """The last key of each bin, and the rows in it: one bin a key where they are few, else quantiles.
+
+    Args:
+        keys: ordered keys of the training rows.
+        most: bins.
+    """
+    found, counts = np.unique(keys, return_counts=True)
+    if len(found) > most:
+        total = np.cumsum(counts)
+        quantile = np.minimum(((total - counts / 2) / total[-1] * most).astype(np.int64), most - 1)
+        last = np.flatnonzero(np.append(quantile[1:] != quantile[:-1], True))
+        ends = total[last]
+        found, counts = found[last], np.diff(ends, prepend=0)
+    return [int(key) for key in found], [int(count) for count in counts]
+
+
+def lookup(low: int, keys: list[int], first: int) -> NDArray[np.int32]:
+    """From raw upper bits to a slot: the bins, then below the range, above it, and missing.
+
+    Args:
+        low: key of the least value that training saw.
+        keys: last key of each bin.
+        first: the slot of the first bin.
+    """
+    of_key = np.searchsorted(np.asarray(keys, dtype=np.int64), np.arange(KEYS)).astype(np.int32)
+    table = of_key[ORDER]  # beyond the last bin it is len(keys), corrected next
+    table[np.greater(ORDER, keys[-1] if keys else -1)] = len(keys) + 1
+    table[np.less(ORDER, low)] = len(keys)
+    table[is_missing_code()] = len(keys) + 2
+    return table + np.int32(first)

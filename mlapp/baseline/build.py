@@ -1,0 +1,210 @@
+"""From training data to the columns of a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from mlapp.baseline.baseline import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+MOST_ROWS = 100_000
+"""Rows that are looked at; of a larger table, a sample with a fixed seed."""
+MOST_BINS = 200
+CELLS = MOST_BINS * 64
+"""Bins of all columns together: a wide table has fewer in each."""
+FEWEST_BINS = 16
+MOST_COLUMNS = 512
+"""A table or array with more columns (an image, an embedding) has no bins."""
+UNIQUE = 0.5
+"""A text column in which a larger share of the values is distinct holds names or sentences, and is not binned."""
+LONGEST = 64
+"""Characters of a category: a longer text is no category."""
+
+
+def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
+    """At most so many rows, drawn with a fixed seed; the features themselves where they are fewer."""
+    import numpy as np
+
+    if not hasattr(features, "__len__") or len(features) <= most:
+        return features
+    chosen = np.sort(np.random.default_rng(0).choice(len(features), most, replace=False))
+    if hasattr(features, "iloc"):
+        return features.iloc[chosen]
+    return features[chosen] if hasattr(features, "dtype") else [features[at] for at in chosen]
+
+
+def build_columns(features: Any, private: Collection[str] = ()) -> list[Column]:
+    """The columns of a table, or of an array of numbers; none for anything else.
+
+    Args:
+        features: a DataFrame, or an array of one number or one row of numbers a row.
+        private: columns of which no value may be stored: they count as texts.
+    """
+    import pandas as pd
+
+    features = draw_rows(features)
+    if isinstance(features, pd.Series):
+        features = features.to_frame()
+    table = features if isinstance(features, pd.DataFrame) else _frame(features)
+    if table is None or table.shape[1] > MOST_COLUMNS or not len(table):
+        return []
+    most = min(MOST_BINS, max(FEWEST_BINS, CELLS // max(1, table.shape[1])))
+    return [
+        column_of(str(name), table.iloc[:, at], most, is_private=str(name) in private)
+        for at, name in enumerate(table.columns)
+    ]
+
+
+def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, *, is_private: bool = False) -> Column:
+    """The distribution of one column.
+
+    Args:
+        most: bins, or values of a category.
+        is_private: store no value of it.
+    """
+    from pandas.api import types
+
+    rows, missing = len(values), int(values.isna().sum())
+    if is_private:
+        return Column(name=name, kind="text", rows=rows, missing=missing)
+    is_bool = types.is_bool_dtype(values.dtype)
+    if not is_bool and (types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)):
+        return _number(name, numbers_of(values), most)
+    return category_of(name, texts_of(values), most)
+
+
+def numbers_of(values: Any) -> NDArray[np.float64]:
+    """Numbers as float64, dates as seconds since 1970, what is missing or no number as NaN."""
+    import numpy as np
+    import pandas as pd
+    from pandas.api import types
+
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        return values.astype(np.float64, copy=False)
+    values = values if isinstance(values, pd.Series) else pd.Series(values)
+    if types.is_datetime64_any_dtype(values.dtype):
+        stamps = values.dt.tz_localize(None) if getattr(values.dt, "tz", None) is not None else values
+        seconds = stamps.to_numpy(dtype="datetime64[ns]").astype(np.int64) / 1e9
+        return np.where(values.isna(), np.nan, seconds)
+    if not types.is_numeric_dtype(values.dtype):
+        values = pd.to_numeric(values, errors="coerce")
+    found: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan)
+    return found
+
+
+def texts_of(values: Any) -> list[str | None]:
+    """Each value as a category's text: 1 and 1.0 are the same, True is `true`, what is missing is None."""
+    listed = values.tolist() if hasattr(values, "tolist") else list(values)
+    return [text_of(value) for value in listed]
+
+
+def text_of(value: Any) -> str | None:
+    """One value as a category's text; a list, array or record is only named by its type."""
+    if isinstance(value, str):
+        return value
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if hasattr(value, "__len__"):
+        return type(value).__name__
+    if value != value:
+        return None
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value)
+
+
+def category_of(name: str, texts: list[str | None], most: int = MOST_BINS) -> Column:
+    """The counts of each value; a column of unique or long texts has none."""
+    import numpy as np
+    import pandas as pd
+
+    rows = len(texts)
+    known = [text for text in texts if text is not None]
+    missing = rows - len(known)
+    if not known:
+        return Column(name=name, kind="category", rows=rows, missing=missing)
+    codes, uniques = pd.factorize(np.asarray(known, dtype=object))
+    counts = np.bincount(codes)
+    is_unique = len(uniques) > 2 and len(uniques) > UNIQUE * len(known) and rows >= 4
+    if is_unique or len(uniques) > 10 * most or max(map(len, uniques)) > LONGEST:
+        return Column(name=name, kind="text", rows=rows, missing=missing)
+    order = sorted(range(len(uniques)), key=lambda at: (-counts[at], uniques[at]))
+    return Column(
+        name=name,
+        kind="category",
+        rows=rows,
+        missing=missing,
+        values=[str(uniques[at]) for at in order[:most]],
+        counts=[int(counts[at]) for at in order[:most]],
+        others=int(sum(counts[at] for at in order[most:])),
+        singles=int((counts == 1).sum()),
+    )
+
+
+def target_kind(target: Any) -> str | None:
+    """The JSON type of a target's values, or None where there are several columns or it is of another type."""
+    from mlapp.schema import infer_schema
+
+    if target is None or getattr(target, "ndim", 1) > 1:
+        return None
+    import pandas as pd
+
+    values = target if isinstance(target, pd.Series) else pd.Series(list(_listed(target)))
+    field = infer_schema(values.rename("target").to_frame()).fields[0]
+    if field.type in ("integer", "number", "boolean", "string"):
+        return field.type
+    if field.type == "category" and field.categories:
+        kinds = {type(value) for value in field.categories}
+        names = {str: "string", int: "integer", float: "number", bool: "boolean"}
+        return names.get(kinds.pop()) if len(kinds) == 1 else None
+    return None
+
+
+def _listed(values: Any) -> Iterable[Any]:
+    listed: Iterable[Any] = values.tolist() if hasattr(values, "tolist") else values
+    return listed
+
+
+def _number(name: str, values: NDArray[np.float64], most: int) -> Column:
+    import numpy as np
+
+    from mlapp.baseline.bins import ORDER, codes_of, make_bins, upper_ends
+
+    known = values[np.isfinite(values)]
+    rows, missing = len(values), int(np.isnan(values).sum())
+    if not len(known):
+        return Column(name=name, kind="number", rows=rows, missing=missing)
+    # A value that occurs: then a column of few distinct values has each in a bin of its own.
+    center = float(np.partition(known, (len(known) - 1) // 2)[(len(known) - 1) // 2])
+    ordered = ORDER[codes_of(known, center)].astype(np.int64)
+    keys, counts = make_bins(ordered, most)
+    return Column(
+        name=name,
+        kind="number",
+        rows=rows,
+        missing=missing,
+        center=center,
+        low=int(ordered.min()),
+        keys=keys,
+        edges=upper_ends(np.asarray(keys), center),
+        minimum=float(known.min()),
+        maximum=float(known.max()),
+        counts=counts,
+    )
+
+
+def _frame(features: Any) -> pd.DataFrame | None:
+    import numpy as np
+    import pandas as pd
+
+    if not isinstance(features, np.ndarray) or features.dtype.kind not in "biuf" or features.ndim not in (1, 2):
+        return None
+    values = features.reshape(len(features), -1)
+    return pd.DataFrame(values, columns=[str(at) for at in range(values.shape[1])], copy=False)

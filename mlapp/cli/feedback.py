@@ -1,0 +1,60 @@
+"""`mlapp feedback`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+
+
+def feedback(
+    file: Annotated[Path, typer.Argument(help="CSV, Parquet, JSON or JSON lines: id and truth, or keys and truth.")],
+    json: Json = False,
+    environment: Environment = None,
+) -> None:
+    """Tell the truth about past predictions.
+
+    The file has the columns `id` (as the answer's X-Request-ID, or REQUEST#ROW) and `truth`, or key columns and
+    `truth`. A server takes the same at POST /feedback.
+
+    Example:
+
+      mlapp feedback paid-loans.csv
+    """
+    from mlapp.monitoring.history import read_baselines
+    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.rules import Rules
+    from mlapp.monitoring.truth import Truths, from_table
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    numbers = project.store.list_numbers(project.name)
+    baselines = read_baselines(project.store, project.name, map(str, numbers[-1:]))
+    kind = next((baseline.target for baseline in baselines.values()), None)
+    truths = Truths(place_of(project), Rules(project.settings.monitor.columns, project.name), kind)
+    found = _read(file)
+    is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
+    accepted = truths.write(truths.check(found if is_entries else from_table(found)))
+    if json:
+        output.print_json({"accepted": accepted})
+    else:
+        typer.echo(f"{accepted} truths accepted")
+
+
+def _read(file: Path) -> Any:
+    from mlapp.errors import DataError
+    from mlapp.features_file import read_features_file
+    from mlapp.schema import Schema
+
+    if file.suffix.lower() != ".csv" or not file.is_file():
+        return read_features_file(str(file), Schema(kind="any"))
+    import pandas as pd
+
+    try:
+        return pd.read_csv(file)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"'{file}' is not a CSV file: {error}", "Save it as UTF-8 CSV with a header.") from None

@@ -1,0 +1,218 @@
+"""`mlapp monitor`: what is wrong with the model that answers"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json, Yes
+
+if TYPE_CHECKING:
+    from mlapp.monitoring.windows import WindowReport
+
+cli = typer.Typer(help="Drift and live quality.", invoke_without_command=True)
+Since = Annotated[str | None, typer.Option(help="From when: 2h, 7d, or 2026-01-31T12:00. [a day]")]
+Until = Annotated[str | None, typer.Option(help="Until when. [now]")]
+Version = Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [all]")]
+MOST = 24
+
+
+@cli.callback()
+def monitor(
+    context: typer.Context,
+    since: Since = None,
+    until: Until = None,
+    version: Version = None,
+    json: Json = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if the last closed window is in alarm.")] = False,
+    environment: Environment = None,
+) -> None:
+    """Show what is wrong, window by window.
+
+    Drift of features and predictions, refused inputs, and quality where the truth is known.
+
+    Examples:
+
+      mlapp monitor --since 7d
+
+      mlapp monitor --check --json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mlapp.monitoring.inspection import inspect, parse_time
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    reports = inspect(project, since=parse_time(since), until=parse_time(until), version=version)
+    if json:
+        output.print_json({"app": project.name, "windows": reports})
+    else:
+        _print(reports)
+    if check and _is_alarming(reports):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def run(
+    bundle: Annotated[Path | None, typer.Option(help="The bundle that is served, in the place of a project.")] = None,
+    environment: Environment = None,
+) -> None:
+    """Close the windows that are over: judge them, keep what was found, and send alarms.
+
+    Each window is closed once, however many run this. The server runs it by itself; on Kubernetes a CronJob does.
+
+    Example:
+
+      mlapp monitor run
+    """
+    from mlapp.monitoring.closing import close_windows
+    from mlapp.serving.serve_spec import find_projects
+
+    for project in find_projects((), str(bundle) if bundle else None, environment):
+        closed = close_windows(project)
+        output.print_note(f"{project.name}: {closed.windows} windows closed, {len(closed.sent)} alarms begun or ended.")
+        for event in closed.sent:
+            output.print_note(f"{event['status']}: {event['text']}")
+
+
+@cli.command()
+def report(
+    html: Annotated[Path, typer.Option("--html", help="File to write.")],
+    since: Since = None,
+    until: Until = None,
+    version: Version = None,
+    environment: Environment = None,
+) -> None:
+    """Write a page of drift, quality and volume, in one file that needs no network.
+
+    Example:
+
+      mlapp monitor report --html report.html --since 7d
+    """
+    from mlapp.monitoring.inspection import parse_time
+    from mlapp.monitoring.report import write_report
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    write_report(project, html, since=parse_time(since), until=parse_time(until), version=version)
+    typer.echo(html)
+
+
+@cli.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="A query over the tables log and truth.")],
+    json: Json = False,
+    environment: Environment = None,
+) -> None:
+    """Query the prediction log with DuckDB.
+
+    Example:
+
+      mlapp monitor sql "SELECT version, sum(weight) FROM log GROUP BY version"
+    """
+    from mlapp.monitoring.database import query as run_query
+    from mlapp.monitoring.inspection import place_of
+    from mlapp.project import Project
+    from mlapp.schema.infer import to_json_value
+
+    names, rows = run_query(place_of(Project.find(environment=environment)), query)
+    if json:
+        output.print_json([dict(zip(names, map(to_json_value, row), strict=True)) for row in rows])
+    else:
+        output.print_table(names, [list(map(to_json_value, row)) for row in rows])
+
+
+@cli.command()
+def forget(
+    key: Annotated[list[str], typer.Option("--key", help="NAME=VALUE of a business key, a feature, or id.")],
+    yes: Yes = False,
+    environment: Environment = None,
+) -> None:
+    """Delete a person's rows from the log and the truths.
+
+    Example:
+
+      mlapp monitor forget --key customer=4711 --yes
+    """
+    from mlapp.monitoring.forgetting import forget as delete
+    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.rules import Rules
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    pairs = dict(_pair(text) for text in key)
+    output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
+    rows = delete(place_of(project), pairs, Rules(project.settings.monitor.columns, project.name))
+    typer.echo(f"{rows} rows deleted")
+
+
+@cli.command()
+def skew(
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the log to predict again.")] = 1000,
+    version: Version = None,
+    json: Json = False,
+    environment: Environment = None,
+) -> None:
+    """Predict logged rows again as training would, and name what differs.
+
+    Exits with 1 when serving gave other predictions.
+
+    Example:
+
+      mlapp monitor skew --rows 5000
+    """
+    from mlapp.monitoring.skew import find_skew
+    from mlapp.project import Project
+
+    found = find_skew(Project.find(environment=environment), rows, version)
+    if json:
+        output.print_json(found)
+    elif found.different:
+        typer.echo(f"{found.different} of {found.rows} predictions differ from those of training's path.")
+        for column in found.columns:
+            typer.echo(f"  {column.name}: {column.text}")
+    else:
+        typer.echo(f"All of {found.rows} predictions are those that training's path gives.")
+    if found.different:
+        raise typer.Exit(1)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from mlapp.errors import UsageError
+
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise UsageError(f"--key {text} is not NAME=VALUE.", "Give it as --key customer=4711.")
+    return name, value
+
+
+def _is_alarming(reports: Sequence[WindowReport]) -> bool:
+    closed = [report for report in reports if report.closed and report.state != "empty"]
+    return any(report.state == "alarm" for report in closed if report.until == closed[-1].until)
+
+
+def _print(reports: Sequence[WindowReport]) -> None:
+    if not reports:
+        typer.echo("Nothing was predicted in this time.")
+        return
+    shown = reports[-MOST:]
+    if len(shown) < len(reports):
+        output.print_note(f"{len(reports) - len(shown)} earlier windows are left out; --json has them all.")
+    rows: list[list[Any]] = []
+    for report in shown:
+        known = report.metrics or {name: metric.value for name, metric in report.quality.items() if metric.estimated}
+        mark = "" if report.metrics else "~"
+        metrics = ", ".join(f"{name} {mark}{value:.3g}" for name, value in known.items())
+        state = report.state if report.closed else f"{report.state} (open)"
+        begin = report.since.strftime("%Y-%m-%d %H:%M:%S")
+        rows.append([begin, report.version, report.rows, report.refused, report.truths, state, metrics])
+    output.print_table(["since (UTC)", "version", "rows", "refused", "truths", "state", "quality"], rows)
+    last = next((report for report in reversed(shown) if report.alarms), None)
+    if last is not None:
+        typer.echo(f"\nIn the window from {last.since:%Y-%m-%d %H:%M:%S}, version {last.version}:")
+        for alarm in last.alarms:
+            typer.echo(f"  {alarm.text}")

@@ -1,0 +1,81 @@
+"""The CronJob that closes monitoring's windows: one short run of `mlapp monitor run`, hardened as the server is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.k8s import labels
+from mlapp.deploy.k8s.render_context import RenderContext
+from mlapp.deploy.k8s.storage import claimed_volumes
+from mlapp.deploy.k8s.workload import (
+    TMP,
+    make_container_security,
+    make_environment,
+    make_environment_sources,
+    make_pod_security,
+)
+from mlapp.images.image_spec import APP, VENV
+
+DEADLINE = 1800
+"""Seconds after which a run is given up."""
+
+
+def cron_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
+    """The CronJob; None where there is nothing that it could read."""
+    shipment, settings = context.shipment, context.settings
+    if shipment.monitor_schedule is None or settings.model_pull is not None:
+        return None
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TMP}]
+    for name, volume in settings.volumes.items():
+        mounts.append({"name": name, "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})})
+    wanted = settings.resources
+    memory = str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)
+    container = {
+        "name": labels.CONTAINER,
+        "image": shipment.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [f"{VENV}/bin/python", "-m", "mlapp", "monitor", "run", "--bundle", APP],
+        "envFrom": make_environment_sources(context, config_name),
+        "env": make_environment(context),
+        "resources": {
+            "requests": {"cpu": str(wanted.cpu), "memory": str(wanted.memory)},
+            "limits": {"memory": memory},
+        },
+        "volumeMounts": mounts,
+        "securityContext": make_container_security(),
+    }
+    pod: dict[str, Any] = {
+        "serviceAccountName": settings.service_account.name or context.names.base,
+        "automountServiceAccountToken": settings.service_account.token,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never",
+        "securityContext": make_pod_security(context),
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(wanted.tmp)}}, *claimed_volumes(context)],
+    }
+    optional = {
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+        "nodeSelector": settings.node_selector,
+        "tolerations": settings.tolerations,
+        "priorityClassName": settings.priority_class,
+        "runtimeClassName": settings.runtime_class,
+    }
+    pod.update({key: value for key, value in optional.items() if value})
+    # Without the labels that choose the server's pods: no Service sends requests to it.
+    pod_labels = {labels.COMPONENT: "monitor", labels.MANAGED_BY: "mlapp"}
+    spec = {
+        "schedule": shipment.monitor_schedule,
+        "concurrencyPolicy": "Forbid",
+        "startingDeadlineSeconds": 300,
+        "successfulJobsHistoryLimit": 1,
+        "failedJobsHistoryLimit": 3,
+        "jobTemplate": {
+            "spec": {
+                "backoffLimit": 1,
+                "activeDeadlineSeconds": DEADLINE,
+                "ttlSecondsAfterFinished": 86400,
+                "template": {"metadata": {"labels": pod_labels}, "spec": pod},
+            }
+        },
+    }
+    return context.make_document("CronJob", f"{context.names.base}-monitor", spec=spec)

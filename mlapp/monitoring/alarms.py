@@ -1,0 +1,98 @@
+"""From windows of counts to what is wrong in each: findings that persist become alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+
+from mlapp.baseline import Baseline
+from mlapp.config import Drift, Monitor
+from mlapp.monitoring.counts import Counts, merge
+from mlapp.monitoring.drift import AlarmKind, Finding, distances, find
+from mlapp.monitoring.persistence import Persistence
+from mlapp.monitoring.seasons import baseline_of
+from mlapp.monitoring.windows import Alarm, Quality, WindowReport
+
+
+def judge_windows(
+    windows: Iterable[Counts],
+    baselines: Mapping[str, Baseline],
+    settings: Monitor,
+    *,
+    now: float,
+    quality: Mapping[tuple[str, float], Quality] | None = None,
+) -> list[WindowReport]:
+    """The windows in order, each with its alarms.
+
+    Args:
+        windows: counts of all replicas, one for each version and window.
+        baselines: version → its baseline.
+        now: seconds since 1970: a window that ends later is open.
+        quality: version and beginning of a window → what is known of it.
+    """
+    tests = settings.tests
+    persistent: dict[str, Persistence] = {}
+    current: dict[str, set[tuple[AlarmKind, str]]] = {}
+    last: dict[tuple[str, AlarmKind, str], Finding] = {}
+    past: dict[tuple[str, int, int], list[Counts]] = {}
+    reports = []
+    for counts in sorted(windows, key=lambda counts: (counts.since, counts.version)):
+        baseline = baselines.get(counts.version)
+        found: list[Finding] = []
+        alarming = current.get(counts.version, set())  # too few rows to test: what was wrong is not known to be over
+        if tests is not None and baseline is not None and _can_be_tested(counts, tests):
+            found = find(baseline, counts, tests)
+            if tests.seasonal:
+                found = _seasonal(found, baseline, counts, tests, past)
+            watch = persistent.setdefault(counts.version, Persistence(tests.persist))
+            alarming = watch.add({(finding.kind, finding.column) for finding in found})
+            current[counts.version] = alarming
+        for finding in found:
+            last[counts.version, finding.kind, finding.column] = finding
+        alarms = [
+            Alarm.of(last[counts.version, kind, column])
+            for kind, column in sorted(alarming)
+            if (counts.version, kind, column) in last
+        ]
+        known = (quality or {}).get((counts.version, counts.since)) or Quality()
+        alarms += [Alarm.of(finding) for finding in known.findings]
+        reports.append(
+            WindowReport(
+                since=datetime.fromtimestamp(counts.since, timezone.utc),
+                until=datetime.fromtimestamp(counts.until, timezone.utc),
+                version=counts.version,
+                rows=counts.rows,
+                refused=counts.refused,
+                truths=known.truths,
+                state="alarm" if alarms else "quiet" if counts.rows or counts.refused else "empty",
+                metrics=known.metrics,
+                alarms=alarms,
+                closed=counts.until <= now,
+                quality=known.details,
+                distances={} if baseline is None else distances(baseline, counts),
+            )
+        )
+    return reports
+
+
+def _can_be_tested(counts: Counts, tests: Drift) -> bool:
+    return counts.rows + counts.refused >= tests.min_rows
+
+
+def _seasonal(
+    found: list[Finding],
+    baseline: Baseline,
+    counts: Counts,
+    tests: Drift,
+    past: dict[tuple[str, int, int], list[Counts]],
+) -> list[Finding]:
+    """Those findings that also differ from the same weekday and hour of the weeks before, where there are any."""
+    at = datetime.fromtimestamp(counts.since, timezone.utc)
+    season = past.setdefault((counts.version, at.weekday(), at.hour), [])
+    week = 7 * 86400 - 1
+    before = merge(other for other in season if counts.since - other.since >= week)
+    season.append(counts)
+    if before is None or before.rows < tests.min_rows:
+        return found
+    usual = {(finding.kind, finding.column) for finding in find(baseline_of(baseline, before), counts, tests)}
+    return [finding for finding in found if (finding.kind, finding.column) in usual or finding.kind == "refused"]

@@ -1,0 +1,158 @@
+"""Telling that an alarm began or ended: to webhooks, and to the app's own function. Once each, however many run it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+
+import msgspec
+
+from mlapp.config import Alert
+from mlapp.data.secrets import expand_address
+from mlapp.errors import DataError
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.windows import Alarm, WindowReport
+
+log = logging.getLogger("mlapp.monitoring")
+PATIENCE = 10.0
+"""Seconds that a webhook may take."""
+PAUSES = (1.0, 5.0)
+"""Seconds before each further attempt."""
+FAR = timedelta(days=365)
+"""How long Alertmanager may take an alarm for active without hearing of it again: its end is told."""
+
+
+class AlarmEvent(dict[str, Any]):
+    """What is sent: a dict whose entries are attributes too.
+
+    `app`, `version`, `kind`, `column`, `value`, `threshold`, `text`; `status` is `firing` or `resolved`; `since` and
+    `until` are those of the window, as ISO 8601 texts.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def event_of(app: str, report: WindowReport, alarm: Alarm, status: Literal["firing", "resolved"]) -> AlarmEvent:
+    """The beginning or the end of an alarm in a window."""
+    return AlarmEvent(
+        app=app,
+        version=report.version,
+        **msgspec.structs.asdict(alarm),
+        status=status,
+        since=report.since.isoformat(),
+        until=report.until.isoformat(),
+    )
+
+
+class Ledger:
+    """The beginnings and ends of alarms that were told. An entry is made once, by the first that makes it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def begin(self, version: str, alarm: Alarm, event: AlarmEvent) -> bool:
+        """Note that an alarm began; False where it has begun already."""
+        return self._add(version, alarm.kind, alarm.column, event, is_begin=True)
+
+    def end(self, version: str, kind: str, column: str, event: AlarmEvent) -> bool:
+        """Note that an alarm ended; False where it has ended already, or somebody else noted it."""
+        return self._add(version, kind, column, event, is_begin=False)
+
+    def active(self) -> list[AlarmEvent]:
+        """The events that began the alarms that have not ended."""
+        found = []
+        for name in self._place.names("alarms"):
+            entries = self._place.names("alarms", name)
+            if len(entries) % 2:
+                content = self._place.storage.read_key(self._place.key("alarms", name, entries[-1]))
+                if content is not None:
+                    found.append(AlarmEvent(msgspec.json.decode(content)))
+        return found
+
+    def _add(self, version: str, kind: str, column: str, event: AlarmEvent, *, is_begin: bool) -> bool:
+        name = hashlib.sha256(f"{version}\0{kind}\0{column}".encode()).hexdigest()[:24]
+        count = len(self._place.names("alarms", name))
+        if (count % 2 == 0) is not is_begin:
+            return False
+        return self._place.storage.create_key(
+            self._place.key("alarms", name, f"{count + 1:06}.json"),
+            msgspec.json.encode({**event, "noted": time.time_ns()}),
+        )
+
+
+def send(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent], Any] | None) -> None:
+    """Tell everybody. One that cannot be reached is logged, and keeps nobody from hearing of it."""
+    for alert in alerts:
+        try:
+            url = expand_address(alert.webhook)
+        except DataError as error:
+            log.error("An alarm was not sent: %s", error.what)
+            continue
+        _post(url.value, url.shown, msgspec.json.encode(body_of(event, alert.format)), alert.format)
+    if on_alarm is not None:
+        try:
+            on_alarm(event)
+        except Exception:
+            log.exception("on_alarm raised")
+
+
+def body_of(event: AlarmEvent, format: str) -> Any:
+    """The body that a receiver of that kind takes.
+
+    Slack: https://api.slack.com/messaging/webhooks. Alertmanager: `POST /api/v2/alerts`, its openapi.yaml.
+    """
+    if format == "slack":
+        mark = ":rotating_light:" if event["status"] == "firing" else ":white_check_mark:"
+        title = f"{mark} *{event['app']}* version {event['version']}, {event['kind']} {event['status']}"
+        return {"text": f"{title}\n{event['text']}"}
+    if format == "alertmanager":
+        now = datetime.now(timezone.utc)
+        is_firing = event["status"] == "firing"
+        return [
+            {
+                "labels": {
+                    "alertname": f"Mlapp{event['kind'].title().replace('_', '')}",
+                    "app": event["app"],
+                    "version": event["version"],
+                    "kind": event["kind"],
+                    "column": event["column"],
+                    "severity": "warning",
+                },
+                "annotations": {"summary": event["text"]},
+                "startsAt": event["since"],
+                "endsAt": (now + FAR if is_firing else now).isoformat(),
+            }
+        ]
+    return event
+
+
+def _post(url: str, shown: str, body: bytes, format: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        log.error("An alarm was not sent: %s is no http or https URL.", shown)
+        return
+    if format == "alertmanager" and "/api/" not in url:
+        url = url.rstrip("/") + "/api/v2/alerts"
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
+    for pause in (*PAUSES, None):
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310
+                return
+        except urllib.error.HTTPError as error:
+            if (error.code < 500 and error.code != 429) or pause is None:
+                log.error("An alarm was not sent: %s answers %d.", shown, error.code)
+                return
+        except OSError as error:
+            if pause is None:
+                log.error("An alarm was not sent: %s cannot be reached: %s.", shown, getattr(error, "reason", error))
+                return
+        time.sleep(pause)

@@ -1,0 +1,134 @@
+"""What is done when a window is over: keep what was found in it, tell of alarms, train again, and tidy up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import MlappError
+from mlapp.monitoring.alerts import AlarmEvent, Ledger, event_of, send
+from mlapp.monitoring.inspection import inspect, place_of
+from mlapp.monitoring.keeping import tidy
+from mlapp.monitoring.place import Place, Window
+from mlapp.monitoring.retraining import retrain
+from mlapp.monitoring.windows import Alarm, WindowReport
+from mlapp.project import Project
+
+log = logging.getLogger("mlapp.monitoring")
+NEAR, FAR = 2.5, 15.0
+"""Seconds after a window's end in which the replicas write their last counts, to a folder and to a bucket."""
+FEWEST = 20
+"""Truths of a window below which it does not say that quality is well again."""
+
+
+@dataclass
+class Closed:
+    """What a run did."""
+
+    windows: int = 0
+    sent: list[AlarmEvent] = field(default_factory=list)
+    trained: str | None = None
+
+
+def close_windows(project: Project, now: float | None = None) -> Closed:
+    """Close the windows that are over.
+
+    Raises:
+        StoreError: the place cannot be read or written.
+    """
+    now = time.time() if now is None else now
+    place = place_of(project)
+    grace = NEAR if place.folder() is not None else FAR
+    reports = [report for report in inspect(project, now=now) if report.until.timestamp() + grace <= now]
+    closed = Closed()
+    told = _teller(project, place, closed)
+    fresh = [report for report in reports if report.state != "empty" and _claim(place, report)]
+    closed.windows = len(fresh)
+    for report in fresh:
+        drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
+        told(report, drifting, lambda kind: kind != "quality")
+    # Truths come late: quality is that of the last window whose truths are known, closed by this run or before.
+    for report in _last_known(reports):
+        told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
+    _end_silent(project, place, reports, closed)
+    if project.settings.monitor.retrain is not None:
+        closed.trained = retrain(project, place, reports, now)
+    tidy(place, project.settings.monitor, now)
+    return closed
+
+
+def _claim(place: Place, report: WindowReport) -> bool:
+    """Keep what was found; False where somebody else has."""
+    window = Window(int(report.since.timestamp()), int((report.until - report.since).total_seconds()))
+    key = place.key("windows", window.name, f"{report.version}.json")
+    if f"{report.version}.json" in place.names("windows", window.name):
+        return False
+    # With a time, so that a second one with the same content is not taken for the first one, come again.
+    content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
+    return place.storage.create_key(key, content)
+
+
+def _teller(
+    project: Project, place: Place, closed: Closed
+) -> Callable[[WindowReport, Sequence[Alarm], Callable[[str], bool]], None]:
+    ledger = Ledger(place)
+
+    def tell(report: WindowReport, alarms: Sequence[Alarm], concerns: Callable[[str], bool]) -> None:
+        """Begin the alarms of a window, and end those of its version that are not in it."""
+        now = {(alarm.kind, alarm.column) for alarm in alarms}
+        for alarm in alarms:
+            event = event_of(project.name, report, alarm, "firing")
+            if ledger.begin(report.version, alarm, event):
+                _send(project, event, closed)
+        for begun in ledger.active():
+            if begun["version"] != report.version or not concerns(begun["kind"]):
+                continue
+            if (begun["kind"], begun["column"]) not in now:
+                event = _ended(begun, report.since.isoformat(), report.until.isoformat())
+                if ledger.end(report.version, begun["kind"], begun["column"], event):
+                    _send(project, event, closed)
+
+    return tell
+
+
+def _end_silent(project: Project, place: Place, reports: Sequence[WindowReport], closed: Closed) -> None:
+    """End the alarms of versions that another one has replaced: they answer no more."""
+    answering = {report.version for report in reports[-12:]}
+    if not answering:
+        return
+    ledger = Ledger(place)
+    for begun in ledger.active():
+        if begun["version"] not in answering:
+            event = _ended(begun, begun["since"], begun["until"])
+            if ledger.end(begun["version"], begun["kind"], begun["column"], event):
+                _send(project, event, closed)
+
+
+def _ended(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
+    return AlarmEvent({**begun, "status": "resolved", "since": since, "until": until})
+
+
+def _send(project: Project, event: AlarmEvent, closed: Closed) -> None:
+    event.pop("noted", None)
+    closed.sent.append(event)
+    on_alarm: Callable[[AlarmEvent], Any] | None = None
+    try:
+        stage = project.app.stage("on_alarm")
+        on_alarm = stage.function if stage is not None else None
+    except MlappError as error:
+        log.warning("on_alarm was not called: %s", error.what)
+    send(event, project.settings.monitor.alerts, on_alarm)
+
+
+def _last_known(reports: Sequence[WindowReport]) -> list[WindowReport]:
+    """Of each version, the last window whose quality is known."""
+    found: dict[str, WindowReport] = {}
+    for report in reports:
+        if report.truths >= FEWEST and report.metrics:
+            found[report.version] = report
+    return list(found.values())

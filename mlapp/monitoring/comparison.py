@@ -1,0 +1,107 @@
+"""Two versions on the same live data: logged features go through both, and are evaluated where the truth is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from mlapp import prediction
+from mlapp.baseline.predictions import prediction_columns, split_predictions
+from mlapp.errors import DataError
+from mlapp.monitoring.counts import Counter
+from mlapp.monitoring.database import open_database
+from mlapp.monitoring.drift import distance_of
+from mlapp.monitoring.evaluation import Evaluation, features_of, join_truths
+from mlapp.monitoring.inspection import place_of, read_truths
+from mlapp.monitoring.rules import Rules
+from mlapp.project import Project
+from mlapp.training.reliability import list_rows
+
+MOST = 20_000
+"""Rows that go through both versions."""
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One version: its metrics on the rows whose truth is known."""
+
+    version: str
+    rows: int
+    truths: int
+    metrics: dict[str, float]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Versions on the same rows.
+
+    Attributes:
+        agreement: share of the rows for which the last version predicts what the first does.
+        distance: between the distributions of their predictions.
+    """
+
+    rows: int
+    agreement: float
+    distance: float
+    sides: list[Side]
+
+
+def compare_live(project: Project, versions: Sequence[int], *, since: float, until: float) -> Comparison:
+    """Replay the log of a stretch of time through versions.
+
+    Args:
+        since, until: seconds since 1970.
+
+    Raises:
+        DataError: nothing was logged, or features are not logged as they were.
+    """
+    app, store, settings = project.app, project.store, project.settings.monitor
+    place, rules = place_of(project), Rules(settings.columns, app.name)
+    evaluation = Evaluation(app, store, place, settings)
+    stored = [store.get(app.name, version) for version in versions]
+    names = {name for one in stored for name in one.manifest.schema.features.names}
+    if rules.changes(names):
+        changed = ", ".join(sorted(name for name in names if rules.changes([name])))
+        raise DataError(
+            f"monitor.columns changes {changed} before it is logged.",
+            "Only features that are logged as they are can be predicted again.",
+        )
+    given = read_truths(app, rules, place, since, until, None)
+    with open_database(place, since=since, until=until, truths=given) as database:
+        join_truths(database)
+        where = "epoch(time) >= ? AND epoch(time) < ?"
+        count = database.execute(f"SELECT count(*) FROM log WHERE {where}", [since, until]).fetchone()[0]
+        if not count:
+            raise DataError("Nothing was logged in that time.", "Serve with `monitor: {log: sample}`.")
+        share = min(1.0, MOST / count)
+        chance = f'hash(request, "row") / 18446744073709551616.0 < {share}'
+        rows = database.execute(f"SELECT * FROM log WHERE {where} AND {chance}", [since, until]).df()
+        known = database.execute(f"SELECT * FROM known WHERE {where} AND {chance}", [since, until]).df()
+    sides, predictions = [], []
+    for one in stored:
+        predictor = prediction.load_predictor(app, one)
+        transformed = predictor.transform_features(features_of(predictor, rows))
+        predictions.append(
+            list_rows(prediction.finish_predictions(predictor.call_predictor(transformed), predictor.stage))
+        )
+        metrics = evaluation.metrics(predictor, one.manifest, known) if len(known) else {}
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        sides.append(Side(version=str(one.version), rows=len(rows), truths=len(known), metrics=finite))
+    first, last = predictions[0], predictions[-1]
+    agreement = float(np.mean([_is_same(a, b) for a, b in zip(first, last, strict=True)]))
+    return Comparison(rows=len(rows), agreement=agreement, distance=_distance(first, last), sides=sides)
+
+
+def _distance(first: list[object], last: list[object]) -> float:
+    from mlapp.baseline import Baseline
+
+    baseline = Baseline(predictions=prediction_columns(first))
+    counter = Counter(baseline)
+    counter.add_predictions(split_predictions(last))
+    counts = counter.columns()
+    return max((distance_of(column, counts[column.name]) for column in baseline.predictions), default=0.0)
+
+
+def _is_same(a: object, b: object) -> bool:
+    return bool(np.all(np.asarray(a == b)))

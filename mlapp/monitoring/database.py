@@ -1,0 +1,159 @@
+"""The log and the truths as tables of DuckDB."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import DataError, MissingExtraError, StoreError
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.segments import FORMAT, META, current
+from mlapp.monitoring.truth import Truth, encode_truths
+
+MEMORY = "512MB"
+"""What DuckDB may keep in memory; the rest goes to temporary files."""
+LOG = """CREATE VIEW log AS SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS request, NULL::INTEGER AS "row",
+NULL::TIMESTAMPTZ AS time, NULL::VARCHAR AS version, NULL::FLOAT AS latency, NULL::FLOAT AS weight,
+NULL::VARCHAR AS prediction WHERE false"""
+TRUTH = """CREATE VIEW truth AS SELECT NULL::VARCHAR AS request, NULL::INTEGER AS "row", NULL::VARCHAR AS keys,
+NULL::VARCHAR AS truth, NULL::BIGINT AS received WHERE false"""
+
+
+@contextmanager
+def open_database(
+    place: Place,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    version: str | None = None,
+    truths: Sequence[Truth] = (),
+) -> Iterator[Any]:
+    """A connection with the views `log` and `truth`.
+
+    Args:
+        since, until: seconds since 1970: segments of other hours are left out.
+        truths: to be in the view `truth` beside those that are stored.
+
+    Raises:
+        MissingExtraError: DuckDB or pyarrow is not installed. StoreError: the place cannot be read.
+    """
+    try:
+        import duckdb
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("The prediction log", "monitor") from None
+    with tempfile.TemporaryDirectory(prefix="mlapp-monitor-") as folder:
+        connection = duckdb.connect()
+        try:
+            connection.execute(f"SET memory_limit='{MEMORY}'; SET threads=2; SET preserve_insertion_order=false")
+            connection.execute(f"SET temp_directory='{folder}/spill'; SET TimeZone='UTC'")
+            connection.execute("SET allow_community_extensions=false; SET autoinstall_known_extensions=false")
+            _view(connection, "log", _files(place, Path(folder), log_keys(place, since, until, version)), LOG)
+            files = _files(place, Path(folder), truth_keys(place, since))
+            if truths:
+                files.append(Path(folder) / "given.parquet")
+                files[-1].write_bytes(encode_truths(truths, 0))
+            _view(connection, "truth", files, TRUTH)
+            yield connection
+        finally:
+            connection.close()
+            shutil.rmtree(Path(folder) / "spill", ignore_errors=True)
+
+
+def query(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The names and rows of a query's result.
+
+    Raises:
+        DataError: the query is wrong.
+    """
+    with open_database(place) as connection:
+        import duckdb
+
+        try:
+            result = connection.execute(sql)
+            return [column[0] for column in result.description or ()], result.fetchall()
+        except duckdb.Error as error:
+            raise DataError(f"The query failed: {error}", "The tables are log and truth: DESCRIBE log.") from None
+
+
+def log_keys(
+    place: Place, since: float | None = None, until: float | None = None, version: str | None = None
+) -> list[str]:
+    """The keys of the segments that count."""
+    found = []
+    for number in place.names("log"):
+        if version is not None and number != version:
+            continue
+        for hour in place.names("log", number):
+            if _is_within(hour, since, until):
+                found += [place.key("log", number, hour, name) for name in current(place.names("log", number, hour))]
+    return found
+
+
+def truth_keys(place: Place, since: float | None = None) -> list[str]:
+    """The keys of the truths' files; a truth never comes before its prediction."""
+    day = "" if since is None else datetime.fromtimestamp(since - 86400, timezone.utc).strftime("%Y-%m-%d")
+    return [
+        place.key("truth", name, file)
+        for name in place.names("truth")
+        if name >= day
+        for file in place.names("truth", name)
+    ]
+
+
+def _is_within(hour: str, since: float | None, until: float | None) -> bool:
+    try:
+        begin = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return False
+    return (since is None or begin + 3600 > since) and (until is None or begin < until)
+
+
+def _files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
+    """Local files with the contents of keys."""
+    local = place.folder()
+    if local is not None:
+        root = Path(str(local)[: -len(place.root)])
+        return [root / key for key in keys]
+    files = []
+    for start in range(0, len(keys), 64):
+        some = keys[start : start + 64]
+        for key, content in zip(some, place.storage.read_keys(some), strict=True):
+            if content is not None:
+                path = folder / key.replace("/", "_")
+                path.write_bytes(content)
+                files.append(path)
+    return files
+
+
+def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    readable = []
+    for file in files:
+        try:
+            schema = parquet.read_schema(file)
+        except FileNotFoundError:  # merged or forgotten meanwhile
+            continue
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(
+                f"{file} cannot be read: {error}", "Delete it; the rest of the log is not affected."
+            ) from None
+        form = (schema.metadata or {}).get(META, FORMAT)
+        if not form.isdigit() or int(form) > int(FORMAT):
+            raise StoreError(
+                f"{file} has format {form.decode('latin-1')}; this mlapp reads formats up to {FORMAT.decode()}.",
+                "Update mlapp.",
+            )
+        readable.append(str(file).replace("'", "''"))
+    if not readable:
+        connection.execute(empty)
+        return
+    listed = ", ".join(f"'{file}'" for file in readable)
+    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], union_by_name=true)")

@@ -1,0 +1,185 @@
+"""How live rows differ from a version's baseline: a finding for each column, and whether it is more than chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mlapp.baseline import Baseline, Column
+from mlapp.config import Drift
+from mlapp.monitoring.counts import Counts
+from mlapp.monitoring.statistics import categories_p, discoveries, js_distance, ks_distance, ks_p, share_p
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+AlarmKind = Literal["drift", "missing", "new_value", "out_of_range", "refused", "quality"]
+JS_RATIO = 1.4
+"""The floor of the Jensen-Shannon distance, as a multiple of `effect`: 0.07 for 0.05."""
+LEAST_SHARE = {"missing": 0.01, "new_value": 0.005, "out_of_range": 0.01, "refused": 0.01}
+"""A difference of shares below which nothing is an alarm."""
+USUAL_REFUSED = 0.001
+"""The share of refused rows that a client's mistakes usually make."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One test of one column.
+
+    Attributes:
+        value: the distance, or the share of rows.
+        threshold: what `value` must reach to be an alarm; of shares, the least that is.
+        p: the probability of such a value by chance.
+        is_large: whether the effect reaches its floor, beyond the error of the baseline itself.
+    """
+
+    kind: AlarmKind
+    column: str
+    value: float
+    threshold: float
+    p: float
+    is_large: bool
+    text: str
+
+
+def find(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
+    """The findings that are more than chance, over all columns of one window; none where it has too few rows."""
+    found = all_findings(baseline, counts, tests)
+    kept: list[Finding] = []
+    for family in (("drift",), tuple(LEAST_SHARE)):  # the tests of shares are cautious: together they cost no power
+        own = [finding for finding in found if finding.kind in family]
+        discovered = discoveries([finding.p for finding in own], tests.q)
+        kept += [finding for finding, is_one in zip(own, discovered, strict=True) if is_one and finding.is_large]
+    return kept
+
+
+def all_findings(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
+    """Every test of a window."""
+    found: list[Finding] = []
+    if counts.rows >= tests.min_rows:
+        for column in (*baseline.features, *baseline.predictions):
+            live = counts.columns.get(column.name)
+            if live is not None and len(live) == len(column.counts) + 3:
+                found += _of_column(column, live, tests)
+    if counts.rows + counts.refused >= tests.min_rows:
+        found += _refusals(counts)
+    return found
+
+
+def distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
+    """The distance of each column from the baseline: Kolmogorov-Smirnov of numbers, Jensen-Shannon of categories."""
+    found = {}
+    for column in (*baseline.features, *baseline.predictions):
+        live = counts.columns.get(column.name)
+        if live is not None and len(live) == len(column.counts) + 3 and column.kind != "text":
+            found[column.name] = distance_of(column, live)
+    return found
+
+
+def distance_of(column: Column, live: list[int]) -> float:
+    """The distance of one column's live counts from its baseline."""
+    if column.kind == "number":
+        return ks_distance(*_ordered(column, live))
+    return js_distance(np.array([*column.counts, column.others]), np.array(live[:-2]))
+
+
+def _of_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
+    rows = sum(live)
+    missing = live[-1]
+    known, trained = rows - missing, column.rows - column.missing
+    found = [
+        _share(
+            "missing",
+            column.name,
+            (column.missing, column.rows),
+            (missing, rows),
+            lambda now, before: f"{column.name} is missing in {now} of the rows; in training it was in {before}.",
+        )
+    ]
+    if column.kind == "text" or not trained or not known:
+        return found
+    if column.kind == "number":
+        before, now = _ordered(column, live)
+        distance = ks_distance(before, now)
+        p, floor = ks_p(distance, trained, known), tests.effect
+        where = f"{column.name} is distributed differently: Kolmogorov-Smirnov distance {distance:.2f}"
+        found.append(
+            _share(
+                "out_of_range",
+                column.name,
+                (1, trained),
+                (live[-3] + live[-2], known),
+                lambda now, before: (
+                    f"{column.name} is outside of {column.minimum:g} to {column.maximum:g}, "
+                    f"the range in training, in {now} of the rows."
+                ),
+            )
+        )
+    else:
+        before_values, now_values = [*column.counts, column.others], live[:-2]
+        distance = js_distance(np.array(before_values), np.array(now_values))
+        p, floor = categories_p(before_values, now_values), JS_RATIO * tests.effect
+        where = f"The shares of {column.name}'s values differ: Jensen-Shannon distance {distance:.2f}"
+        if column.has_all_values:
+            found.append(
+                _share(
+                    "new_value",
+                    column.name,
+                    (column.singles, trained),
+                    (live[-3], known),
+                    lambda now, before: f"{column.name} has values that training never saw in {now} of the rows.",
+                )
+            )
+    # Of the baseline's own distribution function: one and a half times its largest standard error.
+    error = 0.75 / math.sqrt(trained)
+    is_large = distance >= floor + (error if column.kind == "number" else 0.0)
+    found.append(Finding("drift", column.name, distance, floor, p, is_large, f"{where}, {floor:.2f} is allowed."))
+    return found
+
+
+def _refusals(counts: Counts) -> list[Finding]:
+    rows = counts.rows + counts.refused
+    usual = round(USUAL_REFUSED * 1_000_000), 1_000_000
+    return [
+        _share(
+            "refused",
+            field,
+            usual,
+            (refused, rows),
+            partial("{1} of the rows are refused because of {0}.".format, field),
+        )
+        for field, refused in counts.fields.items()
+    ]
+
+
+def _share(
+    kind: AlarmKind,
+    column: str,
+    before: tuple[int, int],
+    now: tuple[int, int],
+    tell: Callable[[str, str], str],
+) -> Finding:
+    usual = before[0] / before[1] if before[1] else 0.0
+    share = now[0] / now[1] if now[1] else 0.0
+    threshold = usual + LEAST_SHARE[kind]
+    return Finding(
+        kind,
+        column,
+        share,
+        threshold,
+        share_p(*before, *now),
+        share >= threshold,
+        tell(f"{share:.1%}", f"{usual:.1%}"),
+    )
+
+
+def _ordered(column: Column, live: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Training and live rows from below the range to above it."""
+    before = np.array([0, *column.counts, 0], dtype=np.int64)
+    now = np.array([live[-3], *live[:-3], live[-2]], dtype=np.int64)
+    return before, now

@@ -1,0 +1,293 @@
+"""The app's own evaluator on live data: per window, version and segment, where the truth is known."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlapp import frameworks, prediction
+from mlapp.baseline import Baseline, read_baseline
+from mlapp.config import Monitor
+from mlapp.errors import MlappError
+from mlapp.frameworks.metrics import classification_metrics, regression_metrics
+from mlapp.monitoring.database import open_database
+from mlapp.monitoring.place import Place, Window
+from mlapp.monitoring.quality import FEWEST, QualityJudge, live_error
+from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.segments import OWN
+from mlapp.monitoring.truth import Truth
+from mlapp.monitoring.windows import Metric, Quality
+from mlapp.pipeline import Pipeline, bind_parameters
+from mlapp.pipeline.parameters import declared_parameters
+from mlapp.prediction import Predictor
+from mlapp.store import Manifest, ModelVersion, Store
+from mlapp.training import stage_calls
+from mlapp.training.reliability import confidence_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("mlapp.monitoring")
+MOST = 100_000
+"""Rows of one window that are evaluated; of more, those with the smallest hashes."""
+SEGMENTS = 20
+"""Values of a segment that are told apart: the most frequent ones."""
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A version, ready to be evaluated."""
+
+    manifest: Manifest
+    predictor: Predictor
+    baseline: Baseline | None
+
+
+class Evaluation:
+    """Evaluates the windows of one app.
+
+    Args:
+        store: where its versions are; `place`: where its log is.
+    """
+
+    def __init__(self, pipeline: Pipeline, store: Store, place: Place, settings: Monitor) -> None:
+        self._pipeline, self._store, self._place, self._settings = pipeline, store, place, settings
+        self._rules = Rules(settings.columns, pipeline.name)
+        self._versions: dict[str, _Evaluated | None] = {}
+        self._judge = QualityJudge()
+
+    def windows(
+        self, windows: Sequence[tuple[str, Window]], truths: Sequence[Truth] = ()
+    ) -> dict[tuple[str, float], Quality]:
+        """The quality of each version in each window; windows without truths have estimates, where they can be made.
+
+        Args:
+            truths: what the truth_reader gave, beside those that are stored.
+        """
+        if not windows:
+            return {}
+        since, until = min(window.since for _, window in windows), max(window.until for _, window in windows)
+        found: dict[tuple[str, float], Quality] = {}
+        with open_database(self._place, since=since, until=until, truths=truths) as database:
+            has_truth = join_truths(database)
+            for version, window in sorted(windows, key=lambda pair: (pair[1].since, pair[0])):
+                found[version, window.since] = self._window(database, version, window, has_truth=has_truth)
+        return found
+
+    def _window(self, database: Any, version: str, window: Window, *, has_truth: bool) -> Quality:
+        quality = Quality()
+        loaded = self._load(version)
+        if has_truth:
+            table, quality.truths = rows_of(database, version, window, MOST)
+            if loaded is not None and len(table):
+                self._evaluate(quality, loaded, table)
+        if loaded is not None and not quality.truths:
+            self._estimate(quality, loaded, database, window)
+        return quality
+
+    def _evaluate(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame) -> None:
+        live = self.metrics(loaded.predictor, loaded.manifest, table)
+        errors = {} if loaded.baseline is None else next(reversed(loaded.baseline.errors.values()), {})
+        trained = loaded.manifest.headline
+        for name, value in live.items():
+            if not math.isfinite(value):
+                continue
+            before, known = trained.get(name), errors.get(name)
+            error = live_error(before, known, value, len(table))
+            quality.metrics[name] = round(value, 6)
+            quality.details[name] = Metric(
+                value=round(value, 6),
+                error=error,
+                trained=before,
+                trained_error=None if known is None else known.error,
+                rows=len(table),
+            )
+            if name in self._settings.quality:
+                change = self._settings.quality[name]
+                version = str(loaded.manifest.version)
+                finding = self._judge.judge(version, name, change, value, before, known, len(table))
+                if finding is not None:
+                    quality.findings.append(finding)
+        for column in self._settings.segments:
+            self._segments(quality, loaded, table, column)
+
+    def _segments(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame, column: str) -> None:
+        if column not in table.columns:
+            return
+        for value, rows in list(table.groupby(column, sort=False, dropna=False))[:SEGMENTS]:
+            if len(rows) < FEWEST:
+                continue
+            for name, live in self.metrics(loaded.predictor, loaded.manifest, rows).items():
+                segment = f"{column}={value}"
+                quality.details[f"{name}[{segment}]"] = Metric(value=round(live, 6), rows=len(rows), segment=segment)
+
+    def metrics(self, predictor: Predictor, manifest: Manifest, table: pd.DataFrame) -> dict[str, float]:
+        """The evaluator's metrics; those of the logged predictions where features were not kept as they were."""
+        truth = decoded(table["truth"])
+        schema = manifest.schema.features
+        names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
+        try:
+            if not self._rules.changes(names) and all(_shown(name) in table.columns for name in names):
+                features = features_of(predictor, table)
+                return self._by_evaluator(predictor, manifest, features, truth)
+        except MlappError as error:
+            log.warning("The evaluator cannot be run on logged features: %s", error.what)
+        return _by_predictions(manifest, table, truth)
+
+    def _by_evaluator(
+        self, predictor: Predictor, manifest: Manifest, features: Any, truth: list[Any]
+    ) -> dict[str, float]:
+        import pandas as pd
+
+        framework = frameworks.get_framework(manifest.framework)
+        stage = stage_calls.evaluator_stage(self._pipeline, framework)
+        own = declared_parameters([stage])
+        names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
+        values = {name: value for name, value in manifest.parameters.items() if name in names}
+        target = pd.Series(truth, name=self._pipeline.target if isinstance(self._pipeline.target, str) else "target")
+        transformed = stage_calls.call_transformer(self._pipeline, features)
+        with contextlib.redirect_stdout(io.StringIO()):
+            bound = bind_parameters(own, values).get("evaluator", {})
+            return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, bound)
+
+    def _estimate(self, quality: Quality, loaded: _Evaluated, database: Any, window: Window) -> None:
+        """CBPE: the accuracy that the model's confidence promises (NannyML's confidence-based performance estimation),
+        corrected by how often it was right at each confidence in training's last split.
+        """
+        import numpy as np
+
+        calibration = None if loaded.baseline is None else loaded.baseline.calibration
+        names = loaded.manifest.schema.features.names
+        if calibration is None or self._rules.changes(names) or "accuracy" not in loaded.manifest.headline:
+            return
+        table, _ = rows_of(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
+        if not len(table) or any(_shown(name) not in table.columns for name in names):
+            return
+        try:
+            features = stage_calls.call_transformer(self._pipeline, features_of(loaded.predictor, table))
+            evaluator = stage_calls.evaluator_stage(self._pipeline, loaded.predictor.framework)
+            confidence, _ = confidence_of(loaded.predictor.estimator, stage_calls.form_features(evaluator, features))
+        except Exception as error:  # of the model's library
+            log.info("No estimate of the accuracy: %s", error)
+            return
+        edges = np.asarray(calibration.edges)
+        at = np.minimum(np.searchsorted(edges, confidence), len(edges) - 1)
+        value = float(np.asarray(calibration.accuracy)[at].mean())
+        trained = loaded.manifest.headline["accuracy"]
+        quality.details["accuracy"] = Metric(value=round(value, 6), trained=trained, rows=len(table), estimated=True)
+
+    def _load(self, version: str) -> _Evaluated | None:
+        if version not in self._versions:
+            self._versions[version] = None
+            with contextlib.suppress(MlappError):
+                self._versions[version] = self._loaded(self._store.get(self._pipeline.name, version))
+        return self._versions[version]
+
+    def _loaded(self, stored: ModelVersion) -> _Evaluated:
+        return _Evaluated(
+            stored.manifest, prediction.load_predictor(self._pipeline, stored), read_baseline(stored.files)
+        )
+
+
+def join_truths(database: Any) -> bool:
+    """Make the table `known`: each logged row with its last truth. Returns whether there is any."""
+    columns = [row[0] for row in database.execute("DESCRIBE log").fetchall()]
+    listed = ", ".join(f'l."{name}"' for name in columns)
+    database.execute(
+        """CREATE TEMP TABLE by_id AS SELECT request, "row", arg_max(truth, received) AS truth FROM truth
+        WHERE request IS NOT NULL GROUP BY request, "row" """
+    )
+    parts = [f'SELECT {listed}, t.truth FROM log l JOIN by_id t ON l.request = t.request AND l."row" = t."row"']
+    signatures = database.execute(
+        "SELECT DISTINCT array_to_string(json_keys(keys), chr(31)) FROM truth WHERE keys IS NOT NULL"
+    ).fetchall()
+    for at, (signature,) in enumerate(signatures):
+        names = signature.split("\x1f")
+        if any(f"key.{name}" not in columns for name in names):
+            continue
+        quoted = signature.replace("'", "''")
+        database.execute(
+            f"CREATE TEMP TABLE by_keys_{at} AS SELECT keys, arg_max(truth, received) AS truth FROM truth "
+            f"WHERE keys IS NOT NULL AND array_to_string(json_keys(keys), chr(31)) = '{quoted}' GROUP BY keys"
+        )
+        conditions = " AND ".join(
+            f"l.\"key.{name}\" = json_extract_string(t.keys, '$.\"' || '{name}' || '\"')" for name in names
+        )
+        parts.append(f"SELECT {listed}, t.truth FROM log l JOIN by_keys_{at} t ON {conditions}")
+    database.execute(f"CREATE TEMP TABLE known AS {' UNION ALL BY NAME '.join(parts)}")
+    found: int = database.execute("SELECT count(*) FROM known").fetchone()[0]
+    return found > 0
+
+
+def rows_of(
+    database: Any, version: str, window: Window, most: int, *, with_truth: bool = True
+) -> tuple[pd.DataFrame, int]:
+    """Logged rows of one version and window, and how many there are.
+
+    Of more than `most`, those with the smallest hashes; of rows that stand for different numbers of rows, fewer of
+    those that stand for less.
+    """
+    table = "known" if with_truth else "log"
+    where = "version = ? AND epoch(time) >= ? AND epoch(time) < ?"
+    values = [version, window.since, window.until]
+    count, least, heaviest = database.execute(
+        f"SELECT count(*), min(weight), max(weight) FROM {table} WHERE {where}",
+        values,
+    ).fetchone()
+    chance = "TRUE"
+    if count:
+        share = min(1.0, most / count)
+        if share < 1 or least != heaviest:
+            chance = f'hash(request, "row") / 18446744073709551616.0 < {share} * weight / {heaviest}'
+    found = database.execute(f"SELECT * FROM {table} WHERE {where} AND {chance}", values).df()
+    return found, int(count)
+
+
+def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
+    """Logged features as the model's own, before the transformer.
+
+    Raises:
+        InputError: they do not fit its schema.
+    """
+    schema = predictor.schema.features
+    if schema.kind == "table":
+        features = table[[_shown(name) for name in schema.names]]
+        return predictor.accept_inputs(features.set_axis(schema.names, axis=1).reset_index(drop=True))
+    if schema.kind == "array":
+        names = [str(at) for at in range(math.prod(schema.shape))]
+        if names and names[0] in table.columns:
+            return table[names].to_numpy(dtype=schema.dtype).reshape(len(table), *schema.shape)
+    return predictor.accept_inputs(table["features"].tolist())
+
+
+def decoded(truths: pd.Series[Any]) -> list[Any]:
+    """Truths from their JSON, each distinct text once."""
+    known = {text: msgspec.json.decode(text) for text in truths.unique()}
+    return [known[text] for text in truths]
+
+
+def _by_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -> dict[str, float]:
+    """The usual metrics that the version has, of the predictions that were logged."""
+    if "prediction" not in table.columns:
+        return {}
+    wanted = manifest.headline
+    predicted = table["prediction"].tolist()
+    try:
+        found = (
+            classification_metrics(truth, predicted) if "accuracy" in wanted else regression_metrics(truth, predicted)
+        )
+    except (TypeError, ValueError):
+        return {}
+    return {name: value for name, value in found.items() if name in wanted}
+
+
+def _shown(name: str) -> str:
+    """A feature's column in the log."""
+    return f"feature.{name}" if name in OWN or name.startswith(("prediction", "key.")) else name

@@ -1,0 +1,80 @@
+"""Reading what the replicas counted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import msgspec
+
+from mlapp.baseline import Baseline, read_baseline
+from mlapp.errors import MlappError, StoreError
+from mlapp.monitoring.counts import Counts, merge
+from mlapp.monitoring.place import Place, Window
+from mlapp.store import Store
+
+log = logging.getLogger("mlapp.monitoring")
+FORMAT = 1
+
+
+def read_counts(place: Place, *, since: float, until: float, version: str | None = None) -> list[Counts]:
+    """The counts of all replicas, added up: one for each version and window with traffic, in order.
+
+    Args:
+        since, until: seconds since 1970; windows that overlap this are read.
+
+    Raises:
+        StoreError: the place cannot be read, or was written by a newer mlapp.
+    """
+    found: list[Counts] = []
+    for number in place.names("counts"):
+        if version is not None and number != version:
+            continue
+        for name in place.names("counts", number):
+            window = Window.parse(name)
+            if window is None or window.until <= since or window.since >= until:
+                continue
+            total = _total(place, number, name)
+            if total is not None:
+                found.append(total)
+    return sorted(found, key=lambda counts: (counts.since, counts.version))
+
+
+def read_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str, Baseline]:
+    """The baselines of versions; none for one that was deleted, or stored without one."""
+    found = {}
+    for version in set(versions):
+        if not version.isdecimal():
+            continue
+        try:
+            baseline = read_baseline(store.get(app, version).files)
+        except StoreError as error:
+            log.warning("Version %s is not compared with its training: %s", version, error.what)
+            continue
+        except MlappError:  # it was deleted
+            continue
+        if baseline is not None:
+            found[version] = baseline
+    return found
+
+
+def _total(place: Place, version: str, window: str) -> Counts | None:
+    newest: dict[str, str] = {}
+    for name in place.names("counts", version, window):
+        replica, _, number = name.removesuffix(".json").rpartition("-")
+        if number.isdecimal():
+            newest[replica] = max(newest.get(replica, ""), name)
+    contents = place.read_all([place.key("counts", version, window, name) for name in newest.values()])
+    return merge(_decode(content, f"{place!r}/counts/{version}/{window}") for content in contents)
+
+
+def _decode(content: bytes, where: str) -> Counts:
+    try:
+        found = msgspec.json.decode(content, type=Counts)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"{where} cannot be read: {error}", "Update mlapp, or delete that folder.") from None
+    if found.format > FORMAT:
+        raise StoreError(
+            f"{where} has format {found.format}; this mlapp reads formats up to {FORMAT}.", "Update mlapp."
+        )
+    return found

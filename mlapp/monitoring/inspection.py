@@ -1,0 +1,160 @@
+"""What is wrong: the windows of a project's app, judged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from mlapp.baseline import Baseline
+from mlapp.errors import MissingExtraError, MlappError, UsageError
+from mlapp.monitoring.alarms import judge_windows
+from mlapp.monitoring.counts import Counts
+from mlapp.monitoring.evaluation import Evaluation
+from mlapp.monitoring.history import read_baselines, read_counts
+from mlapp.monitoring.place import Place, Window, open_place, seconds_of
+from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.truth import Truth, Truths, from_table
+from mlapp.monitoring.windows import WindowReport
+from mlapp.pipeline import Pipeline
+from mlapp.project import Project
+
+log = logging.getLogger("mlapp.monitoring")
+SHOWN = 24
+"""Windows that are looked at where nobody says since when; a day of them at least."""
+EVALUATED = 200
+"""Windows that are evaluated, the last ones; reading the log of more takes long."""
+WARMING = 3
+"""Windows before the first that is shown: an alarm may have begun in them."""
+
+
+def place_of(project: Project) -> Place:
+    """Where the project's monitoring data are.
+
+    Raises:
+        ConfigError, MissingExtraError: they cannot be opened.
+    """
+    return open_place(project.settings.monitor, project.store, project.root, project.name)
+
+
+def inspect(
+    project: Project,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    version: str | None = None,
+    now: float | None = None,
+    evaluates: bool = True,
+) -> list[WindowReport]:
+    """The windows of a stretch of time, in order; each version has its own.
+
+    Args:
+        since, until: seconds since 1970; the last day, or the last windows where these are longer, when absent.
+        evaluates: run the app's evaluator where truths are known.
+
+    Raises:
+        StoreError: the data cannot be read. UsageError: no such version.
+    """
+    settings = project.settings.monitor
+    seconds = seconds_of(settings.window)
+    now = time.time() if now is None else now
+    until = now + seconds if until is None else until
+    since = until - max(SHOWN * seconds, 86400) if since is None else since
+    if version is not None:
+        version = str(project.store.resolve(project.name, version))
+    place = place_of(project)
+    counts = read_counts(place, since=since - WARMING * seconds, until=until, version=version)
+    baselines = read_baselines(project.store, project.name, (one.version for one in counts))
+    quality = _quality(project, place, counts, baselines) if evaluates and counts else {}
+    reports = judge_windows(counts, baselines, settings, now=now, quality=quality)
+    return [report for report in with_gaps(reports, seconds) if report.until.timestamp() > since]
+
+
+def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) -> list[WindowReport]:
+    """The windows, with empty ones where nothing was predicted between two of them; none where they were too many."""
+    found: list[WindowReport] = []
+    for report in reports:
+        if found:
+            begin, end = found[-1].until.timestamp(), report.since.timestamp()
+            missing = round((end - begin) / seconds)
+            if 0 < missing <= most:
+                found += [_empty(begin + at * seconds, seconds, report.version) for at in range(missing)]
+        found.append(report)
+    return found
+
+
+def read_truths(
+    pipeline: Pipeline, rules: Rules, place: Place, since: float, until: float, kind: str | None
+) -> list[Truth]:
+    """What the app's truth_reader gives for a stretch of time.
+
+    Raises:
+        UserCodeError: it raised. InputError: its columns or values are wrong.
+    """
+    stage = pipeline.stage("truth_reader")
+    if stage is None:
+        return []
+    from mlapp.training import stage_calls
+
+    times = {"since": datetime.fromtimestamp(since, timezone.utc), "until": datetime.fromtimestamp(until, timezone.utc)}
+    taken = set(stage.signature.parameters)
+    table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in taken})
+    entries = from_table(table)
+    return Truths(place, rules, kind).check(entries) if entries else []
+
+
+def parse_time(text: str | None, now: float | None = None) -> float | None:
+    """`2h`, `7d` ago, or a time as 2026-01-31T12:00, as seconds since 1970; UTC where no zone is said.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    if text[:-1].isdecimal() and text[-1] in "smhd":
+        return (time.time() if now is None else now) - seconds_of(text)
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise UsageError(f"'{text}' is no time.", "Give it as 2h, 7d, or 2026-01-31T12:00.") from None
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _quality(
+    project: Project, place: Place, counts: Sequence[Counts], baselines: dict[str, Baseline]
+) -> dict[tuple[str, float], Any]:
+    """The quality of the last windows. Where it cannot be known (no log, no app, broken code), drift is told all the
+    same.
+    """
+    settings = project.settings.monitor
+    if not place.names("log"):
+        return {}
+    shown = [(one.version, Window(int(one.since), int(one.until - one.since))) for one in counts][-EVALUATED:]
+    try:
+        app = project.app
+        kind = next((baseline.target for baseline in baselines.values()), None)
+        rules = Rules(settings.columns, app.name)
+        since, until = min(window.since for _, window in shown), max(window.until for _, window in shown)
+        truths = read_truths(app, rules, place, since, until, kind)
+        return dict(Evaluation(app, project.store, place, settings).windows(shown, truths))
+    except MissingExtraError as error:
+        log.warning("Quality is not known: %s %s", error.what, error.todo)
+    except MlappError as error:
+        log.warning("Quality is not known: %s", error.what)
+    return {}
+
+
+def _empty(since: float, seconds: int, version: str) -> WindowReport:
+    return WindowReport(
+        since=datetime.fromtimestamp(since, timezone.utc),
+        until=datetime.fromtimestamp(since + seconds, timezone.utc),
+        version=version,
+        rows=0,
+        refused=0,
+        truths=0,
+        state="empty",
+        metrics={},
+        alarms=[],
+    )

@@ -1,0 +1,131 @@
+"""Where counts, log, truths and reports lie: beside the model store, or at `monitor.url`.
+
+<app>/monitor/counts/<version>/<window>/<replica>-<number>.json      counts of one replica; the highest number counts
+<app>/monitor/log/<version>/<hour>/<replica>-<first>-<last>.parquet  rows that were logged; one range may hold others
+<app>/monitor/truth/<day>/<time>-<id>.parquet                        truths, as they became known
+<app>/monitor/windows/<window>/<version>.json                        what was found in a closed window
+<app>/monitor/alarms/<name>/<number>.json                            the beginning and the end of each alarm
+
+A window is `<since>-<seconds>`, both in seconds. Every object is written once and never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.config import Monitor
+from mlapp.data.secrets import expand_address
+from mlapp.store import Store, open_store
+
+if TYPE_CHECKING:
+    from mlapp.store.storage import Storage
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SIZES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A stretch of time, in seconds since 1970 (UTC)."""
+
+    since: int
+    seconds: int
+
+    @property
+    def until(self) -> int:
+        """The first second that is not in it."""
+        return self.since + self.seconds
+
+    @property
+    def name(self) -> str:
+        """As part of a key."""
+        return f"{self.since}-{self.seconds}"
+
+    @classmethod
+    def of(cls, time: float, seconds: int) -> Window:
+        """The window that a time is in; windows begin at multiples of their length."""
+        return cls(int(time // seconds) * seconds, seconds)
+
+    @classmethod
+    def parse(cls, name: str) -> Window | None:
+        """The window of a key's part."""
+        found = re.fullmatch(r"(\d+)-(\d+)", name)
+        return cls(int(found[1]), int(found[2])) if found else None
+
+
+class Place:
+    """The monitoring data of one app.
+
+    Every method raises StoreError when the place cannot be reached.
+    """
+
+    def __init__(self, storage: Storage, app: str) -> None:
+        self.storage = storage
+        self.app = app
+        self.root = f"{app}/monitor"
+
+    def key(self, *parts: object) -> str:
+        """A key below the app's part."""
+        return "/".join((self.root, *map(str, parts)))
+
+    def names(self, *parts: object) -> list[str]:
+        """The names directly under a part, sorted."""
+        return sorted(self.storage.list_names(self.key(*parts)))
+
+    def read_all(self, keys: Iterable[str]) -> list[bytes]:
+        """The contents of those keys that are still there."""
+        return [content for content in self.storage.read_keys(keys) if content is not None]
+
+    def folder(self) -> Path | None:
+        """The local folder, where it is one."""
+        root = getattr(self.storage, "root", None)
+        return None if root is None else Path(root) / self.root
+
+    def __repr__(self) -> str:
+        return f"{self.storage!r}/{self.root}"
+
+
+def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
+    """The place that the settings name.
+
+    Args:
+        store: the model store, beside which it lies where `monitor.url` is absent.
+        root: the project's folder.
+
+    Raises:
+        ConfigError: a URL of a kind that mlapp cannot open. MissingExtraError: what opens it is not installed.
+    """
+    if settings.url is None:
+        return Place(store.storage, app)
+    return Place(open_store(expand_address(settings.url).value, root).storage, app)
+
+
+def new_replica() -> str:
+    """A name for this process, which no other has."""
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
+    return f"{host or 'host'}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def seconds_of(text: str) -> int:
+    """`1h` in seconds."""
+    return int(text[:-1]) * UNITS[text[-1]]
+
+
+def rate_of(text: str) -> float:
+    """`10/s` as rows per second."""
+    rows, _, unit = text.partition("/")
+    return float(rows) / UNITS[unit]
+
+
+def bytes_of(text: str) -> int:
+    """`2GB` in bytes."""
+    found = re.fullmatch(r"([\d.]+)\s*([A-Za-z]+)", text)
+    assert found is not None
+    return int(float(found[1]) * SIZES[found[2]])

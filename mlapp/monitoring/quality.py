@@ -1,0 +1,77 @@
+"""Whether a metric on live data is worse than in training, by more than is allowed and more than chance explains."""
+
+from __future__ import annotations
+
+import math
+
+from mlapp.baseline import MetricError
+from mlapp.monitoring.drift import Finding
+from mlapp.monitoring.persistence import Persistence
+from mlapp.monitoring.statistics import normal_tail
+
+FEWEST = 20
+"""Truths below which a metric is no alarm."""
+CERTAIN, LIKELY = 4.5, 2.5
+"""Standard errors: so far below is an alarm at once, or in two of three windows."""
+
+
+class QualityJudge:
+    """Judges the metrics of windows, in order."""
+
+    def __init__(self) -> None:
+        self._watch: dict[tuple[str, str], Persistence] = {}
+
+    def judge(
+        self,
+        version: str,
+        name: str,
+        change: float,
+        value: float,
+        before: float | None,
+        known: MetricError | None,
+        rows: int,
+    ) -> Finding | None:
+        """What a window's metric says; None where it is as good as it must be.
+
+        Args:
+            change: from the trained value, that is allowed: negative where more is better.
+            value: of the metric, live; `before` is the trained one, and `known` its error.
+            rows: that the live metric was measured on.
+        """
+        if before is None or rows < FEWEST:
+            return None
+        worse = before - value if change < 0 else value - before
+        error = null_error(before, known, rows)
+        z = worse / error if error else math.inf
+        is_worse = worse > abs(change)
+        watch = self._watch.setdefault((version, name), Persistence("2/3"))
+        persists = bool(watch.add({name} if is_worse and z >= LIKELY else set()))
+        if not is_worse or not (z >= CERTAIN or persists):
+            return None
+        threshold = before + change
+        text = f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and {threshold:.3f} is allowed."
+        return Finding("quality", name, value, threshold, normal_tail(z), True, text)
+
+
+def null_error(before: float, known: MetricError | None, rows: int) -> float:
+    """The standard error of the difference between a live metric and the trained one, were they the same.
+
+    The bootstrap's error of the trained metric is scaled to the live rows; of a share whose error is not known, or is
+    0 because every row was right, it is that of a binomial share, of at least one wrong row.
+    """
+    trained_rows = known.rows if known is not None else 0
+    error = known.error if known is not None else 0.0
+    if error == 0 and 0 <= before <= 1:
+        total = (trained_rows or rows) + 2
+        share = min(max(before, 1 / total), 1 - 1 / total)
+        error = math.sqrt(share * (1 - share) / (trained_rows or rows))
+    if not trained_rows:
+        return error
+    return error * math.sqrt(1 + trained_rows / rows)
+
+
+def live_error(before: float | None, known: MetricError | None, value: float, rows: int) -> float | None:
+    """The standard error of a live metric, from that of the trained one."""
+    if known is not None and known.error > 0:
+        return known.error * math.sqrt(known.rows / rows)
+    return math.sqrt(value * (1 - value) / rows) if 0 <= value <= 1 else None

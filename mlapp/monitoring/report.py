@@ -1,0 +1,258 @@
+"""The report: one page that needs nothing from elsewhere, from the same data as `mlapp monitor`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from mlapp.baseline import Baseline, Column
+from mlapp.errors import DataError
+from mlapp.monitoring.counts import Counts, merge
+from mlapp.monitoring.drift import distance_of
+from mlapp.monitoring.history import read_baselines, read_counts
+from mlapp.monitoring.inspection import inspect, place_of
+from mlapp.monitoring.windows import WindowReport
+from mlapp.project import Project
+
+BARS = 24
+"""Bars of a feature's distribution."""
+WIDTH, HEIGHT = 240, 64
+MOST_WINDOWS = 96
+"""Windows that are shown, the last ones."""
+
+
+def write_report(
+    project: Project, file: Path, *, since: float | None = None, until: float | None = None, version: str | None = None
+) -> None:
+    """Write the page.
+
+    Raises:
+        StoreError: the data cannot be read. OSError: the file cannot be written.
+    """
+    reports = inspect(project, since=since, until=until, version=version)
+    place = place_of(project)
+    if reports:
+        begin, end = reports[0].since.timestamp(), reports[-1].until.timestamp()
+        counts = read_counts(place, since=begin, until=end, version=reports[-1].version if version else None)
+    else:
+        counts = []
+    baselines = read_baselines(project.store, project.name, (one.version for one in counts))
+    if not file.parent.is_dir():
+        raise DataError(f"There is no folder {file.parent}.", "Give a file in a folder that exists.")
+    file.write_text(render_page(project.name, reports, counts, baselines), encoding="utf-8")
+
+
+def render_page(
+    app: str, reports: Sequence[WindowReport], counts: Sequence[Counts], baselines: Mapping[str, Baseline]
+) -> str:
+    """The page as HTML.
+
+    Args:
+        reports: in order.
+        counts: of the same windows.
+        baselines: version → its baseline.
+    """
+    reports = reports[-MOST_WINDOWS:]
+    version = counts[-1].version if counts else next((report.version for report in reversed(reports)), None)
+    newest = merge(one for one in counts if one.version == version)
+    baseline = baselines.get(version or "")
+    last = next((report for report in reversed(reports) if report.state != "empty"), None)
+    state = last.state if last else "empty"
+    words = {"quiet": "Nothing is wrong", "alarm": "Something is wrong", "empty": "Nothing was predicted"}[state]
+    alarms = "".join(f"<li>{_text(alarm.text)}</li>" for alarm in (last.alarms if last else ()))
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    parts = [
+        f"<h1>{_text(app)}</h1><p class=muted>Version {_text(version or 'none')}, {made}</p>",
+        f'<section id="state" class="{state}"><h2>{words}</h2><ul>{alarms}</ul></section>',
+        _over_time(reports),
+        _windows(reports),
+        _features(baseline, newest, reports, version),
+    ]
+    return PAGE.replace("{title}", _text(f"{app} monitoring")).replace("{body}", "".join(parts))
+
+
+def render_live(
+    app: str, reports: Sequence[WindowReport], counts: Sequence[Counts], baselines: Mapping[str, Baseline]
+) -> str:
+    """The page as a server shows it: it loads itself again every few seconds."""
+    page = render_page(app, reports, counts, baselines)
+    return page.replace("<head>", '<head><meta http-equiv="refresh" content="10">', 1)
+
+
+def _over_time(reports: Sequence[WindowReport]) -> str:
+    if not reports:
+        return ""
+    rows = [float(report.rows) for report in reports]
+    refused = [float(report.refused) for report in reports]
+    drift = [max(report.distances.values(), default=None) for report in reports]
+    charts = [_chart("Rows", rows), _chart("Refused rows", refused), _chart("Largest distance from training", drift)]
+    names = dict.fromkeys(name for report in reports for name in report.metrics)
+    charts += [_chart(name, [report.metrics.get(name) for report in reports]) for name in names]
+    estimated = [
+        next((metric.value for metric in report.quality.values() if metric.estimated), None) for report in reports
+    ]
+    if any(value is not None for value in estimated):
+        charts.append(_chart("accuracy, estimated without truths", estimated))
+    return f'<h2>Over time</h2><div class="grid">{"".join(charts)}</div>'
+
+
+def _chart(title: str, values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, high = min(0.0, *known) if len(known) > 1 else min(0.0, known[0]), max(known)
+    span = (high - low) or 1.0
+    step = WIDTH / max(1, len(values) - 1)
+    places = [(at * step, value) for at, value in enumerate(values) if value is not None]
+    points = [(x, HEIGHT - 4 - (value - low) / span * (HEIGHT - 8)) for x, value in places]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dots = f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="2.5"/>'
+    return (
+        f"<figure><figcaption>{_text(title)} <b>{known[-1]:.4g}</b></figcaption>"
+        f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img"><title>{_text(title)}: {known[-1]:.4g}</title>'
+        f'<polyline class="line" points="{line}"/>{dots}</svg></figure>'
+    )
+
+
+def _windows(reports: Sequence[WindowReport]) -> str:
+    if not reports:
+        return ""
+    lines = []
+    for report in reversed(reports):
+        metrics = ", ".join(f"{name} {value:.3f}" for name, value in report.metrics.items())
+        lines.append(
+            f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_text(report.version)}'
+            f"<td>{report.rows}"
+            f"<td>{report.refused}<td>{report.truths}<td>{report.state}{'' if report.closed else ', open'}"
+            f"<td>{_text(metrics)}<td>{_text('; '.join(alarm.text for alarm in report.alarms))}</tr>"
+        )
+    head = "<tr><th>since (UTC)<th>version<th>rows<th>refused<th>truths<th>state<th>quality<th>alarms</tr>"
+    return f"<details open><summary>Windows</summary><table>{head}{''.join(lines)}</table></details>"
+
+
+def _features(
+    baseline: Baseline | None, counts: Counts | None, reports: Sequence[WindowReport], version: str | None
+) -> str:
+    if baseline is None or counts is None:
+        return "<p>This version has no baseline: train it again to compare live data with its training data.</p>"
+    alarming = {alarm.column for report in reports[-1:] for alarm in report.alarms}
+    own = [report for report in reports if report.version == version]
+    cards = [
+        (distance_of(column, live), _card(column, live, own, column.name in alarming))
+        for column in (*baseline.predictions, *baseline.features)
+        if (live := counts.columns.get(column.name)) is not None
+        and len(live) == len(column.counts) + 3
+        and column.kind != "text"
+    ]
+    ordered = [card for _, card in sorted(cards, key=lambda pair: -pair[0])]
+    fields = "".join(f"<li>{_text(field)}: {count}</li>" for field, count in counts.fields.items())
+    refused = f"<h2>Refused rows by field</h2><ul>{fields}</ul>" if fields else ""
+    legend = "<p class=muted>Gray: training. Blue: live, all windows of this page. Most different first.</p>"
+    return f'{refused}<h2>Predictions and features</h2>{legend}<div class="grid">{"".join(ordered)}</div>'
+
+
+def _card(column: Column, live: list[int], reports: Sequence[WindowReport], is_alarming: bool) -> str:
+    rows = sum(live) or 1
+    before, now, labels = _bars(column, live)
+    distance = distance_of(column, live)
+    facts = [f"distance {distance:.3f}"]
+    if live[-1]:
+        facts.append(f"missing {live[-1] / rows:.1%}")
+    if column.kind == "number" and live[-3] + live[-2]:
+        facts.append(f"out of range {(live[-3] + live[-2]) / rows:.1%}")
+    if column.kind == "category" and live[-3]:
+        facts.append(f"new values {live[-3] / rows:.1%}")
+    most = max(*before, *now, 1e-9)
+    step = WIDTH / len(before)
+    old = _path(before, step, most)
+    new = _path(now, step, most)
+    history = [report.distances.get(column.name) for report in reports]
+    trend = _trend(history)
+    mark = " alarming" if is_alarming else ""
+    return (
+        f'<figure class="feature{mark}"><figcaption>{_text(column.name)} <span class=muted>{", ".join(facts)}</span>'
+        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{_text(labels)}</title>'
+        f'<path class="before" d="{old}"/><path class="now" d="{new}"/></svg>{trend}'
+        f"<p class=muted>{_text(labels)}</p></figure>"
+    )
+
+
+def _bars(column: Column, live: list[int]) -> tuple[list[float], list[float], str]:
+    """Shares in training and now, and what they are of."""
+    trained, rows = (sum(column.counts) + column.others) or 1, (sum(live) - live[-1]) or 1
+    if column.kind == "category":
+        shown = min(BARS - 1, len(column.counts))
+        before = [count / trained for count in column.counts[:shown]]
+        now = [count / rows for count in live[:shown]]
+        before.append(1 - sum(before))
+        now.append(max(0.0, (sum(live[shown:-1])) / rows))
+        return before, now, f"{', '.join(column.values[:6])}{' …' if len(column.values) > 6 else ''}"
+    low, high = column.minimum or 0.0, column.maximum or 0.0
+    edges = column.edges
+    begin = edges[max(0, int(len(edges) * 0.005))]
+    end = edges[min(len(edges) - 1, int(len(edges) * 0.995))]
+    width = (end - begin) / BARS or 1.0
+    before, now = [0.0] * (BARS + 2), [0.0] * (BARS + 2)
+    last = low
+    for edge, old, new in zip(edges, column.counts, live, strict=False):
+        for at, share in _spread(last, edge, begin, width):
+            before[at] += share * old / trained
+            now[at] += share * new / rows
+        last = edge
+    now[0] += live[-3] / rows
+    now[-1] += live[-2] / rows
+    return before, now, f"{low:.4g} to {high:.4g} in training"
+
+
+def _spread(low: float, high: float, begin: float, width: float) -> Iterable[tuple[int, float]]:
+    """The bars that a bin lies in, with the share of it that each has."""
+    first = min(max(int((low - begin) // width), -1), BARS) + 1
+    last = min(max(int((high - begin) // width), -1), BARS) + 1
+    if last - first < 1 or high <= low:
+        return [(last, 1.0)]
+    return [(at, 1 / (last - first + 1)) for at in range(first, last + 1)]
+
+
+def _path(shares: Sequence[float], step: float, most: float) -> str:
+    return "".join(
+        f"M{at * step:.0f} {HEIGHT}V{HEIGHT - share / most * (HEIGHT - 2):.0f}H{(at + 1) * step - 1:.0f}V{HEIGHT}Z"
+        for at, share in enumerate(shares)
+        if share > 0.002 * most
+    )
+
+
+def _trend(values: Sequence[float | None]) -> str:
+    known = [(at, value) for at, value in enumerate(values) if value is not None]
+    if len(known) < 2:
+        return ""
+    most = max(0.1, *(value for _, value in known))
+    step = WIDTH / max(1, len(values) - 1)
+    line = " ".join(f"{at * step:.0f},{16 - value / most * 14:.0f}" for at, value in known)
+    shape = f'<polyline class="line" points="{line}"/>'
+    return f'<svg viewBox="0 0 {WIDTH} 18"><title>distance over time</title>{shape}</svg>'
+
+
+def _text(value: str) -> str:
+    return html.escape(value)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>
+:root{color-scheme:light dark;--fg:#1c2128;--muted:#667;
+--line:#d5d9e0;--before:#b9c0cc;--now:#2563eb;--bad:#c62828;--ok:#2e7d32}
+@media(prefers-color-scheme:dark){:root{--fg:#e6e8ec;--muted:#99a;--line:#3a404a;--before:#566;--now:#6ea0ff;--bad:#ff7b72;--ok:#7ee787}}
+body{font:14px/1.5 system-ui,sans-serif;color:var(--fg);max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{margin:0}h2{font-size:1.1rem;margin:1.5rem 0 .5rem}.muted{color:var(--muted);font-size:12px}
+#state{border-left:4px solid var(--ok);padding:.1rem 1rem;margin:1rem 0}#state.alarm{border-color:var(--bad)}
+#state h2{margin:.4rem 0}.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));gap:1rem}
+figure{margin:0;padding:.5rem;border:1px solid var(--line);border-radius:6px}figure.alarming{border-color:var(--bad)}
+figcaption{overflow-wrap:anywhere}figure p{margin:0;overflow-wrap:anywhere}svg{width:100%;display:block}
+.line{fill:none;stroke:var(--now);stroke-width:1.5}circle{fill:var(--now)}.before{fill:var(--before)}
+.now{fill:none;stroke:var(--now);stroke-width:1.5}table{border-collapse:collapse;width:100%;font-size:13px}
+td,th{text-align:left;padding:.2rem .6rem .2rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+tr.alarm td{color:var(--bad)}summary{cursor:pointer;font-weight:600;margin:1rem 0 .3rem}
+</style></head><body>{body}</body></html>
+"""

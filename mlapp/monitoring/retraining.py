@@ -1,0 +1,132 @@
+"""Training again when quality falls, and letting the new version answer when it is better.
+
+A version that is made here is held: it has the alias `challenger`, and is not `latest` until it is promoted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from mlapp.config import Promote, Retrain
+from mlapp.errors import MlappError
+from mlapp.monitoring.comparison import compare_live
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.windows import WindowReport
+from mlapp.project import Project
+from mlapp.store import ModelVersion, open_store
+from mlapp.store.store import CHALLENGER, HELD
+
+log = logging.getLogger("mlapp.monitoring")
+PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
+LOWER = ("loss", "error", "mae", "mse", "rmse", "mape", "log_loss", "brier", "perplexity")
+"""Metrics of which less is better, by what their names end with."""
+
+
+def retrain(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:
+    """Train again if quality is in alarm, enough truths are known, and it was not done too often.
+
+    Returns:
+        The number of the new version; None where nothing was trained.
+    """
+    settings = project.settings.monitor.retrain
+    assert settings is not None
+    known = [report for report in reports if report.truths]
+    if not known or not any(alarm.kind == "quality" for alarm in known[-1].alarms):
+        return None
+    version = known[-1].version
+    if sum(report.truths for report in known if report.version == version) < settings.min_labels:
+        return None
+    if not _claim(place, settings, now):
+        return None
+    try:
+        made = _train(project, settings)
+    except MlappError as error:
+        log.error("%s could not be trained again: %s", project.name, error.what)
+        return None
+    project.store.promote(project.name, made.version, CHALLENGER)
+    log.warning("%s version %s was trained because quality fell; it is `%s`.", project.name, made.version, CHALLENGER)
+    if project.settings.monitor.promote is not None:
+        promote_if_better(project, made.version, version, project.settings.monitor.promote, now)
+    return str(made.version)
+
+
+def promote_if_better(project: Project, challenger: int, champion: str, settings: Promote, now: float) -> bool:
+    """Let the challenger answer if it is better everywhere that `monitor.promote` names."""
+    store = project.store
+    metric = settings.better
+    old = store.manifest(project.name, store.resolve(project.name, champion)).headline.get(metric)
+    new = store.manifest(project.name, challenger).headline.get(metric)
+    if "test" in settings.on and not is_better(metric, new, old):
+        log.warning("%s version %s is not better in %s on the test split.", project.name, challenger, metric)
+        return False
+    if "live" in settings.on:
+        found = compare_live(project, [int(champion), challenger], since=now - 7 * 86400, until=now)
+        live = [side.metrics.get(metric) for side in found.sides]
+        if not is_better(metric, live[1], live[0]):
+            log.warning("%s version %s is not better in %s on live data.", project.name, challenger, metric)
+            return False
+    store.release(project.name, challenger)
+    served = project.settings.serve.model
+    alias = settings.alias or (served if served in store.aliases(project.name) else None)
+    if alias is not None:
+        store.promote(project.name, challenger, alias)
+    return True
+
+
+def is_better(metric: str, new: float | None, old: float | None) -> bool:
+    """Whether a metric has improved; a version without it never has."""
+    if new is None or old is None:
+        return False
+    return new < old if metric.casefold().endswith(LOWER) else new > old
+
+
+def _claim(place: Place, settings: Retrain, now: float) -> bool:
+    """Take one of the trainings of this hour, day or week."""
+    most, _, unit = settings.at_most.partition("/")
+    period = int(now // PERIODS[unit])
+    return any(
+        place.storage.create_key(place.key("retrain", f"{unit}-{period}", f"{number}.json"), os.urandom(16))
+        for number in range(int(most))
+    )
+
+
+def _train(project: Project, settings: Retrain) -> ModelVersion:
+    origin = {"engine": settings.run, HELD: "retrain"}
+    if settings.run == "flyte":
+        return _on_flyte(project, origin)
+    from mlapp import training
+    from mlapp.provenance import read_git_state
+
+    trained = training.run(project.app, {}, private=training.private_columns(project.root))
+    return project.store.put(trained, git=read_git_state(project.root), origin=origin)
+
+
+def _on_flyte(project: Project, origin: dict[str, str]) -> ModelVersion:
+    """Train on Flyte, and take the version in. It goes through a store of its own: in the project's it would be
+    `latest` at once.
+
+    Raises:
+        MlappError: the training failed; it has said why.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
+        found = subprocess.run(
+            [sys.executable, "-m", "mlapp", "train", "--remote", "--json"],
+            cwd=project.root,
+            env={**os.environ, "MLAPP_STORE": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode:
+            raise MlappError(f"The training on Flyte failed: {found.stderr.strip()[-500:]}", "See `mlapp runs list`.")
+        version = open_store(folder, Path(folder)).get(project.name)
+        manifest = msgspec.structs.replace(version.manifest, origin={**version.manifest.origin, **origin})
+        return project.store.adopt_version(ModelVersion(manifest, version.files))

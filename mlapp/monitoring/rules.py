@@ -1,0 +1,63 @@
+"""What is kept of a column: `drop`, `hash` or `round(5)`, applied before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mlapp.baseline.build import text_of
+
+ROUND = re.compile(r"round\(\s*(\d+(?:\.\d+)?)\s*\)")
+
+
+class Rules:
+    """The rules of `monitor.columns`.
+
+    Args:
+        app: names the app; the hashes of two apps differ.
+    """
+
+    def __init__(self, columns: Mapping[str, str], app: str) -> None:
+        self._columns = columns
+        self._key = hashlib.blake2b(app.encode(), digest_size=32).digest()
+
+    def is_dropped(self, column: str) -> bool:
+        """Whether nothing of a column is kept."""
+        return self._columns.get(column) == "drop"
+
+    def changes(self, columns: Iterable[str]) -> bool:
+        """Whether any of the columns is not kept as it was."""
+        return any(column in self._columns for column in columns)
+
+    def apply(self, column: str, values: list[Any]) -> list[Any]:
+        """The values as they may be kept; a column that is dropped must not be asked for."""
+        rule = self._columns.get(column)
+        if rule is None:
+            return values
+        if rule == "hash":
+            return [None if (text := text_of(value)) is None else self._hash(text) for value in values]
+        step = ROUND.fullmatch(rule)
+        assert step is not None, rule
+        return [_rounded(value, float(step[1])) for value in values]
+
+    def keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Business keys as they may be kept."""
+        return {name: self.apply(name, [value])[0] for name, value in keys.items() if not self.is_dropped(name)}
+
+    def _hash(self, text: str) -> str:
+        return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
+
+
+def _rounded(value: Any, step: float) -> Any:
+    """To the nearest multiple of `step`; what is no number is not kept."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(number) or not step:
+        return None
+    found = round(number / step) * step
+    return int(found) if isinstance(value, int) and found == int(found) else found

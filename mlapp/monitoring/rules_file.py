@@ -1,0 +1,161 @@
+"""Prometheus rules and a Grafana dashboard over all pods of an app, to edit and keep.
+
+The series are counters that add up over pods: the rules compare what all of them counted in a window with the shares of
+the training data, which every pod exposes. The thresholds are those of mlapp.yaml.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.config import Drift, Monitor
+from mlapp.monitoring.place import seconds_of
+
+CRITICAL = 2.3
+"""Kolmogorov's distribution exceeds this with a probability of 5e-5: q = 0.001 over twenty columns."""
+
+
+def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
+    """The recording and alerting rules, as a rule file of Prometheus has them."""
+    tests = settings.tests or Drift()
+    window = f"{max(60, seconds_of(settings.window))}s"
+    chosen = f'model="{app}"'
+    by = "model, version, feature"
+
+    def counted(matchers: str, labels: str = f"{by}, le, value") -> str:
+        return f"sum by ({labels}) (increase(mlapp_feature_rows_total{{{chosen}, {matchers}}}[{window}]))"
+
+    numbers, values = counted('le!=""'), counted('le=""')
+    rows = f"sum by (model, version) (increase(mlapp_monitored_rows_total{{{chosen}}}[{window}]))"
+    baseline = f"max by ({by}, le, value) (mlapp_feature_baseline_ratio{{{chosen}}})"
+    whole = counted('le="+Inf"', by)
+    problems = f"sum by ({by}, kind) (increase(mlapp_feature_problems_total{{{chosen}}}[{window}]))"
+    recording = [
+        ("mlapp:monitored_rows:window", rows),
+        (
+            "mlapp:feature_rows:ratio",
+            f"({numbers} / on ({by}) group_left {whole}) or "
+            f"({values} / on (model, version) group_left mlapp:monitored_rows:window)",
+        ),
+        (
+            "mlapp:feature_drift:distance",
+            f"max by ({by}) (abs(mlapp:feature_rows:ratio{{{chosen}}} - on ({by}, le, value) {baseline}))",
+        ),
+        (
+            "mlapp:feature_problems:ratio",
+            f"{problems} / on (model, version) group_left clamp_min(mlapp:monitored_rows:window, 1)",
+        ),
+    ]
+    enough = f"on (model, version) group_left mlapp:monitored_rows:window >= {tests.min_rows}"
+    drift = (
+        f"mlapp:feature_drift:distance{{{chosen}}} > {tests.effect} and on ({by}) "
+        f"(mlapp:feature_drift:distance{{{chosen}}} * on (model, version) group_left "
+        f"sqrt(mlapp:monitored_rows:window)) > {CRITICAL} and {enough.replace(' group_left', '')}"
+    )
+    usual = f"max by ({by}) (mlapp_feature_baseline_missing_ratio{{{chosen}}})"
+    missing = f'mlapp:feature_problems:ratio{{{chosen}, kind="missing"}} - on ({by}) group_left {usual} > 0.01'
+    others = f'mlapp:feature_problems:ratio{{{chosen}, kind!="missing"}} > 0.01'
+    text = "{{ $labels.feature }} of {{ $labels.model }} version {{ $labels.version }}"
+    share = "{{ $value | humanizePercentage }}"
+    distance = '{{ $value | printf "%.2f" }}'
+    alerts = [
+        (
+            "MlappFeatureDrift",
+            drift,
+            f"{text} is distributed differently from training: {distance}.",
+        ),
+        ("MlappMissingValues", missing, f"{text} is missing more often than in training."),
+        ("MlappUnusualValues", others, f"{text}: {share} of the rows are {{{{ $labels.kind }}}}."),
+        (
+            "MlappRowsNotRecorded",
+            f"increase(mlapp_monitor_dropped_rows_total{{{chosen}}}[{window}]) > 0",
+            "Rows of {{ $labels.model }} were not recorded: the place of the log cannot be reached, or is too slow.",
+        ),
+    ]
+    return {
+        "groups": [
+            {
+                "name": f"mlapp-{app}",
+                "interval": "30s",
+                "rules": [
+                    *({"record": name, "expr": expression} for name, expression in recording),
+                    *(
+                        {
+                            "alert": name,
+                            "expr": expression,
+                            "for": window if name != "MlappRowsNotRecorded" else "0s",
+                            "labels": {"severity": "warning", "app": app},
+                            "annotations": {"summary": summary},
+                        }
+                        for name, expression, summary in alerts
+                    ),
+                ],
+            }
+        ]
+    }
+
+
+def as_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:
+    """The same as an object of the Prometheus operator."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": f"{app}-monitoring", "labels": {"app.kubernetes.io/name": app}},
+        "spec": rules,
+    }
+
+
+def make_dashboard(app: str) -> dict[str, Any]:
+    """A dashboard of Grafana, for import; the data source is chosen there."""
+    chosen = f'model="{app}"'
+    panels = [
+        ("Rows per second", f"sum by (version) (rate(mlapp_monitored_rows_total{{{chosen}}}[5m]))", "rowsps"),
+        (
+            "Requests by status",
+            'sum by (status) (rate(http_requests_total{handler=~".*/predict"}[5m]))',
+            "reqps",
+        ),
+        (
+            "Latency, 99th percentile",
+            "histogram_quantile(0.99, sum by (le) "
+            '(rate(http_request_duration_seconds_bucket{handler=~".*/predict"}[5m])))',
+            "s",
+        ),
+        ("Distance from training", f"topk(10, mlapp:feature_drift:distance{{{chosen}}})", "none"),
+        (
+            "Missing, new, out-of-range and refused",
+            f"topk(10, mlapp:feature_problems:ratio{{{chosen}}})",
+            "percentunit",
+        ),
+        (
+            "Predictions",
+            f'mlapp:feature_rows:ratio{{{chosen}, feature=~"prediction.*", value!=""}}',
+            "percentunit",
+        ),
+        ("Logged rows per second", f"sum(rate(mlapp_log_rows_total{{{chosen}}}[5m]))", "rowsps"),
+        ("Rows not recorded", f"sum(increase(mlapp_monitor_dropped_rows_total{{{chosen}}}[5m]))", "none"),
+    ]
+    return {
+        "uid": f"mlapp-{app}"[:40],
+        "title": f"{app} monitoring",
+        "tags": ["mlapp"],
+        "timezone": "browser",
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-24h", "to": "now"},
+        "templating": {
+            "list": [{"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Data source"}]
+        },
+        "panels": [
+            {
+                "id": number,
+                "type": "timeseries",
+                "title": title,
+                "datasource": {"type": "prometheus", "uid": "${datasource}"},
+                "gridPos": {"h": 8, "w": 12, "x": 12 * ((number - 1) % 2), "y": 8 * ((number - 1) // 2)},
+                "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
+                "targets": [{"refId": "A", "expr": expression}],
+            }
+            for number, (title, expression, unit) in enumerate(panels, 1)
+        ],
+    }

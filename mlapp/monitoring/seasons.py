@@ -1,0 +1,25 @@
+"""A second baseline: what was counted at the same weekday and hour before."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mlapp.baseline import Baseline, Column
+from mlapp.monitoring.counts import Counts
+
+
+def baseline_of(baseline: Baseline, counts: Counts) -> Baseline:
+    """The baseline with the counts of live rows in the place of those of training rows."""
+    return msgspec.structs.replace(
+        baseline,
+        features=[_column(column, counts) for column in baseline.features],
+        predictions=[_column(column, counts) for column in baseline.predictions],
+    )
+
+
+def _column(column: Column, counts: Counts) -> Column:
+    live = counts.columns.get(column.name)
+    if live is None or len(live) != len(column.counts) + 3:
+        return column
+    others = live[-3] if column.kind == "category" else 0
+    return msgspec.structs.replace(column, rows=sum(live), missing=live[-1], counts=live[:-3], others=others)

@@ -1,0 +1,172 @@
+"""The prediction log as immutable Parquet segments.
+
+Each second with traffic becomes a segment; its name says which numbers of its replica it holds. Now and then the
+replica writes one that holds many of its own, and then deletes those: a reader leaves out a segment whose numbers
+another holds. So a replica that is killed at any instant leaves whole segments, and no row counts twice.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from mlapp.errors import MissingExtraError
+from mlapp.monitoring.rules import Rules
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = b"1"
+META = b"mlapp.log"
+OWN = ("id", "request", "row", "time", "version", "latency", "weight")
+"""The log's own columns; a feature of such a name is `feature.NAME`."""
+NAME = re.compile(r"(?P<replica>.+)-(?P<first>\d{9})-(?P<last>\d{9})(~(?P<generation>\d+))?\.parquet")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a segment's name says. One of a later generation is the same without rows that were deleted."""
+
+    replica: str
+    first: int
+    last: int
+    generation: int = 0
+
+    @property
+    def name(self) -> str:
+        generation = f"~{self.generation}" if self.generation else ""
+        return f"{self.replica}-{self.first:09}-{self.last:09}{generation}.parquet"
+
+    @classmethod
+    def parse(cls, name: str) -> Segment | None:
+        found = NAME.fullmatch(name)
+        if found is None:
+            return None
+        return cls(found["replica"], int(found["first"]), int(found["last"]), int(found["generation"] or 0))
+
+
+def current(names: Iterable[str]) -> list[str]:
+    """The segments of a folder without those that another one holds."""
+    found = sorted(
+        (segment for name in names if (segment := Segment.parse(name))),
+        key=lambda segment: (segment.replica, segment.first, -segment.last, -segment.generation),
+    )
+    kept: list[Segment] = []
+    for segment in found:
+        last = kept[-1] if kept else None
+        if last is None or last.replica != segment.replica or segment.last > last.last:
+            kept.append(segment)
+    return [segment.name for segment in kept]
+
+
+def hour_of(time: float) -> str:
+    """The hour of a time, as a folder is called."""
+    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H")
+
+
+def require_pyarrow(what: str) -> None:
+    """See that pyarrow is there.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(what, "monitor") from None
+
+
+def make_table(
+    columns: Mapping[str, Any],
+    predictions: Sequence[Any],
+    own: Mapping[str, list[Any]],
+    keys: Sequence[Mapping[str, Any] | None],
+    rules: Rules,
+) -> pa.Table:
+    """Rows of the log as an Arrow table.
+
+    Args:
+        columns: features by name, each an array, a Series or a list.
+        predictions: one a row, as an answer holds them.
+        own: the log's own columns, without `id`.
+        keys: business keys of each row.
+        rules: applied to features, predictions and keys.
+    """
+    import pyarrow as pa
+
+    times = pa.array([int(time * 1e6) for time in own["time"]], pa.timestamp("us", tz="UTC"))
+    arrays: dict[str, Any] = {
+        "id": pa.array(own["id"], pa.string()),
+        "request": pa.array(own["request"], pa.string()),
+        "row": pa.array(own["row"], pa.int32()),
+        "time": times,
+        "version": pa.array(own["version"], pa.string()),
+        "latency": pa.array(own["latency"], pa.float32()),
+        "weight": pa.array(own["weight"], pa.float32()),
+    }
+    for name in dict.fromkeys(name for row in keys for name in (row or ())):
+        if not rules.is_dropped(name):
+            values = rules.apply(name, [None if row is None else row.get(name) for row in keys])
+            arrays[f"key.{name}"] = pa.array([None if value is None else _text(value) for value in values], pa.string())
+    for name, values in columns.items():
+        if not rules.is_dropped(name):
+            shown = f"feature.{name}" if name in OWN or name.startswith(("prediction", "key.")) else name
+            arrays[shown] = _array(rules.apply(name, _listed(values)) if rules.changes([name]) else values)
+    for name, values in _prediction_arrays(predictions).items():
+        if not rules.is_dropped(name):
+            arrays[name] = _array(rules.apply(name, values))
+    return pa.table(arrays).replace_schema_metadata({META: FORMAT})
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """A table as Parquet."""
+    import pyarrow.parquet as parquet
+
+    out = io.BytesIO()
+    parquet.write_table(table, out, compression="zstd", use_dictionary=False, write_statistics=False)
+    return out.getvalue()
+
+
+def merge_tables(contents: Iterable[bytes]) -> bytes:
+    """Several segments as one."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    tables = [parquet.read_table(io.BytesIO(content)) for content in contents]
+    merged = pa.concat_tables(tables, promote_options="permissive")
+    return encode_table(merged.replace_schema_metadata({META: FORMAT}))
+
+
+def _prediction_arrays(predictions: Sequence[Any]) -> dict[str, list[Any]]:
+    first = next((row for row in predictions if row is not None), None)
+    if isinstance(first, dict):
+        return {
+            f"prediction.{name}": [row.get(name) if isinstance(row, dict) else None for row in predictions]
+            for name in first
+        }
+    return {"prediction": list(predictions)}
+
+
+def _array(values: Any) -> Any:
+    import numpy as np
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray):
+        return pa.array(np.ascontiguousarray(values))
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else _text(value) for value in _listed(values)], pa.string())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values.tolist()) if hasattr(values, "tolist") else list(values)

@@ -1,0 +1,107 @@
+"""Training-serving skew: logged rows, predicted again in this process as training predicts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mlapp import prediction
+from mlapp.baseline.build import build_columns, text_of
+from mlapp.errors import DataError
+from mlapp.monitoring.counts import Counter, Counts
+from mlapp.monitoring.database import open_database
+from mlapp.monitoring.drift import distances
+from mlapp.monitoring.evaluation import features_of, rows_of
+from mlapp.monitoring.inspection import place_of
+from mlapp.monitoring.place import Window
+from mlapp.monitoring.rules import Rules
+from mlapp.project import Project
+from mlapp.training.reliability import list_rows
+
+CLOSE = 1e-6
+"""Relative difference of numbers that is none."""
+NAMED = 5
+"""Columns that are named, those that tell the different rows best."""
+TELLS = 0.2
+"""Distance between different and other rows, from which on a column is named."""
+
+
+class SkewedColumn(msgspec.Struct, frozen=True):
+    """A column whose values go with different predictions."""
+
+    name: str
+    distance: float
+    text: str
+
+
+class Skew(msgspec.Struct, frozen=True):
+    """Rows that were predicted again, how many came out differently, and what these have in common."""
+
+    version: str
+    rows: int
+    different: int
+    columns: list[SkewedColumn]
+
+
+def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
+    """Predict the last rows of the log again.
+
+    Raises:
+        DataError: there is no log of that version, or features are not logged as they were.
+    """
+    app, store = project.app, project.store
+    number = store.resolve(app.name, version or project.settings.serve.model)
+    stored = store.get(app.name, number)
+    predictor = prediction.load_predictor(app, stored)
+    rules = Rules(project.settings.monitor.columns, app.name)
+    if rules.changes(stored.manifest.schema.features.names):
+        changed = [name for name in stored.manifest.schema.features.names if rules.changes([name])]
+        raise DataError(
+            f"monitor.columns changes {', '.join(changed)} before it is logged.",
+            "Only features that are logged as they are can be predicted again.",
+        )
+    with open_database(place_of(project), version=str(number)) as database:
+        table, _ = rows_of(database, str(number), Window(0, int(time.time()) + 86400), rows, with_truth=False)
+    if not len(table) or "prediction" not in table.columns:
+        raise DataError(
+            f"There are no logged predictions of version {number}.", "Serve it with `monitor: {log: sample}`."
+        )
+    features = features_of(predictor, table)
+    again = list_rows(
+        prediction.finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
+    )
+    then = table["prediction"].tolist()
+    is_different = np.array([not _same(old, new) for old, new in zip(then, again, strict=True)])
+    return Skew(str(number), len(table), int(is_different.sum()), _columns(features, is_different))
+
+
+def _columns(features: Any, is_different: Any) -> list[SkewedColumn]:
+    if not is_different.any() or not hasattr(features, "iloc"):
+        return []
+    if is_different.all():
+        return []
+    from mlapp.baseline import Baseline
+
+    baseline = Baseline(features=build_columns(features[~is_different]))
+    counter = Counter(baseline)
+    counter.add_features(features[is_different])
+    counts = Counts(version="", since=0, until=0, columns=counter.columns())
+    found = sorted(distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
+    return [
+        SkewedColumn(name, round(distance, 4), f"its values in the different rows are others, distance {distance:.2f}")
+        for name, distance in found
+        if distance >= TELLS
+    ]
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, (list, tuple, np.ndarray)) and isinstance(new, (list, tuple)):
+        return len(old) == len(new) and all(_same(one, other) for one, other in zip(old, new, strict=True))
+    try:
+        first, second = float(old), float(new)
+    except (TypeError, ValueError):
+        return text_of(old) == text_of(new)
+    return first == second or abs(first - second) <= CLOSE * max(abs(first), abs(second)) or first != first

@@ -1,0 +1,138 @@
+"""The tests behind alarms. NumPy and the standard library only: the server's image has no SciPy.
+
+Sources: Kolmogorov-Smirnov with finite samples, Stephens, "Use of the Kolmogorov-Smirnov, Cramér-von Mises and related
+statistics without extensive tables", JRSS B 32 (1970), and Press et al., "Numerical Recipes" 3rd ed., 6.14.56; the
+incomplete beta function, the same, 6.4; the false discovery rate, Benjamini and Hochberg, JRSS B 57 (1995); the
+Jensen-Shannon distance, Endres and Schindelin, IEEE Trans. Inf. Theory 49 (2003).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def ks_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
+    """The Kolmogorov-Smirnov distance of two histograms over the same ordered bins; 0 where one is empty."""
+    if not baseline.sum() or not live.sum():
+        return 0.0
+    difference = np.cumsum(baseline) / baseline.sum() - np.cumsum(live) / live.sum()
+    return float(np.abs(difference).max())
+
+
+def ks_p(distance: float, baseline_rows: int, live_rows: int) -> float:
+    """The probability of so large a distance between samples of one distribution; too high for binned values."""
+    if not baseline_rows or not live_rows:
+        return 1.0
+    effective = math.sqrt(baseline_rows * live_rows / (baseline_rows + live_rows))
+    scaled = (effective + 0.12 + 0.11 / effective) * distance
+    if scaled < 0.3:
+        return 1.0
+    terms = ((-1) ** (k - 1) * math.exp(-2 * k * k * scaled * scaled) for k in range(1, 101))
+    return min(1.0, max(0.0, 2 * math.fsum(terms)))
+
+
+def js_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
+    """The Jensen-Shannon distance (natural logarithm) of two histograms over the same values; 0 where one is empty."""
+    if not baseline.sum() or not live.sum():
+        return 0.0
+    p, q = baseline / baseline.sum(), live / live.sum()
+    m = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = (np.where(p > 0, p * np.log(p / m), 0).sum() + np.where(q > 0, q * np.log(q / m), 0).sum()) / 2
+    return math.sqrt(max(0.0, float(divergence)))
+
+
+def binomial_tail(successes: int, trials: int, share: float) -> float:
+    """The probability of at least so many successes."""
+    if successes <= 0:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    if share >= 1 or successes > trials:
+        return 1.0 if successes <= trials else 0.0
+    return incomplete_beta(successes, trials - successes + 1, share)
+
+
+def share_p(baseline: int, baseline_rows: int, live: int, live_rows: int) -> float:
+    """The probability that a share is so much larger in live rows than in training rows, by chance.
+
+    Given their sum, the live count is binomial with the live share of all rows (Przyborowski and Wilenski, Biometrika
+    31, 1940): exact for counts that are rare, and cautious for others. One more is added to the training count: what
+    was never seen in 1,000 rows may still be as frequent as 1 in 1,000.
+    """
+    if not live_rows:
+        return 1.0
+    expected = live_rows * baseline / baseline_rows if baseline_rows else 0.0
+    if live - expected <= 2.5 * math.sqrt(expected + 1):  # no alarm can come of it: save the sum
+        return 1.0
+    return binomial_tail(live, live + baseline + 1, live_rows / (live_rows + baseline_rows))
+
+
+def categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
+    """The probability that any value's share is so much larger by chance: the least of the values' own, times their
+    number (Bonferroni). Right for rare values too, where a chi-square test is not. Where one share is smaller, another
+    is larger.
+    """
+    baseline_rows, live_rows = sum(baseline), sum(live)
+    values = [(b, c) for b, c in zip(baseline, live, strict=True) if b or c]
+    if len(values) < 2 or not baseline_rows or not live_rows:
+        return 1.0
+    least = min(share_p(b, baseline_rows, c, live_rows) for b, c in values)
+    return min(1.0, least * len(values))
+
+
+def discoveries(p_values: Sequence[float], q: float) -> list[bool]:
+    """Which of the tests are discoveries at the false discovery rate `q`."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    most = 0
+    for rank, at in enumerate(order, 1):
+        if p_values[at] <= q * rank / len(p_values):
+            most = rank
+    found = [False] * len(p_values)
+    for at in order[:most]:
+        found[at] = True
+    return found
+
+
+def normal_tail(z: float) -> float:
+    """The probability of a normal value above `z`."""
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """The regularized incomplete beta function."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):
+        return 1.0 - incomplete_beta(b, a, 1 - x)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
+    return front * _fraction(a, b, x) / a
+
+
+def _fraction(a: float, b: float, x: float) -> float:
+    """The continued fraction, by Lentz's method."""
+    tiny = 1e-300
+    c, d = 1.0, 1.0 - (a + b) * x / (a + 1)
+    d = 1.0 / (d if abs(d) > tiny else tiny)
+    found = d
+    for m in range(1, 5000):
+        step = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        d, c = 1.0 + step * d, 1.0 + step / c
+        d = 1.0 / (d if abs(d) > tiny else tiny)
+        c = c if abs(c) > tiny else tiny
+        found *= d * c
+        step = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d, c = 1.0 + step * d, 1.0 + step / c
+        d = 1.0 / (d if abs(d) > tiny else tiny)
+        c = c if abs(c) > tiny else tiny
+        found *= d * c
+        if abs(d * c - 1.0) < 1e-12:
+            break
+    return found

@@ -1,0 +1,187 @@
+"""The truth about predictions, as it becomes known: by a request's id, or by business keys.
+
+A truth may come at any time after its prediction (late), and again (repeated, or corrected): the last one counts. One
+whose id or keys are not in the log is kept, for the log may be written a moment later; it is counted as unknown.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from mlapp.errors import InputError, Problem
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.rules import Rules
+from mlapp.schema.infer import to_json_value
+
+MOST = 1_000_000
+"""Truths of one file."""
+
+
+class Truth(msgspec.Struct, frozen=True):
+    """One truth. `request` and `row` name the prediction, or `keys` do, as JSON."""
+
+    request: str | None
+    row: int
+    keys: str | None
+    truth: str
+
+
+class Truths:
+    """Checks truths and writes them.
+
+    Args:
+        kind: JSON type of the target, where it is known.
+    """
+
+    def __init__(self, place: Place, rules: Rules, kind: str | None = None) -> None:
+        self._place, self._rules, self._kind = place, rules, kind
+
+    def check(self, given: Any) -> list[Truth]:
+        """What a client sent: one object or a list of `{"id" | "keys", "truth"}`.
+
+        Raises:
+            InputError: names the entry and the field.
+        """
+        entries = given if isinstance(given, list) else [given]
+        problems: list[Problem] = []
+        found: list[Truth] = []
+        for at, entry in enumerate(entries):
+            try:
+                found += self._of(entry)
+            except ValueError as error:
+                field, _, detail = str(error).partition("|")
+                problems.append(Problem(detail, field=field, row=at))
+        if problems or not entries:
+            raise InputError(
+                problems or [Problem("the list is empty", field="truth")],
+                'Send {"id": …, "truth": …} or {"keys": {…}, "truth": …}.',
+            )
+        return found
+
+    def write(self, truths: Sequence[Truth]) -> int:
+        """Keep truths; returns how many.
+
+        Raises:
+            StoreError: the place cannot be written. MissingExtraError: pyarrow is not installed.
+        """
+        from mlapp.monitoring.segments import require_pyarrow
+
+        require_pyarrow("Feedback")
+        for start in range(0, len(truths), MOST):
+            now = time.time_ns()
+            day = datetime.fromtimestamp(now / 1e9, timezone.utc).strftime("%Y-%m-%d")
+            key = self._place.key("truth", day, f"{now}-{uuid.uuid4().hex}.parquet")
+            self._place.storage.create_key(key, encode_truths(truths[start : start + MOST], now))
+        return len(truths)
+
+    def _of(self, entry: Any) -> list[Truth]:
+        if not isinstance(entry, dict):
+            raise ValueError("truth|an entry is not an object")
+        unknown = [name for name in entry if name not in ("id", "keys", "truth")]
+        if unknown:
+            raise ValueError(f"{unknown[0]:.60}|unknown key")
+        if "truth" not in entry:
+            raise ValueError("truth|it is not given")
+        given = [name for name in ("id", "keys") if entry.get(name) is not None]
+        if len(given) != 1:
+            raise ValueError("id|give one of id and keys")
+        value = to_json_value(entry["truth"])
+        if given[0] == "keys":
+            keys = entry["keys"]
+            if not isinstance(keys, dict) or not keys or not all(_is_plain(value) for value in keys.values()):
+                raise ValueError("keys|it is not an object of texts and numbers")
+            kept = self._rules.keys(keys)
+            if not kept:
+                raise ValueError("keys|monitor.columns drops all of them")
+            return [Truth(None, 0, keys_text(kept), self._text(value))]
+        request, _, row = str(entry["id"]).partition("#")
+        if not isinstance(entry["id"], (str, int)) or not request or (row and not row.isdecimal()):
+            raise ValueError("id|it is not REQUEST or REQUEST#ROW")
+        if isinstance(value, list) and not row:
+            return [Truth(request, at, None, self._text(item)) for at, item in enumerate(value)]
+        return [Truth(request, int(row or 0), None, self._text(value))]
+
+    def _text(self, value: Any) -> str:
+        kind = self._kind
+        if value is None:
+            raise ValueError("truth|it is null")
+        if kind == "integer" and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if kind == "boolean" and value in (0, 1):
+            value = bool(value)
+        types: dict[str, type] = {"integer": int, "number": float, "boolean": bool, "string": str}
+        if kind in types and type(value) is not types[kind]:
+            raise ValueError(f"truth|it is not of type {kind}, as the target is")
+        return msgspec.json.encode(value).decode()
+
+
+def from_table(table: Any) -> list[dict[str, Any]]:
+    """The entries of a table with the columns `id` and `truth`, or key columns and `truth`.
+
+    Raises:
+        InputError: it has no such columns.
+    """
+    from mlapp.training import defaults
+
+    frame = defaults.load_table(table)
+    names = [str(name) for name in frame.columns]
+    keys = [name for name in names if name not in ("id", "truth")]
+    if "truth" not in names or ("id" not in names and not keys):
+        raise InputError(
+            [Problem(f"the truths have the columns {', '.join(names) or 'none'}", field="truth")],
+            "Give the columns id and truth, or key columns and truth.",
+        )
+    known = frame[frame["truth"].notna()]
+    truths = [to_json_value(value) for value in known["truth"].tolist()]
+    if "id" in names:
+        return [{"id": str(id), "truth": truth} for id, truth in zip(known["id"].tolist(), truths, strict=True)]
+    columns = [[to_json_value(value) for value in known[name].tolist()] for name in keys]
+    return [
+        {"keys": dict(zip(keys, row, strict=True)), "truth": truth}
+        for *row, truth in zip(*columns, truths, strict=True)
+    ]
+
+
+def keys_text(keys: Mapping[str, Any]) -> str:
+    """Business keys as one text: sorted, every value a text."""
+    texts = {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in keys.items()
+    }
+    return msgspec.json.encode(texts, order="sorted").decode()
+
+
+def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
+    """Truths as Parquet.
+
+    Args:
+        received: when, in nanoseconds since 1970; of two in one list, the later one is the last.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    listed = list(truths)
+    table = pa.table(
+        {
+            "request": pa.array([truth.request for truth in listed], pa.string()),
+            "row": pa.array([truth.row for truth in listed], pa.int32()),
+            "keys": pa.array([truth.keys for truth in listed], pa.string()),
+            "truth": pa.array([truth.truth for truth in listed], pa.string()),
+            "received": pa.array(range(received, received + len(listed)), pa.int64()),
+        }
+    )
+    out = io.BytesIO()
+    parquet.write_table(table, out, compression="zstd")
+    return out.getvalue()
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float, bool)) or value is None

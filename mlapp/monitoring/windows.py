@@ -1,0 +1,86 @@
+"""What is known of a version in a stretch of time: the form in which it is printed, stored and sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from mlapp.monitoring.drift import AlarmKind, Finding
+
+State = Literal["quiet", "alarm", "empty"]
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong.
+
+    Attributes:
+        column: the feature, prediction or field; of `quality`, the metric.
+        value: the distance, the share of rows, or the metric; `threshold` is what it may be.
+        text: the same in words.
+    """
+
+    kind: AlarmKind
+    column: str
+    value: float
+    threshold: float
+    text: str
+
+    @classmethod
+    def of(cls, finding: Finding) -> Alarm:
+        """A finding that is an alarm."""
+        value, threshold = round(finding.value, 6), round(finding.threshold, 6)
+        return cls(kind=finding.kind, column=finding.column, value=value, threshold=threshold, text=finding.text)
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric of one window.
+
+    Attributes:
+        error: its standard error.
+        trained: the metric of the version's last split, with `trained_error`.
+        rows: that it was measured on.
+        estimated: whether it is an estimate from the model's confidence, without truths.
+        segment: of which it is, as `city=Rome`.
+    """
+
+    value: float
+    error: float | None = None
+    trained: float | None = None
+    trained_error: float | None = None
+    rows: int = 0
+    estimated: bool = False
+    segment: str | None = None
+
+
+class Quality(msgspec.Struct, kw_only=True):
+    """What is known of a version's quality in one window.
+
+    Attributes:
+        truths: rows whose truth is known.
+        metrics: of the app's evaluator on them.
+        details: the same with their errors; estimates, and the metrics of segments.
+    """
+
+    truths: int = 0
+    metrics: dict[str, float] = {}
+    details: dict[str, Metric] = {}
+    findings: list[Finding] = []
+
+
+class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one version in one window."""
+
+    since: datetime
+    until: datetime
+    version: str
+    rows: int
+    refused: int
+    truths: int
+    state: State
+    metrics: dict[str, float]
+    alarms: list[Alarm]
+    closed: bool = True
+    quality: dict[str, Metric] = {}
+    distances: dict[str, float] = {}

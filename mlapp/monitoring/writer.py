@@ -1,0 +1,149 @@
+"""A thread that writes what a replica has to keep. It may wait for a bucket; nobody waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mlapp.errors import MlappError
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.segments import Segment, hour_of, merge_tables
+
+log = logging.getLogger("mlapp.monitoring")
+MOST_BYTES = 16 << 20
+"""Bytes of the log that may wait; what comes beyond them is dropped."""
+MERGE = 60
+"""Segments of an hour that become one."""
+COMPLAIN = 60.0
+"""Seconds between two lines about a place that cannot be reached."""
+
+
+class Writer:
+    """Writes segments of the log, and the newest counts of each window.
+
+    Args:
+        dropped: is told the rows that were lost because the place could not be written.
+    """
+
+    def __init__(self, place: Place, replica: str, dropped: Callable[[int], None]) -> None:
+        self._place, self._replica, self._dropped = place, replica, dropped
+        self._segments: deque[tuple[str, float, bytes, int]] = deque()
+        self._bytes = 0
+        self._counts: dict[str, bytes] = {}
+        self._written: dict[str, str] = {}
+        self._number = 0
+        self._small: dict[str, list[Segment]] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._complained = -COMPLAIN
+        self._thread = threading.Thread(target=self._run, name="monitor-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, patience: float) -> None:
+        """Write what is there, for so many seconds at most."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+
+    def add_segment(self, version: str, time: float, content: bytes, rows: int) -> None:
+        """Write rows of the log, all of one version and one hour."""
+        with self._lock:
+            if self._bytes + len(content) > MOST_BYTES:
+                self._dropped(rows)
+                return
+            self._bytes += len(content)
+            self._segments.append((version, time, content, rows))
+        self._wake.set()
+
+    def put_counts(self, folder: str, content: bytes) -> None:
+        """Write the counts of a window, in the place of those before.
+
+        Args:
+            folder: of the window, below the place's root.
+        """
+        with self._lock:
+            self._counts[folder] = content
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            is_last = self._stopping
+            try:
+                self._write_all()
+            except Exception as error:
+                self._complain(error)
+                if not self._stopping:
+                    time.sleep(1.0)
+                    self._wake.set()
+            if is_last:
+                return
+
+    def _write_all(self) -> None:
+        with self._lock:
+            counts, self._counts = self._counts, {}
+        for folder, content in counts.items():
+            try:
+                self._write_counts(folder, content)
+            except BaseException:
+                with self._lock:  # unless newer ones came meanwhile
+                    for key, value in counts.items():
+                        self._counts.setdefault(key, value)
+                raise
+        while self._segments:
+            version, at, content, _ = self._segments[0]
+            self._write_segment(version, at, content)
+            with self._lock:
+                self._segments.popleft()
+                self._bytes -= len(content)
+
+    def _write_counts(self, folder: str, content: bytes) -> None:
+        self._number += 1
+        key = self._place.key(folder, f"{self._replica}-{self._number:09}.json")
+        self._place.storage.create_key(key, content)
+        old = self._written.get(folder)
+        self._written[folder] = key
+        if old is not None:
+            self._place.storage.delete_prefix(old)
+        while len(self._written) > 100:
+            del self._written[next(iter(self._written))]
+
+    def _write_segment(self, version: str, at: float, content: bytes) -> None:
+        folder = f"log/{version}/{hour_of(at)}"
+        self._number += 1
+        segment = Segment(self._replica, self._number, self._number)
+        self._place.storage.create_key(self._place.key(folder, segment.name), content)
+        small = self._small.setdefault(folder, [])
+        small.append(segment)
+        if len(small) >= MERGE:
+            self._merge(folder, small)
+        for other in [other for other in self._small if other != folder]:
+            past = self._small.pop(other)
+            if len(past) > 1:
+                self._merge(other, past)
+
+    def _merge(self, folder: str, small: list[Segment]) -> None:
+        """One segment of many; they go once it is there."""
+        keys = [self._place.key(folder, segment.name) for segment in small]
+        contents = self._place.read_all(keys)
+        if len(contents) == len(keys):
+            merged = Segment(self._replica, small[0].first, small[-1].last)
+            self._place.storage.create_key(self._place.key(folder, merged.name), merge_tables(contents))
+            for key in keys:
+                self._place.storage.delete_prefix(key)
+        small.clear()
+
+    def _complain(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._complained >= COMPLAIN:
+            self._complained = now
+            what = error.what if isinstance(error, MlappError) else repr(error)
+            log.warning("The prediction log cannot be written; rows beyond %d MB are lost: %s", MOST_BYTES >> 20, what)

@@ -1,0 +1,185 @@
+"""How far a version's metrics can be trusted: their standard errors, and how often a classifier's confidence is right.
+
+The errors come from the bootstrap (Efron, "Bootstrap methods: another look at the jackknife", 1979): the evaluator
+runs on rows drawn with replacement, and the spread of its results is the error. Of a large split it runs on fewer rows
+than there are, and the error is scaled by the square root of their ratio (Bickel, Götze and van Zwet, "Resampling fewer
+than n observations", 1997).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mlapp import normalization, prediction
+from mlapp.baseline import Baseline, Calibration, MetricError, prediction_columns
+from mlapp.errors import MlappError
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline, Stage
+from mlapp.training import stage_calls
+
+log = logging.getLogger("mlapp")
+RESAMPLES = 50
+FEWEST = 10
+ROWS = 2_000
+"""Rows of a resample, at most."""
+BUDGET = 2.0
+"""Seconds for the resamples of one split."""
+BINS = 10
+"""Bins of confidence."""
+PART = 500
+"""Rows that are predicted at once, for the distribution of predictions."""
+
+
+class Reliability:
+    """Collects the errors of the metrics while the splits are evaluated.
+
+    Args:
+        evaluator: the stage that computes the metrics, and its `parameters`.
+    """
+
+    def __init__(self, evaluator: Stage, estimator: Any, parameters: Mapping[str, Any]) -> None:
+        self._evaluator, self._estimator, self._parameters = evaluator, estimator, parameters
+        self._has_first = False
+        self._errors: dict[str, dict[str, MetricError]] = {}
+        self._calibration: Calibration | None = None
+
+    def add(self, split: str, features: Any, target: Any) -> None:
+        """Measure one split that the model was not trained on: the first is only counted.
+
+        An evaluator that cannot take a resample leaves its metrics without an error.
+        """
+        if not self._has_first:
+            self._has_first = True
+            return
+        self._errors[split] = metric_errors(self._evaluator, self._estimator, features, target, self._parameters)
+        formed = stage_calls.form_features(self._evaluator, features)
+        self._calibration = calibrate(self._estimator, formed, target) or self._calibration
+
+    def complete(self, baseline: Baseline, predictions: list[Any]) -> Baseline:
+        """The baseline with the errors, and with the distribution of predictions."""
+        return msgspec.structs.replace(
+            baseline,
+            predictions=prediction_columns(predictions),
+            errors=self._errors,
+            calibration=self._calibration,
+        )
+
+
+def metric_errors(
+    evaluator: Stage, estimator: Any, features: Any, target: Any, parameters: Mapping[str, Any]
+) -> dict[str, MetricError]:
+    """The standard error of each metric of a split; none where the rows cannot be drawn, or within the time.
+
+    Args:
+        features, target: of the split, transformed.
+    """
+    import numpy as np
+
+    if not hasattr(features, "__len__") or target is None or len(features) < 2:
+        return {}
+    rows, size = len(features), min(len(features), ROWS)
+    random, started = np.random.default_rng(0), time.perf_counter()
+    found: list[dict[str, float]] = []
+    for attempt in range(RESAMPLES):
+        chosen = random.integers(0, rows, size)
+        try:
+            # What the user's function prints belongs to the evaluation of the split, and was printed then.
+            with contextlib.redirect_stdout(io.StringIO()):
+                found.append(
+                    stage_calls.call_evaluator(
+                        evaluator, estimator, take(features, chosen), take(target, chosen), dict(parameters)
+                    )
+                )
+        except MlappError:  # as ROC AUC of a resample with one class
+            if attempt >= FEWEST and not found:
+                return {}
+        seconds = time.perf_counter() - started
+        if seconds > BUDGET and (len(found) >= FEWEST or seconds > 2 * BUDGET):
+            break
+    if len(found) < 2:
+        return {}
+    scale = math.sqrt(size / rows)
+    errors = {}
+    for name in found[0]:
+        values = np.array([metrics.get(name, np.nan) for metrics in found], dtype=float)
+        values = values[np.isfinite(values)]
+        if len(values) >= 2:
+            errors[name] = MetricError(float(values.std(ddof=1)) * scale, rows)
+    return errors
+
+
+def calibrate(estimator: Any, features: Any, target: Any) -> Calibration | None:
+    """How often a classifier is right at each confidence; None for a model without probabilities."""
+    import numpy as np
+
+    try:
+        confidence, predicted = confidence_of(estimator, features)
+        right = predicted == np.asarray(target).ravel()
+    except Exception:  # whatever a model that is no such classifier raises
+        return None
+    if not len(confidence) or np.shape(right) != confidence.shape:
+        return None
+    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, BINS + 1)[1:], method="inverted_cdf"))
+    at = np.minimum(np.searchsorted(edges, confidence), len(edges) - 1)
+    counts = np.bincount(at, minlength=len(edges))
+    accuracy = np.bincount(at, weights=right.astype(float), minlength=len(edges)) / np.maximum(counts, 1)
+    return Calibration([float(edge) for edge in edges], [float(share) for share in accuracy], len(confidence))
+
+
+def confidence_of(estimator: Any, features: Any) -> tuple[Any, Any]:
+    """The probability of each row's most likely class, and that class.
+
+    Raises:
+        Exception: the model gives no probabilities; of any type, as the model's library raises it.
+    """
+    import numpy as np
+
+    probabilities = np.asarray(estimator.predict_proba(features), dtype=float)
+    if probabilities.ndim != 2:
+        raise TypeError("the probabilities are not a table")
+    classes = np.asarray(estimator.classes_)
+    return probabilities.max(axis=1), classes[probabilities.argmax(axis=1)]
+
+
+def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> list[Any]:
+    """Predictions for a sample of training rows, one a row, for their distribution; none where they cannot be made.
+
+    The schema's own rows were predicted before: an error here is of a model whose calls cost, as a remote one.
+    """
+    started = time.perf_counter()
+    found: list[Any] = []
+    rows = len(features) if hasattr(features, "__len__") else 0
+    for start in range(0, rows, PART):
+        part = features[start : start + PART]
+        try:
+            made, _ = prediction.sample_predictions(pipeline, framework, estimator, part)
+        except MlappError as error:
+            log.warning("The baseline has no distribution of predictions: %s", error.what)
+            return []
+        found += list_rows(made)
+        if time.perf_counter() - started > BUDGET:
+            break
+    return found
+
+
+def list_rows(predictions: Any) -> list[Any]:
+    """What a predictor returned, as a list with one entry a row."""
+    title = "the predictor"
+    return normalization.to_rows(normalization.normalize(predictions, title), title)
+
+
+def take(values: Any, chosen: Any) -> Any:
+    """The rows with these numbers, of a table, a column, an array or a list."""
+    if hasattr(values, "iloc"):
+        return values.iloc[chosen]
+    if hasattr(values, "dtype") or type(values).__module__.startswith(("torch", "scipy")):
+        return values[chosen]
+    return [values[at] for at in chosen]

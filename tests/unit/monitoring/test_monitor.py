@@ -1,0 +1,320 @@
+"""Monitoring as its users see it: from a server's predictions to `mlapp monitor`, without a server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mlapp.errors import InputError, Problem
+from mlapp.monitoring.metrics import MonitorMetrics
+from mlapp.monitoring.place import Window, seconds_of
+from mlapp.monitoring.recorder import Recorder
+from mlapp.project import Project
+from mlapp.serving.inference.served_model import ServedModel, serve_version
+
+LOANS = """
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from mlapp import App
+
+app = App("loans", target="paid", features=["income", "city", "ssn"])
+ALARMS = []
+
+
+@app.data_reader
+def read(rows: int = 3000) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    income = random.normal(50, 10, rows)
+    paid = (income + random.normal(0, 3, rows) > 50).astype(int)
+    city = random.choice(["Oslo", "Rome"], rows)
+    return pd.DataFrame({"income": income, "city": city, "ssn": [f"ssn-{at}" for at in range(rows)], "paid": paid})
+
+
+@app.feature_transformer
+def numbers(features: pd.DataFrame) -> pd.DataFrame:
+    return features[["income"]]
+
+
+@app.model
+def build(C: float = 1.0) -> LogisticRegression:
+    return LogisticRegression(C=C)
+
+
+@app.on_alarm
+def tell(alarm) -> None:
+    ALARMS.append((alarm.kind, alarm["column"], alarm.status))
+"""
+YAML = "monitor: {log: all, window: 10s, columns: {ssn: hash}, quality: {accuracy: -0.03}, segment: city}\n"
+
+
+class Service:
+    """A server's recorder, and the clock that it goes by."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from prometheus_client import CollectorRegistry
+
+        from mlapp.monitoring.inspection import place_of
+
+        self.project = Project.find(root)
+        app = self.project.app
+        self.model: ServedModel = serve_version(app, self.project.store.get(app.name))
+        self.settings = self.project.settings.monitor
+        numbers = iter(range(10**6))
+        self.recorder = Recorder(
+            app.name,
+            self.settings,
+            place_of(self.project),
+            MonitorMetrics(CollectorRegistry(), app.name),
+            lambda: b"request-%d" % next(numbers),
+        )
+        self.recorder.watch(self.model)
+        self.seconds = seconds_of(self.settings.window)
+        self.now = float(Window.of(time.time(), self.seconds).since - 8 * self.seconds)
+        monkeypatch.setattr("mlapp.monitoring.recorder.time", SimpleNamespace(time=lambda: self.now))
+
+    def predict(self, rows: pd.DataFrame, request: str, keys: Any = None) -> list[Any]:
+        """Answer one request."""
+        part = self.model.codec.accept_inputs(rows.to_dict("records"))
+        part.id, part.keys = request.encode(), keys
+        predictions = self.model.list_rows(self.model.predict_features(self.model.combine([part])), part.rows)
+        self.recorder.add(self.model, [part], [predictions], part.rows, 0.001)
+        return predictions
+
+    def next_window(self) -> None:
+        self.recorder.look()
+        self.now += self.seconds
+        self.recorder.look()
+
+    def stop(self) -> None:
+        """Write what is there, as the end of a server does."""
+        self.now += 2 * self.seconds
+        self.recorder.look()
+        writer = self.recorder._writer
+        assert writer is not None
+        writer._write_all()
+
+
+@pytest.fixture
+def service(mlapp: Callable[..., Any], project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Service:
+    root = project(LOANS, mlapp__yaml=YAML)
+    assert mlapp("train").code == 0
+    return Service(root, monkeypatch)
+
+
+def rows(count: int, shift: float = 0.0, seed: int = 1) -> pd.DataFrame:
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "income": random.normal(50 + shift, 10, count),
+            "city": random.choice(["Oslo", "Rome"], count),
+            "ssn": [f"secret-{seed}-{at}" for at in range(count)],
+        }
+    )
+
+
+def windows(mlapp: Callable[..., Any], *arguments: str) -> list[dict[str, Any]]:
+    found = mlapp("monitor", "--json", *arguments)
+    assert found.code == 0, found.err
+    content = json.loads(found.out)
+    assert content["app"] == "loans"
+    return [window for window in content["windows"] if window["state"] != "empty"]
+
+
+def test_a_shift_is_an_alarm_in_the_second_window_and_is_told_once(mlapp: Callable[..., Any], service: Service) -> None:
+    for number, shift in enumerate((0, 0, 8, 8, 8, 0, 0)):
+        service.predict(rows(400, shift, number), f"r{number}")
+        service.next_window()
+    service.stop()
+    found = windows(mlapp)
+    assert [window["state"] for window in found] == ["quiet", "quiet", "quiet", "alarm", "alarm", "alarm", "quiet"]
+    assert all(window["rows"] == 400 and window["version"] == "1" for window in found)
+    alarm = next(alarm for alarm in found[3]["alarms"] if alarm["column"] == "income")
+    assert alarm["kind"] == "drift"
+    assert alarm["value"] > alarm["threshold"] == 0.05
+    assert "income" in alarm["text"]
+    assert "income is distributed differently" in mlapp("monitor").out
+
+    for _ in range(2):  # however many run it
+        assert mlapp("monitor", "run").code == 0
+    alarms = service.project.app.stage("on_alarm").function.__globals__["ALARMS"]  # type: ignore[union-attr]
+    assert sorted(alarms) == [
+        ("drift", "income", "firing"),
+        ("drift", "income", "resolved"),
+        ("drift", "prediction", "firing"),
+        ("drift", "prediction", "resolved"),
+    ]
+
+
+def test_check_is_for_scripts(mlapp: Callable[..., Any], service: Service) -> None:
+    assert mlapp("monitor", "--check").code == 0
+    for number in range(2):
+        service.predict(rows(400, 8, number), f"r{number}")
+        service.next_window()
+    service.stop()
+    assert mlapp("monitor", "--check").code == 1
+
+
+def test_truth_by_id_and_by_keys_is_evaluated_by_the_app_s_own_evaluator(
+    mlapp: Callable[..., Any], service: Service, tmp_path: Path
+) -> None:
+    first = service.predict(rows(200, seed=1), "known")
+    keys = [{"loan": at, "branch": "north"} for at in range(200)]
+    second = service.predict(rows(200, seed=2), "keyed", keys)
+    service.stop()
+    truths = pd.DataFrame({"id": [f"known#{at}" for at in range(200)], "truth": first})
+    truths.loc[:9, "truth"] = 1 - truths["truth"]
+    truths.to_csv(tmp_path / "ids.csv", index=False)
+    pd.DataFrame({"loan": range(200), "truth": second}).to_parquet(tmp_path / "keys.parquet")
+    (tmp_path / "unknown.json").write_text('[{"id": "nobody", "truth": 1}, {"keys": {"loan": "x"}, "truth": 0}]')
+    for name, count in {"ids.csv": 200, "keys.parquet": 200, "unknown.json": 2}.items():
+        assert json.loads(mlapp("feedback", str(tmp_path / name), "--json").out) == {"accepted": count}
+    (window,) = windows(mlapp)
+    assert window["truths"] == 400
+    assert window["metrics"]["accuracy"] == pytest.approx(390 / 400)
+    assert {"accuracy[city=Oslo]", "accuracy[city=Rome]"} <= set(window["quality"])
+
+
+def test_quality_below_what_is_allowed_is_an_alarm(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:
+    predictions = service.predict(rows(500), "wrong")
+    service.stop()
+    truths = [{"id": f"wrong#{at}", "truth": 1 - value} for at, value in enumerate(predictions)]
+    (tmp_path / "truths.json").write_text(json.dumps(truths))
+    assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
+    (window,) = windows(mlapp)
+    (alarm,) = window["alarms"]
+    assert (alarm["kind"], alarm["column"], window["state"]) == ("quality", "accuracy", "alarm")
+    corrected = [{"id": f"wrong#{at}", "truth": value} for at, value in enumerate(predictions)]
+    (tmp_path / "truths.json").write_text(json.dumps(corrected))
+    assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
+    (window,) = windows(mlapp)
+    assert (window["state"], window["metrics"]["accuracy"]) == ("quiet", 1.0)
+
+
+def test_truths_of_the_wrong_type_are_refused(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:
+    for number, text in enumerate(('[{"id": "a", "truth": "yes"}]', '[{"id": "a"}]', '[{"truth": 1, "id": "#"}]')):
+        (tmp_path / f"{number}.json").write_text(text)
+        found = mlapp("feedback", str(tmp_path / f"{number}.json"))
+        assert found.code == 1, found.out
+        assert len(found.err.strip().splitlines()) == 2
+
+
+def test_without_truths_there_is_an_estimate(mlapp: Callable[..., Any], service: Service, project: Any) -> None:
+    project(LOANS, mlapp__yaml="monitor: {log: all, window: 10s}\n")
+    service.predict(rows(1000), "r")
+    service.stop()
+    (window,) = windows(mlapp)
+    assert window["metrics"] == {}
+    estimate = window["quality"]["accuracy"]
+    assert estimate["estimated"]
+    assert estimate["value"] == pytest.approx(estimate["trained"], abs=0.04)
+
+
+def test_a_redacted_value_is_nowhere(mlapp: Callable[..., Any], service: Service) -> None:
+    service.predict(rows(400), "r", [{"ssn": f"secret-key-{at}"} for at in range(400)])
+    service.recorder.refuse("1", InputError([Problem("column 'ssn' is no text", field="ssn", row=0)]))
+    service.stop()
+    report = mlapp("monitor", "report", "--html", "report.html")
+    assert report.code == 0, report.err
+    root = service.project.root
+    for path in root.rglob("*"):
+        if path.is_file() and path.name != "app.py":
+            assert b"secret-" not in path.read_bytes(), path
+    found = mlapp("monitor", "sql", "SELECT count(DISTINCT ssn) AS n, count(*) AS rows FROM log", "--json")
+    assert json.loads(found.out) == [{"n": 400, "rows": 400}]
+    baseline = (service.project.store.get("loans").files / "baseline.json").read_bytes()
+    assert b"ssn-1" not in baseline
+
+
+def test_a_person_s_rows_are_forgotten(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:
+    keys = [{"customer": at // 2} for at in range(400)]
+    service.predict(rows(400), "r", keys)
+    service.stop()
+    pd.DataFrame({"customer": [7, 8], "truth": [1, 1]}).to_csv(tmp_path / "truth.csv", index=False)
+    assert mlapp("feedback", str(tmp_path / "truth.csv")).code == 0
+    assert "2 rows" in mlapp("monitor", "forget", "--key", "customer=7", "--yes").out
+    sql = "SELECT (SELECT count(*) FROM log) AS l, (SELECT count(*) FROM truth) AS t"
+    assert json.loads(mlapp("monitor", "sql", sql, "--json").out) == [{"l": 398, "t": 1}]
+    assert windows(mlapp)[0]["truths"] == 2
+
+
+def test_refused_rows_are_counted_by_field(mlapp: Callable[..., Any], service: Service) -> None:
+    for window in range(2):
+        service.predict(rows(400, seed=window), f"r{window}")
+        for row in range(40):
+            service.recorder.refuse("1", InputError([Problem("income is missing", field="income", row=row)]))
+        service.next_window()
+    service.stop()
+    found = windows(mlapp)
+    assert [window["refused"] for window in found] == [40, 40]
+    assert [(alarm["kind"], alarm["column"]) for alarm in found[1]["alarms"]] == [("refused", "income")]
+
+
+def test_the_report_is_one_page_that_needs_no_network(mlapp: Callable[..., Any], service: Service) -> None:
+    service.predict(rows(400, 8), "r")
+    service.stop()
+    assert mlapp("monitor", "report", "--html", "report.html").code == 0
+    page = Path("report.html").read_text()
+    assert "income" in page
+    assert "<svg" in page
+    assert "http://" not in page.replace("http-equiv", "")
+    assert "src=" not in page
+
+
+def test_versions_are_compared_on_live_data(mlapp: Callable[..., Any], service: Service, project: Any) -> None:
+    project(LOANS, mlapp__yaml="monitor: {log: all, window: 10s}\n")
+    service.predict(rows(300), "r")
+    service.stop()
+    assert mlapp("train", "-p", "C=0.0001").code == 0
+    found = mlapp("models", "compare", "1", "2", "--on", "live:7d", "--json")
+    assert found.code == 0, found.err
+    content = json.loads(found.out)
+    assert content["rows"] == 300
+    assert [side["version"] for side in content["sides"]] == ["1", "2"]
+    assert 0.5 < content["agreement"] <= 1
+    assert "All of 300" in mlapp("monitor", "skew", "--version", "1").out
+
+
+def test_what_retraining_made_is_not_latest_until_it_is_promoted(
+    mlapp: Callable[..., Any], service: Service, project: Any, tmp_path: Path
+) -> None:
+    retrain = "retrain: {on: quality, run: local, min_labels: 100}"
+    project(LOANS, mlapp__yaml=f"monitor: {{log: all, window: 10s, quality: {{accuracy: -0.03}}, {retrain}}}\n")
+    predictions = service.predict(rows(300), "r")
+    service.stop()
+    truths = [{"id": f"r#{at}", "truth": 1 - value} for at, value in enumerate(predictions)]
+    (tmp_path / "truths.json").write_text(json.dumps(truths))
+    mlapp("feedback", str(tmp_path / "truths.json"))
+    for _ in range(2):  # at most once a day
+        assert mlapp("monitor", "run").code == 0
+    store = service.project.store
+    assert store.list_numbers("loans") == [1, 2]
+    assert store.aliases("loans") == {"challenger": 2}
+    assert store.resolve("loans") == 1
+    assert mlapp("models", "promote", "challenger", "production").code == 0
+    assert store.resolve("loans") == 2
+
+
+def test_nothing_was_predicted(mlapp: Callable[..., Any], service: Service) -> None:
+    assert windows(mlapp) == []
+    assert "Nothing was predicted" in mlapp("monitor").out
+    assert mlapp("monitor", "run").code == 0
+    assert mlapp("monitor", "report", "--html", "report.html").code == 0
+
+
+def test_a_version_without_a_baseline_is_counted(mlapp: Callable[..., Any], service: Service) -> None:
+    (service.project.store.get("loans").files / "baseline.json").unlink()
+    service.predict(rows(400, 8), "r")
+    service.stop()
+    found = mlapp("monitor", "--json")
+    assert json.loads(found.out)["windows"][0]["rows"] == 400
