@@ -32,6 +32,7 @@ from mlapp.schema.fidelity import changed, is_same, require_same_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
 from mlapp.training.comparison import ABSOLUTE, as_rows, is_close, take
+from mlapp.training.seeds import fix_seeds
 
 log = logging.getLogger("mlapp")
 SHARE, LEAST = 0.05, 1.0
@@ -119,8 +120,9 @@ def check(
     """
     deadline = time.perf_counter() + max(LEAST, SHARE * trained.duration)
     original = prediction.predictor_of_trained(trained)
-    loaded = _load(trained, folder) if folder is not None else _saved_and_loaded(trained, to_keep) or original
-    return _Check(original, loaded, sample, trained.format).run(_rows_of(predictions, original), cost, deadline)
+    with fix_seeds():  # the user's own random numbers go on as if nothing had been checked
+        loaded = _load(trained, folder) if folder is not None else _saved_and_loaded(trained, to_keep) or original
+        return _Check(original, loaded, sample, trained.format).run(_rows_of(predictions, original), cost, deadline)
 
 
 class _Check:
