@@ -27,6 +27,11 @@ MISSING = frozenset(("", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null
 TRUTH = {"true": True, "false": False}
 MOST = 10
 """Rows that are told of many that are wrong."""
+LONGEST_ROW = 1_000_000
+"""Most cells of a line."""
+LONGEST_HEADER = 1_000_000
+"""Characters of the first line in which its delimiter is looked for."""
+QUOTES = re.compile('"+')
 EMPTY = ""
 """An empty cell in quotes. One without is None."""
 
@@ -100,7 +105,7 @@ def _table(body: list[list[str | None]], header: Sequence[str], schema: Schema) 
 
 def delimiter(header: str, width: int = 0) -> str:
     """The delimiter of a line: one that makes `width` cells of it, else the one that it has most of outside quotes."""
-    bare = "".join(header.split('"')[::2])
+    bare = "".join(header[:LONGEST_HEADER].split('"')[::2])
     if width > 1:
         for each in DELIMITERS:
             if bare.count(each) == width - 1:
@@ -120,20 +125,31 @@ def _rows(text: str, by: str) -> Iterator[list[str | None]]:
     """The cells of each line that is not blank; None for an empty one without quotes."""
     if '"' not in text:
         for line in re.finditer(r"[^\r\n]+", text):
+            if line[0].count(by) >= LONGEST_ROW:
+                raise CsvError(f"a line has more than {LONGEST_ROW} cells")
             yield [cell or None for cell in line[0].split(by)]
         return
     row: list[str | None] = []
     at = 0
-    cell = re.compile(
-        rf'(?:"((?:[^"]|"")*)"|([^"{re.escape(by)}\r\n][^{re.escape(by)}\r\n]*|))({re.escape(by)}|\r\n|\n|\r|\Z)'
-    )
+    plain = re.compile(rf'([^"{re.escape(by)}\r\n][^{re.escape(by)}\r\n]*|)')
+    ending = re.compile(rf"{re.escape(by)}|\r\n|\n|\r|\Z")
     while at < len(text):
-        found = cell.match(text, at)
-        if found is None:
-            raise CsvError(f"the quotes in line {text.count(chr(10), 0, at) + 1} do not end where the cell ends")
-        quoted, plain, end = found.groups()
-        row.append(quoted.replace('""', '"') if quoted is not None else plain or None)
-        at = found.end()
+        start = at
+        if text[at] == '"':
+            at = _closing_quote(text, at)
+            cell: str | None = text[start + 1 : at - 1].replace('""', '"')
+        else:
+            found = plain.match(text, at)
+            assert found is not None
+            at = found.end()
+            cell = found[0] or None
+        ends = ending.match(text, at)
+        if ends is None or at < 0:
+            raise CsvError(f"the quotes in line {text.count(chr(10), 0, start) + 1} do not end where the cell ends")
+        row.append(cell)
+        if len(row) > LONGEST_ROW:
+            raise CsvError(f"a line has more than {LONGEST_ROW} cells")
+        at, end = ends.end(), ends[0]
         if end != by:
             if row != [None]:
                 yield row
@@ -142,6 +158,16 @@ def _rows(text: str, by: str) -> Iterator[list[str | None]]:
             row.append(None)
     if row:
         yield row
+
+
+def _closing_quote(text: str, at: int) -> int:
+    """The place behind a quoted cell that begins there: two quotes in it are one of its text. -1: it does not end."""
+    at += 1
+    while (run := QUOTES.search(text, at)) is not None:
+        at = run.end()
+        if (at - run.start()) % 2:
+            return at
+    return -1
 
 
 def _is_header(header: list[str], schema: Schema) -> bool:

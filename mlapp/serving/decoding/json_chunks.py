@@ -34,7 +34,14 @@ def cut_json_array(array: bytes) -> Iterator[bytes]:
         yield array
         return
     between = BETWEEN.get(first["item"], NUMBERS)
-    while (cut := between.search(array, start + PIECE, end)) is not None:
+    at = start + PIECE
+    while at < end:
+        # Not in one go: an item may be as long as the array.
+        cut = between.search(array, at, min(at + PIECE, end))
+        if cut is None:
+            at += PIECE
+            continue
         yield b"[" + array[start : cut.start(1)] + b"]"
         start = cut.end(1)
+        at = start + PIECE
     yield b"[" + array[start:end] + b"]"

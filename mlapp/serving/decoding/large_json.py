@@ -53,6 +53,8 @@ def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> 
     if len(found) != 1 or next(iter(found)) not in keys:
         return None
     columns = next(iter(found.values()))
+    if any(memoryview(text).tobytes().count(b"[") != 1 for text in columns.values()):  # a list within a list
+        return None
     quotes = 2 + 2 * len(columns) + sum(memoryview(text).tobytes().count(b'"') for text in columns.values())
     if body.count(b'"') != quotes:  # a name that is there twice
         return None

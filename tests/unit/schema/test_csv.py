@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlapp.data.export import export_table
 from mlapp.errors import InputError
-from mlapp.schema import Schema, infer_schema
+from mlapp.schema import Field, Schema, infer_schema
 from mlapp.schema.csv import CsvError, read_csv
 from mlapp.schema.request_table import to_table
 
@@ -126,3 +126,17 @@ def test_texts_and_floats_come_back_exactly(tmp_path_factory, rows):
     assert back["text"].tolist() == [text for text, _, _ in rows]
     assert [None if value != value else value for value in back["maybe"].tolist()] == [maybe for _, maybe, _ in rows]
     assert [None if value != value else value for value in back["number"].tolist()] == [number for *_, number in rows]
+
+
+def test_cells_of_nothing_but_quotes_are_read_and_unclosed_ones_refused():
+    schema = Schema(kind="table", fields=[Field(name="a", type="string", dtype="str")])
+    assert read_csv(b'a\n"' + b'""' * 100_000 + b'"\n', schema)["a"][0] == '"' * 100_000
+    with pytest.raises(CsvError, match="line 2"):
+        read_csv(b'a\n"' + b'""' * 100_000 + b"\n", schema)
+
+
+def test_a_line_of_a_million_cells_is_refused():
+    schema = Schema(kind="table", fields=[Field(name="a", type="string", dtype="str")])
+    for line in (b"," * 1_000_001, b'"x"' + b"," * 1_000_001):
+        with pytest.raises(CsvError, match="cells"):
+            read_csv(line + b"\n1\n", schema)
