@@ -41,47 +41,47 @@ class Serve(Section, frozen=True):
     model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
     runtime: Annotated[
         Literal["native", "onnx"],
-        Meta(description="What computes: the model's own framework, or ONNX Runtime after a checked conversion."),
+        Meta(description="Runtime: the model's own framework, or ONNX Runtime after a checked conversion."),
     ] = "native"
     refresh: Annotated[
-        float, Meta(ge=0, description="Seconds between looks at the alias that is served; 0 never looks.")
+        float, Meta(ge=0, description="Seconds between checks of the served alias; 0 turns them off.")
     ] = 5.0
     extra: Annotated[
         Literal["refuse", "ignore"],
-        Meta(description="Columns that training did not know: `refuse` answers 422 and names them; `ignore`."),
+        Meta(description="Unknown columns: `refuse` answers 422 and names them, `ignore` drops them."),
     ] = "refuse"
     max_body: Annotated[int, Meta(ge=1, description="Largest request body, in bytes.")] = 16 * 1024 * 1024
     max_cells: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Most values of a body in any format; half as many as `max_body` has bytes when absent."),
+        Meta(description="Maximum number of values in a body of any format; half of `max_body` when absent."),
     ] = None
     max_bodies: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Bytes of all bodies not yet answered; beyond them 503. Eight times `max_body` when absent."),
+        Meta(description="Maximum bytes of all unanswered bodies, then 503; eight times `max_body` when absent."),
     ] = None
-    max_batch: Annotated[int, Meta(ge=1, description="Most rows that go through the predictor at once.")] = 1024
+    max_batch: Annotated[int, Meta(ge=1, description="Maximum number of rows in one batch.")] = 1024
     batch_wait: Annotated[
-        float, Meta(ge=0, description="Seconds that a request may wait for company; 0 never waits.")
+        float, Meta(ge=0, description="Seconds that a request waits for others to join its batch; 0 does not wait.")
     ] = 0.0
     queue: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Rows that may wait; beyond it the answer is 503. When absent, `max_wait` alone decides."),
+        Meta(description="Maximum number of waiting rows, then 503. When absent, only `max_wait` applies."),
     ] = None
-    max_wait: Annotated[
-        float, Meta(gt=0, description="Seconds that a request may be expected to wait for the model; beyond it 503.")
-    ] = 1.0
+    max_wait: Annotated[float, Meta(gt=0, description="Maximum expected wait for the model in seconds, then 503.")] = (
+        1.0
+    )
     timeout: Annotated[
-        float, Meta(gt=0, description="Seconds that a request may take, unless X-Request-Timeout says less.")
+        float, Meta(gt=0, description="Maximum seconds of a request, unless X-Request-Timeout is less.")
     ] = 30.0
-    grace: Annotated[float, Meta(ge=0, description="Seconds between a failing /readyz and the end, on SIGTERM.")] = 0.0
-    drain: Annotated[float, Meta(ge=0, description="Seconds that requests in flight get to finish, on SIGTERM.")] = 30.0
-    api_keys: Annotated[
-        list[str], Meta(description="Keys of which a client must send one, as X-API-Key or Bearer.")
-    ] = []
-    cors: Annotated[list[str], Meta(description="Origins that a browser may call from; `*` for all.")] = []
+    grace: Annotated[
+        float, Meta(ge=0, description="Seconds between failing /readyz and stopping to accept, on SIGTERM.")
+    ] = 0.0
+    drain: Annotated[float, Meta(ge=0, description="Seconds for requests in flight to finish, on SIGTERM.")] = 30.0
+    api_keys: Annotated[list[str], Meta(description="API keys. A client must send one, as X-API-Key or Bearer.")] = []
+    cors: Annotated[list[str], Meta(description="Origins that browsers may call from; `*` for all.")] = []
     tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None
-    tls_key: Annotated[str | None, Meta(description="PEM file of its key.")] = None
-    access_log: Annotated[bool, Meta(description="One JSON line a request.")] = True
+    tls_key: Annotated[str | None, Meta(description="PEM file of the certificate's key.")] = None
+    access_log: Annotated[bool, Meta(description="Write one JSON line for each request.")] = True
     fast: Annotated[
         bool,
         Meta(
@@ -90,7 +90,7 @@ class Serve(Section, frozen=True):
     ] = True
     api: Annotated[
         str | None,
-        Meta(description="Your own FastAPI application, as `routes.py:api`: it answers what mlapp has no route for."),
+        Meta(description="Your own FastAPI application, such as `routes.py:api`, for all other routes."),
     ] = None
 
 
@@ -102,16 +102,16 @@ class Image(Section, frozen=True):
     ] = None
     base: Annotated[str | None, Meta(description="Base image; the official slim Python image when absent.")] = None
     python: Annotated[
-        str | None, Meta(description="Python version of the image, as 3.11; that of this machine when absent.")
+        str | None, Meta(description="Python version of the image, such as 3.11; this machine's version when absent.")
     ] = None
-    platforms: Annotated[list[str], Meta(description="Platforms to build, as linux/amd64.")] = []
+    platforms: Annotated[list[str], Meta(description="Platforms to build, such as linux/amd64.")] = []
     system_packages: Annotated[list[str], Meta(description="Debian packages to install.")] = []
     env: Annotated[dict[str, str], Meta(description="Environment variables of the image.")] = {}
-    include: Annotated[list[str], Meta(description="Ignored files to ship all the same, as globs.")] = []
+    include: Annotated[list[str], Meta(description="Globs of ignored files to ship anyway.")] = []
     index_url: Annotated[
         str | None, Meta(description="Package index; ${VARIABLE} takes a credential from the environment.")
     ] = None
-    extra_index_urls: Annotated[list[str], Meta(description="Further package indexes.")] = []
+    extra_index_urls: Annotated[list[str], Meta(description="Additional package indexes.")] = []
 
 
 class Flyte(Section, frozen=True):
@@ -121,7 +121,7 @@ class Flyte(Section, frozen=True):
     domain: Annotated[str, Meta(description="Flyte domain.")] = "development"
     image: Annotated[str | None, Meta(description="Image that the tasks run in; built when absent.")] = None
     pickle: Annotated[
-        bool, Meta(description="Let data that is neither table nor array travel between tasks as a pickle.")
+        bool, Meta(description="Pass data that is neither table nor array between tasks as a pickle.")
     ] = False
     tasks: Annotated[
         Literal["fused", "separate"],
@@ -236,21 +236,21 @@ class Settings(Section, frozen=True):
 
     name: Annotated[
         Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")] | None,
-        Meta(description="The App's name. Commands that operate a target need it, and never import the code."),
+        Meta(description="The App's name. Commands that operate a target use it instead of importing the code."),
     ] = None
     app: Annotated[
         str,
-        Meta(description="Where the App is: file or module, as `src/shop/main.py` or `shop.main`; `:name` if several."),
+        Meta(description="File or module of the App, such as `src/shop/main.py` or `shop.main`; `:name` if several."),
     ] = "app.py"
     store: Annotated[
-        str, Meta(description="Model store: a folder beside this file, or a URL as s3://bucket/prefix.")
+        str, Meta(description="Model store: a folder next to this file, or a URL such as s3://bucket/prefix.")
     ] = ".mlapp/store"
     serve: Serve = msgspec.field(default_factory=Serve)
     image: Image = msgspec.field(default_factory=Image)
     flyte: Flyte = msgspec.field(default_factory=Flyte)
-    engine: Annotated[
-        str, Meta(description="What runs the pipeline with --remote: the name of an installed engine.")
-    ] = "flyte"
+    engine: Annotated[str, Meta(description="Name of the installed engine that runs the pipeline with --remote.")] = (
+        "flyte"
+    )
     monitor: Monitor = msgspec.field(default_factory=Monitor)
     targets: dict[str, dict[str, Any]] = {}
     environments: dict[str, dict[str, Any]] = {}

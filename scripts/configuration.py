@@ -1,28 +1,34 @@
-"""Write docs/configuration.md from the settings' own descriptions. A test holds the file to them."""
+"""Write docs/configuration.md from the settings' descriptions. A test compares them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from mlapp.config import Settings
+from scripts.settings_tables import find_section, render_table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Settings
 
-`mlapp.yaml` stands beside `app.py`. All of it is optional; an unknown key is an error that names the nearest one. An
-environment variable `MLAPP_SECTION__KEY` overrides the file (`MLAPP_SERVE__PORT=80`; a list is separated by commas),
-and a command's flag overrides both. `environments:` holds overlays by name: `mlapp deploy --env staging` lays
-`environments.staging` over the rest.
+`mlapp.yaml` is next to `app.py`. Every setting is optional. An unknown key is an error that suggests the nearest known
+key.
 
-`mlapp -C DIR COMMAND` runs a command in another folder. `MLAPP_APP=/srv/shop/app.py` names an app from any folder: then
-its own folder's mlapp.yaml and store are used.
+| source, later ones override | example |
+|---|---|
+| `mlapp.yaml` | `serve: {port: 80}` |
+| `environments.staging`, with `--env staging` | `environments: {staging: {serve: {port: 80}}}` |
+| the environment variable `MLAPP_SECTION__KEY` | `MLAPP_SERVE__PORT=80`; commas separate the items of a list |
+| a command-line flag | `mlapp serve --port 80` |
+
+`mlapp -C DIR COMMAND` runs a command in another folder. `MLAPP_APP=/srv/shop/app.py` selects an app from any folder and
+uses the mlapp.yaml and store of the app's folder.
 """
 TAIL = """## `targets`
 
-Each target types its own section; see [Kubernetes](kubernetes.md).
+Each target has its own section: [`targets.k8s`](reference/kubernetes-settings.md) and
+[`targets.docker`](reference/docker-settings.md).
 """
 
 
@@ -31,38 +37,13 @@ def document() -> str:
     schema = msgspec.json.schema(Settings)
     sections = schema["$defs"]
     top = sections["Settings"]["properties"]
-    parts = [HEAD, _table("", {name: field for name, field in top.items() if not _section(field)})]
+    parts = [HEAD, render_table("", {name: field for name, field in top.items() if not find_section(field)})]
     for name, field in top.items():
-        section = _section(field)
+        section = find_section(field)
         if section:
             parts.append(f"## `{name}`\n")
-            parts.append(_table(f"{name}.", sections[section]["properties"]))
+            parts.append(render_table(f"{name}.", sections[section]["properties"]))
     return "\n".join([*parts, TAIL])
-
-
-def _section(field: dict[str, Any]) -> str | None:
-    reference = field.get("$ref") or next((option.get("$ref") for option in field.get("anyOf", [])), None)
-    return reference.rpartition("/")[2] if reference else None
-
-
-def _table(prefix: str, fields: dict[str, Any]) -> str:
-    rows = [
-        f"| `{prefix}{name}` | {_type(field)} | {_default(field)} | {field.get('description', '')} |"
-        for name, field in fields.items()
-        if "description" in field
-    ]
-    return "\n".join(["| setting | type | default | |", "|---|---|---|---|", *rows, ""])
-
-
-def _type(field: dict[str, Any]) -> str:
-    options = field.get("anyOf", [field])
-    names = [str(option.get("type", "any")) for option in options if option.get("type") != "null"]
-    return " or ".join("list" if name == "array" else "mapping" if name == "object" else name for name in names)
-
-
-def _default(field: dict[str, Any]) -> str:
-    value = field.get("default")
-    return "" if value in (None, [], {}) else f"`{value}`"
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ def test_the_http_page_shows_every_path() -> None:
     assert (ROOT / "docs/reference/http.md").read_text() == page, "run make reference"
 
 
+def test_the_docker_page_shows_every_setting() -> None:
+    pytest.importorskip("docker")
+    assert (ROOT / "docs/reference/docker-settings.md").read_text() == load_script("docker_settings").document()
+
+
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_page_is_in_the_navigation(page: Path) -> None:
     name = str(page.relative_to(ROOT / "docs"))

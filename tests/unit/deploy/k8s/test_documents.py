@@ -69,7 +69,8 @@ def test_the_page_lists_every_setting():
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
 
-    assert (ROOT / "docs/kubernetes.md").read_text() == script.document(), "run python scripts/kubernetes_settings.py"
+    page = ROOT / "docs/reference/kubernetes-settings.md"
+    assert page.read_text() == script.document(), "run python scripts/kubernetes_settings.py"
 
 
 def test_an_editor_accepts_what_is_right_and_marks_what_is_not():
