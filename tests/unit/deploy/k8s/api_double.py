@@ -38,6 +38,7 @@ KINDS = {
     "pods": "Pod",
     "events": "Event",
     "deployments": "Deployment",
+    "cronjobs": "CronJob",
     "horizontalpodautoscalers": "HorizontalPodAutoscaler",
     "poddisruptionbudgets": "PodDisruptionBudget",
     "networkpolicies": "NetworkPolicy",

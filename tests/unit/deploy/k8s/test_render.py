@@ -7,6 +7,7 @@ changes or adds. `UPDATE_GOLDEN=1 pytest tests/unit/deploy/k8s/test_render.py` w
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,24 @@ def test_an_option_changes_what_it_should(name):
 
     validate(documents)
     assert same_as_golden(name, [document for document in documents if document not in base])
+
+
+def test_a_cron_job_closes_monitorings_windows_as_hardened_as_the_server():
+    monitored = replace(SHIPMENT, monitor_schedule="2 * * * *")
+    documents = render_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
+
+    validate(documents)
+    job = of(documents, "CronJob")["spec"]
+    assert (job["schedule"], job["concurrencyPolicy"]) == ("2 * * * *", "Forbid")
+    template = job["jobTemplate"]["spec"]["template"]
+    server, runner = pod(documents), template["spec"]
+    assert runner["securityContext"] == server["securityContext"]
+    for name in ("image", "securityContext", "envFrom", "env"):
+        assert runner["containers"][0][name] == server["containers"][0][name]
+    assert runner["containers"][0]["command"][-5:] == ["mlapp", "monitor", "run", "--bundle", "/app"]
+    selector = of(documents, "Service")["spec"]["selector"]
+    assert not selector.items() <= template["metadata"]["labels"].items()
+    assert of(documents, "ConfigMap")["data"]["MLAPP_MONITOR__RUN"] == "false"
 
 
 def test_settings_of_the_server_reach_it():
