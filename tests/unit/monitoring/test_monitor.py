@@ -19,6 +19,8 @@ from mlapp.monitoring.recorder import Recorder
 from mlapp.project import Project
 from mlapp.serving.inference.served_model import ServedModel, serve_version
 
+pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
+
 LOANS = """
 import numpy as np
 import pandas as pd
