@@ -11,12 +11,12 @@ from typing import Any
 
 from mlapp.config import Serve
 from mlapp.errors import MlappError
-from mlapp.serving.decoding.budget import Intake
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.observability.access_log import AccessLog
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.observability.tracing import Tracing
 from mlapp.serving.web.auth import Keys
+from mlapp.serving.web.budget import Intake
 from mlapp.serving.web.cors import Cors
 from mlapp.serving.web.http import CLOSE, Asgi, ClientLeft, Receive, Request, Response, Scope, Send, run_unless_left
 from mlapp.serving.web.problems import MEDIA, HttpError, make_http_error

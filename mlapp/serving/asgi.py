@@ -48,10 +48,7 @@ def create_asgi(
     application = Application(settings, api, tracing_from_environment(app.name))
 
     def add_model() -> None:
-        loaded = load_served_model(app, model, store, settings)
-        routes.add_endpoint(
-            application, Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing)
-        )
+        routes.add_endpoint(application, make_endpoint(application, app, model, store, settings))
 
     if isinstance(model, TrainedModel):
         add_model()
@@ -59,6 +56,23 @@ def create_asgi(
         routes.add_server_routes(application)
         application.defer(add_model)
     return application
+
+
+def make_endpoint(
+    application: Application,
+    app: Pipeline,
+    model: str | int | TrainedModel,
+    store: Store | None,
+    settings: Serve,
+    prefix: str = "",
+) -> Endpoint:
+    """Load the model of an app, to be served below `prefix`.
+
+    Raises:
+        UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
+    """
+    loaded = load_served_model(app, model, store, settings)
+    return Endpoint(app, loaded, settings, application.metrics, prefix, application.tracing)
 
 
 def load_served_model(

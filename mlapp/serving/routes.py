@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mlapp.serving.decoding.json_body import encode_answer, encode_json
-from mlapp.serving.decoding.media_types import decode_body, receive
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.request_features import decode_features, receive_body
 from mlapp.serving.observability import metrics as prometheus
 from mlapp.serving.openapi import make_document
 from mlapp.serving.protocols import invocations, open_inference
@@ -118,9 +118,9 @@ DOCS_POLICY = (
 
 async def answer_prediction(endpoint: Endpoint, request: Request) -> Response:
     """`POST /predict`."""
-    body, budget = await receive(endpoint, request)
+    body, budget = await receive_body(endpoint, request)
     loaded = endpoint.current
-    part = await decode_body(endpoint, loaded, request, body, budget)
+    part = await decode_features(endpoint, loaded, request, body, budget)
     if loaded.is_stream:
         items = endpoint.streams.stream_items(loaded, part, budget.timeout)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from mlapp.serving.decoding.budget import OBJECT, Budget
+from mlapp.serving.web.budget import OBJECT, Budget
 from mlapp.serving.web.http import too_large_error
 from mlapp.serving.web.problems import HttpError
 

@@ -10,10 +10,10 @@ import msgspec
 
 from mlapp.errors import InputError
 from mlapp.schema.rows import Part
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import INPUTS, check_values, decode_json
 from mlapp.serving.decoding.json_chunks import LONGEST_START, PIECE, cut_json_array
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
 LARGE = 2 * PIECE

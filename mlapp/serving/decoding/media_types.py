@@ -13,14 +13,9 @@ from mlapp.schema.csv import CsvError, read_csv_in_pieces
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding import arrow as ipc
 from mlapp.serving.decoding import large_json
-from mlapp.serving.decoding.budget import OBJECT, Budget, CancelledBudgetError
-from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.decoding.threads import decode_in_thread
-from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.served_model import ServedModel
-from mlapp.serving.web.http import Request, decompress_body
+from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.web.budget import OBJECT, Budget, CancelledBudgetError
 from mlapp.serving.web.problems import HttpError
-from mlapp.serving.web.timeouts import request_timeout
 
 WIDEST = 1000
 """Most columns of a CSV or Arrow body, or tensors, unless the model takes more."""
@@ -28,42 +23,7 @@ WIDEST_LOADED = 10_000
 """The same for a feature_loader, which may take what the model does not."""
 CHUNK = 100_000
 """Cells of a CSV that become features together; none of them is kept as an object."""
-SMALL = 4096
-"""Bytes up to which a body of columns, each of which costs much by itself, is decoded in the event loop."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
-
-
-async def receive(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
-    """The body of a request, unpacked, and what its decoding may cost.
-
-    Raises:
-        HttpError: 400, it is not of its content-encoding; 408, too slow; 413, too large; 415, an unknown encoding;
-            503, the server holds as many bodies as it may. ClientLeft: the connection was closed before its end.
-    """
-    settings = endpoint.settings
-    budget = Budget(settings, request_timeout(request, settings.timeout))
-    body = await request.read_body(settings.max_body, budget.timeout)
-    encoding = request.headers.get(b"content-encoding", b"").strip().lower()
-    if encoding:
-        packed = body
-        body = await decode_in_thread(
-            lambda: decompress_body(packed, encoding, settings.max_body), budget, request.wait_until_left
-        )
-    return body, budget
-
-
-async def decode_body(endpoint: Endpoint, loaded: ServedModel, request: Request, body: bytes, budget: Budget) -> Part:
-    """The features in a body.
-
-    Raises:
-        HttpError: 400, it cannot be read; 413, it unpacks to too much; 415, a type that is not known.
-        InputError: it does not fit the schema.
-    """
-    limit, media = endpoint.settings.max_body, request.media
-    most = LARGE if is_json_type(media) else SMALL
-    return await endpoint.decode_body(
-        lambda: _decode_media(loaded, media, body, limit, budget), len(body), budget, request.wait_until_left, most
-    )
 
 
 def is_json_type(media: bytes) -> bool:
@@ -71,17 +31,22 @@ def is_json_type(media: bytes) -> bool:
     return not media or media == b"application/json" or media.endswith(b"+json")
 
 
-def _decode_media(loaded: ServedModel, media: bytes, body: bytes, limit: int, budget: Budget) -> Part:
-    codec = loaded.codec
+def decode_body(codec: Codec, media: bytes, body: bytes, limit: int, budget: Budget) -> Part:
+    """The features in a body of the type `media`, of at most `limit` bytes without compression.
+
+    Raises:
+        HttpError: 400, it cannot be read; 413, it unpacks to too much; 415, a type that is not known.
+        InputError: it does not fit the schema.
+    """
     if is_json_type(media):
         return large_json.decode_large(codec, body, budget) or codec.decode_json(body)
     if media == b"text/csv":
-        return decode_csv(body, loaded, budget)
+        return decode_csv(body, codec, budget)
     if media in (b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"):
-        return codec.accept_inputs(decode_arrow(body, limit, loaded, budget))
+        return codec.accept_inputs(decode_arrow(body, limit, codec, budget))
     if media == b"application/x-npy":
         array = decode_npy(body, budget)
-        _require_raw_array(loaded, array)
+        _require_raw_array(codec, array)
         return codec.accept_inputs(array)
     if media == b"application/x-www-form-urlencoded":
         raise HttpError(
@@ -90,22 +55,22 @@ def _decode_media(loaded: ServedModel, media: bytes, body: bytes, limit: int, bu
     raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {KNOWN}.")
 
 
-def decode_csv(body: bytes, loaded: ServedModel, budget: Budget) -> Part:
+def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
     """The features in a CSV, made a piece at a time.
 
     Raises:
         HttpError: 400, not CSV, or too many columns; 413, too many cells. InputError: rows of different lengths, a
             column that is there twice, a row that does not fit the schema.
     """
-    codec, schema = loaded.codec, loaded.predictor.schema.features
-    has_loader = loaded.predictor.pipeline.stage("feature_loader") is not None
+    schema = codec.predictor.schema.features
+    has_loader = codec.predictor.pipeline.stage("feature_loader") is not None
     parts: list[Part] = []
     rows = 0
     try:
         pieces = read_csv_in_pieces(
             body,
             UNKNOWN if has_loader else schema,
-            widest=widest(loaded),
+            widest=widest(codec),
             cells=CHUNK if codec.is_by_row else len(body) + 1,
         )
         for table, cells in pieces:
@@ -122,22 +87,22 @@ def decode_csv(body: bytes, loaded: ServedModel, budget: Budget) -> Part:
     return Part(rows, features=codec.combine_parts(parts))
 
 
-def widest(loaded: ServedModel) -> int:
+def widest(codec: Codec) -> int:
     """The most columns that can be meant: each costs as much as thousands of rows."""
-    has_loader = loaded.predictor.pipeline.stage("feature_loader") is not None
-    return max(WIDEST_LOADED if has_loader else WIDEST, 2 * len(loaded.predictor.schema.features.names))
+    has_loader = codec.predictor.pipeline.stage("feature_loader") is not None
+    return max(WIDEST_LOADED if has_loader else WIDEST, 2 * len(codec.predictor.schema.features.names))
 
 
-def check_width(columns: int, loaded: ServedModel) -> None:
+def check_width(columns: int, codec: Codec) -> None:
     """Raises:
     HttpError: 400, more columns than can be meant.
     """
-    if columns > widest(loaded):
-        names = loaded.predictor.schema.features.names
+    if columns > widest(codec):
+        names = codec.predictor.schema.features.names
         raise HttpError(400, f"The body has {columns} columns; the model takes {len(names)}.")
 
 
-def decode_arrow(body: bytes, limit: int, loaded: ServedModel, budget: Budget) -> Any:
+def decode_arrow(body: bytes, limit: int, codec: Codec, budget: Budget) -> Any:
     """An Arrow IPC stream or file, of at most `limit` bytes without compression.
 
     Raises:
@@ -150,7 +115,7 @@ def decode_arrow(body: bytes, limit: int, loaded: ServedModel, budget: Budget) -
     with _translate_read_error(
         "Arrow IPC"
     ):  # pandas' own types are named in the body's metadata: a wrong one may raise anything
-        return ipc.read_arrow_table(body, limit, budget, lambda columns: check_width(columns, loaded))
+        return ipc.read_arrow_table(body, limit, budget, lambda columns: check_width(columns, codec))
 
 
 def decode_npy(body: bytes, budget: Budget) -> Any:
@@ -173,7 +138,7 @@ def decode_npy(body: bytes, budget: Budget) -> Any:
     return array
 
 
-def _require_raw_array(loaded: ServedModel, array: Any) -> None:
+def _require_raw_array(codec: Codec, array: Any) -> None:
     """Check an array against the example of what the app's feature_loader reads.
 
     Raises:
@@ -181,7 +146,7 @@ def _require_raw_array(loaded: ServedModel, array: Any) -> None:
     """
     import numpy as np
 
-    inputs = loaded.predictor.schema.inputs
+    inputs = codec.predictor.schema.inputs
     if inputs is None:
         return
     try:

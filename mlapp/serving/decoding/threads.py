@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
-from mlapp.serving.decoding.budget import Budget
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import ClientLeft
 
 T = TypeVar("T")

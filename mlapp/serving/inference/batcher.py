@@ -10,6 +10,7 @@ two halves, and each would wait for the other's call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -25,6 +26,7 @@ from mlapp.serving.inference.latency import Latency
 from mlapp.serving.inference.queued_request import Done, QueuedRequest, deliver_results
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
+from mlapp.serving.observability.tracing import BatchSpans
 from mlapp.serving.web.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
@@ -54,6 +56,7 @@ class Batcher:
         queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
             by side, so that hardly any request waits: the rows in them count too. None: as many as `max_wait` lets.
         max_wait: most seconds that a request is expected to wait, by the measured pace of the model.
+        spans: makes a span of each call of the model.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Batcher:
         wait: float,
         queue: int | None,
         max_wait: float = 1.0,
+        spans: BatchSpans | None = None,
     ) -> None:
+        self._spans = spans
         self._metrics = metrics
         metrics.depth = lambda: len(self._waiting)
         metrics.wait = self.expected_wait
@@ -132,6 +137,8 @@ class Batcher:
         if rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
             self._refuse_if_full(loaded, part.rows)
         item = QueuedRequest(loaded, part, done, timeout)
+        if self._spans is not None:
+            item.span = self._spans.find_current()
         self._waiting.append(item)
         self._rows = rows
         if self.is_holding_up(loaded):
@@ -340,7 +347,11 @@ class Batcher:
     def _run_batch(self, loaded: ServedModel, batch: list[QueuedRequest]) -> tuple[list[Any], list[Any], float]:
         """Predict a batch: the result of each request, the calls of on_predict that are due, and the seconds."""
         started = time.perf_counter()
-        results, after = try_batch(loaded, batch, self._metrics.failed.inc)
+        if self._spans is None:
+            results, after = try_batch(loaded, batch, self._metrics.failed.inc)
+        else:
+            with self._spans.open_span(loaded.version, [(item.span, item.part.rows) for item in batch]):
+                results, after = try_batch(loaded, batch, self._metrics.failed.inc)
         return results, after, time.perf_counter() - started
 
     def _note_batch(self, loaded: ServedModel, after: list[Any], rows: int, waited: float, seconds: float) -> None:
@@ -352,7 +363,9 @@ class Batcher:
 
     async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], waited: float) -> None:
         started = time.perf_counter()
-        results, after = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
+        parts = [(item.span, item.part.rows) for item in batch]
+        with contextlib.nullcontext() if self._spans is None else self._spans.open_span(loaded.version, parts):
+            results, after = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
         seconds = time.perf_counter() - started
         rows = sum(item.part.rows for item in batch)
         self._metrics.note_batch(rows, waited, seconds)

@@ -20,7 +20,6 @@ from mlapp.monitoring.recorder import Recorder
 from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
 from mlapp.schema.rows import Part
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.decoding.threads import decode_in_thread
@@ -29,7 +28,8 @@ from mlapp.serving.inference.latency import Latency
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.inference.streams import Streams
 from mlapp.serving.observability.metrics import Metrics, ModelMetrics
-from mlapp.serving.observability.tracing import TracedBatcher, Tracing
+from mlapp.serving.observability.tracing import BatchSpans, Tracing
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import run_unless_left
 from mlapp.serving.web.problems import HttpError
 
@@ -76,11 +76,8 @@ class Endpoint:
             "queue": settings.queue,
             "max_wait": settings.max_wait,
         }
-        self.batcher: Batcher
-        if tracing is None:
-            self.batcher = Batcher(self.metrics, **queueing)
-        else:
-            self.batcher = TracedBatcher(self.metrics, tracing, self.name, **queueing)
+        spans = None if tracing is None else BatchSpans(tracing, self.name)
+        self.batcher = Batcher(self.metrics, **queueing, spans=spans)
         self.recorder: Recorder | None = None
         self._is_traced = tracing is not None
         self._decoding = Latency()

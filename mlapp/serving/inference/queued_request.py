@@ -20,7 +20,7 @@ class QueuedRequest:
     `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel_request`.
     """
 
-    __slots__ = ("arrived", "call", "done", "loaded", "part", "timeout", "timer")
+    __slots__ = ("arrived", "call", "done", "loaded", "part", "span", "timeout", "timer")
 
     def __init__(self, loaded: ServedModel, part: Part, done: Done | None, timeout: float) -> None:
         self.loaded = loaded
@@ -28,6 +28,8 @@ class QueuedRequest:
         self.done = done
         self.timeout = timeout
         self.arrived = time.perf_counter()
+        self.span: Any = None
+        """The trace that waits for it, where there are traces."""
         self.timer: asyncio.TimerHandle | None = None
         self.call: asyncio.Task[None] | None = None
         """Of an `async def` predictor: the call that it is in."""

@@ -14,11 +14,11 @@ import msgspec
 from mlapp.errors import MlappError, UserCodeError
 from mlapp.normalization import to_json_value
 from mlapp.schema.rows import Part
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference.batcher import RETRY_AFTER
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError, make_http_error
 
 ITEM = 100

@@ -13,17 +13,10 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlapp import distribution
-from mlapp.serving.inference.batcher import Batcher
-from mlapp.serving.inference.queued_request import Done, QueuedRequest
-from mlapp.serving.inference.served_model import ServedModel
-from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.web.http import Asgi, Message, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from mlapp.schema.rows import Part
 
 log = logging.getLogger("mlapp.serving")
 ASKED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
@@ -104,53 +97,44 @@ class Tracing:
         await asyncio.to_thread(self._provider.shutdown)
 
 
-class TracedBatcher(Batcher):
-    """A batcher whose calls of the model are spans."""
+class BatchSpans:
+    """The spans of a model's calls.
 
-    def __init__(self, metrics: ModelMetrics, tracing: Tracing, name: str, **options: Any) -> None:
-        super().__init__(metrics, **options)
+    Args:
+        model: its name.
+    """
+
+    def __init__(self, tracing: Tracing, model: str) -> None:
         self._tracer = tracing.tracer
-        self._name = name
+        self._model = model
 
-    def submit_request(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> QueuedRequest:
-        return super().submit_request(loaded, part, _TracedDone(done), timeout)
-
-    def _run_batch(self, loaded: ServedModel, batch: list[QueuedRequest]) -> Any:
-        with self._open_span(loaded, batch):
-            return super()._run_batch(loaded, batch)
-
-    async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], waited: float) -> None:
-        with self._open_span(loaded, batch):
-            await super()._run_batch_async(loaded, batch, waited)
-
-    def _open_span(self, loaded: ServedModel, batch: Sequence[QueuedRequest]) -> Any:
+    def find_current(self) -> Any:
+        """The span of the request that is being answered."""
         from opentelemetry import trace
 
-        spans = [item.done.span for item in batch if isinstance(item.done, _TracedDone)]
+        return trace.get_current_span()
+
+    def open_span(self, version: str | None, requests: Sequence[tuple[Any, int]]) -> Any:
+        """The span of one call, as a context manager: it belongs to the first request, and links to all.
+
+        Args:
+            version: of the model.
+            requests: the span and the rows of each request in the batch.
+        """
+        from opentelemetry import trace
+
+        spans = [span for span, _ in requests if span is not None]
         return self._tracer.start_as_current_span(
-            f"predict {self._name}",
+            f"predict {self._model}",
             trace.set_span_in_context(spans[0]) if spans else None,
             links=[trace.Link(span.get_span_context()) for span in spans],
             attributes={
-                "mlapp.model": self._name,
-                "mlapp.version": loaded.version or "",
-                "mlapp.batch.requests": len(batch),
-                "mlapp.batch.rows": sum(item.part.rows for item in batch),
+                "mlapp.model": self._model,
+                "mlapp.version": version or "",
+                "mlapp.batch.requests": len(requests),
+                "mlapp.batch.rows": sum(rows for _, rows in requests),
             },
         )
-
-
-class _TracedDone:
-    """What is told of a request's end, with the span that waits for it."""
-
-    def __init__(self, done: Done) -> None:
-        from opentelemetry import trace
-
-        self._done = done
-        self.span = trace.get_current_span()
-
-    def __call__(self, result: list[Any] | BaseException) -> None:
-        self._done(result)
 
 
 def _caller_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:

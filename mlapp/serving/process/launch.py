@@ -14,7 +14,7 @@ from mlapp.project import Project, load_attribute
 from mlapp.project_modules import ProjectModules
 from mlapp.serving import routes
 from mlapp.serving.application import Application
-from mlapp.serving.asgi import load_served_model
+from mlapp.serving.asgi import make_endpoint
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.version_watcher import VersionWatcher
 from mlapp.serving.observability.tracing import tracing_from_environment
@@ -65,9 +65,8 @@ def build_application(plan: ServeSpec) -> Application:
             app, store = project.app, project.store
             if any(endpoint.name == app.name for endpoint in made.endpoints):
                 raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
-            loaded = load_served_model(app, settings.model, store, settings)
-        prefix = "" if len(found) == 1 else f"/{app.name}"
-        endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
+            prefix = "" if len(found) == 1 else f"/{app.name}"
+            endpoint = make_endpoint(made, app, settings.model, store, settings, prefix)
         monitoring.add(made, endpoint, project, plan.bundle)
         routes.add_endpoint(made, endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):

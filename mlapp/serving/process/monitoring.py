@@ -27,8 +27,8 @@ from mlapp.monitoring.truth import Truths
 from mlapp.project import Project
 from mlapp.serving.application import Application
 from mlapp.serving.decoding.json_body import decode_json, encode_json
-from mlapp.serving.decoding.media_types import receive
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.request_features import receive_body
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
 from mlapp.serving.web.request_id import new_request_id
@@ -91,7 +91,7 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
     async def feedback(request: Request) -> Response:
         if place is None:
             raise HttpError(503, "This server has no place to keep truths: set monitor.url.")
-        body, budget = await receive(endpoint, request)
+        body, budget = await receive_body(endpoint, request)
         baseline = endpoint.current.baseline
         truths = Truths(place, rules, None if baseline is None else baseline.target)
         checked = await endpoint.decode_body(

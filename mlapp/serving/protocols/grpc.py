@@ -15,10 +15,10 @@ from mlapp import distribution
 from mlapp.config import Serve
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.normalization import MANY
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.protocols import open_inference, tensors, wire
 from mlapp.serving.protocols.messages import PACKAGE, message_class
 from mlapp.serving.protocols.tensors import TEXT, Tensor
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 

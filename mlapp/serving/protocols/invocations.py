@@ -14,11 +14,12 @@ import msgspec
 
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding import large_json
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import check_values, decode_json, encode_predictions, extract_inputs
-from mlapp.serving.decoding.media_types import decode_body, is_json_type, receive
+from mlapp.serving.decoding.media_types import is_json_type
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.request_features import decode_features, receive_body
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
 
@@ -35,7 +36,7 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
         return Response(b"{}", status=200 if application.is_ready else 503)
 
     async def answer_invocation(request: Request) -> Response:
-        body, budget = await receive(endpoint, request)
+        body, budget = await receive_body(endpoint, request)
         loaded = endpoint.current
         if loaded.is_stream:
             raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
@@ -44,7 +45,7 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
                 lambda: _decode_part(loaded.codec, body, budget), len(body), budget, request.wait_until_left
             )
         else:
-            part = await decode_body(endpoint, loaded, request, body, budget)
+            part = await decode_features(endpoint, loaded, request, body, budget)
         part.id = request.identity
         predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
         return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))

@@ -15,13 +15,14 @@ import msgspec
 
 from mlapp import distribution
 from mlapp.normalization import to_rows
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.json_body import check_values, encode_json, encode_list
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.decoding.media_types import check_width, receive
+from mlapp.serving.decoding.media_types import check_width
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.request_features import receive_body
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.tensors import Tensor
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import ClientLeft, Request, Response
 from mlapp.serving.web.problems import HttpError, make_http_error
 
@@ -157,7 +158,7 @@ async def predict_tensors(
     loaded = endpoint.current
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-    check_width(len(given), loaded)
+    check_width(len(given), loaded.codec)
     size = sum(tensor.array.nbytes for tensor in given)
     part = await endpoint.decode_body(
         lambda: loaded.codec.accept_inputs(tensors.tensors_to_inputs(given, loaded)), size, budget, left
@@ -187,7 +188,7 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
 
 
 async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
-    body, budget = await receive(endpoint, request)
+    body, budget = await receive_body(endpoint, request)
     split = _split(request, body)
     asked, given = await endpoint.decode_body(
         lambda: _parse_request(body, split, budget), len(body), budget, request.wait_until_left

@@ -15,10 +15,10 @@ import msgspec
 
 from mlapp.normalization import MANY
 from mlapp.schema import Field, Schema
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.json_body import check_values, encode_json
 from mlapp.serving.decoding.json_chunks import PIECE, cut_json_array
 from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
 if TYPE_CHECKING:

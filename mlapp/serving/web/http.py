@@ -9,7 +9,7 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mlapp.serving.decoding.budget import Intake
+from mlapp.serving.web.budget import Intake
 from mlapp.serving.web.problems import HttpError
 
 Scope = MutableMapping[str, Any]

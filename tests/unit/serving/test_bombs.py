@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from mlapp.config import Serve
-from mlapp.serving.decoding.budget import Budget, CancelledBudgetError
 from mlapp.serving.decoding.threads import decode_in_thread
+from mlapp.serving.web.budget import Budget, CancelledBudgetError
 from mlapp.serving.web.http import ClientLeft
 
 pytestmark = pytest.mark.anyio

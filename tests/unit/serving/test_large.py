@@ -11,9 +11,9 @@ from mlapp.config import Serve
 from mlapp.errors import InputError
 from mlapp.prediction import predictor_of_trained
 from mlapp.serving.decoding import json_chunks, large_json
-from mlapp.serving.decoding.budget import Budget
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import open_inference
+from mlapp.serving.web.budget import Budget
 
 pytestmark = pytest.mark.anyio
 TEXTS = ["x", "],[", "},{", '","', ",", '"', "\\", '\\",', "é \n", "[[", "}", ""]

@@ -1,0 +1,55 @@
+"""The features of an HTTP request: its body is received, unpacked, and decoded where that holds nobody up."""
+
+from __future__ import annotations
+
+from mlapp.schema.rows import Part
+from mlapp.serving.decoding import media_types
+from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.decoding.threads import decode_in_thread
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.http import Request, decompress_body
+from mlapp.serving.web.timeouts import request_timeout
+
+SMALL = 4096
+"""Bytes up to which a body of columns, each of which costs much by itself, is decoded in the event loop."""
+
+
+async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
+    """The body of a request, unpacked, and what its decoding may cost.
+
+    Raises:
+        HttpError: 400, it is not of its content-encoding; 408, too slow; 413, too large; 415, an unknown encoding;
+            503, the server holds as many bodies as it may. ClientLeft: the connection was closed before its end.
+    """
+    settings = endpoint.settings
+    budget = Budget(settings, request_timeout(request, settings.timeout))
+    body = await request.read_body(settings.max_body, budget.timeout)
+    encoding = request.headers.get(b"content-encoding", b"").strip().lower()
+    if encoding:
+        packed = body
+        body = await decode_in_thread(
+            lambda: decompress_body(packed, encoding, settings.max_body), budget, request.wait_until_left
+        )
+    return body, budget
+
+
+async def decode_features(
+    endpoint: Endpoint, loaded: ServedModel, request: Request, body: bytes, budget: Budget
+) -> Part:
+    """The features in the body of a request.
+
+    Raises:
+        HttpError: 400, it cannot be read; 413, it unpacks to too much; 415, a type that is not known.
+        InputError: it does not fit the schema.
+    """
+    limit, media = endpoint.settings.max_body, request.media
+    most = LARGE if media_types.is_json_type(media) else SMALL
+    return await endpoint.decode_body(
+        lambda: media_types.decode_body(loaded.codec, media, body, limit, budget),
+        len(body),
+        budget,
+        request.wait_until_left,
+        most,
+    )
