@@ -94,6 +94,39 @@ class Serve(Section, frozen=True):
     ] = None
 
 
+class Store(Section, frozen=True):
+    """`store:` where models are kept, and whose signatures count. A plain string is its `url`."""
+
+    url: Annotated[str, Meta(description="A folder beside this file, or a URL as s3://bucket/prefix.")] = ".mlapp/store"
+    verify: Annotated[
+        Literal["none", "required"], Meta(description="`required` refuses versions without a valid signature.")
+    ] = "none"
+    public_key: Annotated[str | None, Meta(description="PEM file of the key whose signatures count.")] = None
+    certificate_chain: Annotated[
+        list[str], Meta(description="PEM files of the authorities whose certificates' signatures count.")
+    ] = []
+    identity: Annotated[str | None, Meta(description="Whose keyless signatures count, as an e-mail address.")] = None
+    identity_provider: Annotated[
+        str | None, Meta(description="URL of the OpenID Connect provider that vouches for `identity`.")
+    ] = None
+    private_key: Annotated[
+        str | None, Meta(description="PEM file of the key that `train` signs with; keep it out of the project.")
+    ] = None
+    private_key_password: Annotated[
+        str | None, Meta(description="Of that file; give it as MLAPP_STORE__PRIVATE_KEY_PASSWORD.")
+    ] = None
+    signing_certificate: Annotated[
+        str | None, Meta(description="PEM file of the certificate of `private_key`, where an authority issued one.")
+    ] = None
+
+    @property
+    def has_signatures(self) -> bool:
+        """Whether versions are signed or verified, here or where the project is shipped to."""
+        return self.verify == "required" or any(
+            (self.public_key, self.certificate_chain, self.identity, self.private_key)
+        )
+
+
 class Image(Section, frozen=True):
     """`image:` the container image."""
 
@@ -242,9 +275,7 @@ class Settings(Section, frozen=True):
         str,
         Meta(description="File or module of the App, such as `src/shop/main.py` or `shop.main`; `:name` if several."),
     ] = "app.py"
-    store: Annotated[
-        str, Meta(description="Model store: a folder next to this file, or a URL such as s3://bucket/prefix.")
-    ] = ".mlapp/store"
+    store: Store = msgspec.field(default_factory=Store)
     serve: Serve = msgspec.field(default_factory=Serve)
     image: Image = msgspec.field(default_factory=Image)
     flyte: Flyte = msgspec.field(default_factory=Flyte)
@@ -267,7 +298,7 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
     Raises:
         ConfigError: not YAML, an unknown key or environment, a value of the wrong type.
     """
-    raw = _read_yaml(root / FILE)
+    raw = _expand_store(_read_yaml(root / FILE))
     if environment is not None:
         environments = raw.get("environments") or {}
         if environment not in environments:
@@ -277,7 +308,7 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
                 f"{suggest_nearest(environment, environments)}",
                 f"Add it under `environments:` in {root / FILE}, or choose another --env.",
             )
-        raw = merge_settings(raw, environments[environment] or {})
+        raw = merge_settings(raw, _expand_store(environments[environment] or {}))
     raw = merge_settings(raw, _read_environment(os.environ if environ is None else environ))
     _refuse_blank(raw.get("serve"))
     return decode_section(Settings, raw)
@@ -340,6 +371,12 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str
     return merged
 
 
+def _expand_store(raw: dict[str, Any]) -> dict[str, Any]:
+    """`store: URL` as `store: {url: URL}`: another URL changes nothing of what is required of its versions."""
+    store = raw.get("store") if isinstance(raw, dict) else None
+    return {**raw, "store": {"url": store}} if isinstance(store, str) else raw
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
@@ -384,6 +421,8 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         path = name[len(PREFIX) :].lower().split("__")
         if len(path) == 1 and path[0] not in known:
             continue  # not a setting: MLAPP_TEST_… and the like
+        if path == ["store"]:
+            path = ["store", "url"]
         place = raw
         for key in path[:-1]:
             place = place.setdefault(key, {})

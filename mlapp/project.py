@@ -127,9 +127,9 @@ class Project:
         """The model store that `store:` names."""
         return self.open_store(self.settings.store)
 
-    def open_store(self, url: str) -> Store:
+    def open_store(self, settings: str | config.Store) -> Store:
         """Another model store: a URL, or a folder relative to the project's."""
-        return open_store(url, self.root)
+        return open_store(settings, self.root)
 
 
 def load_attribute(place: str, root: Path) -> Any:

@@ -99,8 +99,9 @@ def _fill_bundle(
     _copy_code(project, staging / bundle.CODE, warn)
     _warn_of_credentials(staging / bundle.CODE, warn)
     _copy_model(version, staging / bundle.MODEL)
+    extra = "[sign]" if project.settings.store.has_signatures else ""
     packages, source = write_requirements(
-        project, version.manifest.libraries, python, staging, upgrade=upgrade, warn=warn
+        project, version.manifest.libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn
     )
     _warn_of_differences(version.manifest, packages, python, warn)
     bill = sbom.make_cyclonedx(version.manifest, packages, distribution.version())
@@ -132,7 +133,7 @@ def _fill_bundle(
 
 def _copy_code(project: Project, target: Path, warn: Warn) -> None:
     root, image = project.root, project.settings.image
-    store = (root / project.settings.store).resolve() if "://" not in project.settings.store else None
+    store = (root / project.settings.store.url).resolve() if "://" not in project.settings.store.url else None
     app = project.location.file.relative_to(root)
     needed = (app, Path(config.FILE))
     files = find_project_files(root, include=image.include, leave_out=store, needed=needed, warn=warn)

@@ -103,10 +103,11 @@ class Bundle:
         """
         settings = config.load_settings(self.root, self.manifest.environment)
         serve = msgspec.structs.replace(settings.serve, model=str(self.manifest.version))
-        store = str(self.folder / MODEL)
+        store = msgspec.structs.replace(settings.store, url=str(self.folder / MODEL))
         monitor = settings.monitor
         if monitor.url is None:  # the store in the bundle is not to be written to
-            url = settings.store if "://" in settings.store else str(Path(tempfile.gettempdir()) / "mlapp-monitor")
+            place = settings.store.url
+            url = place if "://" in place else str(Path(tempfile.gettempdir()) / "mlapp-monitor")
             monitor = msgspec.structs.replace(monitor, url=url)
         settings = msgspec.structs.replace(settings, store=store, serve=serve, monitor=monitor)
         return Project(self.root, settings, self.manifest.environment)

@@ -24,6 +24,11 @@ def settings_schema() -> dict[str, Any]:
     for name in list(definitions):
         _shorten_description(definitions[name])
     settings = definitions["Settings"]
+    store = settings["properties"]["store"]
+    settings["properties"]["store"] = {
+        "description": "Model store: its URL, or a section with its URL and what is required of its versions.",
+        "anyOf": [definitions["Store"]["properties"]["url"], store],
+    }
     settings["properties"]["targets"] = {
         "type": "object",
         "description": "Where the app is deployed, by the target's name.",

@@ -71,7 +71,7 @@ def _example(manifest: Manifest | None) -> Any:
 def monitor_schedule(settings: Settings) -> str | None:
     """How often `mlapp monitor run` is due: once a window, at most every minute; None where it would find nothing."""
     monitor = settings.monitor
-    place = monitor.url or settings.store
+    place = monitor.url or settings.store.url
     if "://" not in place or place.startswith("file://") or (monitor.tests is None and monitor.logs == "off"):
         return None
     minutes = max(1, seconds_of(monitor.window) // 60)
@@ -93,9 +93,10 @@ def _find_manifest(project: Project, model: str) -> Manifest | None:
 
 def _version_uri(project: Project, manifest: Manifest | None) -> str | None:
     """Where the version lies, when the store is an object store."""
-    if manifest is None or "://" not in project.settings.store or project.settings.store.startswith("file://"):
+    url = project.settings.store.url
+    if manifest is None or "://" not in url or url.startswith("file://"):
         return None
-    return f"{project.settings.store.rstrip('/')}/{project.name}/{manifest.folder}"
+    return f"{url.rstrip('/')}/{project.name}/{manifest.folder}"
 
 
 def _build_shipped_image(

@@ -62,7 +62,7 @@ def digest_data(root: Path, settings: Settings) -> str:
 
 
 def _list_files(root: Path, settings: Settings, warn: Reporter, needed: tuple[Path, ...] = ()) -> list[Path]:
-    leave_out = None if "://" in settings.store else (root / settings.store).resolve()
+    leave_out = None if "://" in settings.store.url else (root / settings.store.url).resolve()
     return find_project_files(root, include=settings.image.include, leave_out=leave_out, needed=needed, warn=warn)
 
 

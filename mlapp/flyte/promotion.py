@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlapp.config import Store as StoreSettings
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 
@@ -17,10 +18,10 @@ def is_shared_store(url: str) -> bool:
     return "://" in url and not url.startswith("file://")
 
 
-def keep_if_shared(url: str, root: Path, version: ModelVersion, metric: str) -> None:
+def keep_if_shared(settings: StoreSettings, root: Path, version: ModelVersion, metric: str) -> None:
     """Put a version into the store from within the cluster, if it can be reached from there."""
-    if is_shared_store(url):
-        keep_version(open_store(url, root), version, metric)
+    if is_shared_store(settings.url):
+        keep_version(open_store(settings, root), version, metric)
 
 
 def keep_version(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:

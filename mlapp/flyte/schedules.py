@@ -218,9 +218,10 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     }
     if not schedule.predict:
         return {**values, promotion.INPUT: schedule.promote_if or ""}
-    if not promotion.is_shared_store(source.settings.store):
+    url = source.settings.store.url
+    if not promotion.is_shared_store(url):
         raise DeclarationError(
-            f"Schedule '{schedule.name}' predicts on the cluster, which cannot read the store {source.settings.store}.",
+            f"Schedule '{schedule.name}' predicts on the cluster, which cannot read the store {url}.",
             "Keep models in an object store: `store: s3://bucket/models` in mlapp.yaml.",
         )
     return {**values, VERSION: str(schedule.model)}

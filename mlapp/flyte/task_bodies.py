@@ -29,7 +29,8 @@ from mlapp.pipeline.parameters import REQUIRED, declared_parameters, flatten_par
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.infer import to_json_value
-from mlapp.store import Manifest, ModelVersion, Store, open_store
+from mlapp.store import Manifest, ModelVersion, Signer, Store
+from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
 from mlapp.training.private import private_columns
 from mlapp.training.raw_inputs import raw_inputs
@@ -223,6 +224,7 @@ def run_save(
     origin: Mapping[str, str],
     git: GitState | None = None,
     tuning: Mapping[str, Any] | None = None,
+    signer: Signer | None = None,
 ) -> ModelVersion:
     """A version as a store keeps it, in `out`: `manifest.json` and `files/`. Its number is that of no store yet.
 
@@ -247,7 +249,7 @@ def run_save(
         baseline=read_baseline(trained / FILES),
     )
     with tempfile.TemporaryDirectory() as folder:
-        store: Store = open_store(folder, Path(folder))
+        store = Store(FolderStorage(Path(folder)), signer)
         version = store.put(model, origin=origin, git=git, tuning=tuning)
         (out / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)))
         shutil.copytree(version.files, out / FILES)

@@ -33,7 +33,7 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared_parameters
 from mlapp.pipeline.resources import Task
 from mlapp.provenance import GitState
-from mlapp.store import ModelVersion, open_store
+from mlapp.store import ModelVersion, Signer, open_store
 from mlapp.training import stage_calls
 from mlapp.training.binding import parameter_stages
 
@@ -142,6 +142,7 @@ class TaskGraph:
                 origin=_read_origin(),
                 git=_read_git(),
                 tuning=msgspec.json.decode(given[TUNING], type=dict) if given[TUNING] else None,
+                signer=Signer(self.source.settings.store, self.source.root),
             )
             promotion.keep_if_shared(self.source.settings.store, self.source.root, version, given[promotion.INPUT])
         return out
@@ -159,9 +160,11 @@ class TaskGraph:
 
     def _version(self, given: Mapping[str, Any]) -> ModelVersion:
         """The model that predicts: the one that is given, or a version of the store, as a schedule names it."""
-        if given["model"] is not None:
-            return task_bodies.open_version(_to_path(given["model"]))
         store = open_store(self.source.settings.store, self.source.root)
+        if given["model"] is not None:
+            version = task_bodies.open_version(_to_path(given["model"]))
+            store.require_signed(version)
+            return version
         return store.get(self.name, given[VERSION] or "latest")
 
     def _make_data_task(self) -> StageTask:

@@ -40,7 +40,9 @@ def build_task_image(project: Project, tell: Tell) -> str:
     extras = list_extras(
         source.app,
         model_framework(source.app),
-        settings.store,
+        settings.store.url,
         requirements.read_declared_requirements(project.root, settings.image, python),
     )
+    if settings.store.has_signatures:
+        extras = [*extras, "sign"]
     return build_task_image(project, name, ",".join(extras), progress=tell, warn=lambda text: tell(f"Warning: {text}"))

@@ -48,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         origin: the engine that trained it, and what that engine calls the run.
         parent: the version that the training went on from.
         batching: False where a row's prediction depends on the rows beside it: requests do not share a call.
+        signatures: Sigstore bundles in JSON, made when it was stored; later ones are kept beside it.
         tuning: the trials of a search, when one found the parameters.
     """
 
@@ -73,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent: int | None = None
     batching: bool = True
     model: str = ""
+    signatures: list[str] = []
 
     def __post_init__(self) -> None:
         """Check what becomes a path, a key, a requirement or the name of a loader: the store's writers chose it.

@@ -4,6 +4,7 @@ store.json                              the format
 <app>/versions/000003.json              a version's manifest; creating it is what makes the version
 <app>/deleted/000003.json               says that a version was deleted: its number is never given again
 <app>/files/<id>/…                      a version's files, complete before its manifest exists
+<app>/signatures/000003/000001.json     a signature that was made after the version
 <app>/aliases/<name>/000002.json        the history of an alias; the last entry is where it points
 <app>/released/000003.json              says that a version that was held may be `latest`
 <app>/monitor/…                         counts, log and truths (mlapp.monitoring.place), where no other place is set
@@ -22,7 +23,7 @@ from typing import Any
 import msgspec
 
 from mlapp import distribution, provenance
-from mlapp.errors import StoreError, UsageError, suggest_nearest
+from mlapp.errors import ConfigError, StoreError, UsageError, suggest_nearest
 from mlapp.model import TrainedModel
 from mlapp.pipeline.values import plain_value
 from mlapp.provenance import GitState
@@ -31,6 +32,7 @@ from mlapp.store.file_hashes import check_files, hash_files
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
 from mlapp.store.names import ALIAS, APP
+from mlapp.store.signatures import Signer, join_signatures
 from mlapp.store.storage import FullError, Storage, Tell
 
 LATEST = "latest"
@@ -69,8 +71,9 @@ class Store:
     Every method raises StoreError when the store cannot be reached, is from a newer mlapp, or is damaged.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, signer: Signer | None = None) -> None:
         self.storage = storage
+        self._signer = signer
         self._documents = JsonDocuments(storage)
 
     def check_writable(self) -> None:
@@ -102,14 +105,16 @@ class Store:
         with self.storage.upload_folder(f"{app}/files/{identity}", progress) as folder:
             trained.save(folder)
             files = hash_files(folder)
-        manifest = _manifest_of(trained, files, identity, git, origin, tuning)
+            manifest = _manifest_of(trained, files, identity, git, origin, tuning)
+            manifest = self._sign_new(manifest, folder)
         return self._claim_number(manifest)
 
     def adopt_version(self, version: ModelVersion, *, progress: Tell | None = None) -> ModelVersion:
         """Take in a version that was made elsewhere, as the next version here.
 
         Raises:
-            StoreError: a file is not what the version's manifest says.
+            StoreError: a file is not what the version's manifest says; or signatures are required, it has no valid
+                one, and there is no key to sign it with.
         """
         app = version.app
         self._documents.check_format()
@@ -122,7 +127,11 @@ class Store:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(version.files / name, copy, follow_symlinks=False)
             check_files(version.manifest, folder)
-        return self._claim_number(msgspec.structs.replace(version.manifest, folder=f"files/{identity}"))
+            manifest = version.manifest
+            if self._signer is not None and self._signer.is_required:
+                manifest = self._sign_new(manifest, folder)
+                self._signer.require_signature(manifest, folder)
+        return self._claim_number(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
 
     def find_number(self, manifest: Manifest) -> int | None:
         """The number under which a version of any store is here: made at the same time, of the same files."""
@@ -217,9 +226,66 @@ class Store:
         """A version with its files, each checked against its SHA-256.
 
         Raises:
-            UsageError: no such version or alias. StoreError: a file is missing or is not what was stored.
+            UsageError: no such version or alias. StoreError: a file is missing or is not what was stored; or signatures
+                are required, and it has no valid one.
         """
+        version = self._fetch_version(app, reference, progress)
+        if self._signer is not None and self._signer.is_required:
+            self._signer.require_signature(version.manifest, version.files)
+        return version
+
+    def require_signed(self, version: ModelVersion) -> None:
+        """Refuse a version that comes from elsewhere, where signatures are required and it has no valid one.
+
+        Raises:
+            StoreError: it is refused, or a file of it is not what its manifest says.
+        """
+        if self._signer is not None and self._signer.is_required:
+            check_files(version.manifest, version.files)
+            self._signer.require_signature(version.manifest, version.files)
+
+    def sign_version(self, app: str, reference: str | int = LATEST, *, keyless: bool = False) -> int:
+        """Add a signature to a version; returns its number.
+
+        Raises:
+            UsageError: no such version or alias. ConfigError: no key to sign with. StoreError: see `get`.
+        """
+        version = self._fetch_version(app, reference, None)
+        text = self._require_signer().sign_version(version.manifest, version.files, keyless=keyless)
+        prefix = _signatures_key(app, version.version)
+        while True:
+            last = max(_parse_numbers(self.storage.list_names(prefix)), default=0)
+            if self.storage.create_key(f"{prefix}/{last + 1:06}.json", text.encode()):
+                return version.version
+
+    def verify_version(self, app: str, reference: str | int = LATEST) -> int:
+        """Check a version's files and signatures, whether or not the settings require it; returns its number.
+
+        Raises:
+            UsageError, ConfigError, StoreError: see `get`.
+        """
+        version = self._fetch_version(app, reference, None)
+        self._require_signer().require_signature(version.manifest, version.files)
+        return version.version
+
+    def _require_signer(self) -> Signer:
+        if self._signer is None:
+            raise ConfigError("This store is opened without keys.", "Open it by the settings of the project.")
+        return self._signer
+
+    def _sign_new(self, manifest: Manifest, folder: Path) -> Manifest:
+        """The manifest of a version that has no place yet, signed where there is a key."""
+        if self._signer is None or not self._signer.can_sign:
+            return manifest
+        return join_signatures(manifest, [self._signer.sign_version(manifest, folder)])
+
+    def _fetch_version(self, app: str, reference: str | int, progress: Tell | None) -> ModelVersion:
+        """A version with its files, each checked against its SHA-256, and with all of its signatures."""
         manifest = self.manifest(app, self.resolve(app, reference))
+        signatures = _signatures_key(app, manifest.version)
+        keys = [f"{signatures}/{name}" for name in sorted(self.storage.list_names(signatures))]
+        more = [content.decode(errors="replace") for content in self.storage.read_keys(keys) if content]
+        manifest = join_signatures(manifest, more)
         prefix = f"{app}/{manifest.folder}"
         folder = self.storage.fetch_folder(prefix, manifest.files, progress)
         try:
@@ -257,6 +323,7 @@ class Store:
             is_ours = self.storage.create_key(*mark)
         if folder is not None:
             self.storage.delete_prefix(f"{app}/{folder}")
+        self.storage.delete_prefix(_signatures_key(app, number))
         if not is_ours:
             raise UsageError(f"Version {number} of '{app}' was deleted by another process.", "See `mlapp models list`.")
         return number
@@ -392,6 +459,10 @@ def _require_alias(alias: str) -> None:
             f"'{alias}' cannot be an alias.",
             "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",
         )
+
+
+def _signatures_key(app: str, number: int) -> str:
+    return f"{app}/signatures/{number:06}"
 
 
 def _manifest_key(app: str, number: int) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from mlapp.config import Store as StoreSettings
 from mlapp.data.secrets import redact_secrets
 from mlapp.errors import ConfigError
 from mlapp.store.folder_storage import FolderStorage
+from mlapp.store.signatures import Signer
 from mlapp.store.store import Store
 
 SCHEMES = ("s3", "gs", "az")
@@ -15,12 +17,17 @@ CACHE = Path(".mlapp/cache/models")
 """Where the files of versions lie that were pulled, below the project's folder. May be deleted at any time."""
 
 
-def open_store(url: str, root: Path) -> Store:
+def open_store(settings: str | StoreSettings, root: Path) -> Store:
     """The store that `store:` names: a folder, relative to the project's `root`, or a bucket of an object store.
+
+    Args:
+        settings: the section of the settings; or a URL alone, whose versions are neither signed nor verified.
 
     Raises:
         ConfigError: a URL of a kind that mlapp cannot open. MissingExtraError: what opens it is not installed.
     """
+    url = settings if isinstance(settings, str) else settings.url
+    signer = None if isinstance(settings, str) else Signer(settings, root)
     scheme, separator, _ = url.partition("://")
     if scheme in SCHEMES and separator:
         from mlapp.store import object_clients
@@ -32,11 +39,12 @@ def open_store(url: str, root: Path) -> Store:
                 object_clients.connect_bucket(url),
                 shown,
                 root / CACHE / hashlib.sha256(shown.encode()).hexdigest()[:16],
-            )
+            ),
+            signer,
         )
     if separator and scheme != "file":
         raise ConfigError(
             f"store: '{redact_secrets(url)}' is of a kind that mlapp cannot open.",
             "Give a folder, or a bucket: s3://…, gs://… or az://….",
         )
-    return Store(FolderStorage((root / url.removeprefix("file://")).expanduser().resolve()))
+    return Store(FolderStorage((root / url.removeprefix("file://")).expanduser().resolve()), signer)

@@ -85,7 +85,7 @@ def test_the_settings_of_an_environment_hold_in_the_tasks_too(
     arguments = found[0]["spec"]["template"]["container"]["args"]
     named = arguments[arguments.index("app") :]
     assert named == ["app", "app.py", "env", "staging", "task", "read"]
-    assert app_tasks.load_task(named).source.settings.store == "elsewhere"
+    assert app_tasks.load_task(named).source.settings.store.url == "elsewhere"
 
 
 def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) -> None:

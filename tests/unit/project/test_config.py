@@ -20,7 +20,7 @@ def settings(tmp_path: Path, text: str, environment: str | None = None, **enviro
 
 def test_everything_has_a_default(tmp_path: Path) -> None:
     found = config.load_settings(tmp_path, environ={})
-    assert (found.app, found.serve.port, found.store) == ("app.py", 8000, ".mlapp/store")
+    assert (found.app, found.serve.port, found.store.url) == ("app.py", 8000, ".mlapp/store")
 
 
 def test_an_environment_variable_overrides_the_file(tmp_path: Path) -> None:
@@ -31,7 +31,8 @@ def test_an_environment_variable_overrides_the_file(tmp_path: Path) -> None:
         MLAPP_SERVE__API_KEYS="a, b",
         MLAPP_STORE="models",
     )
-    assert (found.serve.port, found.serve.workers, found.serve.api_keys, found.store) == (81, 2, ["a", "b"], "models")
+    assert (found.serve.port, found.serve.workers, found.serve.api_keys) == (81, 2, ["a", "b"])
+    assert found.store.url == "models"
 
 
 def test_an_environment_of_the_file_lies_over_the_rest(tmp_path: Path) -> None:

@@ -263,4 +263,4 @@ def test_a_saver_that_writes_a_link_is_refused_before_there_is_a_version(store: 
     app.loader(lambda folder: joblib.load(folder / "model"))
     with pytest.raises(ModelError, match="wrote 'link', which a version cannot hold"):
         store.put(app.train())
-    assert store.numbers("numbers") == [1]
+    assert store.list_numbers("numbers") == [1]

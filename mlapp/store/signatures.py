@@ -1,0 +1,207 @@
+"""Signatures of versions, in the format of OpenSSF Model Signing (https://github.com/ossf/model-signing-spec).
+
+What is signed is a folder: the version's files, and its manifest as `mlapp-manifest.json`, without the number and the
+folder that it has in one store. So a copy in another store keeps its signatures.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.config import Store as StoreSettings
+from mlapp.errors import ConfigError, MissingExtraError, StoreError
+from mlapp.store.manifest import Manifest
+
+MANIFEST = "mlapp-manifest.json"
+
+
+@dataclass(frozen=True)
+class Signer:
+    """What signs and verifies the versions of a project, as the section `store` of its settings says.
+
+    Attributes:
+        root: the project's folder, which the paths of keys and certificates are relative to.
+    """
+
+    settings: StoreSettings
+    root: Path
+
+    @property
+    def is_required(self) -> bool:
+        """Whether versions without a valid signature are refused."""
+        return self.settings.verify == "required"
+
+    @property
+    def can_sign(self) -> bool:
+        return self.settings.private_key is not None
+
+    def sign_version(self, manifest: Manifest, files: Path, *, keyless: bool = False) -> str:
+        """The signature of a version, as a Sigstore bundle in JSON.
+
+        Args:
+            keyless: with the identity of this process or of a browser's login, in place of a key.
+
+        Raises:
+            ConfigError: there is no key, or it cannot be used. StoreError: the keyless service refused.
+        """
+        signing = _import_signing().signing.Config().set_hashing_config(_hashing())
+        settings = self.settings
+        if keyless:
+            _try(lambda: signing.use_sigstore_signer(use_ambient_credentials=True), "No keyless signature can be made")
+        elif settings.private_key is None:
+            raise ConfigError(
+                "There is no key to sign with.",
+                "Set store.private_key to the PEM file of an elliptic-curve key, or give --private-key or --keyless.",
+            )
+        elif settings.signing_certificate is not None:
+            key, certificate = self._path(settings.private_key), self._path(settings.signing_certificate)
+            chain = [self._path(name) for name in settings.certificate_chain]
+            _try(
+                lambda: signing.use_certificate_signer(
+                    private_key=key, signing_certificate=certificate, certificate_chain=chain
+                ),
+                f"{certificate} and {key} cannot be used to sign",
+            )
+        else:
+            key, password = self._path(settings.private_key), settings.private_key_password
+            _try(
+                lambda: signing.use_elliptic_key_signer(
+                    private_key=key, password=password.encode() if password else None
+                ),
+                f"{key} cannot be used to sign",
+            )
+        with _folder_of(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
+            file = Path(other) / "model.sig"
+            try:
+                signing.sign(folder, file)
+            except Exception as error:
+                raise StoreError(
+                    f"Version {manifest.version} of '{manifest.app}' cannot be signed: {_reason(error)}",
+                    "Check the key; a keyless signature needs a network and an identity.",
+                ) from error
+            return file.read_text(encoding="utf-8")
+
+    def require_signature(self, manifest: Manifest, files: Path) -> None:
+        """Check that one of a version's signatures is by who the settings name.
+
+        Raises:
+            ConfigError: the settings name nobody. StoreError: there is no such signature.
+        """
+        verifiers = list(self._verifiers())
+        if not verifiers:
+            raise ConfigError(
+                "Nothing says whose signatures count.",
+                "Set store.public_key, store.certificate_chain, or store.identity and store.identity_provider.",
+            )
+        reasons = []
+        with _folder_of(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
+            for text in manifest.signatures:
+                file = Path(other) / "model.sig"
+                file.write_text(text, encoding="utf-8")
+                for verifier in verifiers:
+                    try:
+                        verifier.verify(folder, file)
+                        return
+                    except Exception as error:  # of several libraries
+                        reasons.append(_reason(error))
+        why = f"no signature of it is valid: {reasons[0]}" if reasons else "it is not signed"
+        raise StoreError(
+            f"Version {manifest.version} of '{manifest.app}' is refused: {why}.",
+            "Choose a signed version, or let who may sign it do so: `mlapp models sign VERSION`.",
+        )
+
+    def _verifiers(self) -> Iterator[Any]:
+        """One verifier for each way in which the settings name a signer."""
+        settings, library = self.settings, _import_signing()
+
+        def new() -> Any:
+            return library.verifying.Config().set_hashing_config(_hashing())
+
+        if settings.public_key is not None:
+            key = self._path(settings.public_key)
+            yield _try(lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is no public key")
+        if settings.certificate_chain:
+            chain = [self._path(name) for name in settings.certificate_chain]
+            yield _try(lambda: new().use_certificate_verifier(certificate_chain=chain), f"{chain[0]} is no certificate")
+        if settings.identity is not None:
+            if settings.identity_provider is None:
+                raise ConfigError(
+                    "store.identity is set without store.identity_provider.",
+                    "Set both: anybody can have that identity at another provider.",
+                )
+            yield _try(
+                lambda: new().use_sigstore_verifier(identity=settings.identity, oidc_issuer=settings.identity_provider),
+                "Keyless signatures cannot be verified here",
+            )
+
+    def _path(self, name: str) -> Path:
+        path = self.root / Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"store: there is no file {path}.", "Change the path of the key or certificate.")
+        return path
+
+
+def signed_content(manifest: Manifest) -> bytes:
+    """The manifest as it is signed: all of it but for its place in one store and the signatures themselves."""
+    bare = msgspec.structs.replace(manifest, version=0, folder="files/0", signatures=[])
+    return msgspec.json.encode(bare, order="sorted")
+
+
+@contextmanager
+def _folder_of(manifest: Manifest, files: Path) -> Iterator[Path]:
+    """The folder that is signed. Its files are links, so that nothing is copied."""
+    if MANIFEST in manifest.files:
+        raise StoreError(f"A version with a file {MANIFEST} cannot be signed.", "Let the saver write another name.")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / manifest.app
+        folder.mkdir()
+        for name in manifest.files:
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((files / name).resolve())
+        (folder / MANIFEST).write_bytes(signed_content(manifest))
+        yield folder
+
+
+def _hashing() -> Any:
+    hashing: Any = _import_signing().hashing.Config()
+    hashing.use_file_serialization(hashing_algorithm="sha256", allow_symlinks=True)
+    return hashing.set_ignored_paths(paths=[], ignore_git_paths=False).set_allow_symlinks(True)
+
+
+def _import_signing() -> Any:
+    try:
+        import model_signing
+        import model_signing.hashing
+        import model_signing.signing
+        import model_signing.verifying
+    except ImportError:
+        raise MissingExtraError("Signing and verifying models", "sign") from None
+    return model_signing
+
+
+def _try(make: Any, what: str) -> Any:
+    try:
+        return make()
+    except Exception as error:
+        raise ConfigError(f"store: {what}: {_reason(error)}.", "Give a PEM file of an elliptic-curve key.") from error
+
+
+def _reason(error: Exception) -> str:
+    text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+    if text.startswith("Signature mismatch"):
+        return "it is not what was signed"
+    return text or type(error).__name__
+
+
+def join_signatures(manifest: Manifest, more: Sequence[str]) -> Manifest:
+    """The manifest with signatures that were made after it."""
+    new = [text for text in more if text not in manifest.signatures]
+    return msgspec.structs.replace(manifest, signatures=[*manifest.signatures, *new]) if new else manifest
