@@ -110,12 +110,12 @@ def test_a_version_that_is_not_signed_is_refused_until_somebody_signs_it(
 
 
 def change_file(root: Path) -> None:
-    folder = json.loads((root / "versions" / "000001.json").read_text())["folder"]
-    file = root / folder / "model.skops"
+    manifest = json.loads((root / "versions" / "000001.json").read_text())
+    file = root / manifest["folder"] / "model.skops"
     file.write_bytes(file.read_bytes() + b"\0")
     content = file.read_bytes()
-    described = {"model.skops": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}}
-    change_manifest(root, files=described)
+    described = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    change_manifest(root, files={**manifest["files"], "model.skops": described})
 
 
 def change_manifest(root: Path, **values: Any) -> None:
