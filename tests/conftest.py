@@ -13,6 +13,8 @@ import pytest
 
 from mlapp.cli import main
 
+pytest_plugins = ["tests.core_install"]
+
 FLOWERS = """
 import pandas as pd
 from sklearn.datasets import load_iris
