@@ -1,0 +1,112 @@
+"""The package that docs/extending.md builds works: its code blocks are installed and run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from mlapp.deploy import Shipment, open_target
+from mlapp.engines import open_engine
+from mlapp.errors import UsageError
+from mlapp.flyte.errors import RunFailedError
+from mlapp.frameworks import registry
+from mlapp.project import Project
+
+PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
+BLOCKS = dict(re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+
+
+class Rents(BaseHTTPRequestHandler):
+    """Answers `limit` rows; the rent is 10, 20, 30 …"""
+
+    def do_GET(self) -> None:
+        limit = int(parse_qs(urlsplit(self.path).query)["limit"][0])
+        rows = [{"rooms": row, "rent": 10.0 * (row + 1)} for row in range(limit)]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(rows).encode())
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def rents() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Rents)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def project(tmp_path: Path, rents: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """The app of the page, with the package of the page installed."""
+    site = tmp_path / "site"
+    info = site / "acme_mlapp-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-mlapp\nVersion: 1.0\n")
+    groups = re.findall(r'entry-points\."(.+?)"\]\n(.+)', BLOCKS["pyproject.toml"])
+    (info / "entry_points.txt").write_text("".join(f"[{group}]\n{entry}\n".replace('"', "") for group, entry in groups))
+    for name, code in BLOCKS.items():
+        if name.startswith("acme_mlapp/"):
+            (site / name).parent.mkdir(exist_ok=True)
+            (site / name).write_text(code)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "app.py").write_text(BLOCKS["app.py"].replace("http://127.0.0.1:8099", rents))
+    (folder / "mlapp.yaml").write_text("name: rents\nengine: acme\ntargets: {acme: {folder: gitops}}\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.chdir(folder)
+    importlib.invalidate_caches()
+    registry._adapter_names.cache_clear()
+    registry._load_adapter.cache_clear()
+    yield Project.find()
+    registry._adapter_names.cache_clear()
+    registry._load_adapter.cache_clear()
+    for module in [name for name in sys.modules if name.partition(".")[0] == "acme_mlapp"]:
+        del sys.modules[module]
+
+
+def test_the_framework_and_the_source_train_a_model_that_predicts(project: Project) -> None:
+    trained = project.app.train(limit=10, test_size=0.1, shuffle=False)
+    version = project.app.save(trained)
+    assert version.manifest.framework == "acme"
+    assert project.app.load().predict([{"rooms": 3}]) == [50.0]
+
+
+def test_the_target_deploys_and_goes_back(project: Project) -> None:
+    target = open_target("acme", "rents", project.settings)
+    assert target.render(Shipment("rents", "rents@sha256:1")) == [{"app": "rents", "image": "rents@sha256:1"}]
+    target.apply(Shipment("rents", "rents@sha256:1"))
+    target.apply(Shipment("rents", "rents@sha256:2"))
+    assert target.rollback().shipment.image == "rents@sha256:1"
+    assert target.status().release == target.releases()[2]
+    assert target.delete() == ["000001.json", "000002.json", "000003.json"]
+    assert target.status().release is None
+
+
+def test_the_engine_trains_in_another_process(project: Project) -> None:
+    engine = open_engine(project)
+    registration = engine.register_project(engine.build_image(print), print)
+    run = engine.start_run("train", {"limit": 20}, registration)
+    assert engine.follow_run(run.id, print, print).phase == "succeeded"
+    assert engine.fetch_model(run.id).version == 1
+    with pytest.raises(UsageError, match="does not support list_runs"):
+        engine.list_runs()
+
+
+def test_a_run_that_fails_says_so(project: Project) -> None:
+    engine = open_engine(project)
+    run = engine.start_run("train", {"limit": "many"}, engine.register_project("none", print))
+    with pytest.raises(RunFailedError, match="failed"):
+        engine.follow_run(run.id, print, print)
