@@ -26,7 +26,7 @@ from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, Window, new_replica, rate_of, seconds_of
 from mlapp.monitoring.rules import Rules
-from mlapp.monitoring.sampling import Sampler, hash_of
+from mlapp.monitoring.sampling import Sampler, hash_rows
 from mlapp.monitoring.segments import hour_of, make_table
 from mlapp.monitoring.writer import Writer
 
@@ -251,34 +251,28 @@ class Recorder:
         times: list[float],
         passed: float,
     ) -> None:
-        requests: list[bytes] = []
-        rows: list[int] = []
-        whole: list[int] = []
-        for number, part in enumerate(parts):
-            request = part.id or self._new_id()
-            requests += [request] * part.rows
-            rows += range(part.rows)
-            whole += [number] * part.rows
-        hashes = [hash_of(request, row) for request, row in zip(requests, rows, strict=True)]
-        chosen, weight = self._sampler.choose(hashes, passed)
+        requests = [part.id or self._new_id() for part in parts]
+        counts = [part.rows for part in parts]
+        chosen, weight = self._sampler.choose(hash_rows(requests, counts), passed)
         if not len(chosen) or self._writer is None:
             return
-        kept = chosen.tolist()
-        of = [whole[at] for at in kept]
-        names = [requests[at].decode("latin-1") for at in kept]
+        kept: list[int] = chosen.tolist()
+        ends = np.cumsum(counts)
+        of: list[int] = np.searchsorted(ends, chosen, side="right").tolist()
+        rows = [at - int(ends[part]) + counts[part] for at, part in zip(kept, of, strict=True)]
+        names = [requests[part].decode("latin-1") for part in of]
         own: dict[str, list[Any]] = {
             "id": [
-                name if parts[part].rows == 1 else f"{name}#{rows[at]}"
-                for name, part, at in zip(names, of, kept, strict=True)
+                name if counts[part] == 1 else f"{name}#{row}" for name, part, row in zip(names, of, rows, strict=True)
             ],
             "request": names,
-            "row": [rows[at] for at in kept],
+            "row": rows,
             "time": [times[part] for part in of],
             "version": [version] * len(kept),
             "latency": [latencies[part] for part in of],
             "weight": [weight] * len(kept),
         }
-        keys = [_key_of(parts[part], rows[at]) for part, at in zip(of, kept, strict=True)]
+        keys = [_key_of(parts[part], row) for part, row in zip(of, rows, strict=True)]
         columns = columns_of(features, model.feature_names, chosen)
         by_hour: dict[str, list[int]] = {}
         for at, moment in enumerate(own["time"]):

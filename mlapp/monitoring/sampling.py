@@ -15,12 +15,24 @@ BURST = 60.0
 """Seconds of the rate that may be kept at once, after a quiet time."""
 
 
-def hash_of(request: bytes, row: int) -> int:
-    """A hash of 32 bits of a row's id. CRC-32 of texts that differ little differs in its lower bits: it is mixed."""
-    mixed = zlib.crc32(b"#%d" % row, zlib.crc32(request))
-    mixed = (mixed ^ (mixed >> 16)) * 0x45D9F3B & 0xFFFFFFFF
-    mixed = (mixed ^ (mixed >> 16)) * 0x45D9F3B & 0xFFFFFFFF
-    return mixed ^ (mixed >> 16)
+def hash_rows(requests: Sequence[bytes], rows: Sequence[int]) -> NDArray[np.uint64]:
+    """A hash of 32 bits of each row's id, the rows of each request in order.
+
+    CRC-32 of texts that differ little differs in few bits: it is mixed (the finalizer of a multiplicative hash).
+
+    Args:
+        requests: ids.
+        rows: how many rows each request has.
+    """
+    found: list[int] = []
+    for request, count in zip(requests, rows, strict=True):
+        first = zlib.crc32(request)
+        found.append(first)
+        found += [zlib.crc32(b"#%d" % row, first) for row in range(1, count)]
+    mixed = np.array(found, dtype=np.uint64)
+    for _ in range(2):
+        mixed = ((mixed ^ (mixed >> np.uint64(16))) * np.uint64(0x45D9F3B)) & np.uint64(0xFFFFFFFF)
+    return mixed ^ (mixed >> np.uint64(16))
 
 
 class Sampler:
@@ -35,18 +47,17 @@ class Sampler:
         self._rate = rate
         self._tokens = 0.0 if rate is None else rate * BURST
 
-    def choose(self, hashes: Sequence[int], seconds: float) -> tuple[NDArray[np.int64], float]:
+    def choose(self, hashes: NDArray[np.uint64], seconds: float) -> tuple[NDArray[np.int64], float]:
         """The positions to keep, and the rows that each of them stands for.
 
         Args:
             seconds: since the last choice.
         """
-        values = np.asarray(hashes, dtype=np.uint64)
         if self._rate is None:
-            return np.arange(len(values)), 1.0
+            return np.arange(len(hashes)), 1.0
         self._tokens = min(self._tokens + seconds * self._rate, self._rate * BURST)
         for power in range(33):
-            kept = np.flatnonzero(values < (1 << (32 - power)))
+            kept = np.flatnonzero(hashes < np.uint64(1 << (32 - power)))
             if len(kept) <= self._tokens:
                 self._tokens -= len(kept)
                 return kept, float(1 << power)

@@ -13,6 +13,7 @@ from mlapp.config import Drift
 from mlapp.monitoring.counts import Counter, Counts, merge
 from mlapp.monitoring.drift import find
 from mlapp.monitoring.persistence import Persistence
+from mlapp.monitoring.sampling import Sampler, hash_rows
 from mlapp.monitoring.statistics import binomial_tail, discoveries, js_distance, ks_p
 from tests.unit.monitoring import simulation
 
@@ -138,6 +139,17 @@ def test_an_alarm_needs_two_of_three_windows() -> None:
         False,
         False,
     ]
+
+
+def test_replicas_sample_the_same_rows() -> None:
+    hashes = hash_rows([b"request-%d" % at for at in range(20_000)], [2] * 20_000)
+    first, weight = Sampler(10.0).choose(hashes, 1.0)
+    second, _ = Sampler(10.0).choose(hashes, 1.0)
+    assert first.tolist() == second.tolist()
+    assert 300 / 2 < len(first) <= 600
+    assert len(first) * weight == pytest.approx(40_000, rel=0.2)
+    more, _ = Sampler(20.0).choose(hashes, 1.0)
+    assert set(first.tolist()) <= set(more.tolist())
 
 
 def test_the_statistics_are_those_of_the_books() -> None:
