@@ -73,8 +73,9 @@ class Bomb:
 
 
 def plant_pickle(root: Path, ran: Path, framework: str) -> None:
+    for file in files_of(root).iterdir():
+        file.unlink()
     joblib.dump(Bomb(ran), files_of(root) / "model.joblib")
-    (files_of(root) / "model.skops").unlink()
     content = (files_of(root) / "model.joblib").read_bytes()
     edit(root, framework=framework, model_format="joblib", files={"model.joblib": described(content)})
 
