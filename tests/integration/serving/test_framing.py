@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import httpx
 import pytest
@@ -224,3 +225,49 @@ def test_behind_nginx_an_offer_with_a_body_is_answered(proxy) -> None:
         f"{proxy}/predict", content=packed, headers=headers | {"content-encoding": "gzip"}, timeout=PATIENCE
     )
     assert answer.json()["predictions"] == [3.0]
+
+
+def test_each_client_gets_its_own_answer_while_others_hang_up(server) -> None:
+    """Many connections at once, on every way through the server, a third of which break off somewhere."""
+    random = Random(7)
+    infer = b"/v2/models/sums/infer"
+
+    def forms(a: int) -> list[bytes]:
+        rows, csv = b"[[%d, 0.25]]" % a, b"a,b\n%d,0.25\n" % a
+        tensor = b'{"inputs":[{"name":"inputs","datatype":"FP64","shape":[1,2],"data":[%d,0.25]}]}' % a
+        large = b"[" + b",".join([b"[%d, 0.25]" % a] * 30_000) + b"]"
+        return [
+            post(b"Content-Length: %d" % len(rows), body=rows),
+            post(b"Content-Length: %d" % len(rows), b"X-Request-Timeout: 20", body=rows),
+            post(b"Content-Length: %d" % len(rows), OFFER_LINES, body=rows),
+            post(b"Transfer-Encoding: chunked", body=chunked(rows)),
+            post(b"Content-Length: %d" % len(csv), body=csv).replace(b"application/json", b"text/csv"),
+            post(b"Content-Length: %d" % len(tensor), body=tensor, path=infer),
+            *([post(b"Content-Length: %d" % len(large), body=large)] if a % 20 == 0 else []),
+        ]
+
+    def client(number: int) -> list[bytes]:
+        wrong = []
+        connection = socket.create_connection(address(server.url), timeout=PATIENCE)
+        for turn in range(25):
+            a = 1000 * number + turn
+            request_ = random.choice(forms(a))
+            if random.random() < 0.3:
+                connection.sendall(request_[: random.randrange(len(request_) + 1)])
+                connection.close()
+                connection = socket.create_connection(address(server.url), timeout=PATIENCE)
+                continue
+            connection.sendall(request_)
+            reader = connection.makefile("rb")
+            status, headers = reader.readline(), {}
+            while line := reader.readline().strip():
+                name, _, value = line.partition(b": ")
+                headers[name.lower()] = value
+            content = reader.read(int(headers[b"content-length"]))
+            if b" 200 " not in status or b"%d.25" % a not in content:
+                wrong.append(status + content[:200])
+        connection.close()
+        return wrong
+
+    with ThreadPoolExecutor(16) as pool:
+        assert [found for found in pool.map(client, range(1, 33)) if found] == []
