@@ -42,7 +42,12 @@ def document() -> str:
         section = find_section(field)
         if section:
             parts.append(f"## `{name}`\n")
-            parts.append(render_table(f"{name}.", sections[section]["properties"]))
+            fields = sections[section]["properties"]
+            parts.append(render_table(f"{name}.", fields))
+            for inner, below in fields.items():
+                if nested := find_section(below):
+                    each = "[]." if "items" in below else "."
+                    parts.append(render_table(f"{name}.{inner}{each}", sections[nested]["properties"]))
     return "\n".join([*parts, TAIL])
 
 
