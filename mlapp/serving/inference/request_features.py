@@ -24,7 +24,7 @@ async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Bud
             503, the server holds as many bodies as it may. ClientLeft: the connection was closed before its end.
     """
     settings = endpoint.settings
-    budget = Budget(settings, request_timeout(request, settings.timeout))
+    budget = Budget(settings, request_timeout(request.headers, settings.timeout))
     body = await request.read_body(settings.max_body, budget.timeout)
     encoding = request.headers.get(b"content-encoding", b"").strip().lower()
     if encoding:

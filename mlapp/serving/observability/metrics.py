@@ -54,13 +54,17 @@ class ModelMetrics:
         self._batches.append((rows, waited, seconds))
         self._metrics.schedule_update()
 
+    def count_batch(self, rows: int, waited: float, seconds: float) -> None:
+        """As `note_batch`, counted at once. In any thread."""
+        self._batch_rows.observe(rows)
+        self._queue_seconds.observe(waited)
+        self._model_seconds.observe(seconds)
+
     def update_metrics(self) -> None:
         """Bring the metrics up to date."""
         batches, self._batches = self._batches, []
         for rows, waited, seconds in batches:
-            self._batch_rows.observe(rows)
-            self._queue_seconds.observe(waited)
-            self._model_seconds.observe(seconds)
+            self.count_batch(rows, waited, seconds)
         self._queue_depth.set(self.depth())
         self._expected_wait.set(self.wait())
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from mlapp.serving.web.http import Request
 from mlapp.serving.web.problems import HttpError
 
 
-def request_timeout(request: Request, most: float) -> float:
+def request_timeout(headers: Mapping[bytes, bytes], most: float) -> float:
     """Seconds that the client gives the request, in `X-Request-Timeout`; never more than the server does.
 
     Raises:
         HttpError: 400, it is not a positive number.
     """
-    given = request.headers.get(b"x-request-timeout")
+    given = headers.get(b"x-request-timeout")
     if given is None:
         return most
     try:

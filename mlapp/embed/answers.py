@@ -1,0 +1,233 @@
+"""Requests and answers as any Python web framework can give and take them, with the server's own paths and bodies."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlapp.embed.host import ModelHost
+from mlapp.errors import MlappError
+from mlapp.serving.decoding.json_body import encode_answer, encode_json
+from mlapp.serving.decoding.media_types import decode_body
+from mlapp.serving.inference import streams
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.observability.metrics import MEDIA as METRICS
+from mlapp.serving.web import problems
+from mlapp.serving.web.auth import Keys
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.cors import Cors
+from mlapp.serving.web.http import JSON, Headers, decompress_body, media_type, too_large_error
+from mlapp.serving.web.problems import HttpError, make_http_error
+from mlapp.serving.web.request_id import choose_request_id
+from mlapp.serving.web.timeouts import request_timeout
+
+log = logging.getLogger("mlapp.serving")
+EVENTS = b"text/event-stream"
+OPEN = ("/livez", "/readyz", "/health")
+"""Paths that need no API key: probes send none."""
+PATHS = {
+    "/predict": "POST",
+    "/predict/": "POST",
+    "/model": "GET",
+    "/models": "GET",
+    "/metrics": "GET",
+    "/livez": "GET",
+    "/readyz": "GET",
+    "/health": "GET",
+}
+"""Every path, and the method that it takes."""
+
+
+@dataclass(frozen=True)
+class WebRequest:
+    """One request.
+
+    Attributes:
+        path: below the place where the application is mounted, as `/predict`.
+        headers: by name, in small letters.
+        read: gives at most so many bytes of the body, and none at its end.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    read: Callable[[int], bytes]
+
+
+@dataclass
+class Answer:
+    """The answer to a request. `stream` follows the body; close it when the client leaves."""
+
+    status: int
+    body: bytes
+    media: bytes = JSON
+    headers: Headers = ()
+    stream: Generator[bytes, None, None] | None = None
+
+    def list_headers(self) -> list[tuple[str, str]]:
+        """All headers as texts, with the length where it is known."""
+        found = [("content-type", self.media.decode("latin-1"))]
+        found += [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
+        if self.stream is None:
+            found.append(("content-length", str(len(self.body))))
+        return [(name, value) for name, value in found if name != "connection"]  # the web server's own (PEP 3333)
+
+    def iterate_body(self) -> StreamBody:
+        """The body, and what follows it. Its `close` ends the stream, also before the first item was taken."""
+        return StreamBody(self.body, self.stream)
+
+
+class StreamBody(Iterator[bytes]):
+    """The parts of a body. Unlike a generator's, its `close` has an effect before the first part is taken."""
+
+    def __init__(self, first: bytes, stream: Generator[bytes, None, None] | None) -> None:
+        self._first: bytes | None = first
+        self._stream = stream
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        if self._stream is None:
+            raise StopIteration
+        return next(self._stream)
+
+    def close(self) -> None:
+        """End the stream."""
+        self._first = None
+        if self._stream is not None:
+            self._stream.close()
+
+
+class ModelSite:
+    """The paths of one model: `/predict`, probes, metrics, and what describes the model."""
+
+    def __init__(self, host: ModelHost) -> None:
+        self.host = host
+        self._keys = Keys(host.settings.api_keys)
+        self._cors = Cors(host.settings.cors)
+
+    def answer_request(self, request: WebRequest) -> Answer:
+        """The answer to a request. Never raises: an error is an answer too."""
+        started = time.perf_counter()
+        metrics = self.host.state.metrics
+        metrics.begin_request()
+        status = 500
+        try:
+            try:
+                answer = self._find_answer(request)
+            except Exception as error:
+                answer = _problem_answer(make_http_error(error))
+            answer.headers = [
+                *answer.headers,
+                (b"x-request-id", choose_request_id(request.headers)),
+                *self._cors.response_headers(request.headers),
+            ]
+            status = answer.status
+        finally:
+            handler = request.path if request.path in PATHS else "other"
+            metrics.end_request(request.method, handler, status, time.perf_counter() - started)
+        return answer
+
+    def _find_answer(self, request: WebRequest) -> Answer:
+        if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
+            response = self._cors.preflight_response(request.headers)
+            allowances = [(name, value) for name, value in response.headers if not name.startswith(b"content-")]
+            return Answer(response.status, response.body, headers=allowances)
+        if request.path not in OPEN:
+            self._keys.check_key(request.headers)
+        allowed = PATHS.get(request.path)
+        if allowed is None:
+            raise HttpError(404, f"There is no {request.path:.200}. POST to /predict; GET /model describes the model.")
+        if request.method not in (allowed, "HEAD" if allowed == "GET" else allowed):
+            raise HttpError(405, f"{request.path:.200} takes {allowed}.", headers=[(b"allow", allowed.encode())])
+        if request.path == "/livez":
+            return Answer(200, b'{"status":"ok"}')
+        if request.path == "/metrics":
+            return Answer(200, self.host.state.loop.run(self._render_metrics()), METRICS)
+        try:
+            endpoint = self.host.open_endpoint()
+        except MlappError as error:
+            log.error("the model cannot be loaded: %s %s", error.what, error.todo)
+            raise HttpError(503, f"The model cannot be loaded: {error.what}") from None
+        if allowed == "POST":
+            return self._answer_prediction(endpoint, request)
+        return self._answer_get(endpoint, request.path)
+
+    def _answer_get(self, endpoint: Endpoint, path: str) -> Answer:
+        version = endpoint.current.version
+        if path == "/model":
+            return Answer(200, encode_json(endpoint.describe_model()))
+        if path == "/models":
+            return Answer(200, encode_json({"models": [{"model": endpoint.name, "version": version}]}))
+        return Answer(200, encode_json({"status": "ok", "models": {endpoint.name: version}}))
+
+    async def _render_metrics(self) -> bytes:
+        return self.host.state.metrics.render_text()
+
+    def _answer_prediction(self, endpoint: Endpoint, request: WebRequest) -> Answer:
+        settings = self.host.settings
+        budget = Budget(settings, request_timeout(request.headers, settings.timeout))
+        body = self._read_body(request)
+        try:
+            encoding = request.headers.get(b"content-encoding", b"").strip().lower()
+            if encoding:
+                body = decompress_body(body, encoding, settings.max_body)
+            loaded = endpoint.current
+            media = media_type(request.headers.get(b"content-type", b""))
+            part = decode_body(loaded.codec, media, body, settings.max_body, budget)
+            if loaded.is_stream:
+                items = endpoint.streams.stream_items(loaded, part, budget.timeout)
+                return self._answer_stream(items, request, budget, loaded.tail, is_unionml=part.is_unionml)
+            predictions = self.host.predict_part(endpoint, loaded, part, budget)
+            return Answer(200, encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml))
+        finally:
+            self._count_bytes(-len(body))
+
+    def _answer_stream(
+        self, items: Any, request: WebRequest, budget: Budget, tail: bytes, *, is_unionml: bool
+    ) -> Answer:
+        if request.headers.get(b"accept", b"").startswith(b"application/json"):
+            found = self.host.state.loop.run(streams.collect_stream(items, self.host.settings.max_body, budget))
+            return Answer(200, encode_answer(found, tail, is_unionml=is_unionml))
+        events = self.host.state.loop.iterate(streams.encode_events(items))
+        first = next(events)  # a stream that fails at once is a problem like any other
+        return Answer(200, first, EVENTS, [(b"cache-control", b"no-cache")], events)
+
+    def _read_body(self, request: WebRequest) -> bytes:
+        """The whole body, counted in the intake.
+
+        Raises:
+            HttpError: 400, it ends early; 413, too large; 503, the process holds as many bodies as it may.
+        """
+        limit = self.host.settings.max_body
+        told = request.headers.get(b"content-length", b"")
+        length = int(told) if told.isdigit() else None
+        if length is not None and length > limit:
+            raise too_large_error(limit)
+        most = limit + 1 if length is None else length
+        parts, size = [], 0
+        while size < most:
+            piece = request.read(most - size)
+            if not piece:
+                break
+            parts.append(piece)
+            size += len(piece)
+        if size > limit:
+            raise too_large_error(limit)
+        if length is not None and size < length:
+            raise HttpError(400, f"The body ended after {size} of {length} bytes.")
+        self._count_bytes(size)
+        return b"".join(parts)
+
+    def _count_bytes(self, size: int) -> None:
+        state = self.host.state
+        with state.intake_lock:
+            state.intake.take(size) if size >= 0 else state.intake.give(-size)
+
+
+def _problem_answer(problem: HttpError) -> Answer:
+    return Answer(problem.status, problem.problem_body(), problems.MEDIA, list(problem.headers))

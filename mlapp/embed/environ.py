@@ -1,0 +1,34 @@
+"""A WSGI environment (PEP 3333) as a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlapp.embed.answers import WebRequest
+
+
+def read_environ(environ: Mapping[str, Any], path: str | None = None) -> WebRequest:
+    """The request in a WSGI environment.
+
+    Args:
+        path: in place of PATH_INFO, where the application lies below a router that does not shorten it.
+    """
+    headers = {
+        name[5:].replace("_", "-").lower().encode("latin-1"): value.encode("latin-1", "replace")
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            headers[name.replace("_", "-").lower().encode()] = str(environ[name]).encode("latin-1", "replace")
+    if path is None:
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
+    return WebRequest(environ["REQUEST_METHOD"], path, headers, _find_reader(environ, headers))
+
+
+def _find_reader(environ: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Callable[[int], bytes]:
+    """Reads the body. Without a length it is read to its end only where the web server marks that end."""
+    read: Callable[[int], bytes] = environ["wsgi.input"].read
+    has_end = b"content-length" in headers or b"transfer-encoding" in headers or environ.get("wsgi.input_terminated")
+    return read if has_end else lambda size: b""

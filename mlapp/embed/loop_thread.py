@@ -1,0 +1,41 @@
+"""An event loop in a thread of its own, for what the server does in its loop: async predictors, streams, warm-up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop that other threads send work to. It starts at once and ends with the process."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, name="mlapp-loop", daemon=True).start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine; waits for it. Called in any thread but the loop's."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def stop(self) -> None:
+        """End the loop. Nothing may wait for it any more."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """The items of an async generator, which is closed when the generator is."""
+        try:
+            while True:
+                try:
+                    yield self.run(_next_item(items))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self.run(items.aclose())
+
+
+async def _next_item(items: AsyncGenerator[T, None]) -> T:
+    return await anext(items)

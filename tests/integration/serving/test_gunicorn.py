@@ -1,0 +1,123 @@
+"""The model under gunicorn: each kind of worker, loaded before and after the fork."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import free_port, running
+
+GUNICORN = [sys.executable, "-m", "gunicorn"]
+APP = """
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+
+from mlapp import App
+
+app = App("lines", target="y")
+
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    x = np.arange(40.0)
+    return pd.DataFrame({"x": x, "y": 2 * x})
+
+
+app.model(LinearRegression)
+"""
+SITE = """
+import os
+
+from app import app
+from mlapp.wsgi import create_wsgi
+
+model = create_wsgi(app, model="production")
+
+
+def application(environ, start_response):
+    def start(status, headers):
+        start_response(status, [*headers, ("x-process", str(os.getpid()))])
+
+    return model(environ, start)
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an app, its trained model, and two sites: one loads the model lazily, one before the fork."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "app.py").write_text(APP)
+    (folder / "mlapp.yaml").write_text("app: app.py\n")
+    (folder / "lazy.py").write_text(SITE)
+    (folder / "shared.py").write_text(SITE + "\n\nmodel.load_model()\n")
+    script = "from app import app; app.train(); app.store().promote('lines', app.save().version, 'production')"
+    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, site: Path, tmp_path: Path) -> Iterator[str]:
+    module, *options = request.param
+    port = free_port()
+    command = [
+        *GUNICORN,
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--chdir",
+        site,
+        "--no-control-socket",
+        "--timeout=120",
+        *options,
+        f"{module}:application",
+    ]
+
+    def is_ready() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with running(command, tmp_path, is_ready):
+        yield f"http://127.0.0.1:{port}"
+
+
+SYNC, THREADS, GEVENT = ("--worker-class=sync",), ("--worker-class=gthread", "--threads=4"), ("--worker-class=gevent",)
+
+
+@pytest.mark.parametrize(
+    ("server", "processes"),
+    [
+        (("shared", *SYNC, "--workers=4", "--preload"), 4),
+        (("lazy", *THREADS, "--workers=1"), 1),
+        (("shared", *GEVENT, "--workers=4", "--preload"), 4),
+    ],
+    indirect=["server"],
+    ids=lambda value: " ".join(value).replace("--", "") if isinstance(value, tuple) else "",
+)
+def test_every_worker_answers_many_clients(server: str, processes: int) -> None:
+    seen: set[str] = set()
+
+    def predict(row: int) -> float:
+        answer = httpx.post(f"{server}/predict", json={"inputs": [{"x": row}]}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        seen.add(answer.headers["x-process"])
+        return answer.json()["predictions"][0]
+
+    with ThreadPoolExecutor(8) as clients:
+        for _ in range(20):
+            assert list(clients.map(predict, range(24))) == pytest.approx([2.0 * row for row in range(24)])
+            if len(seen) == processes:
+                break
+    assert 1 <= len(seen) <= processes
+    in_chunks = httpx.post(f"{server}/predict", content=iter([b'{"inputs"', b': [{"x": 3}]}']))
+    assert in_chunks.json()["predictions"] == pytest.approx([6.0])
+    wrong = httpx.post(f"{server}/predict", json={"inputs": [{"x": "three"}]})
+    assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
+    assert "http_requests_total" in httpx.get(f"{server}/metrics").text
