@@ -1,0 +1,57 @@
+"""An app's model as a Flask blueprint (extra `flask`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response, request
+
+from mlapp.app import App
+from mlapp.embed.answers import PATHS, ModelSite
+from mlapp.embed.environ import read_environ
+from mlapp.embed.host import ModelHost
+
+if TYPE_CHECKING:
+    from mlapp.config import Serve
+    from mlapp.model import TrainedModel
+    from mlapp.store import Store
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+"""All of them: the model's site answers with a problem where it does not take one."""
+
+
+def blueprint(
+    app: App,
+    model: str | int | TrainedModel = "production",
+    *,
+    name: str | None = None,
+    settings: Serve | None = None,
+    store: Store | None = None,
+    follow: bool = False,
+) -> Blueprint:
+    """A blueprint with the paths of `create_wsgi`.
+
+        site = Flask(__name__)
+        site.register_blueprint(blueprint(app, model="production"), url_prefix="/digits")
+
+    Args:
+        model, settings, store, follow: as for `mlapp.wsgi.create_wsgi`.
+        name: of the blueprint; the app's name when absent.
+
+    Raises:
+        ConfigError: mlapp.yaml is wrong. UsageError: `follow` with a version that never moves.
+    """
+    site = ModelSite(ModelHost(app, model, settings, store, follow))
+    found = Blueprint(name or app.name.replace(".", "_"), __name__)
+
+    def answer_path(path: str) -> Response:
+        answer = site.answer_request(read_environ(request.environ, path))
+        body = answer.body if answer.stream is None else answer.iterate_body()
+        return Response(body, answer.status, answer.list_headers())
+
+    for path in PATHS:
+        found.add_url_rule(
+            path, endpoint=path.replace("/", "_"), view_func=answer_path, defaults={"path": path}, methods=METHODS,
+            provide_automatic_options=False,
+        )  # fmt: skip
+    return found
