@@ -45,7 +45,7 @@ def _names_in(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
     for node in _statements(body):
         if isinstance(node, ast.ImportFrom):
             aliases |= {each.asname for each in node.names if each.name == "App" and each.asname}
-        value, targets = _assigned(node)
+        value, targets = _find_assignment(node)
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             constants.update(dict.fromkeys(targets, value.value))
         if isinstance(value, ast.Call) and (not variable or variable in targets):
@@ -64,7 +64,7 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _statements(inner)
 
 
-def _assigned(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
+def _find_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
     """The value of an assignment, and the names that get it."""
     if isinstance(node, ast.Assign):
         return node.value, [target.id for target in node.targets if isinstance(target, ast.Name)]

@@ -353,12 +353,12 @@ def _structure(value: Any) -> Any:
         return [_json_value(item) for item in value]
     try:
         rows = normalize(value, "")
-        return _records(rows) if hasattr(rows, "columns") else [_json_value(row) for row in _listed(rows)]
+        return _records(rows) if hasattr(rows, "columns") else [_json_value(row) for row in _list_rows(rows)]
     except DataError:
         raise _NoJsonError(type(value).__name__) from None
 
 
-def _listed(rows: Any) -> list[Any]:
+def _list_rows(rows: Any) -> list[Any]:
     return rows if isinstance(rows, list) else _values(rows)
 
 

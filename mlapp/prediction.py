@@ -173,7 +173,7 @@ class Predictor:
     def _predict(self, accepted: Any) -> Any:
         features = self.transform_features(accepted)
         found = finish_predictions(self.call_predictor(features), self.stage)
-        predictions = normalized(found, features, self.stage)
+        predictions = normalize_prediction(found, features, self.stage)
         self.run_on_predict(features, found)
         return predictions
 
@@ -264,7 +264,9 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
     started = time.perf_counter()
     transformed = predictor.transform_features(copy.copy(features))  # user code may write into its features
-    predictions = normalized(finish_predictions(predictor.call_predictor(transformed), stage), transformed, stage)
+    predictions = normalize_prediction(
+        finish_predictions(predictor.call_predictor(transformed), stage), transformed, stage
+    )
     rows = normalization.to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
     return predictions if has_types else rows, time.perf_counter() - started
@@ -290,7 +292,7 @@ def finish_predictions(result: Any, stage: Stage) -> Any:
         raise UserCodeError(stage.title, error) from error
 
 
-def normalized(found: Any, features: Any, stage: Stage) -> Any:
+def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
     """What a predictor gave for features, normalized and counted; the items of a stream as they are.
 
     Raises:

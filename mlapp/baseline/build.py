@@ -156,7 +156,7 @@ def target_kind(target: Any) -> str | None:
         return None
     import pandas as pd
 
-    values = target if isinstance(target, pd.Series) else pd.Series(list(_listed(target)))
+    values = target if isinstance(target, pd.Series) else pd.Series(list(_list_values(target)))
     field = infer_schema(values.rename("target").to_frame()).fields[0]
     if field.type in ("integer", "number", "boolean", "string"):
         return field.type
@@ -167,7 +167,7 @@ def target_kind(target: Any) -> str | None:
     return None
 
 
-def _listed(values: Any) -> Iterable[Any]:
+def _list_values(values: Any) -> Iterable[Any]:
     listed: Iterable[Any] = values.tolist() if hasattr(values, "tolist") else values
     return listed
 

@@ -80,7 +80,7 @@ def read(
     check_chunk_rows(chunks)
     refuse_misfits(flatten.find_parameters(query), parameters, "the query")
     values = {name: _value(name, flatten.convert_date(to_python(value))) for name, value in parameters.items()}
-    filled = _filled(query, values)
+    filled = _fill_query(query, values)
     address = expand_address(url)
     return reconnect.read_with_retries(
         address.shown, lambda: _stream_documents(address, collection, filled, fields), chunks, types
@@ -133,7 +133,7 @@ def _value(name: str, value: Any) -> Any:
     return value
 
 
-def _filled(query: Query | None, values: Mapping[str, Any]) -> Any:
+def _fill_query(query: Query | None, values: Mapping[str, Any]) -> Any:
     """The query with its parameters. In an expression a text `$name` would be a field: there it becomes a literal."""
     if isinstance(query, list | tuple):
         return [

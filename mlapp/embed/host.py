@@ -172,7 +172,7 @@ class ModelHost:
         arrived = time.perf_counter()
         if not state.calling.acquire(timeout=budget.remaining):
             metrics.expired.inc()
-            raise budget.expired()
+            raise budget.expired_error()
         try:
             started = time.perf_counter()
             rows, features, found = predict_batch(loaded, [part], part.rows)

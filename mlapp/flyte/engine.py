@@ -152,7 +152,7 @@ class FlytekitEngine(Engine):
         return schedules.list_schedule_states(self.connection, self.source)
 
     def deployed_schedules(self) -> Sequence[ScheduleState]:
-        return schedules.deployed(self.connection, self.project.name)
+        return schedules.list_deployed(self.connection, self.project.name)
 
     def switch_schedule(self, name: str, active: bool) -> ScheduleState:
         state = schedules.switch_schedule(self.connection, self.project.name, name, active)

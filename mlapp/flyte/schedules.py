@@ -110,7 +110,7 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     return found
 
 
-def deployed(connection: Connection, app: str) -> list[ScheduleState]:
+def list_deployed(connection: Connection, app: str) -> list[ScheduleState]:
     """The schedules that Flyte knows, active or not, from its own records: the app's code is not needed."""
     running = list_active_plans(connection, app)
     found = [_state_of(name, plan, is_active=True) for name, plan in running.items()]

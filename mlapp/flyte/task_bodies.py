@@ -145,7 +145,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
         columns=index.identity.columns,
         started=started,
         duration=time.perf_counter() - clock,
-        baseline=_measured(pipeline, bound, splits, framework, estimator, some, baseline),
+        baseline=_measure_baseline(pipeline, bound, splits, framework, estimator, some, baseline),
     )
     (out / FILES).mkdir()
     trained.save(out / FILES)
@@ -173,7 +173,7 @@ def _widen_by_others(pipeline: Pipeline, bound: Bound, schema: Schema, splits: P
     return schema
 
 
-def _measured(
+def _measure_baseline(
     pipeline: Pipeline,
     bound: Bound,
     splits: Path,
@@ -264,13 +264,13 @@ def open_version(folder: Path) -> ModelVersion:
 def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
     """Predictions for what the reader reads, as a Parquet file: the column `prediction`, or the predictor's own."""
     predictor = prediction.load_predictor(pipeline, version)
-    values = _chosen(pipeline, bound)
+    values = _choose_values(pipeline, bound)
     features = training.read_features(pipeline, values, trained_with=predictor.parameters)
     predictions = predictor.predict_features(features)
     normalization.to_table(predictions, predictor.stage.title).to_parquet(out)
 
 
-def _chosen(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
+def _choose_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
     """The values that are not the defaults, by full name: Flyte hands over all, those that nobody gave too."""
     defaults = {parameter.full_name: parameter.default for parameter in declared_parameters(pipeline.stages.values())}
     given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}

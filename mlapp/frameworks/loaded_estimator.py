@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.tree_structure import damaged, is_walk_finite, is_within
+from mlapp.frameworks.tree_structure import damaged_model_error, is_walk_finite, is_within
 
 LEAF = -1
 """What scikit-learn's `Tree` has for the children of a leaf."""
@@ -91,10 +91,10 @@ def _require_sound_tree(held: Held) -> None:
     left, right = nodes["left_child"].astype(np.int64), nodes["right_child"].astype(np.int64)
     inner = left != LEAF
     if not len(nodes) or not is_walk_finite(np.concatenate([left[inner], right[inner]]), len(nodes)):
-        raise damaged()
+        raise damaged_model_error()
     columns = held.value.n_features if held.columns is None else min(held.value.n_features, held.columns)
     if not is_within(nodes["feature"].astype(np.int64)[inner], columns):
-        raise damaged()
+        raise damaged_model_error()
 
 
 def _require_sound_predictor(held: Held) -> None:
@@ -104,12 +104,12 @@ def _require_sound_predictor(held: Held) -> None:
     inner = nodes["is_leaf"] == 0
     children = np.concatenate([nodes["left"], nodes["right"]]).astype(np.int64)[np.concatenate([inner, inner])]
     if not len(nodes) or not is_walk_finite(children, len(nodes)):
-        raise damaged()
+        raise damaged_model_error()
     if not is_within(nodes["feature_idx"].astype(np.int64)[inner], held.columns):
-        raise damaged()
+        raise damaged_model_error()
     sets = nodes["bitset_idx"].astype(np.int64)[inner & (nodes["is_categorical"] != 0)]
     if not is_within(sets, min(len(held.value.raw_left_cat_bitsets), len(held.value.binned_left_cat_bitsets))):
-        raise damaged()
+        raise damaged_model_error()
 
 
 def _require_content(vectorizer: Any, kind: str) -> None:

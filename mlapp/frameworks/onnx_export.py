@@ -37,7 +37,7 @@ def export_sklearn(model: Any, features: Any) -> bytes:
         else:
             types = [("features", FloatTensorType([None, features.shape[1]]))]
         options = {"zipmap": False} if hasattr(model, "predict_proba") else None
-        proto = _named(to_onnx(model, initial_types=types, options=options), model)
+        proto = _name_classes(to_onnx(model, initial_types=types, options=options), model)
         content: bytes = proto.SerializeToString()
         return content
 
@@ -54,7 +54,9 @@ def export_xgboost(model: Any, features: Any) -> bytes:
         # The converter takes no names of columns.
         nameless = copy.deepcopy(model)
         nameless.get_booster().feature_names = None
-        proto = _named(convert_xgboost(nameless, initial_types=_tensor_type(features), target_opset=OPSET), model)
+        proto = _name_classes(
+            convert_xgboost(nameless, initial_types=_tensor_type(features), target_opset=OPSET), model
+        )
         content: bytes = proto.SerializeToString()
         return content
 
@@ -70,7 +72,7 @@ def export_lightgbm(model: Any, features: Any) -> bytes:
 
         zipmap = {"zipmap": False} if hasattr(model, "predict_proba") else {}
         proto = convert_lightgbm(model, initial_types=_tensor_type(features), target_opset=OPSET, **zipmap)
-        proto = _named(proto, model)
+        proto = _name_classes(proto, model)
         content: bytes = proto.SerializeToString()
         return content
 
@@ -101,7 +103,7 @@ def export_pytorch(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
         return content
 
 
-def _named(proto: Any, model: Any) -> Any:
+def _name_classes(proto: Any, model: Any) -> Any:
     """The ONNX model with the names of its classes in its metadata: probabilities are a matrix without names."""
     classes = getattr(model, "classes_", None)
     if classes is not None and hasattr(classes, "tolist"):

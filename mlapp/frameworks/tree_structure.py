@@ -17,7 +17,9 @@ UNTIL_TREES = "\nTree="
 AFTER_TREES = "\nend of trees\n"
 
 
-def damaged(what: str = "A tree in the model refers to a node or a feature that does not exist.") -> ModelError:
+def damaged_model_error(
+    what: str = "A tree in the model refers to a node or a feature that does not exist.",
+) -> ModelError:
     """The error of a model whose structure cannot be walked."""
     return ModelError(what, "The file is damaged, or was made to end the process: restore it, or train again.")
 
@@ -55,13 +57,13 @@ def require_sound_xgboost(booster: Any) -> None:
         trees = model.get("trees")
         if trees is None:
             if len(model.get("weights", [])) != (columns + 1) * outputs:
-                raise damaged("The linear model has another number of weights than its features need.")
+                raise damaged_model_error("The linear model has another number of weights than its features need.")
             continue
         bounds = model.get("iteration_indptr", [0])
         if len(model["tree_info"]) != len(trees) or any(not 0 <= at < outputs for at in model["tree_info"]):
-            raise damaged("A tree in the model belongs to an output that does not exist.")
+            raise damaged_model_error("A tree in the model belongs to an output that does not exist.")
         if bounds[0] != 0 or bounds != sorted(bounds) or bounds[-1] > len(trees):
-            raise damaged("The rounds of the model refer to trees that do not exist.")
+            raise damaged_model_error("The rounds of the model refer to trees that do not exist.")
         for tree in trees:
             _require_sound_xgboost_tree(tree, columns)
 
@@ -70,7 +72,7 @@ def _models(booster: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The models in a gradient booster: its own, or that of the trees that dropout works on."""
     if "gbtree" in booster:
         if len(booster["weight_drop"]) != len(booster["gbtree"]["model"]["trees"]):
-            raise damaged("The model has another number of weights than of trees.")
+            raise damaged_model_error("The model has another number of weights than of trees.")
         yield booster["gbtree"]["model"]
     else:
         yield booster["model"]
@@ -83,15 +85,15 @@ def _require_sound_xgboost_tree(tree: Mapping[str, Any], columns: int) -> None:
     features = np.array(tree["split_indices"], np.int64)
     inner = left != -1
     if not len(left) == len(right) == len(features) == int(tree["tree_param"]["num_nodes"]) > 0:
-        raise damaged()
+        raise damaged_model_error()
     if not is_walk_finite(np.concatenate([left[inner], right[inner]]), len(left)):
-        raise damaged()
+        raise damaged_model_error()
     if not is_within(features[inner], columns):
-        raise damaged()
+        raise damaged_model_error()
     first, sizes = np.array(tree["categories_segments"], np.int64), np.array(tree["categories_sizes"], np.int64)
     ends = first + sizes
     if not (is_within(first, None) and is_within(sizes, None) and is_within(ends, len(tree["categories"]) + 1)):
-        raise damaged("A tree in the model refers to categories that do not exist.")
+        raise damaged_model_error("A tree in the model refers to categories that do not exist.")
 
 
 def require_sound_lightgbm(text: str) -> None:
@@ -108,17 +110,17 @@ def require_sound_lightgbm(text: str) -> None:
         sizes = [int(size) for size in known["tree_sizes"].split()]
         blocks = [f"Tree={block}" for block in trees.split(UNTIL_TREES)] if sizes else []
         if set(told) != {outputs} or len(blocks) % outputs:
-            raise damaged("The model has another number of outputs than of trees for each.")
+            raise damaged_model_error("The model has another number of outputs than of trees for each.")
         # LightGBM reads by these sizes, in bytes with the line feeds between.
         if len(sizes) != len(blocks) or any(
             len(block.strip("\n").encode()) > size or size > len(block.encode()) + 3
             for size, block in zip(sizes, blocks, strict=True)
         ):
-            raise damaged("The sizes of the model's trees are wrong.")
+            raise damaged_model_error("The sizes of the model's trees are wrong.")
         for block in blocks:
             _require_sound_lightgbm_tree(dict(line.partition("=")[::2] for line in block.splitlines()), columns)
     except (KeyError, ValueError) as error:
-        raise damaged(f"The trees of the model cannot be read: {error}.") from error
+        raise damaged_model_error(f"The trees of the model cannot be read: {error}.") from error
 
 
 def _require_sound_lightgbm_tree(tree: Mapping[str, str], columns: int) -> None:
@@ -132,27 +134,27 @@ def _require_sound_lightgbm_tree(tree: Mapping[str, str], columns: int) -> None:
         lengths |= {name: leaves for name in ("leaf_weight", "leaf_count") if tree.get(name)}
         lengths |= dict.fromkeys((*required, *(name for name in optional if tree.get(name))), leaves - 1)
     if leaves < 1 or any(len(tree[name].split()) != length for name, length in lengths.items()):
-        raise damaged()
+        raise damaged_model_error()
     if leaves == 1:
         return
     children = _numbers(tree["left_child"] + " " + tree["right_child"])
     is_leaf = children < 0
     found = ~children[is_leaf]
     if not is_walk_finite(children[~is_leaf], leaves - 1) or not is_within(found, leaves):
-        raise damaged()
+        raise damaged_model_error()
     if not is_within(_numbers(tree["split_feature"]), columns):
-        raise damaged()
+        raise damaged_model_error()
     kinds = _numbers(tree["decision_type"]) & 1 == 1
     chosen = np.array([float(value) for value in tree["threshold"].split()])[kinds]
     if not is_within(chosen, categorical):
-        raise damaged("A tree in the model refers to categories that do not exist.")
+        raise damaged_model_error("A tree in the model refers to categories that do not exist.")
     if categorical:
         bounds, words = _numbers(tree["cat_boundaries"]), tree["cat_threshold"].split()
         is_rising = len(bounds) == categorical + 1 and bounds[0] == 0 and bool((np.diff(bounds) >= 0).all())
         if not is_rising or bounds[-1] != len(words):
-            raise damaged("A tree in the model refers to categories that do not exist.")
+            raise damaged_model_error("A tree in the model refers to categories that do not exist.")
     if not is_within(_numbers(tree.get("leaf_features", "")), columns):
-        raise damaged()
+        raise damaged_model_error()
 
 
 def _numbers(text: str) -> Any:

@@ -89,7 +89,7 @@ def _teller(
             if begun["version"] != report.version or not concerns(begun["kind"]):
                 continue
             if (begun["kind"], begun["column"]) not in now:
-                event = _ended(begun, report.since.isoformat(), report.until.isoformat())
+                event = _list_ended(begun, report.since.isoformat(), report.until.isoformat())
                 if ledger.end(report.version, begun["kind"], begun["column"], event):
                     _send(project, event, closed)
 
@@ -104,12 +104,12 @@ def _end_silent(project: Project, place: Place, reports: Sequence[WindowReport],
     ledger = Ledger(place)
     for begun in ledger.active():
         if begun["version"] not in answering:
-            event = _ended(begun, begun["since"], begun["until"])
+            event = _list_ended(begun, begun["since"], begun["until"])
             if ledger.end(begun["version"], begun["kind"], begun["column"], event):
                 _send(project, event, closed)
 
 
-def _ended(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
+def _list_ended(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
     return AlarmEvent({**begun, "status": "resolved", "since": since, "until": until})
 
 

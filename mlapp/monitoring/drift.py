@@ -84,7 +84,7 @@ def distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
 def distance_of(column: Column, live: list[int]) -> float:
     """The distance of one column's live counts from its baseline."""
     if column.kind == "number":
-        return ks_distance(*_ordered(column, live))
+        return ks_distance(*_order_rows(column, live))
     return js_distance(np.array([*column.counts, column.others]), np.array(live[:-2]))
 
 
@@ -104,7 +104,7 @@ def _of_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
     if column.kind == "text" or not trained or not known:
         return found
     if column.kind == "number":
-        before, now = _ordered(column, live)
+        before, now = _order_rows(column, live)
         distance = ks_distance(before, now)
         p, floor = ks_p(distance, trained, known), tests.effect
         where = f"{column.name} is distributed differently: Kolmogorov-Smirnov distance {distance:.2f}"
@@ -178,7 +178,7 @@ def _share(
     )
 
 
-def _ordered(column: Column, live: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _order_rows(column: Column, live: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training and live rows from below the range to above it."""
     before = np.array([0, *column.counts, 0], dtype=np.int64)
     now = np.array([live[-3], *live[:-3], live[-2]], dtype=np.int64)

@@ -130,11 +130,11 @@ class Evaluation:
 
     def metrics(self, predictor: Predictor, manifest: Manifest, table: pd.DataFrame) -> dict[str, float]:
         """The evaluator's metrics; those of the logged predictions where features were not kept as they were."""
-        truth = decoded(table["truth"])
+        truth = decode_truths(table["truth"])
         schema = manifest.schema.features
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
         try:
-            if not self._rules.changes(names) and all(_shown(name) in table.columns for name in names):
+            if not self._rules.changes(names) and all(_log_column(name) in table.columns for name in names):
                 features = features_of(predictor, table)
                 return self._by_evaluator(predictor, manifest, features, truth)
         except MlappError as error:
@@ -168,7 +168,7 @@ class Evaluation:
         if calibration is None or self._rules.changes(names) or "accuracy" not in loaded.manifest.headline:
             return
         table, _ = rows_of(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
-        if not len(table) or any(_shown(name) not in table.columns for name in names):
+        if not len(table) or any(_log_column(name) not in table.columns for name in names):
             return
         try:
             features = stage_calls.call_transformer(self._pipeline, features_of(loaded.predictor, table))
@@ -258,7 +258,7 @@ def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
     """
     schema = predictor.schema.features
     if schema.kind == "table":
-        features = table[[_shown(name) for name in schema.names]]
+        features = table[[_log_column(name) for name in schema.names]]
         return predictor.accept_inputs(features.set_axis(schema.names, axis=1).reset_index(drop=True))
     if schema.kind == "array":
         names = [str(at) for at in range(math.prod(schema.shape))]
@@ -267,7 +267,7 @@ def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
     return predictor.accept_inputs(table["features"].tolist())
 
 
-def decoded(truths: pd.Series[Any]) -> list[Any]:
+def decode_truths(truths: pd.Series[Any]) -> list[Any]:
     """Truths from their JSON, each distinct text once."""
     known = {text: msgspec.json.decode(text) for text in truths.unique()}
     return [known[text] for text in truths]
@@ -288,6 +288,6 @@ def _by_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -
     return {name: value for name, value in found.items() if name in wanted}
 
 
-def _shown(name: str) -> str:
+def _log_column(name: str) -> str:
     """A feature's column in the log."""
     return f"feature.{name}" if name in OWN or name.startswith(("prediction", "key.")) else name

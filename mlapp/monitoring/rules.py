@@ -41,7 +41,7 @@ class Rules:
             return [None if (text := text_of(value)) is None else self._hash(text) for value in values]
         step = ROUND.fullmatch(rule)
         assert step is not None, rule
-        return [_rounded(value, float(step[1])) for value in values]
+        return [_round_to_step(value, float(step[1])) for value in values]
 
     def keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Business keys as they may be kept."""
@@ -51,7 +51,7 @@ class Rules:
         return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
 
 
-def _rounded(value: Any, step: float) -> Any:
+def _round_to_step(value: Any, step: float) -> Any:
     """To the nearest multiple of `step`; what is no number is not kept."""
     try:
         number = float(value)

@@ -116,7 +116,7 @@ def make_table(
     for name, values in columns.items():
         if not rules.is_dropped(name):
             shown = f"feature.{name}" if name in OWN or name.startswith(("prediction", "key.")) else name
-            arrays[shown] = _array(rules.apply(name, _listed(values)) if rules.changes([name]) else values)
+            arrays[shown] = _array(rules.apply(name, _list_values(values)) if rules.changes([name]) else values)
     for name, values in _prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
             arrays[name] = _array(rules.apply(name, values))
@@ -161,12 +161,12 @@ def _array(values: Any) -> Any:
     try:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        return pa.array([None if value is None else _text(value) for value in _listed(values)], pa.string())
+        return pa.array([None if value is None else _text(value) for value in _list_values(values)], pa.string())
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _listed(values: Any) -> list[Any]:
+def _list_values(values: Any) -> list[Any]:
     return list(values.tolist()) if hasattr(values, "tolist") else list(values)

@@ -113,7 +113,7 @@ def bind_parameters(
         value = wholes.get(key, parameter.default)
         if key in parts:
             value = _with_parts(parameter, value, parts[key])
-        bound.setdefault(parameter.stage, {})[parameter.name] = _converted(parameter, value)
+        bound.setdefault(parameter.stage, {})[parameter.name] = _convert_parameter(parameter, value)
     for parameter in parameters:
         if parameter.name in bound[parameter.stage]:
             continue
@@ -164,7 +164,7 @@ def flatten_parameters(
     }
 
 
-def _converted(parameter: Parameter, value: Any) -> Any:
+def _convert_parameter(parameter: Parameter, value: Any) -> Any:
     if not isinstance(value, Recorded):
         return parameter.convert_value(value)
     # Its text may stand for a function or an object, which only the default itself is.

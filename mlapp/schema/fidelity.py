@@ -38,14 +38,16 @@ def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
     for at, name in enumerate(sent.columns):
         before, after = sent.iloc[:, at], decoded.iloc[:, at]
         if _dtype_name(before) != _dtype_name(after):
-            raise changed(str(name), before, f"its dtype {_shown(before)} becomes {_shown(after)}")
+            raise changed_column_error(
+                str(name), before, f"its dtype {_show_column(before)} becomes {_show_column(after)}"
+            )
         row = _first_different(before, after)
         if row is not None:
             values = before.iloc[row], after.iloc[row]
-            raise changed(str(name), before, f"{_told(values[0])} becomes {_told(values[1])}")
+            raise changed_column_error(str(name), before, f"{_tell_value(values[0])} becomes {_tell_value(values[1])}")
 
 
-def changed(name: str, column: pd.Series[Any], how: str) -> DataError:
+def changed_column_error(name: str, column: pd.Series[Any], how: str) -> DataError:
     """The error of a column that a client cannot send as training had it."""
     return DataError(f"Column '{name}' of the features cannot be sent as JSON: {how}.", advice(column))
 
@@ -77,7 +79,7 @@ def _dtype_name(column: pd.Series[Any]) -> str:
     return str(dtype)
 
 
-def _shown(column: pd.Series[Any]) -> str:
+def _show_column(column: pd.Series[Any]) -> str:
     import pandas as pd
 
     dtype = column.dtype
@@ -118,6 +120,6 @@ def _of_python(value: Any) -> Any:
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 
-def _told(value: Any) -> str:
+def _tell_value(value: Any) -> str:
     text = f"{value!r} ({type(value).__name__})"
     return text if len(text) <= 80 else f"{text[:77]}…"

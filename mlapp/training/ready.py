@@ -46,7 +46,7 @@ def take_in(pipeline: Pipeline, parameters: Mapping[str, Any], tell: Callable[[s
         framework=framework,
         parameters=flatten_parameters(bound, declared_parameters(parameter_stages(pipeline, framework))),
         metrics={},
-        schema=_described(pipeline, framework, model),
+        schema=_describe_model(pipeline, framework, model),
         fingerprint="",
         rows=0,
         columns=0,
@@ -55,7 +55,7 @@ def take_in(pipeline: Pipeline, parameters: Mapping[str, Any], tell: Callable[[s
     )
 
 
-def _described(pipeline: Pipeline, framework: Framework, model: Any) -> ModelSchema:
+def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> ModelSchema:
     loader = pipeline.stage("feature_loader")
     example = None if loader is None else loader.options.get("example")
     if loader is not None and example is not None:

@@ -28,7 +28,7 @@ from mlapp.pipeline.feature_format import convert_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.container import count_rows, is_dataset
-from mlapp.schema.fidelity import changed, is_same, require_same_columns
+from mlapp.schema.fidelity import changed_column_error, is_same, require_same_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
 from mlapp.training.comparison import ABSOLUTE, as_rows, is_close, take
@@ -84,13 +84,13 @@ def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, featu
     features = sendable
     predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
     if schema.kind == "table":
-        decoded = _decoded(predictor, features, _records(features))
+        decoded = _decode_inputs(predictor, features, _records(features))
         if hasattr(decoded, "columns"):
             require_same_columns(features, decoded)
         else:
             _require_same_rows(convert_to_array(features), decoded)
     else:
-        decoded = _decoded(predictor, features, _list_of(features))
+        decoded = _decode_inputs(predictor, features, _list_of(features))
         for name in features if isinstance(features, dict) else [None]:
             _require_same_rows(*((each if name is None else each[name]) for each in (features, decoded)))
     return Sample(features, decoded)
@@ -166,7 +166,9 @@ class _Check:
         """Transformed features and predictions, row by row. A copy goes in: user code may write into its features."""
         transformed = predictor.transform_features(copy.copy(features))
         found = prediction.finish_predictions(predictor.call_predictor(transformed), predictor.stage)
-        return as_rows(transformed), _rows_of(prediction.normalized(found, transformed, predictor.stage), predictor)
+        return as_rows(transformed), _rows_of(
+            prediction.normalize_prediction(found, transformed, predictor.stage), predictor
+        )
 
     def _alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
@@ -275,7 +277,7 @@ def _rows_of(predictions: Any, predictor: Predictor) -> list[Any]:
     return normalization.to_rows(predictions, predictor.stage.title)
 
 
-def _decoded(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
+def _decode_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
     codec = RowCodec(predictor.schema.features, takes_array=predictor.takes_array)
     try:
         body = msgspec.json.encode(to_json_value(inputs))
@@ -290,7 +292,7 @@ def _decoded(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
                 f"The features cannot be sent as JSON: {problem.detail}.", "Write an @app.feature_loader."
             ) from error
         column = features.iloc[:, predictor.schema.features.names.index(problem.field)]
-        raise changed(problem.field, column, problem.detail) from error
+        raise changed_column_error(problem.field, column, problem.detail) from error
 
 
 def _list_of(features: Any) -> list[Any]:

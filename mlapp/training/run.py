@@ -179,7 +179,9 @@ def read_features(
     pipeline.require_stages("data_reader")
     stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]
     known = declared_parameters(stages)
-    bound = bind_parameters(known, {**_remembered(known, trained_with or {}, parameters or {}), **(parameters or {})})
+    bound = bind_parameters(
+        known, {**_remember_values(known, trained_with or {}, parameters or {}), **(parameters or {})}
+    )
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
     if pipeline.stage("data_parser") is not None or not hasattr(table, "columns"):
@@ -189,7 +191,9 @@ def read_features(
     return defaults.decimals_to_floats(table.drop(columns=[name for name in pipeline.targets if name in table.columns]))
 
 
-def _remembered(known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _remember_values(
+    known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """What the loader and the parser had in training, by full name, but for what is given now or is the default."""
     found = {}
     for parameter in known:

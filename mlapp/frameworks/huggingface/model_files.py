@@ -106,7 +106,7 @@ def _require_data_only(folder: Path) -> None:
     """
     for file in sorted(folder.rglob("*")):
         if file.name == ADAPTER_FILE:
-            raise _refused(file, "refers to the weights of another model")
+            raise _refusal_error(file, "refers to the weights of another model")
         if file.suffix != ".json":
             continue
         try:
@@ -121,12 +121,12 @@ def _require_inside(file: Path, content: dict[str, Any]) -> None:
     if file.name.endswith(".index.json"):
         names = content.get("weight_map")
         if not isinstance(names, dict) or any(not is_plain_name(name) for name in names.values()):
-            raise _refused(file, "refers to weights outside its folder")
+            raise _refusal_error(file, "refers to weights outside its folder")
     if file.name == TOKENIZER_FILE and any(key.endswith("_file") and content[key] for key in content):
-        raise _refused(file, "refers to a file by its path")
+        raise _refusal_error(file, "refers to a file by its path")
     # A name with a slash is a repository of the hub, whose code transformers would fetch and run.
     if file.name == "config.json" and any("/" in name for name in _implementations(content)):
-        raise _refused(file, "refers to code of the hub")
+        raise _refusal_error(file, "refers to code of the hub")
 
 
 def is_plain_name(name: object) -> bool:
@@ -143,7 +143,7 @@ def _implementations(content: Any) -> Iterator[str]:
             yield from _implementations(part)
 
 
-def _refused(file: Path, why: str) -> ModelError:
+def _refusal_error(file: Path, why: str) -> ModelError:
     return ModelError(
         f"{file} {why}: a model's files must hold data alone.",
         "Save the model as safetensors of one of transformers' classes, without files of code.",

@@ -46,11 +46,11 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
         budget.take(found.num_rows * (OBJECT if _is_object(kind) else 1))
     for column in found.columns:
         for chunk in column.chunks:
-            budget.take(size=_viewed(chunk))
+            budget.take(size=_viewed_size(chunk))
     found.validate(full=True)  # offsets that lead out of the body would be followed, and end the process
     for column in found.columns:
         for chunk in column.chunks:
-            budget.take(size=_referred(chunk))
+            budget.take(size=_referred_size(chunk))
     return found.to_pandas()
 
 
@@ -70,13 +70,13 @@ def _is_object(kind: Any) -> bool:
     )
 
 
-def _viewed(chunk: Any) -> int:
+def _viewed_size(chunk: Any) -> int:
     """Bytes of the texts that a column's views refer to, many of them the same perhaps; and of its dictionary."""
     import numpy as np
     import pyarrow as pa
 
     if pa.types.is_dictionary(chunk.type):
-        return int(chunk.dictionary.nbytes) + _viewed(chunk.dictionary)
+        return int(chunk.dictionary.nbytes) + _viewed_size(chunk.dictionary)
     if not (pa.types.is_string_view(chunk.type) or pa.types.is_binary_view(chunk.type)) or not len(chunk):
         return 0
     views = np.frombuffer(chunk.buffers()[1], "<i4")[: 4 * (chunk.offset + len(chunk))]
@@ -86,7 +86,7 @@ def _viewed(chunk: Any) -> int:
     return int(lengths.sum(dtype="int64"))
 
 
-def _referred(chunk: Any) -> int:
+def _referred_size(chunk: Any) -> int:
     """Bytes of the texts that a dictionary's codes refer to."""
     import pyarrow as pa
     import pyarrow.compute as pc

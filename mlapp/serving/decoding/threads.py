@@ -42,7 +42,7 @@ async def decode_in_thread(
             return task.result()
         if leaving is not None and leaving.done():
             raise ClientLeft
-        raise budget.expired()
+        raise budget.expired_error()
     finally:
         if not task.done():
             budget.cancel()

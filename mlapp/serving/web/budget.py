@@ -65,13 +65,13 @@ class Budget:
         if self._is_cancelled:
             raise CancelledBudgetError
         if time.monotonic() > self._ends:
-            raise self.expired()
+            raise self.expired_error()
 
     def cancel(self) -> None:
         """Let whatever draws on the budget end: nobody waits for it."""
         self._is_cancelled = True
 
-    def expired(self) -> HttpError:
+    def expired_error(self) -> HttpError:
         return HttpError(504, f"The prediction was not ready within {self.timeout:g} seconds.")
 
 

@@ -75,11 +75,11 @@ def test_operators_of_mongodb_are_no_value(value: object) -> None:
 
 def test_a_value_is_no_field_of_an_aggregation() -> None:
     pipeline = [{"$match": {"user": ":user"}}, {"$project": {"shown": ":user"}}]
-    assert mongo._filled(pipeline, {"user": "$password"}) == [
+    assert mongo._fill_query(pipeline, {"user": "$password"}) == [
         {"$match": {"user": "$password"}},
         {"$project": {"shown": {"$literal": "$password"}}},
     ]
-    assert mongo._filled({"$expr": {"$eq": ["$user", ":user"]}}, {"user": "$x"}) == {
+    assert mongo._fill_query({"$expr": {"$eq": ["$user", ":user"]}}, {"user": "$x"}) == {
         "$expr": {"$eq": ["$user", {"$literal": "$x"}]}
     }
 
