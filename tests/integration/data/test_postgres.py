@@ -254,7 +254,7 @@ def test_a_stream_needs_little_memory(url):
     """Rows of 100 MB in all pass through little more than one part."""
     code = f"""
 import resource
-from mlapp.data import connection, sql
+from mlapp.data import sql
 import adbc_driver_postgresql.dbapi, pandas, pyarrow
 next(sql.read({url!r}, "SELECT 1 AS n, 2.0::float8 AS x", chunks=10))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -143,7 +143,8 @@ def test_init_overwrites_nothing(mlapp: Callable, tmp_path: Path) -> None:
 
 
 def test_a_surprise_is_told_without_a_traceback(mlapp: Callable, project: Callable) -> None:
-    source = "from mlapp import App\napp = App('flowers')\napp.data_reader(lambda: [{'x': 1}])\napp.model(list)\n"
+    source = "from mlapp import App\nfrom sklearn.cluster import KMeans\napp = App('flowers')\n"
+    source += "app.data_reader(lambda: [{'x': 1}])\napp.model(KMeans)\n"
     project(source + "app.trainer(lambda model, features: (_ for _ in ()).throw(MemoryError()))\n")
     ran = mlapp("train")
     assert (ran.code, ran.err.splitlines()[-2:]) == (
