@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.schema import Field, Schema
+from mlapp.schema.cast import is_zoned_dtype
 from mlapp.schema.fields import integer_bounds
 
 Json = dict[str, Any]
@@ -82,7 +83,9 @@ def value_schema(field: Field) -> Json:
         case "string":
             found = {"type": "string"}
         case "datetime":
-            found = {"type": "string", "format": "date-time"}
+            # `date-time-local` is the OpenAPI Format Registry's date-time without a zone.
+            has_zone = is_zoned_dtype(field.dtype)
+            found = {"type": "string", "format": "date-time" if has_zone else "date-time-local"}
         case "category":
             found = {"enum": list(field.categories or [])}
         case _:

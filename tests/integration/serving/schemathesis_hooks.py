@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from typing import Any
 
 import schemathesis
+from hypothesis import strategies
 
 UNKNOWN = "x-schemathesis-unknown-property"
+
+
+# A time without a zone, by the OpenAPI Format Registry; Schemathesis knows date-time alone.
+YEARS = (datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1))
+schemathesis.openapi.format(
+    "date-time-local", strategies.datetimes(*YEARS).map(lambda time: time.isoformat(timespec="seconds"))
+)
 
 
 @schemathesis.hook
@@ -32,7 +41,7 @@ def map_case(context: Any, case: Any) -> Any:
 
 def _cut_columns(inputs: dict[str, Any]) -> None:
     if all(isinstance(values, list) for values in inputs.values()):
-        rows = min(map(len, inputs.values()), default=0)
+        rows = min((len(values) for values in inputs.values() if values), default=0)  # an ignored column may be empty
         inputs.update({name: values[:rows] for name, values in inputs.items()})
 
 

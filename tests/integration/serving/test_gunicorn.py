@@ -116,8 +116,8 @@ def test_every_worker_answers_many_clients(server: str, processes: int) -> None:
             if len(seen) == processes:
                 break
     assert 1 <= len(seen) <= processes
-    in_chunks = httpx.post(f"{server}/predict", content=iter([b'{"inputs"', b': [{"x": 3}]}']))
+    in_chunks = httpx.post(f"{server}/predict", content=iter([b'{"inputs"', b': [{"x": 3}]}']), timeout=60)
     assert in_chunks.json()["predictions"] == pytest.approx([6.0])
-    wrong = httpx.post(f"{server}/predict", json={"inputs": [{"x": "three"}]})
+    wrong = httpx.post(f"{server}/predict", json={"inputs": [{"x": "three"}]}, timeout=60)
     assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
-    assert "http_requests_total" in httpx.get(f"{server}/metrics").text
+    assert "http_requests_total" in httpx.get(f"{server}/metrics", timeout=60).text

@@ -68,6 +68,7 @@ def test_a_pipeline_is_trained_kept_loaded_and_goes_on(tmp_path: Path, monkeypat
     assert found.metrics["test"] == {"accuracy": 1.0, "f1_macro": 1.0}
     version = app.save(found)
     assert set(version.manifest.files) == {
+        "baseline.json",
         "config.json",
         "model.safetensors",
         "task.json",

@@ -41,7 +41,7 @@ def test_text_classes_are_kept_and_a_version_goes_on(tmp_path: Path, monkeypatch
     assert trained.metrics["test"]["accuracy"] > 0.8
     assert app.train(learning_rate=0.05, epochs=20).metrics == trained.metrics
     version = app.save(trained)
-    assert {*version.manifest.files} == {"model.keras", "labels.json"}
+    assert {*version.manifest.files} == {"model.keras", "labels.json", "baseline.json"}
     loaded = load_predictor(app, version)
     assert loaded.predict(FEATURES).tolist() == KERAS.predictor(trained.estimator, FEATURES).tolist()
     assert set(loaded.predict(FEATURES)) <= set(names)

@@ -46,7 +46,7 @@ def test_text_classes_are_kept_with_the_weights(tmp_path: Path, monkeypatch: pyt
     trained = app.train(hidden=32, learning_rate=0.05)
     assert trained.metrics["test"]["accuracy"] > 0.8
     version = app.save(trained)
-    assert [*version.manifest.files] == ["model.safetensors"]
+    assert {*version.manifest.files} == {"model.safetensors", "baseline.json"}
     loaded = load_predictor(app, version)
     assert loaded.predict(FEATURES).tolist() == PYTORCH.predictor(trained.estimator, FEATURES).tolist()
     assert set(loaded.predict(FEATURES)) <= set(names)
