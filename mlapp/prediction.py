@@ -265,15 +265,22 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
     started = time.perf_counter()
     transformed = predictor.transform_features(copy.copy(features))  # user code may write into its features
     predictions = normalize_prediction(
-        finish_predictions(predictor.call_predictor(transformed), stage), transformed, stage
+        finish_predictions(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
     )
     rows = normalization.to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
     return predictions if has_types else rows, time.perf_counter() - started
 
 
-def finish_predictions(result: Any, stage: Stage) -> Any:
+SAMPLED_ITEMS = 100
+"""Items of a stream that training looks at: a stream may have no end."""
+
+
+def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) -> Any:
     """Wait for a coroutine, and collect an iterator into a list.
+
+    Args:
+        most: items to take of an iterator; all of them when None.
 
     Raises:
         UserCodeError: the function raised while it ran.
@@ -284,8 +291,8 @@ def finish_predictions(result: Any, stage: Stage) -> Any:
                 return thread.submit(lambda: asyncio.run(_await_result(result))).result()
         if inspect.isasyncgen(result):
             with ThreadPoolExecutor(1) as thread:
-                return thread.submit(lambda: asyncio.run(_collect_items(result))).result()
-        return list(result) if inspect.isgenerator(result) else result
+                return thread.submit(lambda: asyncio.run(_collect_items(result, most))).result()
+        return list(itertools.islice(result, most)) if inspect.isgenerator(result) else result
     except MlappError:
         raise
     except Exception as error:
@@ -323,8 +330,14 @@ async def _await_result(result: Any) -> Any:
     return await result
 
 
-async def _collect_items(stream: Any) -> list[Any]:
-    return [item async for item in stream]
+async def _collect_items(stream: Any, most: int | None) -> list[Any]:
+    found: list[Any] = []
+    async for item in stream:
+        found.append(item)
+        if len(found) == most:
+            await stream.aclose()
+            break
+    return found
 
 
 def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:

@@ -165,7 +165,9 @@ class _Check:
     def _predict(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
         """Transformed features and predictions, row by row. A copy goes in: user code may write into its features."""
         transformed = predictor.transform_features(copy.copy(features))
-        found = prediction.finish_predictions(predictor.call_predictor(transformed), predictor.stage)
+        found = prediction.finish_predictions(
+            predictor.call_predictor(transformed), predictor.stage, most=prediction.SAMPLED_ITEMS
+        )
         return as_rows(transformed), _rows_of(
             prediction.normalize_prediction(found, transformed, predictor.stage), predictor
         )
