@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlapp.baseline.baseline import Column
+from mlapp.schema.container import count_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +31,12 @@ def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
     """At most so many rows, drawn with a fixed seed; the features themselves where they are fewer."""
     import numpy as np
 
-    if not hasattr(features, "__len__") or len(features) <= most:
+    rows = count_rows(features) or 0
+    if rows <= most:
         return features
-    chosen = np.sort(np.random.default_rng(0).choice(len(features), most, replace=False))
+    if isinstance(features, Mapping):
+        return {name: draw_rows(part, most) for name, part in features.items()}
+    chosen = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
     if hasattr(features, "iloc"):
         return features.iloc[chosen]
     return features[chosen] if hasattr(features, "dtype") else [features[at] for at in chosen]

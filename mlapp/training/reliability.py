@@ -23,6 +23,7 @@ from mlapp.baseline import Baseline, Calibration, MetricError, prediction_column
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
+from mlapp.schema.container import count_rows
 from mlapp.training import stage_calls
 
 log = logging.getLogger("mlapp")
@@ -83,9 +84,10 @@ def metric_errors(
     """
     import numpy as np
 
-    if not hasattr(features, "__len__") or target is None or len(features) < 2:
+    rows = count_rows(features) or 0
+    if target is None or rows < 2:
         return {}
-    rows, size = len(features), min(len(features), ROWS)
+    size = min(rows, ROWS)
     random, started = np.random.default_rng(0), time.perf_counter()
     found: list[dict[str, float]] = []
     for attempt in range(RESAMPLES):
@@ -156,7 +158,7 @@ def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, fea
     """
     started = time.perf_counter()
     found: list[Any] = []
-    rows = len(features) if hasattr(features, "__len__") else 0
+    rows = 0 if isinstance(features, Mapping) else count_rows(features) or 0
     for start in range(0, rows, PART):
         part = features[start : start + PART]
         try:
@@ -178,6 +180,8 @@ def list_rows(predictions: Any) -> list[Any]:
 
 def take(values: Any, chosen: Any) -> Any:
     """The rows with these numbers, of a table, a column, an array or a list."""
+    if isinstance(values, Mapping):
+        return {name: take(part, chosen) for name, part in values.items()}
     if hasattr(values, "iloc"):
         return values.iloc[chosen]
     if hasattr(values, "dtype") or type(values).__module__.startswith(("torch", "scipy")):

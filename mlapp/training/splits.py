@@ -9,6 +9,7 @@ from mlapp.baseline import Baseline, build_columns, draw_rows, target_kind
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
+from mlapp.schema.container import count_rows
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
 from mlapp.training.sampling import sample_rows
@@ -112,7 +113,7 @@ def describe(
     """
     has_transformer = pipeline.stage("feature_transformer") is not None
     return Baseline(
-        rows=len(features) if hasattr(features, "__len__") else 0,
+        rows=count_rows(features) or 0,
         features=build_columns(features, private),
         transformed=build_columns(transformed, private) if has_transformer else [],
         target=target_kind(target),
