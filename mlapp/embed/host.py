@@ -38,14 +38,14 @@ SHAREABLE = frozenset(("sklearn", "xgboost", "lightgbm"))
 
 @dataclass
 class ProcessState:
-    """What a host has in one process."""
+    """What a host has in one process. The locks come from what `threading.Lock` is then: gevent replaces it late."""
 
     metrics: ThreadMetrics
     intake: Intake
     loop: LoopThread
-    intake_lock: threading.Lock = field(default_factory=threading.Lock)
-    loading: threading.Lock = field(default_factory=threading.Lock)
-    calling: threading.Lock = field(default_factory=threading.Lock)
+    intake_lock: threading.Lock = field(default_factory=lambda: threading.Lock())
+    loading: threading.Lock = field(default_factory=lambda: threading.Lock())
+    calling: threading.Lock = field(default_factory=lambda: threading.Lock())
     """Held by the one thread that is in the app's functions."""
     endpoint: Endpoint | None = None
     watcher: VersionWatcher | None = None
@@ -90,7 +90,7 @@ class ModelHost:
     def _reset_process(self) -> None:
         """Begin without threads, locks and counts. The first thing that a forked child does."""
         self._state: ProcessState | None = None
-        self._opening = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         if self._loaded is not None and self._loaded.predictor.framework.name not in SHAREABLE:
             self._loaded = None
 
@@ -99,7 +99,9 @@ class ModelHost:
         """What the host has in this process."""
         state = self._state
         if state is None:
-            with self._opening:
+            # The first request makes the lock: gevent replaces `threading.Lock` after the fork, and a greenlet that
+            # waits for a lock from before stops its whole process. `setdefault` is atomic.
+            with self._locks.setdefault("opening", threading.Lock()):
                 if self._state is None:
                     self._state = ProcessState(ThreadMetrics(), Intake(self.settings), LoopThread())
                 state = self._state

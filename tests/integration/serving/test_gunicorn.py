@@ -121,3 +121,23 @@ def test_every_worker_answers_many_clients(server: str, processes: int) -> None:
     wrong = httpx.post(f"{server}/predict", json={"inputs": [{"x": "three"}]}, timeout=60)
     assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
     assert "http_requests_total" in httpx.get(f"{server}/metrics", timeout=60).text
+
+
+def test_first_requests_that_meet_under_gevent_do_not_wait_for_each_other(site: Path) -> None:
+    """gunicorn forks and then replaces `threading.Lock`: the application must hold no lock from before."""
+    script = """
+import shared
+from gevent import joinall, monkey, spawn
+
+monkey.patch_all()
+from wsgiref.util import setup_testing_defaults
+
+def ask():
+    environ = {"PATH_INFO": "/readyz", "REQUEST_METHOD": "GET"}
+    setup_testing_defaults(environ)
+    return shared.application(environ, lambda status, headers: None)
+
+print(all(one.value == [ask()[0]] for one in joinall([spawn(ask) for _ in range(8)])))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=site, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "True", done.stdout + done.stderr

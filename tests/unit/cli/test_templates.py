@@ -160,7 +160,7 @@ def test_a_project_installs_and_passes_its_test_in_an_environment_that_has_nothi
     """mlapp comes from no package index here, so that the project brings its wheel."""
     mlapp("init", "digits", cwd=tmp_path)
     root = tmp_path / "digits"
-    assert "--find-links wheels\nmlapp-kit[sklearn]==" in (root / "requirements.txt").read_text()
+    assert "--find-links wheels\nmlapp-kit[sklearn,monitor]==" in (root / "requirements.txt").read_text()
     uv = [sys.executable, "-m", "uv"]
     links = subprocess.run([sys.executable, "-m", "pip", "config", "get", "global.find-links"], capture_output=True)
     environ = {**os.environ, "UV_FIND_LINKS": links.stdout.decode().strip(), "PYTHONPATH": ""}
