@@ -20,6 +20,7 @@ ENABLES = {
     "dynamodb": "data_reader.dynamodb",
     "files": "data_reader.files: Parquet, Arrow, Excel and JSON lines",
     "flask": "mlapp.flask: a model in a Flask site",
+    "django": "mlapp.django: a model in a Django site",
     "flyte": "mlapp train --remote, schedules",
     "grpc": "mlapp serve --grpc-port",
     "huggingface": "models and pipelines of transformers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
 
@@ -20,6 +20,31 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 """All of them: the model's site answers with a problem where it does not take one."""
 
 
+class ModelBlueprint(Blueprint):
+    """A blueprint whose model the site's own views may ask too."""
+
+    def __init__(self, name: str, host: ModelHost) -> None:
+        super().__init__(name, __name__)
+        self._host = host
+
+    def predict(self, inputs: Any) -> list[Any]:
+        """Predictions for a record, records, rows, columns or a DataFrame: one entry a row, as values that JSON holds.
+
+        Raises:
+            InputError: the inputs do not fit the schema. UserCodeError: the app's code raised.
+            TimeoutError: the model was not free within `serve.timeout`. MlappError: the model cannot be loaded.
+        """
+        return self._host.predict(inputs)
+
+    def load_model(self) -> None:
+        """Load the model now, and not with the first request: for `gunicorn --preload`, whose workers then share it.
+
+        Raises:
+            UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
+        """
+        self._host.load_model()
+
+
 def blueprint(
     app: App,
     model: str | int | TrainedModel = "production",
@@ -28,7 +53,7 @@ def blueprint(
     settings: Serve | None = None,
     store: Store | None = None,
     follow: bool = False,
-) -> Blueprint:
+) -> ModelBlueprint:
     """A blueprint with the paths of `create_wsgi`.
 
         site = Flask(__name__)
@@ -41,8 +66,9 @@ def blueprint(
     Raises:
         ConfigError: mlapp.yaml is wrong. UsageError: `follow` with a version that never moves.
     """
-    site = ModelSite(ModelHost(app, model, settings, store, follow))
-    found = Blueprint(name or app.name.replace(".", "_"), __name__)
+    host = ModelHost(app, model, settings, store, follow)
+    site = ModelSite(host)
+    found = ModelBlueprint(name or app.name.replace(".", "_"), host)
 
     def answer_path(path: str) -> Response:
         answer = site.answer_request(read_environ(request.environ, path))

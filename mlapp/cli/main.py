@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -103,11 +104,16 @@ def set_up(
     logging.basicConfig(format="%(levelname)s: %(message)s")
 
 
-def run() -> None:
-    """Run the command line. An error is two lines on stderr and exit code 1 or 2; its traceback only with `--debug`."""
-    debug = "--debug" in sys.argv
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. An error is two lines on stderr and exit code 1 or 2; its traceback only with `--debug`.
+
+    Args:
+        arguments: those of this process when absent.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
     try:
-        cli([argument for argument in sys.argv[1:] if argument != "--debug"])
+        cli([argument for argument in given if argument != "--debug"])
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

@@ -8,11 +8,14 @@ from typing import Any
 from mlapp.embed.answers import WebRequest
 
 
-def read_environ(environ: Mapping[str, Any], path: str | None = None) -> WebRequest:
+def read_environ(
+    environ: Mapping[str, Any], path: str | None = None, read: Callable[[int], bytes] | None = None
+) -> WebRequest:
     """The request in a WSGI environment.
 
     Args:
         path: in place of PATH_INFO, where the application lies below a router that does not shorten it.
+        read: gives at most so many bytes of the body; reads `wsgi.input` when absent.
     """
     headers = {
         name[5:].replace("_", "-").lower().encode("latin-1"): value.encode("latin-1", "replace")
@@ -24,7 +27,7 @@ def read_environ(environ: Mapping[str, Any], path: str | None = None) -> WebRequ
             headers[name.replace("_", "-").lower().encode()] = str(environ[name]).encode("latin-1", "replace")
     if path is None:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
-    return WebRequest(environ["REQUEST_METHOD"], path, headers, _find_reader(environ, headers))
+    return WebRequest(environ["REQUEST_METHOD"], path, headers, read or _find_reader(environ, headers))
 
 
 def _find_reader(environ: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Callable[[int], bytes]:

@@ -6,6 +6,7 @@ survive a fork. A model that the parent loaded is shared with the children where
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -23,17 +24,31 @@ from mlapp.errors import UsageError
 from mlapp.model import TrainedModel
 from mlapp.schema.rows import Part
 from mlapp.serving.asgi import load_served_model
+from mlapp.serving.inference import streams
 from mlapp.serving.inference.batch_predict import predict_batch
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.inference.version_watcher import VersionWatcher
 from mlapp.serving.web.budget import Budget, Intake
+from mlapp.serving.web.problems import HttpError
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.serving")
 
 SHAREABLE = frozenset(("sklearn", "xgboost", "lightgbm"))
 """Frameworks whose loaded models hold no threads: a forked child may go on with its parent's. Others load again."""
+
+
+def check_follow(model: str | int | TrainedModel, settings: Serve) -> None:
+    """Check that a model can be followed.
+
+    Raises:
+        UsageError: it is no alias, or `serve.refresh` is 0.
+    """
+    if not isinstance(model, str) or model.isdigit():
+        raise UsageError(f"follow=True, and model={model!r} never moves.", "Give an alias, as model='production'.")
+    if not settings.refresh:
+        raise UsageError("follow=True, and serve.refresh is 0: never look.", "Set serve.refresh to some seconds.")
 
 
 @dataclass
@@ -78,10 +93,8 @@ class ModelHost:
         self._model = model
         self._store = store
         self._follow = follow
-        if follow and (not isinstance(model, str) or model.isdigit()):
-            raise UsageError(f"follow=True, and model={model!r} never moves.", "Give an alias, as model='production'.")
-        if follow and not self.settings.refresh:
-            raise UsageError("follow=True, and serve.refresh is 0: never look.", "Set serve.refresh to some seconds.")
+        if follow:
+            check_follow(model, self.settings)
         self._loaded: ServedModel | None = None
         self._reset_process()
         reset = weakref.WeakMethod(self._reset_process)
@@ -158,6 +171,26 @@ class ModelHost:
             state.watcher = VersionWatcher(endpoint, store, str(self._model))
             state.loop.run(state.watcher.start_watching())
         return endpoint
+
+    def predict(self, inputs: Any) -> list[Any]:
+        """Predictions for inputs as plain values or a DataFrame: one entry a row, as values that JSON holds.
+
+        Raises:
+            InputError: they do not fit the schema. UserCodeError: the app's code raised.
+            TimeoutError: the model was not free within `serve.timeout`. MlappError: the model cannot be loaded.
+        """
+        endpoint = self.open_endpoint()
+        loaded = endpoint.current
+        budget = Budget(self.settings, self.settings.timeout)
+        part = loaded.codec.accept_inputs(inputs)
+        try:
+            if loaded.is_stream:
+                items = endpoint.streams.stream_items(loaded, part, budget.timeout)
+                found = self.state.loop.run(streams.collect_stream(items, self.settings.max_body, budget))
+                return [json.loads(item) for item in found]
+            return self.predict_part(endpoint, loaded, part, budget)
+        except HttpError as error:
+            raise TimeoutError(error.detail) from error
 
     def predict_part(self, endpoint: Endpoint, loaded: ServedModel, part: Part, budget: Budget) -> list[Any]:
         """The predictions for one request's features, one entry a row.

@@ -19,7 +19,8 @@ async def test_a_blueprint_answers_as_the_server(numbers: tuple[App, Any], serve
 
     app, trained = numbers
     site = flask.Flask("site")
-    site.register_blueprint(blueprint(app, model=trained, settings=Serve()), url_prefix="/m")
+    model = blueprint(app, model=trained, settings=Serve())
+    site.register_blueprint(model, url_prefix="/m")
     site.register_blueprint(blueprint(app, model=trained, settings=Serve(), name="second"), url_prefix="/second")
     client = site.test_client()
     async with serve(app, trained) as server:
@@ -34,3 +35,4 @@ async def test_a_blueprint_answers_as_the_server(numbers: tuple[App, Any], serve
     wrong = client.get("/m/predict")
     assert (wrong.status_code, wrong.content_type) == (405, "application/problem+json")
     assert 'handler="/predict"' in client.get("/m/metrics").text
+    assert model.predict({"a": 1, "b": 2}) == [3.0]

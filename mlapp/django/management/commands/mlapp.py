@@ -1,0 +1,60 @@
+"""`manage.py mlapp`: mlapp's commands within the site, so that an app's functions can use Django's models."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from mlapp.cli.main import run
+from mlapp.django.site_settings import find_app_file, read_site_settings
+from mlapp.errors import MlappError
+
+
+class Command(BaseCommand):
+    """Runs an mlapp command for the app that `MLAPP` names."""
+
+    help = "Run an mlapp command for the app of MLAPP, as `manage.py mlapp train`. Its functions can use the models."
+    requires_system_checks = ()
+    """None: `manage.py mlapp train` makes the version whose absence the check reports."""
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Leave all flags to mlapp."""
+        try:
+            _run_command(argv[2:])
+        except MlappError as error:
+            self.stderr.write(f"{error.what}\n{error.todo}")
+            raise SystemExit(error.exit_code) from None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, help="As after `mlapp`; --help lists all.")
+
+    def handle(self, *arguments: str, **options: Any) -> None:
+        """For `call_command("mlapp", "train")`."""
+        try:
+            _run_command([*arguments, *options.get("arguments", ())])
+        except MlappError as error:
+            raise CommandError(f"{error.what} {error.todo}", returncode=error.exit_code) from error
+        except SystemExit as end:
+            if end.code:
+                raise CommandError(f"mlapp ended with exit code {end.code}.", returncode=int(end.code)) from end
+
+
+def _run_command(arguments: list[str]) -> None:
+    """Run the command in the app's project. The process has its own folder and variables again afterwards."""
+    site = read_site_settings()
+    file = find_app_file(site)
+    if file is None:
+        run(arguments)
+        return
+    here, variables = Path.cwd(), dict(os.environ)
+    os.environ.setdefault("MLAPP_APP", f"{file}:{site.variable}")
+    try:
+        run(["-C", str(file.parent), *arguments])
+    finally:
+        os.chdir(here)
+        os.environ.clear()
+        os.environ.update(variables)

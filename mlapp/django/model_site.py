@@ -1,0 +1,31 @@
+"""The one model of a Django site in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.django.site_settings import import_app, read_site_settings
+from mlapp.embed.answers import ModelSite
+from mlapp.embed.host import ModelHost
+
+_opened: dict[str, ModelSite] = {}
+
+
+def open_model_site() -> ModelSite:
+    """The site of the app that `MLAPP` names. It loads the model with its first request.
+
+    Raises:
+        ConfigError: `MLAPP` or mlapp.yaml is wrong. ProjectError, UserCodeError: the app cannot be imported.
+    """
+    site = _opened.get("site")
+    if site is None:
+        settings = read_site_settings()
+        made = ModelSite(ModelHost(import_app(settings), settings.model, follow=settings.follow))
+        site = _opened.setdefault("site", made)  # atomic: threads that meet here get the same one
+    return site
+
+
+def forget_model_site(*, setting: str, **_: Any) -> None:
+    """Follow a test that overrides `MLAPP`."""
+    if setting == "MLAPP" and (site := _opened.pop("site", None)) is not None:
+        site.host.close_model()

@@ -1,0 +1,92 @@
+"""The setting `MLAPP` of a Django site."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+from django.conf import settings
+from msgspec import Meta
+
+from mlapp.app import App
+from mlapp.config import Section, decode_section
+from mlapp.errors import ConfigError, ProjectError, UserCodeError, suggest_nearest
+
+EXAMPLE = 'MLAPP = {"app": "app:app", "model": "production"}'
+
+
+class SiteSettings(Section, frozen=True):
+    """Which app's model the site serves, and which version.
+
+    Attributes:
+        app: the module and the name of the App in it, as `app:app`.
+        model: a version, an alias or `latest`.
+        follow: load another version when the alias moves, within `serve.refresh` seconds.
+    """
+
+    app: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")]
+    model: str = "production"
+    follow: bool = False
+
+    @property
+    def module(self) -> str:
+        return self.app.partition(":")[0]
+
+    @property
+    def variable(self) -> str:
+        return self.app.partition(":")[2]
+
+
+def read_site_settings() -> SiteSettings:
+    """The setting `MLAPP`.
+
+    Raises:
+        ConfigError: it is missing, has an unknown key, or a value of the wrong type.
+    """
+    raw = getattr(settings, "MLAPP", None)
+    if not isinstance(raw, dict):
+        raise ConfigError("The Django settings have no dictionary MLAPP.", f"Add it: {EXAMPLE}.")
+    try:
+        return decode_section(SiteSettings, raw, "MLAPP")
+    except ConfigError as error:
+        what = error.what.partition(": ")[2]
+        raise ConfigError(f"The Django settings: {what}", f"Write it as: {EXAMPLE}.") from None
+
+
+def import_app(site: SiteSettings) -> App:
+    """The App that `MLAPP["app"]` names.
+
+    Raises:
+        ProjectError: no such module, or no App of that name in it. UserCodeError: the import raised.
+    """
+    try:
+        module = importlib.import_module(site.module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (site.module == error.name or site.module.startswith(f"{error.name}.")):
+            raise UserCodeError(f"Importing {site.module}", error) from error
+        raise ProjectError(
+            f"MLAPP['app'] is '{site.app}', and there is no module '{error.name}'.",
+            "Give the module that holds the App as Python imports it: beside manage.py, `app:app` is app.py's `app`.",
+        ) from None
+    except Exception as error:
+        raise UserCodeError(f"Importing {site.module}", error) from error
+    found = getattr(module, site.variable, None)
+    if not isinstance(found, App):
+        apps = [name for name, value in vars(module).items() if isinstance(value, App)]
+        raise ProjectError(
+            f"MLAPP['app'] is '{site.app}', and {site.module} has no App '{site.variable}'."
+            f"{suggest_nearest(site.variable, apps)}",
+            f"It has: {', '.join(apps) or 'none'}.",
+        )
+    return found
+
+
+def find_app_file(site: SiteSettings) -> Path | None:
+    """The file of the app's module, without importing it; None where there is no such module."""
+    try:
+        spec = importlib.util.find_spec(site.module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
