@@ -54,17 +54,18 @@ def deploy_app(
 
       mlapp deploy --target k8s --dry-run | kubectl apply --dry-run=server -f -
 
+      mlapp deploy --target k8s --canary 10 --dry-run
+
       mlapp deploy --target k8s --canary 10 --auto-promote 10m
     """
-    from mlapp.deploy import CanaryTarget, CheckTarget, DiffTarget, PredictTarget
+    from mlapp.deploy import CanaryRenderTarget, CanaryTarget, CheckTarget, DiffTarget, PredictTarget
     from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
     if dry_run and diff:
         raise UsageError("--dry-run and --diff are both given.", "Give one of them.")
-    if canary is not None and (dry_run or diff):
-        only = "--dry-run" if dry_run else "--diff"
-        raise UsageError(f"{only} is given with --canary.", f"Leave --canary out: {only} shows the release itself.")
+    if canary is not None and diff:
+        raise UsageError("--diff is given with --canary.", "Leave --canary out, or use --dry-run.")
     seconds = _parse_duration(auto_promote) if auto_promote else None
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
@@ -72,6 +73,8 @@ def deploy_app(
     place = open_command_target(project, target, namespace, context)
     if canary is not None and not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} has no canaries.", "Leave --canary out.")
+    if canary is not None and dry_run and not isinstance(place, CanaryRenderTarget):
+        raise UsageError(f"The target {place.name} cannot show a canary before it starts.", "Leave --dry-run out.")
     if diff and not isinstance(place, DiffTarget):
         raise UsageError(f"The target {place.name} has no diff.", "Use --dry-run.")
     if not dry_run and isinstance(place, CheckTarget):
@@ -79,6 +82,9 @@ def deploy_app(
     shipment = make_shipment(
         project, place, model=model, image=image, settings_of=environment, progress=output.print_note
     )
+    if dry_run and canary is not None and isinstance(place, CanaryRenderTarget):
+        _print_documents(place.render_canary(shipment, canary))
+        return
     if dry_run:
         _print_documents(place.render(shipment))
         return

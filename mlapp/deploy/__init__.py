@@ -1,6 +1,7 @@
 """Shipping: a Shipment goes to a Target, which runs it, shows it, and can go back."""
 
 from mlapp.deploy.target import (
+    CanaryRenderTarget,
     CanaryTarget,
     CheckTarget,
     CodeTarget,
@@ -22,6 +23,7 @@ from mlapp.deploy.target import (
 )
 
 __all__ = [
+    "CanaryRenderTarget",
     "CanaryTarget",
     "CheckTarget",
     "CodeTarget",

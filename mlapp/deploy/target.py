@@ -278,6 +278,15 @@ class CanaryTarget(Protocol):
 
 
 @runtime_checkable
+class CanaryRenderTarget(Protocol):
+    """Can show what a canary would be, without talking to anybody."""
+
+    def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
+        """The documents that `canary` would send, as plain data in that order, as far as the settings tell."""
+        ...
+
+
+@runtime_checkable
 class EjectTarget(Protocol):
     """Can hand over what it generates, to be edited and kept."""
 

@@ -103,8 +103,8 @@ def image(base) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def api() -> Any:
     """The cluster's API as an administrator."""
-    from mlapp.deploy.k8s.cluster import Cluster
-    from mlapp.deploy.k8s.connection import connect_cluster
+    from mlapp.deploy.cluster.api_client import Cluster
+    from mlapp.deploy.cluster.connection import connect_cluster
     from mlapp.deploy.k8s.settings import KubernetesSettings
 
     return Cluster(connect_cluster(KubernetesSettings(kubeconfig=KUBECONFIG, namespace="default")))
@@ -113,7 +113,7 @@ def api() -> Any:
 @pytest.fixture
 def namespace(api) -> Iterator[str]:
     """A namespace that enforces Pod Security `restricted`, for one test."""
-    from mlapp.deploy.k8s.object_kinds import NAMESPACE
+    from mlapp.deploy.cluster.object_kinds import NAMESPACE
 
     name = f"mlapp-test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -161,7 +161,7 @@ class Load:
     """Requests against a Service from a pod of the cluster, by its IP: it needs neither DNS nor a way in from here."""
 
     def __init__(self, cluster: Any, image: str, seconds: float, rate: float = 300) -> None:
-        from mlapp.deploy.k8s.object_kinds import POD, SERVICE
+        from mlapp.deploy.cluster.object_kinds import POD, SERVICE
 
         self._cluster, self._pod = cluster, POD
         address = cluster.get(SERVICE, "digits")["spec"]["clusterIP"]
@@ -189,7 +189,7 @@ class Load:
 
     def result(self, seconds: float = 300) -> dict[str, Any]:
         """Wait for the end; what came of the requests."""
-        from mlapp.deploy.k8s.transport import response_lines
+        from mlapp.deploy.cluster.transport import response_lines
 
         phase = self.wait_for("Succeeded", seconds=seconds)
         said = list(response_lines(self._cluster.log(self.name)))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlapp.deploy import DeployError
-from mlapp.deploy.k8s.object_kinds import BUDGET, DEPLOYMENT, ROUTE, SERVICE
+from mlapp.deploy.cluster.object_kinds import BUDGET, DEPLOYMENT, ROUTE, SERVICE
 
 
 def test_the_main_way_deploy_change_roll_back_delete(target, ship):
@@ -242,7 +242,7 @@ def test_without_rights_it_says_which(target, ship, namespace, tmp_path):
 
 
 def test_a_namespace_is_made_when_asked_for(target, ship, api, namespace):
-    from mlapp.deploy.k8s.object_kinds import NAMESPACE
+    from mlapp.deploy.cluster.object_kinds import NAMESPACE
 
     name = f"{namespace}-b"
     try:

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from mlapp.deploy import DeployError
-from mlapp.deploy.k8s.object_kinds import DEPLOYMENT, POD
-from mlapp.deploy.k8s.pods import is_ready
+from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, POD
+from mlapp.deploy.cluster.pods import is_ready
 
 
 def lost_nothing(found, seconds, rate=300):

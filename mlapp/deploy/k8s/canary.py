@@ -9,20 +9,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.deploy.k8s import labels, releases
-from mlapp.deploy.k8s.api_errors import UnreachableError
-from mlapp.deploy.k8s.apply_plan import execute_plan, prune_objects
-from mlapp.deploy.k8s.change_plan import list_own_objects
-from mlapp.deploy.k8s.deploy_session import DeploySession, InterruptedDeployError
-from mlapp.deploy.k8s.object_kinds import DEPLOYMENT, ROUTE, SERVICE
-from mlapp.deploy.k8s.releases import ReleaseRecord
+from mlapp.deploy.cluster import labels, releases
+from mlapp.deploy.cluster.api_errors import UnreachableError
+from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.cluster.change_plan import list_own_objects
+from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, ROUTE, SERVICE
+from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.k8s.render import render_canary, render_release
+from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import DeployError, Shipment
 
 Documents = Sequence[dict[str, Any]]
+Session = DeploySession[KubernetesSettings]
 
 
-def start_canary(job: DeploySession, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
+def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
     """Put `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
@@ -84,7 +86,7 @@ def start_canary(job: DeploySession, shipment: Shipment, percent: int, take_over
     return job.releases.mark_state(record, "canary")
 
 
-def promote_canary(job: DeploySession) -> ReleaseRecord:
+def promote_canary(job: Session) -> ReleaseRecord:
     """Make the canary the live release: first the live Deployment rolls to it, then the traffic, then the canary goes.
 
     Raises:
@@ -120,7 +122,7 @@ def promote_canary(job: DeploySession) -> ReleaseRecord:
     return job.settle_release(record, before, records)
 
 
-def abort_canary(job: DeploySession) -> ReleaseRecord:
+def abort_canary(job: Session) -> ReleaseRecord:
     """Take the canary away, and give all traffic back to the live release."""
     records = job.releases.list_records()
     record, before = _find_canary(records), releases.find_live(records)
@@ -141,14 +143,19 @@ def _find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord:
     return record
 
 
-def _compute_replicas(job: DeploySession, percent: int) -> tuple[int, int]:
+def _compute_replicas(job: Session, percent: int) -> tuple[int, int]:
     """Pods of the canary, enough for its part of the load and at least one; and the live pods that it is beside."""
     deployment = job.cluster.get_object(DEPLOYMENT, job.names.base) or {}
     beside = int(deployment.get("spec", {}).get("replicas", 1))
-    return max(1, round(beside * percent / (100 - percent))), beside
+    return share_of_replicas(beside, percent), beside
 
 
-def _split_documents(job: DeploySession, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def share_of_replicas(beside: int, percent: int) -> int:
+    """How many pods get about `percent` of the traffic beside so many others; at least one."""
+    return max(1, round(beside * percent / (100 - percent)))
+
+
+def _split_documents(job: Session, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What runs, and what says where the traffic goes: the app's own Service and HTTPRoute."""
     traffic = [
         document
@@ -158,13 +165,13 @@ def _split_documents(job: DeploySession, documents: Documents) -> tuple[list[dic
     return [document for document in documents if document not in traffic], traffic
 
 
-def _remove_canary_release(job: DeploySession, before: ReleaseRecord | None) -> None:
+def _remove_canary_release(job: Session, before: ReleaseRecord | None) -> None:
     if before:
         _move_traffic(job, _split_documents(job, before.documents)[1])
     _remove_canary_objects(job)
 
 
-def _move_traffic(job: DeploySession, traffic: Documents) -> None:
+def _move_traffic(job: Session, traffic: Documents) -> None:
     """Send all traffic where these documents say, and wait until load balancers have heard of it."""
     shift = job.plan_changes(traffic, None, prune=False, take_over=True)
     execute_plan(job.cluster, shift, job.lock, job.progress)
@@ -172,7 +179,7 @@ def _move_traffic(job: DeploySession, traffic: Documents) -> None:
         time.sleep(min(job.settings.rollout.leave, 5))
 
 
-def _remove_canary_objects(job: DeploySession) -> None:
+def _remove_canary_objects(job: Session) -> None:
     for item in list_own_objects(job.cluster, job.names, (DEPLOYMENT, SERVICE)).values():
         if _is_canary_object(job, item):
             job.lock.check_held()
@@ -180,5 +187,5 @@ def _remove_canary_objects(job: DeploySession) -> None:
             job.progress(f"{item['kind']}/{item['metadata']['name']} removed")
 
 
-def _is_canary_object(job: DeploySession, item: dict[str, Any]) -> bool:
+def _is_canary_object(job: Session, item: dict[str, Any]) -> bool:
     return bool((item["metadata"].get("labels") or {}).get(labels.INSTANCE) == job.names.canary)

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.deploy.k8s.labels import MANAGED_BY
+from mlapp.deploy.cluster.labels import MANAGED_BY, PORT
+from mlapp.deploy.cluster.settings import Namespace
 from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.k8s.settings import KubernetesSettings, Namespace
-from mlapp.deploy.k8s.workload import PORT
+from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.errors import ConfigError
 from mlapp.secret_variables import refuse_secret_variables
 

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, NAMESPACE, ROUTE, SERVICE
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, NAMESPACE, ROUTE, SERVICE
 from mlapp.deploy.target import DeployError
 from mlapp.deploy.yaml_dump import to_yaml
 from mlapp.errors import UsageError, suggest_nearest

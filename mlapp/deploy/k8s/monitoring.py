@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.deploy.k8s import labels
+from mlapp.deploy.cluster import labels
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.storage import claimed_volumes
 from mlapp.deploy.k8s.workload import (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.deploy.k8s import labels
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import Dns, Gateway
-from mlapp.deploy.k8s.workload import GRPC_PORT_NAME, PORT
+from mlapp.deploy.k8s.workload import GRPC_PORT_NAME
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, PRUNED, find_kind
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, PRUNED, find_kind
 
 LOOK = ["get", "list"]
 WRITE = ["create", "patch"]

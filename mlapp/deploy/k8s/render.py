@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.deploy.k8s import autoscaling, config_objects, labels, monitoring, networking, storage, workload
-from mlapp.deploy.k8s.naming import Names, short_digest
-from mlapp.deploy.k8s.object_kinds import RENDERED
-from mlapp.deploy.k8s.patches import apply_patches
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.naming import Names, short_digest
+from mlapp.deploy.cluster.object_kinds import RENDERED
+from mlapp.deploy.cluster.patches import apply_patches
+from mlapp.deploy.cluster.settings import Patch
+from mlapp.deploy.k8s import autoscaling, config_objects, monitoring, networking, storage, workload
 from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.k8s.settings import KubernetesSettings, Patch
+from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
 

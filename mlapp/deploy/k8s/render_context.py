@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlapp.config import Serve
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import RENDERED
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import RENDERED
 from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import Shipment
 

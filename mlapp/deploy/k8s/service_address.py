@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import INGRESS, POD, ROUTE, SERVICE
-from mlapp.deploy.k8s.releases import ReleaseRecord
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import INGRESS, POD, ROUTE, SERVICE
+from mlapp.deploy.cluster.releases import ReleaseRecord
 
 GIVEN = ("LoadBalancer", "NodePort")
 

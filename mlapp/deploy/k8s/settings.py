@@ -11,24 +11,18 @@ import msgspec
 from msgspec import Meta
 
 from mlapp.config import Section
+from mlapp.deploy.cluster.settings import (
+    DNS_LABEL,
+    Canary,
+    Namespace,
+    Patch,
+    Quantity,
+    Rollout,
+    SecretVariable,
+    Text,
+)
 
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-
-Quantity = Annotated[str, Meta(pattern=QUANTITY)] | Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]
-Text = str | int | float | bool
 Percent = Annotated[int, Meta(ge=1, le=100)]
-
-
-class Namespace(Section, frozen=True):
-    """`namespace:` as a mapping."""
-
-    name: Annotated[str, Meta(pattern=DNS_LABEL, description="The namespace.")]
-    create: Annotated[bool, Meta(description="Create the namespace if it is missing. It is never removed.")] = False
-    pod_security: Annotated[
-        Literal["restricted", "baseline", "privileged"] | None,
-        Meta(description="Pod Security level of a created namespace; null leaves it to the cluster."),
-    ] = "restricted"
 
 
 class Resources(Section, frozen=True):
@@ -146,13 +140,6 @@ class Monitoring(Section, frozen=True):
     ] = {}
 
 
-class SecretVariable(Section, frozen=True):
-    """One entry of `secrets`: an environment variable from a Secret that exists."""
-
-    secret: Annotated[str, Meta(description="The Secret's name.")]
-    key: Annotated[str, Meta(description="Key in the Secret.")]
-
-
 class ExternalSecret(Section, frozen=True):
     """`external_secret:` environment variables from the External Secrets operator."""
 
@@ -201,44 +188,6 @@ class ServiceAccount(Section, frozen=True):
     name: Annotated[str | None, Meta(description="Existing ServiceAccount; one is created when absent.")] = None
     annotations: Annotated[dict[str, str], Meta(description="Annotations, for example for workload identity.")] = {}
     token: Annotated[bool, Meta(description="Whether to mount its token; serving needs none.")] = False
-
-
-class Rollout(Section, frozen=True):
-    """`rollout:` start of new pods and termination of old ones."""
-
-    timeout: Annotated[int, Meta(ge=5, description="Seconds until an incomplete rollout fails.")] = 300
-    startup: Annotated[int, Meta(ge=1, description="Seconds that a pod may take to load its model.")] = 120
-    leave: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Seconds that a stopping pod keeps serving until load balancers stop using it, "
-            "and then the same time to close open connections (or `serve.grace`, if set).",
-        ),
-    ] = 5
-    history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
-    check: Annotated[bool, Meta(description="Request a prediction of the schema's example from each new pod.")] = True
-
-
-class Canary(Section, frozen=True):
-    """`canary:` conditions for `--auto-promote`."""
-
-    requests: Annotated[int, Meta(ge=1, description="Minimum number of answered requests.")] = 20
-    error_rate: Annotated[float, Meta(ge=0, le=1, description="Maximum error rate above the live release's.")] = 0.01
-    latency_ratio: Annotated[
-        float, Meta(gt=0, description="Maximum mean latency, as a multiple of the live release's.")
-    ] = 1.5
-
-
-class Patch(Section, frozen=True):
-    """One entry of `patches`: changes a field that has no setting. Either `merge` or `json`."""
-
-    kind: Annotated[str, Meta(description="Kind of the objects to change, such as Deployment.")]
-    name: Annotated[str | None, Meta(description="Name of the object; all objects of the kind when absent.")] = None
-    merge: Annotated[
-        dict[str, Any] | None, Meta(description="A strategic merge patch. Lists of named items merge by name.")
-    ] = None
-    json: Annotated[list[dict[str, Any]] | None, Meta(description="A JSON patch, RFC 6902.")] = None
 
 
 class KubernetesSettings(Section, frozen=True):

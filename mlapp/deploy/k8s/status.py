@@ -7,25 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
-from mlapp.deploy.k8s import labels, pods, releases, service_address
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
-from mlapp.deploy.k8s.releases import ReleaseRecord, Releases
+from mlapp.deploy.cluster import labels, pods, releases
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
+from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
+from mlapp.deploy.k8s import service_address
 from mlapp.deploy.target import Event, Replica, Status
 
 EVENTS = 8
 LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 
 
-def read_status(cluster: Cluster, names: Names, by_route: bool) -> Status:
+def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
     """Everything, from five lists that are asked for at once."""
+    names = recorded_releases.names
     own = f"{labels.APP}={names.base}"
     kinds = {"deployments": DEPLOYMENT, "pods": POD, "events": EVENT, "scalers": AUTOSCALER}
     if by_route:
         kinds["routes"] = ROUTE
     with ThreadPoolExecutor(6) as pool:
-        recorded = pool.submit(Releases(cluster, names).list_records)
+        recorded = pool.submit(recorded_releases.list_records)
         lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else own), kinds.values())
         found = dict(zip(kinds, lists, strict=True))
         records = recorded.result()
@@ -40,7 +42,7 @@ def read_status(cluster: Cluster, names: Names, by_route: bool) -> Status:
     events = _list_events(found["events"], names)
     return Status(
         app=names.app,
-        target=releases.TARGET,
+        target=recorded_releases.target,
         release=live.release if live else None,
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),

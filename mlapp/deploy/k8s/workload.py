@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.naming import make_label_value
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.labels import PORT
+from mlapp.deploy.cluster.naming import make_label_value
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
 from mlapp.deploy.k8s.storage import claimed_volumes, make_model_volume
 
-PORT = 8000
 GRPC_PORT_NAME = "grpc"
 TMP = "/tmp"  # noqa: S108  inside the container
 SPARE = 5

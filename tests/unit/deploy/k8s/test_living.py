@@ -12,9 +12,9 @@ import pytest
 from api_double import TWO
 
 from mlapp.deploy import DeployError
-from mlapp.deploy.k8s import logs as pod_logs
-from mlapp.deploy.k8s.pods import find_trouble
-from mlapp.deploy.k8s.rollout import RolloutWait
+from mlapp.deploy.cluster import logs as pod_logs
+from mlapp.deploy.cluster.pods import find_trouble
+from mlapp.deploy.cluster.rollout import RolloutWait
 
 
 def interrupted(monkeypatch, deploy):
@@ -41,7 +41,7 @@ def test_rolling_back_after_an_interruption_goes_to_the_release_before_it(api, t
 
 def test_a_server_that_goes_away_during_a_rollout_leaves_the_release_open(api, target, ship, monkeypatch):
     target().apply(ship())
-    monkeypatch.setattr("mlapp.deploy.k8s.transport.PATIENCE", 0.3)
+    monkeypatch.setattr("mlapp.deploy.cluster.transport.PATIENCE", 0.3)
 
     def away(verb, plural, document):
         if verb == "watch":
@@ -68,7 +68,7 @@ def test_a_secret_that_an_operator_makes_a_little_later_is_waited_for(api, targe
 
 
 def test_a_secret_that_never_comes_is_named(api, target, ship, monkeypatch):
-    monkeypatch.setattr("mlapp.deploy.k8s.pods.MADE_LATER", 0.5)
+    monkeypatch.setattr("mlapp.deploy.cluster.pods.MADE_LATER", 0.5)
     target().apply(ship())
     api.trouble[TWO] = "no secret"
 
@@ -207,7 +207,7 @@ def test_a_command_does_not_wait_for_the_validator_of_the_client_library(target)
     code = """
 import sys
 from mlapp.deploy.k8s import KubernetesSettings
-from mlapp.deploy.k8s.connection import connect_cluster
+from mlapp.deploy.cluster.connection import connect_cluster
 connect_cluster(KubernetesSettings())
 print("kubernetes_validate" in sys.modules)
 """

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mlapp.deploy.k8s.naming import Names, make_dns_label, make_label_value
+from mlapp.deploy.cluster.naming import Names, make_dns_label, make_label_value
 
 NAMES = ["digits", "My_App", "my-app", "my app", "3d", "émile", "a" * 200, "-x-", "x" * 39 + "-y", "数字", "a.b"]
 

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from api_double import ONE, TWO
+
+from mlapp.deploy import DeployError
 
 RAISES = "open('ran', 'w')\nraise RuntimeError('the database is away')\n"
 SETTINGS = "targets: {k8s: {rollout: {leave: 0, timeout: 5}}}\n"
@@ -58,3 +61,23 @@ def test_the_name_in_the_settings_and_in_the_code_must_be_one(mlapp, project):
     project(mlapp__yaml="name: blossoms\n")
     ran = mlapp("train")
     assert "The App in app.py is 'flowers', and mlapp.yaml says `name: blossoms`." in ran.err
+
+
+def test_a_dry_run_prints_a_canary_before_it_starts_and_asks_nobody(mlapp, project, api, target):
+    project("from mlapp import App\n\napp = App('digits', target='target')\n", mlapp__yaml=SETTINGS)
+
+    ran = mlapp("deploy", "--dry-run", "--canary", "25", "--image", TWO)
+
+    assert ran.code == 0, ran.err
+    canary = next(item for item in yaml.safe_load_all(ran.out) if item["kind"] == "Deployment")
+    assert (canary["metadata"]["name"], canary["spec"]["replicas"]) == ("digits-canary", 1)
+    assert api.requests == []
+
+
+def test_what_another_target_deployed_is_left_alone(mlapp, project, api, target, ship):
+    target().apply(ship(ONE))
+    record = api.get("configmaps", "digits-release-1")["data"]
+    record["release.json"] = record["release.json"].replace('"target": "k8s"', '"target": "kserve"')
+
+    with pytest.raises(DeployError, match="is deployed in .* by the target kserve, not k8s"):
+        target().apply(ship(TWO))

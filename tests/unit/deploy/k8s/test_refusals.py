@@ -135,7 +135,7 @@ def test_a_refusal_comes_before_anything_is_written(api, target, ship, message, 
 
 
 def test_a_server_that_goes_away_in_the_middle_says_what_is_written(api, target, ship, monkeypatch):
-    monkeypatch.setattr("mlapp.deploy.k8s.transport.PATIENCE", 0.5)
+    monkeypatch.setattr("mlapp.deploy.cluster.transport.PATIENCE", 0.5)
 
     def away(verb, plural, document):
         if (verb, plural) == ("patch", "networkpolicies") and not document["dryRun"]:

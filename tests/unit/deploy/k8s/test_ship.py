@@ -305,7 +305,7 @@ def test_a_wrong_clock_here_takes_no_lock_from_another_deploy(api, target, ship)
 
 
 def test_a_deploy_that_was_cut_off_is_gone_on_with(api, target, ship, monkeypatch):
-    from mlapp.deploy.k8s.rollout import RolloutWait
+    from mlapp.deploy.cluster.rollout import RolloutWait
 
     wait = RolloutWait.wait_until_complete
     monkeypatch.setattr(RolloutWait, "wait_until_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.deploy.k8s.api_errors import UnreachableError
-from mlapp.deploy.k8s.change_plan import HANDOVER, ChangePlan, is_managed
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.deploy_lock import DeployLock
-from mlapp.deploy.k8s.object_kinds import AUTOSCALER, DEPLOYMENT
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.api_errors import UnreachableError
+from mlapp.deploy.cluster.change_plan import HANDOVER, ChangePlan, is_managed
+from mlapp.deploy.cluster.deploy_lock import DeployLock
+from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT
 from mlapp.deploy.target import DeployError, Progress
 
 VERBS = {"create": "created", "change": "changed"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlapp.deploy.k8s.naming import Names, make_label_value
+from mlapp.deploy.cluster.naming import Names, make_label_value
 
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"
@@ -24,6 +24,8 @@ CODE = "mlapp/code-revision"
 """Annotation: the commit of the user's code."""
 CONTAINER = "server"
 """Name of the container in each pod."""
+PORT = 8000
+"""Port of the server in each pod."""
 
 
 def selector_labels(names: Names, instance: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mlapp.deploy.k8s.object_kinds import OPERATORS
+from mlapp.deploy.cluster.object_kinds import OPERATORS
 from mlapp.deploy.target import DeployError
 
 _FORBIDDEN = re.compile(
@@ -60,7 +60,9 @@ class ConflictError(ApiError):
         self.conflicts = conflicts
 
 
-def make_api_error(code: int, body: bytes | str, verb: str, object: str, context: str) -> ApiError:
+def make_api_error(
+    code: int, body: bytes | str, verb: str, object: str, context: str, section: str = "targets.k8s"
+) -> ApiError:
     """The error for an HTTP answer beyond 299.
 
     Args:
@@ -69,6 +71,7 @@ def make_api_error(code: int, body: bytes | str, verb: str, object: str, context
         verb: what was tried, as RBAC names it: get, list, create, patch, delete.
         object: what it was tried on, as `Deployment/digits`.
         context: the kubeconfig's context.
+        section: the target's settings, as the user knows them.
     """
     status = _decode_status(body)
     message, reason = status.get("message") or "", status.get("reason") or ""
@@ -82,21 +85,23 @@ def make_api_error(code: int, body: bytes | str, verb: str, object: str, context
         )
     if code == 409 and (conflicts := _parse_conflicts(status, object)):
         return ConflictError(conflicts)
-    what, todo = _explain_api_error(code, message, reason, verb, object, context)
+    what, todo = _explain_api_error(code, message, reason, verb, object, context, section)
     return ApiError(what, todo, code, reason, message)
 
 
-def _explain_api_error(code: int, message: str, reason: str, verb: str, object: str, context: str) -> tuple[str, str]:
+def _explain_api_error(
+    code: int, message: str, reason: str, verb: str, object: str, context: str, section: str
+) -> tuple[str, str]:
     if found := _QUOTA.search(message):
         return (
             f"{object} exceeds the namespace's quota '{found['quota']}': {found['detail'].strip()}",
-            "Ask for less (targets.k8s.resources, replicas), or for a larger quota.",
+            f"Ask for less ({section}.resources, replicas), or for a larger quota.",
         )
     if found := _WEBHOOK.search(message) or _POLICY.search(message):
         words = found["words"].strip() or "no reason given"
         return (
             f"{object} was refused by the cluster's policy '{found['policy']}': {words}",
-            "Change what it names: a setting of targets.k8s, or targets.k8s.patches.",
+            f"Change what it names: a setting of {section}, or {section}.patches.",
         )
     if "violates PodSecurity" in message:
         return (
@@ -115,13 +120,13 @@ def _explain_api_error(code: int, message: str, reason: str, verb: str, object: 
     if found := re.search(r'namespaces "([^"]+)" not found', message):
         return (
             f"There is no namespace '{found[1]}' in {context}.",
-            f"Have it made, or let mlapp: targets.k8s.namespace: {{name: {found[1]}, create: true}}.",
+            f"Have it made, or let mlapp: {section}.namespace: {{name: {found[1]}, create: true}}.",
         )
     kind = object.partition("/")[0]
     if code == 404 and kind in OPERATORS:
         return (
             f"The cluster does not know {kind}: {OPERATORS[kind]} is not installed.",
-            "Have it installed, or take its setting out of targets.k8s.",
+            f"Have it installed, or take its setting out of {section}.",
         )
     if code == 404:
         return f"{object} does not exist in {context}.", "Look at `mlapp status`."

@@ -10,15 +10,16 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from mlapp.deploy.k8s import canary, labels
-from mlapp.deploy.k8s.api_errors import ApiError
-from mlapp.deploy.k8s.deploy_session import DeploySession, InterruptedDeployError
-from mlapp.deploy.k8s.object_kinds import POD
-from mlapp.deploy.k8s.pod_client import request_pod
-from mlapp.deploy.k8s.pods import is_ready
-from mlapp.deploy.k8s.releases import ReleaseRecord
-from mlapp.deploy.k8s.settings import Canary
+from mlapp.deploy.cluster import releases
+from mlapp.deploy.cluster.api_errors import ApiError
+from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.cluster.object_kinds import POD
+from mlapp.deploy.cluster.pod_client import request_pod
+from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.releases import ReleaseRecord
+from mlapp.deploy.cluster.settings import Canary
 from mlapp.deploy.target import DeployError
 
 NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
@@ -64,13 +65,20 @@ class RequestCounts:
         )
 
 
-def judge_canary(job: DeploySession, seconds: float) -> ReleaseRecord:
+def judge_canary(job: DeploySession[Any], seconds: float) -> ReleaseRecord:
     """Watch for `seconds`, then promote; abort as soon as the canary is clearly worse.
 
     Raises:
         DeployError: it was aborted, with the numbers; or it had too few requests to tell, and stays.
     """
-    live_pods, trial_pods = WatchedRelease(job, job.names.base), WatchedRelease(job, job.names.canary)
+    records = job.releases.list_records()
+    before, record = releases.find_live(records), releases.find_canary(records)
+    if before is None or record is None:
+        raise DeployError("There is no canary.", f"Start one: `mlapp deploy --target {job.target.name} --canary 10`.")
+    live_pods, trial_pods = (
+        WatchedRelease(job, job.target.select_release_pods(before)),
+        WatchedRelease(job, job.target.select_release_pods(record)),
+    )
     end = time.monotonic() + seconds
     told = ""
     while True:
@@ -87,21 +95,22 @@ def judge_canary(job: DeploySession, seconds: float) -> ReleaseRecord:
         if line != told:
             told = line
             job.progress(line)
-        reason = explain_worse(live, trial, job.settings.canary)
+        reason = explain_worse(live, trial, job.target.canary_limits)
         if reason:
-            record = canary.abort_canary(job)
+            record = job.target.abort_canary(job)
             raise DeployError(
                 f"The canary, release {record.number}, was aborted: {reason}. The release before serves all traffic.",
-                "`mlapp logs` shows the pods; targets.k8s.canary holds the limits.",
+                f"`mlapp logs` shows the pods; targets.{job.target.name}.canary holds the limits.",
             )
         if left <= 0:
             break
-    if trial.requests < job.settings.canary.requests:
+    limits = job.target.canary_limits
+    if trial.requests < limits.requests:
         raise DeployError(
             f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few to judge by. It stays on trial.",
-            f"`mlapp promote` or `mlapp abort` it; targets.k8s.canary.requests is {job.settings.canary.requests}.",
+            f"`mlapp promote` or `mlapp abort` it; targets.{job.target.name}.canary.requests is {limits.requests}.",
         )
-    return canary.promote_canary(job)
+    return job.target.promote_canary(job)
 
 
 def explain_worse(live: RequestCounts, trial: RequestCounts, limits: Canary) -> str | None:
@@ -126,9 +135,9 @@ def describe_counts(live: RequestCounts, trial: RequestCounts) -> str:
 class WatchedRelease:
     """One release's pods. What a pod has counted stays known when it goes, or cannot be asked for once."""
 
-    def __init__(self, job: DeploySession, instance: str) -> None:
+    def __init__(self, job: DeploySession[Any], selector: str) -> None:
         self._job = job
-        self._selector = f"{labels.INSTANCE}={instance},{labels.NAME}={job.names.base}"
+        self._selector = selector
         self._latest: dict[str, RequestCounts] = {}
         self._scrape_pods()
         self._start = dict(self._latest)

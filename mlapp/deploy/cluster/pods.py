@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mlapp.deploy.k8s import labels
+from mlapp.deploy.cluster import labels
 
 IMAGE_NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 IMAGE_REASONS = IMAGE_NEVER | {"ImagePullBackOff", "ErrImagePull"}
@@ -122,7 +122,7 @@ def _find_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
         if how in NEVER_RAN:
             return Trouble(pod, f"pod {pod} cannot start ({how}): {ended.get('message') or what}", True)
         if how == "OOMKilled":
-            what = "it needs more than its memory limit (targets.k8s.resources.memory)"
+            what = "it needs more than its memory limit (`resources` of the target)"
         return Trouble(pod, f"pod {pod} crashes ({how}): {what}", True, how != "OOMKilled", container)
     return None
 

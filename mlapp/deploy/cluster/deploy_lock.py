@@ -18,11 +18,11 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.api_errors import ApiError, UnreachableError
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import LEASE
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.api_errors import ApiError, UnreachableError
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import LEASE
 from mlapp.deploy.target import DeployError
 
 SECONDS = 30

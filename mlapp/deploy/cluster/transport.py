@@ -12,8 +12,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from mlapp.deploy.k8s.api_errors import UnreachableError, make_api_error
-from mlapp.deploy.k8s.connection import Connection
+from mlapp.deploy.cluster.api_errors import UnreachableError, make_api_error
+from mlapp.deploy.cluster.connection import Connection
 
 AGENT = "mlapp"
 RETRIED = frozenset({429, 500, 502, 503, 504})
@@ -89,7 +89,7 @@ class Transport:
                 time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
                 pause = min(pause * 2, 4)
                 continue
-            raise make_api_error(response.status, data, verb, object, self.connection.context)
+            raise make_api_error(response.status, data, verb, object, self.connection.context, self.connection.section)
 
     def _send_once(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content: str, stream: float | None

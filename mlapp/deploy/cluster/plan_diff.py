@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from mlapp.deploy.k8s.change_plan import ChangePlan, strip_server_fields
+from mlapp.deploy.cluster.change_plan import ChangePlan, strip_server_fields
 from mlapp.deploy.yaml_dump import to_yaml
 
 

@@ -7,25 +7,24 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlapp.config import Serve
-from mlapp.deploy.k8s import labels, releases, service_address
-from mlapp.deploy.k8s.api_errors import UnreachableError
-from mlapp.deploy.k8s.apply_plan import execute_plan, prune_objects
-from mlapp.deploy.k8s.change_plan import ChangePlan, Key, ensure_namespace, plan_changes
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.config_objects import make_namespace
-from mlapp.deploy.k8s.deploy_lock import DeployLock, LockLostError, hold_lock
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.networking import app_address
-from mlapp.deploy.k8s.object_kinds import DEPLOYMENT
-from mlapp.deploy.k8s.releases import ReleaseRecord, Releases
-from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.k8s.rollout import RolloutWait
-from mlapp.deploy.k8s.settings import KubernetesSettings
+from mlapp.config import Section, Serve
+from mlapp.deploy.cluster import releases
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.api_errors import UnreachableError
+from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.cluster.change_plan import ChangePlan, Key, ensure_namespace, plan_changes
+from mlapp.deploy.cluster.deploy_lock import DeployLock, LockLostError, hold_lock
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.target import DeployError, Progress, Shipment
 from mlapp.deploy.yaml_dump import to_yaml_all
+
+if TYPE_CHECKING:
+    from mlapp.deploy.cluster.cluster_target import ClusterTarget
+
+S = TypeVar("S", bound=Section)
 
 
 class InterruptedDeployError(DeployError):
@@ -35,20 +34,33 @@ class InterruptedDeployError(DeployError):
 
 
 @dataclass
-class DeploySession:
-    """What a deploy, a rollback and a canary share, while the lock is held."""
+class DeploySession(Generic[S]):
+    """What a deploy, a rollback and a canary share, while the lock is held.
+
+    `target` says what differs from one target in a cluster to another: its kinds of object, how a release is waited
+    for, and its address.
+    """
 
     cluster: Cluster
     names: Names
-    settings: KubernetesSettings
-    serve: Serve
+    target: ClusterTarget[S]
     progress: Progress
     lock: DeployLock
 
     @property
+    def settings(self) -> S:
+        """The target's settings."""
+        return self.target.settings
+
+    @property
+    def serve(self) -> Serve:
+        """The server's settings."""
+        return self.target.serve
+
+    @property
     def releases(self) -> Releases:
         """The app's releases."""
-        return Releases(self.cluster, self.names)
+        return self.target.open_releases()
 
     def ship_release(
         self,
@@ -102,23 +114,26 @@ class DeploySession:
         """Try the documents, and show the warnings that the server gave."""
         earlier = before.documents if before else ()
         plan = plan_changes(
-            self.cluster, self.names, documents, earlier=earlier, keep=keep, prune=prune, take_over=take_over
+            self.cluster,
+            self.names,
+            documents,
+            prunable=self.target.prunable,
+            earlier=earlier,
+            keep=keep,
+            prune=prune,
+            take_over=take_over,
         )
         for warning in self.cluster.warnings:
             self.progress(f"the cluster warns: {warning}")
         self.cluster.warnings.clear()
         return plan
 
-    def wait_for_rollout(self, documents: Sequence[dict[str, Any]], record: ReleaseRecord) -> None:
-        """Wait until the Deployment among the documents is up and answers."""
-        deployment = next(document for document in documents if document["kind"] == DEPLOYMENT.kind)
-        template = deployment["spec"]["template"]["metadata"]["labels"]
-        example = record.release.shipment.example if self.settings.rollout.check else None
-        rollout = RolloutWait(
-            self.cluster, self.serve, deployment["metadata"]["name"], template[labels.REVISION], self.progress, example
-        )
+    def wait_for_rollout(
+        self, documents: Sequence[dict[str, Any]], record: ReleaseRecord, *, restored: bool = False
+    ) -> None:
+        """Wait until what the documents run is up and answers; `restored` when they were live before."""
         try:
-            rollout.wait_until_complete(self.settings.rollout.timeout, self.lock)
+            self.target.wait_for_release(self, documents, record, restored=restored)
         except UnreachableError as error:
             again = "" if isinstance(error, LockLostError) else " Then do the same again: it goes on watching."
             raise UnreachableError(
@@ -134,7 +149,7 @@ class DeploySession:
             record = self.releases.mark_state(record, "live", url=self._find_cluster_url(record))
         if before and before.number != record.number:
             self.releases.mark_state(before, "superseded")
-        self.releases.trim_records(records, self.settings.rollout.history - 1)
+        self.releases.trim_records(records, self.target.rollout.history - 1)
         return record
 
     def restore_release(
@@ -164,7 +179,7 @@ class DeploySession:
             with _defer_interrupt():
                 execute_plan(self.cluster, back, self.lock, self.progress)
                 prune_objects(self.cluster, back, self.lock, self.progress)
-            self.wait_for_rollout(before.documents, before)
+            self.wait_for_rollout(before.documents, before, restored=True)
         except (DeployError, KeyboardInterrupt) as second:
             what = second.what if isinstance(second, DeployError) else "interrupted"
             return DeployError(
@@ -176,18 +191,14 @@ class DeploySession:
             f"Release {number} failed: {error.what}\nWent back: release {before.number} is live.", error.todo
         )
 
-    def find_url(self, shipment: Shipment) -> str:
-        """Where the app answers."""
-        return app_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
+    def find_url(self, shipment: Shipment) -> str | None:
+        """Where the app answers, as far as the settings tell."""
+        return self.target.find_url(shipment)
 
     def _find_cluster_url(self, record: ReleaseRecord) -> str | None:
-        """The address that the cluster gave the Service; None where it is no news, or there is none yet."""
-        if not service_address.is_given_by_cluster(record):
-            return None
+        """The address that the cluster gave; None where it is no news, or there is none yet."""
         with suppress(DeployError):  # the release is live, whether or not this can be looked up
-            if url := service_address.find_service_url(self.cluster, self.names, record):
-                return url
-            self.progress("the Service has no address outside yet: `mlapp status` shows it once it has")
+            return self.target.find_given_url(record, self.progress)
         return None
 
     def _record_release(
@@ -227,15 +238,13 @@ class DeploySession:
 
 
 @contextmanager
-def open_session(
-    cluster: Cluster, names: Names, settings: KubernetesSettings, serve: Serve, progress: Progress
-) -> Iterator[DeploySession]:
+def open_session(target: ClusterTarget[S], progress: Progress) -> Iterator[DeploySession[S]]:
     """A job with the lock held, on a cluster that is new enough."""
-    cluster.read_server_version()
-    if space := make_namespace(settings):
-        ensure_namespace(cluster, space)  # even the lock needs one
-    with hold_lock(cluster, names) as lock:
-        yield DeploySession(cluster, names, settings, serve, progress, lock)
+    target.require_cluster()
+    if space := target.make_namespace():
+        ensure_namespace(target.cluster, space)  # even the lock needs one
+    with hold_lock(target.cluster, target.names) as lock:
+        yield DeploySession(target.cluster, target.names, target, progress, lock)
 
 
 def _refuse_canary(records: Sequence[ReleaseRecord]) -> None:

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from mlapp.config import Serve
-from mlapp.deploy.k8s.api_errors import ApiError
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.workload import PORT
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.api_errors import ApiError
+from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.target import DeployError
 from mlapp.request_body import RequestBody
 

@@ -15,10 +15,10 @@ from datetime import datetime, timezone
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
-from mlapp.deploy.k8s.api_errors import ApiError, make_api_error
-from mlapp.deploy.k8s.connection import Connection
-from mlapp.deploy.k8s.object_kinds import NAMESPACE, POD, Kind, find_kind, object_title
-from mlapp.deploy.k8s.transport import ApiCall, Transport, response_lines
+from mlapp.deploy.cluster.api_errors import ApiError, make_api_error
+from mlapp.deploy.cluster.connection import Connection
+from mlapp.deploy.cluster.object_kinds import NAMESPACE, POD, Kind, find_kind, object_title
+from mlapp.deploy.cluster.transport import ApiCall, Transport, response_lines
 from mlapp.request_body import RequestBody
 
 MANAGER = "mlapp"
@@ -106,7 +106,7 @@ class Cluster:
             raise ApiError(
                 f"There is no namespace '{self.namespace}' in {self.connection.context}.",
                 "Name another with --namespace, or have it made: "
-                f"targets.k8s.namespace: {{name: {self.namespace}, create: true}}.",
+                f"{self.connection.section}.namespace: {{name: {self.namespace}, create: true}}.",
                 404,
             )
 

@@ -16,15 +16,14 @@ from typing import Any
 import msgspec
 import yaml
 
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.api_errors import ApiError
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import CONFIG_MAP
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.api_errors import ApiError
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP
 from mlapp.deploy.target import DeployError, Release, Shipment, State
 from mlapp.deploy.yaml_dump import to_yaml_all
 
-TARGET = "k8s"
 LARGEST_EXAMPLE = 64 * 1024
 """Characters of an example that are recorded; a ConfigMap holds 1 MiB in all."""
 
@@ -58,14 +57,26 @@ class ReleaseRecord:
 class Releases:
     """The releases of one app in one namespace."""
 
-    def __init__(self, cluster: Cluster, names: Names) -> None:
+    def __init__(self, cluster: Cluster, names: Names, target: str) -> None:
+        """`target` is the name of the target that makes the releases."""
         self._cluster = cluster
-        self._names = names
+        self.names = names
+        self.target = target
 
     def list_records(self) -> list[ReleaseRecord]:
-        """Every record, oldest first."""
-        selector = f"{labels.APP}={self._names.base},{labels.RECORD}=release"
+        """Every record, oldest first.
+
+        Raises:
+            DeployError: another target has deployed an app of this name into the namespace.
+        """
+        selector = f"{labels.APP}={self.names.base},{labels.RECORD}=release"
         found = [_decode_record(item) for item in self._cluster.list_objects(CONFIG_MAP, selector)]
+        if foreign := next((record for record in found if record.release.target != self.target), None):
+            other = foreign.release.target
+            raise DeployError(
+                f"{self.names.app} is deployed in {self._cluster.place} by the target {other}, not {self.target}.",
+                f"Use --target {other}, or another namespace; `mlapp delete --target {other}` removes that one.",
+            )
         return sorted(found, key=lambda record: record.number)
 
     def create_record(
@@ -85,7 +96,7 @@ class Releases:
         if len(json.dumps(shipment.example)) > LARGEST_EXAMPLE:
             shipment = replace(shipment, example=None)
         now = datetime.now(timezone.utc).replace(microsecond=0)
-        release = Release(number, shipment.app, TARGET, shipment, now, "pending", by=by, note=note, url=url)
+        release = Release(number, shipment.app, self.target, shipment, now, "pending", by=by, note=note, url=url)
         record = ReleaseRecord(release, to_yaml_all(documents), percent, repeats)
         try:
             self._cluster.create_object(self._make_document(record))
@@ -109,7 +120,7 @@ class Releases:
             "metadata": {"labels": {labels.STATE: state}},
             "data": {"release.json": _encode_release(changed)},
         }
-        self._cluster.patch_object(CONFIG_MAP, self._names.release_name(record.number), change)
+        self._cluster.patch_object(CONFIG_MAP, self.names.release_name(record.number), change)
         return changed
 
     def trim_records(self, records: Sequence[ReleaseRecord], keep: int) -> None:
@@ -131,17 +142,17 @@ class Releases:
 
     def _make_document(self, record: ReleaseRecord) -> dict[str, Any]:
         own = {
-            labels.NAME: self._names.base,
-            labels.INSTANCE: self._names.base,
+            labels.NAME: self.names.base,
+            labels.INSTANCE: self.names.base,
             labels.MANAGED_BY: "mlapp",
-            labels.APP: self._names.base,
+            labels.APP: self.names.base,
             labels.RECORD: "release",
             labels.STATE: record.state,
         }
         return {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": self._names.release_name(record.number), "labels": own},
+            "metadata": {"name": self.names.release_name(record.number), "labels": own},
             "data": {"release.json": _encode_release(record), "objects.yaml": record.objects},
         }
 

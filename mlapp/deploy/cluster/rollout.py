@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlapp.config import Serve
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.api_errors import ApiError, make_api_error
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.deploy_lock import DeployLock
-from mlapp.deploy.k8s.object_kinds import DEPLOYMENT, EVENT, POD, Kind
-from mlapp.deploy.k8s.pod_client import AnswerError, predict_at_pod
-from mlapp.deploy.k8s.pods import Trouble, describe_pod_state, find_trouble, is_ready, pod_revision
-from mlapp.deploy.k8s.transport import response_lines
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.api_errors import ApiError, make_api_error
+from mlapp.deploy.cluster.deploy_lock import DeployLock
+from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, EVENT, POD, Kind
+from mlapp.deploy.cluster.pod_client import AnswerError, predict_at_pod
+from mlapp.deploy.cluster.pods import Trouble, describe_pod_state, find_trouble, is_ready, pod_revision
+from mlapp.deploy.cluster.transport import response_lines
 from mlapp.deploy.target import DeployError, Progress
 
 LAST_LINES = 15
@@ -51,6 +51,7 @@ class RolloutWait:
     revision: str
     progress: Progress
     example: Sequence[Any] | None = None
+    container: str = labels.CONTAINER
     deployment: dict[str, Any] = field(default_factory=dict)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -213,7 +214,9 @@ class RolloutWait:
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
                 said = condition.get("message", "")
-                return make_api_error(403, said, "create", "a pod", self.cluster.connection.context)
+                return make_api_error(
+                    403, said, "create", "a pod", self.cluster.connection.context, self.cluster.connection.section
+                )
         return None
 
     def _refusal_patience(self) -> float:
@@ -242,7 +245,7 @@ class RolloutWait:
         for previous in ({"previous": "true"}, {}):
             with suppress(DeployError):
                 response = self.cluster.read_pod_log(
-                    found.pod, container=found.container or labels.CONTAINER, tailLines=str(LAST_LINES), **previous
+                    found.pod, container=found.container or self.container, tailLines=str(LAST_LINES), **previous
                 )
                 said = [line.decode(errors="replace") for line in response_lines(response)]
                 if said:
@@ -258,7 +261,7 @@ def _is_slow_pull(event: dict[str, Any]) -> bool:
 
 def _advise_on_trouble(found: Trouble) -> str:
     if "pull its image" in found.text:
-        return "Check that the image is there and that the cluster may pull it (targets.k8s.image_pull_secrets)."
+        return "Check that the image is there and that the cluster may pull it (`image_pull_secrets` of the target)."
     if found.crashed:
         return "Fix the error in its last lines; `mlapp serve` here runs the same code."
     return "Fix the error that it names; `mlapp status` shows the state."

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mlapp.deploy.k8s.settings import KubernetesSettings
+from mlapp.deploy.cluster.settings import ConnectionSettings
 from mlapp.deploy.target import DeployError
 from mlapp.errors import MissingExtraError, suggest_nearest
 
@@ -26,11 +26,12 @@ VALIDATOR = "kubernetes_validate"
 
 @dataclass(frozen=True)
 class Connection:
-    """A client that can log in, and the place it is for."""
+    """A client that can log in, and the place it is for. `section` names the settings in what is said to the user."""
 
     client: Any
     namespace: str
     context: str
+    section: str = "targets.k8s"
 
     @property
     def place(self) -> str:
@@ -38,7 +39,7 @@ class Connection:
         return f"{self.context}, namespace {self.namespace}"
 
 
-def connect_cluster(settings: KubernetesSettings) -> Connection:
+def connect_cluster(settings: ConnectionSettings, section: str = "targets.k8s") -> Connection:
     """A client for the settings' cluster and namespace; nothing is asked of the cluster yet.
 
     Raises:
@@ -79,7 +80,7 @@ def connect_cluster(settings: KubernetesSettings) -> Connection:
         raise DeployError("The kubeconfig names no cluster.", _HOW)
     configuration.retries = False
     configuration.connection_pool_maxsize = 16
-    return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context)
+    return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context, section)
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def _block_import(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-_HOW = "Get one from the cluster's operator, and set KUBECONFIG or targets.k8s.kubeconfig; `kubectl version` tries it."
+_HOW = "Get one from the cluster's operator, and set KUBECONFIG; `kubectl version` tries it."
 
 
 def _refuse_missing_kubeconfig(file: str | None) -> None:
@@ -134,6 +135,6 @@ def _choose_context(
     if wanted not in names:
         raise DeployError(
             f"The kubeconfig has no context '{wanted}'.{suggest_nearest(wanted, names)}",
-            f"It has: {', '.join(names) or 'none'}. Change --context or targets.k8s.context.",
+            f"It has: {', '.join(names) or 'none'}. Change --context, or `context` of the target.",
         )
     return next(context for context in contexts if context["name"] == wanted)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from mlapp.deploy.k8s.object_kinds import object_title
-from mlapp.deploy.k8s.settings import Patch
+from mlapp.deploy.cluster.object_kinds import object_title
+from mlapp.deploy.cluster.settings import Patch
 from mlapp.errors import ConfigError, suggest_nearest
 
 MERGE_KEYS: dict[str, tuple[str, ...]] = {
@@ -31,7 +31,9 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
 """Lists of the core API that merge by a key, as its `patchMergeKey` tags say; every other list is replaced."""
 
 
-def apply_patches(documents: list[dict[str, Any]], patches: list[Patch]) -> list[dict[str, Any]]:
+def apply_patches(
+    documents: list[dict[str, Any]], patches: list[Patch], section: str = "targets.k8s"
+) -> list[dict[str, Any]]:
     """The documents with the patches applied, in order; the ones given stay as they are.
 
     Raises:
@@ -39,7 +41,7 @@ def apply_patches(documents: list[dict[str, Any]], patches: list[Patch]) -> list
     """
     documents = copy.deepcopy(documents)
     for index, patch in enumerate(patches):
-        place = f"targets.k8s.patches[{index}]"
+        place = f"{section}.patches[{index}]"
         if (patch.merge is None) == (patch.json is None):
             raise ConfigError(f"{place} needs one of `merge` and `json`.", "Give it exactly one.")
         chosen = [

@@ -12,16 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.api_errors import ApiError, Conflict, ConflictError
-from mlapp.deploy.k8s.cluster import MANAGER, Cluster
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import (
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.api_client import MANAGER, Cluster
+from mlapp.deploy.cluster.api_errors import ApiError, Conflict, ConflictError
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import (
     AUTOSCALER,
     CLAIM,
     DEPLOYMENT,
     NAMESPACE,
-    PRUNED,
     Kind,
     find_kind,
     object_title,
@@ -108,11 +107,13 @@ def list_own_objects(cluster: Cluster, names: Names, kinds: Iterable[Kind]) -> d
     }
 
 
-def list_prunable_kinds(documents: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]] = ()) -> list[Kind]:
+def list_prunable_kinds(
+    prunable: Iterable[Kind], documents: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]] = ()
+) -> list[Kind]:
     """The kinds that may be pruned, less those of operators that neither this release nor the one before it needs."""
-    used = {document["kind"] for document in (*documents, *earlier)}
-    kinds = [kind for kind in PRUNED if kind.core or kind.kind in used]
-    return [*kinds, CLAIM] if CLAIM.kind in used else kinds
+    used = {find_kind(document) for document in (*documents, *earlier)}
+    kinds = [kind for kind in prunable if kind.core or kind in used]
+    return [*kinds, CLAIM] if CLAIM in used else kinds
 
 
 def plan_changes(
@@ -120,6 +121,7 @@ def plan_changes(
     names: Names,
     documents: Sequence[dict[str, Any]],
     *,
+    prunable: Sequence[Kind],
     earlier: Sequence[dict[str, Any]] = (),
     keep: Collection[Key] = (),
     prune: bool = True,
@@ -129,6 +131,7 @@ def plan_changes(
 
     Args:
         documents: what the release renders to.
+        prunable: the kinds of object that the target makes and may remove, in the order of their removal.
         earlier: the documents of the release before, for the kinds that it had.
         keep: objects that stay although they are not rendered: those of a canary.
         prune: whether what is no longer rendered goes.
@@ -139,7 +142,7 @@ def plan_changes(
         DeployError: an object of that name is not ours; a policy, a quota or the server refuses one.
     """
     rest = [document for document in documents if find_kind(document) != NAMESPACE]
-    live = list_own_objects(cluster, names, list_prunable_kinds(rest, earlier))
+    live = list_own_objects(cluster, names, list_prunable_kinds(prunable, rest, earlier))
     rendered = {(document["kind"], document["metadata"]["name"]) for document in rest}
     obsolete = {key: item for key, item in live.items() if key not in rendered and key not in keep} if prune else {}
     autoscaler_goes = any(kind == AUTOSCALER.kind for kind, _ in obsolete)
@@ -155,7 +158,7 @@ def plan_changes(
     conflicts = [conflict for result in tried if not isinstance(result, Change) for conflict in result]
     if conflicts:
         raise ConflictError(conflicts)
-    removed = [Change(item, item, None) for item in _sort_objects(obsolete.values()) if is_managed(item)]
+    removed = [Change(item, item, None) for item in _sort_objects(obsolete.values(), prunable) if is_managed(item)]
     return ChangePlan((*(result for result in tried if isinstance(result, Change)), *removed))
 
 
@@ -246,6 +249,6 @@ def strip_server_fields(document: dict[str, Any]) -> dict[str, Any]:
     return {**shown, **{key: value for key, value in document.items() if key not in (*shown, "status")}}
 
 
-def _sort_objects(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    position = {kind.kind: at for at, kind in enumerate(PRUNED)}
+def _sort_objects(items: Iterable[dict[str, Any]], prunable: Iterable[Kind]) -> list[dict[str, Any]]:
+    position = {kind.kind: at for at, kind in enumerate(prunable)}
     return sorted((item for item in items if item["kind"] in position), key=lambda item: position[item["kind"]])

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 
-from mlapp.deploy.k8s import labels
-from mlapp.deploy.k8s.cluster import Cluster
-from mlapp.deploy.k8s.naming import Names
-from mlapp.deploy.k8s.object_kinds import POD
-from mlapp.deploy.k8s.transport import response_lines
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import POD
+from mlapp.deploy.cluster.transport import response_lines
 from mlapp.deploy.target import DeployError, LogLine
 
 LOOK_AGAIN = 2.0
@@ -22,14 +22,19 @@ BEGINNING = frozenset({"Pending", "Unknown"})
 
 
 def stream_logs(
-    cluster: Cluster, names: Names, follow: bool, tail: int | None, since: float | None
+    cluster: Cluster,
+    names: Names,
+    follow: bool,
+    tail: int | None,
+    since: float | None,
+    container: str = labels.CONTAINER,
 ) -> Iterator[LogLine]:
     """The lines; each pod's in order. Without `follow`, one pod after the other.
 
     Raises:
         DeployError: the app has no pods, or the server refuses.
     """
-    query = {"container": labels.CONTAINER, "timestamps": "true"}
+    query = {"container": container, "timestamps": "true"}
     if tail is not None:
         query["tailLines"] = str(tail)
     if since is not None:
@@ -58,7 +63,7 @@ class _NotStartedError(Exception):
 
 def _read_pod_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
     """The lines, each with the kubelet's own stamp: nine digits of a second, so that stamps compare as text."""
-    from mlapp.deploy.k8s.api_errors import ApiError
+    from mlapp.deploy.cluster.api_errors import ApiError
 
     try:
         response = cluster.read_pod_log(pod, **query)

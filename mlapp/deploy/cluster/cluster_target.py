@@ -1,0 +1,233 @@
+"""The base of every target in a Kubernetes cluster. A subclass says what its objects are, and how a release comes up.
+
+Releases, the lock, the plan, the diff, logs, predictions and the analysis of a canary are the same for all of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+from mlapp.config import Section
+from mlapp.deploy.cluster import canary_analysis, labels, object_kinds, pod_client, releases
+from mlapp.deploy.cluster import logs as pod_logs
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.change_plan import (
+    Change,
+    ChangePlan,
+    is_managed,
+    list_own_objects,
+    list_prunable_kinds,
+    plan_changes,
+)
+from mlapp.deploy.cluster.connection import connect_cluster
+from mlapp.deploy.cluster.deploy_session import DeploySession, open_session
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import Kind
+from mlapp.deploy.cluster.plan_diff import unified_diff
+from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
+from mlapp.deploy.cluster.settings import Canary, Rollout
+from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Shipment, Target, ignore_progress
+
+S = TypeVar("S", bound=Section)
+
+
+class ClusterTarget(Target[S]):
+    """An app in one namespace of one cluster."""
+
+    prunable: ClassVar[tuple[Kind, ...]]
+    """The kinds of object that it makes and may remove, in the order of their removal."""
+    container: ClassVar[str] = labels.CONTAINER
+    """Name of the server's container in each pod."""
+
+    @property
+    def names(self) -> Names:
+        """What the app's objects are called."""
+        return Names(self.app)
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The cluster; connected to when it is first needed."""
+        settings: Any = self.settings
+        return Cluster(connect_cluster(settings, f"targets.{self.name}"))
+
+    @property
+    def rollout(self) -> Rollout:
+        """How a release starts: `rollout` of the settings."""
+        settings: Any = self.settings
+        rollout: Rollout = settings.rollout
+        return rollout
+
+    @property
+    def canary_limits(self) -> Canary:
+        """When a canary is aborted: `canary` of the settings."""
+        settings: Any = self.settings
+        limits: Canary = settings.canary
+        return limits
+
+    @property
+    def pod_selector(self) -> str:
+        """Labels of the live release's pods."""
+        return f"{labels.NAME}={self.names.base},{labels.INSTANCE}={self.names.base}"
+
+    def select_release_pods(self, record: ReleaseRecord) -> str:
+        """Labels of the pods of a release that is live or a canary."""
+        instance = self.names.canary if record.state == "canary" else self.names.base
+        return f"{labels.INSTANCE}={instance},{labels.NAME}={self.names.base}"
+
+    @abstractmethod
+    def wait_for_release(
+        self, job: DeploySession[S], documents: Sequence[dict[str, Any]], record: ReleaseRecord, *, restored: bool
+    ) -> None:
+        """Return when what the documents run is up and answers.
+
+        Args:
+            documents: what was applied; all of a release, or a part of it that runs.
+            record: the release that they belong to.
+            restored: it was live before, and is applied again because a later release failed.
+
+        Raises:
+            RolloutError: it does not come up, with the reason.
+        """
+
+    @abstractmethod
+    def start_canary(self, job: DeploySession[S], shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
+        """Put `shipment` beside the live release, with `percent` of the traffic."""
+
+    @abstractmethod
+    def promote_canary(self, job: DeploySession[S]) -> ReleaseRecord:
+        """Make the canary the live release."""
+
+    @abstractmethod
+    def abort_canary(self, job: DeploySession[S]) -> ReleaseRecord:
+        """Take the canary away, and give all traffic back to the live release."""
+
+    def require_cluster(self) -> None:
+        """Check that the cluster has all that the target needs, before anything is written.
+
+        Raises:
+            DeployError: it is too old, or an operator is missing.
+        """
+        self.cluster.read_server_version()
+
+    def make_namespace(self) -> dict[str, Any] | None:
+        """The Namespace, when it is to be made."""
+        return None
+
+    def find_url(self, shipment: Shipment) -> str | None:
+        """Where the app will answer, as far as the settings tell."""
+        return None
+
+    def find_given_url(self, record: ReleaseRecord, progress: Progress) -> str | None:
+        """The address that the cluster gave a release that is up; None where it is no news."""
+        return None
+
+    def open_releases(self) -> Releases:
+        """The app's releases, as the cluster records them."""
+        return Releases(self.cluster, self.names, self.name)
+
+    def check(self) -> str:
+        """The cluster's version, and which context and namespace would be deployed to.
+
+        Raises:
+            DeployError: it does not answer, is too old, or has no such namespace and is not to get one.
+        """
+        self.require_cluster()
+        if self.make_namespace() is None:
+            self.cluster.require_namespace()
+        return "version {}.{}, {}".format(*self.cluster.read_server_version(), self.cluster.place)
+
+    def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
+        """A unified diff against the live objects, from a dry run of the server; changes nothing."""
+        self.require_cluster()
+        documents = self.render(shipment)
+        space = self.make_namespace()
+        if space and self.cluster.get_object(object_kinds.NAMESPACE, space["metadata"]["name"]) is None:
+            # Nothing can be tried where the namespace is still to be made, and nothing is there yet.
+            return unified_diff(ChangePlan(tuple(Change(document, None, document) for document in documents)))
+        before = releases.find_live(self.open_releases().list_records())
+        earlier = before.documents if before else ()
+        plan = plan_changes(
+            self.cluster, self.names, documents, prunable=self.prunable, earlier=earlier, take_over=take_over
+        )
+        return unified_diff(plan)
+
+    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+        """Ship it: see `DeploySession.ship_release`."""
+        documents = self.render(shipment)
+        with self._open_session(progress) as job:
+            return job.ship_release(shipment, documents, take_over=take_over).release
+
+    def releases(self) -> list[Release]:
+        """The recorded releases, oldest first."""
+        records = self.open_releases().list_records()
+        if not records:
+            self.cluster.require_namespace()
+        return [record.release for record in records]
+
+    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
+        """Apply an earlier release's objects again, as a new release."""
+        with self._open_session(progress) as job:
+            goal = releases.choose_rollback(job.releases.list_records(), to)
+            note = f"rollback to {goal.number}"
+            shipment = goal.release.shipment
+            return job.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release
+
+    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
+        """Remove the app's objects and records. Claims, Secrets and the Namespace stay, and are named."""
+        with self._open_session(progress) as job:
+            records = job.releases.list_records()
+            earlier = [document for record in records for document in record.documents]
+            looked_at = list_prunable_kinds(self.prunable, (), earlier)
+            found = list_own_objects(self.cluster, self.names, looked_at)
+            removed = []
+            for kind in self.prunable:
+                for item in found.values():
+                    if item["kind"] == kind.kind and is_managed(item) and self.cluster.delete_object(item):
+                        removed.append(object_kinds.object_title(item))
+                        progress(f"{removed[-1]} removed")
+            for item in found.values():
+                if item["kind"] == object_kinds.CLAIM.kind:
+                    progress(f"{object_kinds.object_title(item)} is kept: it holds data")
+            return [*removed, *job.releases.remove_records(records)]
+
+    def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
+        """Lines of all pods."""
+        return pod_logs.stream_logs(self.cluster, self.names, follow, tail, since, self.container)
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        """A prediction by a ready pod, through a port-forward."""
+        pods = self.cluster.list_objects(object_kinds.POD, self.pod_selector)
+        ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
+        if not ready:
+            raise DeployError(f"{self.app} has no ready pod in {self.cluster.place}.", "Look at `mlapp status`.")
+        return pod_client.predict_at_pod(self.cluster, self.serve, ready[0], inputs)
+
+    def canary(
+        self, shipment: Shipment, percent: int, *, progress: Progress = ignore_progress, take_over: bool = False
+    ) -> Release:
+        """Put it beside the live release with `percent` of the traffic."""
+        with self._open_session(progress) as job:
+            return self.start_canary(job, shipment, percent, take_over).release
+
+    def judge(self, seconds: float, *, progress: Progress = ignore_progress) -> Release:
+        """Watch the canary, then promote or abort it."""
+        with self._open_session(progress) as job:
+            return canary_analysis.judge_canary(job, seconds).release
+
+    def promote(self, *, progress: Progress = ignore_progress) -> Release:
+        """Make the canary live."""
+        with self._open_session(progress) as job:
+            return self.promote_canary(job).release
+
+    def abort(self, *, progress: Progress = ignore_progress) -> Release:
+        """Take the canary away."""
+        with self._open_session(progress) as job:
+            return self.abort_canary(job).release
+
+    def _open_session(self, progress: Progress) -> AbstractContextManager[DeploySession[S]]:
+        return open_session(self, progress)
