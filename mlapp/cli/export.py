@@ -3,43 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse_parameters
-from mlapp.errors import UsageError
+from mlapp.errors import UsageError, suggest_nearest
 
 MOST_ROWS = 1000
 
 
 def export_model(
+    runtime: Annotated[
+        str | None, typer.Argument(metavar="[mlserver]", help="As a folder for this server.", show_default=False)
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="As an ONNX file.")] = False,
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
-    to: Annotated[Path | None, typer.Option(help="The file to write. [<app>-<version>.onnx]")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The file or folder to write. [<app>-<version>.onnx, <app>-mlserver]")
+    ] = None,
     parameter: Parameters = None,
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Write a model for other programs, as ONNX.
+    """Write a model for other programs: as ONNX, or as a folder that MLServer serves.
 
-    Its answers are compared with the original's first, on what the reader reads.
+    The answers of ONNX are compared with the original's first, on what the reader reads.
 
     Examples:
 
       mlapp export --onnx
 
       mlapp export --onnx --model production --to model.onnx -p limit=500
+
+      mlapp export mlserver --to digits && mlserver start digits
     """
+    if onnx == (runtime is not None):
+        raise UsageError("mlapp export needs one format.", "Give --onnx or mlserver.")
+    if runtime not in (None, "mlserver"):
+        raise UsageError(f"There is no format '{runtime}'.{suggest_nearest(runtime, ['mlserver'])}", "Give mlserver.")
+    if onnx:
+        _export_onnx(model, to, parse_parameters(parameter), environment, json)
+        return
+    if parameter:
+        raise UsageError("-p is given, and exporting to MLServer reads no data.", "Leave it out.")
+    _export_mlserver(model, to, environment, json)
+
+
+def _export_mlserver(model: str, to: Path | None, environment: str | None, json: bool) -> None:
+    from mlapp.mlserver_export import export_to_mlserver
+    from mlapp.project import Project
+
+    here = Path.cwd()
+    project = Project.find(environment=environment)
+    folder = to or Path(f"{project.name}-mlserver")
+
+    def print_warning(text: str) -> None:
+        output.print_note(f"Warning: {text}")
+
+    bundle = export_to_mlserver(project, model, here / folder, settings_of=environment, warn=print_warning)
+    if json:
+        output.print_json(
+            {"folder": str(here / folder), "model": bundle.manifest.app, "version": bundle.manifest.version}
+        )
+        return
+    typer.echo(folder)
+    output.print_note(
+        f"It holds {bundle.manifest.app} version {bundle.manifest.version}. Next, where MLServer is installed: "
+        f"pip install -r {folder}/requirements.txt && mlserver start {folder}"
+    )
+
+
+def _export_onnx(model: str, to: Path | None, values: dict[str, Any], environment: str | None, json: bool) -> None:
     from mlapp import onnx_conversion, prediction, training
     from mlapp.data.export import replace_file
     from mlapp.project import Project
 
-    if not onnx:
-        raise UsageError("mlapp export needs a format.", "Give --onnx.")
-    values = parse_parameters(parameter)
     here = Path.cwd()  # loading the app changes to the project's folder
     project = Project.find(environment=environment)
     version = project.store.get(project.name, model)

@@ -1,0 +1,155 @@
+"""A version of an app as a runtime of MLServer (https://mlserver.readthedocs.io), from the folder of an export.
+
+It reads and writes tensors as `mlapp serve` does at /v2. MLServer gives the HTTP and gRPC servers, its metrics, and its
+batching where model-settings.json turns that on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from mlserver import MLModel
+from mlserver.errors import MLServerError
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, RequestInput, ResponseOutput
+from mlserver.utils import get_model_uri
+
+from mlapp import bundle as bundles
+from mlapp.serving.asgi import load_served_model
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.observability.metrics import Metrics
+from mlapp.serving.protocols import tensors
+from mlapp.serving.protocols.open_inference import model_metadata, predict_tensors
+from mlapp.serving.protocols.tensors import Tensor
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.problems import make_http_error
+
+
+class MlappRuntime(MLModel):
+    """The model in the bundle that `parameters.uri` of model-settings.json names."""
+
+    async def load(self) -> bool:
+        """Load the model, and let it predict its own example.
+
+        Raises:
+            BundleError: the folder was changed. ModelError: the model cannot be loaded, or cannot predict its example.
+        """
+        bundle = await asyncio.to_thread(bundles.open, await get_model_uri(self.settings))
+        project = bundle.project
+        settings = project.settings.serve
+        loaded = await asyncio.to_thread(
+            load_served_model, project.app, bundle.manifest.version, project.store, settings
+        )
+        self._endpoint = Endpoint(project.app, loaded, settings, Metrics())
+        await self._endpoint.start_model()
+        about = model_metadata(self._endpoint)
+        self.inputs = [MetadataTensor(**tensor) for tensor in about["inputs"]]
+        self.outputs = [MetadataTensor(**tensor) for tensor in about["outputs"]]
+        return True
+
+    async def unload(self) -> bool:
+        """Stop the threads. MLServer calls this too where `load` failed."""
+        if hasattr(self, "_endpoint"):
+            await self._endpoint.close_endpoint()
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """The predictions for a request of the Open Inference Protocol.
+
+        Raises:
+            MLServerError: with the status and text that `mlapp serve` answers with.
+        """
+        try:
+            if self._endpoint.current.is_stream:
+                place = f"/v2/models/{self.name}/infer_stream"
+                raise MLServerError(f"'{self.name}' streams its predictions: send to {place}.")
+            budget = self._open_budget()
+            found, version = await predict_tensors(self._endpoint, _read_tensors(payload, budget), budget)
+            return self._make_answer(payload, found, version)
+        except MLServerError:
+            raise
+        except Exception as error:
+            raise _translate_error(error) from error
+
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncGenerator[InferenceResponse, None]:
+        """An answer for each item that the predictor yields; one answer where it does not yield.
+
+        Raises:
+            MLServerError: as for `predict`.
+        """
+        payload = await anext(payloads)
+        loaded = self._endpoint.current
+        if not loaded.is_stream:
+            yield await self.predict(payload)
+            return
+        try:
+            budget = self._open_budget()
+            part = loaded.codec.accept_inputs(tensors.tensors_to_inputs(_read_tensors(payload, budget), loaded))
+            schema = loaded.predictor.schema.predictions
+            async with aclosing(self._endpoint.streams.stream_items(loaded, part, budget.timeout)) as items:
+                async for item in items:
+                    found = tensors.predictions_to_tensors([item], schema)
+                    yield self._make_answer(payload, found, loaded.version or "")
+        except MLServerError:
+            raise
+        except Exception as error:
+            raise _translate_error(error) from error
+
+    def _open_budget(self) -> Budget:
+        settings = self._endpoint.settings
+        return Budget(settings, settings.timeout)
+
+    def _make_answer(self, payload: InferenceRequest, found: list[Tensor], version: str) -> InferenceResponse:
+        if payload.outputs:
+            wanted = [output.name for output in payload.outputs]
+            known = {tensor.name: tensor for tensor in found}
+            if missing := [name for name in wanted if name not in known]:
+                raise MLServerError(f"There is no output '{missing[0]:.60}'; there is {', '.join(sorted(known))}.")
+            found = [tensor for tensor in found if tensor.name in wanted]
+        outputs = [
+            ResponseOutput(name=tensor.name, shape=tensor.shape, datatype=tensor.datatype, data=_list_values(tensor))
+            for tensor in found
+        ]
+        return InferenceResponse(model_name=self.name, model_version=version or None, id=payload.id, outputs=outputs)
+
+
+def _read_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
+    """The request's tensors.
+
+    Raises:
+        HttpError: 400, values that are not of their datatype or shape.
+    """
+    return [
+        tensors.tensor_from_values(given.name, _datatype(given), given.shape, _values(given), budget)
+        for given in payload.inputs
+    ]
+
+
+def _datatype(given: RequestInput) -> str:
+    """The datatype's name: over HTTP it is an enumeration, over gRPC a text."""
+    return str(getattr(given.datatype, "value", given.datatype))
+
+
+def _values(given: RequestInput) -> Any:
+    """The tensor's values: in a wrapper, or as they are where gRPC sent raw bytes."""
+    values = getattr(given.data, "root", given.data)
+    return values if hasattr(values, "dtype") or isinstance(values, list) else list(values)
+
+
+def _list_values(tensor: Tensor) -> list[Any]:
+    """The values as a flat list; texts as bytes, which both of MLServer's protocols take."""
+    if tensor.datatype == "BYTES":
+        return [str(text).encode() for text in tensor.array.ravel()]
+    values: list[Any] = tensor.array.ravel().tolist()
+    return values
+
+
+def _translate_error(error: Exception) -> BaseException:
+    """The error as MLServer tells it: the text, and the status that the protocol has for wrong inputs."""
+    problem = make_http_error(error)
+    found: BaseException = MLServerError(problem.detail, 400 if problem.status == 422 else problem.status)
+    return found

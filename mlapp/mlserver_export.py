@@ -1,0 +1,136 @@
+"""Writing a version as a folder that MLServer serves.
+
+FOLDER/
+    model-settings.json   what MLServer reads of the model
+    settings.json         what it reads of the server, unless it serves a folder of several
+    mlapp_runtime.py      the runtime class that it names
+    requirements.txt      what MLServer's environment needs beside MLServer
+    bundle/               code, model and dependencies, as in an image
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp import distribution
+from mlapp.bundle import Bundle
+from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
+from mlapp.bundle.requirement_lines import parse_locked_packages
+from mlapp.errors import UsageError
+from mlapp.images.project_image import bundle_project
+from mlapp.project import Project
+from mlapp.serving.protocols import tensors
+
+SETTINGS = "model-settings.json"
+SERVER_SETTINGS = "settings.json"
+SERVER = {"debug": False, "parallel_workers": 0}
+"""The runtime predicts in a thread of its own: MLServer's worker process would only copy each request. With uvloop 0.22
+or newer that process of MLServer 1.7 does not even start.
+"""
+RUNTIME = "mlapp_runtime"
+BUNDLE = "bundle"
+OF_MLSERVER = frozenset(("fastapi", "fastapi-offline", "starlette", "uvicorn"))
+"""Packages that MLServer needs in versions of its own, and a prediction does not need: the folder pins none."""
+
+RUNTIME_SOURCE = f'''"""The class that MLServer loads: model-settings.json names it."""
+
+try:
+    from mlapp.mlserver import MlappRuntime
+except ModuleNotFoundError as error:
+    if error.name != "mlapp":
+        raise
+    raise ModuleNotFoundError(
+        "MLServer's environment has no {distribution.NAME}. Run, in the folder of this file: "
+        "pip install --requirement requirements.txt"
+    ) from None
+
+
+class Runtime(MlappRuntime):
+    """Answers as `mlapp serve` does. Override `predict` here to change that."""
+'''
+
+
+def export_to_mlserver(
+    project: Project, model: str, folder: Path, *, settings_of: str | None = None, warn: Callable[[str], None]
+) -> Bundle:
+    """Write the folder, all of it or nothing.
+
+    Args:
+        model: a version, an alias or `latest`.
+        folder: absent, empty, or an earlier export, which is replaced but for its mlapp_runtime.py.
+        settings_of: the key of `environments:` whose settings it serves with.
+        warn: takes one line about each thing that is worth a look.
+
+    Returns:
+        The bundle in it.
+
+    Raises:
+        UsageError: the folder holds something else. MissingExtraError: the `docker` extra is not installed.
+        MlappError: the project cannot be bundled.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not _may_replace(folder):
+        raise UsageError(f"{folder} is there already, and is no export of mlapp.", "Give another folder: --to FOLDER.")
+    bundle = bundle_project(project, model=model, settings_of=settings_of, warn=warn)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+        staging = Path(made) / folder.name
+        shutil.copytree(bundle.folder, staging / BUNDLE, symlinks=True)
+        earlier = folder / f"{RUNTIME}.py"
+        (staging / f"{RUNTIME}.py").write_text(earlier.read_text() if earlier.is_file() else RUNTIME_SOURCE)
+        (staging / REQUIREMENTS).write_text(_list_requirements(bundle))
+        settings = msgspec.json.encode(_make_settings(bundle))
+        (staging / SETTINGS).write_bytes(msgspec.json.format(settings) + b"\n")
+        (staging / SERVER_SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(SERVER)) + b"\n")
+        _replace_folder(folder, staging, Path(made) / "previous")
+    return bundle
+
+
+def _replace_folder(folder: Path, staging: Path, previous: Path) -> None:
+    if folder.exists():
+        folder.rename(previous)
+    try:
+        staging.rename(folder)
+    except OSError:
+        if previous.exists():
+            previous.rename(folder)
+        raise
+
+
+def _may_replace(folder: Path) -> bool:
+    """Whether a folder holds nothing but an export."""
+    if not folder.is_dir():
+        return False
+    return not any(folder.iterdir()) or ((folder / f"{RUNTIME}.py").is_file() and (folder / SETTINGS).is_file())
+
+
+def _make_settings(bundle: Bundle) -> dict[str, Any]:
+    """What model-settings.json holds. The runtime makes batches; MLServer does where `serve.batch_wait` is set."""
+    manifest, serve = bundle.model.manifest, bundle.settings.serve
+    version = str(manifest.version)
+    return {
+        "name": bundle.manifest.app,
+        "implementation": f"{RUNTIME}.Runtime",
+        "platform": f"mlapp_{manifest.framework}",
+        "versions": [version],
+        "inputs": tensors.describe_tensors(manifest.schema.features, tensors.INPUTS),
+        "outputs": tensors.describe_tensors(manifest.schema.predictions, tensors.OUTPUTS),
+        "max_batch_size": serve.max_batch if manifest.batching else 1,
+        "max_batch_time": serve.batch_wait if manifest.batching else 0,
+        "parameters": {"uri": f"./{BUNDLE}", "version": version},
+    }
+
+
+def _list_requirements(bundle: Bundle) -> str:
+    """The bundle's requirements with their versions, but for what MLServer brings."""
+    lines = (bundle.folder / REQUIREMENTS).read_text()
+    wheels = sorted((bundle.folder / WHEELS).glob("*.whl")) if (bundle.folder / WHEELS).is_dir() else []
+    found = [f"./{BUNDLE}/{WHEELS}/{wheel.name}" for wheel in wheels]
+    found += [str(package.requirement) for package in parse_locked_packages(lines) if package.name not in OF_MLSERVER]
+    return "".join(f"{line}\n" for line in found)
