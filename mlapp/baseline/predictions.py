@@ -11,6 +11,7 @@ from mlapp.baseline.build import MOST_BINS, category_of, column_of, texts_of
 NAME = "prediction"
 MOST_ENTRIES = 32
 """Entries of a list or record that are columns."""
+_PLAIN = frozenset((str, bool, int, float))
 MOST_LABELS = 50
 """Whole numbers with more distinct values are quantities, not labels."""
 
@@ -23,6 +24,8 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
     """
     if not rows:
         return {}
+    if _PLAIN.issuperset(map(type, rows)):
+        return {NAME: list(rows)}
     first: Any = rows[0]
     if isinstance(first, dict):
         names = [str(name) for name in list(first)[:MOST_ENTRIES]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Occurrences
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,15 @@ import msgspec
 import numpy as np
 
 from mlapp.baseline import Baseline, Column
-from mlapp.baseline.build import numbers_of, texts_of
+from mlapp.baseline.build import numbers_of, text_of, texts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CHUNK = 1 << 16
+"""Cells that are counted at once: as many as the processor's cache holds."""
+_NUMBERS = {np.dtype(kind) for kind in ("f8", "f4", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1")}
+_HASHED = ({int}, {str}, {bool})
 SPECIAL = 3
 """Slots behind a column's bins: of a number below, above and missing; of a category new, (unused) and missing."""
 
@@ -125,6 +130,10 @@ class _Block:
         if not len(self.slots):
             return
         if hasattr(features, "columns"):
+            kinds = set(features.dtypes)
+            if len(kinds) == 1 and kinds <= _NUMBERS and list(features.columns) == self._numbers == list(self._columns):
+                self._add_numbers(features.to_numpy().astype(np.float64, copy=False))
+                return
             self.add_columns({str(name): features.iloc[:, at] for at, name in enumerate(features.columns)})
             return
         array = features if isinstance(features, np.ndarray) else np.asarray(features)
@@ -145,7 +154,7 @@ class _Block:
                 self._add_number(name, numbers_of(columns[name]))
         for name, codes in self._codes.items():
             if name in columns:
-                self._add_category(name, codes, texts_of(columns[name]))
+                self._add_category(name, codes, columns[name])
         for name, column in self._columns.items():
             if column.kind == "text" and name in columns:
                 missing = sum(text is None for text in texts_of(columns[name]))
@@ -156,8 +165,11 @@ class _Block:
         """Rows of all number columns, in their order."""
         from mlapp.baseline.bins import codes_of
 
-        at = self._table[codes_of(cells, self._centers) + self._offsets]
-        self.slots += np.bincount(at.ravel(), minlength=len(self.slots))
+        rows = max(1, CHUNK // max(1, cells.shape[1]))
+        for first in range(0, len(cells), rows):
+            codes = codes_of(cells[first : first + rows], self._centers)
+            at = self._table[codes + self._offsets]
+            self.slots += np.bincount(at.ravel(), minlength=len(self.slots))
 
     def _add_number(self, name: str, values: NDArray[np.float64]) -> None:
         from mlapp.baseline.bins import codes_of
@@ -166,11 +178,14 @@ class _Block:
         at = self._table[codes_of(values, self._centers[which]) + self._offsets[which]]
         self.slots += np.bincount(at, minlength=len(self.slots))
 
-    def _add_category(self, name: str, codes: dict[str, int], texts: list[str | None]) -> None:
+    def _add_category(self, name: str, codes: dict[str, int], values: Any) -> None:
         first, width = self._first[name], len(codes)
-        missing = width + 2
-        at = [missing if text is None else codes.get(text, width) for text in texts]
-        self.slots[first : first + width + SPECIAL] += np.bincount(at, minlength=width + SPECIAL)
+        listed = values.tolist() if hasattr(values, "tolist") else list(values)
+        # 1, 1.0 and True are one key of a dict, and may be different texts: only values of one type are counted first.
+        is_alike = set(map(type, listed)) in _HASHED
+        for value, count in Occurrences(listed).items() if is_alike else ((value, 1) for value in listed):
+            text = text_of(value)
+            self.slots[first + (width + 2 if text is None else codes.get(text, width))] += count
 
     def columns(self) -> dict[str, list[int]]:
         return {

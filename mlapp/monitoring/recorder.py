@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -22,7 +23,8 @@ from mlapp.baseline.predictions import split_predictions
 from mlapp.config import Monitor
 from mlapp.errors import InputError
 from mlapp.monitoring import segments
-from mlapp.monitoring.counts import Counter, Counts
+from mlapp.monitoring.batch import RecordedBatch, make_batch
+from mlapp.monitoring.counts import CHUNK, Counter, Counts
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, Window, new_replica, rate_of, seconds_of
 from mlapp.monitoring.rules import Rules
@@ -61,6 +63,7 @@ class RecordedModel(Protocol):
     @property
     def baseline(self) -> Baseline | None: ...
     def combine(self, parts: list[Any]) -> Any: ...
+    def join_parts(self, parts: Sequence[Any]) -> Sequence[Any]: ...
 
 
 @dataclass
@@ -107,7 +110,7 @@ class Recorder:
         self._has_log = settings.logs != "off" and place is not None
         self._sampler = Sampler(rate_of(settings.rows) if settings.logs == "sample" else None)
         self._rules = Rules(settings.columns, app)
-        self._queue: deque[tuple[Any, Sequence[Any], list[Any], int, float, float]] = deque()
+        self._queue: deque[RecordedBatch] = deque()
         self._refusals: deque[tuple[str, float, InputError]] = deque(maxlen=10_000)
         self._waiting = 0
         self._most = MOST_CELLS
@@ -133,8 +136,10 @@ class Recorder:
         if self._waiting + rows > self._most:
             self._dropped += rows
             return
-        self._waiting += rows
-        self._queue.append((model, parts, results, rows, seconds, time.time()))
+        batch = make_batch(model, parts, results, seconds, time.time(), is_compact=not self._has_log)
+        if batch is not None:
+            self._waiting += len(batch.predictions)
+            self._queue.append(batch)
 
     def refuse(self, version: str | None, error: InputError) -> None:
         """Record a request that did not fit the schema."""
@@ -179,13 +184,13 @@ class Recorder:
         """Count and log what has come since the last look."""
         now = time.time()
         passed, self._looked = max(0.0, now - self._looked), now
-        entries = []
+        batches = []
         while self._queue:
-            entry = self._queue.popleft()
-            self._waiting -= entry[3]
-            entries.append(entry)
+            batch = self._queue.popleft()
+            self._waiting -= len(batch.predictions)
+            batches.append(batch)
         with self._lock:
-            for version, window, group in self._grouped(entries):
+            for version, window, group in self._grouped(batches):
                 self._record(version, window, group, passed)
             self._count_refusals()
             self._close_windows(now)
@@ -207,50 +212,31 @@ class Recorder:
         except Exception:
             log.exception("%s: predictions could not be recorded", self.app)
 
-    def _grouped(self, entries: Iterable[Any]) -> Iterable[tuple[str, Window, list[Any]]]:
-        groups: dict[tuple[int, str, Window], list[Any]] = {}
-        for entry in entries:
-            model, at = entry[0], entry[5]
-            key = (id(model), model.version or "unsaved", Window.of(at, self._seconds))
-            groups.setdefault(key, []).append(entry)
+    def _grouped(self, batches: Iterable[RecordedBatch]) -> Iterable[tuple[str, Window, list[RecordedBatch]]]:
+        groups: dict[tuple[int, str, Window], list[RecordedBatch]] = {}
+        for batch in batches:
+            key = (id(batch.model), batch.model.version or "unsaved", Window.of(batch.at, self._seconds))
+            groups.setdefault(key, []).append(batch)
         for (_, version, window), group in groups.items():
             yield version, window, group
 
-    def _record(self, version: str, window: Window, group: list[Any], passed: float) -> None:
-        model = group[0][0]
-        parts, predictions, latencies, times = [], [], [], []
-        for _, given, results, _, seconds, at in group:
-            for part, result in zip(given, results, strict=True):
-                if isinstance(result, list) and len(result) == part.rows:
-                    parts.append(part)
-                    predictions += result
-                    latencies.append(seconds)
-                    times.append(at)
-        if not parts:
-            return
-        features = model.combine(parts)
+    def _record(self, version: str, window: Window, group: list[RecordedBatch], passed: float) -> None:
+        model = group[0].model
+        predictions = list(chain.from_iterable(batch.predictions for batch in group))
         live = self._of(version, window)
         live.counts.rows += len(predictions)
         live.changed = True
         baseline = self._baselines.get(version)
         if baseline is not None:
-            live.counter.add_features(features)
+            for parts in _some_at_a_time(group, len(model.feature_names)):
+                live.counter.add_features(model.combine(parts))
             live.counter.add_predictions(split_predictions(predictions))
         self.metrics.rows(version, len(predictions))
         if self._has_log:
-            self._log(model, version, features, parts, predictions, latencies, times, passed)
+            self._log(version, group, predictions, passed)
 
-    def _log(
-        self,
-        model: Any,
-        version: str,
-        features: Any,
-        parts: list[Any],
-        predictions: list[Any],
-        latencies: list[float],
-        times: list[float],
-        passed: float,
-    ) -> None:
+    def _log(self, version: str, group: list[RecordedBatch], predictions: list[Any], passed: float) -> None:
+        parts = [part for batch in group for part in batch.parts]
         requests = [part.id or self._new_id() for part in parts]
         counts = [part.rows for part in parts]
         chosen, weight = self._sampler.choose(hash_rows(requests, counts), passed)
@@ -261,27 +247,34 @@ class Recorder:
         of: list[int] = np.searchsorted(ends, chosen, side="right").tolist()
         rows = [at - int(ends[part]) + counts[part] for at, part in zip(kept, of, strict=True)]
         names = [requests[part].decode("latin-1") for part in of]
+        last = np.cumsum([len(batch.parts) for batch in group])
+        batches = [group[at] for at in np.searchsorted(last, of, side="right").tolist()]
+        times = [batch.at for batch in batches]
         own: dict[str, list[Any]] = {
             "id": [
                 name if counts[part] == 1 else f"{name}#{row}" for name, part, row in zip(names, of, rows, strict=True)
             ],
             "request": names,
             "row": rows,
-            "time": [times[part] for part in of],
+            "time": times,
             "version": [version] * len(kept),
-            "latency": [latencies[part] for part in of],
+            "latency": [batch.seconds for batch in batches],
             "weight": [weight] * len(kept),
         }
         keys = [_key_of(parts[part], row) for part, row in zip(of, rows, strict=True)]
-        columns = columns_of(features, model.feature_names, chosen)
+        model = group[0].model
+        used, place = np.unique(of, return_inverse=True)  # only their features are made a table of
+        starts = np.concatenate([[0], np.cumsum([counts[part] for part in used[:-1]])]).astype(np.int64)
+        features = model.combine([parts[part] for part in used])
+        columns = columns_of(features, model.feature_names, starts[place] + np.array(rows))
         by_hour: dict[str, list[int]] = {}
-        for at, moment in enumerate(own["time"]):
+        for at, moment in enumerate(times):
             by_hour.setdefault(hour_of(moment), []).append(at)
         table = make_table(columns, [predictions[at] for at in kept], own, keys, self._rules)
         for positions in by_hour.values():
             part = table if len(by_hour) == 1 else table.take(positions)
             content = segments.encode_table(part)
-            self._writer.add_segment(version, own["time"][positions[0]], content, part.num_rows)
+            self._writer.add_segment(version, times[positions[0]], content, part.num_rows)
         self.metrics.logged.inc(len(kept))
 
     def _count_refusals(self) -> None:
@@ -342,6 +335,21 @@ class Recorder:
 
     def _lose(self, rows: int) -> None:
         self._dropped += rows
+
+
+def _some_at_a_time(group: Iterable[RecordedBatch], columns: int) -> Iterator[list[Any]]:
+    """The parts of a group, as many at once as are counted at once: a table of all would not fit into a cache."""
+    most = max(1, CHUNK // max(1, columns))
+    parts: list[Any] = []
+    rows = 0
+    for batch in group:
+        parts += batch.parts
+        rows += len(batch.predictions)
+        if rows >= most:
+            yield parts
+            parts, rows = [], 0
+    if parts:
+        yield parts
 
 
 def columns_of(features: Any, names: Sequence[str], chosen: Any) -> dict[str, Any]:

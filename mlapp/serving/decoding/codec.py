@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlapp.errors import InputError, Problem
@@ -132,6 +132,13 @@ class Codec:
                 group = list(found)
                 features += [join(group)] if is_raw else [part.features for part in group]
         return features[0] if len(features) == 1 else _concatenate_features(features)
+
+    def join_parts(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Packed cells of several requests as one part; any others as they are."""
+        packed = [part.packed for part in parts]
+        if len(packed) == 1 or None in packed:
+            return parts
+        return [Part(sum([part.rows for part in parts]), b"".join(packed))]  # type: ignore[arg-type]
 
     def can_combine(self, features: Any) -> bool:
         """Whether features of that kind can be put behind those of another request."""

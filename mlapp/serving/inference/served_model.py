@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,6 +64,10 @@ class ServedModel:
     def combine(self, parts: list[Any]) -> Any:
         """The features of several requests as one table, array or list."""
         return self.codec.combine_parts(parts)
+
+    def join_parts(self, parts: Sequence[Any]) -> Sequence[Any]:
+        """The same features in as few parts as they can be without a table made of them."""
+        return self.codec.join_parts(parts)
 
     @cached_property
     def feature_names(self) -> list[str]:

@@ -1,0 +1,253 @@
+"""`python -m benchmarks.instructions`: machine instructions that the server spends on a request.
+
+Rates and times change with the machine's load; instructions do not. The server's own protocol, codec, batcher, metrics,
+access log and monitoring answer requests of 32 connections, or of one, in this process, without a socket and with a
+model that adds numbers, so that almost all that is counted is mlapp's. valgrind counts (`apt-get install valgrind`);
+it starts to count when the server is warm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import json
+import mmap
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlapp import App
+from mlapp.config import Monitor, Serve
+from mlapp.monitoring.metrics import MonitorMetrics
+from mlapp.monitoring.recorder import Recorder
+from mlapp.serving import create_asgi
+from mlapp.serving.inference.latency import Latency
+from mlapp.serving.observability import access_log, metrics
+from mlapp.serving.process.server import configure
+from mlapp.serving.web.request_id import new_request_id
+
+COLUMNS = 64
+ROWS = 40
+CONNECTIONS = 32
+SCENARIOS = ("rows", "records", "lone")
+REQUESTS = 6_400
+"""Requests that are counted. A whole number of rounds of all connections."""
+NEVER = 1e9
+TOTAL = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
+
+
+class Sums:
+    """Predicts the sum of each row's numbers."""
+
+    def fit(self, features: Any, target: Any = None) -> Sums:
+        return self
+
+
+def make_app(scenario: str) -> App:
+    """An app whose model costs next to nothing: of arrays for rows, of a DataFrame for records."""
+    app = App("numbers", target="y")
+    names = [f"pixel_{at // 8}_{at % 8}" for at in range(COLUMNS)]
+
+    @app.data_reader
+    def read() -> pd.DataFrame:
+        cells = np.arange(ROWS * COLUMNS, dtype=float).reshape(ROWS, COLUMNS) % 17
+        return pd.DataFrame(cells, columns=names).assign(y=np.arange(ROWS) % 2)
+
+    app.model(Sums)
+    if scenario == "records":
+
+        @app.predictor
+        def predict_table(model: Sums, features: pd.DataFrame) -> list[float]:
+            return features.to_numpy().sum(axis=1).tolist()  # type: ignore[no-any-return]
+
+    else:
+
+        @app.predictor
+        def predict_array(model: Sums, features: np.ndarray) -> list[float]:
+            return features.sum(axis=1).tolist()  # type: ignore[no-any-return]
+
+    return app
+
+
+class Transport:
+    """A connection without a socket: keeps the last answer."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.last = b""
+
+    def write(self, data: bytes) -> None:
+        self.answers += 1
+        self.last = data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str) -> Any:
+        return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name)
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Fast(Latency):
+    """Takes every call for a fast one: under valgrind all of them are slow."""
+
+    def add_call(self, seconds: float, rows: int) -> None:
+        super().add_call(1e-4, rows)
+
+
+class Client:
+    """The server in this process, and requests to it."""
+
+    def __init__(self, scenario: str) -> None:
+        access_log.DELAY = metrics.DELAY = NEVER
+        self._null = os.open(os.devnull, os.O_WRONLY)
+        app = make_app(scenario)
+        application = create_asgi(app, model=app.train(), settings=Serve())
+        self.application = application
+        application.access_log = access_log.AccessLog(self._null)
+        endpoint = application.endpoints[0]
+        endpoint.batcher._pace = Fast()
+        self.recorder = Recorder(
+            app.name, Monitor(), None, MonitorMetrics(application.metrics.registry, app.name), new_request_id
+        )
+        endpoint.record_with(self.recorder)
+        self._scenario = scenario
+
+    async def connect(self) -> None:
+        """Warm the model, and open the connections."""
+        from uvicorn.server import ServerState
+
+        application, scenario, loop = self.application, self._scenario, asyncio.get_running_loop()
+        await application.start_models()
+        config = configure(application, Serve())
+        config.load()
+        state = ServerState()
+        self.transports: list[Transport] = []
+        self.protocols: list[Any] = []
+        for _ in range(1 if scenario == "lone" else CONNECTIONS):
+            protocol = config.http_protocol_class(config=config, server_state=state, app_state={}, _loop=loop)  # type: ignore[call-arg]
+            transport = Transport()
+            protocol.connection_made(transport)  # type: ignore[arg-type]
+            self.protocols.append(protocol)
+            self.transports.append(transport)
+        self.requests = [self._request(scenario, at) for at in range(len(self.protocols))]
+
+    @staticmethod
+    def _request(scenario: str, number: int) -> bytes:
+        row = [float((at * 7 + number) % 17) for at in range(COLUMNS)]
+        names = [f"pixel_{at // 8}_{at % 8}" for at in range(COLUMNS)]
+        body = json.dumps({"inputs": [dict(zip(names, row, strict=True)) if scenario == "records" else row]}).encode()
+        head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nContent-Length: {len(body)}\r\n"
+        return f"{head}Content-Type: application/json\r\n\r\n".encode() + body
+
+    async def ask(self, requests: int) -> None:
+        """Send so many requests, one on each connection at a time, and wait for the answers of each round.
+
+        What the server does every fraction of a second (metrics, access log, monitoring) it does once at the end.
+        """
+        before = sum(transport.answers for transport in self.transports)
+        for _ in range(requests // len(self.protocols)):
+            for protocol, request in zip(self.protocols, self.requests, strict=True):
+                protocol.data_received(request)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        self.application.metrics.update_metrics()
+        if self.application.access_log is not None:
+            self.application.access_log.flush_lines()
+        self.recorder.look()
+        answered = sum(transport.answers for transport in self.transports) - before
+        assert answered == requests, f"{answered} of {requests} requests were answered"
+        assert all(transport.last.startswith(b"HTTP/1.1 200") for transport in self.transports), self.transports[0].last
+
+
+def make_switch() -> Callable[[int], int]:
+    """A function that sends valgrind a client request; does nothing outside of valgrind.
+
+    The instructions are those of `valgrind.h` for x86-64: four rotations that together change nothing, and an exchange
+    of a register with itself.
+    """
+    code = bytes.fromhex("4889f831d248c1c70348c1c70d48c1c73d48c1c7334887db4889d0c3")
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    call = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(address)
+    arguments = (ctypes.c_uint64 * 6)()
+
+    def switch(request: int, _page: Any = page) -> int:
+        arguments[0] = request
+        return int(call(ctypes.addressof(arguments)))
+
+    return switch
+
+
+_CALLGRIND = (ord("C") << 24) | (ord("T") << 16)
+START_COUNTING, STOP_COUNTING = _CALLGRIND + 4, _CALLGRIND + 5
+
+
+async def drive(scenario: str, requests: int) -> None:
+    """Answer requests: the part that runs in valgrind."""
+    client, switch = Client(scenario), make_switch()
+    await client.connect()
+    await client.ask(4 * CONNECTIONS)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    switch(START_COUNTING)
+    await client.ask(requests)
+    switch(STOP_COUNTING)
+
+
+def count_instructions(scenario: str, requests: int = REQUESTS) -> int:
+    """Instructions a request.
+
+    Raises:
+        subprocess.CalledProcessError: the server failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "counts"
+        command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={output}"]
+        command += [sys.executable, "-m", "benchmarks.instructions", "--drive", scenario, "--requests", str(requests)]
+        variables = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        subprocess.run(
+            command, check=True, env=variables, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
+        )
+        found = TOTAL.findall(output.read_text())
+        keep = os.environ.get("MLAPP_BENCH_CALLGRIND")
+        if keep:
+            shutil.copy(output, f"{keep}.{scenario}")
+    return int(found[-1]) // requests
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    parser.add_argument("--drive", choices=SCENARIOS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.drive:
+        asyncio.run(drive(arguments.drive, arguments.requests))
+        return 0
+    if shutil.which("valgrind") is None:
+        print("valgrind is missing: `apt-get install valgrind`.", file=sys.stderr)
+        return 1
+    for scenario in arguments.scenarios:
+        print(f"{scenario}: {count_instructions(scenario, arguments.requests):,} instructions a request")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
