@@ -12,12 +12,15 @@ import struct
 import types
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mlapp.schema.cells import PACKED, cell_type, column, field_type, row_type
 from mlapp.schema.fields import Schema
+
+if TYPE_CHECKING:
+    from mlapp.schema.number_rows import NumberRows
 
 LONGEST_START = 4096
 """Bytes in which the first row must begin."""
@@ -120,6 +123,8 @@ class RowCodec:
         """Each row becomes its cells in machine form; a batch is their concatenation, seen through NumPy."""
         import numpy as np
 
+        from mlapp.schema.number_rows import NumberRows
+
         pack = struct.Struct("=" + "".join(PACKED[dtype] for dtype in dtypes)).pack
         astuple = msgspec.structs.astuple
         width = len(dtypes)
@@ -152,7 +157,7 @@ class RowCodec:
         self.join = join
         if alike and dtype.kind in "iuf":
             self.from_matrix = matrix
-        self._use(rows, width, 0, part)
+        self._use(rows, width, 0, part, NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None)
 
     def _use_tuples(self, rows: dict[bytes, type]) -> None:
         """Each row becomes a tuple of its cells; a batch is built column by column."""
@@ -170,16 +175,26 @@ class RowCodec:
         texts = sum(field.type in ("string", "category") for field in fields)
         self._use(rows, len(fields), texts, part)
 
-    def _use(self, rows: dict[bytes, type], width: int, texts: int, part: Callable[[list[Any]], Part]) -> None:
+    def _use(
+        self,
+        rows: dict[bytes, type],
+        width: int,
+        texts: int,
+        part: Callable[[list[Any]], Part],
+        numbers: NumberRows | None = None,
+    ) -> None:
         for bracket, row in rows.items():
             names = width if bracket == b"{" else 0
             rows_type: Any = types.GenericAlias(list, (row,))
-            self._fast[bracket] = _decoder(rows_type, "", names, texts, part)
+            direct = numbers if bracket == b"[" else None
+            self._fast[bracket] = _number_decoder(direct, "", _decoder(rows_type, "", names, texts, part))
             for kind in (dict,) if names else (list, tuple):
                 self._rows[kind] = _converter(rows_type, part)
             for key in self._keys:
                 body = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
-                self._fast[key.encode() + bracket] = _decoder(body, key, names, texts, part)
+                self._fast[key.encode() + bracket] = _number_decoder(
+                    direct, key, _decoder(body, key, names, texts, part)
+                )
 
     def _frame_of(self, cells: Any) -> Any:
         if self._takes_array and cells.dtype.names is None:
@@ -219,6 +234,19 @@ def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[A
         if body.count(b'"') > outer + quotes * len(rows):
             raise TwiceError
         return part(rows)
+
+    return run
+
+
+def _number_decoder(numbers: NumberRows | None, key: str, general: Callable[[bytes], Part]) -> Callable[[bytes], Part]:
+    """A decoder that tries rows of numbers first."""
+    if numbers is None:
+        return general
+    decode = numbers.decode
+
+    def run(body: bytes) -> Part:
+        found = decode(body, key)
+        return general(body) if found is None else Part(found[0], found[1])
 
     return run
 

@@ -1,0 +1,107 @@
+"""Rows of numbers that simdjson reads are what msgspec reads: the same values, the same errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mlapp import App, frameworks
+from mlapp.errors import MlappError
+from mlapp.prediction import Predictor
+from mlapp.schema import ModelSchema, Schema, infer_schema
+from mlapp.schema import number_rows as rows_module
+from mlapp.schema.number_rows import NumberRows
+from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.web.problems import HttpError
+
+TYPES = {
+    "float64": ["float64", "float64"],
+    "float32": ["float32", "float32"],
+    "int64": ["int64", "int64"],
+    "int8": ["int8", "int8"],
+    "uint64": ["uint64", "uint64"],
+    "several": ["int64", "float64"],
+    "small": ["uint8", "float32"],
+}
+NUMBERS = st.one_of(
+    st.integers(-20, 300).map(str),
+    st.integers(-(2**66), 2**66).map(str),
+    st.sampled_from([2**53 + 1, -(2**53) - 1, 2**63, -(2**63) - 1, 2**64, 10**400]).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["-0", "-0.0", "1E+5", "1e-400", "1e400", "5e-324", "1.7976931348623159e308", "3.5e38", "7.0"]),
+)
+OTHERS = st.sampled_from(
+    ["null", "true", '"1"', "NaN", "Infinity", "-Infinity", "[1]", "[]", "{}", "01", "1.", "+1", "", "1 2", '"é]["']
+)
+FRAMES = st.sampled_from(
+    [
+        "%s",
+        '{"inputs": %s}',
+        '{ "inputs" :\n%s }',
+        '{"features": %s}',
+        '{"inputs": %s, "inputs": [[1, 2]]}',
+        '{"inputs": %s, "keys": {"a": "["}}',
+        '{"inputs": %s, "other": 1}',
+        '{"in\\u0070uts": %s}',
+        "\ufeff%s",
+        "%s]",
+        "[%s]",
+        "[" * 2000 + "%s",
+    ]
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    cells = draw(st.sampled_from([NUMBERS, st.one_of(NUMBERS, NUMBERS, NUMBERS, OTHERS)]))
+    widths = draw(st.sampled_from([st.just(2), st.integers(0, 3)]))
+    table = [
+        "[" + ", ".join(draw(cells) for _ in range(draw(widths))) + "]" for _ in range(draw(st.sampled_from([0, 1, 3])))
+    ]
+    return (draw(FRAMES) % ("[" + ",".join(table * draw(st.sampled_from([1, 8]))) + "]")).encode()
+
+
+def codec_of(dtypes: list[str]) -> Codec:
+    table = pd.DataFrame({f"c{at}": np.zeros(2, dtype) for at, dtype in enumerate(dtypes)})
+    schema = ModelSchema(features=infer_schema(table), predictions=Schema(kind="any"))
+    return Codec(Predictor(App("numbers", target="y"), None, frameworks.get_framework("sklearn"), schema))
+
+
+def outcome(codec: Codec, body: bytes) -> object:
+    try:
+        features = codec.combine_parts([codec.decode_json(body)])
+    except (MlappError, HttpError) as error:
+        return repr(error), getattr(error, "problems", None)
+    return [(str(column.dtype), column.to_numpy().tobytes()) for _, column in features.items()]
+
+
+@pytest.fixture(scope="module")
+def codecs():
+    """For each set of types, a codec with simdjson and one without."""
+    with pytest.MonkeyPatch.context() as patch:
+        fast = {name: codec_of(dtypes) for name, dtypes in TYPES.items()}
+        patch.setattr(rows_module, "IS_AVAILABLE", False)
+        return {name: (fast[name], codec_of(dtypes)) for name, dtypes in TYPES.items()}
+
+
+@given(body=bodies())
+@example(body=b"[[1], [2, 3, 4]]")
+@example(body=b"[" + b",".join([b"[9007199254740993, 1]"] * 24) + b"]")
+@settings(max_examples=150, deadline=None, database=None)
+def test_any_body_means_the_same_with_and_without_simdjson(codecs, body):
+    for name, (fast, slow) in codecs.items():
+        assert outcome(fast, body) == outcome(slow, body), (name, body)
+
+
+def test_plain_rows_are_read_by_simdjson():
+    numbers = NumberRows(["float64", "float64"])
+    assert numbers.decode(b'{"inputs": [[1, 2.5], [-0, 1e3]]}', "inputs") == (
+        2,
+        np.array([1, 2.5, 0, 1e3]).tobytes(),
+    )
+    assert numbers.decode(b"[[1, 2]]", "") == (1, np.array([1.0, 2.0]).tobytes())
+    assert numbers.decode(b"[[1, 2], [3]]", "") is None
+    assert numbers.decode(b"[[1, [2]]]", "") is None
