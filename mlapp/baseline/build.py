@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from mlapp.baseline.baseline import Column
-from mlapp.schema.container import count_rows
+from mlapp.schema.container import count_rows, take_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,18 +28,15 @@ LONGEST = 64
 
 
 def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
-    """At most so many rows, drawn with a fixed seed; the features themselves where they are fewer."""
+    """At most so many rows, drawn with a fixed seed: the same ones of two tables of one length. The features themselves
+    where they are fewer.
+    """
     import numpy as np
 
     rows = count_rows(features) or 0
     if rows <= most:
         return features
-    if isinstance(features, Mapping):
-        return {name: draw_rows(part, most) for name, part in features.items()}
-    chosen = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-    if hasattr(features, "iloc"):
-        return features.iloc[chosen]
-    return features[chosen] if hasattr(features, "dtype") else [features[at] for at in chosen]
+    return take_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
 
 
 def build_columns(features: Any, private: Collection[str] = ()) -> list[Column]:

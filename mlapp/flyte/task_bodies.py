@@ -114,6 +114,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     trainer = stage_calls.trainer_stage(pipeline, declared)
     stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
     require_savable(pipeline, declared, model)
+    stage_calls.require_predict(pipeline, declared, model)
     index = data_folder.open_index(splits)
     part = data_folder.read_part(splits, index.names[0])
     columns = names_of(part)

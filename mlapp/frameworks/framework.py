@@ -93,6 +93,16 @@ class Framework(ABC):
     def predictor(self, model: Any, features: Any) -> Any:
         """Predictions, one a row."""
 
+    def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:  # noqa: B027  # most models can
+        """Check that an unfitted model has what the default predictor calls; called before the data is read.
+
+        Args:
+            gives_probabilities: the App says `predict="proba"`.
+
+        Raises:
+            ModelError: it has not.
+        """
+
     @abstractmethod
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         """Write the model into an empty folder.

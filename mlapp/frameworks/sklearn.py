@@ -12,7 +12,12 @@ from typing import Any, ClassVar
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export, trusted_types
 from mlapp.frameworks.documents import as_documents
-from mlapp.frameworks.framework import Framework, cannot_proceed_error, unreadable_file_error
+from mlapp.frameworks.framework import (
+    Framework,
+    cannot_proceed_error,
+    no_probabilities,
+    unreadable_file_error,
+)
 
 FILE = "model.skops"
 
@@ -101,6 +106,15 @@ class SklearnFramework(Framework):
 
     def predictor(self, model: Any, features: Any) -> Any:
         return model.predict(as_documents(model, features))
+
+    def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:
+        if gives_probabilities and not hasattr(model, "predict_proba"):
+            raise no_probabilities(model)
+        if not hasattr(model, "predict"):
+            raise ModelError(
+                f"A {type(model).__name__} has no method predict.",
+                "Write an @app.predictor that returns one prediction for each row, or choose another model.",
+            )
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         if format == "joblib":

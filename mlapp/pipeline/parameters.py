@@ -262,7 +262,7 @@ def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...]
 def _parameter_kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
     if argument.annotation is not inspect.Parameter.empty:
         return argument.annotation
-    if argument.default in (inspect.Parameter.empty, None):
+    if argument.default is inspect.Parameter.empty or argument.default is None:
         return Any
     # An integer default without an annotation often stands for any number: LogisticRegression(tol=1).
     # A library's class often takes more than a text where its default is one: KMeans(n_init="auto").

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
 from mlapp.schema.fields import Schema
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def count_rows(features: Any) -> int | None:
@@ -17,6 +20,31 @@ def count_rows(features: Any) -> int | None:
     if shape:
         return int(shape[0])
     return len(features) if hasattr(features, "__len__") else None
+
+
+def take_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
+    """Rows of features in the form that the features have: a table, an array, a list, a dict of arrays, a dataset.
+
+    Args:
+        rows: positions, in any order; one may be there several times.
+
+    Returns:
+        A table's rows are numbered from 0, as those of a request are.
+    """
+    if isinstance(features, Mapping):
+        return {name: take_rows(part, rows) for name, part in features.items()}
+    if hasattr(features, "iloc"):
+        return features.iloc[rows].reset_index(drop=True)
+    if is_dataset(features):
+        from torch.utils.data import Subset
+
+        return Subset(features, [int(row) for row in rows])
+    if type(features).__module__.startswith("pyarrow"):
+        return features.take(list(rows))
+    if hasattr(features, "tocsr"):  # not every sparse format has rows
+        features = features.tocsr()
+    is_array = not isinstance(features, (list, tuple)) and hasattr(features, "shape")
+    return features[list(rows)] if is_array else [features[row] for row in rows]
 
 
 def is_dataset(features: Any) -> bool:

@@ -270,4 +270,6 @@ def _common_json_type(values: list[Any]) -> str | None:
     found = {names.get(type(value), "") for value in values if value is not None}
     if found == {"integer", "number"}:
         return "number"
+    if found == {"integer"} and not all(-(2**63) <= value < 2**63 for value in values if value is not None):
+        return None
     return found.pop() or None if len(found) == 1 else None

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from mlapp.schema.cast import is_missing
-from mlapp.schema.container import is_dataset
 
 RELATIVE = 1e-4
 """Of the value: 32-bit models sum in another order for one row than for many."""
@@ -28,21 +27,6 @@ def as_rows(values: Any) -> list[Any] | None:
         found = values.tolist()
         return found if isinstance(found, list) else None
     return None
-
-
-def take(values: Any, rows: Any) -> Any:
-    """Some rows of features, in the order of their numbers, in the same form as the features."""
-    if hasattr(values, "iloc"):
-        return values.iloc[rows].reset_index(drop=True)
-    if isinstance(values, dict):
-        return {name: take(part, rows) for name, part in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [values[row] for row in rows]
-    if is_dataset(values):
-        from torch.utils.data import Subset
-
-        return Subset(values, rows)
-    return values[rows]
 
 
 def is_close(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:

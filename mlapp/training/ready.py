@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
+
+import msgspec
 
 from mlapp import prediction
 from mlapp.frameworks import Framework
@@ -14,11 +18,14 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import declared_parameters, flatten_parameters
 from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.fields import Field
+from mlapp.training import round_trip
 from mlapp.training.binding import build_and_bind, parameter_stages
 from mlapp.training.raw_inputs import load_example, raw_inputs
 from mlapp.training.sampling import sample_rows
 
 UNKNOWN = Schema(kind="any")
+ROWS = 20
+"""Rows of numbers that a model is checked with."""
 
 
 def is_ready(pipeline: Pipeline) -> bool:
@@ -27,66 +34,86 @@ def is_ready(pipeline: Pipeline) -> bool:
     return model is not None and bool(model.options.get("trained")) and pipeline.stage("data_reader") is None
 
 
-def take_in(pipeline: Pipeline, parameters: Mapping[str, Any], tell: Callable[[str], None]) -> TrainedModel:
+def take_in(
+    pipeline: Pipeline, parameters: Mapping[str, Any], tell: Callable[[str], None], *, to_keep: bool = False
+) -> TrainedModel:
     """The model with what is known of its features: by the feature_loader's example, or by the model itself.
 
-    It has no metrics: there are no data to measure it on.
+    It has no metrics: there are no data to measure it on. It is checked as a model that was trained here is, with the
+    example or with numbers.
+
+    Args:
+        to_keep: as for `mlapp.training.run`.
 
     Raises:
-        ModelError: its file cannot be read. UserCodeError: a function of the user's raised.
+        ModelError: its file cannot be read; it cannot be saved and loaded, or cannot predict one row alone.
+        UserCodeError: a function of the user's raised.
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     tell("build")
     model, framework, bound = build_and_bind(pipeline, parameters)
     model_format(pipeline, framework)
     tell("describe")
-    return TrainedModel(
+    schema, sample = _describe_model(pipeline, framework, model)
+    trained = TrainedModel(
         pipeline=pipeline,
         estimator=model,
         framework=framework,
         parameters=flatten_parameters(bound, declared_parameters(parameter_stages(pipeline, framework))),
         metrics={},
-        schema=_describe_model(pipeline, framework, model),
+        schema=schema,
         fingerprint="",
         rows=0,
         columns=0,
         started=started,
         duration=time.perf_counter() - clock,
     )
+    tell("check")
+    if sample is None:
+        round_trip.require_loadable(trained, to_keep=to_keep)
+        return trained
+    sent = round_trip.through_json(pipeline, framework, schema.features, sample)
+    predictions, cost = prediction.sample_predictions(pipeline, framework, model, sent.features)
+    return replace(trained, batching=round_trip.check(trained, sent, predictions, cost, to_keep=to_keep))
 
 
-def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> ModelSchema:
+def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tuple[ModelSchema, Any]:
+    """The schema, and features to check the model with; None where nothing is known of them."""
     loader = pipeline.stage("feature_loader")
     example = None if loader is None else loader.options.get("example")
     if loader is not None and example is not None:
-        features = load_example(loader, example)
-        predictions, _ = prediction.sample_predictions(pipeline, framework, model, sample_rows(features))
+        features = sample_rows(load_example(loader, example))
+        predictions, _ = prediction.sample_predictions(pipeline, framework, model, features)
         inputs = raw_inputs(pipeline, UNKNOWN)
-        return ModelSchema(features=infer_schema(features), predictions=infer_predictions(predictions), inputs=inputs)
-    if loader is None and (features := _zeros(model)) is not None:
-        try:
-            predictions, _ = prediction.sample_predictions(pipeline, framework, model, features)
-        except Exception:  # it takes texts, say: then nothing is known of its columns but their names
-            return ModelSchema(features=_names_alone(features), predictions=UNKNOWN)
-        return ModelSchema(features=_numbers(infer_schema(features)), predictions=infer_predictions(predictions))
-    return ModelSchema(features=UNKNOWN, predictions=UNKNOWN)
+        schema = ModelSchema(features=infer_schema(features), predictions=infer_predictions(predictions), inputs=inputs)
+        return schema, features
+    if loader is None and (features := _numeric_rows(model, ROWS)) is not None:
+        for sample in (features, features[:1] * 0):
+            with contextlib.suppress(Exception):  # whatever a model of texts raises
+                predictions, _ = prediction.sample_predictions(pipeline, framework, model, sample)
+                described = _numbers(infer_schema(sample))
+                return ModelSchema(features=described, predictions=infer_predictions(predictions)), sample
+        return ModelSchema(features=_names_alone(features), predictions=UNKNOWN), None
+    return ModelSchema(features=UNKNOWN, predictions=UNKNOWN), None
 
 
-def _zeros(model: Any) -> Any:
-    """A row of zeros of as many features as a model of scikit-learn's kind says that it was fitted on."""
+def _numeric_rows(model: Any, rows: int) -> Any:
+    """Rows of numbers, as many in each as a model of scikit-learn's kind says that it was fitted on."""
     import numpy as np
     import pandas as pd
 
     names, count = getattr(model, "feature_names_in_", None), getattr(model, "n_features_in_", None)
-    if names is not None:
-        return pd.DataFrame(np.zeros((1, len(names))), columns=[str(name) for name in names])
-    return np.zeros((1, int(count))) if isinstance(count, (int, np.integer)) else None
+    width = len(names) if names is not None else int(count) if isinstance(count, (int, np.integer)) else 0
+    if not width:
+        return None
+    numbers = np.random.default_rng(0).normal(size=(rows, width))
+    return numbers if names is None else pd.DataFrame(numbers, columns=[str(name) for name in names])
 
 
 def _numbers(schema: Schema) -> Schema:
-    """The schema of such a row, without the range of its zeros."""
+    """The schema of such rows, without the range of their numbers."""
     if schema.kind != "table":
-        return schema
+        return msgspec.structs.replace(schema, example=[0.0] * schema.shape[0])
     fields = [Field(name=field.name, type="number", dtype="float64", example=0.0) for field in schema.fields]
     return Schema(kind="table", fields=fields)
 

@@ -23,7 +23,7 @@ from mlapp.baseline import Baseline, Calibration, MetricError, prediction_column
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.schema.container import count_rows
+from mlapp.schema.container import count_rows, take_rows
 from mlapp.training import stage_calls
 
 log = logging.getLogger("mlapp")
@@ -97,7 +97,7 @@ def metric_errors(
             with contextlib.redirect_stdout(io.StringIO()):
                 found.append(
                     stage_calls.call_evaluator(
-                        evaluator, estimator, take(features, chosen), take(target, chosen), dict(parameters)
+                        evaluator, estimator, take_rows(features, chosen), take_rows(target, chosen), dict(parameters)
                     )
                 )
         except MlappError:  # as ROC AUC of a resample with one class
@@ -158,9 +158,9 @@ def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, fea
     """
     started = time.perf_counter()
     found: list[Any] = []
-    rows = 0 if isinstance(features, Mapping) else count_rows(features) or 0
+    rows = count_rows(features) or 0
     for start in range(0, rows, PART):
-        part = features[start : start + PART]
+        part = take_rows(features, range(start, min(start + PART, rows)))
         try:
             made, _ = prediction.sample_predictions(pipeline, framework, estimator, part)
         except MlappError as error:
@@ -176,14 +176,3 @@ def list_rows(predictions: Any) -> list[Any]:
     """What a predictor returned, as a list with one entry a row."""
     title = "the predictor"
     return normalization.to_rows(normalization.normalize(predictions, title), title)
-
-
-def take(values: Any, chosen: Any) -> Any:
-    """The rows with these numbers, of a table, a column, an array or a list."""
-    if isinstance(values, Mapping):
-        return {name: take(part, chosen) for name, part in values.items()}
-    if hasattr(values, "iloc"):
-        return values.iloc[chosen]
-    if hasattr(values, "dtype") or type(values).__module__.startswith(("torch", "scipy")):
-        return values[chosen]
-    return [values[at] for at in chosen]

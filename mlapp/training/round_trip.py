@@ -27,11 +27,11 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.feature_format import convert_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.container import count_rows, is_dataset
+from mlapp.schema.container import count_rows, is_dataset, take_rows
 from mlapp.schema.fidelity import changed_column_error, is_same, require_same_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
-from mlapp.training.comparison import ABSOLUTE, as_rows, is_close, take
+from mlapp.training.comparison import ABSOLUTE, as_rows, is_close
 from mlapp.training.seeds import fix_seeds
 
 log = logging.getLogger("mlapp")
@@ -77,6 +77,11 @@ def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, featu
         raise DataError(
             f"The rows of the features, {type(features).__name__}, are no tensors, which a request could hold.",
             "Let the dataset give the features of a row as one tensor, or write an @app.feature_loader.",
+        )
+    if isinstance(features, dict) and not schema.container:
+        raise DataError(
+            "The features are a dict of values that are not arrays.",
+            "Make arrays of them, {name: np.asarray(values)}, or write an @app.feature_loader.",
         )
     sendable = _sendable_rows(features, schema)
     if not count_rows(sendable):
@@ -125,6 +130,16 @@ def check(
         return _Check(original, loaded, sample, trained.format).run(_rows_of(predictions, original), cost, deadline)
 
 
+def require_loadable(trained: TrainedModel, *, to_keep: bool = True) -> None:
+    """Check that a model of whose features nothing is known can be saved and loaded.
+
+    Raises:
+        ModelError: it cannot. UserCodeError: a function of the user's raised.
+    """
+    with fix_seeds():
+        _saved_and_loaded(trained, to_keep)
+
+
 class _Check:
     """One model: as it was trained, and as a server loads it."""
 
@@ -146,7 +161,7 @@ class _Check:
         if now + CALLS * cost > deadline:
             count = max(2, int(count * (deadline - now) / (CALLS * cost)))
             self._sample = Sample(
-                *(take(each, list(range(count))) for each in (self._sample.features, self._sample.decoded))
+                *(take_rows(each, list(range(count))) for each in (self._sample.features, self._sample.decoded))
             )
             expected = self._predict(self._original, self._sample.features)[1]
         whole = self._predict(self._loaded, self._sample.decoded)
@@ -174,26 +189,27 @@ class _Check:
 
     def _alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
-            return self._predict(self._loaded, take(self._sample.decoded, [row]))
+            return self._predict(self._loaded, take_rows(self._sample.decoded, [row]))
         except MlappError as error:
             raise ModelError(
                 f"The model cannot predict one row alone: {error.what}",
-                "A server predicts single rows: let each stage take one, and make as many columns of it as of many.",
+                "A server predicts single rows: compute each row's values from that row alone, and give one row "
+                "as many columns as many rows.",
             ) from error
 
     def _dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
         """The stage that gives a row another value in other company, as far as there is time to look."""
-        order = list(range(count))[::-1]
-        if (
-            stage := self._difference(self._predict(self._loaded, take(self._sample.decoded, order)), whole, order)
-        ) is not None:
-            return stage
-        for row in _spread(self._sample.decoded, count):
+        found = None
+        some = _spread(self._sample.decoded, count)
+        for row in some:  # each one has to be predicted, also after a difference
+            found = self._difference(self._alone(row), whole, [row]) or found
             if time.perf_counter() > deadline:
                 break
-            if (stage := self._difference(self._alone(row), whole, [row])) is not None:
-                return stage
-        return None
+        # Twice some rows: what looks for duplicates finds some.
+        order = [*range(count)[::-1], *some]
+        return found or self._difference(
+            self._predict(self._loaded, take_rows(self._sample.decoded, order)), whole, order
+        )
 
     def _difference(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
         """The first stage whose values for these rows are not those of the whole table."""
@@ -222,7 +238,7 @@ class _Check:
         if probabilities is None or self._loaded.pipeline.stage("predictor") is not None:
             return False
         try:
-            features = self._loaded.transform_features(copy.copy(take(self._sample.decoded, [row])))
+            features = self._loaded.transform_features(copy.copy(take_rows(self._sample.decoded, [row])))
             likely = sorted(as_rows(probabilities(features))[0])  # type: ignore[index]
             return bool(likely[-1] - likely[-2] < 1e-3)
         except (MlappError, TypeError, ValueError, IndexError):

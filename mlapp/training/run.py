@@ -61,7 +61,7 @@ def run(
     """
     tell = progress or (lambda step: None)
     if previous is None and ready.is_ready(pipeline):
-        return ready.take_in(pipeline, parameters or {}, tell)
+        return ready.take_in(pipeline, parameters or {}, tell, to_keep=to_keep)
     pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     values = dict(parameters or {})
@@ -70,6 +70,7 @@ def run(
     model, framework, bound = build_and_bind(pipeline, values)
     recorded = flatten_parameters(bound, declared_parameters(parameter_stages(pipeline, framework)))
     require_savable(pipeline, framework, model, to_keep)
+    stage_calls.require_predict(pipeline, framework, model)
     trainer, evaluator = (
         stage_calls.trainer_stage(pipeline, framework),
         stage_calls.evaluator_stage(pipeline, framework),

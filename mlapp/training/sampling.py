@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.schema.container import is_dataset
+from mlapp.schema.container import count_rows, take_rows
 
 ROWS = 100
 """Rows of the sample."""
@@ -13,25 +13,19 @@ COLUMNS = 50
 
 
 def sample_rows(features: Any) -> Any:
-    """Rows from all over a table, with one that lacks a value in each column that has such; the first of anything else.
+    """Rows from all over the features, with one that lacks a value in each column of a table that has such.
 
-    A copy: a view would keep the whole table in memory.
+    A copy: a view would keep the whole table in memory. A table keeps its index, which a request does not have: what
+    depends on it is found by that.
     """
-    if isinstance(features, dict):
-        return {name: sample_rows(part) for name, part in features.items()}
-    if is_dataset(features):
-        from torch.utils.data import Subset
-
-        return Subset(features, range(min(ROWS, len(features))))
-    if not hasattr(features, "iloc") or not hasattr(features, "columns"):
-        head = features[:ROWS]
-        return head.copy() if hasattr(head, "copy") else head
     import numpy as np
 
-    rows = len(features)
+    rows = count_rows(features) or 0
     chosen = set(np.linspace(0, rows - 1, min(rows, ROWS)).astype(int).tolist())
+    if not hasattr(features, "iloc"):
+        return take_rows(features, sorted(chosen))
     found = 0
-    for at in range(features.shape[1]):
+    for at in range(features.shape[1] if features.ndim > 1 else 0):
         missing = features.iloc[:, at].isna().to_numpy(dtype=bool)
         if missing.any():
             chosen.add(int(missing.argmax()))

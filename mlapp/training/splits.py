@@ -89,7 +89,7 @@ def identify_table(table: Any) -> tuple[str, int, int]:
     """Fingerprint, rows and columns of what the loader gave; zeros for what is no table."""
     if hasattr(table, "columns") and hasattr(table, "iloc"):
         return fingerprint_table(table), len(table), len(table.columns)
-    return "", len(table) if hasattr(table, "__len__") else 0, 0
+    return "", count_rows(table) or 0, 0
 
 
 def names_of(table: Any) -> list[Any]:

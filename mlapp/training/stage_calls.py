@@ -16,6 +16,7 @@ from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_to_array, wants_array, wants_batches
 from mlapp.pipeline.stage import ROLES
+from mlapp.schema.container import count_rows
 from mlapp.training import defaults, seeds
 
 log = logging.getLogger("mlapp")
@@ -52,7 +53,7 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
             raise DataError(f"{source.title}: {error.what}", error.todo) from error
     if table is None:
         raise DataError(f"{source.title} returned None.", "Let it return a table.")
-    if hasattr(table, "__len__") and len(table) == 0:
+    if _is_empty(table):
         raise DataError(f"{source.title} returned no rows.", "Check what it reads, and its parameters.")
     return table
 
@@ -78,7 +79,7 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
             'Let it return {"train": …, "test": …}, or the two as a tuple.',
         )
     for name, part in splits.items():
-        if part is None or (hasattr(part, "__len__") and len(part) == 0):
+        if part is None or _is_empty(part):
             raise DataError(f"{stage.title}: split '{name}' is empty.", "Leave it out, or give it rows.")
     return dict(splits)
 
@@ -172,6 +173,16 @@ def check_trainer_parameters(stage: Stage | None, framework: Framework, paramete
         framework.check(parameters)
 
 
+def require_predict(pipeline: Pipeline, framework: Framework, model: Any) -> None:
+    """Check, before there are data, that the default predictor can call the model that is trained.
+
+    Raises:
+        ModelError: the model has no such method.
+    """
+    if pipeline.stage("predictor") is None and pipeline.stage("trainer") is None:
+        framework.require_predict(model, gives_probabilities=pipeline.predict_what == "proba")
+
+
 def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, parameters: Values) -> Any:
     """The fitted model.
 
@@ -237,6 +248,10 @@ def _default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage
 def form_features(stage: Stage, features: Any) -> Any:
     """Features in the form that a stage takes: as an array where it wants one."""
     return convert_to_array(features) if stage.options.get("array") or wants_array(stage) else features
+
+
+def _is_empty(table: Any) -> bool:
+    return len(table) == 0 if isinstance(table, Mapping) else count_rows(table) == 0
 
 
 def _to_number(value: Any) -> float:

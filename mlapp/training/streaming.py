@@ -143,7 +143,7 @@ class TrainingStream:
         self._schema = found if self._schema is None else merge_schemas(self._schema, found)
         if self._described_rows < DESCRIBED and hasattr(features, "iloc"):
             some = copy_rows(draw_rows(features, DESCRIBED_PART))
-            self._described.append((some, None if target is None else target.loc[some.index]))
+            self._described.append((some, None if target is None else copy_rows(draw_rows(target, DESCRIBED_PART))))
             self._described_rows += len(some)
         for name in others:
             pair = stage_calls.call_parser(self._pipeline, splits[name], parameters)

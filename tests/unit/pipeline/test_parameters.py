@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mlapp import App
@@ -139,3 +140,12 @@ def test_a_class_that_passes_keywords_on_declares_those_of_its_bases() -> None:
     app = App("flowers")
     app.model(Model)
     assert {parameter.name for parameter in declared_parameters(app.stages.values())} == {"rate", "depth"}
+
+
+def test_a_default_may_be_a_table_or_an_array() -> None:
+    app = App("defaults")
+
+    @app.data_reader
+    def read(weights=np.ones(2), table=pd.DataFrame({"a": [1]})) -> None: ...
+
+    assert {parameter.name for parameter in declared_parameters([app.stages["data_reader"]])} == {"weights", "table"}

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
+import scipy.sparse
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -17,6 +20,7 @@ from torch.utils.data import Dataset
 
 from mlapp import App
 from mlapp.errors import DataError, InputError
+from mlapp.schema.container import count_rows, take_rows
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.inference.served_model import serve_trained
 
@@ -85,7 +89,9 @@ def test_a_dict_of_arrays() -> None:
         return {"ids": np.arange(2 * len(data)).reshape(-1, 2), "mask": np.ones(len(data), "float32")}
 
     app = an_app(features, lambda model, features: (features["ids"].sum(axis=1) * features["mask"]).tolist())
-    assert app.train().batching
+    trained = app.train()
+    assert trained.batching
+    assert [column.rows for column in trained.baseline.predictions] == [32]
     for inputs in ([{"ids": [1, 2], "mask": 1.0}], {"ids": [[1, 2]], "mask": [1.0]}):
         assert served(app, inputs) == [3.0]
         assert app.predict(inputs) == [3.0]
@@ -103,6 +109,48 @@ def test_a_dataset_of_pytorch() -> None:
     assert app.train().batching
     assert served(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
     assert app.predict([[1.0, 2.0]]) == [3.0]
+
+
+def test_a_dict_of_lists_is_refused_before_the_training() -> None:
+    app = an_app(lambda data: {"ids": [[1, 2]] * len(data)}, lambda model, features: [1] * len(features["ids"]))
+    with pytest.raises(DataError, match="a dict of values that are not arrays") as raised:
+        app.train()
+    assert "np.asarray" in raised.value.todo
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        (pd.DataFrame({"x": [1, 2, 3]}, index=[7, 8, 9]), {"x": [3, 1, 1]}),
+        (pd.Series([1, 2, 3], index=[7, 8, 9]), [3, 1, 1]),
+        (np.array([1, 2, 3]), [3, 1, 1]),
+        (torch.tensor([1, 2, 3]), [3, 1, 1]),
+        ([1, 2, 3], [3, 1, 1]),
+        ({"x": np.array([1, 2, 3])}, {"x": [3, 1, 1]}),
+        (scipy.sparse.coo_matrix([[1], [2], [3]]), [[3], [1], [1]]),
+        (pa.table({"x": [1, 2, 3]}), {"x": [3, 1, 1]}),
+        (pl.DataFrame({"x": [1, 2, 3]}), {"x": [3, 1, 1]}),
+        (Rows(torch.tensor([1, 2, 3])), [3, 1, 1]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("rows", [[2, 0, 0], np.array([2, 0, 0])], ids=["list", "array"])
+def test_rows_of_any_form_are_taken_by_one_function(features: Any, expected: Any, rows: Any) -> None:
+    found = take_rows(features, rows)
+    assert count_rows(found) == 3
+    if isinstance(features, pd.DataFrame):
+        assert found.index.tolist() == [0, 1, 2]
+    if isinstance(features, Rows):
+        found = [int(found[row]) for row in range(3)]
+    elif hasattr(found, "toarray"):
+        found = found.toarray().tolist()
+    elif isinstance(features, pd.DataFrame):
+        found = found.to_dict("list")
+    elif isinstance(features, (pa.Table, dict)):
+        found = {"x": [int(value) for value in np.asarray(found["x"])]}
+    elif isinstance(features, pl.DataFrame):
+        found = found.to_dict(as_series=False)
+    assert (found if isinstance(found, (dict, list)) else found.tolist()) == expected
 
 
 def test_lists_in_cells_stay_lists() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from mlapp import App
-from mlapp.errors import DeclarationError, UsageError
+from mlapp.errors import DeclarationError, ModelError, UsageError
 
 TABLE = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.0, 1.0, 0.0, 1.0]})
 
@@ -88,3 +89,21 @@ def test_a_path_in_the_place_of_a_model_or_a_version_gives_advice() -> None:
     with pytest.raises(UsageError, match="a version, an alias or 'latest'") as error:
         app.load("models/model.joblib")
     assert "app.model('models/model.joblib')" in error.value.todo
+
+
+def test_a_ready_model_is_checked_as_a_trained_one_is() -> None:
+    app = App("ready")
+    app.model(trained=True)(lambda: LinearRegression().fit(TABLE, TABLE["a"] * 2))
+    app.feature_transformer(lambda features: features - features.mean())
+    assert not app.train().batching
+
+    @app.saver
+    def save(model: LinearRegression, folder: Path) -> None:
+        (folder / "model.json").write_text(json.dumps(model.coef_.tolist()))
+
+    @app.loader
+    def load(folder: Path) -> LinearRegression:
+        raise OSError("no such format")
+
+    with pytest.raises(ModelError, match="can be saved and not loaded: .*no such format"):
+        app.train()

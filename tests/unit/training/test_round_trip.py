@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import DBSCAN
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import LinearSVC
 
 from mlapp import App, training
 from mlapp.errors import DataError, ModelError
@@ -60,11 +62,15 @@ def fill(features: pd.DataFrame) -> pd.DataFrame:
     return features.fillna(features.mean()).fillna(-1)
 
 
+def mark_duplicates(features: pd.DataFrame) -> pd.DataFrame:
+    return features.assign(twice=features.duplicated().astype(int))
+
+
 def double(features: pd.DataFrame) -> pd.DataFrame:
     return features * 2
 
 
-@pytest.mark.parametrize("dependent", [lag, rolling, rank, center, fill])
+@pytest.mark.parametrize("dependent", [lag, rolling, rank, center, fill, mark_duplicates])
 def test_rows_that_depend_on_each_other_are_not_batched(dependent: Callable[..., Any], caplog, tmp_path: Path) -> None:
     app = an_app(**({"z": [None if row == 40 else row * 0.1 for row in range(ROWS)]} if dependent is fill else {}))
     app.feature_transformer(dependent)
@@ -147,7 +153,7 @@ def test_a_model_that_cannot_predict_one_row_is_refused() -> None:
     app.feature_transformer(lambda features: pd.get_dummies(features))
     with pytest.raises(ModelError, match="cannot predict one row alone") as raised:
         app.train()
-    assert "as many columns" in raised.value.todo
+    assert "as many columns as" in raised.value.todo
 
     app = an_app()
 
@@ -156,6 +162,13 @@ def test_a_model_that_cannot_predict_one_row_is_refused() -> None:
         return features.assign(before=features["x"].shift()).bfill()
 
     with pytest.raises(ModelError, match="cannot predict one row alone"):
+        app.train()
+
+
+def test_a_row_that_lacks_a_value_is_predicted_alone_too() -> None:
+    app = an_app(z=[None if row % 5 == 1 else row * 0.1 for row in range(ROWS)])
+    app.feature_transformer(lambda features: features.fillna(features.mean()))
+    with pytest.raises(ModelError, match="cannot predict one row alone: .* contains NaN"):
         app.train()
 
 
@@ -298,6 +311,23 @@ def test_a_class_without_a_format_is_told_before_the_data_is_read_for_a_version(
         training.run(app, to_keep=True)
     assert not read
     assert app.train().metrics is not None  # it can be tried in a notebook
+
+
+@pytest.mark.parametrize(
+    ("model", "predict", "told"),
+    [
+        (DBSCAN, "labels", "A DBSCAN has no method predict."),
+        (LinearSVC, "proba", "a LinearSVC gives no probabilities"),
+    ],
+)
+def test_a_model_that_cannot_predict_is_told_before_the_data_is_read(model: Any, predict: Any, told: str) -> None:
+    app, read = App("speechless", target=None if model is DBSCAN else "y", predict=predict), []
+    app.data_reader(lambda: read.append(1))
+    app.model(model)
+    with pytest.raises(ModelError, match=told) as raised:
+        app.train()
+    assert "@app.predictor" in raised.value.todo
+    assert not read
 
 
 def test_the_check_is_a_step_and_costs_little() -> None:
