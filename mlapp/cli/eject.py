@@ -241,3 +241,26 @@ def grafana(environment: Environment = None) -> None:
     from mlapp.project import Project
 
     output.print_json(make_dashboard(Project.find(environment=environment).name))
+
+
+@cli.command("ci")
+def eject_ci(
+    format: Annotated[str, typer.Option(help="github or gitlab.")] = "github",
+    to: Annotated[Path | None, typer.Option(help="Root of the repository. [the project's repository]")] = None,
+) -> None:
+    """Write the pipelines of a CI system: from a push to production.
+
+    A pull request is tested, trained on little and compared with production. The main branch is trained, signed,
+    built, pushed and deployed: to staging, then to production behind a canary. Each night the live model is judged.
+
+    Examples:
+
+      mlapp eject ci --format github
+
+      mlapp eject ci --format gitlab
+    """
+    from mlapp.ci import write_pipeline_files
+    from mlapp.project import Project
+
+    for path in write_pipeline_files(Project.find(), format, to):
+        typer.echo(path)

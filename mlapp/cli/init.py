@@ -21,6 +21,9 @@ def init_project(
     values: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A variable of the template.")
     ] = None,
+    ci: Annotated[
+        str | None, typer.Option(help="Add the pipelines of a CI system: github or gitlab; see `mlapp eject ci`.")
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
     yes: Yes = False,
     json: Json = False,
@@ -35,9 +38,16 @@ def init_project(
 
       mlapp init churn --template tabular --set data=churn.csv --set target=churned
 
+      mlapp init digits --ci github
+
       mlapp init --list
     """
     from mlapp import scaffold
+    from mlapp.ci import add_environments, check_format, write_pipeline_files
+    from mlapp.project import Project
+
+    if ci is not None:
+        check_format(ci)
 
     if show:
         templates = scaffold.list_templates()
@@ -54,6 +64,9 @@ def init_project(
         return bool(code) or yes
 
     folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd(), consent, output.print_note)
+    if ci is not None:
+        add_environments(Project.find(folder))
+        write_pipeline_files(Project.find(folder), ci)
     if json:
         output.print_json({"folder": str(folder)})
         return

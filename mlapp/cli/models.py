@@ -133,6 +133,9 @@ def compare_versions(
     on: Annotated[
         str | None, typer.Option("--on", metavar="live:TIME", help="Compare them on logged features, as live:7d.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table, for the comment of a pull request.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Compare versions: parameters and metrics side by side.
@@ -162,7 +165,8 @@ def compare_versions(
             [{"what": name, **dict(zip(map(str, numbers), values, strict=True))} for name, values in rows]
         )
         return
-    output.print_table(
+    print_rows = output.print_markdown if markdown else output.print_table
+    print_rows(
         ["", *(f"version {number}" for number in numbers), ""],
         [[name, *values, "differs" if any(value != values[0] for value in values) else ""] for name, values in rows],
     )

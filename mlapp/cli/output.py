@@ -49,6 +49,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         sys.stdout.write(f"{bold}{line}{plain}\n" if number == 0 else f"{line}\n")
 
 
+def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A result for a page or a comment, on stdout: a table in Markdown."""
+    lines = [list(columns), ["---"] * len(columns), *([_format_cell(value) for value in row] for row in rows)]
+    for line in lines:
+        sys.stdout.write(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n")
+
+
 def ask_confirmation(question: str, *, yes: bool) -> None:
     """Ask before something is lost; `yes` is the answer given beforehand.
 

@@ -278,11 +278,11 @@ class ApiDouble:
     # The controllers, in their simplest form.
 
     def _pods_of(self, deployment: dict[str, Any]) -> list[dict[str, Any]]:
-        chosen = deployment["spec"]["selector"]["matchLabels"]
+        chosen, space = deployment["spec"]["selector"]["matchLabels"], deployment["metadata"]["namespace"]
         return [
             item
-            for (kind, *_), item in self.objects.items()
-            if kind == "pods" and chosen.items() <= item["metadata"]["labels"].items()
+            for (kind, namespace, _), item in self.objects.items()
+            if kind == "pods" and namespace == space and chosen.items() <= item["metadata"]["labels"].items()
         ]
 
     def _roll(self, key: Key, deployment: dict[str, Any]) -> None:
@@ -472,7 +472,8 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
             pod = name.partition(":")[0]
             if below[1:] == ["metrics"]:
                 return self._answer(200, api.metrics.get(pod.rpartition("-")[0], "").encode())
-            image = api.objects[("pods", "team-a", pod)]["spec"]["containers"][0]["image"]
+            found = next(item for key, item in api.objects.items() if key[0] == "pods" and key[2] == pod)
+            image = found["spec"]["containers"][0]["image"]
             status, answer = api.answers.get(image, (200, {"predictions": [7]}))
             return self._answer(status, answer)
 

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Close the windows of monitoring, and fail when the last one is in alarm.
+set -euo pipefail
+
+mlapp monitor run
+mlapp monitor --check

@@ -1,0 +1,181 @@
+"""Write the pipeline files of a project. The texts are in `files/`; `@NAME@` stands for what depends on the project."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlapp import distribution
+from mlapp.app_location import locate
+from mlapp.config import FILE, Settings
+from mlapp.errors import UsageError, suggest_nearest
+from mlapp.project import Project
+
+FORMATS = ("github", "gitlab")
+FILES = Path(__file__).parent / "files"
+SCRIPTS = ".ci"
+"""The project's folder of the scripts that both systems run."""
+
+NOT_CLUSTERS = frozenset({"docker", "flyte"})
+ACTIONS = {
+    "CHECKOUT": "3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
+    "SETUP_PYTHON": "5fda3b95a4ea91299a34e894583c3862153e4b97 # v7.0.0",
+    "AWS_CREDENTIALS": "e6de054238d6b7531b4efff3b6587d9aade6a06c # v6.2.3",
+    "COSIGN": "6f9f17788090df1f26f669e9d70d6ae9567deba6 # v4.1.2",
+}
+"""The commits of the actions: a tag can be moved, a commit cannot."""
+
+
+def write_pipeline_files(project: Project, format: str, folder: Path | None = None) -> list[Path]:
+    """Write the files of one CI system; returns them. They are the user's from then on.
+
+    Args:
+        format: one of `FORMATS`.
+        folder: the root of the repository; the one that git knows when absent, else the project's folder.
+
+    Raises:
+        UsageError: an unknown format, or a file that exists already with another text.
+    """
+    check_format(format)
+    root = project.root.resolve()
+    repository = (folder.resolve() if folder else _find_repository(root)) or root
+    if folder and not root.is_relative_to(repository):  # files for another place, to be copied there
+        root = repository
+    directory = root.relative_to(repository).as_posix()
+    values = _collect_values(project, directory, repository)
+    texts = {path: _fill_placeholders(text, values) for path, text in _list_texts(format, directory, values)}
+    for path, text in texts.items():
+        file = repository / path
+        if file.exists() and file.read_text(encoding="utf-8") != text:
+            raise UsageError(f"{file} exists already, with another text.", "Remove it, or give another folder: --to.")
+    written = []
+    for path, text in texts.items():
+        file = repository / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o755 if file.suffix == ".sh" else 0o644)
+        written.append(file)
+    return written
+
+
+def check_format(format: str) -> None:
+    """Raise UsageError for an unknown format."""
+    if format not in FORMATS:
+        raise UsageError(
+            f"There is no CI system '{format}'.{suggest_nearest(format, FORMATS)}", f"Give one of {', '.join(FORMATS)}."
+        )
+
+
+def add_environments(project: Project) -> None:
+    """Add `staging` and `production` to the mlapp.yaml of a new project: a namespace each."""
+    slug, target = _make_slug(project.name), find_cluster_target(project.settings)
+    with (project.root / FILE).open("a", encoding="utf-8") as file:
+        file.write(
+            "environments: # what the pipelines deploy to\n"
+            f"  staging: {{targets: {{{target}: {{namespace: {slug}-staging}}}}}}\n"
+            f"  production: {{targets: {{{target}: {{namespace: {slug}}}}}}}\n"
+        )
+
+
+def find_cluster_target(settings: Settings) -> str:
+    """The target that a pipeline ships to: the first one in mlapp.yaml that runs on a cluster, else `k8s`."""
+    names = [*settings.targets]
+    for environment in settings.environments.values():
+        names += (environment or {}).get("targets") or {}
+    return next((name for name in names if name not in NOT_CLUSTERS), "k8s")
+
+
+def _list_texts(format: str, directory: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Each file's path in the repository, and its text with placeholders."""
+    start = "" if directory == "." else f"{directory}/"
+    for script in sorted((FILES / "scripts").iterdir()):
+        yield f"{start}{SCRIPTS}/{script.name}", script.read_text(encoding="utf-8")
+    if format == "gitlab":
+        yield f"{start}.gitlab-ci.yml", (FILES / "gitlab" / "gitlab-ci.yml").read_text(encoding="utf-8")
+        return
+    yield f".github/actions/{values['SLUG']}/action.yml", (FILES / "github" / "action.yml").read_text(encoding="utf-8")
+    for name in ("pull-request", "deploy", "nightly"):
+        text = (FILES / "github" / f"{name}.yml").read_text(encoding="utf-8")
+        yield f".github/workflows/{values['SLUG']}-{name}.yml", text
+
+
+def _collect_values(project: Project, directory: str, repository: Path) -> dict[str, str]:
+    settings, name = project.settings, project.name
+    slug = _make_slug(name)
+    target = find_cluster_target(settings)
+    in_subfolder = directory != "."
+    places = {
+        key: f"--target {target} --env {key}" if key in settings.environments else f"--target {target}{other}"
+        for key, other in (("staging", f" --namespace {slug}-staging"), ("production", ""))
+    }
+    return {
+        **ACTIONS,
+        "NAME": name,
+        "SLUG": slug,
+        "PYTHON": settings.image.python or f"{sys.version_info.major}.{sys.version_info.minor}",
+        "PACKAGE": distribution.NAME,
+        "EXTRAS": ",".join(_list_extras(settings)),
+        "SMALL": "-p limit=500" if _has_reader_limit(project) else "",
+        "TRAIN": "--remote " if "flyte" in settings.targets else "",
+        "STAGING": places["staging"],
+        "PRODUCTION": places["production"],
+        "BRANCH": _find_default_branch(repository),
+        "DIRECTORY": directory,
+        "ROOT": f"{directory}/" if in_subfolder else "",
+        "CHANGE_DIRECTORY": f"\n    - cd {directory}" if in_subfolder else "",
+        "PATHS": f"\n    paths: ['{directory}/**', '.github/**']" if in_subfolder else "",
+        "SCRIPTS": SCRIPTS,
+    }
+
+
+def _make_slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+
+
+def _list_extras(settings: Settings) -> list[str]:
+    scheme = settings.store.url.partition("://")[0]
+    in_bucket = "://" in settings.store.url and scheme != "file"
+    extras = ["docker", "k8s", "sign"]
+    extras += ["s3"] if in_bucket or ".dkr.ecr." in (settings.image.name or "") else []
+    return extras + (["flyte"] if "flyte" in settings.targets else [])
+
+
+def _has_reader_limit(project: Project) -> bool:
+    """Whether the data reader has a parameter `limit`; read from the source, which is not run."""
+    file = locate(project.settings.app, project.root).file
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            marks = [mark.func if isinstance(mark, ast.Call) else mark for mark in node.decorator_list]
+            if any(isinstance(mark, ast.Attribute) and mark.attr == "data_reader" for mark in marks):
+                return any(argument.arg == "limit" for argument in (*node.args.args, *node.args.kwonlyargs))
+    return False
+
+
+def _find_repository(folder: Path) -> Path | None:
+    found = _ask_git(folder, "rev-parse", "--show-toplevel")
+    return Path(found).resolve() if found else None
+
+
+def _find_default_branch(repository: Path) -> str:
+    return (_ask_git(repository, "symbolic-ref", "--short", "refs/remotes/origin/HEAD") or "origin/main")[7:]
+
+
+def _ask_git(folder: Path, *arguments: str) -> str:
+    """What git prints; empty where it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)  # noqa: S603, S607
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _fill_placeholders(text: str, values: dict[str, str]) -> str:
+    return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], text)

@@ -1,0 +1,94 @@
+"""What `mlapp eject ci` and `mlapp init --ci` write. tests/integration/images/test_pipelines.py runs the pipelines."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlapp.config import load_settings
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    """A project of the name `Shop` in the folder `models/shop` of a repository whose default branch is `trunk`."""
+    repository = tmp_path_factory.mktemp("repository").resolve()
+    for command in ("init -q", "symbolic-ref refs/remotes/origin/HEAD refs/remotes/origin/trunk"):
+        subprocess.run(["git", *command.split()], cwd=repository, check=True)
+    root = repository / "models" / "shop"
+    root.mkdir(parents=True)
+    (root / "mlapp.yaml").write_text(
+        "name: Shop\n"
+        "store: s3://models/shared\n"
+        "targets: {flyte: {}, kserve: {}}\n"
+        "environments: {production: {serve: {workers: 4}}}\n"
+    )
+    (root / "app.py").write_text(
+        "raise RuntimeError('the source is read and not run')\n@app.data_reader\ndef f(limit=1): ..."
+    )
+    return repository
+
+
+def test_a_project_in_a_folder_of_a_repository(shop, tmp_path, mlapp):
+    written = mlapp("eject", "ci", "--format", "github", cwd=shop / "models/shop")
+    assert written.code == 0, written.err
+    files = {str(Path(line).relative_to(shop)) for line in written.out.splitlines()}
+    assert {".github/workflows/shop-deploy.yml", "models/shop/.ci/deploy.sh"} <= files
+    workflow = yaml.safe_load((shop / ".github/workflows/shop-deploy.yml").read_text())
+    push = workflow[True]["push"]  # YAML 1.1 reads the key `on` as true
+    assert push == {"branches": ["trunk"], "paths": ["models/shop/**", ".github/**"]}
+    assert workflow["jobs"]["release"]["defaults"]["run"]["working-directory"] == "models/shop"
+    script = (shop / "models/shop/.ci/deploy.sh").read_text()
+    assert "mlapp deploy --target kserve --namespace shop-staging --image" in script
+    assert "mlapp deploy --target kserve --env production --image" in script
+    assert "mlapp train --remote --json" in (shop / "models/shop/.ci/release.sh").read_text()
+    assert "small=(-p limit=500)" in (shop / "models/shop/.ci/pull-request.sh").read_text()
+    assert "[docker,k8s,sign,s3,flyte]" in (shop / "models/shop/.ci/setup.sh").read_text()
+
+
+def test_every_action_is_pinned_by_its_commit(shop, mlapp):
+    mlapp("eject", "ci", cwd=shop / "models/shop")
+    texts = [path.read_text() for path in (shop / ".github").rglob("*.yml")]
+    uses = [match for text in texts for match in re.findall(r"uses: (.*)", text)]
+    assert all(re.fullmatch(r"\./.*|[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in uses)
+    assert not [text for text in texts if re.search(r"@[A-Z_]+@", text)], "no placeholder is left"
+
+
+def test_jobs_get_no_more_rights_than_they_need(shop, mlapp):
+    mlapp("eject", "ci", cwd=shop / "models/shop")
+    for path in (shop / ".github/workflows").iterdir():
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        rights = {right for job in workflow["jobs"].values() for right in job["permissions"].items()}
+        assert rights <= {
+            ("contents", "read"), ("id-token", "write"), ("packages", "write"), ("pull-requests", "write")
+        }  # fmt: skip
+
+
+def test_both_formats_share_the_scripts_and_nothing_is_overwritten(shop, mlapp):
+    root = shop / "models/shop"
+    assert mlapp("eject", "ci", "--format", "gitlab", cwd=root).code == 0
+    assert mlapp("eject", "ci", "--format", "github", cwd=root).code == 0
+    (root / ".ci/deploy.sh").write_text("echo mine\n")
+    refused = mlapp("eject", "ci", "--format", "github", cwd=root)
+    assert refused.code == 2
+    assert f"{root}/.ci/deploy.sh exists already" in refused.err
+    (root / ".ci/deploy.sh").unlink()
+
+
+def test_a_new_project_with_pipelines(tmp_path, mlapp):
+    assert mlapp("init", "digits", "--ci", "github", cwd=tmp_path).code == 0
+    root = tmp_path / "digits"
+    assert (root / ".github/workflows/digits-pull-request.yml").is_file()
+    assert load_settings(root, "staging").targets == {"k8s": {"namespace": "digits-staging"}}
+    assert "deploy --target k8s --env production" in (root / ".ci/deploy.sh").read_text()
+
+
+def test_an_unknown_system_is_refused_before_anything_is_written(tmp_path, mlapp):
+    refused = mlapp("init", "digits", "--ci", "gitlub", cwd=tmp_path)
+    assert refused.code == 2
+    assert "There is no CI system 'gitlub'. Did you mean 'gitlab'?" in refused.err
+    assert not (tmp_path / "digits").exists()
