@@ -53,78 +53,72 @@ class NumberRows:
             IS_AVAILABLE and bool(dtypes) and all(name != "uint64" and np.dtype(name).kind in "iuf" for name in dtypes)
         )
 
-    def decode(self, body: bytes, key: str) -> tuple[int, bytes] | None:
+    def read(self, body: bytes, key: str) -> tuple[int, bytes]:
         """The number of rows in a JSON text, and their cells in machine form, one row behind the other.
-
-        None: the text is not JSON, not such a list, or a number does not fit its column's type.
 
         Args:
             key: the only one of the object that holds the list; empty where the text is the list.
+
+        Raises:
+            ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError: the text is not JSON, not such a
+                list, or a number does not fit its column's type.
         """
         try:
-            return self._decode(body, key)
-        except (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError):
-            return None
-
-    def _decode(self, body: bytes, key: str) -> tuple[int, bytes] | None:
-        rows: Any = (_parser() if len(body) < LARGE else simdjson.Parser()).parse(body)
+            parser = _local.parser if len(body) < LARGE else simdjson.Parser()
+        except AttributeError:  # one for each thread: it serves one text at a time
+            parser = _local.parser = simdjson.Parser()
+        rows: Any = parser.parse(body)
         if key:
             if len(rows) != 1:
-                return None
+                raise ValueError("more than one key")
             rows = rows[key]
         count = len(rows)
-        # The only brackets are those of the rows: a list within a row would be flattened too.
-        if body.count(b"[") != count + 1 or not count:
-            return None
         width = self._width
-        if count > 1 and any(len(row) != width for row in rows):
-            return None
+        # The only brackets are those of the rows: a list within a row would be flattened too.
+        if body.count(b"[") != count + 1 or (count != 1 and any(len(row) != width for row in rows)):
+            raise ValueError("not rows of one width")
         cells = bytes(rows.as_buffer(of_type=self._code))
-        if len(cells) != 8 * count * width:
-            return None
+        if len(cells) != 8 * count * width or not count:
+            raise ValueError("not rows of that width")
         return (count, cells) if self._is_double else self._convert(count, cells)
 
-    def _convert(self, count: int, cells: bytes) -> tuple[int, bytes] | None:
-        """The cells as the columns' types; None where one does not hold a value."""
+    def _convert(self, count: int, cells: bytes) -> tuple[int, bytes]:
+        """The cells as the columns' types.
+
+        Raises:
+            ValueError: one does not hold a value.
+        """
         dtype = self._dtype
         found: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
         if dtype.names is None:
-            converted = _cast(found, dtype)
-            return None if converted is None else (count, converted.tobytes())
+            return count, _cast(found, dtype).tobytes()
         if count < FEW:
-            return None
+            raise ValueError("too few rows")
         table = np.empty(count, dtype)
         found = found.reshape(count, self._width)
         for at, (name, kind) in enumerate(self._columns):
-            column = _cast(found[:, at], kind)
-            if column is None:
-                return None
-            table[name] = column
+            table[name] = _cast(found[:, at], kind)
         return count, table.tobytes()
 
 
-def _cast(values: NDArray[Any], dtype: Any) -> NDArray[Any] | None:
+def _cast(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Raises:
+    ValueError: a value is beyond the type, or not whole, or not known exactly.
+    """
     if values.dtype == dtype:
         return values
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             narrow: NDArray[Any] = values.astype(dtype)
-        return narrow if np.isfinite(narrow).all() else None
+        if not np.isfinite(narrow).all():
+            raise ValueError("too large")
+        return narrow
     limits = np.iinfo(dtype)
     if values.dtype.kind == "f" and ((np.abs(values) >= EXACT).any() or (values != np.trunc(values)).any()):
-        return None
+        raise ValueError("not whole")
     if values.min() < limits.min or values.max() > limits.max:
-        return None
+        raise ValueError("too large")
     return values.astype(dtype)
 
 
 _local = threading.local()
-
-
-def _parser() -> Any:
-    """This thread's parser: one serves one text at a time."""
-    try:
-        return _local.parser
-    except AttributeError:
-        _local.parser = simdjson.Parser()
-        return _local.parser

@@ -22,11 +22,17 @@ from mlapp.schema.fields import Schema
 if TYPE_CHECKING:
     from mlapp.schema.number_rows import NumberRows
 
+LONGEST_KNOWN = 64
+"""Bytes of a body's start that are remembered."""
 LONGEST_START = 4096
 """Bytes in which the first row must begin."""
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
+
+
+REFUSED = (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError)
+"""What simdjson raises for a text that it does not take."""
 
 
 class TwiceError(Exception):
@@ -67,6 +73,8 @@ class RowCodec:
         self._keys = keys
         self._takes_array = takes_array
         self._fast: dict[bytes, Callable[[bytes], Part]] = {}
+        self._last: tuple[bytes, Callable[[bytes], Part] | None] = b"", None
+        """How the last body began, up to its first row, and what decodes it: those of one client begin alike."""
         self._rows: dict[type, Callable[[list[Any]], Part]] = {}
         self.join: Callable[[list[Part]], Any] | None = None
         """The features of several parts that are packed or tuples; None where no part is."""
@@ -76,12 +84,16 @@ class RowCodec:
 
     def decode(self, body: bytes) -> Part | None:
         """The rows in a JSON body; None for a body of another form, or one that does not fit the schema."""
-        shape = SHAPE.match(body, 0, LONGEST_START)
-        if shape is None:
-            return None
-        decode = self._fast.get((shape["key"] or b"") + shape["row"])
-        if decode is None:
-            return None
+        start, decode = self._last
+        if decode is None or not body.startswith(start):
+            shape = SHAPE.match(body, 0, LONGEST_START)
+            if shape is None:
+                return None
+            decode = self._fast.get((shape["key"] or b"") + shape["row"])
+            if decode is None:
+                return None
+            if shape.end() <= LONGEST_KNOWN:
+                self._last = shape[0], decode
         try:
             return decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, OverflowError, TwiceError, RecursionError):
@@ -242,11 +254,14 @@ def _number_decoder(numbers: NumberRows | None, key: str, general: Callable[[byt
     """A decoder that tries rows of numbers first."""
     if numbers is None:
         return general
-    decode = numbers.decode
+    read = numbers.read
 
     def run(body: bytes) -> Part:
-        found = decode(body, key)
-        return general(body) if found is None else Part(found[0], found[1])
+        try:
+            count, cells = read(body, key)
+        except REFUSED:
+            return general(body)
+        return Part(count, cells)
 
     return run
 

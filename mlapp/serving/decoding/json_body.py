@@ -26,6 +26,7 @@ BUSINESS_KEYS = "keys"
 """What names the rows in the caller's own terms, for the truth that comes later."""
 SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
+_NUMBERS = frozenset((int, float, bool))
 _encode = msgspec.json.Encoder(enc_hook=to_json_value).encode
 
 
@@ -118,6 +119,15 @@ def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
 def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) -> bytes:
     """The answer's body, of the form that the client's request had."""
     return encode_list(predictions) if is_unionml else encode_predictions(predictions, tail)
+
+
+def encode_numbers(results: Sequence[Any]) -> list[bytes] | None:
+    """The JSON of each of several results that are one number or truth value each; None for any others."""
+    try:
+        values = [value for (value,) in results]
+    except (TypeError, ValueError):  # an error, or not one prediction
+        return None
+    return encode_json(values)[1:-1].split(b",") if _NUMBERS.issuperset(map(type, values)) else None
 
 
 def encode_list(values: Sequence[Any]) -> bytes:

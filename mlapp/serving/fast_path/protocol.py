@@ -13,7 +13,7 @@ from mlapp.serving.fast_path.request_cycle import FastCycle, problem_answer
 from mlapp.serving.web.framing import LARGEST_HEAD, check_head, head_without_offer, is_websocket
 from mlapp.serving.web.http import JSON, media_type
 from mlapp.serving.web.problems import HttpError, make_http_error
-from mlapp.serving.web.request_id import new_request_id
+from mlapp.serving.web.request_id import choose_request_id, new_request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -42,7 +42,6 @@ class RequestHead(NamedTuple):
     """
 
     endpoint: Endpoint
-    headers: dict[bytes, bytes]
     keep_alive: bool
     length: int
 
@@ -121,7 +120,7 @@ class FastProtocol(HttpToolsProtocol):
             if known is not None and len(data) == end + known.length and self._is_free_for(known.endpoint):
                 self._used = True
                 self.application.metrics.begin_request()
-                cycle = FastCycle(self, known.endpoint, known.headers, known.keep_alive)
+                cycle = FastCycle(self, known.endpoint, new_request_id(), known.keep_alive)
                 self.cycle = cycle  # type: ignore[assignment]
                 cycle.begin_request(data[end:])
                 return
@@ -148,7 +147,7 @@ class FastProtocol(HttpToolsProtocol):
         self._held = size
         cycle: Any = self.cycle
         if size and intake.held > intake.limit and not cycle.response_complete:
-            cycle.finish(intake.full())
+            cycle.finish_request(intake.full())
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. It stops at a head that offers to upgrade: another reads on, from that head without it."""
@@ -212,9 +211,10 @@ class FastProtocol(HttpToolsProtocol):
         headers = self._plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-            self._remember_head(RequestHead(endpoint, headers, keep_alive, int(headers[b"content-length"])))
+            if b"x-request-id" not in headers:  # such a head will not come again
+                self._remember_head(RequestHead(endpoint, keep_alive, int(headers[b"content-length"])))
             self.application.metrics.begin_request()
-            self.cycle = FastCycle(self, endpoint, headers, keep_alive)  # type: ignore[assignment]
+            self.cycle = FastCycle(self, endpoint, choose_request_id(headers), keep_alive)  # type: ignore[assignment]
         else:
             if not self.url.isascii() or not httptools.parse_url(self.url).path:
                 raise HttpError(400, "The request's target is not a path.")
@@ -267,8 +267,6 @@ class FastProtocol(HttpToolsProtocol):
         """Keep what the bytes before the body mean, where another parser could not see another end of them."""
         head, self._head = self._head, b""
         if not head.startswith(b"POST ") or len(head) > LONGEST_HEAD or head.count(b"\n") != head.count(b"\r\n"):
-            return
-        if b"x-request-id" in known.headers:  # it will not come again
             return
         if len(self.heads) >= MOST_HEADS:
             self.heads.clear()

@@ -12,32 +12,39 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from mlapp.schema.rows import Part
 from mlapp.serving.decoding.json_body import encode_answer
+from mlapp.serving.inference.queued_request import QueuedRequest
 from mlapp.serving.web.problems import MEDIA, HttpError, make_http_error
-from mlapp.serving.web.request_id import choose_request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.fast_path.protocol import FastProtocol
     from mlapp.serving.inference.endpoint import Endpoint
-    from mlapp.serving.inference.queued_request import QueuedRequest
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
+ONE = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n"
+    b'{"predictions":[%b]%b'
+)
+"""The answer with one prediction, on a connection that stays open."""
+AROUND = len(b'{"predictions":[]')
+NO_PART = Part(0)
+"""Of a request whose body is not decoded."""
 CLOSE = b"connection: close\r\n"
 
 
-class FastCycle:
-    """One prediction request. The attributes that uvicorn's protocol reads and sets have its names."""
+class FastCycle(QueuedRequest):
+    """One prediction request, which waits in the batcher's queue itself.
+
+    The attributes that uvicorn's protocol reads and sets have its names. Nothing in it refers to itself: what a request
+    took is free when the next one comes, without the garbage collector.
+    """
 
     __slots__ = (
         "disconnected",
         "endpoint",
-        "headers",
         "identity",
-        "is_unionml",
-        "item",
         "keep_alive",
-        "loaded",
-        "message_event",
         "more_body",
         "parts",
         "protocol",
@@ -45,91 +52,100 @@ class FastCycle:
         "started",
     )
 
-    def __init__(
-        self, protocol: FastProtocol, endpoint: Endpoint, headers: dict[bytes, bytes], keep_alive: bool
-    ) -> None:
+    def __init__(self, protocol: FastProtocol, endpoint: Endpoint, identity: bytes, keep_alive: bool) -> None:
         self.protocol = protocol
         self.endpoint = endpoint
-        self.headers = headers
-        self.identity = choose_request_id(headers)
+        self.identity = identity
         self.keep_alive = keep_alive
         self.started = time.perf_counter()
         self.parts: list[bytes] = []
         self.loaded = endpoint.current
-        self.item: QueuedRequest | None = None
-        self.is_unionml = False
-        self.more_body = True
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = self
+        self.part = NO_PART
+        self.timeout = endpoint.settings.timeout
+        self.span = self.timer = self.call = None
+        self.is_waiting = self.more_body = True
+        self.response_complete = self.disconnected = False
+
+    @property
+    def message_event(self) -> FastCycle:
+        """What uvicorn sets when the connection is lost: see `set`."""
+        return self
 
     def set(self) -> None:
         """What uvicorn calls when the connection is lost: the request's place becomes free."""
         if not self.disconnected or self.response_complete:
             return
         self.response_complete = True
-        if self.item is not None:
-            self.endpoint.batcher.cancel_request(self.item)
-        self._record_answer(499, self.identity)
+        if self.part is not NO_PART:
+            self.endpoint.batcher.cancel_request(self)
+        self._record_answer(499)
 
     def begin_request(self, body: bytes) -> None:
         """The body is here: decode it and queue up."""
         self.more_body = False
-        endpoint = self.endpoint
-        loaded = self.loaded = endpoint.current
+        batcher = self.endpoint.batcher
+        loaded = self.loaded = self.endpoint.current
         try:
             part = loaded.codec.decode_json(body)
             part.id = self.identity
-            self.is_unionml = part.is_unionml
-            rows = endpoint.batcher.predict_at_once(loaded, part) if len(self.protocol.connections) == 1 else None
+            rows = batcher.predict_at_once(loaded, part) if len(self.protocol.connections) == 1 else None
+            self.part = part
             if rows is None:
-                self.item = endpoint.batcher.submit_request(
-                    loaded, part, self.finish_request, endpoint.settings.timeout
-                )
+                self.arrived = time.perf_counter()
+                batcher.enqueue_request(self)
                 return
         except Exception as error:
             self.finish_request(error)
         else:
             self.finish_request(rows)
 
-    def finish_request(self, result: list[Any] | BaseException) -> None:
+    def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
         """Answer with predictions, or with a problem."""
+        self.is_waiting = False
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         if self.response_complete:
             return
         protocol = self.protocol
-        if protocol.transport.is_closing():  # reset in this turn of the event loop: uvicorn will know in the next
+        transport = protocol.transport
+        if transport.is_closing():  # reset in this turn of the event loop: uvicorn will know in the next
             self.disconnected = True
             self.set()
             return
         # A client that keeps its connection goes elsewhere before the doors close.
-        self.keep_alive = self.keep_alive and not protocol.application.stopping
-        identity = self.identity
-        body = b""
-        if isinstance(result, list):
-            try:
-                body = encode_answer(result, self.loaded.tail, is_unionml=self.is_unionml)
-            except Exception as error:
-                result = error
-        if isinstance(result, list):
-            status = 200
-            protocol.transport.write(OK % (len(body), identity, b"" if self.keep_alive else CLOSE, body))
+        keep_alive = self.keep_alive = self.keep_alive and not protocol.application.stopping
+        identity, part = self.identity, self.part
+        status = 200
+        if text is not None and keep_alive and not part.is_unionml:
+            tail = self.loaded.tail
+            transport.write(ONE % (len(text) + len(tail) + AROUND, identity, text, tail))
         else:
-            problem = make_http_error(result)
-            status = problem.status
-            self.keep_alive = self.keep_alive and not self.more_body
-            protocol.transport.write(problem_answer(problem, identity, self.keep_alive))
+            body = b""
+            if isinstance(result, list):
+                try:
+                    body = encode_answer(result, self.loaded.tail, is_unionml=part.is_unionml)
+                except Exception as error:
+                    result = error
+            if isinstance(result, list):
+                transport.write(OK % (len(body), identity, b"" if keep_alive else CLOSE, body))
+            else:
+                problem = make_http_error(result)
+                status = problem.status
+                self.keep_alive = keep_alive and not self.more_body
+                transport.write(problem_answer(problem, identity, self.keep_alive))
         self.response_complete = True
-        self._record_answer(status, identity)
+        self._record_answer(status)
         if not self.keep_alive:
-            protocol.transport.close()
+            transport.close()
         protocol.on_fast_response()
 
-    def _record_answer(self, status: int, identity: bytes) -> None:
+    def _record_answer(self, status: int) -> None:
         seconds = time.perf_counter() - self.started
         application, path = self.protocol.application, self.endpoint.path
         application.metrics.end_request("POST", path, status, seconds)
         if application.access_log is not None:
-            application.access_log.log_request("POST", path, status, seconds, identity, self.protocol.client)
+            application.access_log.log_request("POST", path, status, seconds, self.identity, self.protocol.client)
 
 
 def problem_answer(problem: HttpError, identity: bytes, keep_alive: bool) -> bytes:

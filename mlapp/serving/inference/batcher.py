@@ -132,11 +132,21 @@ class Batcher:
         Raises:
             HttpError: 503, the queue is full.
         """
-        rows = self._rows + part.rows
-        self._offered += part.rows
-        if rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
-            self._refuse_if_full(loaded, part.rows)
         item = QueuedRequest(loaded, part, done, timeout)
+        self.enqueue_request(item)
+        return item
+
+    def enqueue_request(self, item: QueuedRequest) -> None:
+        """As `submit_request`.
+
+        Raises:
+            HttpError: 503, the queue is full.
+        """
+        loaded, own = item.loaded, item.part.rows
+        rows = self._rows + own
+        self._offered += own
+        if rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
+            self._refuse_if_full(loaded, own)
         if self._spans is not None:
             item.span = self._spans.find_current()
         self._waiting.append(item)
@@ -150,7 +160,6 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
             asyncio.get_running_loop().call_soon(self._flush_queue)
-        return item
 
     def expected_wait(self) -> float:
         """Seconds that a request would wait that came now, by the measured pace: all calls before its own."""
@@ -200,7 +209,7 @@ class Batcher:
 
     def cancel_request(self, item: QueuedRequest) -> None:
         """The client has left: give up its place."""
-        item.done = None
+        item.is_waiting = False
         if item.timer is not None:
             item.timer.cancel()
             item.timer = None
@@ -246,7 +255,7 @@ class Batcher:
         """Set the deadlines of requests that may wait long enough for it to matter: not of those predicted at once."""
         loop = asyncio.get_running_loop()
         for item in items:
-            if item.timer is None and item.done is not None:
+            if item.timer is None and item.is_waiting:
                 item.timer = loop.call_at(
                     loop.time() + item.arrived + item.timeout - time.perf_counter(), self._expire_request, item
                 )
@@ -261,7 +270,7 @@ class Batcher:
     def _cancel_idle_call(self, item: QueuedRequest) -> None:
         """Cancel the call of an `async def` predictor that nobody waits for any more."""
         call = item.call
-        if call is not None and all(other.done is None for other in self._calls.get(call, ())):
+        if call is not None and not any(other.is_waiting for other in self._calls.get(call, ())):
             call.cancel()
 
     def _remove_request(self, item: QueuedRequest) -> bool:

@@ -82,6 +82,8 @@ class Endpoint:
         self._is_traced = tracing is not None
         self._decoding = Latency()
         self._is_warm = False
+        self.is_plain = False
+        """Whether a request's body becomes features in the event loop, and predictions one answer, with no span."""
         self._warming: asyncio.Lock | None = None
         self.streams = Streams(self.metrics, settings.queue or max_batch)
 
@@ -89,13 +91,6 @@ class Endpoint:
     def is_ready(self) -> bool:
         """Whether the model has predicted its own example."""
         return self._is_warm
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether a request's body becomes features in the event loop, and predictions one answer, with no span."""
-        if self._is_traced or not self._is_warm:
-            return False
-        return not self.current.is_stream and self.pipeline.stage("feature_loader") is None
 
     @property
     def _decodes_fast(self) -> bool:
@@ -114,11 +109,17 @@ class Endpoint:
             if not self._is_warm:
                 await self.warm_model(self.current)
                 self._is_warm = True
+                self._set_plain()
+
+    def _set_plain(self) -> None:
+        has_loader = self.pipeline.stage("feature_loader") is not None
+        self.is_plain = not (self._is_traced or has_loader or self.current.is_stream) and self._is_warm
 
     def switch_model(self, loaded: ServedModel) -> None:
         """Let another model answer. Requests that wait already stay with the one that they were checked against."""
         old = self.current
         self.current = loaded
+        self._set_plain()
         self.metrics.set_version(loaded.version)
         self._watch(loaded)
         log.warning("%s: version %s answers now, in place of %s", self.name, loaded.version, old.version)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlapp.schema.rows import Part
+from mlapp.serving.decoding.json_body import encode_numbers
 from mlapp.serving.inference.served_model import ServedModel
 
 Done = Callable[["list[Any] | BaseException"], None]
@@ -20,12 +21,14 @@ class QueuedRequest:
     `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel_request`.
     """
 
-    __slots__ = ("arrived", "call", "done", "loaded", "part", "span", "timeout", "timer")
+    __slots__ = ("arrived", "call", "done", "is_waiting", "loaded", "part", "span", "timeout", "timer")
 
-    def __init__(self, loaded: ServedModel, part: Part, done: Done | None, timeout: float) -> None:
+    def __init__(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> None:
         self.loaded = loaded
         self.part = part
         self.done = done
+        self.is_waiting = True
+        """Whether anybody waits for the result: not after the deadline, and not when the client has left."""
         self.timeout = timeout
         self.arrived = time.perf_counter()
         self.span: Any = None
@@ -34,29 +37,42 @@ class QueuedRequest:
         self.call: asyncio.Task[None] | None = None
         """Of an `async def` predictor: the call that it is in."""
 
-    def finish_request(self, result: list[Any] | BaseException) -> None:
-        """Hand over the result, unless the deadline passed or the client left."""
-        done, self.done = self.done, None
+    def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
+        """Hand over the result, unless the deadline passed or the client left.
+
+        Args:
+            text: the one prediction as JSON, where it was made for the whole batch.
+        """
+        is_waiting, self.is_waiting = self.is_waiting, False
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if done is not None:
-            done(result)
+        if is_waiting:
+            self.done(result)
 
 
 def split_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
     """Each request's own rows."""
     if len(parts) == 1:
         return [rows]
-    ends = list(itertools.accumulate(part.rows for part in parts))
+    counts = [part.rows for part in parts]
+    if counts.count(1) == len(counts):
+        return [[row] for row in rows]
+    ends = list(itertools.accumulate(counts))
     return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
 
 
 def has_no_waiter(items: list[QueuedRequest]) -> bool:
     """Whether nobody waits any more: to try again would only keep others waiting."""
-    return all(item.done is None for item in items)
+    return not any(item.is_waiting for item in items)
 
 
 def deliver_results(batch: list[QueuedRequest], results: list[Any]) -> None:
-    for item, result in zip(batch, results, strict=True):
-        item.finish_request(result)
+    """Hand over the results. Numbers, one a request, are encoded together: one call for all of them."""
+    texts = encode_numbers(results) if len(batch) > 1 else None
+    if texts is None:
+        for item, result in zip(batch, results, strict=True):
+            item.finish_request(result)
+    else:
+        for item, result, text in zip(batch, results, texts, strict=True):
+            item.finish_request(result, text)

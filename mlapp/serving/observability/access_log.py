@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from select import PIPE_BUF
 
 import msgspec
@@ -18,7 +19,8 @@ PROBES = ("/livez", "/readyz")
 LINE = (
     b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":%.6f,"request_id":"%b","client":%b}\n'  # ids are sound
 )
-_encode = msgspec.json.Encoder().encode
+_encode = lru_cache(msgspec.json.Encoder().encode)
+"""JSON of a text. Paths and clients come again and again."""
 
 
 class AccessLog:

@@ -7,8 +7,10 @@ files that every worker can read, and any worker answers with those of all.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -63,8 +65,11 @@ class ModelMetrics:
     def update_metrics(self) -> None:
         """Bring the metrics up to date."""
         batches, self._batches = self._batches, []
-        for rows, waited, seconds in batches:
-            self.count_batch(rows, waited, seconds)
+        if batches:
+            rows, waited, seconds = zip(*batches, strict=True)
+            observe_all(self._batch_rows, ROWS, rows)
+            observe_all(self._queue_seconds, SECONDS, waited)
+            observe_all(self._model_seconds, SECONDS, seconds)
         self._queue_depth.set(self.depth())
         self._expected_wait.set(self.wait())
 
@@ -74,6 +79,28 @@ class ModelMetrics:
             self._metrics.info.labels(self._model, self._version).set(0)
         self._version = version or "unsaved"
         self._metrics.info.labels(self._model, self._version).set(1)
+
+
+def observe_all(histogram: Histogram, ends: Sequence[float], values: Sequence[float]) -> None:
+    """Observe many values: a lock and a search for each bucket that has some, not for each value.
+
+    Args:
+        ends: the upper ends of the histogram's buckets, but for the last, infinity.
+    """
+    buckets = getattr(histogram, "_buckets", ())
+    total = getattr(histogram, "_sum", None)
+    if len(buckets) != len(ends) + 1 or total is None:  # another prometheus_client
+        for value in values:
+            histogram.observe(value)
+        return
+    total.inc(sum(values))
+    ordered = sorted(values)
+    before = 0
+    for bucket, end in zip(buckets, (*ends, math.inf), strict=True):
+        upto = bisect_right(ordered, end, before)
+        if upto > before:
+            bucket.inc(upto - before)
+            before = upto
 
 
 ERRORS = ("predictor", "on_predict", "load", "queue_full", "deadline", "client_left")
@@ -156,7 +183,8 @@ class Metrics:
     def begin_request(self) -> None:
         """A request's headers are here. Called in the event loop."""
         self._open += 1
-        self.schedule_update()
+        if not self._due:
+            self.schedule_update()
 
     def end_request(self, method: str, handler: str, status: int, seconds: float) -> None:
         """A request that had begun was answered. `handler` is the route's template, or `other`.
@@ -164,7 +192,8 @@ class Metrics:
         Called in the event loop. What is noted here is counted a little later, together with others.
         """
         self._open -= 1
-        self.schedule_update()
+        if not self._due:
+            self.schedule_update()
         key = (method, handler, status)
         found = self._answered.get(key)
         if found is None:
@@ -190,9 +219,7 @@ class Metrics:
         answered, self._answered = self._answered, {}
         for (method, handler, status), durations in answered.items():
             self.requests.labels(method, handler, str(status)).inc(len(durations))
-            observe = self.seconds.labels(method, handler).observe
-            for seconds in durations:
-                observe(seconds)
+            observe_all(self.seconds.labels(method, handler), SECONDS, durations)
         self.in_flight.set(self._open)
         for model in self.models:
             model.update_metrics()

@@ -98,10 +98,11 @@ def test_any_body_means_the_same_with_and_without_simdjson(codecs, body):
 
 def test_plain_rows_are_read_by_simdjson():
     numbers = NumberRows(["float64", "float64"])
-    assert numbers.decode(b'{"inputs": [[1, 2.5], [-0, 1e3]]}', "inputs") == (
+    assert numbers.read(b'{"inputs": [[1, 2.5], [-0, 1e3]]}', "inputs") == (
         2,
         np.array([1, 2.5, 0, 1e3]).tobytes(),
     )
-    assert numbers.decode(b"[[1, 2]]", "") == (1, np.array([1.0, 2.0]).tobytes())
-    assert numbers.decode(b"[[1, 2], [3]]", "") is None
-    assert numbers.decode(b"[[1, [2]]]", "") is None
+    assert numbers.read(b"[[1, 2]]", "") == (1, np.array([1.0, 2.0]).tobytes())
+    for other in (b"[[1, 2], [3]]", b"[[1, [2]]]"):
+        with pytest.raises(ValueError, match="rows"):
+            numbers.read(other, "")
