@@ -17,8 +17,8 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, 
 from mlserver.utils import get_model_uri
 
 from mlapp import bundle as bundles
-from mlapp.serving.asgi import load_served_model
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.served_model import load_served_model
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.open_inference import model_metadata, predict_tensors

@@ -23,11 +23,10 @@ from mlapp.embed.metrics import ThreadMetrics
 from mlapp.errors import UsageError
 from mlapp.model import TrainedModel
 from mlapp.schema.rows import Part
-from mlapp.serving.asgi import load_served_model
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.batch_predict import predict_batch
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.inference.version_watcher import VersionWatcher
 from mlapp.serving.web.budget import Budget, Intake
 from mlapp.serving.web.problems import HttpError

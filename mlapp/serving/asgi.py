@@ -6,14 +6,12 @@ from typing import Any
 
 from mlapp.app import App
 from mlapp.config import Serve
-from mlapp.errors import UsageError
 from mlapp.model import TrainedModel
 from mlapp.pipeline import Pipeline
 from mlapp.serving import routes
 from mlapp.serving.application import Application
-from mlapp.serving.inference import served_model as models
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.inference.served_model import load_served_model
 from mlapp.serving.observability.tracing import tracing_from_environment
 from mlapp.store import Store
 
@@ -73,20 +71,3 @@ def make_endpoint(
     """
     loaded = load_served_model(app, model, store, settings)
     return Endpoint(app, loaded, settings, application.metrics, prefix, application.tracing)
-
-
-def load_served_model(
-    app: Pipeline, model: str | int | TrainedModel, store: Store | None, settings: Serve
-) -> ServedModel:
-    """The model to serve.
-
-    Raises:
-        UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
-    """
-    if isinstance(model, TrainedModel):
-        return models.serve_trained(model, settings.extra)
-    if store is None:
-        if not isinstance(app, App):
-            raise UsageError(f"{app!r} has no store of its own.", "Give the store too.")
-        store = app.store()
-    return models.serve_version(app, store.get(app.name, model), settings.runtime, settings.extra)

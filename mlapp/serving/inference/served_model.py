@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from mlapp import prediction
+from mlapp.app import App
 from mlapp.baseline import Baseline, read_baseline
-from mlapp.errors import StoreError
+from mlapp.config import Serve
+from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.normalization import normalize, to_rows
 from mlapp.pipeline import Pipeline
@@ -22,7 +24,7 @@ from mlapp.pipeline.values import plain_value
 from mlapp.prediction import Predictor
 from mlapp.provenance import Difference, compare_libraries
 from mlapp.serving.decoding.codec import Codec
-from mlapp.store import Manifest, ModelVersion
+from mlapp.store import Manifest, ModelVersion, Store
 
 log = logging.getLogger("mlapp.serving")
 
@@ -94,6 +96,23 @@ class ServedModel:
     @cached_property
     def _title(self) -> str:
         return self.predictor.stage.title
+
+
+def load_served_model(
+    app: Pipeline, model: str | int | TrainedModel, store: Store | None, settings: Serve
+) -> ServedModel:
+    """The model to serve.
+
+    Raises:
+        UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
+    """
+    if isinstance(model, TrainedModel):
+        return serve_trained(model, settings.extra)
+    if store is None:
+        if not isinstance(app, App):
+            raise UsageError(f"{app!r} has no store of its own.", "Give the store too.")
+        store = app.store()
+    return serve_version(app, store.get(app.name, model), settings.runtime, settings.extra)
 
 
 def serve_version(

@@ -1,0 +1,46 @@
+"""`python -m mlapp.aws_lambda [--bundle FOLDER]`: the entry point of an image on AWS Lambda."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from mlapp.aws_lambda.loop import ADDRESS, run_loop
+from mlapp.aws_lambda.runtime_api import RuntimeApi
+from mlapp.errors import MlappError
+
+IMAGE = Path("/app")
+"""Where an image has its bundle."""
+
+
+def main() -> int:
+    """Run the loop; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m mlapp.aws_lambda", description="Answer the events of AWS Lambda.")
+    parser.add_argument(
+        "--bundle", type=Path, help="Folder of a bundle; /app where that is one, else the current folder's project."
+    )
+    bundle: Path | None = parser.parse_args().bundle
+    if bundle is None and (IMAGE / "bundle.json").is_file():
+        bundle = IMAGE
+    logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("mlapp.lambda").setLevel(logging.INFO)
+    address = os.environ.get(ADDRESS)
+    if not address:
+        print(f"{ADDRESS} is not set: this is no Lambda function.", file=sys.stderr)
+        print("Let Lambda start it, or AWS's runtime interface emulator: aws-lambda-rie python -m mlapp.aws_lambda.",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    try:
+        run_loop(RuntimeApi(address), bundle)
+    except MlappError as error:
+        print(f"{error.what}\n{error.todo}", file=sys.stderr)
+    except OSError as error:
+        print(f"Lambda's Runtime API at {address} does not answer: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""HTTP requests as Lambda's callers send them, and answers as they take them.
+
+Function URLs and API Gateway's HTTP APIs send the payload format 2.0, REST APIs the format 1.0, and an Application Load
+Balancer its own: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html,
+https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from mlapp.aws_lambda import limits
+from mlapp.embed.answers import PATHS, Answer, WebRequest
+from mlapp.serving.web.problems import MEDIA, HttpError
+
+STREAM_MEDIA = "application/vnd.awslambda.http-integration-response"
+SEPARATOR = b"\0" * 8
+"""What stands between status and body of a stream."""
+
+
+@dataclass(frozen=True)
+class HttpEvent:
+    """An HTTP request.
+
+    Attributes:
+        is_balancer: an Application Load Balancer sent it.
+        has_lists: headers are lists of values, in the answer too.
+        is_function_url: it came through the function's own URL, which can stream.
+    """
+
+    request: WebRequest
+    is_balancer: bool = False
+    has_lists: bool = False
+    is_function_url: bool = False
+
+    def encode_answer(self, answer: Answer) -> bytes:
+        """An answer that does not stream. One that is too large becomes a problem that says so."""
+        encoded = self._encode(answer)
+        limit = limits.BALANCER_ANSWER if self.is_balancer else limits.ANSWER
+        if len(encoded) <= limit:
+            return encoded
+        problem = HttpError(406, limits.explain_size(len(encoded), limit))
+        return self._encode(Answer(406, problem.problem_body(), MEDIA, answer.headers))
+
+    def _encode(self, answer: Answer) -> bytes:
+        try:
+            body, is_base64 = answer.body.decode(), False
+        except UnicodeDecodeError:
+            body, is_base64 = base64.b64encode(answer.body).decode(), True
+        headers = answer.list_headers()
+        found: dict[str, Any] = {"statusCode": answer.status}
+        if self.is_balancer:
+            found["statusDescription"] = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+        if self.has_lists:
+            found["multiValueHeaders"] = {name: [value] for name, value in headers}
+        else:
+            found["headers"] = dict(headers)
+        return msgspec.json.encode({**found, "body": body, "isBase64Encoded": is_base64})
+
+    def stream_answer(self, answer: Answer) -> Iterator[bytes]:
+        """An answer in parts: its status and headers, and then its body."""
+        headers = dict(answer.list_headers())
+        yield msgspec.json.encode({"statusCode": answer.status, "headers": headers}) + SEPARATOR
+        body = answer.iterate_body()
+        try:
+            yield from body
+        finally:
+            body.close()
+
+
+def read_http_event(event: dict[str, Any]) -> HttpEvent | None:
+    """The HTTP request that an event is; None for any other event."""
+    context = event.get("requestContext")
+    if not isinstance(context, dict):
+        return None
+    lists = event.get("multiValueHeaders")
+    given = {name: ", ".join(values) for name, values in lists.items()} if lists else event.get("headers") or {}
+    headers = {
+        str(name).lower().encode("latin-1"): str(value).encode("latin-1", "replace") for name, value in given.items()
+    }
+    http = context.get("http")
+    if isinstance(http, dict):
+        method, path = str(http.get("method", "")), str(event.get("rawPath", "/"))
+    elif "httpMethod" in event:
+        method, path = str(event["httpMethod"]), str(event.get("path", "/"))
+    else:
+        return None
+    request = WebRequest(method, find_path(path), headers, _read_body(event, headers))
+    return HttpEvent(
+        request,
+        is_balancer="elb" in context,
+        has_lists=bool(lists) and "elb" in context,
+        is_function_url=".lambda-url." in str(context.get("domainName", "")),
+    )
+
+
+def find_path(path: str) -> str:
+    """The model's path at the end of a URL's: before it may stand a stage, or where the function is mounted."""
+    return next((known for known in sorted(PATHS, key=len, reverse=True) if path.endswith(known)), path)
+
+
+def _read_body(event: dict[str, Any], headers: dict[bytes, bytes]) -> Callable[[int], bytes]:
+    text = event.get("body") or ""
+    if not event.get("isBase64Encoded"):
+        body = text.encode()
+    else:
+        try:
+            body = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            return _refuse_body
+    headers[b"content-length"] = str(len(body)).encode()
+    return io.BytesIO(body).read
+
+
+def _refuse_body(size: int) -> bytes:
+    raise HttpError(400, "The event says that its body is base64 (isBase64Encoded), and it is not.")

@@ -1,0 +1,80 @@
+"""Lambda's limits, and what to do about each: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import resource
+import sys
+import threading
+
+log = logging.getLogger("mlapp.lambda")
+
+ANSWER = 6 * 1024 * 1024
+"""Bytes of an answer that does not stream."""
+BALANCER_ANSWER = 1024 * 1024
+"""Bytes of an answer to an Application Load Balancer."""
+NEARLY_ALL = 0.9
+"""Part of the memory from which on the log says so."""
+MARGIN = 0.25
+"""Seconds before its end at which an invocation that still runs is logged."""
+
+
+def explain_size(size: int, limit: int) -> str:
+    """What to say of an answer that is too large."""
+    most = f"{limit // (1024 * 1024)} MB"
+    return (
+        f"The answer has {size} bytes as Lambda counts them, and it returns at most {most}. Send fewer rows in one "
+        "request; or set targets.lambda.streaming and use the function URL; or put the rows in a file in S3."
+    )
+
+
+def memory_in_mb() -> int:
+    """The function's memory in MB; 0 outside Lambda."""
+    return int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+
+
+def warn_of_memory() -> bool:
+    """Log when the process has needed nearly all of the function's memory, and return whether it has.
+
+    Lambda kills it at the limit, without a word of its own.
+    """
+    limit = memory_in_mb()
+    unit = 1 if sys.platform == "darwin" else 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
+    if not limit or used < NEARLY_ALL * limit:
+        return False
+    log.warning("The function has needed %.0f of its %d MB of memory. Raise targets.lambda.memory.", used, limit)
+    return True
+
+
+class DeadlineWatch:
+    """Logs an invocation that is about to be stopped: Lambda's own message does not say what to change."""
+
+    def __init__(self) -> None:
+        self._invocations: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
+
+    def begin(self, remaining: float) -> None:
+        """An invocation begins that may take `remaining` seconds."""
+        self._invocations.put(remaining)
+
+    def end(self) -> None:
+        """It has ended."""
+        self._invocations.put(None)
+
+    def _watch(self) -> None:
+        while True:
+            remaining = self._invocations.get()
+            if remaining is None:
+                continue
+            try:
+                self._invocations.get(timeout=max(0.0, remaining - MARGIN))
+            except queue.Empty:
+                log.error(
+                    "The invocation still runs %.2f s before the function's timeout: Lambda stops it now. Raise "
+                    "targets.lambda.timeout, or send fewer rows. More targets.lambda.memory gives more CPU.",
+                    MARGIN,
+                )
+                self._invocations.get()

@@ -1,0 +1,109 @@
+"""The loop of a function: open the model, then answer one event after the other."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from mlapp import bundle as bundles
+from mlapp.aws_lambda import limits
+from mlapp.aws_lambda.model_function import InvocationError, ModelFunction
+from mlapp.aws_lambda.runtime_api import Invocation, RuntimeApi, RuntimeApiError
+from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.config import decode_section
+from mlapp.embed.host import ModelHost
+from mlapp.errors import MlappError
+from mlapp.project import Project
+
+log = logging.getLogger("mlapp.lambda")
+
+ADDRESS = "AWS_LAMBDA_RUNTIME_API"
+TRACE = "_X_AMZN_TRACE_ID"
+
+
+def open_function(bundle: Path | None) -> ModelFunction:
+    """The model of a bundle, or of the current folder's project, loaded and warm.
+
+    Raises:
+        MlappError: it cannot be loaded, or cannot predict its own example.
+    """
+    if bundle is None:
+        project = Project.find()
+        version: str | int = project.settings.serve.model or "latest"
+    else:
+        opened = bundles.open(bundle)
+        project, version = opened.project, opened.manifest.version
+    settings = decode_section(LambdaSettings, project.settings.targets.get("lambda") or {}, "targets.lambda")
+    host = ModelHost(project.app, version, project.settings.serve, project.store)
+    host.open_endpoint()
+    return ModelFunction(host, settings)
+
+
+def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
+    """Answer events for ever. A model that cannot be loaded is told to Lambda, and ends the process.
+
+    Raises:
+        MlappError: the model cannot be loaded. OSError: Lambda has gone.
+    """
+    try:
+        function = open_function(bundle)
+    except MlappError as error:
+        api.send_init_error(type(error).__name__, f"{error.what} {error.todo}")
+        raise
+    except BaseException as error:
+        api.send_init_error(type(error).__name__, str(error))
+        raise
+    watch = limits.DeadlineWatch()
+    has_warned = limits.warn_of_memory()
+    while True:
+        invocation = api.next_invocation()
+        os.environ[TRACE] = invocation.trace
+        watch.begin(invocation.remaining)
+        try:
+            answer_invocation(api, function, invocation)
+        finally:
+            watch.end()
+        has_warned = has_warned or limits.warn_of_memory()
+
+
+def answer_invocation(api: RuntimeApi, function: ModelFunction, invocation: Invocation) -> None:
+    """Answer one event. Whatever goes wrong with it is its caller's to see, and the function goes on.
+
+    Raises:
+        OSError: Lambda has gone.
+    """
+    try:
+        answer = function.answer_event(invocation.body, invocation.remaining)
+        if isinstance(answer, bytes):
+            api.send_answer(invocation, answer)
+        else:
+            api.send_stream(invocation, answer.media, answer.parts)
+    except InvocationError as error:
+        api.send_error(invocation, error.kind, str(error))
+    except RuntimeApiError as error:
+        log.error("%s", error)
+        if error.status == 413:
+            api.send_error(invocation, "AnswerTooLarge", str(error))
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        _send_unexpected(api, invocation, error)
+    except MlappError as error:
+        log.error("%s %s", error.what, error.todo)
+        api.send_error(invocation, type(error).__name__, f"{error.what} {error.todo}")
+    except MemoryError:
+        text = f"The function has no memory left of its {limits.memory_in_mb()} MB. Raise targets.lambda.memory."
+        log.error("%s", text)
+        api.send_error(invocation, "OutOfMemory", text)
+    except msgspec.DecodeError as error:
+        api.send_error(invocation, "InvalidRequest", f"The event is not JSON: {error}")
+    except Exception as error:
+        _send_unexpected(api, invocation, error)
+
+
+def _send_unexpected(api: RuntimeApi, invocation: Invocation, error: Exception) -> None:
+    log.exception("request %s", invocation.identity)
+    api.send_error(invocation, type(error).__name__, str(error) or type(error).__name__)

@@ -1,0 +1,190 @@
+"""From an event to its answer."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mlapp.aws_lambda import limits, stored_events
+from mlapp.aws_lambda.http_events import STREAM_MEDIA, HttpEvent, read_http_event
+from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.aws_lambda.stored_events import Bucket, StoredObject
+from mlapp.embed.answers import Answer, ModelSite, WebRequest
+from mlapp.embed.host import ModelHost
+from mlapp.errors import MlappError
+from mlapp.serving.decoding.json_body import encode_predictions
+
+log = logging.getLogger("mlapp.lambda")
+
+MARGIN = 0.1
+"""Seconds that an answer needs to leave the function before its timeout."""
+KINDS = {400: "InvalidRequest", 406: "AnswerTooLarge", 413: "TooLarge", 415: "InvalidRequest", 422: "InvalidInputs",
+         503: "ModelUnavailable", 504: "Timeout"}  # fmt: skip
+"""The type of the error of a direct invocation, by the status that HTTP would have."""
+
+
+class InvocationError(Exception):
+    """An invocation failed: what its caller sees as `errorType` and `errorMessage`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer in parts, of the media type that tells Lambda to read status and headers from the first."""
+
+    parts: Iterable[bytes]
+    media: str = STREAM_MEDIA
+
+
+class ModelFunction:
+    """Answers the events of one model."""
+
+    def __init__(self, host: ModelHost, settings: LambdaSettings) -> None:
+        self.host = host
+        self._settings = settings
+        self._site = ModelSite(host)
+        self._bucket = Bucket(settings.output)
+
+    def answer_event(self, body: bytes, remaining: float) -> bytes | Stream:
+        """The answer to an event, as JSON or in parts.
+
+        Args:
+            body: the event as JSON.
+            remaining: seconds until Lambda stops the function.
+
+        Raises:
+            InvocationError: the event is none of HTTP, and it cannot be answered.
+        """
+        event = msgspec.json.decode(body)
+        if not isinstance(event, dict):
+            return self._answer_direct(body, remaining)
+        http = read_http_event(event)
+        if http is not None:
+            return self._answer_http(http, remaining)
+        objects = stored_events.list_objects(event)
+        if objects is not None:
+            return self._answer_objects(objects, remaining)
+        messages = stored_events.list_records(event, "aws:sqs")
+        if messages is not None:
+            return self._answer_messages(messages, remaining)
+        if stored_events.is_schedule(event):
+            return self._answer_schedule(stored_events.schedule_name(event))
+        return self._answer_direct(body, remaining)
+
+    def _answer_http(self, event: HttpEvent, remaining: float) -> bytes | Stream:
+        does_stream = self._settings.streaming and event.is_function_url
+        request = event.request
+        headers = _limit_time(request.headers, remaining)
+        if not does_stream:
+            headers = {**headers, b"accept": b"application/json"}
+        answer = self._site.answer_request(WebRequest(request.method, request.path, headers, request.read))
+        return Stream(event.stream_answer(answer)) if does_stream else event.encode_answer(answer)
+
+    def _answer_direct(self, body: bytes, remaining: float) -> bytes:
+        answer = self._predict(body, {}, remaining)
+        if len(answer) > limits.ANSWER:
+            raise InvocationError(KINDS[406], limits.explain_size(len(answer), limits.ANSWER))
+        return answer
+
+    def _answer_objects(self, objects: list[StoredObject], remaining: float) -> bytes:
+        """Predict each file. A file that fails stops none of the others."""
+        written, failed = [], []
+        for found in objects:
+            if self._bucket.is_own(found):
+                continue
+            try:
+                answer = self._predict(self._bucket.read(found), found.headers, remaining)
+            except InvocationError as error:
+                log.error("%s: %s", found, error)
+                failed.append((f"{found}: {error}", error.kind))
+            else:
+                written.append(str(self._bucket.write(found.key, answer, found.bucket)))
+        if failed:
+            raise InvocationError(failed[0][1], "; ".join(text for text, _ in failed))
+        return msgspec.json.encode({"written": written})
+
+    def _answer_messages(self, messages: list[dict[str, Any]], remaining: float) -> bytes:
+        """Predict each message. SQS repeats those that the answer names, or gives them to its dead-letter queue."""
+        failures = []
+        for message in messages:
+            identity = str(message.get("messageId"))
+            try:
+                self._answer_message(identity, str(message.get("body", "")).encode(), remaining)
+            except Exception as error:
+                log.error("message %s: %s", identity, error)
+                failures.append({"itemIdentifier": identity})
+        return msgspec.json.encode({"batchItemFailures": failures})
+
+    def _answer_message(self, identity: str, body: bytes, remaining: float) -> None:
+        objects = _objects_in_message(body)
+        if objects is not None:
+            self._answer_objects(objects, remaining)
+            return
+        answer = self._predict(body, {}, remaining)
+        if self._bucket.has_place:
+            self._bucket.write(identity, answer)
+
+    def _answer_schedule(self, name: str) -> bytes:
+        """Predict what the app's reader reads now."""
+        if not self._bucket.has_place:
+            raise InvocationError(
+                "NoOutput", "A schedule invoked the function, and its predictions have no place to go: set "
+                "targets.lambda.output in mlapp.yaml, as s3://bucket/predictions.",
+            )  # fmt: skip
+        from mlapp import training
+
+        try:
+            loaded = self.host.open_endpoint().current
+            predictor = loaded.predictor
+            features = training.read_features(self.host.app, {}, trained_with=predictor.parameters)
+            found = predictor.predict_features(features)
+            rows = list(found) if loaded.is_stream else loaded.list_rows(found, len(found))
+        except MlappError as error:
+            raise InvocationError(type(error).__name__, f"{error.what} {error.todo}") from error
+        place = self._bucket.write(f"schedule/{name}", encode_predictions(rows, loaded.tail))
+        return msgspec.json.encode({"written": [str(place)], "rows": len(rows)})
+
+    def _predict(self, body: bytes, headers: dict[bytes, bytes], remaining: float) -> bytes:
+        """The body of the answer of `POST /predict`.
+
+        Raises:
+            InvocationError: it is not a prediction.
+        """
+        headers = {
+            **_limit_time(headers, remaining),
+            b"accept": b"application/json",
+            b"content-length": str(len(body)).encode(),
+        }
+        request = WebRequest("POST", "/predict", headers, io.BytesIO(body).read, is_trusted=True)
+        answer: Answer = self._site.answer_request(request)
+        if answer.status != 200:
+            problem = msgspec.json.decode(answer.body)
+            raise InvocationError(KINDS.get(answer.status, "ModelError"), problem["detail"])
+        return answer.body
+
+
+def _limit_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
+    """The headers with the time that the function has left, unless the client gives less."""
+    most = max(remaining - MARGIN, 0.001)
+    try:
+        given = float(headers.get(b"x-request-timeout", "inf"))
+    except ValueError:
+        return dict(headers)
+    return {**headers, b"x-request-timeout": b"%f" % most} if not given < most else dict(headers)
+
+
+def _objects_in_message(body: bytes) -> list[StoredObject] | None:
+    """The objects of an S3 notification that came through a queue; None for any other message."""
+    try:
+        content = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return stored_events.list_objects(content) if isinstance(content, dict) else None

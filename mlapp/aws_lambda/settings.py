@@ -1,0 +1,58 @@
+"""`targets.lambda` of mlapp.yaml: the deployment writes it, and the function reads some of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from mlapp.config import Section
+
+
+class Vpc(Section, frozen=True):
+    """Where the function's network is. It then reaches AWS only through the VPC."""
+
+    subnets: Annotated[list[str], Meta(min_length=1, description="Ids of subnets.")]
+    security_groups: Annotated[list[str], Meta(min_length=1, description="Ids of security groups.")]
+
+
+class LambdaSettings(Section, frozen=True):
+    """`targets.lambda`: a function on AWS Lambda."""
+
+    region: Annotated[str | None, Meta(description="AWS region; that of the AWS configuration when absent.")] = None
+    role: Annotated[
+        str | None, Meta(description="ARN of the role that the function runs as; see `mlapp eject iam`.")
+    ] = None
+    function: Annotated[
+        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}$")] | None,
+        Meta(description="Name of the function; the app's when absent."),
+    ] = None
+    repository: Annotated[
+        str | None, Meta(description="Name of the ECR repository, created when missing; the app's when absent.")
+    ] = None
+    architecture: Annotated[Literal["x86_64", "arm64"], Meta(description="Processor of the function.")] = "x86_64"
+    memory: Annotated[int, Meta(ge=128, le=10240, description="Memory in MB. More memory comes with more CPU.")] = 1024
+    timeout: Annotated[int, Meta(ge=1, le=900, description="Maximum seconds of an invocation.")] = 30
+    storage: Annotated[int, Meta(ge=512, le=10240, description="MB of /tmp.")] = 512
+    url: Annotated[
+        Literal["iam", "public", "none"],
+        Meta(
+            description="Function URL: `iam` asks for signed requests, `public` lets everybody in, `none` makes no URL."
+        ),
+    ] = "iam"
+    streaming: Annotated[
+        bool, Meta(description="The function URL streams answers: for predictors that yield, and for more than 6 MB.")
+    ] = False
+    output: Annotated[
+        Annotated[str, Meta(pattern=r"^s3://[^/]+(/.*)?$")] | None,
+        Meta(
+            description="Where predictions for files, messages and schedules go, as `s3://bucket/predictions`. "
+            "When absent, those for files go to `predictions/` in their own bucket."
+        ),
+    ] = None
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=0)] | None, Meta(description="Reserved concurrency; the account's when absent.")
+    ] = None
+    env: Annotated[dict[str, str], Meta(description="Environment variables of the function. No secrets.")] = {}
+    vpc: Annotated[Vpc | None, Meta(description="Network of the function.")] = None
+    tags: Annotated[dict[str, str], Meta(description="Tags of the function and the repository.")] = {}

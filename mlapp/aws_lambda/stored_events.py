@@ -1,0 +1,126 @@
+"""Events whose predictions go to a bucket: new files in S3, messages of SQS, and the clock.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html,
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import unquote_plus
+
+from mlapp.errors import MissingExtraError
+
+log = logging.getLogger("mlapp.lambda")
+
+DEFAULT_PREFIX = "predictions/"
+MEDIA = {
+    ".json": b"application/json",
+    ".csv": b"text/csv",
+    ".arrow": b"application/vnd.apache.arrow.file",
+    ".npy": b"application/x-npy",
+}
+"""What a file holds, by the end of its name. A `.gz` after that is unpacked."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a bucket."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The headers that a request with its content would have; without a type where the name does not tell."""
+        name = self.key.removesuffix(".gz")
+        media = next((media for end, media in MEDIA.items() if name.endswith(end)), None)
+        headers = {} if media is None else {b"content-type": media}
+        return {**headers, b"content-encoding": b"gzip"} if name != self.key else headers
+
+
+class Bucket:
+    """Reads and writes objects. boto3 is imported with the first of them."""
+
+    def __init__(self, output: str | None) -> None:
+        place, _, prefix = (output or "").removeprefix("s3://").partition("/")
+        self._place = place or None
+        self._prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else "" if place else DEFAULT_PREFIX
+        self._client: Any = None
+
+    @property
+    def has_place(self) -> bool:
+        """Whether predictions that come from no bucket have a place to go."""
+        return self._place is not None
+
+    def is_own(self, found: StoredObject) -> bool:
+        """Whether the function wrote it: its own answers would invoke it for ever."""
+        is_here = found.bucket == (self._place or found.bucket) and found.key.startswith(self._prefix)
+        return is_here and found.key.endswith(ANSWER)
+
+    def read(self, found: StoredObject) -> bytes:
+        content: bytes = self._open_client().get_object(Bucket=found.bucket, Key=found.key)["Body"].read()
+        return content
+
+    def write(self, name: str, body: bytes, bucket: str | None = None) -> StoredObject:
+        """Write predictions under `name`; into `bucket` where `targets.lambda.output` names none."""
+        made = StoredObject(self._place or str(bucket), f"{self._prefix}{name}{ANSWER}")
+        self._open_client().put_object(Bucket=made.bucket, Key=made.key, Body=body, ContentType="application/json")
+        log.info("wrote %s", made)
+        return made
+
+    def _open_client(self) -> Any:
+        if self._client is None:
+            try:
+                import boto3
+            except ModuleNotFoundError:
+                raise MissingExtraError("Files in S3", "aws") from None
+            self._client = boto3.client("s3")
+        return self._client
+
+
+ANSWER = ".predictions.json"
+"""How the names of the files end that the function writes."""
+
+
+def list_records(event: dict[str, Any], source: str) -> list[dict[str, Any]] | None:
+    """The records of an event of `aws:s3` or `aws:sqs`; None for any other event."""
+    records = event.get("Records")
+    if not isinstance(records, list) or not records:
+        return None
+    kinds = {record.get("eventSource") for record in records if isinstance(record, dict)}
+    return records if kinds == {source} else None
+
+
+def list_objects(event: dict[str, Any]) -> list[StoredObject] | None:
+    """The objects that S3 tells of, by its own notifications or by EventBridge; None for any other event."""
+    if event.get("Event") == "s3:TestEvent":
+        return []
+    if event.get("source") == "aws.s3" and isinstance(event.get("detail"), dict):
+        detail = event["detail"]
+        return [StoredObject(detail["bucket"]["name"], detail["object"]["key"])]
+    records = list_records(event, "aws:s3")
+    return None if records is None else list(_objects_of(records))
+
+
+def _objects_of(records: list[dict[str, Any]]) -> Iterator[StoredObject]:
+    for record in records:
+        if not str(record.get("eventName", "ObjectCreated")).startswith("ObjectRemoved"):
+            yield StoredObject(record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
+
+
+def is_schedule(event: dict[str, Any]) -> bool:
+    """Whether a clock of EventBridge sent the event."""
+    return event.get("source") in ("aws.events", "aws.scheduler") and "detail-type" in event
+
+
+def schedule_name(event: dict[str, Any]) -> str:
+    """What the predictions of a scheduled event are called: its own time, so that a repetition replaces them."""
+    return str(event.get("time") or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
