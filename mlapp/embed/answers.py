@@ -49,7 +49,7 @@ class WebRequest:
         path: below the place where the application is mounted, as `/predict`.
         headers: by name, in small letters.
         read: gives at most so many bytes of the body, and none at its end.
-        is_trusted: whoever sent it was let in by other means than an API key.
+        is_trusted: its client was authorized by other means than an API key.
     """
 
     method: str
