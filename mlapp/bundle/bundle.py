@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ import msgspec
 
 from mlapp import config
 from mlapp.app import App
+from mlapp.bundle.mounted_model import find_mounted_store
 from mlapp.config import Settings
 from mlapp.errors import MlappError
 from mlapp.project import Project
@@ -100,10 +102,14 @@ class Bundle:
 
         Raises:
             ConfigError: an `MLAPP_…` variable has a wrong value.
+            StoreError: a model that a platform mounts is not there, or is of another app.
         """
         settings = config.load_settings(self.root, self.manifest.environment)
-        serve = msgspec.structs.replace(settings.serve, model=str(self.manifest.version))
-        store = msgspec.structs.replace(settings.store, url=str(self.folder / MODEL))
+        own, version = self.folder / MODEL, self.manifest.version
+        if mounted := find_mounted_store(self.manifest.app, own, version, os.environ):
+            own, version = mounted
+        serve = msgspec.structs.replace(settings.serve, model=str(version))
+        store = msgspec.structs.replace(settings.store, url=str(own))
         monitor = settings.monitor
         if monitor.url is None:  # the store in the bundle is not to be written to
             place = settings.store.url
@@ -119,7 +125,7 @@ class Bundle:
         Raises:
             StoreError: a file is missing or is not what was stored.
         """
-        return self.project.store.get(self.manifest.app, self.manifest.version)
+        return self.project.store.get(self.manifest.app, self.project.settings.serve.model)
 
     @property
     def settings(self) -> Settings:

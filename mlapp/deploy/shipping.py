@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from mlapp import provenance
 from mlapp.config import Settings
 from mlapp.deploy.target import DeployError, Progress, Shipment, Target
@@ -59,6 +61,7 @@ def make_shipment(
         example=_example(manifest),
         model_uri=_version_uri(project, manifest),
         monitor_schedule=monitor_schedule(project.settings),
+        manifest=msgspec.json.encode(manifest).decode() if manifest else None,
     )
 
 

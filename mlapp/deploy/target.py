@@ -45,6 +45,7 @@ class Shipment:
         example: `inputs` of a request that the model must be able to answer, from its schema; None when it has none.
         model_uri: where the model version lies in an object store, for targets that fetch it at start.
         labels: what to say of it besides, as owner=team-a.
+        manifest: the version's manifest in JSON, for targets that hand the server its model apart from the image.
         monitor_schedule: how often windows are closed, as a cron expression, for targets that have a clock; None where
             monitoring's data are in no place that another pod could read.
     """
@@ -57,6 +58,7 @@ class Shipment:
     model_uri: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     monitor_schedule: str | None = None
+    manifest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from mlapp.deploy.cluster.api_errors import ApiError, make_api_error
 from mlapp.deploy.cluster.connection import Connection
-from mlapp.deploy.cluster.object_kinds import NAMESPACE, POD, Kind, find_kind, object_title
+from mlapp.deploy.cluster.object_kinds import NAMESPACE, OPERATORS, POD, Kind, find_kind, object_title
 from mlapp.deploy.cluster.transport import ApiCall, Transport, response_lines
 from mlapp.request_body import RequestBody
 
@@ -40,6 +40,7 @@ class Cluster:
         self.connection = connection
         self.transport = Transport(connection)
         self._version: tuple[int, int] | None = None
+        self._known: set[Kind] = set()
 
     @property
     def calls(self) -> list[ApiCall]:
@@ -109,6 +110,38 @@ class Cluster:
                 f"{self.connection.section}.namespace: {{name: {self.namespace}, create: true}}.",
                 404,
             )
+
+    def require_kind(self, kind: Kind, todo: str) -> None:
+        """Check that the server knows a kind that an operator brings, in the version that is rendered; asked once.
+
+        Raises:
+            ApiError: the operator is not installed, or too old.
+        """
+        if kind in self._known:
+            return
+        group, _, version = kind.api_version.partition("/")
+        try:
+            found = self.transport.send_json("GET", f"/apis/{group}", verb="get", object=kind.kind)
+        except ApiError as error:
+            if error.code == 403:  # the write itself will tell
+                return
+            if error.code != 404:
+                raise
+            raise ApiError(
+                f"The cluster ({self.connection.context}) does not know {kind.kind}: "
+                f"{OPERATORS.get(kind.kind, group)} is not installed.",
+                todo,
+                404,
+            ) from None
+        served = [entry.get("version") for entry in found.get("versions") or []]
+        if version not in served:
+            raise ApiError(
+                f"{OPERATORS.get(kind.kind, group)} in {self.connection.context} is too old: it serves "
+                f"{', '.join(map(str, served)) or 'nothing'} of {group}, not {version}.",
+                todo,
+                404,
+            )
+        self._known.add(kind)
 
     def get_object(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """The object, or None."""

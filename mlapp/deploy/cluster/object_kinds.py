@@ -51,6 +51,13 @@ ENDPOINT_SLICE = Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices")
 ROUTE = Kind("HTTPRoute", "gateway.networking.k8s.io/v1", "httproutes", core=False)
 SERVICE_MONITOR = Kind("ServiceMonitor", "monitoring.coreos.com/v1", "servicemonitors", core=False)
 EXTERNAL_SECRET = Kind("ExternalSecret", "external-secrets.io/v1", "externalsecrets", core=False)
+INFERENCE_SERVICE = Kind("InferenceService", "serving.kserve.io/v1beta1", "inferenceservices", core=False)
+SERVING_RUNTIME = Kind("ServingRuntime", "serving.kserve.io/v1alpha1", "servingruntimes", core=False)
+KNATIVE_SERVICE = Kind("Service", "serving.knative.dev/v1", "services", core=False)
+KNATIVE_REVISION = Kind("Revision", "serving.knative.dev/v1", "revisions", core=False)
+SELDON_MODEL = Kind("Model", "mlops.seldon.io/v1alpha1", "models", core=False)
+SELDON_SERVER = Kind("Server", "mlops.seldon.io/v1alpha1", "servers", core=False)
+SELDON_EXPERIMENT = Kind("Experiment", "mlops.seldon.io/v1alpha1", "experiments", core=False)
 
 RENDERED = (
     NAMESPACE,
@@ -90,14 +97,34 @@ OPERATORS = {
     ROUTE.kind: "the Gateway API",
     SERVICE_MONITOR.kind: "the Prometheus operator",
     EXTERNAL_SECRET.kind: "the External Secrets operator",
+    INFERENCE_SERVICE.kind: "KServe",
+    SERVING_RUNTIME.kind: "KServe",
+    SELDON_MODEL.kind: "Seldon Core 2",
+    SELDON_SERVER.kind: "Seldon Core 2",
+    SELDON_EXPERIMENT.kind: "Seldon Core 2",
 }
 
-_BY_NAME = {kind.kind: kind for kind in (*RENDERED, POD, EVENT, LEASE, ENDPOINT_SLICE)}
+_BY_NAME = {
+    (kind.group, kind.kind): kind
+    for kind in (
+        *RENDERED,
+        POD,
+        EVENT,
+        LEASE,
+        ENDPOINT_SLICE,
+        INFERENCE_SERVICE,
+        SERVING_RUNTIME,
+        KNATIVE_SERVICE,
+        SELDON_MODEL,
+        SELDON_SERVER,
+        SELDON_EXPERIMENT,
+    )
+}
 
 
 def find_kind(document: dict[str, Any]) -> Kind:
     """The kind of a document that mlapp rendered or recorded."""
-    return _BY_NAME[document["kind"]]
+    return _BY_NAME[document.get("apiVersion", "").rpartition("/")[0], document["kind"]]
 
 
 def object_title(document: dict[str, Any]) -> str:

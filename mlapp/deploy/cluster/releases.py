@@ -95,6 +95,7 @@ class Releases:
         number = existing[-1].number + 1 if existing else 1
         if len(json.dumps(shipment.example)) > LARGEST_EXAMPLE:
             shipment = replace(shipment, example=None)
+        shipment = replace(shipment, manifest=None)  # where a target needs it, one of the objects has it
         now = datetime.now(timezone.utc).replace(microsecond=0)
         release = Release(number, shipment.app, self.target, shipment, now, "pending", by=by, note=note, url=url)
         record = ReleaseRecord(release, to_yaml_all(documents), percent, repeats)

@@ -43,7 +43,15 @@ class RolloutError(DeployError):
 
 @dataclass
 class RolloutWait:
-    """One Deployment's way to its new pods."""
+    """One Deployment's way to its new pods.
+
+    Args:
+        name: of the Deployment.
+        revision: the label of its new pods.
+        example: inputs that each new pod must answer; None to ask none.
+        container: the server's container in a pod.
+        selector: the labels of the Deployment's pods.
+    """
 
     cluster: Cluster
     serve: Serve
@@ -52,6 +60,7 @@ class RolloutWait:
     progress: Progress
     example: Sequence[Any] | None = None
     container: str = labels.CONTAINER
+    selector: str = ""
     deployment: dict[str, Any] = field(default_factory=dict)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -59,6 +68,9 @@ class RolloutWait:
     _unasked: dict[str, int] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.selector = self.selector or f"{labels.INSTANCE}={self.name}"
 
     def wait_until_complete(self, timeout: float, lock: DeployLock) -> None:
         """Return when all is there.
@@ -71,10 +83,8 @@ class RolloutWait:
             RolloutError: with the reason.
         """
         end = time.monotonic() + timeout
-        with _ChangeFeed(self.cluster, timeout) as feed:
-            feed.add_watch(DEPLOYMENT, fieldSelector=f"metadata.name={self.name}")
-            feed.add_watch(POD, labelSelector=f"{labels.INSTANCE}={self.name},{labels.REVISION}={self.revision}")
-            feed.add_watch(EVENT, fieldSelector="involvedObject.kind=Pod")
+        with ChangeFeed(self.cluster, timeout) as feed:
+            self._add_watches(feed)
             while True:
                 lock.check_held()
                 self._take_change(feed.next_change(min(1.0, end - time.monotonic())))
@@ -85,6 +95,11 @@ class RolloutWait:
                     return
                 if time.monotonic() > end:
                     raise RolloutError(self._explain_timeout(timeout), "Look at `mlapp status` and `mlapp logs`.")
+
+    def _add_watches(self, feed: ChangeFeed) -> None:
+        feed.add_watch(DEPLOYMENT, fieldSelector=f"metadata.name={self.name}")
+        feed.add_watch(POD, labelSelector=f"{self.selector},{labels.REVISION}={self.revision}")
+        feed.add_watch(EVENT, fieldSelector="involvedObject.kind=Pod")
 
     def _take_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
         if change is None:
@@ -104,7 +119,7 @@ class RolloutWait:
                 self.pods.pop(name, None)
             elif pod_revision(item) == self.revision:
                 self.pods[name] = item
-        else:
+        elif kind is EVENT:
             pod = item.get("involvedObject", {}).get("name", "")
             if pod.startswith(f"{self.name}-") and item.get("type") == "Warning":
                 self.warnings.setdefault(pod, []).append(item)
@@ -267,7 +282,7 @@ def _advise_on_trouble(found: Trouble) -> str:
     return "Fix the error that it names; `mlapp status` shows the state."
 
 
-class _ChangeFeed:
+class ChangeFeed:
     """Several watches as one stream of changes: a list, and what changes since. One that ends is begun again."""
 
     def __init__(self, cluster: Cluster, timeout: float) -> None:
@@ -276,7 +291,7 @@ class _ChangeFeed:
         self._changes: queue.Queue[tuple[Kind, str, dict[str, Any]] | DeployError] = queue.Queue()
         self._ended = threading.Event()
 
-    def __enter__(self) -> _ChangeFeed:
+    def __enter__(self) -> ChangeFeed:
         return self
 
     def __exit__(self, *_: object) -> None:

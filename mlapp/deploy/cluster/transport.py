@@ -17,6 +17,7 @@ from mlapp.deploy.cluster.connection import Connection
 
 AGENT = "mlapp"
 RETRIED = frozenset({429, 500, 502, 503, 504})
+UNKNOWN_FIELD = b"failed to create typed patch object"
 PATIENCE = 30.0
 """Seconds for which a call is tried again, once the server has answered anything at all."""
 
@@ -85,7 +86,9 @@ class Transport:
             if response.status < 300 or passed_on:
                 return response
             data = response.data
-            if response.status in RETRIED and (again or response.status == 429) and time.monotonic() + pause <= end:
+            is_final = UNKNOWN_FIELD in data  # server-side apply answers 500 to a field that the kind has not got
+            can_wait = time.monotonic() + pause <= end and not is_final
+            if response.status in RETRIED and (again or response.status == 429) and can_wait:
                 time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
                 pause = min(pause * 2, 4)
                 continue

@@ -5,62 +5,33 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
-
-from mlapp.config import Serve
-from mlapp.deploy.cluster.labels import MANAGED_BY, PORT
-from mlapp.deploy.cluster.settings import Namespace
+from mlapp.deploy.cluster.server_environment import server_variables
 from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.k8s.settings import KubernetesSettings
-from mlapp.errors import ConfigError
-from mlapp.secret_variables import refuse_secret_variables
 
 KEYS = "MLAPP_SERVE__API_KEYS"
 
 
-def server_variables(context: RenderContext) -> dict[str, str]:
-    """The server's settings that differ from their defaults, and the user's `env`, as environment variables.
+def make_variables(context: RenderContext) -> dict[str, str]:
+    """The server's settings and the user's `env`, as environment variables.
 
     Raises:
-        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, where every reader of the cluster sees it.
+        ConfigError: `serve.api_keys` or a secret in `env` is in plain text.
     """
-    if context.serve.api_keys and KEYS not in context.settings.secrets:
-        raise ConfigError(
-            "serve.api_keys would stand in the cluster in plain text.",
-            f"Put the keys into a Secret, and name it: targets.k8s.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
-        )
-    own = {name: _spell_setting(value) for name, value in context.settings.env.items()}
-    refuse_secret_variables(
-        "targets.k8s.env",
-        own,
-        "in a ConfigMap",
-        "Put it into a Secret, and name that: targets.k8s.secrets: {{name}: {secret: NAME, key: KEY}}.",
+    return server_variables(
+        context.serve,
+        context.settings.env,
+        context.settings.secrets,
+        section="targets.k8s",
+        place="in a ConfigMap",
+        grace=context.grace,
+        # the CronJob closes windows
+        more={"MLAPP_MONITOR__RUN": "false"} if context.shipment.monitor_schedule else {},
     )
-    serve = msgspec.to_builtins(context.serve)
-    default = msgspec.to_builtins(Serve())
-    told = {
-        f"MLAPP_SERVE__{name.upper()}": _spell_setting(value)
-        for name, value in serve.items()
-        if value != default[name] and name not in ("api_keys", "host", "port")
-    }
-    if context.grace:
-        told["MLAPP_SERVE__GRACE"] = _spell_setting(context.grace)
-    if context.shipment.monitor_schedule:  # the CronJob does it
-        told["MLAPP_MONITOR__RUN"] = "false"
-    told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
-    return dict(sorted({**told, **own}.items()))
-
-
-def _spell_setting(value: Any) -> str:
-    """A setting as the environment spells it: true, 1.5, a,b."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def make_config_map(context: RenderContext) -> dict[str, Any]:
     """An immutable ConfigMap named by its content: pods of the old release keep theirs, a change rolls new ones."""
-    data = server_variables(context)
+    data = make_variables(context)
     name = context.names.config_name(json.dumps(data, sort_keys=True))
     return context.make_document("ConfigMap", name, immutable=True, data=data)
 
@@ -96,14 +67,3 @@ def make_external_secret(context: RenderContext) -> dict[str, Any] | None:
             "data": data,
         },
     )
-
-
-def make_namespace(settings: KubernetesSettings) -> dict[str, Any] | None:
-    """The Namespace, when it is to be made."""
-    wanted = settings.namespace
-    if not isinstance(wanted, Namespace) or not wanted.create:
-        return None
-    own = {MANAGED_BY: "mlapp"}
-    if wanted.pod_security:
-        own["pod-security.kubernetes.io/enforce"] = wanted.pod_security
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.name, "labels": own}}

@@ -9,6 +9,7 @@ import msgspec
 
 from mlapp.config import Serve
 from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.naming import Names, short_digest
 from mlapp.deploy.cluster.object_kinds import RENDERED
 from mlapp.deploy.cluster.patches import apply_patches
@@ -33,7 +34,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
     config = config_objects.make_config_map(context)
     replicas = None if settings.autoscaling else settings.replicas
     made = [
-        config_objects.make_namespace(settings),
+        make_namespace(settings.namespace),
         config_objects.make_service_account(context),
         config,
         *storage.make_claims(context),
@@ -120,6 +121,3 @@ def _refuse_contradictions(context: RenderContext) -> None:
                 f"targets.k8s.network_policy.egress[{index}] needs one of `cidr` and `namespace`.",
                 "Give it exactly one: a Service's own address is no good, policies see the pods behind it.",
             )
-    both = sorted(set(settings.env) & set(settings.secrets))
-    if both:
-        raise ConfigError(f"targets.k8s: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
 from typing import Any
 
 from mlapp.deploy.cluster import labels, pods, releases
 from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.k8s import service_address
-from mlapp.deploy.target import Event, Replica, Status
-
-EVENTS = 8
-LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
+from mlapp.deploy.target import Status
 
 
 def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
@@ -39,7 +36,7 @@ def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -
     )
     deployments = {item["metadata"]["name"]: item for item in found["deployments"]}
     main = deployments.get(names.base)
-    events = _list_events(found["events"], names)
+    events = list_events(found["events"], names)
     return Status(
         app=names.app,
         target=recorded_releases.target,
@@ -47,44 +44,13 @@ def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),
         ready=sum(pods.is_ready(pod) for pod in found["pods"]),
-        replicas=tuple(_make_replica(pod, records) for pod in sorted(found["pods"], key=_object_name)),
+        replicas=tuple(make_replica(pod, records) for pod in sorted(found["pods"], key=object_name)),
         traffic=_split_traffic(names, live, trial, found["pods"], found.get("routes", [])),
         url=given or (live.release.url if live else None),
         scaling=_describe_scaling(found["scalers"][0]) if found["scalers"] else None,
-        events=events[-EVENTS:],
+        events=events,
         problems=tuple(_find_problems(main, live, records, found["pods"], found["events"])),
         place=cluster.place,
-    )
-
-
-def _object_name(item: dict[str, Any]) -> str:
-    return str(item["metadata"]["name"])
-
-
-def _record_revision(record: ReleaseRecord) -> str | None:
-    """The hash on the pods of a release."""
-    for document in record.documents:
-        if document["kind"] == DEPLOYMENT.kind:
-            return str(document["spec"]["template"]["metadata"]["labels"].get(labels.REVISION))
-    return None
-
-
-def _make_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
-    own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
-    trial = releases.find_canary(records)
-    if trial and own.endswith("-canary"):
-        number = trial.number
-    else:
-        wanted = pods.pod_revision(pod)
-        number = next((record.number for record in reversed(records) if _record_revision(record) == wanted), 0)
-    return Replica(
-        name=_object_name(pod),
-        ready=pods.is_ready(pod),
-        state=pods.describe_pod_state(pod),
-        release=number or None,
-        restarts=pods.count_restarts(pod),
-        node=pod["spec"].get("nodeName"),
-        started=pods.pod_start_time(pod),
     )
 
 
@@ -129,26 +95,6 @@ def _describe_scaling(scaler: dict[str, Any]) -> str:
     return f"{least} to {most} replicas, now {now.get('currentReplicas', 0)}; {', '.join(goals) or 'own metrics'}"
 
 
-def _list_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
-    found = []
-    for item in items:
-        subject = item.get("involvedObject") or {}
-        name = subject.get("name", "")
-        if names.is_own_name(name):
-            text = item.get("lastTimestamp") or item.get("eventTime") or item.get("firstTimestamp")
-            found.append(
-                Event(
-                    time=datetime.fromisoformat(text.replace("Z", "+00:00")) if text else LONG_AGO,
-                    kind="warning" if item.get("type") == "Warning" else "normal",
-                    subject=f"{subject.get('kind')}/{name}",
-                    reason=item.get("reason") or "",
-                    message=item.get("message") or "",
-                    count=item.get("count") or (item.get("series") or {}).get("count") or 1,
-                )
-            )
-    return tuple(sorted(found, key=lambda event: event.time))
-
-
 def _find_problems(
     deployment: dict[str, Any] | None,
     live: ReleaseRecord | None,
@@ -171,7 +117,7 @@ def _find_problems(
             found.append("the Deployment is paused: kubectl rollout resume")
     for pod in all_pods:
         if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == _object_name(pod)]
+            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == object_name(pod)]
             if said := pods.find_trouble(pod, own):
                 found.append(said.text)
     return list(dict.fromkeys(found))

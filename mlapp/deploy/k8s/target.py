@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from mlapp.deploy.cluster import labels, object_kinds
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
+from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.rollout import RolloutWait
-from mlapp.deploy.k8s import canary, config_objects, eject, rbac, service_address
+from mlapp.deploy.k8s import canary, eject, rbac, service_address
 from mlapp.deploy.k8s import status as standing
 from mlapp.deploy.k8s.networking import app_address
 from mlapp.deploy.k8s.render import render_canary, render_release
@@ -42,7 +43,7 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
 
     def make_namespace(self) -> dict[str, Any] | None:
         """The Namespace, when it is to be made."""
-        return config_objects.make_namespace(self.settings)
+        return make_namespace(self.settings.namespace)
 
     def find_url(self, shipment: Shipment) -> str:
         """The URL of the app: outside where it has one, inside the cluster otherwise."""

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import zipfile
 
+import msgspec
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from mlapp import bundle, prediction
+from mlapp import bundle, prediction, training
 from mlapp.bundle import BundleError
 from mlapp.bundle.build import build_bundle
-from mlapp.errors import ConfigError, UsageError
+from mlapp.errors import ConfigError, StoreError, UsageError
 from mlapp.project import Project
 
 
@@ -57,6 +58,25 @@ def test_an_opened_bundle_is_the_app_and_its_model(project, monkeypatch):
     assert found.app.name == "flowers"
     assert found.settings.serve.port == 8000
     assert list(prediction.load_predictor(found.app, found.model).predict([{"length": 3.1}])) == ["b"]
+
+
+def test_a_version_that_a_platform_mounts_is_served_instead_and_checked(project, tmp_path, monkeypatch):
+    folder = made(project).folder
+    other = project.store.put(training.run(project.app))
+    mounted = shutil.copytree(other.files, tmp_path / "mnt" / "models")
+    (tmp_path / "version.json").write_bytes(msgspec.json.encode(other.manifest))
+    monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(mounted))
+    monkeypatch.setenv("MLAPP_MODEL_MANIFEST", str(tmp_path / "version.json"))
+
+    assert bundle.open(folder).model.version == other.version == 2
+    assert bundle.open(folder).settings.serve.model == "2"
+
+    (mounted / sorted(other.manifest.files)[0]).write_bytes(b"changed")
+    with pytest.raises(StoreError, match="was changed after it was stored"):
+        _ = bundle.open(folder).model
+    monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(tmp_path / "none"))
+    with pytest.raises(StoreError, match="there is no such folder"):
+        _ = bundle.open(folder).model
 
 
 def test_a_bundle_that_was_changed_or_cut_is_refused(project, tmp_path):

@@ -47,7 +47,21 @@ KINDS = {
     "httproutes": "HTTPRoute",
     "servicemonitors": "ServiceMonitor",
 }
-OPERATORS = {"httproutes", "servicemonitors", "externalsecrets"}
+GROUPS = {
+    "httproutes": "gateway.networking.k8s.io",
+    "servicemonitors": "monitoring.coreos.com",
+    "externalsecrets": "external-secrets.io",
+    "inferenceservices": "serving.kserve.io",
+    "servingruntimes": "serving.kserve.io",
+    "services.serving.knative.dev": "serving.knative.dev",
+    "revisions": "serving.knative.dev",
+    "models": "mlops.seldon.io",
+    "servers": "mlops.seldon.io",
+    "experiments": "mlops.seldon.io",
+}
+OPERATORS = set(GROUPS)
+"""Kinds that are there only when their operator is: a test adds them to `operators`."""
+Controller = Callable[["ApiDouble", "Key", dict[str, Any]], None]
 
 
 class Refused(Exception):
@@ -80,6 +94,9 @@ class ApiDouble:
         self.refuse: Callable[[str, str, dict[str, Any]], None] = lambda verb, plural, document: None
         self.away = 0
         self.ahead = 0
+        self.controllers: dict[str, Controller] = {}
+        self.validate: Callable[[str, dict[str, Any], dict[str, Any] | None], None] = lambda plural, item, live: None
+        self.served = {"serving.kserve.io": ["v1alpha1", "v1beta1"], "mlops.seldon.io": ["v1alpha1"]}
         self.trouble: dict[str, str] = {}
         self.logs = "first line\nlast words\n"
         self.answers: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -216,6 +233,10 @@ class ApiDouble:
             if key[0] == "deployments":
                 for pod in self._pods_of(item):
                     self.objects.pop(("pods", key[1], pod["metadata"]["name"]))
+            for other, below in list(self.objects.items()):
+                owners = below["metadata"].get("ownerReferences") or []
+                if other in self.objects and any(owner["uid"] == item["metadata"]["uid"] for owner in owners):
+                    self.delete(other, {})
             return {"kind": "Status", "status": "Success"}
 
     def watch(self, plural: str, namespace: str, query: dict[str, str], send: Callable[[Any], None]) -> None:
@@ -258,6 +279,7 @@ class ApiDouble:
         ]
         if live and "status" in live:
             document["status"] = live["status"]
+        self.validate(key[0], document, live)
         metadata["resourceVersion"] = before.get("resourceVersion", "0")
         if dry_run:
             return document
@@ -268,7 +290,29 @@ class ApiDouble:
         self._note("MODIFIED" if live else "ADDED", key, document)
         if key[0] == "deployments" and changed:
             self._roll(key, document)
+        if key[0] in self.controllers and changed:
+            self.controllers[key[0]](self, key, document)
         return document
+
+    def set_status(self, key: Key, status: dict[str, Any]) -> None:
+        """A controller reports."""
+        with self._lock:
+            self.objects[key]["status"] = status
+            self._note("MODIFIED", key, self.objects[key])
+
+    def make_for(self, owner: Key, plural: str, document: dict[str, Any]) -> None:
+        """A controller makes or changes an object of its owner's."""
+        with self._lock:
+            item = self.objects[owner]
+            reference = {"kind": item["kind"], "name": owner[2], "uid": item["metadata"]["uid"], "controller": True}
+            document["metadata"] = {**document["metadata"], "ownerReferences": [reference]}
+            self._write((plural, owner[1], document["metadata"]["name"]), document, "controller")
+
+    def discover(self, group: str) -> dict[str, Any]:
+        """The versions of an API group."""
+        if not any(GROUPS[plural] == group for plural in self.operators):
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        return {"versions": [{"version": version} for version in self.served.get(group, ["v1"])]}
 
     def _note(self, action: str, key: Key, item: dict[str, Any]) -> None:
         with self._changed:
@@ -432,6 +476,9 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
             if path.endswith("/selfsubjectreviews"):
                 return self._answer(201, {"status": {"userInfo": {"username": api.user}}})
             parts = path.strip("/").split("/")
+            group = parts[1] if parts[0] == "apis" else ""
+            if parts[0] == "apis" and len(parts) == 2:
+                return self._answer(200, api.discover(group))
             parts = parts[2:] if parts[0] == "api" else parts[3:]
             namespace = ""
             if parts[0] == "namespaces" and len(parts) > 2:
@@ -439,6 +486,8 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
             plural, name, *below = [*parts, ""][:2] + parts[2:]
             if below:
                 return self._pod(name, below)
+            if (plural, group) == ("services", "serving.knative.dev"):
+                plural = "services.serving.knative.dev"
             self._refuse(plural, namespace, body, query)
             if self.command == "GET" and query.get("watch"):
                 return self._watch(plural, namespace, query)

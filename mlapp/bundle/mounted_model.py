@@ -1,0 +1,60 @@
+"""A model version that a platform puts beside the image, such as KServe's storage initializer into /mnt/models.
+
+`MLAPP_MODEL_FOLDER` names the folder of the version's files, `MLAPP_MODEL_MANIFEST` the manifest that says what they
+are: each file is checked against its SHA-256 before it is loaded, as those of any store are. Without a manifest, the
+files must be those of the version in the image.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from mlapp.errors import StoreError
+from mlapp.store import Manifest
+
+FOLDER = "MLAPP_MODEL_FOLDER"
+MANIFEST = "MLAPP_MODEL_MANIFEST"
+
+
+def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[str, str]) -> tuple[Path, int] | None:
+    """A store of the mounted version alone, and the version's number; None when nothing is mounted.
+
+    Args:
+        app: the app of the bundle.
+        own: the bundle's own store.
+        version: the version in it.
+
+    Raises:
+        StoreError: there is no such folder, the manifest cannot be read, or it is of another app.
+    """
+    place = environment.get(FOLDER)
+    if not place:
+        return None
+    folder = Path(place)
+    if not folder.is_dir():
+        raise StoreError(
+            f"{FOLDER} names {folder}, and there is no such folder.",
+            "See that the platform has downloaded the model: `mlapp status` and the log of its init container.",
+        )
+    file = Path(environment.get(MANIFEST) or own / app / "versions" / f"{version:06}.json")
+    try:
+        content = file.read_bytes()
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StoreError(f"The manifest {file} cannot be read: {error}", f"Set {MANIFEST} to the version's.") from None
+    if manifest.app != app:
+        raise StoreError(
+            f"The manifest {file} is of the app '{manifest.app}', and this image of '{app}'.", f"Correct {MANIFEST}."
+        )
+    root = Path(tempfile.mkdtemp(prefix="mlapp-model-"))
+    (root / app / "versions").mkdir(parents=True)
+    (root / app / "versions" / f"{manifest.version:06}.json").write_bytes(content)
+    (root / app / manifest.folder).parent.mkdir()
+    (root / app / manifest.folder).symlink_to(os.path.realpath(folder), target_is_directory=True)
+    (root / "store.json").write_bytes(msgspec.json.encode({"format": manifest.format}))
+    return root, manifest.version

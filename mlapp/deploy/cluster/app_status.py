@@ -1,0 +1,71 @@
+"""Pods and events of an app, as `mlapp status` shows them for every target in a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from mlapp.deploy.cluster import labels, pods, releases
+from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.releases import ReleaseRecord
+from mlapp.deploy.target import Event, Replica
+
+EVENTS = 8
+LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
+
+
+def object_name(item: dict[str, Any]) -> str:
+    """Its `metadata.name`."""
+    return str(item["metadata"]["name"])
+
+
+def find_revision(documents: Iterable[dict[str, Any]]) -> str | None:
+    """The hash that documents put on their pods: a Deployment's and a Knative Service's template, or a predictor."""
+    for document in documents:
+        spec = document.get("spec", {})
+        template = (spec.get("template") or {}).get("metadata") or spec.get("predictor") or {}
+        if found := (template.get("labels") or {}).get(labels.REVISION):
+            return str(found)
+    return None
+
+
+def make_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
+    """A pod, and the release that it belongs to by its revision."""
+    own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
+    trial = releases.find_canary(records)
+    if trial and own.endswith("-canary"):
+        number = trial.number
+    else:
+        wanted = pods.pod_revision(pod)
+        number = next((record.number for record in reversed(records) if find_revision(record.documents) == wanted), 0)
+    return Replica(
+        name=object_name(pod),
+        ready=pods.is_ready(pod),
+        state=pods.describe_pod_state(pod),
+        release=number or None,
+        restarts=pods.count_restarts(pod),
+        node=pod["spec"].get("nodeName"),
+        started=pods.pod_start_time(pod),
+    )
+
+
+def list_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
+    """The latest events about the app's objects and what controllers made of them, oldest first."""
+    found = []
+    for item in items:
+        subject = item.get("involvedObject") or {}
+        name = subject.get("name", "")
+        if names.is_own_name(name):
+            text = item.get("lastTimestamp") or item.get("eventTime") or item.get("firstTimestamp")
+            found.append(
+                Event(
+                    time=datetime.fromisoformat(text.replace("Z", "+00:00")) if text else LONG_AGO,
+                    kind="warning" if item.get("type") == "Warning" else "normal",
+                    subject=f"{subject.get('kind')}/{name}",
+                    reason=item.get("reason") or "",
+                    message=item.get("message") or "",
+                    count=item.get("count") or (item.get("series") or {}).get("count") or 1,
+                )
+            )
+    return tuple(sorted(found, key=lambda event: event.time)[-EVENTS:])

@@ -1,0 +1,73 @@
+"""What the server in a pod is told: the settings that differ from their defaults, as environment variables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from mlapp.config import Serve
+from mlapp.deploy.cluster.labels import PORT
+from mlapp.errors import ConfigError
+from mlapp.secret_variables import refuse_secret_variables
+
+KEYS = "MLAPP_SERVE__API_KEYS"
+
+
+def server_variables(
+    serve: Serve,
+    env: Mapping[str, Any],
+    secrets: Collection[str],
+    *,
+    section: str,
+    place: str,
+    grace: float = 0.0,
+    more: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The server's settings that differ from their defaults, and the user's `env`, as environment variables.
+
+    Args:
+        env: the user's own variables; they win.
+        secrets: names of the variables that come from Secrets.
+        section: the settings of the target, for errors.
+        place: where the variables can be read, for errors: `in a ConfigMap`.
+        grace: seconds from SIGTERM to the end; 0 leaves it to the server.
+        more: variables of the target.
+
+    Raises:
+        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, where every reader of the cluster sees it.
+    """
+    if serve.api_keys and KEYS not in secrets:
+        raise ConfigError(
+            "serve.api_keys would stand in the cluster in plain text.",
+            f"Put the keys into a Secret, and name it: {section}.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
+        )
+    both = sorted(set(env) & set(secrets))
+    if both:
+        raise ConfigError(f"{section}: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")
+    own = {name: spell_setting(value) for name, value in env.items()}
+    refuse_secret_variables(
+        f"{section}.env",
+        own,
+        place,
+        f"Put it into a Secret, and name that: {section}.secrets: {{{{name}}: {{secret: NAME, key: KEY}}}}.",
+    )
+    settings = msgspec.to_builtins(serve)
+    default = msgspec.to_builtins(Serve())
+    told = {
+        f"MLAPP_SERVE__{name.upper()}": spell_setting(value)
+        for name, value in settings.items()
+        if value != default[name] and name not in ("api_keys", "host", "port")
+    }
+    if grace:
+        told["MLAPP_SERVE__GRACE"] = spell_setting(grace)
+    told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
+    return dict(sorted({**told, **(more or {}), **own}.items()))
+
+
+def spell_setting(value: Any) -> str:
+    """A setting as the environment spells it: true, 1.5, a,b."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

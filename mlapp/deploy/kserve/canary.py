@@ -1,0 +1,370 @@
+"""A canary on KServe, in the one way of three that the mode, KServe's version and the cluster allow.
+
+| mode                 | the model is in  | how the traffic is split                                               |
+|----------------------|------------------|------------------------------------------------------------------------|
+| Knative              | image or bucket  | `canaryTrafficPercent`: Knative splits between two revisions           |
+| Standard             | image            | a second InferenceService, and an HTTPRoute of ours with weights       |
+| Standard, from 0.20  | bucket           | `spec.canary`, and an HTTPRoute of ours where KServe's has no weights  |
+
+In Standard mode KServe accepts `canaryTrafficPercent` and ignores it. KServe 0.20.0 runs what `spec.canary` names and
+routes nothing to it. Without the Gateway API nothing can split the traffic, which is said before anything is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from mlapp.deploy.cluster import releases
+from mlapp.deploy.cluster.api_errors import ApiError, UnreachableError
+from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
+from mlapp.deploy.cluster.patches import apply_patches
+from mlapp.deploy.cluster.releases import ReleaseRecord
+from mlapp.deploy.kserve import inference_service as objects
+from mlapp.deploy.kserve.inference_service import KServeContext
+from mlapp.deploy.kserve.readiness import newest_share
+from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.deploy.target import DeployError, Shipment
+
+Session = DeploySession[KServeSettings]
+Documents = Sequence[dict[str, Any]]
+Method = Literal["traffic", "second", "spec"]
+
+GATEWAY: dict[str, Any] = {
+    "group": "gateway.networking.k8s.io",
+    "kind": "Gateway",
+    "name": "kserve-ingress-gateway",
+    "namespace": "kserve",
+}
+"""KServe's default, for a dry run; a deploy takes what KServe's own route of the app names."""
+DOMAIN = "example.com"
+ACCEPTED_WITHIN = 10.0
+TRAFFIC_WITHIN = 60.0
+CANARY = "canary"
+
+
+def choose_method(context: KServeContext) -> Method:
+    """How a canary of these settings is made on the newest KServe."""
+    if context.is_knative:
+        return "traffic"
+    return "spec" if context.storage_uri is not None else "second"
+
+
+def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The documents of a canary, as far as the settings tell.
+
+    Args:
+        live: the live InferenceService, which `spec.canary` is added to; the settings' own when None.
+    """
+    method = choose_method(context)
+    documents = render_workload(context, percent, method, live)
+    if method == "second":
+        host = f"{context.names.base}-{context.settings.namespace_name or 'default'}.{DOMAIN}"
+        documents.append(objects.make_route(context, percent, [GATEWAY], [host], _canary_service(context)))
+    return documents
+
+
+def render_workload(
+    context: KServeContext, percent: int, method: Method, live: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """What runs the canary; with `traffic`, it also splits the traffic."""
+    trial = replace(context, track="canary")
+    documents = objects.make_model_objects(context)
+    if method == "traffic":
+        service = objects.make_inference_service(context)
+        service["spec"]["predictor"]["canaryTrafficPercent"] = percent
+    elif method == "second":
+        least = max(1, math.ceil(context.settings.min_replicas * percent / 100))
+        service = objects.make_inference_service(trial, min_replicas=least)
+    else:
+        service = copy.deepcopy(live) if live is not None else objects.make_inference_service(context)
+        predictor = objects.make_predictor(trial)
+        predictor["model"]["name"] = objects.CONTAINER  # which the schema requires here, and forbids in the stable one
+        service["spec"]["canary"] = [{"trafficPercent": percent, "predictor": {"name": CANARY, **predictor}}]
+        return [*_patch(context, documents), service]
+    return _patch(context, [*documents, service])
+
+
+def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
+    """Put `shipment` beside the live release, with `percent` of the traffic.
+
+    Raises:
+        UnreachableError: the server went away; what there is of the canary stays.
+        DeployError: nothing is live, nothing here can split traffic, or the canary does not come up; it is gone then.
+    """
+    records = job.releases.list_records()
+    before = releases.find_live(records)
+    if before is None:
+        raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
+    if (trial := releases.find_canary(records)) or (trial := releases.find_interrupted(records)):
+        raise DeployError(
+            f"Release {trial.number} is not decided yet ({trial.state}); nothing was changed.",
+            "`mlapp promote` or `mlapp abort` a canary; deploy again what was interrupted.",
+        )
+    context = KServeContext(shipment, job.settings, job.serve)
+    method = choose_method(context)
+    route = _require_split(job, before, method)
+    live = _service_of(before.documents)
+    documents = render_workload(context, percent, method, live)
+    try:
+        plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
+    except ApiError as error:
+        if method != "spec" or "canary" not in error.message:
+            raise
+        method = "second"  # KServe before 0.20 has no `spec.canary`
+        documents = render_workload(context, percent, method)
+        plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
+    traffic: list[dict[str, Any]] = []
+    if route is not None:
+        traffic = _patch(context, [_copy_route(context, percent, route)])
+        job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
+    goal = objects.render_release(shipment, job.settings, job.serve)
+    record = job.releases.create_record(
+        shipment,
+        goal,
+        records,
+        by=job.read_author(),
+        percent=percent,
+        note=f"canary at {percent} %",
+        url=before.release.url,
+    )
+    job.progress(f"release {record.number} as a canary: {plan.summary}")
+    try:
+        execute_plan(job.cluster, plan, job.lock, job.progress)
+        job.wait_for_rollout(_readable(documents), record)
+        if traffic and not _has_weights(job):
+            shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
+            execute_plan(job.cluster, shift, job.lock, job.progress)
+            _wait_until_accepted(job, traffic[0]["metadata"]["name"])
+    except KeyboardInterrupt:
+        _remove_canary(job, before, record)
+        job.releases.mark_state(record, "aborted", "interrupted")
+        raise InterruptedDeployError(
+            f"Interrupted: the canary is gone again, and release {before.number} is live.", "Start it again to try it."
+        ) from None
+    except UnreachableError:
+        raise
+    except DeployError as error:
+        _remove_canary(job, before, record)
+        job.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
+        raise DeployError(
+            f"The canary failed: {error.what}\nIt is gone again; release {before.number} is live.", error.todo
+        ) from error
+    return job.releases.mark_state(record, "canary")
+
+
+def promote_canary(job: Session) -> ReleaseRecord:
+    """Make the canary the live release: the live pods roll to it, then the traffic, then the canary goes.
+
+    In Knative mode its revision gets all traffic, and no pod is started.
+
+    Raises:
+        DeployError: there is no canary, or its release does not come up; the release before is live then.
+    """
+    records = job.releases.list_records()
+    record, before = _find_canary(records), releases.find_live(records)
+    goal = record.documents
+    keeping = goal
+    current = _find_service(job)
+    if current is not None and (trials := current["spec"].get("canary")):
+        keeping = copy.deepcopy(goal)
+        _service_of(keeping)["spec"]["canary"] = trials  # it serves until the live pods are there
+    keep = [("HTTPRoute", _split_name(job)), ("InferenceService", job.names.canary)]
+    plan = job.plan_changes(keeping, before, keep=keep)
+    try:
+        execute_plan(job.cluster, plan, job.lock, job.progress)
+        job.wait_for_rollout(goal, record)
+    except KeyboardInterrupt:
+        raise InterruptedDeployError(
+            f"Interrupted: release {record.number} rolls out while its canary still serves.",
+            "`mlapp promote` again to finish, `mlapp abort` to go back.",
+        ) from None
+    except UnreachableError:
+        raise
+    except DeployError as error:
+        _remove_split(job)
+        raise job.restore_release(record, before, record.documents, error) from error
+    _remove_split(job)
+    _remove_second_service(job)
+    if keeping is not goal:
+        rest = job.plan_changes(goal, before, keep=keep)
+        execute_plan(job.cluster, rest, job.lock, job.progress)
+    prune_objects(job.cluster, plan, job.lock, job.progress)
+    return job.settle_release(record, before, records)
+
+
+def abort_canary(job: Session) -> ReleaseRecord:
+    """Take the canary away, and give all traffic back to the live release."""
+    records = job.releases.list_records()
+    record, before = _find_canary(records), releases.find_live(records)
+    _remove_canary(job, before, record)
+    return job.releases.mark_state(record, "aborted")
+
+
+def _find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord:
+    record = releases.find_canary(records)
+    if record is None:
+        raise DeployError("There is no canary.", "Start one: `mlapp deploy --target kserve --canary 10`.")
+    return record
+
+
+def _require_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
+    """What the traffic is split by: KServe's own HTTPRoute of the app; None where Knative does it.
+
+    Raises:
+        DeployError: nothing here can split it; nothing was written.
+    """
+    if method == "traffic":
+        status = (_find_service(job) or {}).get("status", {})
+        if not status.get("components", {}).get("predictor", {}).get("latestRolledoutRevision"):
+            raise DeployError(
+                f"Release {before.number} has not got all traffic yet, so Knative has nothing to split it with; "
+                "nothing was changed.",
+                "Wait until `mlapp status` shows 100 %, and try again.",
+            )
+        return None
+    try:
+        route = job.cluster.get_object(ROUTE, job.names.base)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        route = None
+    if route is None:
+        raise DeployError(
+            "A canary in Standard mode needs the Gateway API, and KServe has made no HTTPRoute for "
+            f"{job.names.base}: nothing here can split the traffic. Nothing was changed.",
+            "Have KServe's Gateway API turned on (ingress.enableGatewayApi), use `mode: knative`, or deploy without "
+            "--canary.",
+        )
+    return route
+
+
+def _copy_route(context: KServeContext, percent: int, route: dict[str, Any]) -> dict[str, Any]:
+    """Our route, for the hosts of KServe's and on the same Gateways."""
+    spec = route["spec"]
+    return objects.make_route(
+        context, percent, spec.get("parentRefs") or [GATEWAY], spec.get("hostnames") or [], _canary_service(context)
+    )
+
+
+def _canary_service(context: KServeContext) -> str:
+    """The Service of the canary's pods: KServe names that of a second service and of `spec.canary` alike."""
+    return f"{context.names.canary}-predictor"
+
+
+def _has_weights(job: Session) -> bool:
+    """Whether KServe's own route splits the traffic already."""
+    route = job.cluster.get_object(ROUTE, job.names.base) or {"spec": {}}
+    return any(len(rule.get("backendRefs") or []) > 1 for rule in route["spec"].get("rules") or [])
+
+
+def _wait_until_accepted(job: Session, name: str) -> None:
+    """Wait for a Gateway to accept our route.
+
+    Raises:
+        DeployError: it is refused, with the Gateway's words.
+    """
+    end = time.monotonic() + ACCEPTED_WITHIN
+    while True:
+        route = job.cluster.get_object(ROUTE, name) or {}
+        found = [
+            condition
+            for parent in route.get("status", {}).get("parents") or []
+            for condition in parent.get("conditions") or []
+            if condition.get("type") == "Accepted"
+        ]
+        if any(condition.get("status") == "True" for condition in found):
+            return
+        if found and found[0].get("status") == "False":
+            said = f"{found[0].get('reason')}: {found[0].get('message')}"
+            raise DeployError(f"The Gateway does not accept HTTPRoute/{name}: {said}", "Ask the Gateway's operator.")
+        if time.monotonic() > end:
+            job.progress(f"no Gateway has said yet whether it accepts HTTPRoute/{name} (ParentStatusNotAvailable)")
+            return
+        time.sleep(1)
+
+
+def _remove_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
+    """All traffic to the live release first, then the canary's pods go."""
+    _remove_split(job)
+    _remove_second_service(job)
+    if before is None:
+        return
+    current = _find_service(job)
+    if current is not None and "canaryTrafficPercent" in current["spec"]["predictor"]:
+        _take_traffic_back(job, before, record)
+    plan = job.plan_changes(before.documents, before, take_over=True)
+    execute_plan(job.cluster, plan, job.lock, job.progress)
+    if plan.pending:
+        job.wait_for_rollout(before.documents, before, restored=True)
+    prune_objects(job.cluster, plan, job.lock, job.progress)
+
+
+def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecord) -> None:
+    """Send nothing to the newest revision, then make the live release's content the newest, still without traffic.
+
+    Without `canaryTrafficPercent`, Knative would send everything to the newest revision that is ready: the canary.
+    """
+    for content in (record, before):
+        staged = copy.deepcopy(content.documents)
+        _service_of(staged)["spec"]["predictor"]["canaryTrafficPercent"] = 0
+        plan = job.plan_changes(staged, before, prune=False, take_over=True)
+        execute_plan(job.cluster, plan, job.lock, job.progress)
+        if content is before:
+            job.wait_for_rollout(staged, before, restored=True)
+            return
+        end = time.monotonic() + TRAFFIC_WITHIN
+        while newest_share(_find_service(job) or {}, 0) and time.monotonic() < end:
+            time.sleep(1)
+
+
+def _remove_split(job: Session) -> None:
+    """Leave the traffic to KServe's own route, and wait until the Gateway has heard of it."""
+    try:
+        route = job.cluster.get_object(ROUTE, _split_name(job))
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        route = None
+    if route is not None and job.cluster.delete_object(route):
+        job.progress(f"HTTPRoute/{_split_name(job)} removed")
+        time.sleep(min(job.settings.rollout.leave, 5))
+
+
+def _remove_second_service(job: Session) -> None:
+    found = job.cluster.get_object(INFERENCE_SERVICE, job.names.canary)
+    if found is not None and job.cluster.delete_object(found):
+        job.progress(f"InferenceService/{job.names.canary} removed")
+
+
+def _split_name(job: Session) -> str:
+    return f"{job.names.base}-split"
+
+
+def _find_service(job: Session) -> dict[str, Any] | None:
+    return job.cluster.get_object(INFERENCE_SERVICE, job.names.base)
+
+
+def _service_of(documents: Documents) -> dict[str, Any]:
+    return next(document for document in documents if document["kind"] == INFERENCE_SERVICE.kind)
+
+
+def _readable(documents: Documents) -> list[dict[str, Any]]:
+    """What is waited for: of `spec.canary`, the canary's own predictor under the name that its pods have."""
+    service = _service_of(documents)
+    if "canary" not in service["spec"]:
+        return list(documents)
+    trial = copy.deepcopy(service)
+    trial["spec"] = {"predictor": service["spec"]["canary"][0]["predictor"]}
+    return [trial]
+
+
+def _patch(context: KServeContext, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    patches = objects.select_patches(context.settings.patches, context.names, documents)
+    return apply_patches(documents, patches, objects.SECTION)

@@ -1,0 +1,197 @@
+"""Waiting for an InferenceService: its pods, its conditions, and a real prediction.
+
+`status.observedGeneration` of an InferenceService is that of the Deployment (or Knative Service) below it, so that it
+never tells whether KServe has seen a change. The Deployment that carries the release's own revision, at the
+Deployment's own `observedGeneration`, does. `PredictorReady` stays true during a rolling update for the same reason.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, KNATIVE_REVISION, POD, Kind
+from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.rollout import LISTED, ChangeFeed, RolloutError, RolloutWait
+from mlapp.deploy.kserve.inference_service import MODES
+
+NO_PARENT = "ParentStatusNotAvailable"
+FAILED_FOR = 10.0
+"""Seconds for which KServe may fail to reconcile: it tries again, and another object may have to come first."""
+FATAL_REASONS = frozenset({"ReconcileFailed", "InvalidPredictorSpec", "RevisionFailed", "RevisionMissing"})
+FATAL_EVENTS = frozenset({"ServerlessModeRejected"})
+
+
+@dataclass
+class ServiceWait(RolloutWait):
+    """One InferenceService's way to its new pods.
+
+    Args:
+        service: name of the InferenceService.
+        mode: `standard` or `knative`.
+        needs_ingress: whether its routes must be accepted too.
+        percent: in Knative mode, what the newest revision gets of the traffic.
+        may_sleep: in Knative mode, whether a revision without pods will do: they stop when nobody asks.
+    """
+
+    service: str = ""
+    mode: str = "standard"
+    needs_ingress: bool = True
+    percent: int = 100
+    may_sleep: bool = False
+    revisions: set[str] = field(default_factory=set)
+    item: dict[str, Any] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def _add_watches(self, feed: ChangeFeed) -> None:
+        feed.add_watch(INFERENCE_SERVICE, fieldSelector=f"metadata.name={self.service}")
+        feed.add_watch(EVENT, fieldSelector=f"involvedObject.name={self.service}")
+        if self.mode == "standard":
+            super()._add_watches(feed)
+        else:
+            feed.add_watch(POD, labelSelector=f"{self.selector},{labels.REVISION}={self.revision}")
+            feed.add_watch(KNATIVE_REVISION, labelSelector=f"{labels.REVISION}={self.revision}")
+            feed.add_watch(EVENT, fieldSelector="involvedObject.kind=Pod")
+
+    def _take_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
+        if change is not None and change[1] != LISTED:
+            kind, _, item = change
+            if kind == INFERENCE_SERVICE:
+                self.item = item
+                return
+            if kind == KNATIVE_REVISION:
+                self.revisions.add(item["metadata"]["name"])
+                return
+            if kind is EVENT and item.get("involvedObject", {}).get("kind") == INFERENCE_SERVICE.kind:
+                if item.get("type") == "Warning":
+                    self.events.append(item)
+                return
+        super()._take_change(change)
+
+    def _report_changes(self) -> None:
+        super()._report_changes()
+        for condition in self._conditions().values():
+            kind, status = condition.get("type", ""), condition.get("status")
+            said = f"{kind} is {status}" + (f": {_words(condition)}" if status != "True" and _words(condition) else "")
+            if self._told.get(f"condition {kind}") != said and kind != "Stopped":
+                self._told[f"condition {kind}"] = said
+                self.progress(f"InferenceService/{self.service}: {said}")
+
+    def _is_complete(self) -> bool:
+        status = self.item.get("status", {})
+        if self.mode == "standard":
+            template = self.deployment.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {}
+            if template.get(labels.REVISION) != self.revision or not super()._is_complete():
+                return False
+        else:
+            found = status.get("components", {}).get("predictor", {})
+            latest = found.get("latestReadyRevision")
+            if latest not in self.revisions or latest != found.get("latestCreatedRevision"):
+                return False
+            if not any(map(is_ready, self.pods.values())) and not self.may_sleep:
+                return False
+            if newest_share(self.item, self.percent) != self.percent:
+                return False
+        conditions = self._conditions()
+        wanted = ("Ready", "PredictorReady") if self.needs_ingress else ("PredictorReady",)
+        return all(conditions.get(kind, {}).get("status") == "True" for kind in wanted)
+
+    def _is_observed(self) -> bool:
+        return self.mode == "standard" and super()._is_observed()
+
+    def _refuse_hopeless(self) -> None:
+        super()._refuse_hopeless()
+        status = self.item.get("status", {})
+        mode = status.get("deploymentMode")
+        if mode and mode != MODES[self.mode]:
+            raise RolloutError(
+                f"KServe runs InferenceService/{self.service} in {mode} mode, not in {MODES[self.mode]} mode.",
+                "Upgrade KServe to 0.17 or later, or set targets.kserve.mode to the mode of the cluster.",
+            )
+        for event in self.events:
+            if event.get("reason") in FATAL_EVENTS:
+                raise RolloutError(
+                    f"KServe refuses InferenceService/{self.service} ({event['reason']}): {event.get('message')}",
+                    "Use targets.kserve.mode: standard, or have Knative Serving installed.",
+                )
+        if found := self._find_failure():
+            key = f"failure {found}"
+            if time.monotonic() - self._since.setdefault(key, time.monotonic()) >= FAILED_FOR:
+                raise RolloutError(found, "Fix what it names; `mlapp status` shows the conditions.")
+
+    def _find_failure(self) -> str | None:
+        """What KServe says of a spec that it cannot run."""
+        model = self.item.get("status", {}).get("modelStatus", {})
+        info = model.get("lastFailureInfo") or {}
+        if model.get("transitionStatus") in ("InvalidSpec", "BlockedByFailedLoad") and info:
+            words = info.get("message") or ""
+            return f"KServe cannot run the model ({info.get('reason')}): {words}".rstrip(": ")
+        for condition in self._conditions().values():
+            if condition.get("status") == "False" and condition.get("reason") in FATAL_REASONS:
+                return f"InferenceService/{self.service}: {condition['type']} is False: {_words(condition)}"
+        return None
+
+    def _explain_timeout(self, timeout: float | None) -> str:
+        after = f" after {timeout:.0f} s" if timeout else ""
+        conditions = self._conditions()
+        if not self.item.get("status"):
+            return f"KServe has not begun with InferenceService/{self.service}{after}: is its controller running?"
+        ingress = conditions.get("IngressReady", {})
+        if conditions.get("PredictorReady", {}).get("status") == "True" and ingress.get("status") != "True":
+            return f"The pods of {self.service} answer, but it has no address{after}: {explain_ingress(ingress)}"
+        told = [
+            f"{kind} is {condition.get('status')} ({_words(condition)})"
+            for kind, condition in conditions.items()
+            if condition.get("status") != "True" and kind not in ("Ready", "Stopped") and _words(condition)
+        ]
+        told += [str(event.get("message")) for event in self.events[-1:]]
+        if self.mode == "standard" and self.deployment:
+            told.insert(0, super()._explain_timeout(timeout))
+        elif self.mode == "standard":
+            told.insert(0, f"KServe has made no Deployment {self.name}{after}")
+        else:
+            ready = sum(is_ready(pod) for pod in self.pods.values())
+            told.insert(0, f"{ready} pods of the new revision are ready{after}")
+            told += [found for pod in self.pods.values() if (found := self._describe_trouble(pod))]
+        return "; ".join(told)
+
+    def _describe_trouble(self, pod: dict[str, Any]) -> str | None:
+        from mlapp.deploy.cluster.pods import find_trouble
+
+        found = find_trouble(pod, self.warnings.get(pod["metadata"]["name"], ()))
+        return found.text + self._read_crash_log(found) if found else None
+
+    def _conditions(self) -> dict[str, dict[str, Any]]:
+        return find_conditions(self.item)
+
+
+def newest_share(service: dict[str, Any], default: int) -> int:
+    """Percent of the traffic that Knative sends to the newest revision; `default` where the status does not tell."""
+    found = service.get("status", {}).get("components", {}).get("predictor", {}).get("traffic")
+    if not found:
+        return default
+    return sum(int(entry.get("percent") or 0) for entry in found if entry.get("latestRevision"))
+
+
+def find_conditions(item: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """An object's conditions by their type."""
+    found = item.get("status", {}).get("conditions") or []
+    return {condition.get("type", ""): condition for condition in found}
+
+
+def explain_ingress(condition: dict[str, Any]) -> str:
+    """Why an InferenceService has no address, in words."""
+    if condition.get("reason") == NO_PARENT:
+        said = condition.get("message")
+        return (
+            f"no Gateway has accepted its HTTPRoute ({NO_PARENT}{': ' + said if said else ''}); "
+            "the Gateway that KServe is configured with (ingress.kserveIngressGateway) is missing or not ready"
+        )
+    return _words(condition) or "KServe has made no route yet"
+
+
+def _words(condition: dict[str, Any]) -> str:
+    """Reason and message of a condition."""
+    return ": ".join(str(part) for part in (condition.get("reason"), condition.get("message")) if part)

@@ -1,0 +1,57 @@
+"""Settings of `targets.kserve` that contradict each other, refused before anything is built or written."""
+
+from __future__ import annotations
+
+from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.errors import ConfigError
+
+SCHEMES = (
+    "s3://",
+    "gs://",
+    "pvc://",
+    "oci://",
+    "oci+native://",
+    "https://",
+    "http://",
+    "hf://",
+    "hdfs://",
+    "webhdfs://",
+)
+
+
+def refuse_contradictions(settings: KServeSettings) -> None:
+    """Check the settings against each other.
+
+    Raises:
+        ConfigError: names the two that contradict each other.
+    """
+    knative = settings.mode == "knative"
+    if settings.max_replicas is not None and settings.max_replicas < settings.min_replicas:
+        raise ConfigError(
+            f"targets.kserve: min_replicas {settings.min_replicas} is more than max_replicas {settings.max_replicas}.",
+            "Make max_replicas at least min_replicas.",
+        )
+    if settings.min_replicas == 0 and not knative:
+        raise ConfigError(
+            "targets.kserve: min_replicas is 0, and in Standard mode nothing starts a pod for a request.",
+            "Use `mode: knative`, or at least 1.",
+        )
+    if settings.autoscaler == "knative" and not knative:
+        raise ConfigError(
+            "targets.kserve: `autoscaler: knative` needs `mode: knative`.", "Set the mode, or use hpa, keda or none."
+        )
+    if settings.autoscaler == "keda" and knative:
+        raise ConfigError(
+            "targets.kserve: `autoscaler: keda` works in Standard mode only.", "Use `mode: standard`, hpa or knative."
+        )
+    if settings.min_replicas == 0 and settings.scaler in ("hpa", "none"):
+        raise ConfigError(
+            f"targets.kserve: `autoscaler: {settings.scaler}` starts no pod for a request, and min_replicas is 0.",
+            "Use `autoscaler: knative`, or at least 1.",
+        )
+    uri = settings.storage_uri
+    if uri is not None and not uri.startswith(SCHEMES):
+        raise ConfigError(
+            f"targets.kserve.storage_uri: KServe does not read {uri}.",
+            "Use s3://, gs://, pvc://, oci://, https:// or hf://.",
+        )

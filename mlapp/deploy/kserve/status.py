@@ -1,0 +1,106 @@
+"""How an app stands on KServe: release, pods, conditions, traffic, events, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mlapp.deploy.cluster import labels, pods, releases
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
+from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, POD, ROUTE
+from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
+from mlapp.deploy.kserve.readiness import explain_ingress, find_conditions
+from mlapp.deploy.target import Status
+
+
+def read_status(cluster: Cluster, recorded_releases: Releases) -> Status:
+    """Everything, from five lists that are asked for at once."""
+    names = recorded_releases.names
+    own = f"{labels.APP}={names.base}"
+    kinds = (INFERENCE_SERVICE, POD, EVENT, ROUTE)
+    with ThreadPoolExecutor(5) as pool:
+        recorded = pool.submit(recorded_releases.list_records)
+        lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else own), kinds)
+        services, all_pods, events, routes = lists
+        records = recorded.result()
+    live, trial = releases.find_live(records), releases.find_canary(records)
+    service = next((item for item in services if object_name(item) == names.base), None)
+    predictor = (service or {"spec": {"predictor": {}}})["spec"]["predictor"]
+    return Status(
+        app=names.app,
+        target=recorded_releases.target,
+        release=live.release if live else None,
+        canary=trial.release if trial else None,
+        desired=sum(int(item["spec"]["predictor"].get("minReplicas", 1)) for item in services),
+        ready=sum(pods.is_ready(pod) for pod in all_pods),
+        replicas=tuple(make_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
+        traffic=_split_traffic(live, trial, service, routes, names.base),
+        url=(service or {}).get("status", {}).get("url") or (live.release.url if live else None),
+        scaling=_describe_scaling(predictor),
+        events=list_events(events, names),
+        problems=tuple(_find_problems(services, live, records, all_pods, events)),
+        place=cluster.place,
+    )
+
+
+def _split_traffic(
+    live: ReleaseRecord | None,
+    trial: ReleaseRecord | None,
+    service: dict[str, Any] | None,
+    routes: Sequence[dict[str, Any]],
+    base: str,
+) -> dict[int, int]:
+    """Percent for each release: by Knative's own traffic, or by the weights of a route."""
+    if live is None:
+        return {}
+    if trial is None:
+        return {live.number: 100}
+    share = 0
+    found = (service or {}).get("status", {}).get("components", {}).get("predictor", {}).get("traffic") or []
+    if len(found) > 1:
+        share = sum(int(entry.get("percent") or 0) for entry in found if entry.get("latestRevision"))
+    for route in routes:
+        for rule in route["spec"].get("rules") or []:
+            weights = {backend["name"]: backend.get("weight", 1) for backend in rule.get("backendRefs") or []}
+            if (name := f"{base}-canary-predictor") in weights:
+                share = round(100 * weights[name] / max(1, sum(weights.values())))
+    return {live.number: 100 - share, trial.number: share}
+
+
+def _describe_scaling(predictor: dict[str, Any]) -> str | None:
+    least, most = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
+    return f"{least} to {most} replicas" if most > least else None
+
+
+def _find_problems(
+    services: Sequence[dict[str, Any]],
+    live: ReleaseRecord | None,
+    records: Sequence[ReleaseRecord],
+    all_pods: list[dict[str, Any]],
+    events: list[dict[str, Any]],
+) -> list[str]:
+    found = []
+    if begun := releases.find_interrupted(records):
+        found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
+    if live and not services:
+        found.append(f"release {live.number} is recorded as live, and its InferenceService is gone: deploy again")
+    if live is None and records and records[-1].state == "failed":
+        found.append(f"release {records[-1].number} failed: {records[-1].release.note}")
+    for item in services:
+        for kind, condition in find_conditions(item).items():
+            if kind == "IngressReady" and condition.get("status") != "True":
+                found.append(f"{object_name(item)} has no address: {explain_ingress(condition)}")
+            elif kind == "PredictorReady" and condition.get("status") == "False":
+                said = condition.get("message") or condition.get("reason") or "no reason given"
+                found.append(f"{object_name(item)}: PredictorReady is False: {said}")
+        failure = item.get("status", {}).get("modelStatus", {}).get("lastFailureInfo")
+        if failure:
+            found.append(f"{object_name(item)}: {failure.get('reason')}: {failure.get('message')}")
+    for pod in all_pods:
+        if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == object_name(pod)]
+            if said := pods.find_trouble(pod, own):
+                found.append(said.text)
+    return list(dict.fromkeys(found))

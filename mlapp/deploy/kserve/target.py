@@ -1,0 +1,137 @@
+"""The KServe target: an InferenceService, in Standard or Knative mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from mlapp.deploy.cluster import labels, object_kinds
+from mlapp.deploy.cluster.app_status import find_revision
+from mlapp.deploy.cluster.cluster_target import ClusterTarget
+from mlapp.deploy.cluster.deploy_session import DeploySession
+from mlapp.deploy.cluster.namespace import make_namespace
+from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_live
+from mlapp.deploy.kserve import canary
+from mlapp.deploy.kserve.inference_service import CONTAINER, KServeContext, render_release
+from mlapp.deploy.kserve.readiness import ServiceWait
+from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.deploy.kserve.settings_check import refuse_contradictions
+from mlapp.deploy.kserve.status import read_status
+from mlapp.deploy.target import DeployError, Progress, Shipment, Status
+
+INSTALL = "Have KServe 0.17 or later installed, or use --target k8s."
+
+
+class KServeTarget(ClusterTarget[KServeSettings]):
+    """An app as an InferenceService in one namespace of one cluster."""
+
+    name = "kserve"
+    settings_type = KServeSettings
+    prunable = (
+        object_kinds.ROUTE,
+        object_kinds.INFERENCE_SERVICE,
+        object_kinds.SERVING_RUNTIME,
+        object_kinds.CONFIG_MAP,
+    )
+    container = CONTAINER
+
+    def check(self) -> str:
+        """The cluster's version and place; KServe's kinds must be there, and the settings fit each other."""
+        refuse_contradictions(self.settings)
+        return super().check()
+
+    def require_cluster(self) -> None:
+        """A cluster that is new enough, with KServe's v1beta1."""
+        super().require_cluster()
+        self.cluster.require_kind(INFERENCE_SERVICE, INSTALL)
+        if self.settings.storage_uri is not None:
+            self.cluster.require_kind(SERVING_RUNTIME, INSTALL)
+
+    def render(self, shipment: Shipment) -> list[dict[str, Any]]:
+        """The documents, in the order in which they are applied."""
+        return render_release(shipment, self.settings, self.serve)
+
+    def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
+        """The documents of a canary. For `spec.canary` the live InferenceService is read, where a cluster answers."""
+        refuse_contradictions(self.settings)
+        context = KServeContext(shipment, self.settings, self.serve)
+        live = self._live_service if canary.choose_method(context) == "spec" else None
+        return canary.render_canary(context, percent, live)
+
+    def make_namespace(self) -> dict[str, Any] | None:
+        """The Namespace, when it is to be made."""
+        return make_namespace(self.settings.namespace)
+
+    def find_given_url(self, record: ReleaseRecord, progress: Progress) -> str | None:
+        """The address that KServe gave it: `status.url`."""
+        found = self.cluster.get_object(INFERENCE_SERVICE, self.names.base) or {}
+        url = found.get("status", {}).get("url")
+        return str(url) if url else None
+
+    def select_release_pods(self, record: ReleaseRecord) -> str:
+        """Pods by their revision: both revisions of a Knative canary belong to one InferenceService."""
+        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_revision(record.documents)}"
+
+    def wait_for_release(
+        self,
+        job: DeploySession[KServeSettings],
+        documents: Sequence[dict[str, Any]],
+        record: ReleaseRecord,
+        *,
+        restored: bool,
+    ) -> None:
+        """Wait until the InferenceService among the documents is ready and its new pods answer.
+
+        A release that was live before needs no accepted route: what refuses it has refused it then, too.
+        """
+        service = next(document for document in documents if document["kind"] == INFERENCE_SERVICE.kind)
+        predictor, name = service["spec"]["predictor"], service["metadata"]["name"]
+        variant = predictor.get("name")
+        wait = ServiceWait(
+            job.cluster,
+            self.serve,
+            f"{name}-{variant}-predictor" if variant else f"{name}-predictor",
+            predictor["labels"][labels.REVISION],
+            job.progress,
+            record.release.shipment.example if self.rollout.check else None,
+            container=CONTAINER,
+            selector=f"{labels.INSTANCE}={predictor['labels'][labels.INSTANCE]}",
+            service=name,
+            mode=self.settings.mode,
+            needs_ingress=not restored and variant is None,
+            percent=predictor.get("canaryTrafficPercent", 100),
+            may_sleep=predictor.get("minReplicas") == 0,
+        )
+        wait.wait_until_complete(self.rollout.timeout, job.lock)
+
+    def status(self) -> Status:
+        """How the app stands."""
+        found = read_status(self.cluster, self.open_releases())
+        if found.release is None and not found.replicas:
+            self.cluster.require_namespace()
+        return found
+
+    def start_canary(
+        self, job: DeploySession[KServeSettings], shipment: Shipment, percent: int, take_over: bool
+    ) -> ReleaseRecord:
+        """In the one way that the mode and the cluster allow: see `mlapp.deploy.kserve.canary`."""
+        return canary.start_canary(job, shipment, percent, take_over)
+
+    def promote_canary(self, job: DeploySession[KServeSettings]) -> ReleaseRecord:
+        """Make the canary the live release."""
+        return canary.promote_canary(job)
+
+    def abort_canary(self, job: DeploySession[KServeSettings]) -> ReleaseRecord:
+        """Take the canary away."""
+        return canary.abort_canary(job)
+
+    @cached_property
+    def _live_service(self) -> dict[str, Any] | None:
+        try:
+            live = find_live(self.open_releases().list_records())
+        except DeployError:
+            return None
+        documents = live.documents if live else ()
+        return next((document for document in documents if document["kind"] == INFERENCE_SERVICE.kind), None)

@@ -1,0 +1,183 @@
+"""KServe's controller and webhook for tests, on the double of the Kubernetes API.
+
+It does what KServe 0.20 does with an InferenceService: pkg/controller/v1beta1/inferenceservice, and
+pkg/apis/serving/v1beta1/inference_service_validation.go. tests/cluster runs the same deploys on a real one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+from api_double import ApiDouble, Key, Refused
+
+MODE = "serving.kserve.io/deploymentMode"
+WEBHOOK = 'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: '
+
+
+class KServeDouble(ApiDouble):
+    """A cluster with KServe.
+
+    `gateway`: whether KServe makes HTTPRoutes, and a Gateway accepts them. `weights`: whether its own route splits for
+    `spec.canary`, as versions after 0.20.0 do. `default_mode`: what an unknown annotation falls back to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators |= {"inferenceservices", "servingruntimes", "httproutes", "revisions"}
+        self.controllers["inferenceservices"] = KServeDouble.reconcile
+        self.validate = self.admit
+        self.gateway = True
+        self.accepting = True
+        self.weights = False
+        self.minor = 20
+        self.idle = False
+        self.modes = {"Standard": "Standard", "Knative": "Knative"}
+
+    def admit(self, plural: str, item: dict[str, Any], live: dict[str, Any] | None) -> None:
+        """The validating webhook."""
+        if plural != "inferenceservices":
+            return
+        spec, mode = item["spec"], item["metadata"]["annotations"].get(MODE)
+        if "canary" in spec and self.minor < 20:
+            raise Refused(500, "InternalError", "failed to create typed patch object: .spec.canary: field not declared")
+        if live and live.get("status", {}).get("deploymentMode") not in (None, mode):
+            old = live["status"]["deploymentMode"]
+            raise Refused(
+                403, "Forbidden", f"{WEBHOOK}update rejected: deploymentMode cannot be changed from '{old}' to '{mode}'"
+            )
+        for trial in spec.get("canary", ()):
+            if mode != "Standard":
+                raise Refused(403, "Forbidden", f"{WEBHOOK}canary is only supported in Standard deployment mode")
+            if "model" not in spec["predictor"]:
+                raise Refused(403, "Forbidden", f"{WEBHOOK}canary requires a stable predictor with a model")
+            assert trial["predictor"]["name"]
+            assert "maxReplicas" not in trial["predictor"]
+
+    def reconcile(self, key: Key, item: dict[str, Any]) -> None:
+        """What the controller makes of an InferenceService, and what it reports."""
+        if self.idle:
+            return
+        mode = self.modes[item["metadata"]["annotations"][MODE]]
+        (self._reconcile_knative if mode == "Knative" else self._reconcile_standard)(key, item, mode)
+
+    def _reconcile_standard(self, key: Key, item: dict[str, Any], mode: str) -> None:
+        name, spec = key[2], item["spec"]
+        ready = self._deploy(key, item, spec["predictor"], f"{name}-predictor", spec["predictor"]["minReplicas"])
+        statuses, names = [], {f"{name}-predictor"}
+        for trial in spec.get("canary", ()):
+            predictor = {**spec["predictor"], **trial["predictor"]}
+            replicas = math.ceil(spec["predictor"]["minReplicas"] * trial["trafficPercent"] / 100)
+            made = f"{name}-{predictor['name']}-predictor"
+            up = self._deploy(key, item, predictor, made, replicas)
+            names.add(made)
+            statuses.append({"name": predictor["name"], "ready": up, "trafficPercent": trial["trafficPercent"]})
+        for other in self.names("deployments", key[1]):
+            owners = self.get("deployments", other, key[1])["metadata"].get("ownerReferences") or [{}]
+            if owners[0].get("uid") == item["metadata"]["uid"] and other not in names:
+                self.delete(("deployments", key[1], other), {})
+        local = item["metadata"]["labels"].get("networking.kserve.io/visibility") == "cluster-local"
+        if ready and self.gateway and not local:
+            backends = [{"name": f"{name}-predictor", "port": 80}]
+            if self.weights and statuses:
+                backends = [
+                    {**backends[0], "weight": 100 - statuses[0]["trafficPercent"]},
+                    {"name": f"{name}-canary-predictor", "port": 80, "weight": statuses[0]["trafficPercent"]},
+                ]
+            matches = [{"path": {"type": "RegularExpression", "value": "^/.*$"}}]
+            route = {
+                "parentRefs": [{"name": "shared", "namespace": "gateways", "kind": "Gateway"}],
+                "hostnames": [f"{name}-{key[1]}.models.example"],
+                "rules": [{"matches": matches, "backendRefs": backends}],
+            }
+            own = {"name": name, "labels": item["metadata"]["labels"]}
+            self.make_for(key, "httproutes", {"kind": "HTTPRoute", "metadata": own, "spec": route})
+        ingress: dict[str, Any] = {"type": "IngressReady", "status": "True"}
+        if not local and not self.accepting:
+            ingress = {"type": "IngressReady", "status": "False", "reason": "ParentStatusNotAvailable"}
+        predictor_ready: dict[str, Any] = {"type": "PredictorReady", "status": "True" if ready else "False"}
+        if not ready:
+            predictor_ready["message"] = "Deployment does not have minimum availability."
+        both = ready and ingress["status"] == "True"
+        status: dict[str, Any] = {
+            "conditions": [predictor_ready, ingress, {"type": "Ready", "status": "True" if both else "False"}],
+            "deploymentMode": mode,
+            "observedGeneration": self.get("deployments", f"{name}-predictor", key[1])["metadata"]["generation"],
+        }
+        if both and not local:
+            status["url"] = f"http://{name}-{key[1]}.models.example"
+        if statuses:
+            status["canaryStatuses"] = statuses
+        self.set_status(key, status)
+
+    def _deploy(self, key: Key, item: dict[str, Any], predictor: dict[str, Any], name: str, replicas: int) -> bool:
+        template = self._template(key, item, predictor)
+        template["metadata"]["labels"]["app"] = f"isvc.{name}"
+        selector = {"matchLabels": {"app": f"isvc.{name}"}}
+        spec = {"replicas": replicas, "selector": selector, "template": template}
+        own = {"name": name, "labels": template["metadata"]["labels"]}
+        self.make_for(key, "deployments", {"kind": "Deployment", "metadata": own, "spec": spec})
+        status = self.get("deployments", name, key[1])["status"]
+        return bool(status["updatedReplicas"] == replicas == status["availableReplicas"])
+
+    def _template(self, key: Key, item: dict[str, Any], predictor: dict[str, Any]) -> dict[str, Any]:
+        """The pod that KServe makes of a predictor: its own containers, or a runtime's with an init container."""
+        pod = {
+            name: copy.deepcopy(predictor[name])
+            for name in ("containers", "volumes", "securityContext", "automountServiceAccountToken")
+            if name in predictor
+        }
+        if "model" in predictor:
+            runtime = self.get("servingruntimes", predictor["model"]["runtime"], key[1])
+            assert runtime is not None, "the runtime must be there before the InferenceService"
+            pod["containers"] = copy.deepcopy(runtime["spec"]["containers"])
+            uri = predictor["model"]["storageUri"]
+            pod["initContainers"] = [{"name": "storage-initializer", "args": [uri, "/mnt/models"]}]
+        own = {**item["metadata"]["labels"], **predictor.get("labels", {})}
+        return {"metadata": {"labels": {**own, "serving.kserve.io/inferenceservice": key[2]}}, "spec": pod}
+
+    def _reconcile_knative(self, key: Key, item: dict[str, Any], mode: str) -> None:
+        predictor = item["spec"]["predictor"]
+        percent = predictor.get("canaryTrafficPercent")
+        content = {name: value for name, value in predictor.items() if name != "canaryTrafficPercent"}
+        found = copy.deepcopy(item.get("status", {}).get("components", {}).get("predictor", {}))
+        revisions = self.names("revisions", key[1])
+        latest = self.get("revisions", revisions[-1], key[1]) if revisions else None
+        if latest is None or latest["spec"] != content:
+            name = f"{key[2]}-predictor-{len(revisions) + 1:05}"
+            template = self._template(key, item, predictor)
+            own = {"name": name, "labels": template["metadata"]["labels"]}
+            self.make_for(key, "revisions", {"kind": "Revision", "metadata": own, "spec": content})
+            trouble = self.trouble.get(template["spec"]["containers"][0]["image"])
+            for _ in range(predictor["minReplicas"]):
+                self._make_pod(key[1], name, template, trouble)
+            found["latestCreatedRevision"] = name
+            if not trouble:
+                found["latestReadyRevision"] = name
+        rolled = found.get("latestRolledoutRevision")
+        if percent is not None and rolled:
+            found["traffic"] = [
+                {"latestRevision": True, "revisionName": found["latestReadyRevision"], "percent": percent},
+                {"latestRevision": False, "revisionName": rolled, "percent": 100 - percent, "tag": "prev"},
+            ]
+        elif "latestReadyRevision" in found:
+            newest = {"latestRevision": True, "revisionName": found["latestReadyRevision"], "percent": 100}
+            found["traffic"], found["latestRolledoutRevision"] = [newest], found["latestReadyRevision"]
+        up = found.get("latestReadyRevision") == found["latestCreatedRevision"]
+        status = "True" if up else "False"
+        reason = {} if up else {"reason": "RevisionFailed", "message": 'Revision failed with message: "crash".'}
+        conditions = [
+            {"type": "PredictorReady", "status": status, **reason},
+            {"type": "IngressReady", "status": "True"},
+            {"type": "Ready", "status": status, **reason},
+        ]
+        self.set_status(
+            key,
+            {
+                "conditions": conditions,
+                "deploymentMode": mode,
+                "components": {"predictor": found},
+                "url": f"http://{key[2]}.{key[1]}.models.example",
+            },
+        )

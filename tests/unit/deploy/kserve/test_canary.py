@@ -1,0 +1,163 @@
+"""Canaries on KServe: each mode splits the traffic in its own way, or it is said before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from api_double import ONE, TWO
+
+from mlapp.deploy import DeployError
+
+BUCKET = {"model_uri": "s3://models/digits/a", "manifest": '{"version":1}'}
+OTHER = {"model_uri": "s3://models/digits/b", "manifest": '{"version":2}'}
+
+
+def weights(route) -> dict[str, int]:
+    (rule,) = route["spec"]["rules"]
+    return {backend["name"]: backend["weight"] for backend in rule["backendRefs"]}
+
+
+def test_standard_mode_splits_between_two_services_by_a_route(api, target, ship):
+    place = target()
+    place.apply(ship(ONE))
+
+    release = place.canary(ship(TWO, "2"), 20)
+
+    assert (release.state, release.note) == ("canary", "canary at 20 %")
+    assert api.names("inferenceservices") == ["digits", "digits-canary"]
+    route = api.get("httproutes", "digits-split")
+    assert weights(route) == {"digits-predictor": 80, "digits-canary-predictor": 20}
+    assert route["spec"]["hostnames"] == ["digits-team-a.models.example"], "KServe's own host"
+    assert place.status().traffic == {1: 80, 2: 20}
+
+    assert place.promote().state == "live"
+    assert api.names("inferenceservices") == ["digits"]
+    assert "digits-split" not in api.names("httproutes")
+    assert api.get("inferenceservices", "digits")["spec"]["predictor"]["containers"][0]["image"] == TWO
+
+
+def test_an_aborted_canary_leaves_no_trace(api, target, ship):
+    place = target()
+    place.apply(ship(ONE))
+    place.canary(ship(TWO, "2"), 20)
+
+    assert place.abort().state == "aborted"
+
+    assert (api.names("inferenceservices"), api.names("httproutes")) == (["digits"], ["digits"])
+    assert place.status().traffic == {1: 100}
+
+
+def test_a_canary_that_does_not_come_up_is_gone_again(api, target, ship):
+    place = target()
+    place.apply(ship(ONE))
+    api.trouble[TWO] = "crash"
+
+    with pytest.raises(DeployError, match="It is gone again; release 1 is live"):
+        place.canary(ship(TWO, "2"), 20)
+
+    assert api.names("inferenceservices") == ["digits"]
+
+
+def test_without_a_gateway_nothing_is_written(api, target, ship):
+    api.gateway = False
+    place = target()
+    place.apply(ship(ONE))
+    seen = api.seen
+
+    with pytest.raises(DeployError, match="needs the Gateway API, and KServe has made no HTTPRoute for digits"):
+        place.canary(ship(TWO, "2"), 20)
+
+    assert [release.number for release in place.releases()] == [1]
+    written = {entry[2][0] for entry in api._history if entry[0] > seen}
+    assert written <= {"leases"}
+
+
+@pytest.mark.parametrize("split", ["by KServe", "by ours"])
+def test_a_model_in_a_bucket_is_tried_by_spec_canary(api, target, ship, split):
+    api.weights = split == "by KServe"
+    place = target(min_replicas=2)
+    place.apply(ship(ONE, **BUCKET))
+
+    place.canary(ship(ONE, "2", **OTHER), 30)
+
+    service = api.get("inferenceservices", "digits")
+    (trial,) = service["spec"]["canary"]
+    assert (trial["trafficPercent"], trial["predictor"]["model"]["storageUri"]) == (30, "s3://models/digits/b")
+    assert service["spec"]["predictor"]["model"]["storageUri"] == "s3://models/digits/a", "the live one stays"
+    name = "digits" if api.weights else "digits-split"
+    assert weights(api.get("httproutes", name)) == {"digits-predictor": 70, "digits-canary-predictor": 30}
+    assert ("digits-split" in api.names("httproutes")) is not api.weights
+
+    place.promote()
+    spec = api.get("inferenceservices", "digits")["spec"]
+    assert "canary" not in spec
+    assert spec["predictor"]["model"]["storageUri"] == "s3://models/digits/b"
+    assert api.names("deployments") == ["digits-predictor"]
+    assert "digits-split" not in api.names("httproutes")
+
+
+def test_a_kserve_without_spec_canary_gets_a_second_service(api, target, ship):
+    api.minor = 19
+    place = target()
+    place.apply(ship(ONE, **BUCKET))
+
+    place.canary(ship(ONE, "2", **OTHER), 30)
+
+    assert api.names("inferenceservices") == ["digits", "digits-canary"]
+    place.abort()
+    assert api.names("inferenceservices") == ["digits"]
+    assert len(api.names("servingruntimes")) == 1
+
+
+def test_knative_mode_splits_between_two_revisions(api, target, ship):
+    place = target(mode="knative")
+    place.apply(ship(ONE))
+
+    place.canary(ship(TWO, "2"), 20)
+    assert place.status().traffic == {1: 80, 2: 20}
+    assert api.get("inferenceservices", "digits")["spec"]["predictor"]["canaryTrafficPercent"] == 20
+
+    place.promote()
+    assert api.names("revisions") == ["digits-predictor-00001", "digits-predictor-00002"], "no new pods"
+    assert "canaryTrafficPercent" not in api.get("inferenceservices", "digits")["spec"]["predictor"]
+    assert place.status().traffic == {2: 100}
+
+
+def test_aborting_in_knative_mode_never_sends_all_traffic_to_the_canary(api, target, ship):
+    place = target(mode="knative")
+    place.apply(ship(ONE))
+    place.canary(ship(TWO, "2"), 20)
+    seen = api.seen
+
+    place.abort()
+
+    shares = []
+    for version, _, key, item in api._history:
+        traffic = item.get("status", {}).get("components", {}).get("predictor", {}).get("traffic")
+        if version > seen and key[0] == "inferenceservices" and traffic:
+            shares += [entry["percent"] for entry in traffic if entry["revisionName"].endswith("00002")]
+    assert max(shares, default=0) <= 20
+    service = api.get("inferenceservices", "digits")
+    assert service["spec"]["predictor"]["containers"][0]["image"] == ONE
+    assert service["status"]["components"]["predictor"]["traffic"][0]["revisionName"].endswith("00003")
+
+
+@pytest.mark.parametrize("mode", ["standard", "knative"])
+def test_a_dry_run_prints_the_canary_without_a_cluster(mlapp, project, monkeypatch, tmp_path, mode):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    project(
+        "from mlapp import App\n\napp = App('digits', target='target')\n",
+        mlapp__yaml=f"name: digits\ntargets: {{kserve: {{mode: {mode}, namespace: team-a}}}}\n",
+    )
+
+    ran = mlapp("deploy", "--dry-run", "--canary", "10", "--image", TWO)
+
+    assert ran.code == 0, ran.err
+    documents = list(yaml.safe_load_all(ran.out))
+    if mode == "knative":
+        (service,) = documents
+        assert service["spec"]["predictor"]["canaryTrafficPercent"] == 10
+    else:
+        service, route = documents
+        assert service["metadata"]["name"] == "digits-canary"
+        assert weights(route) == {"digits-predictor": 90, "digits-canary-predictor": 10}

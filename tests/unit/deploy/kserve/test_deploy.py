@@ -1,0 +1,174 @@
+"""Deploying to KServe: an InferenceService comes up, is operated, and goes back when it does not."""
+
+from __future__ import annotations
+
+import pytest
+from api_double import ONE, TWO, Refused
+
+from mlapp.deploy import DeployError
+
+MANIFEST = '{"app":"digits","version":1}'
+
+
+def said(act) -> str:
+    with pytest.raises(DeployError) as caught:
+        act()
+    assert caught.value.todo
+    return caught.value.what
+
+
+@pytest.fixture(params=["standard", "knative"])
+def mode(request) -> str:
+    return request.param
+
+
+def test_the_first_deploy_and_its_update_take_few_calls(api, target, ship, mode):
+    place, lines = target(mode=mode), []
+
+    first = place.apply(ship(ONE), progress=lines.append)
+    spent = len(place.cluster.calls)
+    second = place.apply(ship(TWO, "2"))
+
+    assert (first.number, first.state, second.number, second.state) == (1, "live", 2, "live")
+    assert first.url.endswith(".models.example")
+    assert spent <= 40
+    assert len(place.cluster.calls) - spent <= 40
+    assert any("answers: [7]" in line for line in lines), "a real prediction was asked for"
+    assert api.names("inferenceservices") == ["digits"]
+
+
+def test_the_image_alone_is_served_without_a_storage_uri(api, target, ship):
+    target().apply(ship(ONE))
+
+    predictor = api.get("inferenceservices", "digits")["spec"]["predictor"]
+    (container,) = predictor["containers"]
+    assert (container["name"], container["image"], container["ports"]) == (
+        "kserve-container",
+        ONE,
+        [{"containerPort": 8000}],
+    )
+    assert "model" not in predictor
+    assert not any(variable["name"] == "STORAGE_URI" for variable in container["env"])
+
+
+def test_a_version_in_a_bucket_is_fetched_by_kserve_and_shares_the_runtime(api, target, ship):
+    one = ship(ONE, "1", model_uri="s3://models/digits/a", manifest=MANIFEST)
+    two = ship(ONE, "2", model_uri="s3://models/digits/b", manifest=MANIFEST.replace("1", "2"))
+
+    target().apply(one)
+    runtimes = api.names("servingruntimes")
+    target().apply(two)
+
+    model = api.get("inferenceservices", "digits")["spec"]["predictor"]["model"]
+    assert model["storageUri"] == "s3://models/digits/b"
+    assert api.names("servingruntimes") == runtimes == [model["runtime"]], "a new version is no new runtime"
+    (pod,) = api.names("pods")
+    server = api.get("pods", pod)["spec"]["containers"][0]
+    assert {"name": "MLAPP_MODEL_FOLDER", "value": "/mnt/models"} in server["env"]
+
+
+def test_operating_it(api, target, ship, mode):
+    place = target(mode=mode)
+    place.apply(ship(ONE))
+    place.apply(ship(TWO, "2"))
+
+    status = place.status()
+    assert (status.release.number, status.ready, status.problems, status.traffic) == (
+        2,
+        1 if mode == "standard" else 2,
+        (),
+        {2: 100},
+    )
+    assert next(line.text for line in place.logs(tail=1))
+    assert place.predict([{"pixel": 1}])["predictions"] == [7]
+    assert [release.state for release in place.releases()] == ["superseded", "live"]
+    assert place.diff(ship(TWO, "2")) == ""
+    changed = [line for line in place.diff(ship(ONE)).splitlines() if "image: registry" in line]
+    assert [(line[0], line.split()[-1]) for line in changed] == [("-", TWO), ("+", ONE)]
+
+    back = place.rollback()
+    assert (back.number, back.note, back.shipment.image) == (3, "rollback to 1", ONE)
+    assert "InferenceService/digits" in place.delete()
+    assert api.names("inferenceservices") == api.names("configmaps") == []
+
+
+def test_a_release_that_does_not_come_up_leaves_the_one_before_live(api, target, ship, mode):
+    place = target(mode=mode)
+    place.apply(ship(ONE))
+    api.trouble[TWO] = "crash"
+
+    what = said(lambda: place.apply(ship(TWO, "2")))
+
+    assert "Went back: release 1 is live." in what
+    assert api.get("inferenceservices", "digits")["spec"]["predictor"]["containers"][0]["image"] == ONE
+    assert [release.state for release in place.releases()] == ["live", "failed"]
+
+
+def test_a_wrong_prediction_leaves_the_release_before_live(api, target, ship):
+    place = target()
+    place.apply(ship(ONE))
+    api.answers[TWO] = (500, {"detail": "no such column"})
+
+    what = said(lambda: place.apply(ship(TWO, "2")))
+
+    assert "answered 500 to a prediction: no such column" in what
+    assert place.status().release.number == 1
+
+
+def test_a_route_that_no_gateway_accepts_is_told_as_that(api, target, ship):
+    api.accepting = False
+
+    what = said(lambda: target(seconds=1).apply(ship(ONE)))
+
+    assert "The pods of digits answer, but it has no address" in what
+    assert "no Gateway has accepted its HTTPRoute (ParentStatusNotAvailable)" in what
+    assert "ParentStatusNotAvailable" in target().status().problems[-1]
+
+
+def test_a_cluster_without_kserve_or_with_an_old_one_is_told_before_anything_is_written(api, target, ship):
+    api.served["serving.kserve.io"] = ["v1alpha2"]
+    assert "KServe in context test is too old: it serves v1alpha2 of serving.kserve.io, not v1beta1" in said(
+        lambda: target().apply(ship(ONE))
+    )
+    api.operators.clear()
+    assert "does not know InferenceService: KServe is not installed" in said(target().check)
+    assert api.names("configmaps") == api.names("leases") == []
+
+
+def test_a_kserve_that_takes_another_mode_is_told(api, target, ship):
+    api.modes["Standard"] = "Serverless"
+
+    assert "runs InferenceService/digits in Serverless mode, not in Standard mode" in said(
+        lambda: target().apply(ship(ONE))
+    )
+
+
+def test_a_controller_that_does_not_run_is_told(api, target, ship):
+    api.idle = True
+
+    assert "KServe has not begun with InferenceService/digits after 1 s" in said(
+        lambda: target(seconds=1).apply(ship(ONE))
+    )
+
+
+def test_a_mode_that_changes_is_refused_in_the_words_of_the_webhook(api, target, ship):
+    target().apply(ship(ONE))
+
+    what = said(lambda: target(mode="knative").apply(ship(ONE)))
+
+    assert "deploymentMode cannot be changed from 'Standard' to 'Knative'" in what
+    assert [release.number for release in target().releases()] == [1], "nothing was written"
+
+
+def test_a_quota_is_named_with_the_setting(api, target, ship):
+    def refuse(verb, plural, document):
+        if plural == "inferenceservices" and verb == "create":
+            message = "exceeded quota: few, requested: count/inferenceservices=1, used: 3, limited: 3"
+            raise Refused(403, "Forbidden", message)
+
+    api.refuse = refuse
+    with pytest.raises(DeployError) as caught:
+        target().apply(ship(ONE))
+
+    assert "InferenceService/digits exceeds the namespace's quota 'few'" in caught.value.what
+    assert "targets.kserve.resources" in caught.value.todo
