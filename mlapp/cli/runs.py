@@ -90,7 +90,7 @@ def wait_for_run(run: Id, environment: Environment = None, json: Json = False) -
     """
     engine = open_project(environment)
     done = follow_run(engine, run)
-    if done.workflow.endswith(".tune"):
+    if done.workflow.endswith((".tune", ".tune_split")):
         output.print_note("Its trials are done. Go on with the same `mlapp tune --remote` as before.")
         return
     if done.workflow.endswith(".predict"):
@@ -144,18 +144,29 @@ def recover(
 
 @cli.command("logs")
 def print_run_logs(run: Id, environment: Environment = None, json: Json = False) -> None:
-    """Say where the logs of each task are.
+    """Print where the logs of each task are, or the logs themselves.
 
-    Flyte keeps links, and the cluster the logs.
+    Flyte keeps links if its operator set them up. Without links, mlapp reads the logs of the pods with your kubeconfig.
 
     Example:
 
       mlapp runs logs abc123
     """
-    found = open_project(environment).list_logs(run)
+    engine = open_project(environment)
+    links = engine.list_logs(run)
+    texts = [] if links else list(engine.read_logs(run))
     if json:
-        output.print_json([{"task": task, "url": url} for task, url in found])
+        found = [{"task": task, "url": url} for task, url in links]
+        output.print_json(found + [{"task": task, "text": text} for task, text in texts])
         return
-    output.print_table(["task", "logs"], found)
-    if not found:
-        output.print_note("Flyte links to no logs. Its operator can set this up: plugins.logs in its configuration.")
+    if texts:
+        for task, text in texts:
+            output.print_note(f"{task}:")
+            print(text.rstrip("\n"))
+        return
+    output.print_table(["task", "logs"], links)
+    if not links:
+        output.print_note(
+            "Flyte has no links to logs, and no kubeconfig reaches pods of this run. Its operator can set up links: "
+            "plugins.logs in Flyte's configuration."
+        )

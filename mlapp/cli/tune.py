@@ -20,6 +20,7 @@ from mlapp.engines import open_engine
 
 if TYPE_CHECKING:
     from mlapp.app import App
+    from mlapp.flyte.interface import Run
     from mlapp.project import Project
     from mlapp.store import ModelVersion
     from mlapp.tuning import Found, Options
@@ -105,6 +106,7 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVers
     output.print_note(f"trials are compared by {metric}")
     registration = register_project(engine)
     again = "the same `mlapp tune --remote`"
+    begun: list[Run] = []
     with _show_trial_table() as tell:
         found = search_on_flyte(
             engine,
@@ -113,11 +115,12 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVers
             metric,
             registration,
             follow=lambda run: follow_run(engine, run, again),
-            started=announce_run,
+            started=lambda run: begun.append(announce_run(run)),
             tell=tell,
         )
     values = {**options.fixed, **found.best.parameters}
-    run = announce_run(engine.start_run("train", values, registration, tuning=found.record()))
+    data_of = begun[0].id if begun else None  # an interrupted search may have nothing left to try
+    run = announce_run(engine.start_run("train", values, registration, tuning=found.record(), data_of=data_of))
     follow_run(engine, run.id)
     return found, fetch_run_model(engine, run.id)
 

@@ -99,6 +99,14 @@ class Connection:
                 raise
             raise told from error
 
+    def missing_project_error(self) -> FlyteError:
+        """The error for settings whose project or domain Flyte does not have."""
+        project, domain = self.settings.project, self.settings.domain
+        return FlyteError(
+            f"Flyte at {self.endpoint} has no project '{project}' with a domain '{domain}'.",
+            "Set `flyte: {project: …, domain: …}` in mlapp.yaml, or create it: flytectl create project.",
+        )
+
     def _translate_error(self, error: BaseException) -> MlappError | None:
         import grpc
         import requests
@@ -109,13 +117,9 @@ class Connection:
         rpc = next((found for found in chain if isinstance(found, grpc.RpcError) and hasattr(found, "code")), None)
         code = rpc.code() if rpc is not None else None
         details = (rpc.details() or "") if rpc is not None else ""
-        project, domain = self.settings.project, self.settings.domain
         unknown = ("are registered", "is unrecognized by system")  # the words of flyteadmin for a project, a domain
         if any(words in details for words in unknown) or ("project" in details and "not found" in details):
-            return FlyteError(
-                f"Flyte at {self.endpoint} has no project '{project}' with a domain '{domain}'.",
-                "Set `flyte: {project: …, domain: …}` in mlapp.yaml, or make it: flytectl create project.",
-            )
+            return self.missing_project_error()
         status = grpc.StatusCode
         if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(_is_login_error(found) for found in chain):
             return FlyteError(

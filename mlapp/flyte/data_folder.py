@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import DataError, UsageError
+from mlapp.flyte.frame_format import FrameDetails, decode_frame, encode_frame
 from mlapp.pipeline import Stage
 from mlapp.pipeline.values import type_name
 
@@ -27,12 +28,13 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One value: its kind, the file it is in, or the parts that it is made of."""
+    """One value: its kind, the file it is in, what that file lacks of a table, or the parts that it is made of."""
 
     kind: str
     file: str | None = None
     parts: list[Part] = []
     names: list[str] = []
+    frame: FrameDetails | None = None
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -126,7 +128,10 @@ def _find_unformatted_type(annotation: Any) -> Any:
 
 def _write_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
     kind = _kind_of_value(value)
-    if kind in ("table", "polars", "arrow"):
+    if kind == "table":
+        value, details = encode_frame(value, name)
+        return Part(kind, _write_table(folder, f"{stem}.parquet", value, kind, name), frame=details)
+    if kind in ("polars", "arrow"):
         return Part(kind, _write_table(folder, f"{stem}.parquet", value, kind, name))
     if kind == "array" and value.dtype.kind != "O":
         import numpy as np
@@ -157,7 +162,7 @@ def _read_value(folder: Path, part: Part) -> Any:
 
         table = pq.read_table(file)
         if part.kind == "table":
-            return table.to_pandas()
+            return table.to_pandas() if part.frame is None else decode_frame(table.to_pandas(), part.frame)
         if part.kind == "arrow":
             return table
         import polars

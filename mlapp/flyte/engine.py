@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,10 @@ from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.failures import explain_failure
 from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, TrialResult, Trials, Workflow
+from mlapp.flyte.run_pods import RunPods
+from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import TUNING, get_task_graph
+from mlapp.flyte.workflow import SPLITS, split_workflow
 from mlapp.project import Project
 from mlapp.store import ModelVersion
 from mlapp.tuning import list_searchable
@@ -80,6 +83,7 @@ class FlytekitEngine(Engine):
         version: ModelVersion | None = None,
         trials: Trials | None = None,
         tuning: Mapping[str, Any] | None = None,
+        data_of: str | None = None,
     ) -> Run:
         own = (
             get_task_graph(self.source).task_inputs("batch")
@@ -101,10 +105,11 @@ class FlytekitEngine(Engine):
                 msgspec.json.encode(task_bodies.Trial(dict(given), trials.folds, trials.seed)).decode()
                 for given in trials.parameters
             ]
-            if trials.data_of is not None:
-                values["splits"] = _optional_folder_literal(
-                    run_outputs.fetch_output(self.connection, trials.data_of, "splits")
-                )
+            data_of = trials.data_of
+        if data_of is not None and (follows := split_workflow(self.source, "tune" if trials else "train")):
+            register.register_workflow(self.connection, self.project, registration.version, follows)
+            values[SPLITS] = run_outputs.fetch_output(self.connection, data_of, SPLITS)
+            workflow = "tune_split" if trials else "train_split"
         if tuning is not None:
             kinds[TUNING] = str
             values[TUNING] = msgspec.json.encode(tuning).decode()
@@ -129,6 +134,15 @@ class FlytekitEngine(Engine):
 
     def list_logs(self, run: str) -> list[tuple[str, str]]:
         return runs.list_logs(self.connection, run)
+
+    def read_logs(self, run: str) -> Iterator[tuple[str, str]]:
+        pods = RunPods.connect(self.connection.settings)
+        for pod, text in pods.read_logs(run) if pods else ():
+            yield " + ".join(split_stage_names(pod.node)) or pod.name, text
+
+    def list_kill_reasons(self, run: str) -> list[str]:
+        pods = RunPods.connect(self.connection.settings)
+        return sorted({pod.reason for pod in pods.list_pods(run) if pod.reason != "Completed"} - {""}) if pods else []
 
     def list_runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
         found = runs.list_recent_runs(self.connection, self.project.name, limit=limit, schedule=schedule)

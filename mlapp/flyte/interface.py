@@ -6,7 +6,7 @@ flytekit's engine is the one there is. Flyte 2's SDK can stand beside it: the co
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,7 +16,8 @@ import msgspec
 from mlapp.flyte.errors import RunFailedError
 from mlapp.store import ModelVersion
 
-Workflow = Literal["train", "predict", "tune"]
+Workflow = Literal["train", "predict", "tune", "train_split", "tune_split"]
+"""Those that end in `_split` take the split data of an earlier run, and read nothing."""
 Phase = Literal["queued", "running", "succeeded", "failed", "aborted"]
 Tell = Callable[[str], None]
 
@@ -84,7 +85,7 @@ class Trials:
     Attributes:
         folds: of the cross-validation, made with `seed`.
         at_once: how many run at the same time, at most.
-        data_of: the earlier run whose data is taken again; read again when None.
+        data_of: the run of `tune` whose data is taken again; read again when None.
     """
 
     parameters: Sequence[Mapping[str, Any]]
@@ -142,12 +143,14 @@ class Engine(ABC):
         version: ModelVersion | None = None,
         trials: Trials | None = None,
         tuning: Mapping[str, Any] | None = None,
+        data_of: str | None = None,
     ) -> Run:
         """Start a workflow with values for its parameters.
 
         Args:
             version: for `predict`, the model. trials: for `tune`. tuning: for `train`, the search that found the
-                parameters; it goes into the version's manifest.
+                parameters; it goes into the version's manifest. data_of: for `train`, the run of `tune` whose data is
+                taken again, where the app's tasks allow that.
         """
 
     @abstractmethod
@@ -177,6 +180,14 @@ class Engine(ABC):
     @abstractmethod
     def list_logs(self, run: str) -> list[tuple[str, str]]:
         """Step and link of each log."""
+
+    def read_logs(self, run: str) -> Iterator[tuple[str, str]]:
+        """Step and text of each log that can be read here; none unless an engine implements it."""
+        return iter(())
+
+    def list_kill_reasons(self, run: str) -> list[str]:
+        """Why tasks of a run were killed, as `OOMKilled`, each reason once; none unless an engine implements it."""
+        return []
 
     @abstractmethod
     def list_runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:

@@ -63,6 +63,17 @@ def register_app(connection: Connection, project: Project, image: str, tell: Tel
     return Registration(shipped.version, tuple(created), shipped.is_dirty)
 
 
+def register_workflow(connection: Connection, project: Project, version: str, workflow: AppWorkflow) -> None:
+    """Register a workflow whose tasks are registered already, and its launch plan; again, it changes nothing.
+
+    Raises:
+        FlyteError: Flyte refused.
+    """
+    for entity in _list_entities(_make_reference_settings(project, version), [workflow]):
+        if not isinstance(entity, tasks.TaskSpec):
+            _create_entity(connection, entity)
+
+
 def deploy_schedules(connection: Connection, project: Project, version: str, tell: Tell) -> None:
     """Let the app's schedules run a version that is registered.
 
@@ -71,10 +82,7 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
     """
     origin = app_source.source_of_project(project)
     _, plans = compile_app(origin)
-    # A launch plan names its workflow; image and code are in the tasks, which are there already.
-    settings = SerializationSettings(
-        ImageConfig.auto(img_name=UNUSED_IMAGE), project.settings.flyte.project, project.settings.flyte.domain, version
-    )
+    settings = _make_reference_settings(project, version)
     found = {
         schedules.schedule_name(origin.app.name, plan.id.name): plan for plan in _list_launch_plans(settings, plans)
     }
@@ -190,6 +198,13 @@ def _describe_entity(entity: Any) -> tuple[str, Identifier, Any]:
     if isinstance(entity, launch_plans.LaunchPlan):
         return "launch plan", entity.id, entity.spec
     return "workflow" if isinstance(entity, workflows.WorkflowSpec) else "task", entity.template.id, entity
+
+
+def _make_reference_settings(project: Project, version: str) -> SerializationSettings:
+    """For workflows and launch plans: they name tasks and workflows, and only tasks hold an image and code."""
+    return SerializationSettings(
+        ImageConfig.auto(img_name=UNUSED_IMAGE), project.settings.flyte.project, project.settings.flyte.domain, version
+    )
 
 
 def _make_serialization_settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlapp.errors import MlappError, UsageError
@@ -61,10 +61,10 @@ def search_on_flyte(
             missing -= len(batch)
             trials = Trials([asked.parameters for asked in batch], options.folds, options.seed, at_once, data_of)
             run = engine.start_run("tune", options.fixed, registration, trials=trials)
-            data_of = run.id
-            study.mark_sent(batch, data_of)
+            data_of = data_of or run.id
+            study.mark_sent(batch, run.id)
             started(run)
-            _collect_results(engine, study, data_of, batch, follow)
+            _collect_results(engine, study, run.id, batch, follow)
             tell(study.collect_trials())
     found = study.collect_trials()
     if not found.ranked():
@@ -115,21 +115,31 @@ def _collect_results(engine: Engine, study: Study, run: str, batch: list[Asked],
         for asked in batch:
             study.tell(asked, error=failure)
         raise
+    reasons = engine.list_kill_reasons(run) if None in results else []
     for asked, result in zip(batch, results, strict=True):
         try:
-            study.tell(asked, _read_metric(result, study.question.metric, run))
+            study.tell(asked, _read_metric(result, study.question.metric, run, reasons))
         except MlappError as error:
             study.tell(asked, error=error)
 
 
-def _read_metric(result: TrialResult | None, metric: str, run: str) -> float:
+def _read_metric(result: TrialResult | None, metric: str, run: str, reasons: Sequence[str] = ()) -> float:
     """The metric of a trial.
+
+    Args:
+        reasons: why pods of the run were killed, as far as the cluster says.
 
     Raises:
         MlappError: the trial failed, or its metric is no number. UsageError: it has no such metric.
     """
     if result is None:
-        raise MlappError("The trial was killed.", f"Look at mlapp runs show {run}: often memory is short.")
+        raise MlappError(
+            f"The trial was killed: {', '.join(reasons)}."
+            if reasons
+            else "The trial was killed, most often for memory.",
+            "Give it more: @app.trainer(resources=Resources(memory='16Gi')), or fewer --workers. Logs: mlapp runs logs "
+            f"{run}",
+        )
     if result.error is not None:
         raise MlappError(*result.error)
     if metric not in result.metrics:

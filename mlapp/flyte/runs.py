@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, get_args
 
+from flyteidl.admin import project_pb2
+from flytekit.clients.raw import RawSynchronousFlyteClient
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models import filters
@@ -188,7 +190,11 @@ def read_run(connection: Connection, run: str) -> Run:
 
 
 def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: str | None = None) -> list[Run]:
-    """The latest runs of the app, or of one of its schedules, newest first."""
+    """The latest runs of the app, or of one of its schedules, newest first.
+
+    Raises:
+        FlyteError: Flyte has no such project or domain.
+    """
     wanted = (
         filters.ValueIn("launch_plan.name", [f"{app}.train.{schedule}", f"{app}.predict.{schedule}"])
         if schedule
@@ -201,6 +207,8 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
         filters=[wanted],
         sort_by=NEWEST,
     )
+    if not found:  # Flyte lists the runs of a project that does not exist as none
+        _check_project(connection)
     return [_make_run(connection, execution) for execution in found]
 
 
@@ -212,15 +220,23 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
     """
     current = _make_run(connection, _get_execution(connection, run))
     if current.is_over:
-        raise UsageError(f"Run {run} is over already: it {_describe_end(current.phase)}.", f"See {current.url}")
+        end = "was aborted" if current.phase == "aborted" else current.phase
+        raise UsageError(f"Run {run} is over already: it {end}.", f"See {current.url}")
     with NamedRun(run):
         connection.call_client(connection.client.terminate_execution, execution_id(connection, run), reason)
 
 
 def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
-    """Where the logs of each step are, as step and link; Flyte keeps links, and the cluster the logs."""
+    """Where the logs of each step are, as step and link; Flyte keeps links, and the cluster the logs.
+
+    Raises:
+        UsageError: there is no such run.
+    """
     found = []
-    for node in dict.fromkeys(step.node for step in list_stages(connection, run)):
+    stages = list_stages(connection, run)
+    if not stages:  # Flyte lists the stages of a run that does not exist as none
+        _get_execution(connection, run)
+    for node in dict.fromkeys(step.node for step in stages):
         place = NodeExecutionIdentifier(node, execution_id(connection, run))
         executions, _ = connection.call_client(connection.client.list_task_executions_paginated, place)
         name = " + ".join(split_stage_names(node))
@@ -235,10 +251,6 @@ def _looks_finished(run: Run) -> bool:
 
 def _add_task_runs(run: Run, steps: tuple[TaskRun, ...]) -> Run:
     return dataclasses.replace(run, steps=steps or run.steps)
-
-
-def _describe_end(phase: Phase) -> str:
-    return {"succeeded": "succeeded", "failed": "failed"}.get(phase, "was aborted")
 
 
 def _make_run(connection: Connection, execution: Any) -> Run:
@@ -257,6 +269,17 @@ def _make_run(connection: Connection, execution: Any) -> Run:
         error=closure.error.message if closure.error else getattr(closure.abort_metadata, "cause", None),
         schedule=last if is_schedule else None,
     )
+
+
+def _check_project(connection: Connection) -> None:
+    """Raises:
+    FlyteError: Flyte has no such project, or the project no such domain.
+    """
+    project, domain = project_and_domain(connection)
+    request = project_pb2.ProjectListRequest(limit=1, filters=f"eq(identifier,{project})")
+    found: Any = connection.call_client(RawSynchronousFlyteClient.list_projects, connection.client, request)
+    if domain not in {known.id for known in (found.projects[0].domains if found.projects else ())}:
+        raise connection.missing_project_error()
 
 
 def _get_execution(connection: Connection, run: str) -> Any:

@@ -90,6 +90,10 @@ class TaskGraph:
         """The steps of each task of `<app>.train`."""
         return group_steps(self.pipeline, separate=self.source.settings.flyte.tasks == "separate")
 
+    def has_split_training(self) -> bool:
+        """Whether a task begins with `train`, so that a training can take split data."""
+        return any(steps[0] == "train" for steps in self.groups())
+
     def _group(self, steps: tuple[str, ...]) -> StageTask:
         """One task for one or more steps. Between its own steps, folders stay on the task's disk."""
         parameters = list(dict.fromkeys(input for step in steps for input in self.task_inputs(step)))
@@ -171,16 +175,13 @@ class TaskGraph:
         own = self.task_inputs("data")
 
         def run_data(given: dict[str, Any]) -> Any:
-            if given["splits"] is not None:
-                return given["splits"]
             table, out = new_output_folder("table"), new_output_folder("splits")
             bound = inputs.decode_by_stage(own, given)
             task_bodies.run_read(self.pipeline, bound, table, pickle=self._allows_pickle)
             task_bodies.run_split(self.pipeline, bound, table, out, pickle=self._allows_pickle)
             return FlyteDirectory(str(out))
 
-        data = {"splits": FlyteDirectory | None}
-        return self._make_task("data", run_data, own, data, {"splits": FlyteDirectory}, workflow="tune")
+        return self._make_task("data", run_data, own, {}, {"splits": FlyteDirectory}, workflow="tune")
 
     def _make_trial_task(self) -> StageTask:
         own = self.task_inputs("trial")

@@ -5,8 +5,8 @@ They are ordinary workflow objects: a user's own `@workflow` can call them, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 from flytekit.core.array_node_map_task import ArrayNodeMapTask
 from flytekit.core.interface import Interface
@@ -21,6 +21,8 @@ from mlapp.flyte.fusion import list_inputs, list_outputs, name_group
 from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, typed_defaults
 from mlapp.flyte.tasks import StageTask
 
+SPLITS = "splits"
+"""The input with the split data of an earlier run."""
 ONE_SUCCEEDS = 0.01
 """A run of trials fails only when none of them comes through: of up to a hundred, this is one."""
 
@@ -96,10 +98,22 @@ def predict_workflow(app: App | Source) -> AppWorkflow:
 def tune_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.tune`: the same data for many trials at once, as a map task.
 
-    Its inputs are the parameters, `trials` (each a `stages.Trial` as JSON) and `splits`, the data of an earlier run;
-    its outputs a `TrialResult` as JSON for each trial, or None for one that was killed, and the data.
+    Its inputs are the parameters and `trials` (each a `stages.Trial` as JSON); its outputs a `TrialResult` as JSON for
+    each trial, or None for one that was killed, and the data.
     """
     return _get_or_make(app, _make_tune_workflow)
+
+
+def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWorkflow | None:
+    """What follows the first run of a search: `<app>.tune_split`, more trials, and `<app>.train_split`, the training.
+
+    Both take `splits`, the data of that run, and start no pod to read it. None where the split of the app shares the
+    task of its training.
+    """
+    if name == "tune":
+        return _get_or_make(app, _make_tune_split_workflow)
+    graph = get_task_graph(app if isinstance(app, Source) else app_source.source_of_app(app))
+    return _get_or_make(app, _make_train_split_workflow) if graph.has_split_training() else None
 
 
 def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
@@ -112,17 +126,34 @@ def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) ->
 
 
 def _make_train_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**typed_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
-    workflow = AppWorkflow(f"{plan.name}.train", inputs)
-    values: dict[str, Any] = {}
-    for steps in plan.groups():
+    workflow = AppWorkflow(f"{plan.name}.train", _training_inputs(plan))
+    _add_training(workflow, plan, plan.groups(), {})
+    return workflow
+
+
+def _make_train_split_workflow(plan: TaskGraph) -> AppWorkflow:
+    workflow = AppWorkflow(f"{plan.name}.train_split", {**_training_inputs(plan), SPLITS: (FlyteDirectory, None)})
+    groups = plan.groups()
+    begin = next(at for at, steps in enumerate(groups) if steps[0] == "train")
+    _add_training(workflow, plan, groups[begin:], {SPLITS: workflow.inputs[SPLITS]})
+    return workflow
+
+
+def _training_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
+    return {**typed_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
+
+
+def _add_training(
+    workflow: AppWorkflow, plan: TaskGraph, groups: Sequence[Sequence[str]], values: dict[str, Any]
+) -> None:
+    """Add the tasks of training, and the workflow's outputs. `values` are those of the steps before."""
+    for steps in groups:
         name = name_group(steps)
         given = {key: values[key] for key in list_inputs(steps)}
         outputs = workflow.add_task(plan.get_task(name), name, **given)
         values |= {key: outputs[key] for key in list_outputs(steps)}
     workflow.add_workflow_output("metrics", values["metrics"], Metrics)
     workflow.add_workflow_output("model", values["model"], FlyteDirectory)
-    return workflow
 
 
 def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
@@ -134,10 +165,21 @@ def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
 
 
 def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**typed_defaults(plan.inputs), "trials": (list[str], None), "splits": (FlyteDirectory | None, None)}
+    inputs = {**typed_defaults(plan.inputs), "trials": (list[str], None)}
     workflow = AppWorkflow(f"{plan.name}.tune", inputs)
     data = workflow.add_task(plan.get_task("data"), "data")
-    trial = workflow.add_task(MappedTask(plan.get_task("trial"), over="trials"), "trial", splits=data["splits"])
-    workflow.add_workflow_output("results", trial["results"], list[str | None])
+    _add_trials(workflow, plan, data["splits"])
     workflow.add_workflow_output("splits", data["splits"], FlyteDirectory)
     return workflow
+
+
+def _make_tune_split_workflow(plan: TaskGraph) -> AppWorkflow:
+    inputs = {**typed_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
+    workflow = AppWorkflow(f"{plan.name}.tune_split", inputs)
+    _add_trials(workflow, plan, workflow.inputs[SPLITS])
+    return workflow
+
+
+def _add_trials(workflow: AppWorkflow, plan: TaskGraph, splits: Any) -> None:
+    trial = workflow.add_task(MappedTask(plan.get_task("trial"), over="trials"), "trial", splits=splits)
+    workflow.add_workflow_output("results", trial["results"], list[str | None])

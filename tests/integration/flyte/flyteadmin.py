@@ -215,7 +215,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return version_pb2.GetVersionResponse(control_plane_version=version)
 
     def ListProjects(self, request: Any, context: Any) -> Any:
-        return project_pb2.Projects(projects=[project_pb2.Project(id=PROJECT)])
+        one = project_pb2.Project(id=PROJECT, domains=[project_pb2.Domain(id=DOMAIN)])
+        return project_pb2.Projects(projects=[one] if request.filters in ("", f"eq(identifier,{PROJECT})") else [])
 
     # Running
 
@@ -252,6 +253,9 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return self._execution(request.id.name, context).message
 
     def ListExecutions(self, request: Any, context: Any) -> Any:
+        """Of a project that does not exist, flyteadmin lists none, and refuses nothing."""
+        if (request.id.project, request.id.domain) != (PROJECT, DOMAIN):
+            return execution_pb2.ExecutionList()
         found = [execution.message for execution in self.executions.values()]
         kind, _, rest = request.filters.partition("(")
         key, _, values = rest.rstrip(")").partition(",")
@@ -277,7 +281,10 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return execution_pb2.ExecutionTerminateResponse()
 
     def ListNodeExecutions(self, request: Any, context: Any) -> Any:
-        execution = self._execution(request.workflow_execution_id.name, context)
+        """Of a run that does not exist, flyteadmin lists none, and refuses nothing."""
+        execution = self.executions.get(request.workflow_execution_id.name)
+        if execution is None:
+            return node_execution_pb2.NodeExecutionList()
         return node_execution_pb2.NodeExecutionList(node_executions=list(map(_cut, execution.nodes.values())))
 
     def GetNodeExecution(self, request: Any, context: Any) -> Any:
@@ -285,7 +292,9 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     def ListTaskExecutions(self, request: Any, context: Any) -> Any:
         place = request.node_execution_id
-        execution = self._execution(place.execution_id.name, context)
+        execution = self.executions.get(place.execution_id.name)
+        if execution is None:
+            return task_execution_pb2.TaskExecutionList()
         found = [task for name, tasks in execution.tasks.items() if _is_of(name, place.node_id) for task in tasks]
         return task_execution_pb2.TaskExecutionList(task_executions=list(map(_cut, found)))
 

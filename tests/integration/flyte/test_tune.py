@@ -38,7 +38,8 @@ def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
     command = ["tune", "--remote", "--metric", "accuracy", "--workers", "2", "-p", "limit=120", "--json"]
     ran = mlapp(*command, "--trials", "3")
     assert ran.code == 0, ran.err
-    tuned = [run for run in engine.list_runs() if run.workflow == "flowers.tune"]
+    runs_of_search = engine.list_runs()
+    tuned = [run for run in runs_of_search if run.workflow == "flowers.tune"]
     assert len(tuned) == 2  # the one that was begun is waited for, and one trial more is run
     first, second = (admin.executions[run.id] for run in reversed(tuned))
     assert first.message.spec.max_parallelism == 2
@@ -46,6 +47,9 @@ def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
 
     manifest = json.loads(ran.out)
     assert manifest["origin"]["engine"] == "flyte"
+    training = runs_of_search[0]
+    assert training.workflow == "flowers.train_split"  # on the data of the search, which is not read again
+    assert {step.name for step in engine.read_run(training.id).steps} == {"train", "evaluate", "save"}
     trials = manifest["tuning"]["trials"]
     assert [trial["state"] for trial in trials] == ["complete"] * 3
     best = trials[manifest["tuning"]["best"]]
@@ -54,7 +58,9 @@ def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
     assert manifest["parameters"]["limit"] == 120
 
 
-def test_a_trial_that_is_killed_is_left_out(engine: FlytekitEngine, registered: Registration) -> None:
+def test_later_trials_take_the_data_of_the_first_run_and_a_killed_one_is_left_out(
+    engine: FlytekitEngine, registered: Registration
+) -> None:
     trials = Trials([{"model.C": 0.1}, {"trainer.fail": "memory"}, {"trainer.fail": "wrong"}], 2, 0, at_once=3)
     run = engine.start_run("tune", {"limit": 120}, registered, trials=trials)
     runs.follow_run(engine.connection, run.id, print, pause=0.2)
@@ -65,6 +71,12 @@ def test_a_trial_that_is_killed_is_left_out(engine: FlytekitEngine, registered: 
     assert failed is not None
     assert failed.error is not None
     assert "bad luck: wrong" in failed.error[0]
+
+    again = Trials([{"model.C": 0.1}], 2, 0, at_once=1, data_of=run.id)
+    later = engine.start_run("tune", {"limit": 120}, registered, trials=again)
+    runs.follow_run(engine.connection, later.id, print, pause=0.2)
+    assert engine.fetch_results(later.id) == [good]
+    assert {step.name for step in engine.read_run(later.id).steps} == {"trial"}
 
 
 SEARCHED = FLOWERS.replace("import App", "import App, Search").replace("C: float", "C: Annotated[float, Search(0, 9)]")

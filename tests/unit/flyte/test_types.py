@@ -105,3 +105,38 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
         data_folder.write_values(folder, {"train": table().head(rows)}, IDENTITY)
     first, second, other = map(data_folder.hash_folder, folders)
     assert first == second != other
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({0: [1.0, 2.0], "b": ["x", "y"]}),
+        pd.DataFrame([[1, "x"]], columns=["a", "a"]),
+        pd.DataFrame({"vector": [[1.0, 2.0], None, []], "nested": [[[1], [2, 3]], [[4]], []]}),
+        pd.DataFrame({"pair": [(1, 2), (3, 4)]}, index=[5, 2]),
+        pd.DataFrame({"sparse": pd.arrays.SparseArray([0.0, 1.5, 0.0]), "dense": [1, 2, 3]}),
+        pd.DataFrame({"gaps": pd.arrays.SparseArray([np.nan, 1.5])}),
+        pd.DataFrame({"counts": pd.arrays.SparseArray([0, 3], dtype=pd.SparseDtype("int32", 0))}),
+        pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])),
+    ],
+    ids=["mixed labels", "repeated labels", "lists", "tuples", "sparse", "sparse gaps", "sparse ints", "two levels"],
+)
+def test_what_parquet_loses_of_a_table_is_restored(frame: pd.DataFrame, tmp_path: Path) -> None:
+    back = round_trip(tmp_path, train=frame)["train"]
+    pd.testing.assert_frame_equal(back, frame)
+    assert [type(cell) for cell in back.iloc[:, 0]] == [type(cell) for cell in frame.iloc[:, 0]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (pd.DataFrame({pd.Timestamp("2026-01-01"): [1], "b": [2]}), "column label"),
+        (pd.DataFrame({"z": [1 + 2j]}), "Parquet"),
+        (pd.DataFrame({"bins": pd.cut([1, 2], [0, 1, 2])}), "Parquet"),
+    ],
+    ids=["times as labels", "complex", "intervals"],
+)
+def test_what_cannot_travel_is_named(frame: pd.DataFrame, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said) as refused:
+        data_folder.write_values(tmp_path, {"train": frame}, IDENTITY)
+    assert "'train'" in refused.value.what

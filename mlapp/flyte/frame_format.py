@@ -1,0 +1,105 @@
+"""What Parquet loses of a pandas table, kept beside it: column labels, lists in cells, sparse columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlapp.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Label = str | int | float | bool | None
+
+
+class FrameDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a table has besides what its Parquet file says. Columns are named by their position.
+
+    Attributes:
+        labels: the column labels, where they are not distinct texts.
+        cells: `list` or `tuple`, by column. Parquet gives an array back.
+        sparse: the value's dtype and the fill value, None for NaN, by column.
+    """
+
+    labels: list[Label] | None = None
+    cells: dict[int, str] = {}
+    sparse: dict[int, tuple[str, int | float | bool | None]] = {}
+
+
+def encode_frame(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, FrameDetails | None]:
+    """A table that Parquet carries without loss, and what to restore afterwards; None where nothing is lost.
+
+    Raises:
+        DataError: a column label that is neither a text nor a number.
+    """
+    import numpy as np
+    import pandas as pd
+
+    labels = None
+    dense = frame
+    if frame.columns.nlevels == 1 and not _are_plain_labels(frame):
+        labels = [_check_label(label, name) for label in frame.columns.tolist()]
+        dense = frame.set_axis([str(at) for at in range(len(labels))], axis=1)
+    cells: dict[int, str] = {}
+    sparse: dict[int, tuple[str, int | float | bool | None]] = {}
+    for at, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, pd.SparseDtype):
+            fill = dtype.fill_value
+            sparse[at] = (
+                str(dtype.subtype),
+                None if pd.isna(fill) else getattr(fill, "item", lambda value=fill: value)(),
+            )
+        elif dtype.kind == "O" and (kind := _find_cell_type(frame.iloc[:, at])):
+            cells[at] = kind
+    if sparse:
+        dense = dense.copy(deep=False)
+        for at in sparse:
+            dense.isetitem(at, np.asarray(dense.iloc[:, at]))
+    details = FrameDetails(labels, cells, sparse)
+    return dense, None if details == FrameDetails() else details
+
+
+def decode_frame(frame: pd.DataFrame, details: FrameDetails) -> pd.DataFrame:
+    """The table as it was before `encode_frame`."""
+    import numpy as np
+    import pandas as pd
+
+    for at, kind in details.cells.items():
+        make = tuple if kind == "tuple" else list
+        values = [cell if cell is None else make(_to_lists(cell)) for cell in frame.iloc[:, at]]
+        column = np.empty(len(values), dtype=object)
+        for row, value in enumerate(values):  # `column[:] = values` makes lists of one length a second dimension
+            column[row] = value
+        frame.isetitem(at, column)
+    for at, (subtype, fill) in details.sparse.items():
+        dtype = pd.SparseDtype(np.dtype(subtype), np.nan if fill is None else fill)
+        frame.isetitem(at, frame.iloc[:, at].astype(dtype).array)
+    return frame if details.labels is None else frame.set_axis(pd.Index(details.labels), axis=1)
+
+
+def _are_plain_labels(frame: pd.DataFrame) -> bool:
+    return frame.columns.is_unique and all(isinstance(label, str) for label in frame.columns)
+
+
+def _check_label(label: Any, name: str) -> Label:
+    if not isinstance(label, (str, int, float, bool, type(None))):
+        raise DataError(
+            f"'{name}' has the column label {label!r}, a {type(label).__name__}, which cannot travel between tasks.",
+            "Name the columns by texts in the data_reader: table.columns = table.columns.map(str).",
+        )
+    return label
+
+
+def _find_cell_type(column: pd.Series) -> str | None:
+    """`list` or `tuple` where every cell that is not missing is one."""
+    kinds = {type(cell) for cell in column if cell is not None}
+    return "list" if kinds == {list} else "tuple" if kinds == {tuple} else None
+
+
+def _to_lists(cell: Any) -> list[Any]:
+    """An array as Parquet gives it, at any depth, as lists."""
+    import numpy as np
+
+    return [_to_lists(item) if isinstance(item, np.ndarray) else item for item in cell.tolist()]

@@ -1,0 +1,103 @@
+"""The pods of a run, by the Kubernetes API: their logs, and why they were killed. Flyte keeps neither.
+
+flytepropeller runs the pods of a run in the namespace `<project>-<domain>`, with the run's id as the label
+`execution-id` and the task's node as `node-id` (flytepropeller/pkg/compiler/transformers/k8s/workflow.go).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mlapp.config import Flyte
+
+SECONDS = 10.0
+"""How long one call may take: the cluster is often out of reach, and nothing else depends on it."""
+TAIL = 1000
+"""Lines of a pod's log, at most."""
+
+
+@dataclass(frozen=True)
+class RunPod:
+    """One pod of a run.
+
+    Attributes:
+        node: the task's node in the workflow, as `train-evaluate-save`.
+        reason: why its container ended, in the kubelet's words, as `OOMKilled`; empty while it runs.
+    """
+
+    name: str
+    node: str
+    reason: str
+
+
+class RunPods:
+    """The pods of one project's runs."""
+
+    def __init__(self, api: Any, settings: Flyte) -> None:
+        self._api = api
+        self._namespace = f"{settings.project}-{settings.domain}"
+
+    @classmethod
+    def connect(cls, settings: Flyte) -> RunPods | None:
+        """By the current context of the kubeconfig, or the pod's own account; None where there is neither."""
+        try:
+            from kubernetes import client, config
+        except ImportError:
+            return None
+        configuration = client.Configuration()
+        file = os.environ.get("KUBECONFIG") or None
+        is_in_pod = not file and "KUBERNETES_SERVICE_HOST" in os.environ
+        try:
+            if is_in_pod:
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                config.load_kube_config(file, client_configuration=configuration)
+        except (config.ConfigException, OSError, ValueError, TypeError):
+            return None
+        configuration.retries = False
+        return cls(client.CoreV1Api(client.ApiClient(configuration)), settings)
+
+    def list_pods(self, run: str) -> list[RunPod]:
+        """The pods of a run in the order in which they began; none where the cluster does not answer."""
+        found = self._call(
+            self._api.list_namespaced_pod, self._namespace, label_selector=f"execution-id={run}", limit=500
+        )
+        pods = sorted(found.items, key=lambda pod: str(pod.metadata.creation_timestamp)) if found else []
+        return [
+            RunPod(pod.metadata.name, (pod.metadata.labels or {}).get("node-id", ""), _read_end_reason(pod))
+            for pod in pods
+        ]
+
+    def read_logs(self, run: str) -> Iterator[tuple[RunPod, str]]:
+        """The last lines of each pod's log."""
+        for pod in self.list_pods(run):
+            # Without `_preload_content=False` the client gives the text as Python writes bytes: "b'…'".
+            answer = self._call(
+                self._api.read_namespaced_pod_log,
+                pod.name,
+                self._namespace,
+                tail_lines=TAIL,
+                _preload_content=False,
+            )
+            if answer is not None and answer.data:
+                yield pod, answer.data.decode(errors="replace")
+
+    def _call(self, function: Any, *args: Any, **named: Any) -> Any:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return function(*args, **named, _request_timeout=SECONDS)
+        except (ApiException, HTTPError):  # no rights, no such namespace, out of reach, or the pod is gone
+            return None
+
+
+def _read_end_reason(pod: Any) -> str:
+    for status in (pod.status and pod.status.container_statuses) or ():
+        for state in (status.state, status.last_state):
+            if state and state.terminated and state.terminated.exit_code:
+                return str(state.terminated.reason or f"exit code {state.terminated.exit_code}")
+    return str((pod.status and pod.status.reason) or "")
