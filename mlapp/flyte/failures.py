@@ -116,7 +116,10 @@ def split_error(text: str) -> tuple[str, str]:
     found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
     if found is None:
         return "", summarize(text)
-    trace = textwrap.dedent(found.group(1)).partition(FRAME_OF_OURS)[0].strip()
+    trace = textwrap.dedent(found.group(1))
+    if FRAME_OF_OURS in trace:  # the last one: the user's error may have causes of its own
+        trace = trace.rpartition(FRAME_OF_OURS)[0]
+    trace = trace.strip()
     message = textwrap.dedent(found.group(2)).strip()
     if "StageError: " not in message:
         return trace, message.splitlines()[0]

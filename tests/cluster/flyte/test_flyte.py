@@ -6,7 +6,6 @@ MLAPP_TEST_FLYTE_PROJECT and _DOMAIN where they are not flytesnacks, development
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mlapp import training
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Trials
 from mlapp.project import Project
+from tests.cluster.flyte.settings import configure_engine
 from tests.conftest import FLOWERS
 
 APP = FLOWERS.replace("C: float", "C: Annotated[float, Search(0.01, 100, log=True)]").replace(
@@ -25,19 +25,12 @@ APP = APP.replace("def read(", "def read(now: datetime.datetime | None = None, "
 APP += """
 app.schedule("nightly", every=datetime.timedelta(days=1), parameters={"C": 0.5}, time="now", promote_if="accuracy")
 """
-CONFIG = os.environ.get("MLAPP_TEST_FLYTE_CONFIG")
 
 
 def test_train_there_and_fetch_the_model(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from mlapp.flyte.engine import FlytekitEngine
 
-    monkeypatch.setenv("FLYTECTL_CONFIG", str(CONFIG))
-    if "MLAPP_TEST_FLYTE_IMAGE" in os.environ:
-        monkeypatch.setenv("MLAPP_FLYTE__IMAGE", os.environ["MLAPP_TEST_FLYTE_IMAGE"])
-    else:
-        monkeypatch.setenv("MLAPP_IMAGE__NAME", f"{os.environ['MLAPP_TEST_REGISTRY']}/mlapp-test/tasks")
-    monkeypatch.setenv("MLAPP_FLYTE__PROJECT", os.environ.get("MLAPP_TEST_FLYTE_PROJECT", "flytesnacks"))
-    monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", os.environ.get("MLAPP_TEST_FLYTE_DOMAIN", "development"))
+    configure_engine(monkeypatch)
     engine = FlytekitEngine(Project.find(project(APP, requirements__txt="scikit-learn\n")))
 
     registration = engine.register_project(engine.build_image(print), print)
