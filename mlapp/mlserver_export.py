@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from mlapp.bundle.requirement_lines import parse_locked_packages
 from mlapp.errors import UsageError
 from mlapp.images.project_image import bundle_project
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 from mlapp.serving.protocols import tensors
 
 SETTINGS = "model-settings.json"
@@ -57,7 +57,7 @@ class Runtime(MlappRuntime):
 
 
 def export_to_mlserver(
-    project: Project, model: str, folder: Path, *, settings_of: str | None = None, warn: Callable[[str], None]
+    project: Project, model: str, folder: Path, *, settings_of: str | None = None, warn: Reporter
 ) -> Bundle:
     """Write the folder, all of it or nothing.
 

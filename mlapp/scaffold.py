@@ -16,6 +16,7 @@ from mlapp import column_roles, distribution, foreign_template
 from mlapp.bundle import self_wheel
 from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, suggest_nearest
 from mlapp.provenance import installed_versions
+from mlapp.reporting import Reporter
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 COPIED = 100 * 1024 * 1024
@@ -56,7 +57,7 @@ def create_project(
     values: Mapping[str, str],
     parent: Path,
     consent: Consent = lambda code: False,
-    tell: Callable[[str], None] = lambda text: None,
+    tell: Reporter = lambda text: None,
 ) -> Path:
     """Make a project folder in `parent`; it appears whole or not at all, and nothing is overwritten.
 

@@ -22,13 +22,14 @@ from packaging.utils import canonicalize_name
 from mlapp import config, distribution, provenance
 from mlapp.bundle import bundle, sbom, secrets, self_wheel, source_wheels
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
-from mlapp.bundle.project_files import Warn, find_project_files
+from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.reader import open_bundle
 from mlapp.bundle.requirement_lines import LockedPackage
 from mlapp.bundle.requirements import read_declared_requirements
 from mlapp.bundle.resolve import resolve_requirements
 from mlapp.errors import ConfigError
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
 
@@ -51,7 +52,7 @@ def build_bundle(
     settings_of: str | None = None,
     output: Path | None = None,
     upgrade: bool = False,
-    warn: Warn,
+    warn: Reporter,
 ) -> Bundle:
     """Bundle a project. The same project gives the same bundle, which is then made only once.
 
@@ -94,7 +95,7 @@ def _fill_bundle(
     python: str,
     settings_of: str | None,
     upgrade: bool,
-    warn: Warn,
+    warn: Reporter,
 ) -> Bundle:
     _copy_code(project, staging / bundle.CODE, warn)
     _warn_of_credentials(staging / bundle.CODE, warn)
@@ -131,7 +132,7 @@ def _fill_bundle(
     return open_bundle(folder)
 
 
-def _copy_code(project: Project, target: Path, warn: Warn) -> None:
+def _copy_code(project: Project, target: Path, warn: Reporter) -> None:
     root, image = project.root, project.settings.image
     store = (root / project.settings.store.url).resolve() if "://" not in project.settings.store.url else None
     app = project.location.file.relative_to(root)
@@ -153,7 +154,7 @@ def _copy_code(project: Project, target: Path, warn: Warn) -> None:
                 copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 
-def _warn_of_credentials(code: Path, warn: Warn) -> None:
+def _warn_of_credentials(code: Path, warn: Reporter) -> None:
     """A password that is written out in an address, as of a package index or a database, would be shipped."""
     for file in sorted(code.rglob("*")):
         is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
@@ -190,7 +191,7 @@ def write_requirements(
     *,
     extra: str = "",
     upgrade: bool = False,
-    warn: Warn,
+    warn: Reporter,
 ) -> tuple[list[LockedPackage], str]:
     """Write what the project needs into a bundle: requirements.txt, and mlapp's wheel where no index has it.
 
@@ -264,7 +265,7 @@ def _copy_local_wheels(folders: Iterable[Path], packages: Iterable[LockedPackage
     return [f"--find-links ./{bundle.WHEELS}"] if found else []
 
 
-def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], python: str, warn: Warn) -> None:
+def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], python: str, warn: Reporter) -> None:
     locked = {package.name: package.version for package in packages}
     for library, trained in model.libraries.items():
         here = locked.get(canonicalize_name(library))

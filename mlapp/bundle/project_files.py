@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from mlapp.bundle import secrets
 from mlapp.bundle.bundle import BundleError
+from mlapp.reporting import Reporter
 
 LARGE = 100 * 1024**2
 """Bytes from which on a file of code is worth a warning."""
@@ -26,8 +27,6 @@ requirements name, so the first build would change what the second one bundles."
 SHOWN = 10
 """Files with secrets that an error names."""
 
-Warn = Callable[[str], None]
-
 
 def find_project_files(
     root: Path,
@@ -37,7 +36,7 @@ def find_project_files(
     dockerignore: bool = True,
     needed: Collection[Path] = (),
     refuse_tracked_secrets: bool = True,
-    warn: Warn,
+    warn: Reporter,
 ) -> list[Path]:
     """The files and symbolic links that belong to the project in `root`, relative to it and sorted.
 
@@ -100,7 +99,7 @@ def _is_generated(path: Path) -> bool:
     return any(fnmatch(part, pattern) for part in path.parts for pattern in NEVER)
 
 
-def _is_shippable(root: Path, path: Path, is_included: bool, warn: Warn) -> bool:
+def _is_shippable(root: Path, path: Path, is_included: bool, warn: Reporter) -> bool:
     absolute = root / path
     try:
         path.as_posix().encode("utf-8")
@@ -124,7 +123,7 @@ def _is_shippable(root: Path, path: Path, is_included: bool, warn: Warn) -> bool
     return True
 
 
-def _is_within(root: Path, path: Path, warn: Warn) -> bool:
+def _is_within(root: Path, path: Path, warn: Reporter) -> bool:
     target = Path(os.path.realpath(root / path))
     if not target.is_relative_to(os.path.realpath(root)):
         warn(f"{path} is a link that leaves the project, to {target}, and is left out. Copy the file in.")

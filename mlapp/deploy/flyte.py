@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlapp.config import Section
-from mlapp.deploy.target import DeployError, Event, Progress, Release, Shipment, Status, Target, ignore_progress
+from mlapp.deploy.target import DeployError, Event, Release, Shipment, Status, Target, ignore_progress
 from mlapp.engines import open_engine
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine
@@ -38,7 +39,7 @@ class FlyteTarget(Target[FlyteSettings]):
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         return self.engine.render_documents(shipment.image)
 
-    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+    def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         registration = self.engine.register_project(shipment.image or self.engine.build_image(progress), progress)
         news = f"{len(registration.created)} new" if registration.created else "registered already"
         progress(f"version {registration.version}: {news}")
@@ -74,7 +75,7 @@ class FlyteTarget(Target[FlyteSettings]):
     def releases(self) -> list[Release]:
         return self._list_releases()
 
-    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         found = self._list_releases()
         live = next((release for release in found if release.state == "live"), None)
         earlier = [release for release in found if live and release.number < live.number]
@@ -89,7 +90,7 @@ class FlyteTarget(Target[FlyteSettings]):
             )
         return Release(**{**vars(chosen), "state": "live"})
 
-    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
+    def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         removed = self.engine.deactivate_schedules()
         progress("Flyte keeps what was registered; nothing of it runs by itself any more")
         return removed

@@ -9,10 +9,11 @@ import msgspec
 
 from mlapp import provenance
 from mlapp.config import Settings
-from mlapp.deploy.target import DeployError, Progress, Shipment, Target
+from mlapp.deploy.target import DeployError, Shipment, Target
 from mlapp.errors import UsageError
 from mlapp.monitoring.place import seconds_of
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 from mlapp.store import Manifest
 
 PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
@@ -25,7 +26,7 @@ def make_shipment(
     model: str = "latest",
     image: str | None = None,
     settings_of: str | None = None,
-    progress: Progress,
+    progress: Reporter,
 ) -> Shipment:
     """What a deploy of the project ships.
 
@@ -103,7 +104,7 @@ def _version_uri(project: Project, manifest: Manifest | None) -> str | None:
 
 
 def _build_shipped_image(
-    project: Project, manifest: Manifest, settings_of: str | None, push: bool, progress: Progress
+    project: Project, manifest: Manifest, settings_of: str | None, push: bool, progress: Reporter
 ) -> str:
     from mlapp.images.project_image import build_project_image
 

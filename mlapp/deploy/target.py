@@ -10,7 +10,7 @@ entry-point group `mlapp.targets`; ours come in by the same door.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,11 +20,10 @@ from mlapp import plugins
 from mlapp.config import Section, Serve, Settings, decode_section, merge_settings
 from mlapp.errors import MlappError, UsageError, suggest_nearest
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 
 S = TypeVar("S", bound=Section)
 
-Progress = Callable[[str], None]
-"""Takes one line about what has just happened; called often, from the thread that deploys."""
 
 State = Literal["pending", "live", "canary", "superseded", "failed", "aborted"]
 
@@ -189,7 +188,7 @@ class Target(ABC, Generic[S]):
         """The documents that `apply` would send, as plain data in that order. Talks to nobody."""
 
     @abstractmethod
-    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+    def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Make `shipment` live, and return when it answers; on failure go back to what was live before, and raise.
 
         `take_over` also takes what somebody else has changed or made, which is refused otherwise.
@@ -204,11 +203,11 @@ class Target(ABC, Generic[S]):
         """The releases that can still be gone back to, and those that failed, oldest first."""
 
     @abstractmethod
-    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Make release `to` live again, as a new release; the one before the live one when absent."""
 
     @abstractmethod
-    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
+    def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove all that was applied; the names of what was removed."""
 
 
@@ -261,20 +260,20 @@ class CanaryTarget(Protocol):
     """Can try a release on a part of the traffic."""
 
     def canary(
-        self, shipment: Shipment, percent: int, *, progress: Progress = ignore_progress, take_over: bool = False
+        self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
     ) -> Release:
         """Give `percent` of the traffic to `shipment`, beside the live release."""
         ...
 
-    def judge(self, seconds: float, *, progress: Progress = ignore_progress) -> Release:
+    def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
         """Watch the canary for `seconds`; then promote it, or abort it by its error rate and latency."""
         ...
 
-    def promote(self, *, progress: Progress = ignore_progress) -> Release:
+    def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         """Make the canary the live release."""
         ...
 
-    def abort(self, *, progress: Progress = ignore_progress) -> Release:
+    def abort(self, *, progress: Reporter = ignore_progress) -> Release:
         """Take the canary away; returns it, as `aborted`."""
         ...
 

@@ -6,16 +6,15 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 from mlapp import config
 from mlapp.bundle.project_files import find_project_files
 from mlapp.config import Settings
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 
 NOT_DATA = (".py", ".pyc", ".md")
-Reporter = Callable[[str], None]
 
 
 def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:

@@ -29,12 +29,13 @@ from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.failures import explain_failure
-from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tell, TrialResult, Trials, Workflow
+from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, TrialResult, Trials, Workflow
 from mlapp.flyte.run_pods import RunPods
 from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import TUNING, get_task_graph
 from mlapp.flyte.workflow import SPLITS, split_workflow
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion
 from mlapp.tuning import list_searchable
 
@@ -55,23 +56,23 @@ class FlytekitEngine(Engine):
         settings = self.connection.settings
         return f"{self.connection.endpoint}, project {settings.project}, domain {settings.domain}"
 
-    def run_here(self, parameters: Mapping[str, Any], progress: Tell) -> ModelVersion:
+    def run_here(self, parameters: Mapping[str, Any], progress: Reporter) -> ModelVersion:
         return local_run.train_locally(self.source, parameters, self.project.store, progress=progress)
 
     def render_documents(self, image: str | None) -> list[dict[str, Any]]:
         named = image or self.project.settings.flyte.image
         return register.render_documents(self.project, named or "built when it is applied")
 
-    def build_image(self, tell: Tell) -> str:
+    def build_image(self, tell: Reporter) -> str:
         if not self.project.settings.flyte.image:  # what would be refused afterwards is told before minutes of building
             self.connection.call_client(self.connection.client.get_control_plane_version)
             register.compile_app(self.source)
         return task_image.build_task_image(self.project, tell)
 
-    def register_project(self, image: str, tell: Tell) -> Registration:
+    def register_project(self, image: str, tell: Reporter) -> Registration:
         return register.register_app(self.connection, self.project, image, tell)
 
-    def deploy_schedules(self, registration: Registration, tell: Tell) -> None:
+    def deploy_schedules(self, registration: Registration, tell: Reporter) -> None:
         register.deploy_schedules(self.connection, self.project, registration.version, tell)
 
     def start_run(
@@ -118,7 +119,7 @@ class FlytekitEngine(Engine):
         run = runs.start_run(self.connection, name, registration.version, values, kinds, at_once=at_once)
         return Run(run, name, registration.version, "queued", self.connection.console_url(run))
 
-    def follow_run(self, run: str, tell: Callable[[Run], None], say: Tell = lambda text: None) -> Run:
+    def follow_run(self, run: str, tell: Callable[[Run], None], say: Reporter = lambda text: None) -> Run:
         return runs.follow_run(self.connection, run, tell, say=say)
 
     def fetch_model(self, run: str, *, schedule: str | None = None) -> ModelVersion:
@@ -181,7 +182,7 @@ class FlytekitEngine(Engine):
         running = schedules.list_active_plans(self.connection, self.project.name)
         return next((str(plan.id.version) for plan in running.values()), None)
 
-    def activate_version(self, version: str, tell: Tell) -> list[str]:
+    def activate_version(self, version: str, tell: Reporter) -> list[str]:
         return schedules.move_schedules(self.connection, self.project.name, version, tell)
 
     def deactivate_schedules(self) -> list[str]:

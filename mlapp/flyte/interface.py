@@ -14,12 +14,12 @@ from typing import Any, Literal
 import msgspec
 
 from mlapp.flyte.errors import RunFailedError
+from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion
 
 Workflow = Literal["train", "predict", "tune", "train_split", "tune_split"]
 """Those that end in `_split` take the split data of an earlier run, and read nothing."""
 Phase = Literal["queued", "running", "succeeded", "failed", "aborted"]
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Engine(ABC):
         """Where the pipeline runs, in words."""
 
     @abstractmethod
-    def run_here(self, parameters: Mapping[str, Any], progress: Tell) -> ModelVersion:
+    def run_here(self, parameters: Mapping[str, Any], progress: Reporter) -> ModelVersion:
         """Train as the tasks do, in this process, and put the version into the store. Talks to nobody."""
 
     @abstractmethod
@@ -122,15 +122,15 @@ class Engine(ABC):
         """What `register` would send, as plain data. Talks to nobody."""
 
     @abstractmethod
-    def build_image(self, tell: Tell) -> str:
+    def build_image(self, tell: Reporter) -> str:
         """The image that tasks run in, by reference; built only if the project's dependencies changed."""
 
     @abstractmethod
-    def register_project(self, image: str, tell: Tell) -> Registration:
+    def register_project(self, image: str, tell: Reporter) -> Registration:
         """Register the project's workflows; once for the same code, image and settings. Schedules go on as they are."""
 
     @abstractmethod
-    def deploy_schedules(self, registration: Registration, tell: Tell) -> None:
+    def deploy_schedules(self, registration: Registration, tell: Reporter) -> None:
         """Let the project's schedules run what is registered. One that was switched off stays off."""
 
     @abstractmethod
@@ -154,7 +154,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def follow_run(self, run: str, tell: Callable[[Run], None], say: Tell) -> Run:
+    def follow_run(self, run: str, tell: Callable[[Run], None], say: Reporter) -> Run:
         """Follow a run to its end; `tell` is called when something changed, `say` when the connection comes and goes.
 
         Raises:
@@ -230,7 +230,7 @@ class Engine(ABC):
         """The version that the active schedules run; None when none is active."""
 
     @abstractmethod
-    def activate_version(self, version: str, tell: Tell) -> list[str]:
+    def activate_version(self, version: str, tell: Reporter) -> list[str]:
         """Let the active schedules run another registered version; the names of those that do."""
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlapp.flyte import inputs, promotion, task_bodies
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.task_graph import get_task_graph
 from mlapp.flyte.workflow import train_workflow
+from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion, Store
 
 CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
@@ -25,7 +26,7 @@ CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
 
 
 def train_locally(
-    source: Source, parameters: Mapping[str, Any], store: Store, *, progress: Callable[[str], None] = lambda step: None
+    source: Source, parameters: Mapping[str, Any], store: Store, *, progress: Reporter = lambda step: None
 ) -> ModelVersion:
     """Train, and put the version into the store. What passes between the tasks is removed afterwards.
 

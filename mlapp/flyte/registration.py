@@ -22,11 +22,12 @@ from flytekit.tools.translator import get_serializable
 from mlapp.flyte import app_source, code_archive, code_fingerprint, file_transfer, schedules
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
-from mlapp.flyte.interface import Registration, Tell
+from mlapp.flyte.interface import Registration
 from mlapp.flyte.task_graph import CODE_REVISION
 from mlapp.flyte.workflow import AppWorkflow, predict_workflow, train_workflow, tune_workflow
 from mlapp.project import Project
 from mlapp.provenance import GitState, read_git_state
+from mlapp.reporting import Reporter
 from mlapp.tuning import list_searchable
 
 UNUSED_IMAGE = "unused:0"
@@ -34,7 +35,7 @@ DESTINATION = "."
 """Where a container unpacks the code: its working directory."""
 
 
-def register_app(connection: Connection, project: Project, image: str, tell: Tell) -> Registration:
+def register_app(connection: Connection, project: Project, image: str, tell: Reporter) -> Registration:
     """Register the app, unless this code with this image and these settings is there already. Its schedules go on with
     the version that they run: `deploy_schedules` gives them another.
 
@@ -74,7 +75,7 @@ def register_workflow(connection: Connection, project: Project, version: str, wo
             _create_entity(connection, entity)
 
 
-def deploy_schedules(connection: Connection, project: Project, version: str, tell: Tell) -> None:
+def deploy_schedules(connection: Connection, project: Project, version: str, tell: Reporter) -> None:
     """Let the app's schedules run a version that is registered.
 
     Raises:
@@ -140,7 +141,7 @@ class _CodeRelease:
         return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
 
 
-def _ship_code(project: Project, image: str, tell: Tell) -> _CodeRelease:
+def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
     git = read_git_state(project.root)
     archive, digest = code_archive.archive_code(project, tell)
     settings = {"flyte": project.settings.flyte, "app": project.settings.app, "environment": project.environment}

@@ -34,6 +34,7 @@ from mlapp.flyte.run_stages import (
     split_stage_names,
 )
 from mlapp.flyte.schedules import NEWEST
+from mlapp.reporting import Reporter
 
 WORKFLOWS = get_args(Workflow)
 PAUSE = 2.0
@@ -103,7 +104,7 @@ def follow_run(
     run: str,
     tell: Callable[[Run], None],
     *,
-    say: Callable[[str], None] = lambda text: None,
+    say: Reporter = lambda text: None,
     pause: float = PAUSE,
 ) -> Run:
     """Follow a run to its end, with at most one call every `pause` seconds. A lost connection is tried again.

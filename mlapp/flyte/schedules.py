@@ -23,12 +23,13 @@ from mlapp.flyte.connection import Connection
 from mlapp.flyte.deployed_version import read_version, record_version
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.inputs import Input
-from mlapp.flyte.interface import ScheduleState, Tell
+from mlapp.flyte.interface import ScheduleState
 from mlapp.flyte.task_graph import VERSION, get_task_graph
 from mlapp.flyte.workflow import predict_workflow, train_workflow
 from mlapp.pipeline import bind_parameters
 from mlapp.pipeline.parameters import values_of_stage
 from mlapp.pipeline.schedule import Schedule
+from mlapp.reporting import Reporter
 
 WORKFLOWS = ("train", "predict")
 """Those that schedules run."""
@@ -61,7 +62,7 @@ def list_active_plans(connection: Connection, app: str) -> dict[str, Any]:
 
 
 def deploy_schedules(
-    connection: Connection, source: Source, version: str, create: Callable[[str], Any], tell: Tell
+    connection: Connection, source: Source, version: str, create: Callable[[str], Any], tell: Reporter
 ) -> None:
     """Let the app's schedules run a version: those that are active, and those that are new. One that somebody switched
     off stays off, and one that the app has no more is switched off.
@@ -161,7 +162,7 @@ def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, dat
             return found[::-1]
 
 
-def move_schedules(connection: Connection, app: str, version: str, tell: Tell) -> list[str]:
+def move_schedules(connection: Connection, app: str, version: str, tell: Reporter) -> list[str]:
     """Let the active schedules run another version, as far as it has them; the names of those that do."""
     moved = []
     for name, plan in list_active_plans(connection, app).items():

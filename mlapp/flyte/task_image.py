@@ -8,13 +8,13 @@ import sys
 from mlapp.bundle import requirements
 from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.flyte.app_source import source_of_project
-from mlapp.flyte.interface import Tell
 from mlapp.flyte.task_extras import list_extras
 from mlapp.flyte.task_graph import model_framework
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 
 
-def build_task_image(project: Project, tell: Tell) -> str:
+def build_task_image(project: Project, tell: Reporter) -> str:
     """The image of `flyte.image`, or one that is built and pushed to `image.name` unless the registry has it.
 
     Raises:

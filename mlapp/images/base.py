@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from mlapp.images import registry
 from mlapp.images.dockerfile import install_instruction
 from mlapp.images.engine import ImageError, check_messages, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -38,7 +38,7 @@ class Base:
         return {"PATH": PATH, **{name: value for name, _, value in pairs}}
 
 
-def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Callable[[str], None]) -> Base:
+def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Reporter) -> Base:
     """The plan's base with its system packages, pulled or built if the engine has it not.
 
     Raises:
@@ -135,7 +135,7 @@ def _inspect_image(client: DockerClient, reference: str) -> dict[str, Any] | Non
         return None
 
 
-def _pull_image(client: DockerClient, reference: str, platform: str, progress: Callable[[str], None]) -> Base:
+def _pull_image(client: DockerClient, reference: str, platform: str, progress: Reporter) -> Base:
     """Pull by digest, so that no tag of the user's moves to another platform; a tag that is free is given to it.
 
     Under the digest of a list an engine keeps the image of one platform: those of others are pulled by their own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from mlapp.images.image_spec import ImageSpec, choose_platforms, make_image_spec
 from mlapp.images.source_builds import make_compiler
 from mlapp.images.staging import lay_out_layers
 from mlapp.images.tar_layer import FolderLayer, Layer
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-Progress = Callable[[str], None]
 
 DEPENDENCIES = "mlapp.layer.dependencies"
 MODEL_LAYER = "mlapp.layer.model"
@@ -72,8 +72,8 @@ def build_images(
     project_root: Path | None = None,
     tag: str | None = None,
     platform: list[str] | None = None,
-    progress: Progress = lambda _: None,
-    warn: Progress = lambda _: None,
+    progress: Reporter = lambda _: None,
+    warn: Reporter = lambda _: None,
 ) -> list[Image]:
     """Build the image of a bundle for each platform. Nothing is tagged until all of an image is there.
 
@@ -130,8 +130,8 @@ def _build_platform(
     platform: str,
     reference: str,
     project_root: Path | None,
-    progress: Progress,
-    warn: Progress,
+    progress: Reporter,
+    warn: Reporter,
 ) -> Image:
     if project_root is not None and (project_root / "Dockerfile").is_file():
         image_id = user_dockerfile.build_from_dockerfile(
@@ -157,8 +157,8 @@ def _assemble_image(
     what: ImageSpec,
     platform: str,
     reference: str,
-    progress: Progress,
-    warn: Progress,
+    progress: Reporter,
+    warn: Reporter,
 ) -> str:
     base = find_base(client, what, platform, progress)
     keys = {
@@ -191,8 +191,8 @@ def _make_layers(
     platform: str,
     known: Sequence[str],
     folder: Path,
-    progress: Progress,
-    warn: Progress,
+    progress: Reporter,
+    warn: Reporter,
 ) -> list[Layer]:
     layers: list[Layer] = [Layer(digest) for digest in known]
     missing = what.layers[len(known) :]

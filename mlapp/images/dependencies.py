@@ -18,8 +18,8 @@ from mlapp.bundle.requirement_lines import LockedPackage, is_needed_on, parse_lo
 from mlapp.config import Image
 from mlapp.images import bytecode
 from mlapp.images.image_spec import PLATFORMS, VENV
+from mlapp.reporting import Reporter
 
-Warn = Callable[[str], None]
 Compile = Callable[[Sequence[LockedPackage]], Path]
 """Builds packages that have no wheel on the base image; the folder that they are then installed in."""
 
@@ -31,7 +31,9 @@ LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED"
 """Files of a dist-info that say how it was installed here: they name this machine's paths or its time."""
 
 
-def lay_out_environment(bundle: Bundle, platform: str, home: str, folder: Path, warn: Warn, compile: Compile) -> None:
+def lay_out_environment(
+    bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
+) -> None:
     """Make `folder` the virtual environment that the image has at /opt/venv.
 
     It is uv's own layout on this machine, with hard links into its cache: nothing is downloaded twice, no code of a
@@ -79,7 +81,7 @@ def find_interpreter(python: str, image: Image) -> str | None:
         return None
 
 
-def _install_wheels(bundle: Bundle, platform: str, target: Path, warn: Warn, compile: Compile) -> None:
+def _install_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:
     """Install the wheels. What has none is built here if it is pure Python, and on the base image if not."""
     machine = PLATFORMS[platform]
     locked = {package.name: package for package in parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())}

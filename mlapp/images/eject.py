@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from mlapp.bundle import Bundle
@@ -14,6 +13,7 @@ from mlapp.images.engine import ImageError, connect_engine, translate_engine_err
 from mlapp.images.image_spec import LAYOUT, choose_platforms, make_image_spec
 from mlapp.images.source_builds import make_compiler
 from mlapp.images.staging import lay_out_layers
+from mlapp.reporting import Reporter
 
 LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
 """Labels that stay right in a file that is kept. `mlapp build` adds those that change with code and model."""
@@ -25,8 +25,8 @@ def eject_dockerfile(
     root: Path,
     *,
     platform: list[str] | None,
-    progress: Callable[[str], None],
-    warn: Callable[[str], None],
+    progress: Reporter,
+    warn: Reporter,
 ) -> list[Path]:
     """Write `Dockerfile` into the project and lay out its layers, so that `docker build .` works there; the files.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,11 @@ from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.images import scan
 from mlapp.images.build import Image, build_images
 from mlapp.images.push import Bar, push_images
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from mlapp.bundle import Bundle
     from mlapp.project import Project
-
-Tell = Callable[[str], None]
 
 
 def bundle_project(
@@ -25,7 +23,7 @@ def bundle_project(
     settings_of: str | None = None,
     output: Path | None = None,
     upgrade: bool = False,
-    warn: Tell,
+    warn: Reporter,
 ) -> Bundle:
     """`mlapp.bundle.build.build_bundle`, for those who may not have the packages that it needs.
 
@@ -51,8 +49,8 @@ def build_project_image(
     upgrade: bool = False,
     scanned: bool = False,
     pushed: bool = False,
-    progress: Tell = lambda _: None,
-    warn: Tell = lambda _: None,
+    progress: Reporter = lambda _: None,
+    warn: Reporter = lambda _: None,
     bar: Bar = lambda *_: None,
 ) -> list[Image]:
     """Build the image of a project and one version of its model; scan it if `scanned`, and then push it if `pushed`.

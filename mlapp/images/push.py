@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mlapp.images import registry
 from mlapp.images.build import Image, split_reference
 from mlapp.images.engine import EngineError, ImageError, check_messages, connect_engine, translate_engine_errors
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -38,7 +39,7 @@ ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
 
 
 def push_images(
-    images: Sequence[Image], *, bar: Bar = lambda *_: None, progress: Callable[[str], None] = lambda _: None
+    images: Sequence[Image], *, bar: Bar = lambda *_: None, progress: Reporter = lambda _: None
 ) -> list[Image]:
     """Push images, and for several platforms the list that makes them one; with their digests.
 
@@ -67,7 +68,7 @@ def push_images(
     return [Image(reference, "", "multiple", size, (), digest), *pushed]
 
 
-def _push_image(client: DockerClient, image: Image, bar: Bar, progress: Callable[[str], None]) -> Image:
+def _push_image(client: DockerClient, image: Image, bar: Bar, progress: Reporter) -> Image:
     progress(f"push {image.reference}")
     for attempt in range(1, ATTEMPTS + 1):
         try:

@@ -24,6 +24,7 @@ from mlapp.images.base import Base
 from mlapp.images.engine import EngineError, ImageError, translate_engine_errors
 from mlapp.images.image_spec import PLATFORMS
 from mlapp.images.tar_layer import normalize_entry
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -46,7 +47,7 @@ EXEC_FORMAT = 126
 
 
 def make_compiler(
-    client: DockerClient, base: Base, home: str, bundle: Bundle, progress: Callable[[str], None]
+    client: DockerClient, base: Base, home: str, bundle: Bundle, progress: Reporter
 ) -> Callable[[Sequence[LockedPackage]], Path]:
     """`build` for one base image, whose Python is in the folder `home`."""
     python = f"{home}/python{bundle.manifest.python}"
@@ -59,7 +60,7 @@ def build_packages(
     python: str,
     bundle: Bundle,
     packages: Sequence[LockedPackage],
-    progress: Callable[[str], None],
+    progress: Reporter,
 ) -> Path:
     """The packages, built and installed in a folder of the user's cache.
 

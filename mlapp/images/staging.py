@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlapp.app_location import locate
@@ -13,8 +13,7 @@ from mlapp.errors import ProjectError
 from mlapp.images import bytecode, dependencies
 from mlapp.images.hard_links import link_or_copy
 from mlapp.images.image_spec import APP, LAYERS
-
-Warn = Callable[[str], None]
+from mlapp.reporting import Reporter
 
 
 def lay_out_layers(
@@ -22,7 +21,7 @@ def lay_out_layers(
     platform: str,
     home: str,
     folder: Path,
-    warn: Warn,
+    warn: Reporter,
     only: Sequence[str] = (),
     *,
     compile: dependencies.Compile,

@@ -12,10 +12,11 @@ from pathlib import Path
 from mlapp import distribution
 from mlapp.bundle.bundle import CODE, FORMAT, Bundle, BundleManifest
 from mlapp.images import dependencies, registry
-from mlapp.images.build import Progress, build_images
+from mlapp.images.build import build_images
 from mlapp.images.image_spec import LAYERS, ImageSpec, LayerCopy
 from mlapp.images.push import push_images
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 
 PLATFORM = "linux/amd64"
@@ -61,8 +62,8 @@ def build_task_image(
     repository: str,
     extra: str,
     *,
-    progress: Progress = lambda _: None,
-    warn: Progress = lambda _: None,
+    progress: Reporter = lambda _: None,
+    warn: Reporter = lambda _: None,
 ) -> str:
     """The image of a project's tasks in a registry, by its digest; built and pushed unless the registry has it.
 
@@ -94,7 +95,7 @@ def build_task_image(
         return f"{repository}@{digest}"
 
 
-def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Progress) -> TaskBundle:
+def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter) -> TaskBundle:
     from mlapp.bundle.build import IMAGE_TODO, describe_files, write_requirements
 
     refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)

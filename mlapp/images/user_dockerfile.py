@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tarfile
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,10 @@ from mlapp.images.image_spec import LAYOUT, ImageSpec
 from mlapp.images.source_builds import make_compiler
 from mlapp.images.staging import lay_out_layers
 from mlapp.images.tar_layer import normalize_entry
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-Progress = Callable[[str], None]
 
 
 def build_from_dockerfile(
@@ -30,8 +28,8 @@ def build_from_dockerfile(
     platform: str,
     reference: str,
     project_root: Path,
-    progress: Progress,
-    warn: Progress,
+    progress: Reporter,
+    warn: Reporter,
 ) -> str:
     """Build by the engine's builder; the image's id. It is tagged when it is complete.
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlapp.errors import StoreError
+from mlapp.reporting import Reporter
 from mlapp.store import names
 from mlapp.store.manifest import StoredFile
-from mlapp.store.storage import FullError, Tell
+from mlapp.store.storage import FullError
 
 ABANDONED = 24 * 3600
 """Seconds after which a temporary file counts as left by a process that was killed."""
@@ -66,7 +67,7 @@ class FolderStorage:
                 return []
 
     @contextmanager
-    def upload_folder(self, prefix: str, tell: Tell | None = None) -> Iterator[Path]:
+    def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
         path = self._path(prefix)
         with translate_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ class FolderStorage:
                 raise
 
     def fetch_folder(
-        self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
+        self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         return self._path(prefix)
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlapp.errors import StoreError
+from mlapp.reporting import Reporter
 from mlapp.store import object_clients
 from mlapp.store.folder_storage import translate_os_errors
 from mlapp.store.manifest import StoredFile
-from mlapp.store.storage import Tell
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class ObjectStorage:
         return [name for name in names if not name.startswith(".")]
 
     @contextmanager
-    def upload_folder(self, prefix: str, tell: Tell | None = None) -> Iterator[Path]:
+    def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
         self._require_conditional_writes()
         cached = self._cache / prefix
         staging = cached.with_name(f".{cached.name}")
@@ -113,7 +113,7 @@ class ObjectStorage:
             raise
 
     def fetch_folder(
-        self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
+        self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         folder = self._cache / prefix
         with translate_os_errors(folder):
@@ -180,7 +180,7 @@ class ObjectStorage:
             "Use one that honors If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
         )
 
-    def _upload_file(self, path: Path, key: str, tell: Tell | None) -> None:
+    def _upload_file(self, path: Path, key: str, tell: Reporter | None) -> None:
         import obstore
 
         size = path.stat().st_size
@@ -196,7 +196,7 @@ class ObjectStorage:
 
         self._retry_request(upload_once)
 
-    def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Tell | None) -> None:
+    def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Reporter | None) -> None:
         """Fetch a file in parts, each tried again by itself; it has its name once it is whole.
 
         It is written beside `folder`, which holds nothing but what was asked for.
@@ -242,7 +242,7 @@ class ObjectStorage:
 class _TransferProgress:
     """How much of a file is through; told at every tenth."""
 
-    def __init__(self, what: str, size: int, tell: Tell | None) -> None:
+    def __init__(self, what: str, size: int, tell: Reporter | None) -> None:
         self._what, self._size, self._tell = what, size, tell
         self._bytes = self._tenths = 0
 

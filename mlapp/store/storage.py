@@ -6,16 +6,14 @@ creating a key that nobody else has. A folder and an object store (with conditio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from mlapp.errors import StoreError
+from mlapp.reporting import Reporter
 from mlapp.store.manifest import StoredFile
-
-Tell = Callable[[str], None]
-"""Is told how far a transfer is."""
 
 
 class FullError(StoreError):
@@ -44,11 +42,11 @@ class Storage(Protocol):
     def list_names(self, prefix: str) -> list[str]:
         """The names directly under a prefix, in no order."""
 
-    def upload_folder(self, prefix: str, tell: Tell | None = None) -> AbstractContextManager[Path]:
+    def upload_folder(self, prefix: str, tell: Reporter | None = None) -> AbstractContextManager[Path]:
         """A folder to write files into; they are under `prefix` when the block ends without an error, else gone."""
 
     def fetch_folder(
-        self, prefix: str, files: Mapping[str, StoredFile], tell: Tell | None = None, *, fresh: bool = False
+        self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         """A local folder that holds these files of `prefix`, but for those that are lost.
 

@@ -27,13 +27,14 @@ from mlapp.errors import ConfigError, StoreError, UsageError, suggest_nearest
 from mlapp.model import TrainedModel
 from mlapp.pipeline.values import plain_value
 from mlapp.provenance import GitState
+from mlapp.reporting import Reporter
 from mlapp.schema.infer import to_json_value
 from mlapp.store.file_hashes import check_files, hash_files
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
 from mlapp.store.names import ALIAS, APP
 from mlapp.store.signatures import Signer, join_signatures
-from mlapp.store.storage import FullError, Storage, Tell
+from mlapp.store.storage import FullError, Storage
 
 LATEST = "latest"
 CHALLENGER = "challenger"
@@ -88,7 +89,7 @@ class Store:
         git: GitState | None = None,
         origin: Mapping[str, str] | None = None,
         tuning: Mapping[str, Any] | None = None,
-        progress: Tell | None = None,
+        progress: Reporter | None = None,
     ) -> ModelVersion:
         """Store a trained model as the next version.
 
@@ -109,7 +110,7 @@ class Store:
             manifest = self._sign_new(manifest, folder)
         return self._claim_number(manifest)
 
-    def adopt_version(self, version: ModelVersion, *, progress: Tell | None = None) -> ModelVersion:
+    def adopt_version(self, version: ModelVersion, *, progress: Reporter | None = None) -> ModelVersion:
         """Take in a version that was made elsewhere, as the next version here.
 
         Raises:
@@ -222,7 +223,7 @@ class Store:
             )
         return manifest
 
-    def get(self, app: str, reference: str | int = LATEST, *, progress: Tell | None = None) -> ModelVersion:
+    def get(self, app: str, reference: str | int = LATEST, *, progress: Reporter | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
 
         Raises:
@@ -279,7 +280,7 @@ class Store:
             return manifest
         return join_signatures(manifest, [self._signer.sign_version(manifest, folder)])
 
-    def _fetch_version(self, app: str, reference: str | int, progress: Tell | None) -> ModelVersion:
+    def _fetch_version(self, app: str, reference: str | int, progress: Reporter | None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256, and with all of its signatures."""
         manifest = self.manifest(app, self.resolve(app, reference))
         signatures = _signatures_key(app, manifest.version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -16,6 +16,7 @@ from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, model_format
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import declared_parameters, flatten_parameters
+from mlapp.reporting import Reporter
 from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.fields import Field
 from mlapp.training import round_trip
@@ -35,7 +36,7 @@ def is_ready(pipeline: Pipeline) -> bool:
 
 
 def take_in(
-    pipeline: Pipeline, parameters: Mapping[str, Any], tell: Callable[[str], None], *, to_keep: bool = False
+    pipeline: Pipeline, parameters: Mapping[str, Any], tell: Reporter, *, to_keep: bool = False
 ) -> TrainedModel:
     """The model with what is known of its features: by the feature_loader's example, or by the model itself.
 

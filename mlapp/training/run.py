@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -14,6 +14,7 @@ from mlapp.pipeline import Pipeline, Stage, bind_parameters
 from mlapp.pipeline.feature_format import wants_batches
 from mlapp.pipeline.parameters import Parameter, Recorded, declared_parameters, flatten_parameters
 from mlapp.progress import listen_progress
+from mlapp.reporting import Reporter
 from mlapp.schema import ModelSchema, infer_predictions
 from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
@@ -24,7 +25,6 @@ from mlapp.training.reliability import Reliability, list_rows, predict_sample
 from mlapp.training.splits import Splits, identify_table
 from mlapp.training.streaming import TrainingStream
 
-Progress = Callable[[str], None]
 FAST_SAMPLE = 0.5
 """Seconds: a predictor that takes longer for the first rows does not predict more of them for the baseline."""
 
@@ -33,7 +33,7 @@ def run(
     pipeline: Pipeline,
     parameters: Mapping[str, Any] | None = None,
     *,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     previous: ModelVersion | None = None,
     to_keep: bool = False,
     private: Collection[str] = (),
@@ -130,7 +130,7 @@ def _read_data(
     pipeline: Pipeline,
     trainer: Stage | None,
     bound: Mapping[str, Mapping[str, Any]],
-    tell: Progress,
+    tell: Reporter,
     private: Collection[str],
 ) -> Splits | TrainingStream:
     """What the reader gives: part after part where it yields them to a trainer that takes parts, else split at once."""

@@ -9,12 +9,13 @@ from mlapp.deploy.cluster.api_errors import UnreachableError
 from mlapp.deploy.cluster.change_plan import HANDOVER, ChangePlan, is_managed
 from mlapp.deploy.cluster.deploy_lock import DeployLock
 from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT
-from mlapp.deploy.target import DeployError, Progress
+from mlapp.deploy.target import DeployError
+from mlapp.reporting import Reporter
 
 VERBS = {"create": "created", "change": "changed"}
 
 
-def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Progress) -> None:
+def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
     """Write every change but the removals.
 
     Raises:
@@ -47,7 +48,7 @@ def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress:
         raise
 
 
-def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Progress) -> None:
+def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
     """Remove what is no longer rendered; only of the listed kinds, and only what we applied."""
     for change in plan.removals:
         lock.check_held()

@@ -31,7 +31,8 @@ from mlapp.deploy.cluster.plan_diff import unified_diff
 from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import Canary, Rollout
-from mlapp.deploy.target import DeployError, LogLine, Progress, Release, Shipment, Target, ignore_progress
+from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, Target, ignore_progress
+from mlapp.reporting import Reporter
 
 S = TypeVar("S", bound=Section)
 
@@ -122,7 +123,7 @@ class ClusterTarget(Target[S]):
         """Where the app will answer, as far as the settings tell."""
         return None
 
-    def find_given_url(self, record: ReleaseRecord, progress: Progress) -> str | None:
+    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The address that the cluster gave a release that is up; None where it is no news."""
         return None
 
@@ -156,7 +157,7 @@ class ClusterTarget(Target[S]):
         )
         return unified_diff(plan)
 
-    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+    def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Ship it: see `DeploySession.ship_release`."""
         documents = self.render(shipment)
         with self._open_session(progress) as job:
@@ -169,7 +170,7 @@ class ClusterTarget(Target[S]):
             self.cluster.require_namespace()
         return [record.release for record in records]
 
-    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Apply an earlier release's objects again, as a new release."""
         with self._open_session(progress) as job:
             goal = releases.choose_rollback(job.releases.list_records(), to)
@@ -177,7 +178,7 @@ class ClusterTarget(Target[S]):
             shipment = goal.release.shipment
             return job.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release
 
-    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
+    def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove the app's objects and records. Claims, Secrets and the Namespace stay, and are named."""
         with self._open_session(progress) as job:
             records = job.releases.list_records()
@@ -208,26 +209,26 @@ class ClusterTarget(Target[S]):
         return pod_client.predict_at_pod(self.cluster, self.serve, ready[0], inputs)
 
     def canary(
-        self, shipment: Shipment, percent: int, *, progress: Progress = ignore_progress, take_over: bool = False
+        self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
     ) -> Release:
         """Put it beside the live release with `percent` of the traffic."""
         with self._open_session(progress) as job:
             return self.start_canary(job, shipment, percent, take_over).release
 
-    def judge(self, seconds: float, *, progress: Progress = ignore_progress) -> Release:
+    def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
         """Watch the canary, then promote or abort it."""
         with self._open_session(progress) as job:
             return canary_analysis.judge_canary(job, seconds).release
 
-    def promote(self, *, progress: Progress = ignore_progress) -> Release:
+    def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         """Make the canary live."""
         with self._open_session(progress) as job:
             return self.promote_canary(job).release
 
-    def abort(self, *, progress: Progress = ignore_progress) -> Release:
+    def abort(self, *, progress: Reporter = ignore_progress) -> Release:
         """Take the canary away."""
         with self._open_session(progress) as job:
             return self.abort_canary(job).release
 
-    def _open_session(self, progress: Progress) -> AbstractContextManager[DeploySession[S]]:
+    def _open_session(self, progress: Reporter) -> AbstractContextManager[DeploySession[S]]:
         return open_session(self, progress)

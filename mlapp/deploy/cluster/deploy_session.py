@@ -18,8 +18,9 @@ from mlapp.deploy.cluster.change_plan import ChangePlan, Key, ensure_namespace, 
 from mlapp.deploy.cluster.deploy_lock import DeployLock, LockLostError, hold_lock
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
-from mlapp.deploy.target import DeployError, Progress, Shipment
+from mlapp.deploy.target import DeployError, Shipment
 from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from mlapp.deploy.cluster.cluster_target import ClusterTarget
@@ -44,7 +45,7 @@ class DeploySession(Generic[S]):
     cluster: Cluster
     names: Names
     target: ClusterTarget[S]
-    progress: Progress
+    progress: Reporter
     lock: DeployLock
 
     @property
@@ -238,7 +239,7 @@ class DeploySession(Generic[S]):
 
 
 @contextmanager
-def open_session(target: ClusterTarget[S], progress: Progress) -> Iterator[DeploySession[S]]:
+def open_session(target: ClusterTarget[S], progress: Reporter) -> Iterator[DeploySession[S]]:
     """A job with the lock held, on a cluster that is new enough."""
     target.require_cluster()
     if space := target.make_namespace():

@@ -24,7 +24,8 @@ from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, EVENT, POD, Kind
 from mlapp.deploy.cluster.pod_client import AnswerError, predict_at_pod
 from mlapp.deploy.cluster.pods import Trouble, describe_pod_state, find_trouble, is_ready, pod_revision
 from mlapp.deploy.cluster.transport import response_lines
-from mlapp.deploy.target import DeployError, Progress
+from mlapp.deploy.target import DeployError
+from mlapp.reporting import Reporter
 
 LAST_LINES = 15
 LISTED = "LISTED"
@@ -57,7 +58,7 @@ class RolloutWait:
     serve: Serve
     name: str
     revision: str
-    progress: Progress
+    progress: Reporter
     example: Sequence[Any] | None = None
     container: str = labels.CONTAINER
     selector: str = ""

@@ -10,7 +10,8 @@ from urllib.error import HTTPError
 
 from mlapp.deploy.docker import compose, health, logs
 from mlapp.deploy.docker.containers import FAILED, Containers, Record, Server
-from mlapp.deploy.target import DeployError, Progress
+from mlapp.deploy.target import DeployError
+from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -20,7 +21,7 @@ ANSWER = 15.0
 """Seconds until the front must answer at the published port."""
 
 
-def roll_out(containers: Containers, record: Record, progress: Progress) -> Server:
+def roll_out(containers: Containers, record: Record, progress: Reporter) -> Server:
     """Start the new beside the old, wait until it is ready, send connections to it, and only then end the old.
 
     Raises:
@@ -77,7 +78,7 @@ def _other_deploy_error(containers: Containers, name: str) -> DeployError:
     )
 
 
-def _require_image(containers: Containers, image: str, progress: Progress) -> None:
+def _require_image(containers: Containers, image: str, progress: Reporter) -> None:
     import docker.errors
 
     try:
@@ -118,7 +119,7 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
         time.sleep(POLL)
 
 
-def _switch_traffic(containers: Containers, server: Server, progress: Progress) -> None:
+def _switch_traffic(containers: Containers, server: Server, progress: Reporter) -> None:
     front = containers.find_proxy()
     if front is not None and containers.is_port_published(front):
         containers.point_proxy(front, server)

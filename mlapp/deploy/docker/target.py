@@ -20,7 +20,6 @@ from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import (
     DeployError,
     LogLine,
-    Progress,
     Release,
     Replica,
     Shipment,
@@ -30,6 +29,7 @@ from mlapp.deploy.target import (
 )
 from mlapp.errors import MissingExtraError
 from mlapp.images.engine import EngineError, connect_engine, engine_address
+from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
 
@@ -49,7 +49,7 @@ class DockerTarget(Target[DockerSettings]):
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         return [compose.make_compose_file(make_container_name(self.app), shipment, self.settings, self.serve)]
 
-    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+    def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         return self._apply_shipment(shipment, progress, None)
 
     def status(self) -> Status:
@@ -74,7 +74,7 @@ class DockerTarget(Target[DockerSettings]):
             live = containers.find_live_server()
             return [make_release(server, self.app, live, containers.url) for server in containers.list_servers()]
 
-    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         found = [each for each in self.releases() if each.state in ("live", "superseded")]
         live = next((each for each in found if each.state == "live"), None)
         before = [each for each in found if live is None or each.number < live.number]
@@ -87,7 +87,7 @@ class DockerTarget(Target[DockerSettings]):
             )
         return self._apply_shipment(wanted[0].shipment, progress, f"rollback to {wanted[0].number}")
 
-    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
+    def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         removed = []
         with self._open_containers() as containers:
             front = containers.find_proxy()
@@ -135,7 +135,7 @@ class DockerTarget(Target[DockerSettings]):
         file.write_text(yaml.safe_dump(self.render(shipment)[0], sort_keys=False), encoding="utf-8")
         return [file]
 
-    def _apply_shipment(self, shipment: Shipment, progress: Progress, note: str | None) -> Release:
+    def _apply_shipment(self, shipment: Shipment, progress: Reporter, note: str | None) -> Release:
         with self._open_containers() as containers:
             record = Record(
                 max((server.record.number for server in containers.list_servers()), default=0) + 1,

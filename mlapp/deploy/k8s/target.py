@@ -19,8 +19,9 @@ from mlapp.deploy.k8s.networking import app_address
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import KubernetesSettings
-from mlapp.deploy.target import DeployError, Progress, Shipment, Status
+from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.errors import UsageError
+from mlapp.reporting import Reporter
 
 
 class KubernetesTarget(ClusterTarget[KubernetesSettings]):
@@ -49,7 +50,7 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
         """The URL of the app: outside where it has one, inside the cluster otherwise."""
         return app_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
 
-    def find_given_url(self, record: ReleaseRecord, progress: Progress) -> str | None:
+    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The address that the cluster gave the Service; None where it is no news, or there is none yet."""
         if not service_address.is_given_by_cluster(record):
             return None

@@ -19,7 +19,8 @@ from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.kserve.settings_check import refuse_contradictions
 from mlapp.deploy.kserve.status import read_status
-from mlapp.deploy.target import DeployError, Progress, Shipment, Status
+from mlapp.deploy.target import DeployError, Shipment, Status
+from mlapp.reporting import Reporter
 
 INSTALL = "Have KServe 0.17 or later installed, or use --target k8s."
 
@@ -64,7 +65,7 @@ class KServeTarget(ClusterTarget[KServeSettings]):
         """The Namespace, when it is to be made."""
         return make_namespace(self.settings.namespace)
 
-    def find_given_url(self, record: ReleaseRecord, progress: Progress) -> str | None:
+    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The address that KServe gave it: `status.url`."""
         found = self.cluster.get_object(INFERENCE_SERVICE, self.names.base) or {}
         url = found.get("status", {}).get("url")

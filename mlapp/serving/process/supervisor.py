@@ -14,12 +14,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from mlapp.errors import MlappError
+from mlapp.reporting import Reporter
 from mlapp.serving.serve_spec import ServeSpec
 
 PAUSE = 0.5
@@ -38,9 +39,7 @@ class Supervisor:
         watched: folders whose Python files and mlapp.yaml are watched; a change replaces the workers.
     """
 
-    def __init__(
-        self, plan: ServeSpec, listener: socket.socket, tell: Callable[[str], None], watched: Iterable[Path] = ()
-    ) -> None:
+    def __init__(self, plan: ServeSpec, listener: socket.socket, tell: Reporter, watched: Iterable[Path] = ()) -> None:
         self._plan = plan
         self._listener = listener
         self._tell = tell

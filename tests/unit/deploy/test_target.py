@@ -11,8 +11,9 @@ import pytest
 from mlapp import plugins
 from mlapp.config import Section, Settings
 from mlapp.deploy import CanaryTarget, Release, Shipment, Status, Target, open_target
-from mlapp.deploy.target import Progress, ignore_progress
+from mlapp.deploy.target import ignore_progress
 from mlapp.errors import ConfigError, UsageError
+from mlapp.reporting import Reporter
 
 
 class MemorySettings(Section, frozen=True):
@@ -32,7 +33,7 @@ class MemoryTarget(Target[MemorySettings]):
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         return [{"image": shipment.image, "region": self.settings.region}]
 
-    def apply(self, shipment: Shipment, *, progress: Progress = ignore_progress, take_over: bool = False) -> Release:
+    def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         now = datetime.datetime.now(datetime.timezone.utc)
         self._releases.append(Release(len(self._releases) + 1, self.app, self.name, shipment, now, "live"))
         progress("it runs")
@@ -44,10 +45,10 @@ class MemoryTarget(Target[MemorySettings]):
     def releases(self) -> list[Release]:
         return self._releases
 
-    def rollback(self, to: int | None = None, *, progress: Progress = ignore_progress) -> Release:
+    def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         return self.apply(self._releases[(to or len(self._releases) - 1) - 1].shipment)
 
-    def delete(self, *, progress: Progress = ignore_progress) -> list[str]:
+    def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         return [str(self._releases.pop().number) for _ in list(self._releases)]
 
 
