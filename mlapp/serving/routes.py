@@ -11,7 +11,7 @@ from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import decode_features, receive_body
 from mlapp.serving.observability import metrics as prometheus
 from mlapp.serving.openapi import make_document
-from mlapp.serving.protocols import invocations, open_inference
+from mlapp.serving.protocols import invocations, kserve_v1, open_inference
 from mlapp.serving.web import swagger
 from mlapp.serving.web.http import Request, Response, run_unless_left
 from mlapp.serving.web.page import model_page
@@ -55,6 +55,7 @@ def add_server_routes(application: Application) -> None:
     application.add_route("GET", "/livez", livez, is_open=True)
     _add_document_routes(application, "")
     open_inference.add_v2_routes(application)
+    kserve_v1.add_v1_routes(application)
 
 
 def _add_document_routes(application: Application, prefix: str) -> None:

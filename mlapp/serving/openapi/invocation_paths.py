@@ -1,4 +1,4 @@
-"""`/invocations` and `/ping`, as clients of MLflow and Amazon SageMaker call them."""
+"""`/invocations` and `/ping`, as clients of MLflow and Amazon SageMaker call them; and KServe's v1 protocol."""
 
 from __future__ import annotations
 
@@ -44,6 +44,52 @@ def invocation_paths(endpoint: Endpoint) -> Json:
                     "200": json_response(told, "One prediction a row, in order."),
                     **problem_responses("401", *REFUSALS),
                 },
+            }
+        }
+    }
+
+
+def v1_paths(endpoint: Endpoint) -> Json:
+    """The paths of one model in KServe's v1 protocol; none of one that streams."""
+    if endpoint.current.is_stream:
+        return {}
+    path = f"/v1/models/{endpoint.name}"
+    post: Json = invocation_paths(endpoint)[f"{endpoint.prefix}/invocations"]["post"]
+    state: Json = {"type": "object", "properties": {"name": {"const": endpoint.name}, "ready": {"type": "boolean"}}}
+    return {
+        path: {
+            "get": {
+                "summary": f"Whether {endpoint.name} can predict, as KServe v1 asks",
+                "operationId": f"v1_ready_{endpoint.name}",
+                "tags": [endpoint.name],
+                "responses": {
+                    "200": json_response(state, "It can."),
+                    **problem_responses("401"),
+                    "503": json_response(state, "Not yet, or no more: the server stops."),
+                },
+            }
+        },
+        f"{path}:predict": {
+            "post": {
+                **post,
+                "summary": f"Predict with {endpoint.name}, as KServe v1 and Vertex AI ask",
+                "operationId": f"v1_predict_{endpoint.name}",
+            }
+        },
+    }
+
+
+def v1_models_path() -> Json:
+    """The list of the models, of the whole server."""
+    models: Json = {"type": "array", "items": {"type": "string"}}
+    told: Json = {"type": "object", "properties": {"models": models}, "required": ["models"]}
+    return {
+        "/v1/models": {
+            "get": {
+                "summary": "The models, as KServe v1 lists them",
+                "operationId": "v1_models",
+                "tags": ["operation"],
+                "responses": {"200": json_response(told, "Their names."), **problem_responses("401")},
             }
         }
     }

@@ -24,12 +24,14 @@ def make_document(application: Application, root: str = "") -> Json:
     for endpoint in application.endpoints:
         paths.update(prediction_paths.prediction_paths(endpoint))
         paths.update(invocation_paths.invocation_paths(endpoint))
+        paths.update(invocation_paths.v1_paths(endpoint))
         paths.update(open_inference_paths.v2_model_paths(endpoint))
         schemas.update(prediction_paths.model_components(endpoint))
         if not endpoint.current.is_stream:
             schemas.update(open_inference_paths.v2_components(endpoint))
     paths.update(operator_paths.operator_paths())
     paths.update(invocation_paths.ping_path())
+    paths.update(invocation_paths.v1_models_path())
     paths.update(open_inference_paths.v2_server_paths())
     first = application.endpoints[0]
     title = ", ".join(endpoint.name for endpoint in application.endpoints)

@@ -35,23 +35,28 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
     async def answer_ping(request: Request) -> Response:
         return Response(b"{}", status=200 if application.is_ready else 503)
 
-    async def answer_invocation(request: Request) -> Response:
-        body, budget = await receive_body(endpoint, request)
-        loaded = endpoint.current
-        if loaded.is_stream:
-            raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-        if is_json_type(request.media):
-            part = await endpoint.decode_body(
-                lambda: _decode_part(loaded.codec, body, budget), len(body), budget, request.wait_until_left
-            )
-        else:
-            part = await decode_features(endpoint, loaded, request, body, budget)
-        part.id = request.identity
-        predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
-        return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
+    async def answer_model(request: Request) -> Response:
+        return await answer_invocation(endpoint, request)
 
     application.add_route("GET", "/ping", answer_ping, is_open=True)
-    application.add_route("POST", f"{endpoint.prefix}/invocations", answer_invocation)
+    application.add_route("POST", f"{endpoint.prefix}/invocations", answer_model)
+
+
+async def answer_invocation(endpoint: Endpoint, request: Request) -> Response:
+    """`{"predictions": …}` to inputs in one of `FORMS`, or in any other format that the server reads."""
+    body, budget = await receive_body(endpoint, request)
+    loaded = endpoint.current
+    if loaded.is_stream:
+        raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
+    if is_json_type(request.media):
+        part = await endpoint.decode_body(
+            lambda: _decode_part(loaded.codec, body, budget), len(body), budget, request.wait_until_left
+        )
+    else:
+        part = await decode_features(endpoint, loaded, request, body, budget)
+    part.id = request.identity
+    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
+    return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
 
 
 def _decode_part(codec: Codec, body: bytes, budget: Budget) -> Part:
@@ -113,8 +118,9 @@ def _parse_inputs(body: bytes) -> Any:
     content = decode_json(body)
     if not isinstance(content, dict):
         return extract_inputs(body)
-    if content.get("params") not in (None, {}):
-        raise HttpError(422, "'params' are given; the predictor takes none.")
+    for name in ("params", "parameters"):  # MLflow's word, and Vertex AI's
+        if content.get(name) not in (None, {}):
+            raise HttpError(422, f"'{name}' are given; the predictor takes none.")
     given = [form for form in FORMS if form in content]
     if len(given) != 1:
         raise HttpError(422, f"The body must have one of {', '.join(FORMS)}; it has {', '.join(given) or 'none'}.")

@@ -8,7 +8,18 @@ pytestmark = pytest.mark.anyio
 
 OPEN = ("/", "/livez", "/readyz", "/health", "/ping", "/docs", "/docs/swagger-ui.css", "/v2/health/live")
 PATHS = (
-    *("/predict", "/predict/", "/PREDICT", "/invocations", "/feedback", "/model", "/models", "/metrics"),
+    *(
+        "/predict",
+        "/predict/",
+        "/PREDICT",
+        "/invocations",
+        "/v1/models",
+        "/v1/models/numbers:predict",
+        "/feedback",
+        "/model",
+        "/models",
+        "/metrics",
+    ),
     *("/v2", "/v2/", "/v2/models/numbers", "/v2/models/numbers/infer", "/v2/models/other/infer"),
     *("/v2/repository/index", "/openapi.json", "/nothing"),
 )

@@ -64,7 +64,8 @@ async def test_every_example_fits_its_schema_and_is_answered_as_described(kind, 
     async with serve(app, trained) as client:
         document = (await client.get("/openapi.json")).json()
         found = list(bodies(document))
-        assert {path for path, *_ in found} == {"/predict", "/invocations", f"/v2/models/{kind}/infer"}
+        paths = {"/predict", "/invocations", f"/v1/models/{kind}:predict", f"/v2/models/{kind}/infer"}
+        assert {path for path, *_ in found} == paths
         for path, media, schema, example in found:
             validator(schema, document).validate(example)
             sent = {"content": example} if media == "text/csv" else {"json": example}
