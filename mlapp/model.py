@@ -131,7 +131,7 @@ def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_kee
         ModelError: it never could, whatever it learns.
     """
     format = model_format(pipeline, framework)
-    if format == "own" or pipeline.stages["model"].options.get("trained"):
+    if format == "own" or pipeline.model_options.is_trained:
         return
     if to_keep or format not in ("", "joblib"):
         framework.require_savable(model, format, _trusted_types(pipeline))
@@ -146,7 +146,6 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
     Raises:
         ModelError: it declares another framework or format; names the declaration that would allow this one.
     """
-    stage = pipeline.stage("model")
     known = _declared_framework(pipeline)
     if known is not None and known != framework.name:
         raise ModelError(
@@ -154,7 +153,7 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
             f"If it is yours, annotate the function that returns the model with a type of {framework.name}.",
         )
     safe = framework.formats[0]
-    chosen = stage.options.get("format") if stage else None
+    chosen = pipeline.model_options.format
     if format not in {safe, chosen} - {None, ""}:
         declared = f"'{chosen or safe}'" if chosen or safe else "none"
         raise ModelError(
@@ -169,8 +168,10 @@ def _declared_framework(pipeline: Pipeline) -> str | None:
     What the trainer returns is the model, where the app has one.
     """
     trainer, model = pipeline.stage("trainer"), pipeline.stage("model")
-    if model is None or (trainer is None and "file" in model.options):
-        return frameworks.find_framework_for_file(model.options["file"]).name if model else None
+    if model is None:
+        return None
+    if trainer is None and (file := pipeline.model_options.file) is not None:
+        return frameworks.find_framework_for_file(file).name
     stage = trainer or model
     kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
     if not isinstance(kind, type) or f"{kind.__module__}.{kind.__qualname__}" in OPEN or kind.__module__ in OPEN:
@@ -187,8 +188,7 @@ def model_format(pipeline: Pipeline, framework: Framework) -> str:
     """
     if pipeline.stage("saver") is not None:
         return "own"
-    stage = pipeline.stage("model")
-    chosen = stage.options.get("format") if stage else None
+    chosen = pipeline.model_options.format
     if chosen is not None and chosen not in framework.formats:
         known = ", ".join(format for format in framework.formats if format)
         raise ModelError(f"{framework.name} models cannot be saved as '{chosen}'.", f"Choose one of {known}.")
@@ -210,5 +210,4 @@ def _build_unfitted(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
 
 
 def _trusted_types(pipeline: Pipeline) -> Sequence[str]:
-    stage = pipeline.stage("model")
-    return stage.options.get("trusted", ()) if stage else ()
+    return pipeline.model_options.trusted

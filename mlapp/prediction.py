@@ -22,6 +22,7 @@ from mlapp.model import TrainedModel, load_estimator
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_to_array, wants_array
 from mlapp.pipeline.stage import ROLES
+from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.container import build_features, count_rows
 from mlapp.schema.request_table import to_table
@@ -237,7 +238,7 @@ def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
         function = framework.probabilities
     elif len(pipeline.targets) > 1:
         function = partial(_predict_named, framework.predictor, pipeline.targets)
-    return Stage(ROLES["predictor"], function, 2, {"default_of": framework.name})
+    return Stage(ROLES["predictor"], function, 2, DefaultOptions(framework=framework.name))
 
 
 def _predict_named(predict: Callable[[Any, Any], Any], names: tuple[str, ...], model: Any, features: Any) -> Any:

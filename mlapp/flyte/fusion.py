@@ -75,6 +75,6 @@ def declare_group(pipeline: Pipeline, steps: Sequence[str]) -> Task:
 
 
 def _has_own_task(pipeline: Pipeline, step: str) -> bool:
-    options = (pipeline.stage(role) for role in STEPS[step].declares)
-    declared = [stage.options["task"] for stage in options if stage and "task" in stage.options]
+    stages = (pipeline.stage(role) for role in STEPS[step].declares)
+    declared = [stage.options.task for stage in stages if stage and stage.options.task is not None]
     return any(dataclasses.replace(task, secrets=()) != Task() for task in declared)

@@ -32,6 +32,7 @@ from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared_parameters
 from mlapp.pipeline.resources import Task
+from mlapp.pipeline.stage_options import NO_OPTIONS
 from mlapp.provenance import GitState
 from mlapp.store import ModelVersion, Signer, open_store
 from mlapp.training import stage_calls
@@ -223,8 +224,8 @@ class TaskGraph:
         """Of the user's functions that run in a task, of what they call, and of what the app declares beside them."""
         own = list_running_stages(self.pipeline, step)
         columns = (self.pipeline.target, self.pipeline.features)
-        model = next((stage.options for stage in own if stage.role.name == "model"), {})
-        options = {name: value for name, value in model.items() if name != "task"}
+        model = next((stage.options for stage in own if stage.role.name == "model"), NO_OPTIONS)
+        options = dataclasses.replace(model, task=None)
         functions = [stage.function for stage in own]
         return code_fingerprint.compute_cache_version(
             functions, self.source.root, (columns, options, self._data_digest)

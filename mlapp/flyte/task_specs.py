@@ -58,7 +58,7 @@ def make_task_options(pipeline: Pipeline, name: str) -> Task:
     """
     step = STEPS[name]
     own = merge_tasks(
-        [stage.options["task"] for stage in _select_stages(pipeline, step.declares) if "task" in stage.options]
+        [stage.options.task for stage in _select_stages(pipeline, step.declares) if stage.options.task is not None]
     )
     if not step.is_cached:
         own = dataclasses.replace(own, cache=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
 from mlapp.errors import DeclarationError, suggest_nearest
-from mlapp.pipeline.resources import TaskOptions, make_task
+from mlapp.pipeline.resources import TaskArguments, make_task
 from mlapp.pipeline.stage import ROLES
+from mlapp.pipeline.stage_options import NO_OPTIONS, FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,7 +30,7 @@ class Decorator:
         self._role = ROLES[role]
 
     def __call__(self, function: F, /) -> F:
-        self._pipeline.declare(self._role, function, {})
+        self._pipeline.declare(self._role, function, NO_OPTIONS)
         return function
 
 
@@ -38,12 +40,12 @@ class TaskDecorator(Decorator):
     @overload
     def __call__(self, function: F, /) -> F: ...
     @overload
-    def __call__(self, /, **task: Unpack[TaskOptions]) -> Callable[[F], F]: ...
-    def __call__(self, function: F | None = None, /, **options: Unpack[TaskOptions]) -> F | Callable[[F], F]:
+    def __call__(self, /, **task: Unpack[TaskArguments]) -> Callable[[F], F]: ...
+    def __call__(self, function: F | None = None, /, **options: Unpack[TaskArguments]) -> F | Callable[[F], F]:
         task = make_task(self._role.name, options)
 
         def mark_stage(function: F) -> F:
-            self._pipeline.declare(self._role, function, {"task": task})
+            self._pipeline.declare(self._role, function, TaskOptions(task))
             return function
 
         return mark_stage if function is None else mark_stage(function)
@@ -96,7 +98,7 @@ class ModelDecorator(Decorator):
         format: str | None = None,
         trusted: Sequence[str | type] = (),
         trained: bool = False,
-        **task: Unpack[TaskOptions],
+        **task: Unpack[TaskArguments],
     ) -> F: ...
     @overload
     def __call__(
@@ -106,7 +108,7 @@ class ModelDecorator(Decorator):
         format: str | None = None,
         trusted: Sequence[str | type] = (),
         trained: bool = False,
-        **task: Unpack[TaskOptions],
+        **task: Unpack[TaskArguments],
     ) -> Callable[[F], F]: ...
     def __call__(
         self,
@@ -116,7 +118,7 @@ class ModelDecorator(Decorator):
         format: str | None = None,
         trusted: Sequence[str | type] = (),
         trained: bool = False,
-        **task: Unpack[TaskOptions],
+        **task: Unpack[TaskArguments],
     ) -> Any:
         """Mark what gives the model.
 
@@ -128,21 +130,19 @@ class ModelDecorator(Decorator):
             trained: the builder returns a model that is trained already; the trainer is not run.
             task: how the training runs on a cluster, where the app has no trainer that says so; see `Task`.
         """
-        options = {
-            "task": make_task(self._role.name, task),
-            "format": format,
-            "trusted": tuple(
-                kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted
-            ),
-            "trained": trained,
-        }
+        options = ModelOptions(
+            make_task(self._role.name, task),
+            format,
+            tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted),
+            trained,
+        )
         if isinstance(builder, (str, Path)):
             file = Path(builder)
 
             def ready_model() -> Path:
                 return file
 
-            self._pipeline.declare(self._role, ready_model, {**options, "trained": True, "file": file})
+            self._pipeline.declare(self._role, ready_model, replace(options, is_trained=True, file=file))
             return ready_model
 
         def mark_model(function: F) -> F:
@@ -178,7 +178,7 @@ class FeatureLoaderDecorator(Decorator):
             raise DeclarationError(
                 f"@app.feature_loader: the example is not JSON: {error}", "Give what a client sends: lists and texts."
             ) from None
-        options = {"example": example, "schema": None if schema is None else dict(schema)}
+        options = FeatureLoaderOptions(example=example, schema=None if schema is None else dict(schema))
 
         def mark(function: F) -> F:
             self._pipeline.declare(self._role, function, options)
@@ -203,7 +203,7 @@ class PredictorDecorator(Decorator):
         batch: bool = True,
         max_batch: int | None = None,
         wait: float | None = None,
-        **task: Unpack[TaskOptions],
+        **task: Unpack[TaskArguments],
     ) -> Callable[[F], F]: ...
     def __call__(
         self,
@@ -213,7 +213,7 @@ class PredictorDecorator(Decorator):
         batch: bool = True,
         max_batch: int | None = None,
         wait: float | None = None,
-        **task: Unpack[TaskOptions],
+        **task: Unpack[TaskArguments],
     ) -> F | Callable[[F], F]:
         """Mark the predictor.
 
@@ -223,7 +223,7 @@ class PredictorDecorator(Decorator):
             wait: seconds that a request may wait for company; `serve.batch_wait` when absent.
             task: how batch prediction runs on a cluster; see `Task`. A server takes no notice of it.
         """
-        options = {"batch": batch, "max_batch": max_batch, "wait": wait, "task": make_task(self._role.name, task)}
+        options = PredictorOptions(make_task(self._role.name, task), batch, max_batch, wait)
 
         def mark_predictor(function: F) -> F:
             self._pipeline.declare(self._role, function, options)

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mlapp.errors import DeclarationError
 from mlapp.pipeline import stage as stages
@@ -22,7 +22,9 @@ from mlapp.pipeline.decorators import (
 from mlapp.pipeline.definition import has_same_name, is_from_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
 from mlapp.pipeline.stage import Role, Stage
+from mlapp.pipeline.stage_options import FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
 
+Options = TypeVar("Options", bound=TaskOptions)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
@@ -96,7 +98,26 @@ class Pipeline:
             return ()
         return (self.target,) if isinstance(self.target, str) else self.target
 
-    def declare(self, role: Role, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    @property
+    def model_options(self) -> ModelOptions:
+        """What `@app.model` was given; the defaults where the app declares no model."""
+        return self._find_options("model", ModelOptions)
+
+    @property
+    def predictor_options(self) -> PredictorOptions:
+        """What `@app.predictor` was given; the defaults where the app declares none."""
+        return self._find_options("predictor", PredictorOptions)
+
+    @property
+    def feature_loader_options(self) -> FeatureLoaderOptions:
+        """What `@app.feature_loader` was given; the defaults where the app declares none."""
+        return self._find_options("feature_loader", FeatureLoaderOptions)
+
+    def _find_options(self, role: str, kind: type[Options]) -> Options:
+        stage = self.stages.get(role)
+        return stage.options if stage is not None and isinstance(stage.options, kind) else kind()
+
+    def declare(self, role: Role, function: Callable[..., Any], options: TaskOptions) -> None:
         """Take `function` into `role`. Marking it again (a notebook cell that is run twice) replaces it.
 
         Raises:

@@ -67,7 +67,7 @@ class Task:
         object.__setattr__(self, "secrets", tuple(self.secrets))
 
 
-class TaskOptions(TypedDict, total=False):
+class TaskArguments(TypedDict, total=False):
     """The fields of `Task`, as a decorator takes them."""
 
     resources: Resources | None

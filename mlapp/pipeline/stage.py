@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mlapp.errors import DeclarationError
+from mlapp.pipeline.stage_options import NO_OPTIONS, DefaultOptions, TaskOptions
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -56,7 +57,7 @@ class Stage:
     role: Role
     function: Callable[..., Any]
     receives: int
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: TaskOptions = NO_OPTIONS
 
     def __call__(self, *data: Any, **parameters: Any) -> Any:
         """Call the function with as many of the role's data as it takes."""
@@ -65,9 +66,14 @@ class Stage:
     @property
     def title(self) -> str:
         """How messages name it: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
-        if "default_of" in self.options:
-            return f"the default {self.role.name} of {self.options['default_of']}"
+        if isinstance(self.options, DefaultOptions):
+            return f"the default {self.role.name} of {self.options.framework}"
         return describe_function(self.role.name, self.function)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the framework's, and not a function of the user."""
+        return isinstance(self.options, DefaultOptions)
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -81,7 +87,7 @@ class Stage:
 
 
 def make_stage(
-    role: Role, function: Callable[..., Any], *, has_target: bool, options: Mapping[str, Any] | None = None
+    role: Role, function: Callable[..., Any], *, has_target: bool, options: TaskOptions = NO_OPTIONS
 ) -> Stage:
     """Check a function's signature against its role.
 
@@ -109,7 +115,7 @@ def make_stage(
     positional_only = [argument for argument in rest if _is_required_positional(argument)]
     if positional_only or (rest and not role.parameters and any(_is_named_argument(argument) for argument in rest)):
         raise _signature_error(role, function, wanted, own)
-    return Stage(role, function, receives, dict(options or {}))
+    return Stage(role, function, receives, options)
 
 
 def describe_function(role: str, function: Callable[..., Any]) -> str:

@@ -71,7 +71,7 @@ def proceed_training(
     Raises:
         ModelError: the model cannot go on.
     """
-    if trainer is not None and "default_of" not in trainer.options and not framework.trains_from_weights:
+    if trainer is not None and not trainer.is_default and not framework.trains_from_weights:
         return trainer, begun.set_params(**model.get_params())
     with seeds.fix_seeds():
         ahead = framework.proceed(model, begun, features, target)

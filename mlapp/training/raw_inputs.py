@@ -22,7 +22,8 @@ def raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
     stage = pipeline.stage("feature_loader")
     if stage is None:
         return None
-    declared, schema = stage.options.get("example"), stage.options.get("schema")
+    options = pipeline.feature_loader_options
+    declared, schema = options.example, options.schema
     if declared is not None:
         load_example(stage, declared)
         return RawInputs(example=declared, schema=schema)

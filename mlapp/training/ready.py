@@ -31,8 +31,7 @@ ROWS = 20
 
 def is_ready(pipeline: Pipeline) -> bool:
     """Whether the app has a trained model and reads no data."""
-    model = pipeline.stage("model")
-    return model is not None and bool(model.options.get("trained")) and pipeline.stage("data_reader") is None
+    return pipeline.model_options.is_trained and pipeline.stage("data_reader") is None
 
 
 def take_in(
@@ -81,7 +80,7 @@ def take_in(
 def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tuple[ModelSchema, Any]:
     """The schema, and features to check the model with; None where nothing is known of them."""
     loader = pipeline.stage("feature_loader")
-    example = None if loader is None else loader.options.get("example")
+    example = pipeline.feature_loader_options.example
     if loader is not None and example is not None:
         features = sample_rows(load_example(loader, example))
         predictions, _ = prediction.sample_predictions(pipeline, framework, model, features)

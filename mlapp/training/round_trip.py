@@ -173,7 +173,7 @@ class _Check:
         stage = self._dependent_stage(whole, count, deadline)
         if stage is None or self._is_random(whole):
             return True
-        if self._loaded.stage.options.get("batch", True):
+        if self._loaded.pipeline.predictor_options.batch:
             log.warning("%s %s %s", stage, DEPENDENT, INDEPENDENT)
         return False
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mlapp import frameworks
@@ -16,6 +15,7 @@ from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_to_array, wants_array, wants_batches
 from mlapp.pipeline.stage import ROLES
+from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.schema.container import count_rows
 from mlapp.training import defaults, seeds
 
@@ -131,14 +131,14 @@ def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
         DeclarationError: no model came back. ModelError: its file cannot be read. UserCodeError: the function raised.
     """
     stage = pipeline.stages["model"]
-    file: Path | None = stage.options.get("file")
-    if file is not None:
+    options = pipeline.model_options
+    if (file := options.file) is not None:
         if not file.is_file():
             raise DeclarationError(
                 f"App '{pipeline.name}': the model file '{file}' does not exist.",
                 "Give app.model a path that exists, from the project's folder.",
             )
-        return frameworks.find_framework_for_file(file).load_file(file, stage.options["trusted"])
+        return frameworks.find_framework_for_file(file).load_file(file, options.trusted)
     with seeds.fix_seeds():
         model = call_stage(stage, **parameters)
     if model is None:
@@ -148,7 +148,7 @@ def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
 
 def trainer_stage(pipeline: Pipeline, framework: Framework) -> Stage | None:
     """The trainer: the user's or the framework's; None for a model that comes trained."""
-    if pipeline.stages["model"].options.get("trained"):
+    if pipeline.model_options.is_trained:
         return None
     return pipeline.stage("trainer") or _default_stage(pipeline, "trainer", framework)
 
@@ -169,7 +169,7 @@ def check_trainer_parameters(stage: Stage | None, framework: Framework, paramete
     Raises:
         UsageError: a parameter that cannot be.
     """
-    if stage is not None and "default_of" in stage.options:
+    if stage is not None and stage.is_default:
         framework.check(parameters)
 
 
@@ -212,7 +212,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
     try:
         found = call_stage(stage, estimator, form_features(stage, features), target, **parameters)
     except MlappError as error:
-        if "default_of" not in stage.options:
+        if not stage.is_default:
             raise
         log.warning("No metrics: %s Write an @app.evaluator that measures the model.", error.what)
         return {}
@@ -241,13 +241,14 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
 
 def _default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
     # A framework's own stage takes any form: it gets the one that the model will see in serving.
-    options = {"default_of": framework.name, "array": wants_array(pipeline.stage("predictor"))}
+    options = DefaultOptions(framework=framework.name, takes_array=wants_array(pipeline.stage("predictor")))
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
 def form_features(stage: Stage, features: Any) -> Any:
     """Features in the form that a stage takes: as an array where it wants one."""
-    return convert_to_array(features) if stage.options.get("array") or wants_array(stage) else features
+    takes_array = isinstance(stage.options, DefaultOptions) and stage.options.takes_array
+    return convert_to_array(features) if takes_array or wants_array(stage) else features
 
 
 def _is_empty(table: Any) -> bool:

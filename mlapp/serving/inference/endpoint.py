@@ -67,12 +67,12 @@ class Endpoint:
         self.metrics = ModelMetrics(metrics, pipeline.name)
         self.current = loaded
         self.metrics.set_version(loaded.version)
-        options: dict[str, Any] = dict(loaded.predictor.stage.options)
-        wait, max_batch = options.get("wait"), options.get("max_batch") or settings.max_batch
-        queueing = {
-            "batch": options.get("batch", True),
+        options = pipeline.predictor_options
+        max_batch = options.max_batch or settings.max_batch
+        queueing: dict[str, Any] = {
+            "batch": options.batch,
             "max_batch": max_batch,
-            "wait": settings.batch_wait if wait is None else wait,
+            "wait": settings.batch_wait if options.wait is None else options.wait,
             "queue": settings.queue,
             "max_wait": settings.max_wait,
         }

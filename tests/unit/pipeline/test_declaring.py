@@ -33,7 +33,7 @@ def test_a_decorator_takes_options_too() -> None:
     def fit(model: object, features: object) -> object:
         return model
 
-    task = app.stages["trainer"].options["task"]
+    task = app.stages["trainer"].options.task
     assert (task.cache, task.retries) == (True, 2)
 
 

@@ -1,0 +1,81 @@
+"""What a decorator is given besides the function, one class for each kind of stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlapp.pipeline.resources import Task
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """The options of any stage.
+
+    Attributes:
+        task: how the stage runs as a task on a cluster; None for one that runs in none.
+    """
+
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class ModelOptions(TaskOptions):
+    """The options of `@app.model`.
+
+    Attributes:
+        format: the format to save in; the framework's own when None.
+        trusted: types that loading may import beside the framework's own, as `module.Class`.
+        is_trained: the function or file gives a trained model, and no trainer runs.
+        file: the file of a ready model; None where a function gives the model.
+    """
+
+    format: str | None = None
+    trusted: tuple[str, ...] = ()
+    is_trained: bool = False
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class PredictorOptions(TaskOptions):
+    """The options of `@app.predictor`.
+
+    Attributes:
+        batch: requests that wait at the same time go through the predictor as one table.
+        max_batch: most rows of one call; `serve.max_batch` when None.
+        wait: seconds that a request may wait for others; `serve.batch_wait` when None.
+    """
+
+    batch: bool = True
+    max_batch: int | None = None
+    wait: float | None = None
+
+
+@dataclass(frozen=True)
+class FeatureLoaderOptions(TaskOptions):
+    """The options of `@app.feature_loader`.
+
+    Attributes:
+        example: the `inputs` of a request that works, as JSON holds it; None when not declared.
+        schema: JSON Schema of the inputs; None when not declared.
+    """
+
+    example: Any = None
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class DefaultOptions(TaskOptions):
+    """Of a stage that the app does not declare, and the framework has.
+
+    Attributes:
+        framework: its name.
+        takes_array: the stage gets features as an array, as the app's own predictor does.
+    """
+
+    framework: str = ""
+    takes_array: bool = False
+
+
+NO_OPTIONS = TaskOptions()
