@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
 from mlapp.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlapp.deploy import Shipment, Target
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -36,6 +39,16 @@ def deploy_app(
     force_conflicts: Annotated[
         bool, typer.Option("--force-conflicts", help="Take what others have changed or made.")
     ] = False,
+    to_git: Annotated[
+        str | None,
+        typer.Option("--to-git", metavar="REPO", help="Commit the objects to this Git repository instead of applying."),
+    ] = None,
+    git_path: Annotated[
+        str | None, typer.Option(help="With --to-git: the folder in the repository. [NAME/ENV, or NAME]")
+    ] = None,
+    git_branch: Annotated[
+        str | None, typer.Option(help="With --to-git: the branch. [the repository's default branch]")
+    ] = None,
     namespace: Namespace = None,
     context: Context = None,
     environment: Environment = None,
@@ -57,8 +70,11 @@ def deploy_app(
       mlapp deploy --target k8s --canary 10 --dry-run
 
       mlapp deploy --target k8s --canary 10 --auto-promote 10m
+
+      mlapp deploy --target k8s --env production --to-git git@git.example.org:team/deployments.git
     """
     from mlapp.deploy import CanaryRenderTarget, CanaryTarget, CheckTarget, DiffTarget, PredictTarget
+    from mlapp.deploy.git_release import choose_path
     from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
@@ -66,6 +82,14 @@ def deploy_app(
         raise UsageError("--dry-run and --diff are both given.", "Give one of them.")
     if canary is not None and diff:
         raise UsageError("--diff is given with --canary.", "Leave --canary out, or use --dry-run.")
+    if to_git is None and (git_path or git_branch):
+        raise UsageError("--git-path or --git-branch is given without --to-git.", "Give --to-git too.")
+    if to_git is not None and (canary is not None or diff):
+        other = "--diff" if diff else "--canary"
+        raise UsageError(
+            f"{other} is given with --to-git.",
+            "Git holds one release: read its diff there, and let Argo Rollouts do canaries (mlapp eject gitops).",
+        )
     seconds = _parse_duration(auto_promote) if auto_promote else None
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
@@ -77,7 +101,9 @@ def deploy_app(
         raise UsageError(f"The target {place.name} cannot show a canary before it starts.", "Leave --dry-run out.")
     if diff and not isinstance(place, DiffTarget):
         raise UsageError(f"The target {place.name} has no diff.", "Use --dry-run.")
-    if not dry_run and isinstance(place, CheckTarget):
+    if to_git is not None and not place.needs_registry:
+        raise UsageError(f"The target {place.name} has no objects of Kubernetes.", "Leave out --to-git.")
+    if not dry_run and to_git is None and isinstance(place, CheckTarget):
         place.check()  # before an image is built for nothing
     shipment = make_shipment(
         project, place, model=model, image=image, settings_of=environment, progress=output.print_note
@@ -87,6 +113,9 @@ def deploy_app(
         return
     if dry_run:
         _print_documents(place.render(shipment))
+        return
+    if to_git is not None:
+        _commit_release(place, shipment, to_git, git_path or choose_path(project.name, environment), git_branch, json)
         return
     if diff and isinstance(place, DiffTarget):
         text = place.diff(shipment, take_over=force_conflicts)
@@ -108,6 +137,24 @@ def deploy_app(
             typer.echo(release.url)
         asked = f", or ask it: mlapp predict --target {place.name} --features FILE"
         output.print_note(f"Next: mlapp status{asked if isinstance(place, PredictTarget) else ''}")
+
+
+def _commit_release(
+    place: Target[Any], shipment: Shipment, repository: str, path: str, branch: str | None, json: bool
+) -> None:
+    from mlapp.deploy.git_release import commit_release
+
+    documents = place.render(shipment)
+    found = commit_release(documents, shipment, repository, path, branch=branch, progress=output.print_note)
+    if json:
+        output.print_json(found)
+        return
+    if not found.changed:
+        output.print_note(f"{path} in {repository} holds this release already: nothing to commit.")
+    else:
+        end = "." if found.pushed else f"; push it: git -C {repository} push"
+        output.print_note(f"The release is in {path} of {repository}, branch {found.branch}{end}")
+    output.print_result(found.commit)
 
 
 def _parse_duration(text: str) -> float:

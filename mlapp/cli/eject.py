@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.target_flags import TargetCommand
-from mlapp.cli.target_options import Namespace, open_command_target
+from mlapp.cli.target_options import Namespace, TargetName, open_command_target
 from mlapp.errors import UsageError
 
 
@@ -264,3 +264,53 @@ def eject_ci(
 
     for path in write_pipeline_files(Project.find(), format, to):
         typer.echo(path)
+
+
+@cli.command("gitops")
+def eject_gitops(
+    format: Annotated[str, typer.Option(help="argocd or flux.")] = "argocd",
+    repo: Annotated[
+        str | None, typer.Option(help="URL of the repository that `deploy --to-git` writes to. [the project's origin]")
+    ] = None,
+    git_path: Annotated[str | None, typer.Option(help="The folder in it. [NAME/ENV, or NAME]")] = None,
+    git_branch: Annotated[str, typer.Option(help="Its branch.")] = "main",
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="Add a Rollout of Argo Rollouts, for canaries with that analysis.")
+    ] = False,
+    prometheus: Annotated[
+        str, typer.Option(help="URL of Prometheus for the analysis.")
+    ] = "http://prometheus.monitoring:9090",
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("gitops"),
+    target: TargetName = None,
+    namespace: Namespace = None,
+    environment: Environment = None,
+) -> None:
+    """Write what makes Argo CD or Flux apply the folder of `mlapp deploy --to-git`.
+
+    With an AnalysisTemplate of Argo Rollouts: the limits of a canary and the alerting rules of monitoring.
+
+    Examples:
+
+      mlapp eject gitops --format argocd --env production --repo https://git.example.org/team/deployments.git
+
+      mlapp eject gitops --format flux --rollouts --to clusters/production
+    """
+    from mlapp.deploy.gitops_files import write_gitops_files
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    place = open_command_target(project, target or "k8s", namespace)
+    written = write_gitops_files(
+        project,
+        place,
+        to,
+        format=format,
+        repository=repo,
+        path=git_path,
+        branch=git_branch,
+        with_rollout=rollouts,
+        prometheus=prometheus,
+        progress=output.print_note,
+    )
+    for file in written:
+        typer.echo(file)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from pathlib import Path
 from typing import Any
 
 from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.document_files import group_by_file, strip_owner_labels
 from mlapp.deploy.cluster.naming import Names
-from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, NAMESPACE, ROUTE, SERVICE
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, ROUTE, SERVICE
 from mlapp.deploy.target import DeployError
 from mlapp.deploy.yaml_dump import to_yaml
 from mlapp.errors import UsageError, suggest_nearest
@@ -28,7 +27,7 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
         raise UsageError(
             f"There is no format '{format}'.{suggest_nearest(format, FORMATS)}", f"Formats: {', '.join(FORMATS)}."
         )
-    documents = [_strip_owner_labels(document) for document in documents]
+    documents = [strip_owner_labels(document) for document in documents]
     make = {"yaml": _write_plain_yaml, "kustomize": _write_kustomization, "helm": _write_helm_chart}[format]
     files = make(names, documents)
     for name in files:
@@ -43,37 +42,8 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
     return written
 
 
-def _strip_owner_labels(document: dict[str, Any]) -> dict[str, Any]:
-    """Without the labels by which mlapp finds its own: these objects are somebody else's now."""
-    document = copy.deepcopy(document)
-    for metadata in (document["metadata"], document.get("spec", {}).get("template", {}).get("metadata", {})):
-        for label in (labels.MANAGED_BY, labels.APP, labels.REVISION):
-            metadata.get("labels", {}).pop(label, None)
-    selector = document.get("spec", {}).get("selector", {})
-    if document["kind"] == "ServiceMonitor":
-        selector["matchLabels"] = {labels.NAME: document["metadata"]["labels"][labels.NAME]}
-    return document
-
-
-def _name_document_file(document: dict[str, Any]) -> str:
-    if document["kind"] == NAMESPACE.kind:
-        return "00-namespace.yaml"  # kubectl takes the files of a folder in the order of their names
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", document["kind"]).lower().replace("h-t-t-p-", "http-") + ".yaml"
-
-
-def _group_by_file(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """File names by kind; by kind and name where there are several."""
-    files: dict[str, dict[str, Any]] = {}
-    for document in documents:
-        name = _name_document_file(document)
-        if name in files:
-            name = name.replace(".yaml", f"-{document['metadata']['name']}.yaml")
-        files[name] = document
-    return files
-
-
 def _write_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    return {name: to_yaml(document) for name, document in _group_by_file(documents).items()}
+    return {name: to_yaml(document) for name, document in group_by_file(documents).items()}
 
 
 def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
@@ -82,7 +52,7 @@ def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[
     rest = [document for document in documents if document is not config]
     plain_name = f"{names.base}-config"
     namespace = config["metadata"].get("namespace")
-    files = _group_by_file(rest)
+    files = group_by_file(rest)
     image = ""
     for document in files.values():
         document["metadata"].pop("namespace", None)
@@ -123,7 +93,7 @@ def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
     templates: dict[str, str] = {}
     old_config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)["metadata"]["name"]
     config = f"{names.base}-config-{{{{ .Values.env | toJson | sha256sum | trunc 8 }}}}"
-    for name, document in _group_by_file(documents).items():
+    for name, document in group_by_file(documents).items():
         if document["kind"] == "Namespace":
             continue  # helm makes it: --create-namespace
         marks = _Marks()

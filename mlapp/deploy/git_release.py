@@ -1,0 +1,230 @@
+"""`mlapp deploy --to-git`: a release as a commit, which Argo CD or Flux then applies.
+
+Only files that carry `MARK` are replaced or removed: what else is in the folder belongs to somebody else. A push that
+another one overtook is made again on top of it, unless that one changed the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mlapp.deploy.cluster.document_files import group_by_file, strip_owner_labels
+from mlapp.deploy.target import DeployError, Progress, Shipment
+from mlapp.deploy.yaml_dump import to_yaml
+from mlapp.errors import UsageError
+
+MARK = "# Written by `mlapp deploy --to-git`; the next deploy replaces this file."
+ATTEMPTS = 10
+"""Pushes that may be overtaken before the deploy fails."""
+
+OVERTAKEN = ("non-fast-forward", "fetch first", "cannot lock ref", "failed to update ref", "stale info")
+"""What Git says when somebody else pushed in between."""
+
+
+@dataclass(frozen=True)
+class GitRelease:
+    """What was committed.
+
+    Args:
+        repository: the repository, as the user named it.
+        branch: the branch.
+        path: the folder of the release.
+        commit: the commit that holds it; the one before when nothing changed.
+        changed: whether there is a new commit.
+        pushed: False where the repository is a folder whose branch is checked out.
+    """
+
+    repository: str
+    branch: str
+    path: str
+    commit: str
+    changed: bool
+    pushed: bool
+
+
+def choose_path(app: str, environment: str | None) -> str:
+    """The folder of an app's releases: `digits/production`; `digits` without an environment."""
+    return f"{app}/{environment}" if environment else app
+
+
+def commit_release(
+    documents: list[dict[str, Any]],
+    shipment: Shipment,
+    repository: str,
+    path: str,
+    *,
+    branch: str | None = None,
+    progress: Progress,
+) -> GitRelease:
+    """Write the documents into the folder `path` of a repository, commit, and push.
+
+    Args:
+        repository: a URL, or a folder: a bare one is pushed to, one with files gets the commit on its branch.
+        branch: the repository's default branch when absent.
+
+    Raises:
+        UsageError: `path` leads out of the repository. DeployError: Git is missing or refuses; a file there is not
+            ours; somebody else changed the same folder meanwhile.
+    """
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
+        raise UsageError(f"--git-path {path} is no folder of the repository.", "Give it as digits/production.")
+    texts = {name: f"{MARK}\n{to_yaml(strip)}" for name, strip in _name_documents(documents).items()}
+    message = describe_release(shipment, path)
+    folder = Path(repository).expanduser()
+    if (folder / ".git").exists():
+        return _commit_in_folder(folder.resolve(), repository, path, branch, texts, message)
+    with tempfile.TemporaryDirectory(prefix="mlapp-git-") as temporary:
+        clone = Path(temporary) / "clone"
+        source = str(folder.resolve()) if folder.exists() else repository
+        _run_git(Path(temporary), "clone", "--quiet", "--no-tags", "--", source, str(clone))
+        branch = branch or _run_git(clone, "symbolic-ref", "--short", "HEAD")
+        is_empty = not _run_git(clone, "branch", "--remotes")
+        before: str | None = None
+        for _ in range(ATTEMPTS):
+            if not is_empty:
+                _check_out(clone, repository, branch)
+            found = _hash_folder(clone, path)
+            if before is not None and found != before:
+                raise DeployError(
+                    f"Somebody else changed {path} in {repository} meanwhile; nothing was pushed.",
+                    "Look at their commit; deploy again to replace it.",
+                )
+            before = found
+            changed = _write_and_commit(clone, path, texts, message)
+            if changed and not _push(clone, repository, branch):
+                progress("another push came first: trying again on top of it")
+                is_empty = False
+                continue
+            return GitRelease(repository, branch, path, _run_git(clone, "rev-parse", "HEAD"), changed, True)
+    raise DeployError(
+        f"{repository} was pushed to by others {ATTEMPTS} times in a row; the release is not in it.", "Deploy again."
+    )
+
+
+def describe_release(shipment: Shipment, path: str) -> str:
+    """The commit's message; its last lines are trailers, which `git interpret-trailers` reads."""
+    version = f"version {shipment.model_version}" if shipment.model_version else "another image"
+    trailers = {
+        "Image": shipment.image,
+        "Model-Version": shipment.model_version,
+        "Code-Revision": shipment.code_revision,
+    }
+    lines = [f"{name}: {value}" for name, value in trailers.items() if value]
+    return f"Deploy {version} of {shipment.app}\n\nTo {path}.\n\n" + "\n".join(lines)
+
+
+def _name_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if any("apiVersion" not in document for document in documents):
+        raise UsageError(
+            "This target's documents are no Kubernetes objects.", "Give --target k8s, or leave out --to-git."
+        )
+    return group_by_file([strip_owner_labels(document) for document in documents])
+
+
+def _commit_in_folder(
+    folder: Path, repository: str, path: str, branch: str | None, texts: dict[str, str], message: str
+) -> GitRelease:
+    """Commit in the user's own clone; pushing is theirs."""
+    current = _run_git(folder, "symbolic-ref", "--short", "HEAD")
+    if branch not in (None, current):
+        raise DeployError(f"{repository} is on branch {current}, not on {branch}.", f"git switch {branch}")
+    if _run_git(folder, "status", "--porcelain", "--", path):
+        raise DeployError(f"{repository} has changes in {path} that are not committed.", "Commit or undo them.")
+    changed = _write_and_commit(folder, path, texts, message)
+    return GitRelease(repository, current, path, _run_git(folder, "rev-parse", "HEAD"), changed, False)
+
+
+def _check_out(clone: Path, repository: str, branch: str) -> None:
+    """Make the clone what the branch is now."""
+    _run_git(clone, "fetch", "--quiet", "origin")
+    if not _run_git(clone, "branch", "--remotes", "--list", f"origin/{branch}"):
+        raise DeployError(f"{repository} has no branch {branch}.", "Make it there, or give another --git-branch.")
+    _run_git(clone, "checkout", "--quiet", "--force", "-B", branch, f"origin/{branch}")
+    _run_git(clone, "reset", "--quiet", "--hard", f"origin/{branch}")
+
+
+def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str) -> bool:
+    """Replace our files in the folder; whether there was something to commit."""
+    folder = root / path
+    if folder.is_symlink() or not folder.resolve().is_relative_to(root.resolve()):
+        raise DeployError(f"{path} is a link that leads out of the repository.", "Give another --git-path.")
+    ours = set(_list_own_files(folder))
+    for name in texts:
+        if (folder / name).exists() and name not in ours:
+            raise DeployError(
+                f"{path}/{name} exists already, and mlapp did not write it.", "Remove it, or give another --git-path."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ours - set(texts):
+        (folder / name).unlink()
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    names = [f"{path}/{name}" for name in sorted(ours | set(texts))]
+    _run_git(root, "add", "--all", "--", *names)
+    if not _run_git(root, "status", "--porcelain", "--", *names):
+        return False
+    author = (
+        [] if ask_git(root, "config", "user.email") else ["-c", "user.name=mlapp", "-c", "user.email=mlapp@localhost"]
+    )
+    _run_git(root, *author, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
+    return True
+
+
+def _list_own_files(folder: Path) -> Iterator[str]:
+    for file in folder.glob("*.yaml"):
+        if file.is_file() and not file.is_symlink():
+            with file.open(encoding="utf-8", errors="replace") as opened:
+                if opened.readline().rstrip("\n") == MARK:
+                    yield file.name
+
+
+def _hash_folder(clone: Path, path: str) -> str:
+    """The hash of the folder's content at the branch's head; empty when it does not exist."""
+    return ask_git(clone, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
+
+
+def _push(clone: Path, repository: str, branch: str) -> bool:
+    """Push; False when somebody else pushed in between.
+
+    Raises:
+        DeployError: it is refused.
+    """
+    try:
+        _run_git(clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+    except DeployError as error:
+        if any(text in error.what for text in OVERTAKEN):
+            return False
+        raise DeployError(f"{repository} refuses the push: {error.what}", error.todo) from None
+    return True
+
+
+def ask_git(root: Path, *arguments: str) -> str:
+    """What Git prints; empty where it fails."""
+    try:
+        return _run_git(root, *arguments)
+    except DeployError:
+        return ""
+
+
+def _run_git(root: Path, *arguments: str) -> str:
+    """What Git prints.
+
+    Raises:
+        DeployError: it is not installed, or fails.
+    """
+    environ = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, env=environ, capture_output=True, text=True)  # noqa: S603, S607
+    except OSError as error:
+        raise DeployError(f"Git cannot be run: {error}", "Install git.") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("hint:")]
+        reason = " ".join(lines) or f"exit code {done.returncode}"
+        raise DeployError(f"git {arguments[0]}: {reason}", "Check the address, and that you may write to it.")
+    return done.stdout.strip()

@@ -1,0 +1,172 @@
+"""`mlapp eject gitops`: what tells Argo CD or Flux to apply the folder that `mlapp deploy --to-git` writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.config import Monitor
+from mlapp.deploy.cluster.settings import Canary
+from mlapp.deploy.yaml_dump import to_yaml
+from mlapp.monitoring.rules_file import make_rules
+
+FORMATS = ("argocd", "flux")
+NOT_COUNTED = "/livez|/readyz|/health|/metrics|/ping"
+
+
+def make_application(
+    title: str, name: str, repository: str, branch: str, path: str, namespace: str, rollouts: bool
+) -> dict[str, Any]:
+    """An Application of Argo CD: https://argo-cd.readthedocs.io/en/stable/operator-manual/application.yaml.
+
+    Args:
+        title: its own name. name: the app's objects' name.
+        rollouts: whether Argo Rollouts scales the Deployment.
+    """
+    options = ["CreateNamespace=true", "PruneLast=true", "ServerSideApply=true"]
+    ignored = {"group": "apps", "kind": "Deployment", "name": name, "jsonPointers": ["/spec/replicas"]}
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": title, "namespace": "argocd"},
+        "spec": {
+            "project": "default",
+            "source": {"repoURL": repository, "targetRevision": branch, "path": path},
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": namespace},
+            "syncPolicy": {
+                "automated": {"prune": True, "selfHeal": True},
+                # The ConfigMap of the release before is in use until the new pods run: it goes last.
+                "syncOptions": [*options, "RespectIgnoreDifferences=true"] if rollouts else options,
+            },
+            **({"ignoreDifferences": [ignored]} if rollouts else {}),
+        },
+    }
+
+
+def make_flux_objects(
+    title: str, name: str, repository: str, branch: str, path: str, namespace: str, timeout: int, pinned: bool
+) -> list[dict[str, Any]]:
+    """A GitRepository and a Kustomization of Flux: https://fluxcd.io/flux/components/kustomize/kustomizations/.
+
+    Args:
+        title: their own name. name: the app's objects' name.
+        timeout: seconds after which a rollout counts as failed.
+        pinned: whether the Deployment sets replicas that Argo Rollouts must be able to change.
+    """
+    patch = [{"op": "remove", "path": "/spec/replicas"}]
+    source = {
+        "apiVersion": "source.toolkit.fluxcd.io/v1",
+        "kind": "GitRepository",
+        "metadata": {"name": title, "namespace": "flux-system"},
+        "spec": {"interval": "1m", "url": repository, "ref": {"branch": branch}},
+    }
+    kustomization = {
+        "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
+        "kind": "Kustomization",
+        "metadata": {"name": title, "namespace": "flux-system"},
+        "spec": {
+            "interval": "10m",
+            "sourceRef": {"kind": "GitRepository", "name": title},
+            "path": f"./{path}",
+            "targetNamespace": namespace,
+            "prune": True,
+            "wait": True,  # Ready says then that the pods are ready, too
+            "timeout": f"{timeout}s",
+            **(
+                {"patches": [{"target": {"kind": "Deployment", "name": name}, "patch": to_yaml(patch)}]}
+                if pinned
+                else {}
+            ),
+        },
+    }
+    return [source, kustomization]
+
+
+def make_analysis_template(
+    app: str, name: str, namespace: str, monitor: Monitor, limits: Canary, prometheus: str
+) -> dict[str, Any]:
+    """An AnalysisTemplate of Argo Rollouts, from the limits of a canary and the alerting rules of monitoring.
+
+    The pods of the canary are told by their template's hash; an alert counts when it is about a model version that
+    only the canary serves. https://argo-rollouts.readthedocs.io/en/stable/features/analysis/
+    """
+    canary = f'namespace="{namespace}", pod=~"{name}-{{{{args.canary-hash}}}}-.*"'
+    stable = f'namespace="{namespace}", pod=~"{name}-{{{{args.stable-hash}}}}-.*"'
+    metrics = [
+        _make_metric(
+            "error-rate",
+            f"{_error_share(canary)} - ({_error_share(stable)} >= 0 or vector(0))",
+            f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.error_rate}",
+            prometheus,
+        ),
+        _make_metric(
+            "latency-ratio",
+            f"({_mean_latency(canary)}) / ({_mean_latency(stable)})",
+            f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.latency_ratio}",
+            prometheus,
+        ),
+    ]
+    new = f"({_served_versions(app, canary)} unless on (version) {_served_versions(app, stable)})"
+    for rule in make_rules(app, monitor)["groups"][0]["rules"]:
+        if "alert" in rule:
+            query = f"count(({rule['expr']}) and on (version) {new}) or vector(0)"
+            metrics.append(_make_metric(_to_kebab(rule["alert"]), query, "result[0] == 0", prometheus))
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "AnalysisTemplate",
+        "metadata": {"name": f"{name}-canary", "namespace": namespace},
+        "spec": {"args": [{"name": "canary-hash"}, {"name": "stable-hash"}], "metrics": metrics},
+    }
+
+
+def make_rollout(name: str, namespace: str) -> dict[str, Any]:
+    """A Rollout that takes over the Deployment's pods: 10 % of them, the analysis, then all."""
+    arguments = [
+        {"name": "canary-hash", "valueFrom": {"podTemplateHashValue": "Latest"}},
+        {"name": "stable-hash", "valueFrom": {"podTemplateHashValue": "Stable"}},
+    ]
+    analysis = {"templates": [{"templateName": f"{name}-canary"}], "args": arguments}
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "scaleDown": "onsuccess"},
+            "strategy": {
+                "canary": {"maxSurge": 1, "maxUnavailable": 0, "steps": [{"setWeight": 10}, {"analysis": analysis}]}
+            },
+        },
+    }
+
+
+def _make_metric(name: str, query: str, condition: str, prometheus: str) -> dict[str, Any]:
+    """Ten looks, a minute apart; the second one that is bad ends the canary."""
+    return {
+        "name": name,
+        "interval": "1m",
+        "count": 10,
+        "failureLimit": 1,
+        "successCondition": condition,
+        "provider": {"prometheus": {"address": prometheus, "query": query}},
+    }
+
+
+def _rate(counter: str, pods: str, more: str = "") -> str:
+    return f'sum(rate({counter}{{{pods}, handler!~"{NOT_COUNTED}"{more}}}[2m]))'
+
+
+def _served_versions(app: str, pods: str) -> str:
+    return f'max by (version) (mlapp_monitored_rows_total{{model="{app}", {pods}}})'
+
+
+def _error_share(pods: str) -> str:
+    failed = _rate("http_requests_total", pods, ', status=~"5.."')
+    return f"(({failed} or vector(0)) / {_rate('http_requests_total', pods)})"
+
+
+def _mean_latency(pods: str) -> str:
+    name = "http_request_duration_seconds"
+    return f"{_rate(f'{name}_sum', pods)} / {_rate(f'{name}_count', pods)}"
+
+
+def _to_kebab(name: str) -> str:
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")

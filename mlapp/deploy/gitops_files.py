@@ -1,0 +1,73 @@
+"""Write the files of `mlapp eject gitops`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlapp.deploy import gitops
+from mlapp.deploy.cluster.cluster_target import ClusterTarget
+from mlapp.deploy.git_release import ask_git, choose_path
+from mlapp.deploy.k8s import KubernetesTarget
+from mlapp.deploy.target import Progress, Target
+from mlapp.deploy.yaml_dump import to_yaml, to_yaml_all
+from mlapp.errors import UsageError, suggest_nearest
+from mlapp.project import Project
+
+UNKNOWN = "https://git.example.org/team/deployments.git"
+
+
+def write_gitops_files(
+    project: Project,
+    place: Target[Any],
+    folder: Path,
+    *,
+    format: str,
+    repository: str | None,
+    path: str | None,
+    branch: str,
+    with_rollout: bool,
+    prometheus: str,
+    progress: Progress,
+) -> list[Path]:
+    """Write them; nothing is overwritten.
+
+    Raises:
+        UsageError: an unknown format, a target without objects of Kubernetes, a file that exists already.
+    """
+    if format not in gitops.FORMATS:
+        raise UsageError(
+            f"There is no format '{format}'.{suggest_nearest(format, gitops.FORMATS)}",
+            f"Formats: {', '.join(gitops.FORMATS)}.",
+        )
+    if not isinstance(place, ClusterTarget):
+        raise UsageError(f"The target {place.name} has no objects of Kubernetes.", "Give --target k8s.")
+    name, namespace = place.names.base, place.settings.namespace_name or "default"
+    if place.settings.namespace_name is None:
+        progress(f"targets.{place.name} has no namespace: `default` is written. Say it: --namespace team-a.")
+    title = f"{name}-{project.environment}" if project.environment else name
+    repository = repository or ask_git(project.root, "remote", "get-url", "origin")
+    if not repository:
+        progress("Which repository? Put its URL in the place of git.example.org, or give --repo.")
+    source = (repository or UNKNOWN, branch, path or choose_path(project.name, project.environment))
+    texts = {}
+    if format == "argocd":
+        texts["application.yaml"] = to_yaml(gitops.make_application(title, name, *source, namespace, with_rollout))
+    else:
+        pinned = with_rollout and isinstance(place, KubernetesTarget) and place.settings.autoscaling is None
+        texts["flux.yaml"] = to_yaml_all(
+            gitops.make_flux_objects(title, name, *source, namespace, place.settings.rollout.timeout, pinned)
+        )
+    if isinstance(place, KubernetesTarget):
+        limits, monitor = place.settings.canary, project.settings.monitor
+        template = gitops.make_analysis_template(project.name, name, namespace, monitor, limits, prometheus)
+        texts["analysis-template.yaml"] = to_yaml(template)
+        if with_rollout:
+            texts["rollout.yaml"] = to_yaml(gitops.make_rollout(name, namespace))
+    for file in texts:
+        if (folder / file).exists():
+            raise UsageError(f"{folder / file} exists already.", "Remove it, or give another folder with --to.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    return [folder / file for file in texts]
