@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlapp.deploy.cluster.document_files import group_by_file, strip_owner_labels
-from mlapp.deploy.target import DeployError, Progress, Shipment
+from mlapp.deploy.target import DeployError, Shipment
 from mlapp.deploy.yaml_dump import to_yaml
 from mlapp.errors import UsageError
+from mlapp.reporting import Reporter
 
 MARK = "# Written by `mlapp deploy --to-git`; the next deploy replaces this file."
 ATTEMPTS = 10
@@ -60,7 +61,7 @@ def commit_release(
     path: str,
     *,
     branch: str | None = None,
-    progress: Progress,
+    progress: Reporter,
 ) -> GitRelease:
     """Write the documents into the folder `path` of a repository, commit, and push.
 

@@ -9,10 +9,11 @@ from mlapp.deploy import gitops
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.git_release import ask_git, choose_path
 from mlapp.deploy.k8s import KubernetesTarget
-from mlapp.deploy.target import Progress, Target
+from mlapp.deploy.target import Target
 from mlapp.deploy.yaml_dump import to_yaml, to_yaml_all
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.project import Project
+from mlapp.reporting import Reporter
 
 UNKNOWN = "https://git.example.org/team/deployments.git"
 
@@ -28,7 +29,7 @@ def write_gitops_files(
     branch: str,
     with_rollout: bool,
     prometheus: str,
-    progress: Progress,
+    progress: Reporter,
 ) -> list[Path]:
     """Write them; nothing is overwritten.
 
