@@ -10,8 +10,10 @@ from typing import Any
 
 from mlapp.embed.host import ModelHost
 from mlapp.errors import MlappError
+from mlapp.schema.rows import Part
 from mlapp.serving.decoding.json_body import encode_answer, encode_json
 from mlapp.serving.decoding.media_types import decode_body
+from mlapp.serving.decoding.processes import decode_in_process
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.observability.metrics import MEDIA as METRICS
@@ -180,7 +182,7 @@ class ModelSite:
                 body = decompress_body(body, encoding, settings.max_body)
             loaded = endpoint.current
             media = media_type(request.headers.get(b"content-type", b""))
-            part = decode_body(loaded.codec, media, body, settings.max_body, budget)
+            part: Part = decode_in_process(loaded.codec, decode_body, body, budget, media, settings.max_body)
             if loaded.is_stream:
                 items = endpoint.streams.stream_items(loaded, part, budget.timeout)
                 return self._answer_stream(items, request, budget, loaded.tail, is_unionml=part.is_unionml)

@@ -21,7 +21,7 @@ class RecordedBatch(NamedTuple):
 
     model: Any
     parts: Sequence[Any]
-    predictions: list[Any]
+    predictions: Sequence[Any]
     seconds: float
     at: float
 
@@ -36,7 +36,7 @@ def make_batch(
         is_compact: join the parts where they can be: the requests are not told apart any more.
     """
     if not _LISTS.issuperset(map(type, results)):
-        answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], list)]
+        answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]
         if not answered:
             return None
         parts, results = [part for part, _ in answered], [result for _, result in answered]

@@ -8,11 +8,14 @@ missing there; `""` is the empty text, as `mlapp data export` writes it. Numbers
 from __future__ import annotations
 
 import codecs
+import csv
+import math
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
@@ -29,9 +32,17 @@ MOST = 10
 """Rows that are told of many that are wrong."""
 LONGEST_ROW = 1_000_000
 """Most cells of a line."""
+TOO_LONG = f"a line has more than {LONGEST_ROW} cells"
 LONGEST_HEADER = 1_000_000
 """Characters of the first line in which its delimiter is looked for."""
+BLOCK = 200_000
+"""Characters of lines that are cut together."""
 QUOTES = re.compile('"+')
+LINE = re.compile(r"[^\r\n]+")
+LINE_END = re.compile(r"[\r\n]")
+WHOLE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
+UNDERSCORE = methodcaller("__contains__", "_")
+Cells = Sequence["str | None"]
 EMPTY = ""
 """An empty cell in quotes. One without is None."""
 
@@ -67,8 +78,9 @@ def read_csv_in_pieces(
         CsvError, InputError: as for `read_csv`; CsvError, more than `widest` columns.
     """
     text = _text(content)
-    rows = _rows(text, delimiter(text.partition("\n")[0], len(schema.fields)))
-    first = next(rows, None)
+    by = delimiter(text.partition("\n")[0], len(schema.fields))
+    source = _Records(text, by) if '"' in text else _Lines(text, by)
+    first = source.take_first()
     if first is None:
         raise InputError([Problem("the CSV is empty")], "Send a line of names, and a line for each row.")
     if len(first) > widest:
@@ -77,30 +89,133 @@ def read_csv_in_pieces(
     header = [EMPTY if cell is None else cell.strip() for cell in first]
     has_header = _is_header(header, schema)
     if not has_header:
-        rows = chain([first], rows)
-    wanted = header if has_header else [None] * (len(names) or len(header))
+        source.restart()
+    width = len(header) if has_header else len(names) or len(header)
     columns = header if has_header else names
     if schema.kind != "array":
         _refuse_twice(columns, names)
-    before, count = 0, max(cells // max(len(wanted), 1), 1)
+    before, count = 0, max(cells // max(width, 1), 1)
     while True:
-        body = list(islice(rows, count))
-        if before and not body:
+        body, rows = source.take_columns(width, count, before)
+        if before and not rows:
             return
-        _check(body, wanted, before)
-        yield _table(body, columns, schema), len(body) * len(wanted)
-        before += len(body)
+        if not rows:
+            raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
+        yield _table(body, columns, schema), rows * width
+        before += rows
 
 
-def _table(body: list[list[str | None]], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
+def _table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
     if schema.kind == "array":
-        return [[_number(cell) for cell in row] for row in body]
+        columns = [_numbers(cells, int) or [_number(cell) for cell in cells] for cells in body]
+        return [list(row) for row in zip(*columns, strict=True)]
     import pandas as pd
 
     fields = {field.name: field for field in schema.fields}
-    columns = zip(*body, strict=True)
-    table = {name: _column(cells, fields.get(name), len(header)) for name, cells in zip(header, columns, strict=True)}
+    table = {name: _column(cells, fields.get(name), len(header)) for name, cells in zip(header, body, strict=True)}
     return pd.DataFrame(table)
+
+
+class _Lines:
+    """The cells of a text without quotes."""
+
+    def __init__(self, text: str, by: str) -> None:
+        self._text = text
+        self._by = by
+        self._at = 0
+        self._lines: list[str] = []
+
+    def take_first(self) -> list[str | None] | None:
+        """The cells of the first line that is not blank."""
+        found = LINE.search(self._text)
+        if found is None:
+            return None
+        self._at = found.end()
+        if found[0].count(self._by) >= LONGEST_ROW:
+            raise CsvError(TOO_LONG)
+        return [cell or None for cell in found[0].split(self._by)]
+
+    def restart(self) -> None:
+        """Let the first line be a row."""
+        self._at = 0
+
+    def take_columns(self, width: int, most: int, before: int) -> tuple[list[Cells], int]:
+        """The cells of the next rows by their columns, and how many rows there are.
+
+        Args:
+            most: rows.
+            before: rows that were taken before.
+
+        Raises:
+            InputError: a row has another number of cells than `width`.
+        """
+        while len(self._lines) < most and self._at < len(self._text):
+            end = self._end_of_block()
+            block = self._text[self._at : end]
+            self._at = end
+            if "\r" in block:
+                block = block.replace("\r", "\n")
+            self._lines += filter(None, block.split("\n"))
+        lines, self._lines = self._lines[:most], self._lines[most:]
+        by = self._by
+        counts = [line.count(by) + 1 for line in lines]
+        _check_counts(counts, width, before)
+        flat: list[str | None] = list(by.join(lines).split(by)) if lines else []
+        columns: list[Cells] = [flat[at::width] for at in range(width)]
+        return [_without_empty(cells) for cells in columns], len(lines)
+
+    def _end_of_block(self) -> int:
+        """Where the line ends that is some way ahead."""
+        found = LINE_END.search(self._text, self._at + BLOCK)
+        return len(self._text) if found is None else found.end()
+
+
+class _Records:
+    """The cells of a text with quotes: by Python's reader, which does not tell an empty text from a missing one; where
+    one of them may be in quotes, or is too long for it, by our own.
+    """
+
+    def __init__(self, text: str, by: str) -> None:
+        self._text = text
+        self._by = by
+        by = re.escape(by)
+        self._may_be_empty = re.search(rf'(?:^|[{by}\r\n])""(?:[{by}\r\n]|$)', text) is not None
+        self.restart()
+
+    def take_first(self) -> list[str | None] | None:
+        """As `_Lines.take_first`."""
+        first = next(self._rows, None)
+        if first is not None and len(first) > LONGEST_ROW:
+            raise CsvError(TOO_LONG)
+        return first
+
+    def restart(self) -> None:
+        """As `_Lines.restart`."""
+        self._rows = _rows(self._text, self._by) if self._may_be_empty else self._read_plain_rows()
+
+    def take_columns(self, width: int, most: int, before: int) -> tuple[list[Cells], int]:
+        """As `_Lines.take_columns`."""
+        rows = list(islice(self._rows, most))
+        counts = list(map(len, rows))
+        _check_counts(counts, width, before)
+        columns: list[Cells] = list(zip(*rows, strict=True))
+        return columns if self._may_be_empty else list(map(_without_empty, columns)), len(rows)
+
+    def _read_plain_rows(self) -> Iterator[list[Any]]:
+        lines = (found[0] for found in WHOLE_LINE.finditer(self._text))
+        taken = 0
+        try:
+            for row in csv.reader(lines, delimiter=self._by, strict=True):
+                if row:
+                    taken += 1
+                    yield row
+        except csv.Error:
+            yield from islice(_rows(self._text, self._by), taken, None)
+
+
+def _without_empty(cells: Sequence[str | None]) -> Cells:
+    """The cells, with None for empty ones."""
+    return [cell or None for cell in cells] if "" in cells else cells
 
 
 def delimiter(header: str, width: int = 0) -> str:
@@ -123,12 +238,6 @@ def _text(content: bytes) -> str:
 
 def _rows(text: str, by: str) -> Iterator[list[str | None]]:
     """The cells of each line that is not blank; None for an empty one without quotes."""
-    if '"' not in text:
-        for line in re.finditer(r"[^\r\n]+", text):
-            if line[0].count(by) >= LONGEST_ROW:
-                raise CsvError(f"a line has more than {LONGEST_ROW} cells")
-            yield [cell or None for cell in line[0].split(by)]
-        return
     row: list[str | None] = []
     at = 0
     plain = re.compile(rf'([^"{re.escape(by)}\r\n][^{re.escape(by)}\r\n]*|)')
@@ -148,7 +257,7 @@ def _rows(text: str, by: str) -> Iterator[list[str | None]]:
             raise CsvError(f"the quotes in line {text.count(chr(10), 0, start) + 1} do not end where the cell ends")
         row.append(cell)
         if len(row) > LONGEST_ROW:
-            raise CsvError(f"a line has more than {LONGEST_ROW} cells")
+            raise CsvError(TOO_LONG)
         at, end = ends.end(), ends[0]
         if end != by:
             if row != [None]:
@@ -177,17 +286,17 @@ def _is_header(header: list[str], schema: Schema) -> bool:
     return len(header) != len(schema.fields) or any(cell.casefold() in known for cell in header)
 
 
-def _check(rows: Sequence[Sequence[Any]], header: Sequence[Any], before: int = 0) -> None:
-    """Check that every row has as many cells as the header, where so many rows are before them."""
-    if not rows:
-        raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
-    width = len(header)
-    wrong = ((row, len(cells)) for row, cells in enumerate(rows, before) if len(cells) != width)
+def _check_counts(counts: Sequence[int], width: int, before: int) -> None:
+    """Check that rows have as many cells as the header, where so many rows are before them."""
+    if not counts or (min(counts) == width and max(counts) == width):
+        return
+    if max(counts) > LONGEST_ROW:
+        raise CsvError(TOO_LONG)
+    wrong = ((row, count) for row, count in enumerate(counts, before) if count != width)
     problems = [
         Problem(f"row {row} has {count} cells where {width} are wanted", row=row) for row, count in islice(wrong, MOST)
     ]
-    if problems:
-        raise InputError(problems, "Send as many cells in each row; put quotes around one that holds the delimiter.")
+    raise InputError(problems, "Send as many cells in each row; put quotes around one that holds the delimiter.")
 
 
 def _refuse_twice(header: Sequence[str], names: Sequence[str]) -> None:
@@ -204,8 +313,7 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
 
     if width == 1 and field is not None and field.nullable:
         cells = [cell or None for cell in cells]  # writers put quotes around the empty cell of an only column
-    read = _reader(field)
-    values: list[Any] = [read(cell) for cell in cells]
+    values = _values(cells, field)
     kinds = set(map(type, values))
     if kinds == {float}:
         return np.array(values, dtype="float64")
@@ -214,6 +322,32 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
     if kinds == {bool}:
         return np.array(values)
     return pd.Series(values, dtype=object)
+
+
+def _values(cells: Cells, field: Field | None) -> list[Any]:
+    """The cells as values; those of columns of one kind in one go."""
+    kind = None if field is None else field.type
+    if kind in ("integer", "number"):
+        found = _numbers(cells, int if kind == "integer" else float)
+        if found is not None:
+            return found
+    read = _reader(field)
+    return list(cells) if read is _same else [read(cell) for cell in cells]
+
+
+def _numbers(cells: Cells, kind: type) -> list[Any] | None:
+    """Cells that are all whole numbers, or all floats; None where one is missing or something else."""
+    try:
+        found: list[Any] = list(map(kind, cells))
+    except (TypeError, ValueError):
+        return None
+    if kind is float and any(map(math.isnan, found)):
+        return None
+    return None if any(map(UNDERSCORE, cells)) else found  # which Python allows in numbers
+
+
+def _same(cell: str | None) -> str | None:
+    return cell
 
 
 def _reader(field: Field | None) -> Callable[[str | None], Any]:
@@ -227,7 +361,7 @@ def _reader(field: Field | None) -> Callable[[str | None], Any]:
         known = {str(value): value for value in field.categories or ()}
         return lambda cell: None if _is_missing(cell) else known.get(cell or "", _any(cell))
     if field.type in ("string", "category"):
-        return lambda cell: cell
+        return _same
     return lambda cell: None if _is_missing(cell) else cell
 
 

@@ -49,7 +49,11 @@ class Part:
     __slots__ = ("features", "id", "is_unionml", "keys", "packed", "rows", "tuples")
 
     def __init__(
-        self, rows: int, packed: bytes | None = None, tuples: list[tuple[Any, ...]] | None = None, features: Any = None
+        self,
+        rows: int,
+        packed: bytes | memoryview | None = None,
+        tuples: list[tuple[Any, ...]] | None = None,
+        features: Any = None,
     ) -> None:
         self.rows = rows
         self.packed = packed
@@ -150,8 +154,11 @@ class RowCodec:
             return Part(len(found), b"".join([pack(*astuple(row)) for row in found]))
 
         def join(parts: list[Part]) -> Any:
-            # A bytearray, because a predictor may write into its features.
-            cells = np.frombuffer(bytearray().join([part.packed or b"" for part in parts]), dtype)
+            packed: Any = parts[0].packed
+            if len(parts) > 1 or memoryview(packed).readonly:
+                # A bytearray, because a predictor may write into its features.
+                packed = bytearray().join([part.packed or b"" for part in parts])
+            cells = np.frombuffer(packed, dtype)
             return build(cells.reshape(-1, width) if alike else cells)
 
         def matrix(inputs: Any) -> Part | None:

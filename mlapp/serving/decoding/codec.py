@@ -8,13 +8,47 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import msgspec
+
+from mlapp import frameworks
 from mlapp.errors import InputError, Problem
+from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
+from mlapp.schema import ModelSchema
 from mlapp.schema.container import count_rows, is_dataset
 from mlapp.schema.rows import Part, RowCodec
 from mlapp.serving.decoding.json_body import FEATURES, INPUTS, named_inputs_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What another process needs to make the same codec: the schema and how the app takes features, none of its code.
+
+    Attributes:
+        schema: a `ModelSchema` as MessagePack.
+        takes_array, ignores_extra: as of `Predictor`.
+        targets, features: as of `Pipeline`.
+    """
+
+    schema: bytes
+    takes_array: bool
+    ignores_extra: bool
+    targets: tuple[str, ...]
+    features: tuple[str, ...] | None
+
+    def make_codec(self) -> Codec:
+        """A codec without a model."""
+        schema = msgspec.msgpack.decode(self.schema, type=ModelSchema)
+        pipeline = Pipeline("decoder", target=self.targets or None, features=self.features)
+        predictor = Predictor(
+            pipeline, None, frameworks.get_framework("python"), schema, ignores_extra=self.ignores_extra
+        )
+        predictor.__dict__["takes_array"] = self.takes_array
+        return Codec(predictor)
 
 
 class Codec:
@@ -24,6 +58,8 @@ class Codec:
         self.predictor = predictor
         self.on_refusal: Callable[[InputError], None] | None = None
         """Is told of inputs that do not fit the schema."""
+        self.collect: Callable[[Codec], Parts] = Parts
+        """Makes what takes the pieces of a large body."""
         has_loader = predictor.pipeline.stage("feature_loader") is not None
         self._rows = (
             None if has_loader else RowCodec(predictor.schema.features, (INPUTS,), takes_array=predictor.takes_array)
@@ -36,6 +72,21 @@ class Codec:
         if schema.kind == "any" or self.predictor.pipeline.stage("feature_loader") is not None:
             return False
         return all(field.type != "any" for field in schema.fields)  # its column's type depends on all the values
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """What another process needs to decode the same; None where that needs the app's code."""
+        predictor = self.predictor
+        pipeline, schema = predictor.pipeline, predictor.schema
+        if pipeline.stage("feature_loader") is not None or schema.features.container:
+            return None
+        return Recipe(
+            msgspec.msgpack.encode(schema),
+            predictor.takes_array,
+            predictor.ignores_extra,
+            pipeline.targets,
+            pipeline.features,
+        )
 
     @property
     def width(self) -> int:
@@ -131,7 +182,26 @@ class Codec:
             for is_raw, found in itertools.groupby(parts, lambda part: part.features is None):
                 group = list(found)
                 features += [join(group)] if is_raw else [part.features for part in group]
-        return features[0] if len(features) == 1 else _concatenate_features(features)
+        return features[0] if len(features) == 1 else concatenate_features(features)
+
+    def can_slice(self, part: Part) -> bool:
+        """Whether `slice_part` can give some rows of a part."""
+        features = part.features
+        return (
+            features is None or isinstance(features, list) or hasattr(features, "iloc") or hasattr(features, "strides")
+        )
+
+    def slice_part(self, part: Part, start: int, end: int) -> Part:
+        """The rows of a part from `start` to before `end`, or to its last one."""
+        count = min(end, part.rows) - start
+        if part.packed is not None:
+            size = len(part.packed) // part.rows
+            return Part(count, memoryview(part.packed)[start * size : end * size])
+        if part.tuples is not None:
+            return Part(count, tuples=part.tuples[start:end])
+        features = part.features
+        rows = features.iloc[start:end].reset_index(drop=True) if hasattr(features, "iloc") else features[start:end]
+        return Part(count, features=rows)
 
     def join_parts(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Packed cells of several requests as one part; any others as they are."""
@@ -146,6 +216,32 @@ class Codec:
             return False
         is_array = hasattr(features, "columns") or hasattr(features, "dtype")
         return is_array or isinstance(features, (list, dict)) or is_dataset(features)
+
+
+class Parts:
+    """The features of the pieces of one body, as they are decoded one after the other."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._parts: list[Part] = []
+        self.rows = 0
+
+    def add(self, part: Part) -> None:
+        """Take the next piece. No objects of its cells are kept."""
+        self.rows += part.rows
+        self._keep(part if part.tuples is None else Part(part.rows, features=self._codec.combine_parts([part])))
+
+    def join(self) -> Part:
+        """The features of all pieces."""
+        parts = self._parts
+        if len(parts) == 1:
+            return parts[0]
+        if all(part.packed is not None for part in parts):
+            return Part(self.rows, b"".join([part.packed or b"" for part in parts]))
+        return Part(self.rows, features=self._codec.combine_parts(parts))
+
+    def _keep(self, part: Part) -> None:
+        self._parts.append(part)
 
 
 def _one_a_row(keys: Any, rows: int) -> Any:
@@ -167,12 +263,13 @@ def _are_plain(keys: dict[str, Any]) -> bool:
     return all(isinstance(value, (str, int, float, bool)) or value is None for value in keys.values())
 
 
-def _concatenate_features(features: list[Any]) -> Any:
+def concatenate_features(features: list[Any]) -> Any:
+    """The rows of several tables, arrays or lists of one kind, one behind the other."""
     first = features[0]
     if isinstance(first, list):
         return [row for part in features for row in part]
     if isinstance(first, dict):
-        return {name: _concatenate_features([part[name] for part in features]) for name in first}
+        return {name: concatenate_features([part[name] for part in features]) for name in first}
     if hasattr(first, "iloc"):
         import pandas as pd
 

@@ -133,7 +133,7 @@ def encode_numbers(results: Sequence[Any]) -> list[bytes] | None:
 def encode_list(values: Sequence[Any]) -> bytes:
     """JSON of a list or an array, made in pieces between which other threads get their turn."""
     if len(values) <= MANY:
-        return encode_json(values)
+        return encode_json(values[:])
     found = [encode_json(values[at : at + MANY])[1:-1] for at in range(0, len(values), MANY)]
     return b"[" + b",".join(found) + b"]"
 

@@ -98,21 +98,19 @@ def decode_list(
     """
     if not codec.is_by_row:
         return None
-    parts: list[Part] = []
-    rows = 0
+    parts = codec.collect(codec)
     try:
         for piece in cut_json_array(array):
             budget.check()
             if len(piece) > LARGE:  # a row is as large as that
                 check_values(piece)
             part = (
-                codec.decode_json(piece, rows)
+                codec.decode_json(piece, parts.rows)
                 if arranged is None
-                else codec.accept_inputs(arranged(decode_json(piece)), rows)
+                else codec.accept_inputs(arranged(decode_json(piece)), parts.rows)
             )
-            rows += part.rows
             budget.take(part.rows * codec.width)
-            parts.append(part if part.tuples is None else Part(part.rows, features=codec.combine_parts([part])))
+            parts.add(part)
     except HttpError as error:
         if error.status in (413, 504):
             raise
@@ -121,9 +119,7 @@ def decode_list(
         if all(problem.row is not None for problem in error.problems) and _is_valid_json(array):
             raise
         return None
-    if all(part.packed is not None for part in parts):
-        return Part(rows, b"".join([part.packed or b"" for part in parts]))
-    return Part(rows, features=codec.combine_parts(parts))
+    return parts.join()
 
 
 def _is_valid_json(text: bytes) -> bool:

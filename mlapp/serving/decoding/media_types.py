@@ -31,7 +31,7 @@ def is_json_type(media: bytes) -> bool:
     return not media or media == b"application/json" or media.endswith(b"+json")
 
 
-def decode_body(codec: Codec, media: bytes, body: bytes, limit: int, budget: Budget) -> Part:
+def decode_body(codec: Codec, body: bytes, budget: Budget, media: bytes, limit: int) -> Part:
     """The features in a body of the type `media`, of at most `limit` bytes without compression.
 
     Raises:
@@ -64,8 +64,7 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
     """
     schema = codec.predictor.schema.features
     has_loader = codec.predictor.pipeline.stage("feature_loader") is not None
-    parts: list[Part] = []
-    rows = 0
+    parts = codec.collect(codec)
     try:
         pieces = read_csv_in_pieces(
             body,
@@ -75,16 +74,10 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
         )
         for table, cells in pieces:
             budget.take(cells)
-            part = codec.accept_inputs(table, rows)
-            parts.append(part if part.tuples is None else Part(part.rows, features=codec.combine_parts([part])))
-            rows += part.rows
+            parts.add(codec.accept_inputs(table, parts.rows))
     except CsvError as error:
         raise HttpError(400, f"The body is not CSV: {error}.") from None
-    if len(parts) == 1:
-        return parts[0]
-    if all(part.packed is not None for part in parts):
-        return Part(rows, b"".join([part.packed or b"" for part in parts]))
-    return Part(rows, features=codec.combine_parts(parts))
+    return parts.join()
 
 
 def widest(codec: Codec) -> int:

@@ -122,12 +122,12 @@ class FastCycle(QueuedRequest):
             transport.write(ONE % (len(text) + len(tail) + AROUND, identity, text, tail))
         else:
             body = b""
-            if isinstance(result, list):
+            if not isinstance(result, BaseException):
                 try:
                     body = encode_answer(result, self.loaded.tail, is_unionml=part.is_unionml)
                 except Exception as error:
                     result = error
-            if isinstance(result, list):
+            if not isinstance(result, BaseException):
                 transport.write(OK % (len(body), identity, b"" if keep_alive else CLOSE, body))
             else:
                 problem = make_http_error(result)

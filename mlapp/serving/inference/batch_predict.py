@@ -9,9 +9,13 @@ from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
 from mlapp.schema.rows import Part
+from mlapp.serving.inference.packed_rows import PackedRows
 from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiter, split_rows
 from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.web.problems import HttpError
 
+SLICE = 50_000
+"""Rows of one request that are predicted together, where they may be predicted apart."""
 Attempt = tuple[list[Any], list[tuple[Any, Any]]]
 """For each request its rows, or its error; and for each call that went well, what the predictor took and returned."""
 
@@ -27,6 +31,28 @@ def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[li
     return loaded.list_rows(predictions, rows), features, predictions
 
 
+def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
+    """Predict a request of very many rows, some of them at a time: in one call, arrays as large as all of them would be
+    made and listed, and nobody could tell in between that its client has left.
+
+    Raises:
+        MlappError: the app's code failed.
+    """
+    part = item.part
+    found = PackedRows()
+    calls = []
+    keeps_calls = bool(loaded.predictor.pipeline.callbacks)
+    for at in range(0, part.rows, SLICE):
+        if not item.is_waiting:
+            raise HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds.")
+        piece = loaded.codec.slice_part(part, at, at + SLICE)
+        rows, features, predictions = predict_batch(loaded, [piece], piece.rows)
+        found.extend(rows)
+        if keeps_calls:
+            calls.append((features, predictions))
+    return [found], calls
+
+
 def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[[], None]) -> Attempt:
     """Predict the items together, or as far as they can be.
 
@@ -35,6 +61,8 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[
     """
     parts = [item.part for item in items]
     try:
+        if len(items) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0]):
+            return predict_in_slices(loaded, items[0])
         rows, features, predictions = predict_batch(loaded, parts, sum(part.rows for part in parts))
     except Exception as error:
         if len(items) == 1 or has_no_waiter(items):

@@ -22,6 +22,7 @@ from mlapp.pipeline import Pipeline
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.decoding.processes import decode_in_process
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.batcher import Batcher
 from mlapp.serving.inference.latency import Latency
@@ -201,6 +202,29 @@ class Endpoint:
         found = await decode_in_thread(read, budget, left, self._loaders if own else None)
         self._decoding.add_call(time.perf_counter() - started, 1)
         return found
+
+    async def decode_features(
+        self,
+        loaded: ServedModel,
+        decode: Callable[..., Any],
+        body: bytes,
+        budget: Budget,
+        left: Callable[[], Awaitable[Any]] | None = None,
+        arguments: tuple[Any, ...] = (),
+        most: int = LARGE,
+    ) -> Any:
+        """Let `decode` make features of a body: in the event loop, in a thread, or in a process, as it is large.
+
+        Args:
+            decode: a function of a module, called with the codec, the body, the budget and the arguments; it gives a
+                `Part`, or a tuple that ends in one.
+            left, most: as for `decode_body`.
+
+        Raises:
+            HttpError, ClientLeft: as for `decode_body`; and what `decode` raises.
+        """
+        read = partial(decode_in_process, loaded.codec, decode, body, budget, *arguments)
+        return await self.decode_body(read, len(body), budget, left, most)
 
     @cached_property
     def _loaders(self) -> ThreadPoolExecutor:

@@ -46,10 +46,7 @@ async def decode_features(
     """
     limit, media = endpoint.settings.max_body, request.media
     most = LARGE if media_types.is_json_type(media) else SMALL
-    return await endpoint.decode_body(
-        lambda: media_types.decode_body(loaded.codec, media, body, limit, budget),
-        len(body),
-        budget,
-        request.wait_until_left,
-        most,
+    part: Part = await endpoint.decode_features(
+        loaded, media_types.decode_body, body, budget, request.wait_until_left, (media, limit), most
     )
+    return part

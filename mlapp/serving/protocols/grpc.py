@@ -15,6 +15,8 @@ from mlapp import distribution
 from mlapp.config import Serve
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.normalization import MANY
+from mlapp.schema.rows import Part
+from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import open_inference, tensors, wire
 from mlapp.serving.protocols.messages import PACKAGE, message_class
 from mlapp.serving.protocols.tensors import TEXT, Tensor
@@ -126,6 +128,8 @@ class GrpcServer:
                             self._application.keys.check_key(headers)
                         intake.take(len(body))
                         held = len(body)
+                        if name == INFER:
+                            return await _model_infer(self._application, body, context)
                         return await method(self._application, _parse(name, body), context)
                     except asyncio.CancelledError:
                         status, code = 499, "CANCELLED"
@@ -204,30 +208,39 @@ async def _model_metadata(application: Application, request: Any, context: Any) 
     return message_class("ModelMetadataResponse")(**open_inference.model_metadata(endpoint))
 
 
-async def _model_infer(application: Application, request: Any, context: Any) -> Any:
-    endpoint = open_inference.find_model(application, request.model_name, request.model_version)
+async def _model_infer(application: Application, body: bytes, context: Any) -> Any:
+    names = wire.check(body)
+    endpoint = open_inference.find_model(application, names.get(1, ""), names.get(2))
     remaining = context.time_remaining()
     most = endpoint.settings.timeout
     budget = Budget(endpoint.settings, most if remaining is None else max(min(remaining, most), 0.001))
-    given = await endpoint.decode_body(lambda: _parse_tensors(request, budget), request.ByteSize(), budget)
-    outputs, version = await open_inference.predict_tensors(endpoint, given, budget)
-    wanted = [output.name for output in request.outputs]
+    (identity, wanted), outputs, version = await open_inference.predict_tensors(
+        endpoint, _decode_infer_request, body, budget
+    )
     chosen = [output for output in outputs if not wanted or output.name in wanted]
-    answer = message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=request.id)
+    answer = message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=identity)
     for output in chosen:
         answer.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
         answer.raw_output_contents.append(output.raw_bytes())
     return answer
 
 
+INFER = "ModelInfer"
 METHODS: dict[str, Method] = {
     "ServerLive": _server_live,
     "ServerReady": _server_ready,
     "ModelReady": _model_ready,
     "ServerMetadata": _server_metadata,
     "ModelMetadata": _model_metadata,
-    "ModelInfer": _model_infer,
+    INFER: _model_infer,
 }
+
+
+def _decode_infer_request(codec: Codec, body: bytes, budget: Budget) -> tuple[tuple[str, list[str]], Part]:
+    """A request's id and the outputs that it wants; and the features in its tensors."""
+    request = _parse(INFER, body)
+    part = open_inference.accept_tensors(codec, _parse_tensors(request, budget))
+    return (request.id, [output.name for output in request.outputs]), part
 
 
 def _parse_tensors(request: Any, budget: Budget) -> list[Tensor]:

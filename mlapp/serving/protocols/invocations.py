@@ -49,9 +49,7 @@ async def answer_invocation(endpoint: Endpoint, request: Request) -> Response:
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     if is_json_type(request.media):
-        part = await endpoint.decode_body(
-            lambda: _decode_part(loaded.codec, body, budget), len(body), budget, request.wait_until_left
-        )
+        part = await endpoint.decode_features(loaded, _decode_part, body, budget, request.wait_until_left)
     else:
         part = await decode_features(endpoint, loaded, request, body, budget)
     part.id = request.identity

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from mlapp import distribution
 from mlapp.normalization import to_rows
+from mlapp.schema.rows import Part
+from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import check_values, encode_json, encode_list
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.decoding.media_types import check_width
@@ -35,6 +37,7 @@ EXTENSIONS = ["binary_tensor_data"]
 METHODS = {"": ("GET", "HEAD"), "ready": ("GET", "HEAD"), "infer": ("POST",)}
 """What a model can be asked, each with the methods that it takes."""
 Options = dict[str, Any]
+T = TypeVar("T")
 MOST_OBJECTS = 100_000
 """JSON objects of a large request: its tensors and their parameters, which are decoded in one go."""
 LONGEST_LENGTH = 18
@@ -142,15 +145,19 @@ def model_metadata(endpoint: Endpoint) -> dict[str, Any]:
 
 async def predict_tensors(
     endpoint: Endpoint,
-    given: list[Tensor],
+    decode: Callable[..., tuple[T, Part]],
+    body: bytes,
     budget: Budget,
     left: Callable[[], Awaitable[None]] | None = None,
     identity: bytes | None = None,
-) -> tuple[list[Tensor], str]:
-    """Predictions as tensors, and the version that made them.
+    arguments: tuple[Any, ...] = (),
+) -> tuple[T, list[Tensor], str]:
+    """What a request asks beside its tensors, the predictions as tensors, and the version that made them.
 
     Args:
+        decode: reads the body, as for `Endpoint.decode_features`.
         identity: the request's id, for the prediction log.
+        arguments: further ones of `decode`.
 
     Raises:
         HttpError, MlappError: as for `/predict`; 400 for a predictor that yields.
@@ -158,17 +165,22 @@ async def predict_tensors(
     loaded = endpoint.current
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-    check_width(len(given), loaded.codec)
-    size = sum(tensor.array.nbytes for tensor in given)
-    part = await endpoint.decode_body(
-        lambda: loaded.codec.accept_inputs(tensors.tensors_to_inputs(given, loaded)), size, budget, left
-    )
+    asked, part = await endpoint.decode_features(loaded, decode, body, budget, left, arguments)
     part.id = identity
     predictions = await endpoint.predict_part(part, budget.remaining, loaded, left)
     schema = loaded.predictor.schema.predictions
-    return await endpoint.encode_answer(
-        lambda: tensors.predictions_to_tensors(predictions, schema), part.rows
-    ), loaded.version or ""
+    outputs = await endpoint.encode_answer(lambda: tensors.predictions_to_tensors(predictions, schema), part.rows)
+    return asked, outputs, loaded.version or ""
+
+
+def accept_tensors(codec: Codec, given: list[Tensor]) -> Part:
+    """The features in a request's tensors.
+
+    Raises:
+        HttpError: 400, they are not the model's. InputError: they do not fit the schema.
+    """
+    check_width(len(given), codec)
+    return codec.accept_inputs(tensors.tensors_to_inputs(given, codec))
 
 
 def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -190,10 +202,9 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
 async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
     body, budget = await receive_body(endpoint, request)
     split = _split(request, body)
-    asked, given = await endpoint.decode_body(
-        lambda: _parse_request(body, split, budget), len(body), budget, request.wait_until_left
+    asked, outputs, version = await predict_tensors(
+        endpoint, _decode_request, body, budget, request.wait_until_left, request.identity, (split,)
     )
-    outputs, version = await predict_tensors(endpoint, given, budget, request.wait_until_left, request.identity)
     size = sum(output.array.size for output in outputs)
     return await endpoint.encode_answer(lambda: _make_answer(endpoint.name, version, asked, outputs), size)
 
@@ -210,6 +221,13 @@ def _split(request: Request, body: bytes) -> int:
     if not given.isdigit() or len(given) > LONGEST_LENGTH or int(given) > len(body):
         raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
     return int(given)
+
+
+def _decode_request(codec: Codec, body: bytes, budget: Budget, split: int) -> tuple[InferRequest, Part]:
+    """A request's JSON, which ends at `split`, without its tensors; and the features in these."""
+    asked, given = _parse_request(body, split, budget)
+    asked = InferRequest([], asked.id, asked.outputs, asked.parameters)
+    return asked, accept_tensors(codec, given)
 
 
 def _parse_request(body: bytes, split: int, budget: Budget) -> tuple[InferRequest, list[Tensor]]:

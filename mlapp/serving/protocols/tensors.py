@@ -15,9 +15,10 @@ import msgspec
 
 from mlapp.normalization import MANY
 from mlapp.schema import Field, Schema
+from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import check_values, encode_json
 from mlapp.serving.decoding.json_chunks import PIECE, cut_json_array
-from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.inference.packed_rows import PackedRows
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
@@ -167,7 +168,7 @@ def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, 
     return Tensor(name, _reshape_array(name, array, shape), datatype)
 
 
-def tensors_to_inputs(tensors: Sequence[Tensor], loaded: ServedModel) -> Any:
+def tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
     """The inputs for the codec: a table where the model has columns, else an array or a list.
 
     Raises:
@@ -175,8 +176,8 @@ def tensors_to_inputs(tensors: Sequence[Tensor], loaded: ServedModel) -> Any:
     """
     if not tensors:
         raise HttpError(400, "There are no inputs.")
-    schema = loaded.predictor.schema.features
-    own = loaded.predictor.pipeline.stage("feature_loader") is not None
+    schema = codec.predictor.schema.features
+    own = codec.predictor.pipeline.stage("feature_loader") is not None
     one = tensors[0].array
     if len(tensors) == 1 and (schema.kind != "table" or tensors[0].name not in schema.names):
         return one if tensors[0].datatype != "BYTES" and not own else one.tolist()
@@ -201,7 +202,12 @@ def predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[T
         return [_output_tensor(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
     # A list of which training saw too little to describe it may hold numbers.
     is_described = schema.kind != "any" or schema.dtype in ("string", *KINDS)
-    return [_output_tensor(OUTPUTS, list(predictions), wanted.get(OUTPUTS) if is_described else None)]
+    datatype = wanted.get(OUTPUTS) if is_described else None
+    array = predictions.to_array() if isinstance(predictions, PackedRows) and datatype != "BYTES" else None
+    if array is not None:
+        array = _as_described(array, datatype)
+        return [Tensor(OUTPUTS, array, DATATYPES[array.dtype.name])]
+    return [_output_tensor(OUTPUTS, list(predictions), datatype)]
 
 
 def describe_tensors(schema: Schema, name: str) -> list[dict[str, Any]]:

@@ -12,14 +12,23 @@ MOST_FIELDS = 20_000
 TENSOR = 5
 """The field of ModelInferRequest that holds its tensors."""
 
+NAMES = (1, 2)
+"""The fields of ModelInferRequest that name the model and its version."""
+LONGEST_NAME = 1000
+"""Bytes of such a name."""
 
-def check(body: bytes) -> None:
+
+def check(body: bytes) -> dict[int, str]:
     """Check how many fields a request has: at the top, and in each tensor; its values are not looked at.
+
+    Returns:
+        The texts of its first fields, `NAMES`, by their numbers.
 
     Raises:
         HttpError: 413, too many; 400, it is not Protocol Buffers.
     """
     fields = 0
+    texts: dict[int, str] = {}
     pending = [(0, len(body), True)]
     while pending:
         at, end, is_top = pending.pop()
@@ -35,6 +44,8 @@ def check(body: bytes) -> None:
                 size, at = _varint(body, at, end)
                 if is_top and tag >> 3 == TENSOR:
                     pending.append((at, min(at + size, end), False))
+                elif is_top and tag >> 3 in NAMES and size <= LONGEST_NAME:
+                    texts[tag >> 3] = _text(body[at : at + size])
                 at += size
             elif kind in (1, 5):
                 at += 8 if kind == 1 else 4
@@ -42,6 +53,14 @@ def check(body: bytes) -> None:
                 raise _wrong()
         if at > end:
             raise _wrong()
+    return texts
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise _wrong() from None
 
 
 def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:

@@ -1,0 +1,291 @@
+"""`python -m benchmarks.limits`: what the largest accepted body of each form costs the server and its other clients.
+
+For each body: the slowest answer of `/livez` meanwhile, the growth of the server's processes over their size before
+the first large body (peak of each process, decoders included), and the seconds until the answer. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.serving.processes import tree
+
+LARGEST = 16_000_000
+APP = """
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mlapp import App
+
+app = App("{name}", target="y")
+
+
+class Model:
+    def fit(self, features, target=None):
+        return self
+
+    def predict(self, features):
+        return np.asarray(features, dtype=float).sum(axis=1)
+
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    return pd.DataFrame({table}).assign(y=lambda table: range(len(table)))
+
+
+app.model(Model)
+
+
+@app.saver
+def save(model, path: Path) -> None:
+    (path / "model.json").write_text("{{}}")
+
+
+@app.loader
+def load(path: Path) -> Model:
+    return Model()
+
+
+{predictor}
+"""
+NUMBERS = APP.format(name="numbers", table='{"a": np.arange(50.0), "b": 0.5}', predictor="")
+TEXTS = APP.format(
+    name="texts",
+    table='{"a": [f"t{at}" for at in range(50)], "b": [f"u{at}" for at in range(50)]}',
+    predictor="@app.predictor\ndef predict(model, features: pd.DataFrame) -> list[float]:\n"
+    "    return [1.0] * len(features)",
+)
+APPS = {"numbers": NUMBERS, "texts": TEXTS}
+INFER = "/v2/models/{app}/infer"
+JSON, CSV, NPY, ARROW = "application/json", "text/csv", "application/x-npy", "application/vnd.apache.arrow.stream"
+Body = tuple[str, str, str, Callable[[], bytes]]
+
+
+def fill(head: str, item: str, tail: str, between: str = ",") -> bytes:
+    """So many times the item that the body is as large as it may be."""
+    count = (LARGEST - len(head) - len(tail)) // len(item + between)
+    return (head + between.join([item] * count) + tail).encode()
+
+
+def columns(item: str) -> bytes:
+    values = ",".join([item] * (LARGEST // (len(item) + 1) // 2 - 20))
+    return f'{{"inputs":{{"a":[{values}],"b":[{values}]}}}}'.encode()
+
+
+def tensors(item: str, datatype: str, *, is_nested: bool = False) -> bytes:
+    count = (LARGEST // (len(item) + 1) - 200) // 4
+    values = ",".join([f"[{item}]" if is_nested else item] * (count if not is_nested else count // 2))
+    rows = values.count(item)
+    one = {"datatype": datatype, "shape": [rows, 1] if is_nested else [rows]}
+    a, b = (json.dumps({"name": name, **one})[:-1] + f',"data":[{values}]}}' for name in "ab")
+    return f'{{"inputs":[{a},{b}]}}'.encode()
+
+
+def npy() -> bytes:
+    import numpy as np
+
+    sink = io.BytesIO()
+    np.save(sink, np.ones((LARGEST // 16 - 100, 2)))
+    return sink.getvalue()
+
+
+def arrow(kind: str) -> bytes:
+    import pyarrow as pa
+
+    rows = LARGEST // 40
+    if kind == "floats":
+        column = pa.array([1.5] * (LARGEST // 16 - 1000))
+    elif kind == "texts":
+        column = pa.array([f"t{at:08}" for at in range(LARGEST // 30)])
+    else:
+        column = pa.array([f"t{at % 1000}" for at in range(rows)]).dictionary_encode()
+    table = pa.table({"a": column, "b": column})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+BODIES: dict[str, Body] = {
+    "JSON rows": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[1,1]", "]}")),
+    "JSON long rows": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[0.123456789,0.123456789]", "]}")),
+    "JSON records": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', '{"a":1,"b":1}', "]}")),
+    "JSON columns": ("numbers", "/predict", JSON, lambda: columns("1")),
+    "JSON split": (
+        "numbers",
+        "/invocations",
+        JSON,
+        lambda: fill('{"dataframe_split":{"columns":["b","a"],"data":[', "[1,1]", "]}}"),
+    ),
+    "JSON instances": ("numbers", "/invocations", JSON, lambda: fill('{"instances":[', "[1,1]", "]}")),
+    "JSON text rows": ("texts", "/predict", JSON, lambda: fill('{"inputs":[', '["t1","u2"]', "]}")),
+    "JSON text columns": ("texts", "/predict", JSON, lambda: columns('"t1"')),
+    "JSON one text": ("texts", "/predict", JSON, lambda: fill('{"inputs":[["', "x", '","y"]]}', "")),
+    "JSON one escaped text": ("texts", "/predict", JSON, lambda: fill('{"inputs":[["', "\\u00e9", '","y"]]}', "")),
+    "JSON one text as inputs": ("numbers", "/predict", JSON, lambda: fill('{"inputs":"', "x", '"}', "")),
+    "JSON empty lists": ("numbers", "/predict", JSON, lambda: fill("[", "[]", "]")),
+    "JSON empty records": ("numbers", "/predict", JSON, lambda: fill("[", "{}", "]")),
+    "JSON one row": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[[', "1", "]]}")),
+    "JSON spaces": ("numbers", "/predict", JSON, lambda: fill("[", " ", "[1,1]]", "")),
+    "JSON spaces between": ("numbers", "/predict", JSON, lambda: fill("[", " [1,1] ", "]")),
+    "JSON digits": ("numbers", "/predict", JSON, lambda: fill("[[", "1", ",1]]", "")),
+    "JSON wrong at the end": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[1,1]", ',["x",1]]}')),
+    "CSV": ("numbers", "/predict", CSV, lambda: fill("a,b\n", "1,1", "\n", "\n")),
+    "CSV long numbers": ("numbers", "/predict", CSV, lambda: fill("a,b\n", "0.123456789,0.123456789", "\n", "\n")),
+    "CSV quoted": ("numbers", "/predict", CSV, lambda: fill("a,b\n", '"1","1"', "\n", "\n")),
+    "CSV texts": ("texts", "/predict", CSV, lambda: fill("a,b\n", "t1,u2", "\n", "\n")),
+    "CSV quoted texts": ("texts", "/predict", CSV, lambda: fill("a,b\n", '"t,""1","u2"', "\n", "\n")),
+    "CSV one text": ("texts", "/predict", CSV, lambda: fill('a,b\n"', "x", '",y\n', "")),
+    "CSV one line": ("numbers", "/predict", CSV, lambda: fill("a,b\n", "1", "\n")),
+    "CSV blank lines": ("numbers", "/predict", CSV, lambda: fill("a,b\n1,1", "\n", "", "")),
+    "npy": ("numbers", "/predict", NPY, npy),
+    "Arrow floats": ("numbers", "/predict", ARROW, lambda: arrow("floats")),
+    "Arrow texts": ("texts", "/predict", ARROW, lambda: arrow("texts")),
+    "Arrow codes": ("texts", "/predict", ARROW, lambda: arrow("codes")),
+    "v2 numbers": ("numbers", INFER, JSON, lambda: tensors("1", "FP64")),
+    "v2 nested": ("numbers", INFER, JSON, lambda: tensors("1", "FP64", is_nested=True)),
+    "v2 texts": ("texts", INFER, JSON, lambda: tensors('"t1"', "BYTES")),
+    "v2 one text": (
+        "texts",
+        INFER,
+        JSON,
+        lambda: fill('{"inputs":[{"name":"a","datatype":"BYTES","shape":[1],"data":["', "x", '"]}]}', ""),
+    ),
+}
+
+
+def exchange(address: tuple[str, int], path: str, media: str, body: bytes, headers: str = "") -> tuple[int, int]:
+    """Post a body; the status of the answer, and its size."""
+    with socket.create_connection(address, timeout=120) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n"
+        with contextlib.suppress(ConnectionError):
+            client.sendall((head + headers + "Connection: close\r\n\r\n").encode())
+            client.sendall(body)
+        first, size = b"", 0
+        while part := client.recv(1 << 20):
+            size += len(part)
+            first = first or part
+        return int(first.split(b" ", 2)[1]), size
+
+
+def probe(address: tuple[str, int], done: threading.Event) -> list[float]:
+    """Seconds that each `/livez` took until `done`, on a connection that is kept."""
+    waits = []
+    with socket.create_connection(address, timeout=120) as client:
+        while not done.is_set():
+            started = time.perf_counter()
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'"ok"}'):
+                answer += client.recv(4096)
+            waits.append(time.perf_counter() - started)
+            time.sleep(0.01)
+    return waits
+
+
+def memory(root: int, name: str) -> int:
+    """A figure of /proc/PID/status in bytes, summed over the processes of the tree."""
+    found = 0
+    for pid in tree(root):
+        with contextlib.suppress(OSError, TypeError):
+            text = Path(f"/proc/{pid}/status").read_text()
+            found += 1024 * int(re.search(rf"{name}:\s+(\d+)", text)[1])
+    return found
+
+
+def watch(root: int, done: threading.Event, peak: list[int]) -> None:
+    """The highest memory of the whole tree at one moment."""
+    while not done.wait(0.02):
+        peak[0] = max(peak[0], memory(root, "VmRSS"))
+
+
+@contextlib.contextmanager
+def serve(project: Path) -> Iterator[tuple[int, tuple[str, int]]]:
+    log = project / "server.log"
+    program = str(Path(sys.executable).with_name("mlapp"))
+    with log.open("w") as output:
+        server = subprocess.Popen([program, "serve", "--port", "0"], cwd=project, stdout=output, stderr=output)
+    try:
+        while not (found := re.search(r"answers at http://([^:/]+):(\d+)", log.read_text())):
+            if server.poll() is not None:
+                raise RuntimeError(log.read_text())
+            time.sleep(0.05)
+        yield server.pid, (found[1], int(found[2]))
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def measure(project: Path, path: str, media: str, body: bytes, headers: str = "") -> dict[str, float]:
+    with serve(project) as (pid, address):
+        exchange(address, "/predict", JSON, b"[[1,1]]")
+        before = memory(pid, "VmRSS")
+        done, waits, peak = threading.Event(), [], [0]
+        threads = [
+            threading.Thread(target=lambda: waits.extend(probe(address, done))),
+            threading.Thread(target=watch, args=(pid, done, peak)),
+        ]
+        for thread in threads:
+            thread.start()
+        started = time.perf_counter()
+        status, _ = exchange(address, path, media, body, headers)
+        seconds = time.perf_counter() - started
+        done.set()
+        for thread in threads:
+            thread.join()
+    waits.sort()
+    return {
+        "status": status,
+        "livez": 1000 * waits[-1],
+        "p99": 1000 * waits[int(len(waits) * 0.99) - 1],
+        "growth": (peak[0] - before) / 1e6,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="a part of the bodies' names")
+    parser.add_argument("--gzip", action="store_true", help="send the bodies packed")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        projects = {}
+        for name, text in APPS.items():
+            projects[name] = Path(folder) / name
+            projects[name].mkdir()
+            (projects[name] / "app.py").write_text(text)
+            program = str(Path(sys.executable).with_name("mlapp"))
+            subprocess.run([program, "train"], cwd=projects[name], check=True, capture_output=True)
+        print("| body | status | /livez max, ms | p99, ms | growth, MB | seconds |\n|---|--:|--:|--:|--:|--:|")
+        for name, (app, path, media, make) in BODIES.items():
+            if arguments.only and arguments.only.lower() not in name.lower():
+                continue
+            body = make()
+            headers = "Content-Encoding: gzip\r\n" if arguments.gzip else ""
+            sent = gzip.compress(body, 1) if arguments.gzip else body
+            found = measure(projects[app], path.format(app=app), media, sent, headers)
+            print(
+                f"| {name} | {found['status']} | {found['livez']:.0f} | {found['p99']:.0f} "
+                f"| {found['growth']:.0f} | {found['seconds']:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

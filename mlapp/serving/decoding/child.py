@@ -1,0 +1,94 @@
+"""A decoder process: bodies come on its standard input, a socket, and features go back on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+import socket
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import InputError
+from mlapp.serving.decoding import transport
+from mlapp.serving.decoding.codec import Codec, Parts, Recipe
+from mlapp.serving.decoding.transport import Outcome
+from mlapp.serving.web.problems import HttpError
+
+IDLE = 5.0
+"""Seconds after which a decoder without work ends: its memory is needed elsewhere."""
+GROWTH = 512 * 1024 * 1024
+"""Bytes that decoding may take beyond what the process has when it begins."""
+
+
+class _IdleError(Exception):
+    """No task came for long."""
+
+
+def serve_bodies() -> None:
+    """Decode one body after the other until the server goes, or has none for long."""
+    with socket.socket(fileno=os.dup(0)) as server:
+        while True:
+            server.settimeout(IDLE)
+            try:
+                task, buffers = transport.receive_frame(server, _end_idle)
+            except (_IdleError, EOFError, OSError):
+                return
+            server.settimeout(None)
+            recipe, decode, budget, arguments = pickle.loads(task)  # noqa: S301 - of our own server
+            codec = _make_codec(recipe)
+            _limit_memory()
+            sender = transport.Sender(server)
+            codec.collect = sender.collect
+            try:
+                found = decode(codec, bytes(buffers.pop()), budget, *arguments)
+                *others, part = found if isinstance(found, tuple) else (found,)
+                sender.send_result(codec, part, others)
+            except ConnectionError:
+                return
+            except BaseException as error:
+                sender.send(*_describe_error(error))
+                if not isinstance(error, (HttpError, InputError, MemoryError)):
+                    return
+            del found, part, sender
+            codec.collect = Parts
+            _free_memory()
+
+
+def _describe_error(error: BaseException) -> tuple[Outcome, Any]:
+    if isinstance(error, HttpError):
+        return Outcome.HTTP, (error.status, error.detail, tuple(error.errors), tuple(error.headers))
+    if isinstance(error, InputError):
+        return Outcome.REFUSED, (error.problems, error.todo)
+    if isinstance(error, MemoryError):
+        return Outcome.HTTP, (413, "The body needs too much memory.")
+    return Outcome.UNFIT, None
+
+
+@lru_cache(4)
+def _make_codec(recipe: Recipe) -> Codec:
+    return recipe.make_codec()
+
+
+def _limit_memory() -> None:
+    """Let allocations fail that go beyond the limit (Linux counts what a process may write to)."""
+    with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
+        import resource
+
+        status = Path("/proc/self/status").read_text()
+        used = 1024 * int(re.search(r"VmData:\s+(\d+)", status)[1])  # type: ignore[index]
+        resource.setrlimit(resource.RLIMIT_DATA, (used + GROWTH, resource.RLIM_INFINITY))
+
+
+def _free_memory() -> None:
+    """Give what was freed back to the system: the C library keeps it."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _end_idle() -> None:
+    raise _IdleError

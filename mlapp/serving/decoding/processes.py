@@ -1,0 +1,161 @@
+"""Where the largest bodies are decoded: in processes of their own.
+
+Parsing a large body is a handful of C calls that hold the interpreter's lock for tenths of a second: meanwhile nobody
+else is answered. A decoder process has a lock of its own, a limit of memory, and is killed when the request's time is
+up, or when its client leaves. It has the schema and none of the app's code: what a feature_loader reads stays here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import InputError
+from mlapp.serving.decoding import transport
+from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.decoding.transport import Outcome
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.problems import HttpError
+
+log = logging.getLogger("mlapp.serving")
+HUGE = 1024 * 1024
+"""Bytes from which a body is decoded in a process: a smaller one takes less time than to send it there."""
+CELL = 8
+"""Most bytes of a packed cell, which has one byte in the body at least."""
+START = """import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from mlapp.serving.decoding.child import serve_bodies
+serve_bodies()"""
+Decode = Callable[..., Any]
+"""A function of a module, called with the codec, the body, the budget and further plain arguments."""
+
+
+def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *arguments: Any) -> Any:
+    """What `decode` makes of a body, a `Part` or a tuple that ends in one; of a huge one in another process.
+
+    Where no process can be started, or what `decode` makes cannot leave it, it is called here.
+
+    Raises:
+        HttpError: 400, the decoder crashed; 413, it needs more memory than any request may; what `decode` raises.
+        InputError: what `decode` raises. CancelledBudgetError: nobody waits for it any more.
+    """
+    if len(body) < HUGE or codec.recipe is None or not _pool.can_start:
+        return decode(codec, body, budget, *arguments)
+    task = pickle.dumps((codec.recipe, decode, budget, arguments))
+    outcome, content = _pool.run_task(codec, task, body, budget)
+    if outcome is Outcome.RESULT:
+        return content if len(content) > 1 else content[0]
+    if outcome is Outcome.REFUSED:
+        error = InputError(*content)
+        if codec.on_refusal is not None:
+            codec.on_refusal(error)
+        raise error
+    if outcome is Outcome.HTTP:
+        raise HttpError(*content)
+    return decode(codec, body, budget, *arguments)
+
+
+class _Decoder:
+    """One process, and the socket to it."""
+
+    def __init__(self) -> None:
+        self.socket, other = socket.socketpair()
+        with other:
+            path = json.dumps([place or os.getcwd() for place in sys.path])
+            environ = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            try:
+                self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                    [sys.executable, "-c", START, path],
+                    stdin=other.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env=environ,
+                    start_new_session=True,
+                )
+            except BaseException:
+                self.socket.close()
+                raise
+        self.socket.settimeout(transport.TURN)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it waits for a task: one that was idle for long has ended, and closed the socket."""
+        waiting = select.poll()
+        waiting.register(self.socket, select.POLLIN)
+        return self.process.poll() is None and not waiting.poll(0)
+
+    def end(self) -> None:
+        self.socket.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+
+
+class _Pool:
+    """The decoders that are idle. As many run as bodies are decoded at once."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Decoder] = []
+        self._lock = threading.Lock()
+        self.can_start = Path(sys.executable or "").name.startswith("python") and hasattr(select, "poll")
+
+    def run_task(self, codec: Codec, task: bytes, body: bytes, budget: Budget) -> tuple[Outcome, Any]:
+        """What became of a task.
+
+        Raises:
+            HttpError: 400, the decoder crashed; 504, the time is up. CancelledBudgetError: nobody waits for it.
+        """
+        decoder = self._take_decoder()
+        if decoder is None:
+            return Outcome.UNFIT, None
+        is_well = False
+        try:
+            transport.send_frame(decoder.socket, task, [body], budget.check)
+            found = transport.receive_outcome(decoder.socket, codec, CELL * len(body), budget.check)
+            is_well = True
+            return found
+        except (ConnectionError, EOFError):
+            budget.check()
+            log.error("a decoder process ended while it read a body of %d bytes", len(body))
+            raise HttpError(400, "The body cannot be read: it needs too much memory, or is damaged.") from None
+        finally:
+            if is_well:
+                with self._lock:
+                    self._idle.append(decoder)
+            else:
+                decoder.end()
+
+    def _take_decoder(self) -> _Decoder | None:
+        """An idle decoder, or a new one; None where none can be started."""
+        with self._lock:
+            while self._idle:
+                decoder = self._idle.pop()
+                if decoder.is_alive:
+                    return decoder
+                decoder.end()
+        try:
+            return _Decoder()
+        except OSError as error:
+            self.can_start = False
+            log.warning("no process can be started to decode large bodies, which may hold up other answers: %s", error)
+            return None
+
+    def forget(self) -> None:
+        """After a fork: the decoders are the parent's."""
+        self._idle = []
+        self._lock = threading.Lock()
+
+
+_pool = _Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.forget)

@@ -1,0 +1,218 @@
+"""Tasks and features between the server and a decoder process.
+
+A frame is a pickle, and buffers beside it which are not copied into it (PEP 574). Features come in pieces as they are
+decoded: none of them is held twice, and no call of the receiver makes more than some thousands of Python objects.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any
+
+from mlapp.schema.rows import Part
+from mlapp.serving.decoding.codec import Codec, Parts
+
+TURN = 0.05
+"""Seconds after which a sender or receiver looks whether anybody still waits."""
+OBJECTS = 20_000
+"""Rows with Python objects in a piece."""
+HEADER = struct.Struct("<QI?")
+"""Bytes of the pickle, the number of buffers, and whether the buffer is packed cells."""
+SIZE = struct.Struct("<Q")
+Check = Callable[[], None]
+
+
+class Outcome(IntEnum):
+    """What a frame from a decoder says."""
+
+    BEGIN = 0
+    """The pieces so far do not count."""
+    PIECE = 1
+    RESULT = 2
+    HTTP = 3
+    REFUSED = 4
+    UNFIT = 5
+    """The result cannot leave the process."""
+
+
+class Sender:
+    """Sends what becomes of one body.
+
+    Args:
+        to: the server. It is waited for as long as it lives.
+    """
+
+    def __init__(self, to: socket.socket) -> None:
+        self._to = to
+        self._last: SentParts | None = None
+
+    def collect(self, codec: Codec) -> SentParts:
+        """What sends the pieces of a body, from the first one again; for `Codec.collect`."""
+        if self._last is not None:
+            self.send(Outcome.BEGIN, None)
+        self._last = SentParts(codec, self)
+        return self._last
+
+    def send(self, outcome: Outcome, content: Any, *, is_packed: bool = False) -> None:
+        """Raises:
+        ConnectionError: the server is gone. pickle.PicklingError and others: the content has no pickle.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        payload = pickle.dumps((outcome, content), protocol=5, buffer_callback=buffers.append)
+        send_frame(self._to, payload, [buffer.raw() for buffer in buffers], is_packed=is_packed)
+
+    def send_result(self, codec: Codec, part: Part, others: Sequence[Any]) -> None:
+        """Send a part, unless its pieces are sent, and what there is beside it."""
+        if self._last is None or part is not self._last.joined:
+            self.collect(codec).add(part)
+        self.send(Outcome.RESULT, (*others, (part.is_unionml, part.keys)))
+
+
+class SentParts(Parts):
+    """The pieces of a body, which are sent and not kept."""
+
+    def __init__(self, codec: Codec, sender: Sender) -> None:
+        super().__init__(codec)
+        self._sender = sender
+        self.joined: Part | None = None
+
+    def join(self) -> Part:
+        self.joined = Part(self.rows)
+        return self.joined
+
+    def _keep(self, part: Part) -> None:
+        if part.packed is not None:
+            self._sender.send(Outcome.PIECE, (part.rows, pickle.PickleBuffer(part.packed), None), is_packed=True)
+            return
+        features = part.features
+        if not _has_objects(features):
+            self._sender.send(Outcome.PIECE, (part.rows, None, features))
+            return
+        for at in range(0, len(features), OBJECTS):
+            piece = features.iloc[at : at + OBJECTS] if hasattr(features, "iloc") else features[at : at + OBJECTS]
+            self._sender.send(Outcome.PIECE, (len(piece), None, piece))
+
+
+def send_frame(
+    to: socket.socket, payload: bytes, buffers: Sequence[Any], check: Check | None = None, *, is_packed: bool = False
+) -> None:
+    """Send a pickle and its buffers.
+
+    Args:
+        check: called when the receiver takes its time; what it raises ends the sending.
+
+    Raises:
+        ConnectionError: the receiver is gone.
+    """
+    views = [memoryview(buffer) for buffer in buffers]
+    head = HEADER.pack(len(payload), len(views), is_packed) + b"".join(SIZE.pack(view.nbytes) for view in views)
+    for view in (memoryview(head + payload), *views):
+        at, size = 0, view.nbytes
+        while at < size:
+            try:
+                at += to.send(view[at:])
+            except TimeoutError:
+                if check is not None:
+                    check()
+
+
+def receive_frame(source: socket.socket, check: Check, cells: Cells | None = None) -> tuple[bytes, list[Any]]:
+    """A pickle and its buffers, which are writable.
+
+    Args:
+        cells: where packed cells go.
+
+    Raises:
+        EOFError, ConnectionError: the sender is gone.
+    """
+    length, count, is_packed = HEADER.unpack(_receive(source, HEADER.size, check))
+    sizes = [SIZE.unpack(_receive(source, SIZE.size, check))[0] for _ in range(count)]
+    payload = bytes(_receive(source, length, check))
+    room = cells.take_room if is_packed and cells is not None else _reserve_memory
+    return payload, [_receive(source, size, check, room) for size in sizes]
+
+
+def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
+    """The outcome of a task; of a result, its last item is the part.
+
+    Args:
+        most: bytes that packed cells are expected to have at most.
+    """
+    cells, parts = Cells(most), Parts(codec)
+    while True:
+        payload, buffers = receive_frame(source, check, cells)
+        outcome, content = pickle.loads(payload, buffers=buffers)  # noqa: S301 - of our own process
+        check()
+        if outcome is Outcome.PIECE:
+            rows, packed, features = content
+            parts.add(Part(rows, packed, features=features))
+        elif outcome is Outcome.BEGIN:
+            cells, parts = Cells(most), Parts(codec)
+        elif outcome is Outcome.RESULT:
+            *others, (is_unionml, keys) = content
+            whole = cells.content
+            part = parts.join() if whole is None else Part(parts.rows, whole)
+            part.is_unionml, part.keys = is_unionml, keys
+            return outcome, (*others, part)
+        else:
+            return outcome, content
+
+
+class Cells:
+    """Packed cells, received one behind the other: memory is reserved for all, and used as far as it is written to."""
+
+    def __init__(self, most: int) -> None:
+        self._memory = _reserve_memory(most)
+        self._size = 0
+        self._is_whole = True
+
+    def take_room(self, size: int) -> memoryview:
+        """Memory behind the cells before; elsewhere where there is not enough."""
+        if self._size + size > len(self._memory):
+            self._is_whole = False
+            return _reserve_memory(size)
+        self._size += size
+        return self._memory[self._size - size : self._size]
+
+    @property
+    def content(self) -> memoryview | None:
+        """All the cells that came; None where there are none, or not in one piece."""
+        return self._memory[: self._size] if self._is_whole and self._size else None
+
+
+def _has_objects(features: Any) -> bool:
+    """Whether features hold a Python object for each value, and can be cut."""
+    if isinstance(features, list):
+        return True
+    if hasattr(features, "iloc"):
+        return any(dtype.kind == "O" for dtype in features.dtypes)
+    return getattr(getattr(features, "dtype", None), "kind", "") == "O"
+
+
+def _reserve_memory(size: int) -> memoryview:
+    """Writable memory. The system gives it when it is written to."""
+    import numpy as np
+
+    return np.empty(size, dtype="uint8").data
+
+
+def _receive(
+    source: socket.socket, size: int, check: Check, room: Callable[[int], memoryview] = _reserve_memory
+) -> memoryview:
+    """So many bytes."""
+    view = room(size)
+    at = 0
+    while at < size:
+        try:
+            count = source.recv_into(view[at:])
+        except TimeoutError:
+            check()
+            continue
+        if not count:
+            raise EOFError
+        at += count
+    return view

@@ -1,0 +1,163 @@
+"""The largest bodies are decoded in processes of their own: with the same answers, within limits, and none survives."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import time
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp.config import Serve
+from mlapp.errors import InputError
+from mlapp.prediction import predictor_of_trained
+from mlapp.serving.decoding import processes
+from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.decoding.threads import decode_in_thread
+from mlapp.serving.inference import endpoint
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.http import ClientLeft
+from mlapp.serving.web.problems import HttpError
+
+pytestmark = pytest.mark.anyio
+RECORDS = [
+    {"age": row, "income": None if row % 7 == 3 else row / 2, "city": ["Bern", "Rome"][row % 2], "vip": row % 3 == 0,
+     "note": f'n"{row}'}
+    for row in range(300)
+]  # fmt: skip
+EXPECTED = [f"{row['city']} {row['age']} {row['vip']} {float(row['income'] or 'nan')}" for row in RECORDS]
+EXPECTED[0] = "Bern 0 True 0.0"
+TABLE = pd.DataFrame(RECORDS)
+
+
+@pytest.fixture(autouse=True)
+def any_body_is_huge(monkeypatch):
+    monkeypatch.setattr(processes, "HUGE", 1)
+    monkeypatch.setattr(endpoint, "LARGE", 1)
+    monkeypatch.setattr("mlapp.serving.inference.request_features.LARGE", 1)
+    monkeypatch.setattr("mlapp.serving.inference.request_features.SMALL", 1)
+    monkeypatch.setattr(endpoint.Endpoint.decode_features, "__defaults__", (None, (), 1))
+
+
+@pytest.fixture(scope="module")
+def codec(numbers) -> Codec:
+    return Codec(predictor_of_trained(numbers[1]))
+
+
+def arrow() -> bytes:
+    import pyarrow as pa
+
+    sink = io.BytesIO()
+    table = pa.Table.from_pandas(TABLE)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def tensors() -> dict:
+    kinds = {"age": "INT64", "income": "FP64", "city": "BYTES", "vip": "BOOL", "note": "BYTES"}
+    data = {name: [row[name] for row in RECORDS if row["income"] is not None] for name in kinds}
+    shape = [len(data["age"])]
+    return {
+        "id": "7",
+        "inputs": [{"name": name, "datatype": kinds[name], "shape": shape, "data": data[name]} for name in kinds],
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "media", "body"),
+    [
+        ("/predict", "application/json", json.dumps(RECORDS).encode()),
+        ("/predict", "application/json", json.dumps({"inputs": TABLE.to_dict("list")}).replace("NaN", "null").encode()),
+        ("/predict", "text/csv", TABLE.to_csv(index=False).encode()),
+        ("/predict", "application/vnd.apache.arrow.stream", arrow()),
+        ("/invocations", "application/json", json.dumps({"dataframe_records": RECORDS}).encode()),
+    ],
+    ids=["records", "columns", "csv", "arrow", "mlflow"],
+)
+async def test_answers_are_those_of_the_server_itself(people, serve, path, media, body):
+    async with serve(*people) as client:
+        answer = await client.post(path, content=body, headers={"content-type": media})
+    assert answer.json()["predictions"] == EXPECTED, answer.text[:500]
+
+
+async def test_tensors_are_decoded_there_too(people, serve):
+    async with serve(*people) as client:
+        answer = await client.post("/v2/models/people/infer", json=tensors())
+    rows = [text for text, row in zip(EXPECTED, RECORDS, strict=True) if row["income"] is not None]
+    assert (answer.json()["id"], answer.json()["outputs"][0]["data"]) == ("7", rows)
+
+
+async def test_business_keys_and_refusals_come_back(numbers, serve):
+    async with serve(*numbers) as client:
+        seen = []
+        client.application.endpoints[0].current.codec.on_refusal = seen.append
+        good = await client.post("/predict", json={"inputs": [[1, 2]], "keys": {"order": "a"}})
+        assert good.json()["predictions"] == [3.0]
+        refused = await client.post("/predict", json=[[1, 2], [1, "x"]])
+        assert (refused.status_code, refused.json()["errors"][0]["row"]) == (422, 1)
+        assert [type(error) for error in seen] == [InputError]
+        assert (await client.post("/predict", content=b"[[1, 2]")).status_code == 400
+
+
+async def test_a_large_request_is_predicted_in_slices(numbers, serve, monkeypatch):
+    from mlapp.serving.inference import batch_predict
+
+    monkeypatch.setattr(batch_predict, "SLICE", 70)
+    rows = np.arange(400.0).reshape(200, 2)
+    async with serve(*numbers) as client:
+        for path, key in (("/predict", "inputs"), ("/invocations", "instances")):
+            answer = await client.post(path, json={key: rows.tolist()})
+            assert answer.json()["predictions"] == rows.sum(axis=1).tolist()
+        tensor = {"name": "inputs", "datatype": "FP64", "shape": [200, 2], "data": rows.ravel().tolist()}
+        answer = await client.post("/v2/models/numbers/infer", json={"inputs": [tensor]})
+        assert answer.json()["outputs"][0]["data"] == rows.sum(axis=1).tolist()
+
+
+def sleep_long(codec, body, budget):
+    time.sleep(60)
+
+
+def crash(codec, body, budget):
+    os.abort()
+
+
+def take_memory(codec, body, budget):
+    return bytearray(10**10)
+
+
+def decode(codec, body, budget):
+    return codec.decode_json(body)
+
+
+async def test_a_decoder_ends_with_the_time_of_its_request(codec):
+    started = time.monotonic()
+    budget = Budget(Serve(), 0.5)
+    with pytest.raises(HttpError) as failed:
+        await decode_in_thread(partial(processes.decode_in_process, codec, sleep_long, b"[]", budget), budget)
+    assert failed.value.status == 504
+    assert time.monotonic() - started < 20
+
+
+async def test_a_decoder_ends_when_its_client_leaves(codec):
+    budget, left = Budget(Serve(), 60), asyncio.Event()
+    call = partial(processes.decode_in_process, codec, sleep_long, b"[]", budget)
+    decoding = asyncio.create_task(decode_in_thread(call, budget, left.wait))
+    await asyncio.sleep(0.1)
+    left.set()
+    with pytest.raises(ClientLeft):
+        await decoding
+
+
+@pytest.mark.parametrize(("what", "status"), [(crash, 400), (take_memory, 413)])
+async def test_what_ends_a_decoder_does_not_end_the_server(codec, what, status):
+    with pytest.raises(HttpError) as failed:
+        processes.decode_in_process(codec, what, b"[]", Budget(Serve(), 60))
+    assert failed.value.status == status
+    part = processes.decode_in_process(codec, decode, b"[[1, 2]]", Budget(Serve(), 60))
+    assert np.asarray(codec.combine_parts([part])).tolist() == [[1.0, 2.0]]
