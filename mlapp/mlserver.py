@@ -21,7 +21,7 @@ from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import load_served_model
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.protocols import tensors
-from mlapp.serving.protocols.open_inference import model_metadata, predict_tensors
+from mlapp.serving.protocols.open_inference import accept_tensors, model_metadata, predict_part_as_tensors
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import make_http_error
@@ -66,8 +66,13 @@ class MlappRuntime(MLModel):
                 place = f"/v2/models/{self.name}/infer_stream"
                 raise MLServerError(f"'{self.name}' streams its predictions: send to {place}.")
             budget = self._open_budget()
-            found, version = await predict_tensors(self._endpoint, _read_tensors(payload, budget), budget)
-            return self._make_answer(payload, found, version)
+            endpoint, loaded = self._endpoint, self._endpoint.current
+            given = _read_tensors(payload, budget)
+            part = await endpoint.decode_body(
+                lambda: accept_tensors(loaded.codec, given), sum(tensor.array.nbytes for tensor in given), budget
+            )
+            found = await predict_part_as_tensors(endpoint, loaded, part, budget)
+            return self._make_answer(payload, found, loaded.version or "")
         except MLServerError:
             raise
         except Exception as error:
@@ -88,7 +93,7 @@ class MlappRuntime(MLModel):
             return
         try:
             budget = self._open_budget()
-            part = loaded.codec.accept_inputs(tensors.tensors_to_inputs(_read_tensors(payload, budget), loaded))
+            part = accept_tensors(loaded.codec, _read_tensors(payload, budget))
             schema = loaded.predictor.schema.predictions
             async with aclosing(self._endpoint.streams.stream_items(loaded, part, budget.timeout)) as items:
                 async for item in items:

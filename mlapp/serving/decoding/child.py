@@ -37,24 +37,34 @@ def serve_bodies() -> None:
             except (_IdleError, EOFError, OSError):
                 return
             server.settimeout(None)
-            recipe, decode, budget, arguments = pickle.loads(task)  # noqa: S301 - of our own server
-            codec = _make_codec(recipe)
-            _limit_memory()
-            sender = transport.Sender(server)
-            codec.collect = sender.collect
-            try:
-                found = decode(codec, bytes(buffers.pop()), budget, *arguments)
-                *others, part = found if isinstance(found, tuple) else (found,)
-                sender.send_result(codec, part, others)
-            except ConnectionError:
+            if not _decode_body(server, task, buffers):
                 return
-            except BaseException as error:
-                sender.send(*_describe_error(error))
-                if not isinstance(error, (HttpError, InputError, MemoryError)):
-                    return
-            del found, part, sender
-            codec.collect = Parts
             _free_memory()
+
+
+def _decode_body(server: socket.socket, task: bytes, buffers: list[Any]) -> bool:
+    """Decode one body and send what becomes of it; returns whether the process can go on.
+
+    Args:
+        buffers: the body, which is taken out.
+    """
+    recipe, decode, budget, arguments = pickle.loads(task)  # noqa: S301 - of our own server
+    codec = _make_codec(recipe)
+    _limit_memory()
+    sender = transport.Sender(server)
+    codec.collect = sender.collect
+    try:
+        found = decode(codec, bytes(buffers.pop()), budget, *arguments)
+        *others, part = found if isinstance(found, tuple) else (found,)
+        sender.send_result(codec, part, others)
+    except ConnectionError:
+        return False
+    except BaseException as error:
+        sender.send(*_describe_error(error))
+        return isinstance(error, (HttpError, InputError, MemoryError))
+    finally:
+        codec.collect = Parts
+    return True
 
 
 def _describe_error(error: BaseException) -> tuple[Outcome, Any]:
@@ -77,6 +87,7 @@ def _limit_memory() -> None:
     with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
         import resource
 
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the client's data
         status = Path("/proc/self/status").read_text()
         used = 1024 * int(re.search(r"VmData:\s+(\d+)", status)[1])  # type: ignore[index]
         resource.setrlimit(resource.RLIMIT_DATA, (used + GROWTH, resource.RLIM_INFINITY))

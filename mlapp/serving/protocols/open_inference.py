@@ -22,6 +22,7 @@ from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.decoding.media_types import check_width
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import receive_body
+from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
@@ -167,10 +168,20 @@ async def predict_tensors(
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     asked, part = await endpoint.decode_features(loaded, decode, body, budget, left, arguments)
     part.id = identity
+    return asked, await predict_part_as_tensors(endpoint, loaded, part, budget, left), loaded.version or ""
+
+
+async def predict_part_as_tensors(
+    endpoint: Endpoint,
+    loaded: ServedModel,
+    part: Part,
+    budget: Budget,
+    left: Callable[[], Awaitable[None]] | None = None,
+) -> list[Tensor]:
+    """Predictions for a request's features, as tensors. Errors are those of `Endpoint.predict_part`."""
     predictions = await endpoint.predict_part(part, budget.remaining, loaded, left)
     schema = loaded.predictor.schema.predictions
-    outputs = await endpoint.encode_answer(lambda: tensors.predictions_to_tensors(predictions, schema), part.rows)
-    return asked, outputs, loaded.version or ""
+    return await endpoint.encode_answer(lambda: tensors.predictions_to_tensors(predictions, schema), part.rows)
 
 
 def accept_tensors(codec: Codec, given: list[Tensor]) -> Part:
