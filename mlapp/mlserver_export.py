@@ -35,7 +35,7 @@ or newer that process of MLServer 1.7 does not even start.
 """
 RUNTIME = "mlapp_runtime"
 BUNDLE = "bundle"
-OF_MLSERVER = frozenset(("fastapi", "fastapi-offline", "starlette", "uvicorn"))
+OF_MLSERVER = frozenset(("fastapi", "starlette", "uvicorn"))
 """Packages that MLServer needs in versions of its own, and a prediction does not need: the folder pins none."""
 
 RUNTIME_SOURCE = f'''"""The class that MLServer loads: model-settings.json names it."""

@@ -68,7 +68,7 @@ def _add_document_routes(application: Application, prefix: str) -> None:
         return Response(encode_json(make_document(application, request.scope.get("root_path", ""))))
 
     async def answer_docs(request: Request) -> Response:
-        return Response(swagger.docs_page(), HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
+        return Response(swagger.PAGE, HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
 
     async def answer_asset(request: Request) -> Response:
         found = await asyncio.to_thread(swagger.docs_asset, request.tail)

@@ -1,9 +1,8 @@
-"""Swagger UI at `/docs`: FastAPI's page, with the assets of the package fastapi-offline in place of a CDN's."""
+"""Swagger UI at `/docs`, from the files in `swagger_ui/`: a cluster often has no way to a CDN."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 
 from mlapp.serving.web.problems import HttpError
@@ -15,13 +14,38 @@ MEDIA = {
 }
 
 
-KEY = b"""request => {
+PAGE = b"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="icon" href="docs/favicon.png">
+<title>mlapp</title>
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script>
+SwaggerUIBundle({
+    url: "openapi.json",
+    dom_id: "#swagger-ui",
+    deepLinking: true,
+    showExtensions: true,
+    showCommonExtensions: true,
+    validatorUrl: null,  // it would ask validator.swagger.io
+    requestInterceptor: request => {
+        // The key that was given to the page at `/` in this tab: without it, the document itself is refused.
         const key = sessionStorage.getItem("mlapp-key");
         if (key && !request.headers["X-API-Key"]) request.headers["X-API-Key"] = key;
         return request;
-    }"""
-"""Sends the API key that was given to the page at `/` in this tab: without it, the document itself is refused."""
-BEGIN = b"SwaggerUIBundle({"
+    },
+});
+</script>
+</body>
+</html>
+"""
+"""The links are relative: the page works under any prefix, and behind a proxy that adds one."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +54,6 @@ class Asset:
 
     content: bytes
     media: bytes
-
-
-@cache
-def docs_page() -> bytes:
-    """The page. Its links are relative: it works under any prefix, and behind a proxy that adds one."""
-    from fastapi.openapi.docs import get_swagger_ui_html
-
-    made = bytes(
-        get_swagger_ui_html(
-            openapi_url="openapi.json",
-            title="mlapp",
-            swagger_js_url="docs/swagger-ui-bundle.js",
-            swagger_css_url="docs/swagger-ui.css",
-            swagger_favicon_url="docs/favicon.png",
-            swagger_ui_parameters={"validatorUrl": None},  # it would ask validator.swagger.io
-        ).body
-    )
-    return made.replace(BEGIN, BEGIN + b"requestInterceptor: " + KEY + b",", 1)
 
 
 def docs_asset(name: str) -> Asset:
@@ -59,4 +65,4 @@ def docs_asset(name: str) -> Asset:
     media = MEDIA.get(name)
     if media is None:
         raise HttpError(404, f"There is no docs/{name:.200}.")
-    return Asset((files("fastapi_offline") / "static" / name).read_bytes(), media)
+    return Asset((files("mlapp.serving.web") / "swagger_ui" / name).read_bytes(), media)
