@@ -10,6 +10,7 @@ from scripts.settings_tables import render_target
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 GUIDES = {
     "kserve": ("Deploy to KServe", "kserve.md"),
+    "knative": ("Deploy to Knative and Cloud Run", "knative.md"),
 }
 """The guide of each target: its title and file."""
 HEAD = """# Settings of `targets.{name}`

@@ -129,14 +129,14 @@ class Cluster:
                 raise
             raise ApiError(
                 f"The cluster ({self.connection.context}) does not know {kind.kind}: "
-                f"{OPERATORS.get(kind.kind, group)} is not installed.",
+                f"{_name_operator(kind)} is not installed.",
                 todo,
                 404,
             ) from None
         served = [entry.get("version") for entry in found.get("versions") or []]
         if version not in served:
             raise ApiError(
-                f"{OPERATORS.get(kind.kind, group)} in {self.connection.context} is too old: it serves "
+                f"{_name_operator(kind)} in {self.connection.context} is too old: it serves "
                 f"{', '.join(map(str, served)) or 'nothing'} of {group}, not {version}.",
                 todo,
                 404,
@@ -329,6 +329,11 @@ class Cluster:
         if not kind.namespaced:
             return dict(document)
         return {**document, "metadata": {**document["metadata"], "namespace": self.namespace}}
+
+
+def _name_operator(kind: Kind) -> str:
+    """Who brings a kind, for the user."""
+    return "Knative Serving" if kind.group == "serving.knative.dev" else OPERATORS.get(kind.kind, kind.group)
 
 
 def _unverified_tls_context() -> ssl.SSLContext:

@@ -99,6 +99,7 @@ OPERATORS = {
     EXTERNAL_SECRET.kind: "the External Secrets operator",
     INFERENCE_SERVICE.kind: "KServe",
     SERVING_RUNTIME.kind: "KServe",
+    KNATIVE_REVISION.kind: "Knative Serving",
     SELDON_MODEL.kind: "Seldon Core 2",
     SELDON_SERVER.kind: "Seldon Core 2",
     SELDON_EXPERIMENT.kind: "Seldon Core 2",

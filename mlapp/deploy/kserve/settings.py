@@ -13,27 +13,11 @@ from mlapp.deploy.cluster.settings import (
     Canary,
     Namespace,
     Patch,
-    Quantity,
+    PodResources,
     Rollout,
     SecretVariable,
     Text,
 )
-
-
-class PodResources(Section, frozen=True):
-    """`resources:` requests and limits of each pod."""
-
-    cpu: Annotated[Quantity, Meta(description="CPU request. OMP_NUM_THREADS follows it, rounded up.")] = "500m"
-    cpu_limit: Annotated[Quantity | None, Meta(description="CPU limit; null for none.")] = "1"
-    memory: Annotated[Quantity, Meta(description="Memory request.")] = "512Mi"
-    memory_limit: Annotated[Quantity | None, Meta(description="Memory limit; the request when absent.")] = None
-    tmp: Annotated[Quantity, Meta(description="Size of /tmp, the only writable folder.")] = "256Mi"
-    requests: Annotated[
-        dict[str, Quantity], Meta(description="Requests in Kubernetes form; they override the others.")
-    ] = {}
-    limits: Annotated[
-        dict[str, Quantity], Meta(description="Limits in Kubernetes form; they override the others.")
-    ] = {}
 
 
 class KServeSettings(Section, frozen=True):

@@ -1,0 +1,6 @@
+"""The Knative target: a `serving.knative.dev/v1` Service, which Google Cloud Run takes too."""
+
+from mlapp.deploy.knative.settings import KnativeSettings
+from mlapp.deploy.knative.target import KnativeTarget
+
+__all__ = ["KnativeSettings", "KnativeTarget"]

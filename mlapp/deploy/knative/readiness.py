@@ -1,0 +1,98 @@
+"""Waiting for a Knative Service: its conditions at its own generation, its traffic, its pods, and a real prediction."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD, Kind
+from mlapp.deploy.cluster.pods import find_trouble, is_ready
+from mlapp.deploy.cluster.rollout import LISTED, ChangeFeed, RolloutError, RolloutWait
+
+FAILED_FOR = 10.0
+"""Seconds for which a condition may be False: while Knative reconciles, it is so for a moment."""
+
+
+@dataclass
+class KnativeWait(RolloutWait):
+    """One Service's way to a revision.
+
+    Args:
+        traffic: percent of each revision, by its name.
+        may_sleep: whether a revision without pods will do: they stop when nobody asks.
+    """
+
+    traffic: dict[str, int] = field(default_factory=dict)
+    may_sleep: bool = False
+    item: dict[str, Any] = field(default_factory=dict)
+
+    def _add_watches(self, feed: ChangeFeed) -> None:
+        feed.add_watch(KNATIVE_SERVICE, fieldSelector=f"metadata.name={self.name}")
+        feed.add_watch(POD, labelSelector=f"{self.selector},{labels.REVISION}={self.revision}")
+        feed.add_watch(EVENT, fieldSelector="involvedObject.kind=Pod")
+
+    def _take_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
+        if change is not None and change[0] == KNATIVE_SERVICE and change[1] != LISTED:
+            self.item = change[2]
+            return
+        super()._take_change(change)
+
+    def _report_changes(self) -> None:
+        super()._report_changes()
+        for condition in self._conditions():
+            words = describe_condition(condition)
+            if self._told.get(condition["type"]) != words:
+                self._told[condition["type"]] = words
+                self.progress(f"Service/{self.name}: {words}")
+
+    def _is_observed(self) -> bool:
+        return False  # there is no Deployment of ours to look at
+
+    def _is_complete(self) -> bool:
+        status = self.item.get("status", {})
+        if status.get("observedGeneration", -1) < self.item.get("metadata", {}).get("generation", 0):
+            return False
+        if not any(each["type"] == "Ready" and each.get("status") == "True" for each in self._conditions()):
+            return False
+        given = {entry.get("revisionName"): entry.get("percent") for entry in status.get("traffic") or []}
+        if any(given.get(name) != percent for name, percent in self.traffic.items()):
+            return False
+        return any(map(is_ready, self.pods.values())) or (self.may_sleep and not self.pods)
+
+    def _refuse_hopeless(self) -> None:
+        super()._refuse_hopeless()
+        status = self.item.get("status", {})
+        current = status.get("observedGeneration", -1) >= self.item.get("metadata", {}).get("generation", 0)
+        for condition in self._conditions() if current else ():
+            if condition["type"] != "Ready" and condition.get("status") == "False":
+                words = describe_condition(condition)
+                if time.monotonic() - self._since.setdefault(words, time.monotonic()) >= FAILED_FOR:
+                    raise RolloutError(
+                        f"Service/{self.name}: {words}{self._read_logs()}",
+                        "Fix what it names; for Pod Security set targets.knative.pod_security: restricted.",
+                    )
+
+    def _explain_timeout(self, timeout: float | None) -> str:
+        after = f" after {timeout:.0f} s" if timeout else ""
+        if not self.item.get("status"):
+            return f"Knative has not begun with Service/{self.name}{after}: is its controller running?"
+        told = [describe_condition(each) for each in self._conditions() if each.get("status") != "True"]
+        return f"Service/{self.name} is not ready{after}: {'; '.join(told) or 'no pod answers'}{self._read_logs()}"
+
+    def _read_logs(self) -> str:
+        """What is wrong with the pods, with the last lines of those that crash."""
+        for name, pod in self.pods.items():
+            if found := find_trouble(pod, self.warnings.get(name, ())):
+                return f"; {found.text}{self._read_crash_log(found)}"
+        return ""
+
+    def _conditions(self) -> list[dict[str, Any]]:
+        return self.item.get("status", {}).get("conditions") or []
+
+
+def describe_condition(condition: dict[str, Any]) -> str:
+    """A condition in one line."""
+    reason = ": ".join(str(part) for part in (condition.get("reason"), condition.get("message")) if part)
+    return f"{condition['type']} is {condition.get('status')}" + (f" ({reason})" if reason else "")

@@ -1,0 +1,177 @@
+"""The Service of a release: pure, the same for the same input, talks to nobody.
+
+Each release's revision has a name of its own, from its content, and the traffic names revisions. Without names, all
+traffic would go to the newest revision that is ready: after an aborted canary, to the canary.
+
+By default only fields are written that both Knative and Cloud Run take. Sources: knative.dev/serving,
+pkg/apis/serving/fieldmask.go; https://cloud.google.com/run/docs/reference/yaml/v1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from mlapp.config import Serve
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.labels import PORT
+from mlapp.deploy.cluster.naming import Names, make_label_value, short_digest
+from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
+from mlapp.deploy.cluster.patches import apply_patches
+from mlapp.deploy.cluster.server_environment import server_variables
+from mlapp.deploy.knative.settings import KnativeSettings
+from mlapp.deploy.target import Shipment
+from mlapp.errors import ConfigError
+
+SECTION = "targets.knative"
+STEP = 2
+"""Seconds between two looks of the startup probe; Cloud Run wants a probe's timeout to be no longer."""
+
+
+def render_release(
+    shipment: Shipment, settings: KnativeSettings, serve: Serve, *, live: str | None = None, percent: int = 100
+) -> list[dict[str, Any]]:
+    """The Service of a release.
+
+    Args:
+        live: name of the revision that keeps the rest of the traffic.
+        percent: what the release's own revision gets.
+
+    Raises:
+        ConfigError: settings that contradict each other, or a patch that does not fit.
+    """
+    _refuse_contradictions(settings)
+    names = Names(shipment.app)
+    spec = _make_revision(shipment, settings, serve)
+    own = labels.object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
+    if settings.platform == "cloud_run":
+        own = _plain_labels(own)
+    annotations = _scale_annotations(settings)
+    digest = short_digest(json.dumps([spec, annotations], sort_keys=True))
+    pod_labels = {**own, labels.REVISION: digest} if settings.platform == "knative" else own
+    if shipment.model_version:
+        version = labels.VERSION if settings.platform == "knative" else "model-version"
+        pod_labels = {**pod_labels, version: make_label_value(shipment.model_version)}
+    name = f"{names.base}-{digest}"
+    template: dict[str, Any] = {"metadata": {"name": name, "labels": pod_labels}, "spec": spec}
+    if annotations:
+        template["metadata"]["annotations"] = annotations
+    traffic = [{"revisionName": name, "percent": percent}]
+    if live is not None and live != name and percent < 100:
+        traffic = [{"revisionName": live, "percent": 100 - percent}, *traffic]
+    metadata: dict[str, Any] = {"name": names.base}
+    if settings.namespace_name:
+        metadata["namespace"] = settings.namespace_name
+    metadata["labels"] = own
+    if settings.annotations:
+        metadata["annotations"] = dict(settings.annotations)
+    document = {
+        "apiVersion": KNATIVE_SERVICE.api_version,
+        "kind": KNATIVE_SERVICE.kind,
+        "metadata": metadata,
+        "spec": {"template": template, "traffic": traffic},
+    }
+    return apply_patches([document], settings.patches, SECTION)
+
+
+def revision_name(documents: list[dict[str, Any]]) -> str:
+    """The name of the revision that a release runs."""
+    return str(documents[0]["spec"]["template"]["metadata"]["name"])
+
+
+def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": labels.CONTAINER,
+        "image": shipment.image,
+        "ports": [{"containerPort": PORT}],
+        "env": _make_environment(settings, serve),
+        "resources": _make_resources(settings),
+        "startupProbe": {
+            "httpGet": {"path": "/readyz", "port": PORT},
+            "periodSeconds": STEP,
+            "timeoutSeconds": STEP,
+            "failureThreshold": max(1, math.ceil(settings.rollout.startup / STEP)),
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/livez", "port": PORT},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+    }
+    spec: dict[str, Any] = {
+        "containerConcurrency": settings.concurrency,
+        "timeoutSeconds": settings.timeout,
+        "serviceAccountName": settings.service_account,
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets] or None,
+    }
+    spec = {key: value for key, value in spec.items() if value is not None}
+    if settings.pod_security == "restricted":
+        container["securityContext"] = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        container["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  inside the container
+        spec["volumes"] = [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}]
+        spec["automountServiceAccountToken"] = False
+    return {**spec, "containers": [container]}
+
+
+def _make_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str, Any]]:
+    told = server_variables(serve, settings.env, settings.secrets, section=SECTION, place="in the Service of Knative")
+    cpu = str(settings.resources.cpu_limit or settings.resources.cpu)
+    cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
+    told.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
+    for name, source in sorted(settings.secrets.items()):
+        reference = {"secretKeyRef": {"name": source.secret, "key": source.key}}
+        variables.append({"name": name, "valueFrom": reference})
+    return variables
+
+
+def _make_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
+    """Limits alone by default: Kubernetes takes them as the requests, and Cloud Run has no others."""
+    wanted = settings.resources
+    limits = {
+        "cpu": str(wanted.cpu if wanted.cpu_limit is None else wanted.cpu_limit),
+        "memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit),
+    }
+    if settings.gpus:
+        limits["nvidia.com/gpu"] = str(settings.gpus)
+    limits.update({name: str(amount) for name, amount in wanted.limits.items()})
+    requests = {name: str(amount) for name, amount in wanted.requests.items()}
+    return {"limits": limits, **({"requests": requests} if requests else {})}
+
+
+def _scale_annotations(settings: KnativeSettings) -> dict[str, str]:
+    """In the spelling that both read."""
+    found = {"autoscaling.knative.dev/minScale": str(settings.min_replicas)} if settings.min_replicas else {}
+    if settings.max_replicas is not None:
+        found["autoscaling.knative.dev/maxScale"] = str(settings.max_replicas)
+    return found
+
+
+def _plain_labels(own: dict[str, str]) -> dict[str, str]:
+    """Labels as Google Cloud takes them: lower-case letters, digits, `-` and `_`, without a domain."""
+    return {
+        re.sub(r"[^a-z0-9_-]+", "-", key.rpartition("/")[2].lower()): re.sub(r"[^a-z0-9_-]+", "-", value.lower())[:63]
+        for key, value in own.items()
+    }
+
+
+def _refuse_contradictions(settings: KnativeSettings) -> None:
+    if settings.max_replicas is not None and settings.max_replicas < settings.min_replicas:
+        raise ConfigError(
+            f"targets.knative: min_replicas {settings.min_replicas} is more than max_replicas {settings.max_replicas}.",
+            "Make max_replicas at least min_replicas.",
+        )
+    if settings.platform == "cloud_run" and settings.pod_security:
+        raise ConfigError(
+            "targets.knative: Cloud Run refuses the security context of `pod_security: restricted`.",
+            "Leave one of `platform: cloud_run` and `pod_security` out.",
+        )

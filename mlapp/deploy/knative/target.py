@@ -1,0 +1,169 @@
+"""The Knative target: each release is a revision with a name of its own, and the traffic names revisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mlapp.deploy.cluster import labels, pods, single_step_canary
+from mlapp.deploy.cluster.app_status import find_revision, list_events, make_replica, object_name
+from mlapp.deploy.cluster.cluster_target import ClusterTarget
+from mlapp.deploy.cluster.deploy_session import DeploySession
+from mlapp.deploy.cluster.namespace import make_namespace
+from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
+from mlapp.deploy.knative.readiness import KnativeWait, describe_condition
+from mlapp.deploy.knative.service import render_release, revision_name
+from mlapp.deploy.knative.settings import KnativeSettings
+from mlapp.deploy.target import DeployError, Shipment, Status
+from mlapp.errors import UsageError
+from mlapp.reporting import Reporter
+
+INSTALL = "Have Knative Serving installed, or use --target k8s."
+
+
+class KnativeTarget(ClusterTarget[KnativeSettings]):
+    """An app as a Knative Service in one namespace of one cluster."""
+
+    name = "knative"
+    settings_type = KnativeSettings
+    prunable = (KNATIVE_SERVICE,)
+
+    def require_cluster(self) -> None:
+        """A cluster that is new enough, with Knative Serving."""
+        if self.settings.platform == "cloud_run":
+            raise UsageError(
+                "Cloud Run is deployed to with Google's own tool: targets.knative.platform is cloud_run.",
+                "mlapp deploy --target knative --dry-run > service.yaml && gcloud run services replace service.yaml",
+            )
+        super().require_cluster()
+        self.cluster.require_kind(KNATIVE_SERVICE, INSTALL)
+
+    def render(self, shipment: Shipment) -> list[dict[str, Any]]:
+        """The Service, with all traffic on the release's revision."""
+        return render_release(shipment, self.settings, self.serve)
+
+    def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
+        """The Service with split traffic. The live revision's name is read from the cluster, where one answers."""
+        try:
+            live = find_live(self.open_releases().list_records())
+        except DeployError:
+            live = None
+        name = revision_name(live.documents) if live else f"{self.names.base}-live"
+        return render_release(shipment, self.settings, self.serve, live=name, percent=percent)
+
+    def make_namespace(self) -> dict[str, Any] | None:
+        """The Namespace, when it is to be made."""
+        return make_namespace(self.settings.namespace)
+
+    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
+        """The address that Knative gave it: `status.url`."""
+        found = self.cluster.get_object(KNATIVE_SERVICE, self.names.base) or {}
+        url = found.get("status", {}).get("url")
+        return str(url) if url else None
+
+    def select_release_pods(self, record: ReleaseRecord) -> str:
+        """Pods by their revision."""
+        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_revision(record.documents)}"
+
+    def wait_for_release(
+        self,
+        job: DeploySession[KnativeSettings],
+        documents: Sequence[dict[str, Any]],
+        record: ReleaseRecord,
+        *,
+        restored: bool,
+    ) -> None:
+        """Wait until the Service is ready with the documents' traffic, and the revision's pods answer."""
+        spec = documents[0]["spec"]
+        template = spec["template"]["metadata"]
+        wait = KnativeWait(
+            job.cluster,
+            self.serve,
+            documents[0]["metadata"]["name"],
+            template["labels"][labels.REVISION],
+            job.progress,
+            record.release.shipment.example if self.rollout.check else None,
+            selector=f"{labels.NAME}={self.names.base}",
+            traffic={entry["revisionName"]: entry["percent"] for entry in spec["traffic"]},
+            # A new revision always starts a pod before it is ready; one that was live before may be asleep.
+            may_sleep=restored or record.state == "canary",
+        )
+        wait.wait_until_complete(self.rollout.timeout, job.lock)
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        """A prediction by a ready pod, through a port-forward; a Service that sleeps has none."""
+        try:
+            return super().predict(inputs)
+        except DeployError as error:
+            service = self.cluster.get_object(KNATIVE_SERVICE, self.names.base) or {}
+            if (url := service.get("status", {}).get("url")) and "has no ready pod" in error.what:
+                raise DeployError(
+                    f"{self.app} has no pod now: it sleeps until a request comes to {url}.",
+                    f"Use `mlapp predict --url {url}`, or set targets.knative.min_replicas to 1.",
+                ) from None
+            raise
+
+    def status(self) -> Status:
+        """How the app stands."""
+        own = f"{labels.APP}={self.names.base}"
+        with ThreadPoolExecutor(4) as pool:
+            recorded = pool.submit(self.open_releases().list_records)
+            kinds = (KNATIVE_SERVICE, POD, EVENT)
+            services, all_pods, events = pool.map(
+                lambda kind: self.cluster.list_objects(kind, "" if kind is EVENT else own), kinds
+            )
+            records = recorded.result()
+        live, trial = find_live(records), find_canary(records)
+        if not records:
+            self.cluster.require_namespace()
+        service = next((item for item in services if object_name(item) == self.names.base), None)
+        told = (service or {}).get("status", {})
+        numbers = {revision_name(record.documents): record.number for record in (live, trial) if record}
+        traffic: dict[int, int] = {}
+        for entry in told.get("traffic") or []:
+            number = numbers.get(entry.get("revisionName"))
+            if number is not None:
+                traffic[number] = traffic.get(number, 0) + int(entry.get("percent") or 0)
+        problems = [describe_condition(each) for each in told.get("conditions") or [] if each.get("status") == "False"]
+        if begun := find_interrupted(records):
+            problems.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
+        if live and service is None:
+            problems.append(f"release {live.number} is recorded as live, and its Service is gone: deploy again")
+        for pod in all_pods:
+            if not pods.is_ready(pod) and (said := pods.find_trouble(pod)):
+                problems.append(said.text)
+        return Status(
+            app=self.app,
+            target=self.name,
+            release=live.release if live else None,
+            canary=trial.release if trial else None,
+            desired=len(all_pods),
+            ready=sum(pods.is_ready(pod) for pod in all_pods),
+            replicas=tuple(make_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
+            traffic=traffic,
+            url=told.get("url") or (live.release.url if live else None),
+            events=list_events(events, self.names),
+            problems=tuple(dict.fromkeys(problems)),
+            place=self.cluster.place,
+        )
+
+    def start_canary(
+        self, job: DeploySession[KnativeSettings], shipment: Shipment, percent: int, take_over: bool
+    ) -> ReleaseRecord:
+        """A second revision, with a part of the traffic."""
+        before = single_step_canary.require_live(job)
+        name = revision_name(before.documents)
+        documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
+        if revision_name(documents) == name:
+            raise DeployError(f"Release {before.number} is the same: there is nothing to try.", "Deploy a change.")
+        return single_step_canary.start_canary(job, shipment, percent, documents, before, take_over)
+
+    def promote_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:
+        """All traffic to the canary's revision; no pod is started."""
+        return single_step_canary.promote_canary(job)
+
+    def abort_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:
+        """All traffic to the live revision."""
+        return single_step_canary.abort_canary(job)
