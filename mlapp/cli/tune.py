@@ -167,7 +167,7 @@ def _print_search(found: Found) -> None:
 
 
 def _format_trial_rows(found: Found) -> tuple[list[str], list[list[Any]]]:
-    ranked = found.ranked()[:5]
+    ranked = found.rank_trials()[:5]
     names = list(dict.fromkeys(name for trial in ranked for name in trial.parameters))
     rows = [[trial.number, trial.value, *(trial.parameters.get(name) for name in names)] for trial in ranked]
     return ["trial", found.metric, *names], rows

@@ -67,7 +67,7 @@ def search_on_flyte(
             _collect_results(engine, study, run.id, batch, follow)
             tell(study.collect_trials())
     found = study.collect_trials()
-    if not found.ranked():
+    if not found.rank_trials():
         raise study.first_error()
     return found
 

@@ -93,7 +93,7 @@ def run(
     tell("evaluate")
     metrics = {}
     reliability = Reliability(evaluator, estimator, bound.get("evaluator", {}))
-    for name, features, target in data.evaluated():
+    for name, features, target in data.iterate_splits():
         metrics[name] = stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
         reliability.add(name, features, target)
         del features, target  # before the next split is taken

@@ -65,7 +65,7 @@ class Splits:
     training = first
     """What the trainer takes."""
 
-    def evaluated(self) -> Iterator[tuple[str, Any, Any]]:
+    def iterate_splits(self) -> Iterator[tuple[str, Any, Any]]:
         """Name, transformed features and target of each split, once."""
         yield self._name, *self._first.pop()
         for name in list(self._left):

@@ -115,7 +115,7 @@ class TrainingStream:
         assert self._schema is not None
         return self._schema
 
-    def evaluated(self) -> Iterator[tuple[str, Any, Any]]:
+    def iterate_splits(self) -> Iterator[tuple[str, Any, Any]]:
         """Name, transformed features and target of what is evaluated: the first part, and what was held out."""
         import pandas as pd
 

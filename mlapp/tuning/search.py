@@ -46,7 +46,7 @@ def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda 
         if missing > 0:
             _run_workers(load, options, question, missing, lambda: tell(study.collect_trials()))
     found = study.collect_trials()
-    if not found.ranked():
+    if not found.rank_trials():
         raise study.first_error()
     return found
 

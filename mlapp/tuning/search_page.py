@@ -27,7 +27,7 @@ def write_page(found: Found, file: Path) -> Path:
         "<tr>"
         + "".join(f"<td>{html.escape(_format_cell(value))}</td>" for value in _trial_values(trial, names))
         + "</tr>"
-        for trial in found.ranked()[:10]
+        for trial in found.rank_trials()[:10]
     )
     title = html.escape(f"{found.study.study_name}: {len(found.trials)} trials")
     file.write_text(

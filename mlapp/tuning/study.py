@@ -78,9 +78,9 @@ class Found:
 
     @property
     def best(self) -> Trial:
-        return self.ranked()[0]
+        return self.rank_trials()[0]
 
-    def ranked(self) -> list[Trial]:
+    def rank_trials(self) -> list[Trial]:
         """The complete trials, the best first."""
         complete = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
         return sorted(complete, key=lambda trial: (trial.value or 0.0) * (1 if self.minimize else -1))
