@@ -34,7 +34,7 @@ docs: .venv/ready
 
 # Write the generated pages again: the command line, HTTP, and the settings.
 reference: .venv/ready
-	for script in document_cli document_http configuration docker_settings kubernetes_settings platform_settings; do PYTHONPATH=. $(BIN)/python scripts/$$script.py; done
+	for script in document_cli document_http configuration docker_settings kubernetes_settings platform_settings lambda_settings; do PYTHONPATH=. $(BIN)/python scripts/$$script.py; done
 
 # The wheel, the source distribution and the SBOM of a tag, in dist/.
 release: | $(UV)

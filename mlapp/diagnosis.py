@@ -21,7 +21,7 @@ ENABLES = {
     "files": "data_reader.files: Parquet, Arrow, Excel and JSON lines",
     "flask": "mlapp.flask: a model in a Flask site",
     "django": "mlapp.django: a model in a Django site",
-    "aws": "AWS Lambda: files in S3",
+    "aws": "AWS Lambda: deploying, and files in S3",
     "flyte": "mlapp train --remote, schedules",
     "grpc": "mlapp serve --grpc-port",
     "huggingface": "models and pipelines of transformers",

@@ -86,6 +86,26 @@ def eject_rbac(namespace: Namespace = None, environment: Environment = None) -> 
     typer.echo(to_yaml_all(place.rbac(shipment)), nl=False)
 
 
+@cli.command("iam")
+def eject_iam(environment: Environment = None) -> None:
+    """Print the least role that the function on AWS Lambda needs.
+
+    With the policy of who deploys it, as a CloudFormation template.
+
+    Example:
+
+      mlapp eject iam > iam.yaml
+      aws cloudformation deploy --stack-name digits-iam --template-file iam.yaml --capabilities CAPABILITY_NAMED_IAM
+    """
+    from mlapp.deploy.aws_lambda import LambdaTarget
+    from mlapp.deploy.yaml_dump import to_yaml_all
+    from mlapp.project import Project
+
+    place = open_command_target(Project.find(environment=environment), "lambda")
+    assert isinstance(place, LambdaTarget)
+    typer.echo(to_yaml_all([place.iam()]), nl=False)
+
+
 @cli.command("schema")
 def eject_schema() -> None:
     """Print a JSON Schema of mlapp.yaml.

@@ -9,7 +9,7 @@ import msgspec
 
 from mlapp import provenance
 from mlapp.config import Settings
-from mlapp.deploy.target import DeployError, Shipment, Target
+from mlapp.deploy.target import DeployError, RegistryTarget, Shipment, Target
 from mlapp.errors import UsageError
 from mlapp.monitoring.place import seconds_of
 from mlapp.project import Project
@@ -45,7 +45,7 @@ def make_shipment(
         manifest, image = _find_manifest(project, model), ""
     elif image is None:
         manifest = project.store.manifest(project.name, project.store.resolve(project.name, model))
-        image = _build_shipped_image(project, manifest, settings_of, target.needs_registry, progress)
+        image = _build_shipped_image(project, manifest, settings_of, target, progress)
     elif target.needs_registry and not PINNED.fullmatch(image):
         raise UsageError(
             f"--image {image} does not name an image by its digest.",
@@ -104,11 +104,15 @@ def _version_uri(project: Project, manifest: Manifest | None) -> str | None:
 
 
 def _build_shipped_image(
-    project: Project, manifest: Manifest, settings_of: str | None, push: bool, progress: Reporter
+    project: Project, manifest: Manifest, settings_of: str | None, target: Target[Any], progress: Reporter
 ) -> str:
     from mlapp.images.project_image import build_project_image
+    from mlapp.images.push import RegistryLogin
 
-    if push and "/" not in (project.settings.image.name or ""):
+    push, place = target.needs_registry, None
+    if isinstance(target, RegistryTarget):
+        place = target.open_registry(progress)
+    elif push and "/" not in (project.settings.image.name or ""):
         raise DeployError(
             "The cluster pulls images from a registry, and mlapp.yaml names none.",
             f"Set image.name to a place in yours, as `image: {{name: registry.example.org/team/{project.name}}}`.",
@@ -117,6 +121,9 @@ def _build_shipped_image(
         project,
         model=manifest.version,
         settings_of=settings_of,
+        tag=place.repository if place else None,
+        platform=list(target.platforms) if isinstance(target, RegistryTarget) else None,
+        login=RegistryLogin(place.user, place.password) if place else None,
         pushed=push,
         progress=progress,
         warn=lambda text: progress(f"Warning: {text}"),

@@ -228,6 +228,27 @@ class CodeTarget(Protocol):
     """The current folder's, when None."""
 
 
+@dataclass(frozen=True)
+class RegistryPlace:
+    """A repository of a registry, and a login for it."""
+
+    repository: str
+    user: str
+    password: str = field(repr=False)
+
+
+@runtime_checkable
+class RegistryTarget(Protocol):
+    """Has a registry of its own, which images are pushed to where mlapp.yaml names none."""
+
+    platforms: Sequence[str]
+    """What images are built for, as linux/arm64."""
+
+    def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
+        """The app's repository, made when it is missing."""
+        ...
+
+
 @runtime_checkable
 class DiffTarget(Protocol):
     """Can say what `apply` would change."""

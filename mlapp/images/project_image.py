@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.images import scan
 from mlapp.images.build import Image, build_images
-from mlapp.images.push import Bar, push_images
+from mlapp.images.push import Bar, RegistryLogin, push_images
 from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def build_project_image(
     upgrade: bool = False,
     scanned: bool = False,
     pushed: bool = False,
+    login: RegistryLogin | None = None,
     progress: Reporter = lambda _: None,
     warn: Reporter = lambda _: None,
     bar: Bar = lambda *_: None,
@@ -73,4 +74,4 @@ def build_project_image(
     for image in images if scanned else ():
         progress(f"scan {image.reference}")
         scan.scan_image(image, scanner)
-    return push_images(images, bar=bar, progress=progress) if pushed else images
+    return push_images(images, login=login, bar=bar, progress=progress) if pushed else images

@@ -38,13 +38,25 @@ ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
 """What an error says that is no word of it: a URL or a port may hold any of the above."""
 
 
+@dataclasses.dataclass(frozen=True)
+class RegistryLogin:
+    """A user of a registry, and the password."""
+
+    user: str
+    password: str = dataclasses.field(repr=False)
+
+
 def push_images(
-    images: Sequence[Image], *, bar: Bar = lambda *_: None, progress: Reporter = lambda _: None
+    images: Sequence[Image],
+    *,
+    login: RegistryLogin | None = None,
+    bar: Bar = lambda *_: None,
+    progress: Reporter = lambda _: None,
 ) -> list[Image]:
     """Push images, and for several platforms the list that makes them one; with their digests.
 
-    Credentials and their helpers are those of the docker configuration. A push that breaks off is taken up again:
-    layers that have arrived are not sent twice.
+    Credentials and their helpers are those of the docker configuration, unless `login` is given. A push that breaks off
+    is taken up again: layers that have arrived are not sent twice.
 
     Args:
         images: the same bundle for one platform or more.
@@ -56,7 +68,7 @@ def push_images(
         ImageError: the registry cannot be reached, refuses, or breaks off each time.
     """
     with connect_engine() as client:
-        pushed = [_push_image(client, image, bar, progress) for image in images]
+        pushed = [_push_image(client, image, login, bar, progress) for image in images]
     if len(pushed) == 1:
         return pushed
     reference = pushed[0].reference.rpartition("-")[0]
@@ -68,11 +80,11 @@ def push_images(
     return [Image(reference, "", "multiple", size, (), digest), *pushed]
 
 
-def _push_image(client: DockerClient, image: Image, bar: Bar, progress: Reporter) -> Image:
+def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None, bar: Bar, progress: Reporter) -> Image:
     progress(f"push {image.reference}")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return dataclasses.replace(image, digest=_try_push(client, image.reference, bar))
+            return dataclasses.replace(image, digest=_try_push(client, image.reference, login, bar))
         except EngineError as error:
             host = registry.registry_host(image.repository)
             said = error.what.partition(": ")[2]
@@ -101,11 +113,12 @@ def _push_image(client: DockerClient, image: Image, bar: Bar, progress: Reporter
     raise AssertionError
 
 
-def _try_push(client: DockerClient, reference: str, bar: Bar) -> str:
+def _try_push(client: DockerClient, reference: str, login: RegistryLogin | None, bar: Bar) -> str:
     repository, tag = split_reference(reference)
     digest = ""
     with translate_engine_errors(f"Pushing {reference}"):
-        stream = client.api.push(repository, tag, stream=True, decode=True)
+        options = {"auth_config": {"username": login.user, "password": login.password}} if login else {}
+        stream = client.api.push(repository, tag, stream=True, decode=True, **options)
         for message in check_messages(stream, f"Pushing {reference}"):
             detail = message.get("progressDetail") or {}
             if message.get("status") == "Pushing" and detail.get("total"):

@@ -32,7 +32,9 @@ def test_the_http_page_shows_every_path() -> None:
 
 def test_the_docker_page_shows_every_setting() -> None:
     pytest.importorskip("docker")
-    assert (ROOT / "docs/reference/docker-settings.md").read_text() == load_script("docker_settings").document()
+    for target in ("docker", "lambda"):
+        page = ROOT / f"docs/reference/{target}-settings.md"
+        assert page.read_text() == load_script(f"{target}_settings").document()
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: str(page.relative_to(ROOT)))

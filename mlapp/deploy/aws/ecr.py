@@ -1,0 +1,37 @@
+"""The registry of an AWS account (ECR): the repository of an app, and the way in."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from mlapp.deploy.aws.session import AwsSession, is_missing
+from mlapp.deploy.target import RegistryPlace
+from mlapp.reporting import Reporter
+
+
+def open_repository(session: AwsSession, name: str, tags: Mapping[str, str], progress: Reporter) -> RegistryPlace:
+    """The app's repository, made when it is missing, and a login for the next twelve hours.
+
+    Raises:
+        DeployError: AWS refuses; a missing right is named.
+    """
+    from botocore.exceptions import ClientError
+
+    client = session.client("ecr")
+    with session.translate_errors():
+        try:
+            repository = client.describe_repositories(repositoryNames=[name])["repositories"][0]
+        except ClientError as error:
+            if not is_missing(error):
+                raise
+            progress(f"make the repository {name} in ECR")
+            repository = client.create_repository(
+                repositoryName=name,
+                imageScanningConfiguration={"scanOnPush": True},
+                tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+            )["repository"]
+        login: dict[str, Any] = client.get_authorization_token()["authorizationData"][0]
+    user, _, password = base64.b64decode(login["authorizationToken"]).decode().partition(":")
+    return RegistryPlace(repository["repositoryUri"], user, password)

@@ -1,0 +1,125 @@
+"""The function as data: what the API takes, and the same as a CloudFormation template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.deploy.target import Shipment
+from mlapp.images.image_spec import VENV
+
+LIVE = "live"
+"""The alias that the function's URL and callers use."""
+RECORD = "MLAPP_RELEASE"
+"""The environment variable of a version that tells what it is."""
+PUBLIC: dict[str, dict[str, Any]] = {
+    "Url": {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"},
+    "Function": {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},
+}
+"""What a public URL lets everybody do."""
+MOST_EXAMPLE = 1500
+"""Bytes of an example in the record: all variables of a function together have 4 kB."""
+
+
+class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a version is, as it tells in its environment."""
+
+    image: str
+    model_version: str | None = None
+    code_revision: str | None = None
+    by: str | None = None
+    example: list[Any] | None = None
+
+    def make_shipment(self, app: str) -> Shipment:
+        """What was shipped."""
+        return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
+
+
+def make_record(shipment: Shipment, by: str | None) -> ReleaseRecord:
+    """The record of a shipment. An example that is long is left out."""
+    example = None if shipment.example is None else list(shipment.example)
+    if len(msgspec.json.encode(example)) > MOST_EXAMPLE:
+        example = None
+    return ReleaseRecord(shipment.image, shipment.model_version, shipment.code_revision, by, example)
+
+
+def make_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[str, Any]:
+    """What `UpdateFunctionConfiguration` takes, but for the function's name."""
+    found: dict[str, Any] = {
+        "Description": f"mlapp: model version {record.model_version or 'unknown'}",
+        "Timeout": settings.timeout,
+        "MemorySize": settings.memory,
+        "EphemeralStorage": {"Size": settings.storage},
+        "ImageConfig": {"EntryPoint": [f"{VENV}/bin/python", "-m", "mlapp.aws_lambda"]},
+        "Environment": {"Variables": {**settings.env, RECORD: msgspec.json.encode(record).decode()}},
+    }
+    if settings.role:
+        found["Role"] = settings.role
+    vpc = settings.vpc
+    found["VpcConfig"] = {
+        "SubnetIds": list(vpc.subnets) if vpc else [],
+        "SecurityGroupIds": list(vpc.security_groups) if vpc else [],
+    }
+    return found
+
+
+def make_url(settings: LambdaSettings) -> dict[str, str] | None:
+    """The function's URL as the API takes it; None where there is none."""
+    if settings.url == "none":
+        return None
+    return {
+        "AuthType": "NONE" if settings.url == "public" else "AWS_IAM",
+        "InvokeMode": "RESPONSE_STREAM" if settings.streaming else "BUFFERED",
+    }
+
+
+def make_template(
+    name: str, settings: LambdaSettings, record: ReleaseRecord, canary: tuple[str, int] | None = None
+) -> dict[str, Any]:
+    """A CloudFormation template of what is deployed.
+
+    Args:
+        canary: the version that is live, and the percent of the new one.
+    """
+    configuration = make_configuration(settings, record)
+    if not configuration["VpcConfig"]["SubnetIds"]:
+        del configuration["VpcConfig"]
+    configuration.setdefault("Role", {"Ref": "RoleArn"})
+    function = {
+        "FunctionName": name,
+        "PackageType": "Image",
+        "Code": {"ImageUri": record.image},
+        "Architectures": [settings.architecture],
+        **configuration,
+    }
+    if settings.concurrency is not None:
+        function["ReservedConcurrentExecutions"] = settings.concurrency
+    if settings.tags:
+        function["Tags"] = [{"Key": key, "Value": value} for key, value in settings.tags.items()]
+    new = {"Fn::GetAtt": ["Version", "Version"]}
+    alias: dict[str, Any] = {"FunctionName": {"Ref": "Function"}, "Name": LIVE, "FunctionVersion": new}
+    if canary is not None:
+        live, percent = canary
+        alias["FunctionVersion"] = live
+        alias["RoutingConfig"] = {
+            "AdditionalVersionWeights": [{"FunctionVersion": new, "FunctionWeight": percent / 100}]
+        }
+    resources: dict[str, Any] = {
+        "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
+        "Version": {"Type": "AWS::Lambda::Version", "Properties": {"FunctionName": {"Ref": "Function"}}},
+        "Live": {"Type": "AWS::Lambda::Alias", "Properties": alias},
+    }
+    url = make_url(settings)
+    if url is not None:
+        of_alias = {"TargetFunctionArn": {"Ref": "Function"}, "Qualifier": LIVE}
+        resources["Url"] = {"Type": "AWS::Lambda::Url", "DependsOn": "Live", "Properties": {**of_alias, **url}}
+        if settings.url == "public":
+            for key, permission in PUBLIC.items():
+                properties = {"FunctionName": {"Ref": "Live"}, "Principal": "*", **permission}
+                resources[f"Public{key}"] = {"Type": "AWS::Lambda::Permission", "Properties": properties}
+    template: dict[str, Any] = {"AWSTemplateFormatVersion": "2010-09-09"}
+    if not settings.role:
+        template["Parameters"] = {"RoleArn": {"Type": "String", "Description": "The role that the function runs as"}}
+    return {**template, "Resources": resources}

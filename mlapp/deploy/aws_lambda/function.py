@@ -1,0 +1,374 @@
+"""One function of AWS Lambda: its versions, its alias `live`, its URL. Each method is a few calls of the API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+
+from mlapp.aws_lambda.limits import ANSWER
+from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.deploy.aws.session import AwsSession, is_missing
+from mlapp.deploy.aws_lambda.documents import LIVE, PUBLIC, RECORD, ReleaseRecord, make_configuration, make_url
+from mlapp.deploy.target import DeployError
+from mlapp.request_body import RequestBody
+
+CANNOT_ASSUME = "cannot be assumed by Lambda"
+CONFLICTS = ("ResourceConflictException", "PreconditionFailedException")
+
+
+class Function:
+    """A function of an account. A method raises `DeployError` for what AWS refuses."""
+
+    def __init__(self, session: AwsSession, name: str, settings: LambdaSettings) -> None:
+        self.session = session
+        self.name = name
+        self._settings = settings
+
+    @property
+    def _client(self) -> Any:
+        return self.session.client("lambda")
+
+    def find_configuration(self, qualifier: str | None = None) -> dict[str, Any] | None:
+        """The configuration of a version or alias, of the newest code when absent; None where there is none."""
+        options = {"Qualifier": qualifier} if qualifier else {}
+        found = self._find(self._client.get_function_configuration, FunctionName=self.name, **options)
+        return found
+
+    def find_alias(self) -> dict[str, Any] | None:
+        """The alias `live`; None where nothing is live."""
+        return self._find(self._client.get_alias, FunctionName=self.name, Name=LIVE)
+
+    def find_url(self) -> str | None:
+        """The URL of the alias."""
+        found = self._find(self._client.get_function_url_config, FunctionName=self.name, Qualifier=LIVE)
+        return str(found["FunctionUrl"]) if found else None
+
+    def list_versions(self) -> list[dict[str, Any]]:
+        """The published versions, oldest first."""
+        with self.session.translate_errors():
+            from botocore.exceptions import ClientError
+
+            pages = self._client.get_paginator("list_versions_by_function").paginate(FunctionName=self.name)
+            try:
+                found = [version for page in pages for version in page["Versions"] if version["Version"] != "$LATEST"]
+            except ClientError as error:
+                if not is_missing(error):
+                    raise
+                return []
+        return sorted(found, key=lambda version: int(version["Version"]))
+
+    def publish(self, record: ReleaseRecord) -> str:
+        """Bring the newest code to a record, and publish it as a version; that version's number.
+
+        Raises:
+            DeployError: AWS refuses, or another deployment is under way.
+        """
+        configuration = make_configuration(self._settings, record)
+        if self.find_configuration() is None:
+            with self._translate():
+                self._client.create_function(
+                    FunctionName=self.name,
+                    PackageType="Image",
+                    Code={"ImageUri": record.image},
+                    Architectures=[self._settings.architecture],
+                    Tags={"mlapp": "true", **self._settings.tags},
+                    **configuration,
+                )
+                self._wait("function_active_v2")
+        else:
+            with self._translate():
+                self._wait("function_updated_v2")
+                self._client.update_function_code(
+                    FunctionName=self.name, ImageUri=record.image, Architectures=[self._settings.architecture]
+                )
+                self._wait("function_updated_v2")
+                self._client.update_function_configuration(FunctionName=self.name, **configuration)
+                self._wait("function_updated_v2")
+        with self._translate():
+            revision = _read_revision(self._client.get_function_configuration(FunctionName=self.name))
+            version = str(self._client.publish_version(FunctionName=self.name, **revision)["Version"])
+            self._wait("published_version_active", Qualifier=version)
+        return version
+
+    def point_alias(self, version: str, weights: dict[str, float], before: dict[str, Any] | None) -> None:
+        """Let `live` mean a version, with a share of the requests for others.
+
+        Args:
+            before: the alias as it was looked at; None where there was none. Where it has changed since, it is left.
+
+        Raises:
+            DeployError: another has moved the alias.
+        """
+        routing = {"AdditionalVersionWeights": weights}
+        with self._translate():
+            if before is None:
+                self._client.create_alias(
+                    FunctionName=self.name, Name=LIVE, FunctionVersion=version, RoutingConfig=routing
+                )
+                return
+            now = self._client.get_alias(FunctionName=self.name, Name=LIVE)
+            if _read_routing(now) != _read_routing(before):
+                raise DeployError(
+                    f"The alias {LIVE} of {self.name} was moved to version {now['FunctionVersion']} meanwhile.",
+                    "Another deployment did that: see `mlapp releases --target lambda`, and deploy again if needed.",
+                )
+            self._client.update_alias(
+                FunctionName=self.name, Name=LIVE, FunctionVersion=version, RoutingConfig=routing, **_read_revision(now)
+            )
+
+    def set_url(self) -> str | None:
+        """Make the URL of `live` what the settings say; the URL."""
+        from botocore.exceptions import ClientError
+
+        wanted = make_url(self._settings)
+        place = {"FunctionName": self.name, "Qualifier": LIVE}
+        existing = self.find_url()
+        with self._translate():
+            if wanted is None:
+                if existing:
+                    self._client.delete_function_url_config(**place)
+                return None
+            make = self._client.update_function_url_config if existing else self._client.create_function_url_config
+            url = str(make(**place, **wanted)["FunctionUrl"])
+            if self._settings.url == "public":
+                for key, permission in PUBLIC.items():
+                    try:
+                        self._client.add_permission(**place, StatementId=f"mlapp{key}", Principal="*", **permission)
+                    except ClientError as error:
+                        if error.response["Error"].get("Code") != "ResourceConflictException":  # it is there
+                            raise
+        return url
+
+    def set_concurrency(self) -> None:
+        """Reserve what the settings say."""
+        wanted = self._settings.concurrency
+        with self._translate():
+            if wanted is not None:
+                self._client.put_function_concurrency(FunctionName=self.name, ReservedConcurrentExecutions=wanted)
+            elif self._find(self._client.get_function_concurrency, FunctionName=self.name):
+                self._client.delete_function_concurrency(FunctionName=self.name)
+
+    def ask(self, body: RequestBody, qualifier: str, api_key: str | None) -> dict[str, Any]:
+        """The answer of `POST /predict` of a version or alias.
+
+        Raises:
+            DeployError: the function failed, refuses the inputs, or has no memory or time left.
+        """
+        if body.media_type == "application/json":
+            payload = body.content
+        else:
+            payload = msgspec.json.encode(_make_http_event(body, api_key))
+        if len(payload) > ANSWER:
+            raise DeployError(
+                f"The request has {len(payload)} bytes as Lambda counts them, and it takes at most 6 MB.",
+                "Send fewer rows, or put the file in S3: the function answers events of a bucket.",
+            )
+        with self._translate():
+            answer = self._client.invoke(FunctionName=self.name, Qualifier=qualifier, Payload=payload)
+            content = answer["Payload"].read()
+        if answer.get("FunctionError"):
+            raise DeployError(
+                f"{self.name}:{qualifier} failed: {_explain_failure(content, self._settings)}",
+                "See `mlapp logs --target lambda`.",
+            )
+        return _read_predictions(content, f"{self.name}:{qualifier}")
+
+    def wake(self, version: str) -> None:
+        """Start a version: its model loads, and answers whether it is ready.
+
+        Raises:
+            DeployError: it does not start.
+        """
+        context = {"http": {"method": "GET", "path": "/readyz"}}
+        payload = msgspec.json.encode({"version": "2.0", "rawPath": "/readyz", "requestContext": context})
+        with self._translate():
+            answer = self._client.invoke(FunctionName=self.name, Qualifier=version, Payload=payload)
+            content = answer["Payload"].read()
+        if answer.get("FunctionError") or b'"statusCode":200' not in content:
+            raise DeployError(
+                f"{self.name}:{version} does not start: {_explain_failure(content, self._settings)}",
+                "See `mlapp logs --target lambda`.",
+            )
+
+    def delete_version(self, version: str) -> None:
+        with self._translate():
+            self._client.delete_function(FunctionName=self.name, Qualifier=version)
+
+    def delete(self) -> None:
+        """Remove the function with its versions, aliases and URL."""
+        with self._translate():
+            self._client.delete_function(FunctionName=self.name)
+
+    def read_log(self, since: float | None, seen: set[str]) -> Iterator[dict[str, Any]]:
+        """Events of the log that are not in `seen`, oldest first; adds them to it.
+
+        Args:
+            since: in seconds since 1970.
+        """
+        client = self.session.client("logs")
+        options = {"startTime": int(since * 1000)} if since is not None else {}
+        with self._translate():
+            pages = client.get_paginator("filter_log_events").paginate(
+                logGroupName=f"/aws/lambda/{self.name}", **options
+            )
+            for page in pages:
+                for event in page["events"]:
+                    if event["eventId"] not in seen:
+                        seen.add(event["eventId"])
+                        yield event
+
+    def count_calls(self, version: str, start: datetime) -> tuple[float, float, float]:
+        """Invocations of a version by `live` since the minute of `start`, those that failed, and the mean of their
+        milliseconds.
+        """
+        client = self.session.client("cloudwatch")
+        dimensions = [
+            {"Name": "FunctionName", "Value": self.name},
+            {"Name": "Resource", "Value": f"{self.name}:{LIVE}"},
+            {"Name": "ExecutedVersion", "Value": version},
+        ]
+
+        begin, end = start.replace(second=0, microsecond=0), datetime.now(timezone.utc) + timedelta(minutes=1)
+
+        def read(metric: str, statistic: str) -> float:
+            found = client.get_metric_statistics(
+                Namespace="AWS/Lambda",
+                MetricName=metric,
+                Dimensions=dimensions,
+                StartTime=begin,
+                EndTime=end,
+                Period=60,
+                Statistics=[statistic],
+            )["Datapoints"]
+            values = [point[statistic] for point in found]
+            return sum(values) if statistic == "Sum" else sum(values) / len(values) if values else 0.0
+
+        with self._translate():
+            return read("Invocations", "Sum"), read("Errors", "Sum"), read("Duration", "Average")
+
+    def _wait(self, waiter: str, **options: Any) -> None:
+        self._client.get_waiter(waiter).wait(
+            FunctionName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 300}, **options
+        )
+
+    def _find(self, call: Any, **options: Any) -> dict[str, Any] | None:
+        from botocore.exceptions import ClientError
+
+        with self.session.translate_errors():
+            try:
+                found: dict[str, Any] = call(**options)
+            except ClientError as error:
+                if is_missing(error):
+                    return None
+                raise
+        return found
+
+    def _translate(self) -> Any:
+        return _Translation(self)
+
+
+class _Translation:
+    """`AwsSession.translate_errors`, with what Lambda says of roles and of two deployments at once."""
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._inner = function.session.translate_errors()
+
+    def __enter__(self) -> None:
+        self._inner.__enter__()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict) and "Error" in response:
+            code, text = response["Error"].get("Code", ""), response["Error"].get("Message", "")
+            if CANNOT_ASSUME in text:
+                raise DeployError(
+                    f"Lambda may not use the role: {text}",
+                    "Let lambda.amazonaws.com assume it, as `mlapp eject iam` prints. A new role needs some seconds.",
+                ) from error
+            if code in CONFLICTS:
+                raise DeployError(
+                    f"Another deployment changes {self._function.name} now: {text}",
+                    "Wait for it to end, see `mlapp releases --target lambda`, and deploy again.",
+                ) from error
+        return self._inner.__exit__(kind, error, trace)
+
+
+def read_record(version: dict[str, Any]) -> ReleaseRecord | None:
+    """What a version says that it is; None for one that others published."""
+    text = version.get("Environment", {}).get("Variables", {}).get(RECORD)
+    try:
+        return msgspec.json.decode(text, type=ReleaseRecord) if text else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def read_weights(alias: dict[str, Any]) -> dict[str, float]:
+    """The share of the requests of each version beside the alias's own."""
+    weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
+    return {str(version): float(weight) for version, weight in weights.items()}
+
+
+def _read_revision(found: dict[str, Any]) -> dict[str, str]:
+    """The revision of a function or alias: with it AWS refuses a change of what another has changed meanwhile."""
+    return {"RevisionId": found["RevisionId"]} if found.get("RevisionId") else {}
+
+
+def _read_routing(alias: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    return str(alias["FunctionVersion"]), read_weights(alias)
+
+
+def _make_http_event(body: RequestBody, api_key: str | None) -> dict[str, Any]:
+    headers = {"content-type": body.media_type, **({"x-api-key": api_key} if api_key else {})}
+    return {
+        "version": "2.0",
+        "rawPath": "/predict",
+        "headers": headers,
+        "requestContext": {"http": {"method": "POST", "path": "/predict"}},
+        "body": base64.b64encode(body.content).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
+    """The predictions in a payload, which is the answer itself or one of HTTP.
+
+    Raises:
+        DeployError: it is none, or a problem.
+    """
+    try:
+        found = msgspec.json.decode(content)
+        if isinstance(found, dict) and "statusCode" in found:
+            status, found = found["statusCode"], msgspec.json.decode(found["body"])
+            if status != 200:
+                raise DeployError(
+                    f"{name} answers {status}: {found['detail']}", "Send what the model's schema asks for."
+                )
+    except (msgspec.DecodeError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, dict) or "predictions" not in found:
+        raise DeployError(
+            f"{name} does not answer with predictions: {content[:200].decode(errors='replace')}",
+            "See `mlapp logs --target lambda`.",
+        )
+    return found
+
+
+def _explain_failure(content: bytes, settings: LambdaSettings) -> str:
+    """What a function's failure means, with the setting to change."""
+    try:
+        told = msgspec.json.decode(content)
+        kind, text = str(told.get("errorType", "")), str(told.get("errorMessage", ""))
+    except (msgspec.DecodeError, AttributeError):
+        kind, text = "", content[:500].decode(errors="replace")
+    if "timed out" in text or kind == "Sandbox.Timedout":
+        return f"{text} targets.lambda.timeout is {settings.timeout} s; more targets.lambda.memory gives more CPU."
+    if kind in ("Runtime.OutOfMemory", "OutOfMemory") or "signal: killed" in text:
+        return f"{text} It has no memory left: targets.lambda.memory is {settings.memory} MB."
+    if kind == "Runtime.ExitError" or kind == "Runtime.InvalidEntrypoint":
+        return f"{text} The process ended before it answered; targets.lambda.architecture is {settings.architecture}."
+    return f"{kind}: {text}" if kind else text

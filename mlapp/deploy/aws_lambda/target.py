@@ -1,0 +1,390 @@
+"""LambdaTarget: run an app's image as a function on AWS Lambda.
+
+| mlapp | Lambda |
+|---|---|
+| release | a published version, whose number is the release's |
+| the live release | what the alias `live` means |
+| canary | a weight of the alias |
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any, ClassVar
+
+from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.deploy.aws.ecr import open_repository
+from mlapp.deploy.aws.session import AwsSession
+from mlapp.deploy.aws_lambda.documents import RECORD, make_configuration, make_record, make_template
+from mlapp.deploy.aws_lambda.function import Function, read_record, read_weights
+from mlapp.deploy.aws_lambda.iam import make_iam_template
+from mlapp.deploy.target import (
+    DeployError,
+    LogLine,
+    RegistryPlace,
+    Release,
+    Shipment,
+    State,
+    Status,
+    Target,
+    ignore_progress,
+)
+from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.reporting import Reporter
+from mlapp.request_body import RequestBody
+
+PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
+PAUSE = 15.0
+"""Seconds between two looks at a canary's metrics, which have a point a minute."""
+FOLLOW_PAUSE = 2.0
+FEWEST = 20
+"""Invocations of a canary below which nothing is known of it."""
+ERROR_RATE = 0.02
+LATENCY_RATIO = 2.0
+
+
+class LambdaTarget(Target[LambdaSettings]):
+    """A function, and its alias `live`."""
+
+    name: ClassVar[str] = "lambda"
+    settings_type = LambdaSettings
+
+    @cached_property
+    def _function(self) -> Function:
+        session = AwsSession(self.settings.region, "Deploying to AWS Lambda", self.name)
+        return Function(session, self.function_name, self.settings)
+
+    @property
+    def function_name(self) -> str:
+        """The function's name: a dot, which an app's may have, is none in Lambda."""
+        return self.settings.function or re.sub(r"[^a-zA-Z0-9-_]", "-", self.app)[:64]
+
+    @property
+    def repository_name(self) -> str:
+        return self.settings.repository or re.sub(r"[^a-z0-9]+", "-", self.app.lower()).strip("-")
+
+    @property
+    def platforms(self) -> Sequence[str]:
+        return (PLATFORMS[self.settings.architecture],)
+
+    def check(self) -> str:
+        session = self._function.session
+        self._require_role()
+        return f"AWS account {session.account}, region {session.region}"
+
+    def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
+        return open_repository(self._function.session, self.repository_name, self.settings.tags, progress)
+
+    def render(self, shipment: Shipment) -> list[dict[str, Any]]:
+        """A CloudFormation template of what would be deployed."""
+        return [make_template(self.function_name, self.settings, make_record(shipment, None))]
+
+    def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
+        """The template with the weights of the alias. It talks to AWS: the live version stands in it."""
+        alias = self._require_alias()
+        record = make_record(shipment, None)
+        return [make_template(self.function_name, self.settings, record, (alias["FunctionVersion"], percent))]
+
+    def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
+        function = self._function
+        live = function.find_configuration("live") if function.find_alias() else None
+        wanted = self._describe(make_configuration(self.settings, make_record(shipment, None)), shipment.image)
+        record = read_record(live) if live else None
+        running = {} if live is None else self._describe(live, record.image if record else None)
+        before, after = (to_yaml_all([found]) if found else "" for found in (running, wanted))
+        lines = difflib.unified_diff(
+            before.splitlines(keepends=True),
+            after.splitlines(keepends=True),
+            f"{self.function_name} as it runs",
+            f"{self.function_name} as it would",
+        )
+        return "".join(lines)
+
+    def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
+        function = self._function
+        self._require_role()
+        alias = function.find_alias()
+        self._refuse_canary(alias)
+        is_new = function.find_configuration() is None
+        version = self._publish(shipment, alias, is_new, progress)
+        function.point_alias(version, {}, alias)
+        progress(f"{self.function_name}:live is version {version}")
+        function.set_concurrency()
+        function.set_url()
+        return self._find_release(version)
+
+    def canary(
+        self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
+    ) -> Release:
+        alias = self._require_alias()
+        self._refuse_canary(alias)
+        version = self._publish(shipment, alias, False, progress)
+        if version == alias["FunctionVersion"]:
+            raise DeployError(
+                f"Release {version} is live already, and nothing in it would change.",
+                "Train or change something first, or deploy without --canary.",
+            )
+        self._function.point_alias(alias["FunctionVersion"], {version: percent / 100}, alias)
+        progress(f"version {version} gets {percent} % of the requests")
+        return self._find_release(version)
+
+    def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
+        """Watch the canary by CloudWatch's metrics, which come some minutes late; then promote or abort it."""
+        alias, version = self._require_canary()
+        start, end, told = datetime.now(timezone.utc), time.monotonic() + seconds, ""
+        while True:
+            left = end - time.monotonic()
+            time.sleep(max(0.0, min(PAUSE, left)))
+            calls, errors, latency = self._function.count_calls(version, start)
+            live_calls, live_errors, live_latency = self._function.count_calls(alias["FunctionVersion"], start)
+            line = f"canary: {calls:.0f} invocations, {errors:.0f} failed, {latency:.1f} ms; live: {live_calls:.0f}, "
+            line += f"{live_errors:.0f} failed, {live_latency:.1f} ms"
+            if line != told:
+                progress(line)
+                told = line
+            if calls >= FEWEST:
+                allowed = live_errors / live_calls if live_calls else 0.0
+                reason = None
+                if errors / calls > allowed + ERROR_RATE:
+                    reason = f"{errors / calls:.1%} of its invocations failed, against {allowed:.1%}"
+                elif live_calls >= FEWEST and latency > live_latency * LATENCY_RATIO:
+                    reason = f"its invocations took {latency:.1f} ms, against {live_latency:.1f} ms"
+                if reason:
+                    self.abort(progress=progress)
+                    raise DeployError(
+                        f"The canary, release {version}, was aborted: {reason}. The release before serves all.",
+                        "See `mlapp logs --target lambda`.",
+                    )
+            if left <= 0:
+                break
+        if calls < FEWEST:
+            raise DeployError(
+                f"The canary had {calls:.0f} invocations in {seconds:.0f} s, too few to judge by. It stays on trial.",
+                "`mlapp promote` or `mlapp abort` it. CloudWatch's metrics come some minutes late: watch it longer.",
+            )
+        return self.promote(progress=progress)
+
+    def promote(self, *, progress: Reporter = ignore_progress) -> Release:
+        alias, version = self._require_canary()
+        self._function.point_alias(version, {}, alias)
+        progress(f"{self.function_name}:live is version {version}")
+        return self._find_release(version)
+
+    def abort(self, *, progress: Reporter = ignore_progress) -> Release:
+        alias, version = self._require_canary()
+        release = self._find_release(version)
+        self._function.point_alias(alias["FunctionVersion"], {}, alias)
+        progress(f"version {version} gets no requests any more")
+        return _with_state(release, "aborted")
+
+    def status(self) -> Status:
+        function = self._function
+        alias = function.find_alias()
+        place = f"AWS account {function.session.account}, region {function.session.region}"
+        if alias is None:
+            return Status(self.app, self.name, None, place=place)
+        found = {str(release.number): release for release in self.releases()}
+        weights, live = read_weights(alias), str(alias["FunctionVersion"])
+        configuration = function.find_configuration("live") or {}
+        state = str(configuration.get("State") or "Active")
+        problems = [] if state in ("Active", "Inactive") else [f"{state}: {configuration.get('StateReason', '')}"]
+        if live not in found:
+            problems.append(f"The alias live means version {live}, which mlapp did not publish.")
+        traffic = {int(version): round(weight * 100) for version, weight in weights.items()}
+        if live.isdigit():
+            traffic[int(live)] = 100 - sum(traffic.values())
+        return Status(
+            app=self.app,
+            target=self.name,
+            release=found.get(live),
+            canary=next((found[version] for version in weights if version in found), None),
+            desired=1,
+            ready=0 if problems else 1,
+            traffic=traffic,
+            url=function.find_url(),
+            scaling="an instance for each request at a time"
+            + ("" if self.settings.concurrency is None else f", at most {self.settings.concurrency}"),
+            problems=tuple(problems),
+            place=place,
+        )
+
+    def releases(self) -> list[Release]:
+        alias = self._function.find_alias()
+        url = self._function.find_url() if alias else None
+        live = str(alias["FunctionVersion"]) if alias else None
+        weights = read_weights(alias) if alias else {}
+        found = []
+        for version in self._function.list_versions():
+            number = version["Version"]
+            record = read_record(version)
+            if record is None:
+                continue
+            state: State = "live" if number == live else "canary" if number in weights else "superseded"
+            created = datetime.fromisoformat(re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", version["LastModified"]))
+            shipment = record.make_shipment(self.app)
+            found.append(
+                Release(
+                    int(number),
+                    self.app,
+                    self.name,
+                    shipment,
+                    created.astimezone(timezone.utc),
+                    state,
+                    record.by,
+                    url=url if state in ("live", "canary") else None,
+                )
+            )
+        return found
+
+    def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
+        """Let `live` mean an earlier version again, which keeps its number."""
+        alias = self._require_alias()
+        self._refuse_canary(alias)
+        live = int(alias["FunctionVersion"])
+        known = {release.number: release for release in self.releases()}
+        before = [number for number in known if number < live]
+        wanted = to if to is not None else max(before, default=None)
+        if wanted is None or wanted not in known:
+            listed = ", ".join(map(str, known)) or "none"
+            raise DeployError(
+                f"There is no release {to} of {self.app} to go back to." if to else "There is no release before this.",
+                f"Kept: {listed}. See `mlapp releases --target lambda`.",
+            )
+        progress(f"ask version {wanted} for a prediction")
+        self._try_version(str(wanted), known[wanted].shipment)
+        self._function.point_alias(str(wanted), {}, alias)
+        progress(f"{self.function_name}:live is version {wanted}")
+        return self._find_release(str(wanted))
+
+    def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
+        if self._function.find_configuration() is None:
+            return []
+        progress(f"remove the function {self.function_name}")
+        self._function.delete()
+        return [f"function {self.function_name}"]
+
+    def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
+        seen: set[str] = set()
+        start = time.time() - since if since is not None else None
+        lines = [_make_line(event) for event in self._function.read_log(start, seen)]
+        yield from lines[-tail:] if tail else lines if tail is None else []
+        while follow:
+            time.sleep(FOLLOW_PAUSE)
+            start = max(start or 0.0, time.time() - 60)
+            yield from map(_make_line, self._function.read_log(start, seen))
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        self._require_alias()
+        return self._function.ask(RequestBody.of(inputs), "live", self._api_key)
+
+    def iam(self) -> dict[str, Any]:
+        """A CloudFormation template of the function's least role, and of the rights of who deploys it."""
+        return make_iam_template(self.function_name, self.repository_name, self.settings)
+
+    @property
+    def _api_key(self) -> str | None:
+        return self.serve.api_keys[0] if self.serve.api_keys else None
+
+    def _publish(self, shipment: Shipment, alias: dict[str, Any] | None, is_new: bool, progress: Reporter) -> str:
+        """Publish a version that has answered. One that does not is removed, and the live one stays."""
+        function = self._function
+        known = {version["Version"] for version in function.list_versions()}
+        progress(f"publish {shipment.image}")
+        version = function.publish(make_record(shipment, self._who()))
+        try:
+            progress(f"ask version {version} for a prediction")
+            self._try_version(version, shipment)
+        except DeployError as error:
+            if is_new:
+                function.delete()
+                raise DeployError(f"{error.what} The function was removed again.", error.todo) from error
+            if version not in known:
+                function.delete_version(version)
+            live = f"release {alias['FunctionVersion']} is still live" if alias else "nothing is live"
+            raise DeployError(
+                f"{error.what.rstrip('.')}. Release {version} was withdrawn: {live}.", error.todo
+            ) from error
+        return version
+
+    def _try_version(self, version: str, shipment: Shipment) -> None:
+        """A real prediction. An app without an example says by starting that its model loads."""
+        if shipment.example is None:
+            self._function.wake(version)
+            return
+        self._function.ask(RequestBody.of(list(shipment.example)), version, self._api_key)
+
+    def _who(self) -> str | None:
+        import getpass
+
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return None
+
+    def _require_role(self) -> None:
+        if not self.settings.role:
+            raise DeployError(
+                "targets.lambda.role names no role for the function.",
+                "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints the least one.",
+            )
+
+    def _require_alias(self) -> dict[str, Any]:
+        alias = self._function.find_alias()
+        if alias is None:
+            raise DeployError(
+                f"Nothing of {self.app} is live on Lambda.", "Deploy it first: mlapp deploy --target lambda."
+            )
+        return alias
+
+    def _require_canary(self) -> tuple[dict[str, Any], str]:
+        alias = self._require_alias()
+        weights = read_weights(alias)
+        if not weights:
+            raise DeployError("There is no canary.", "Start one: `mlapp deploy --target lambda --canary 10`.")
+        return alias, next(iter(weights))
+
+    def _refuse_canary(self, alias: dict[str, Any] | None) -> None:
+        weights = read_weights(alias) if alias else {}
+        if weights:
+            raise DeployError(
+                f"Release {next(iter(weights))} is a canary.", "Finish it first: mlapp promote, or mlapp abort."
+            )
+
+    def _find_release(self, version: str) -> Release:
+        return next(release for release in self.releases() if str(release.number) == version)
+
+    def _describe(self, configuration: dict[str, Any], image: str | None) -> dict[str, Any]:
+        """What a deployment decides of a configuration, in one form for what runs and what would."""
+        keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
+        variables = dict(configuration.get("Environment", {}).get("Variables", {}))
+        variables.pop(RECORD, None)
+        config = (
+            configuration.get("ImageConfig") or configuration.get("ImageConfigResponse", {}).get("ImageConfig") or {}
+        )
+        vpc = configuration.get("VpcConfig") or {}
+        return {
+            "FunctionName": self.function_name,
+            "ImageUri": image,
+            **{key: configuration[key] for key in keys if key in configuration},
+            "EntryPoint": config.get("EntryPoint", []),
+            "Environment": variables,
+            "SubnetIds": vpc.get("SubnetIds", []),
+            "SecurityGroupIds": vpc.get("SecurityGroupIds", []),
+        }
+
+
+def _with_state(release: Release, state: State) -> Release:
+    from dataclasses import replace
+
+    return replace(release, state=state)
+
+
+def _make_line(event: dict[str, Any]) -> LogLine:
+    moment = datetime.fromtimestamp(event["timestamp"] / 1000, timezone.utc)
+    replica = str(event.get("logStreamName", "")).rpartition("]")[2][:12]
+    return LogLine(replica, str(event["message"]).rstrip("\n"), moment)

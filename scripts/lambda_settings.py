@@ -1,0 +1,24 @@
+"""Write docs/reference/lambda-settings.md from the descriptions of `targets.lambda`. A test compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlapp.aws_lambda.settings import LambdaSettings
+from scripts.settings_tables import render_target
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "reference" / "lambda-settings.md"
+HEAD = """# Settings of `targets.lambda`
+
+The section `targets.lambda` of `mlapp.yaml`. For an example, see [Run on AWS Lambda](../lambda.md).
+
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    return HEAD + render_target(LambdaSettings)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(), encoding="utf-8")
