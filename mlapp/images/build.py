@@ -16,6 +16,7 @@ from mlapp.bundle.bundle import MODEL
 from mlapp.errors import ConfigError
 from mlapp.images import assemble, dependencies, oci_archive, user_dockerfile
 from mlapp.images.base import Base, find_base, find_python_home
+from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec, choose_platforms, make_image_spec
 from mlapp.images.source_builds import make_compiler
@@ -95,7 +96,8 @@ def build_images(
         images = []
         for each in wanted:
             own = reference if len(wanted) == 1 else f"{reference}-{each.rpartition('/')[2]}"
-            images.append(_build_platform(client, bundle, what, each, own, project_root, progress, warn))
+            job = BuildJob(client, bundle, what, each, own, project_root, progress, warn)
+            images.append(_build_platform(job))
         return images
 
 
@@ -123,25 +125,11 @@ def split_reference(reference: str) -> tuple[str, str]:
     return f"{head}{slash}{name}", tag
 
 
-def _build_platform(
-    client: DockerClient,
-    bundle: Bundle,
-    what: ImageSpec,
-    platform: str,
-    reference: str,
-    project_root: Path | None,
-    progress: Reporter,
-    warn: Reporter,
-) -> Image:
-    if project_root is not None and (project_root / "Dockerfile").is_file():
-        image_id = user_dockerfile.build_from_dockerfile(
-            client, bundle, what, platform, reference, project_root, progress, warn
-        )
-    else:
-        image_id = _assemble_image(client, bundle, what, platform, reference, progress, warn)
+def _build_platform(job: BuildJob) -> Image:
+    image_id = user_dockerfile.build_from_dockerfile(job) if job.dockerfile else _assemble_image(job)
     with translate_engine_errors():
-        inspected = client.api.inspect_image(image_id)
-    return Image(reference, inspected["Id"], platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
+        inspected = job.client.api.inspect_image(image_id)
+    return Image(job.reference, inspected["Id"], job.platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
 
 
 def _keeps_layers_apart(client: DockerClient) -> bool:
@@ -151,18 +139,11 @@ def _keeps_layers_apart(client: DockerClient) -> bool:
     return not any("io.containerd.snapshotter" in str(value) for _, value in status)
 
 
-def _assemble_image(
-    client: DockerClient,
-    bundle: Bundle,
-    what: ImageSpec,
-    platform: str,
-    reference: str,
-    progress: Reporter,
-    warn: Reporter,
-) -> str:
-    base = find_base(client, what, platform, progress)
+def _assemble_image(job: BuildJob) -> str:
+    client, bundle = job.client, job.bundle
+    base = find_base(client, job.spec, job.platform, job.progress)
     keys = {
-        DEPENDENCIES: _layer_key(platform, dependencies.fingerprint_dependencies(bundle)),
+        DEPENDENCIES: _layer_key(job.platform, dependencies.fingerprint_dependencies(bundle)),
         MODEL_LAYER: _layer_key(
             *(f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{MODEL}/"))
         ),
@@ -171,40 +152,31 @@ def _assemble_image(
     known = assemble.find_layers(client, base, keys, None if keeps_apart else oci_archive.BLOBS)
     for attempt in (known, assemble.NOTHING):
         with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
-            layers = _make_layers(client, bundle, base, what, platform, attempt.layers, Path(folder), progress, warn)
+            layers = _make_layers(job, base, attempt.layers, Path(folder))
             load = assemble.load_image if keeps_apart else partial(oci_archive.load_oci_image, known=attempt)
-            progress("load the image")
+            job.progress("load the image")
             try:
-                return load(client, what, base, layers, labels=keys, tag=reference)
+                return load(client, job.spec, base, layers, labels=keys, tag=job.reference)
             except ImageError as error:
                 if not attempt.layers or "disk is full" in error.what:
                     raise
-                progress("the engine has lost a layer: send all of them")
+                job.progress("the engine has lost a layer: send all of them")
     raise AssertionError
 
 
-def _make_layers(
-    client: DockerClient,
-    bundle: Bundle,
-    base: Base,
-    what: ImageSpec,
-    platform: str,
-    known: Sequence[str],
-    folder: Path,
-    progress: Reporter,
-    warn: Reporter,
-) -> list[Layer]:
+def _make_layers(job: BuildJob, base: Base, known: Sequence[str], folder: Path) -> list[Layer]:
     layers: list[Layer] = [Layer(digest) for digest in known]
-    missing = what.layers[len(known) :]
+    missing = job.spec.layers[len(known) :]
     if not missing:
         return layers
     home = ""
     if len(known) == 0:
-        home = find_python_home(client, base, what.python)
-        progress(f"lay out the dependencies for {platform}")
+        home = find_python_home(job.client, base, job.spec.python)
+        job.progress(f"lay out the dependencies for {job.platform}")
     try:
-        compile = make_compiler(client, base, home, bundle, progress)
-        lay_out_layers(bundle, platform, home, folder, warn, [each.source for each in missing], compile=compile)
+        compile = make_compiler(job.client, base, home, job.bundle, job.progress)
+        sources = [each.source for each in missing]
+        lay_out_layers(job.bundle, job.platform, home, folder, job.warn, sources, compile=compile)
     except OSError as error:
         raise ImageError(
             f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free some space there."

@@ -6,31 +6,17 @@ import re
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mlapp.bundle import Bundle
 from mlapp.images.base import find_base, find_python_home
+from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import check_messages, translate_engine_errors
 from mlapp.images.image_spec import LAYOUT, ImageSpec
 from mlapp.images.source_builds import make_compiler
 from mlapp.images.staging import lay_out_layers
 from mlapp.images.tar_layer import normalize_entry
-from mlapp.reporting import Reporter
-
-if TYPE_CHECKING:
-    from docker import DockerClient
 
 
-def build_from_dockerfile(
-    client: DockerClient,
-    bundle: Bundle,
-    plan: ImageSpec,
-    platform: str,
-    reference: str,
-    project_root: Path,
-    progress: Reporter,
-    warn: Reporter,
-) -> str:
+def build_from_dockerfile(job: BuildJob) -> str:
     """Build by the engine's builder; the image's id. It is tagged when it is complete.
 
     The context is the project's code and, when the Dockerfile copies from there, the laid out layers.
@@ -38,24 +24,27 @@ def build_from_dockerfile(
     Raises:
         EngineError: an instruction failed.
     """
-    text = (project_root / "Dockerfile").read_text(encoding="utf-8")
+    assert job.dockerfile is not None
+    client, bundle, spec = job.client, job.bundle, job.spec
+    text = job.dockerfile.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
         layout = Path(folder, "layout")
         if LAYOUT in text:
-            base = find_base(client, _use_dockerfile_base(plan, text), platform, progress)
-            progress(f"lay out the dependencies for {platform}")
-            home = find_python_home(client, base, plan.python)
-            compile = make_compiler(client, base, home, bundle, progress)
-            lay_out_layers(bundle, platform, home, layout, warn, [each.source for each in plan.layers], compile=compile)
+            base = find_base(client, _use_dockerfile_base(spec, text), job.platform, job.progress)
+            job.progress(f"lay out the dependencies for {job.platform}")
+            home = find_python_home(client, base, spec.python)
+            compile = make_compiler(client, base, home, bundle, job.progress)
+            sources = [each.source for each in spec.layers]
+            lay_out_layers(bundle, job.platform, home, layout, job.warn, sources, compile=compile)
         context = Path(folder, "context.tar")
         _write_context(context, bundle.root, layout, text)
-        progress(f"build with {project_root / 'Dockerfile'}")
+        job.progress(f"build with {job.dockerfile}")
         with translate_engine_errors("Building the image"), context.open("rb") as file:
             stream = client.api.build(
                 fileobj=file,
                 custom_context=True,
-                platform=platform,
-                labels=dict(plan.labels),
+                platform=job.platform,
+                labels=dict(spec.labels),
                 rm=True,
                 forcerm=True,
                 decode=True,
@@ -65,8 +54,8 @@ def build_from_dockerfile(
                 image_id = (message.get("aux") or {}).get("ID") or image_id
                 step = message.get("stream", "").strip()
                 if step.startswith("Step "):
-                    progress(step)
-            repository, _, tag = reference.rpartition(":")
+                    job.progress(step)
+            repository, _, tag = job.reference.rpartition(":")
             client.api.tag(image_id, repository, tag)
     return image_id
 

@@ -1,0 +1,42 @@
+"""One image to build: of what, for which platform, and who is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlapp.bundle import Bundle
+from mlapp.images.image_spec import ImageSpec
+from mlapp.reporting import Reporter
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """What every step of a build needs.
+
+    Attributes:
+        platform: as linux/arm64.
+        reference: the `repository:tag` that the image gets when it is complete.
+        project_root: the project's folder, whose Dockerfile is used if it has one.
+        progress: gets each step.
+        warn: gets what the user should change.
+    """
+
+    client: DockerClient
+    bundle: Bundle
+    spec: ImageSpec
+    platform: str
+    reference: str
+    project_root: Path | None
+    progress: Reporter
+    warn: Reporter
+
+    @property
+    def dockerfile(self) -> Path | None:
+        """The project's own Dockerfile, if it has one."""
+        file = None if self.project_root is None else self.project_root / "Dockerfile"
+        return file if file is not None and file.is_file() else None
