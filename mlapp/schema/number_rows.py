@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IS_AVAILABLE = simdjson is not None
+REFUSED = (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError)
+"""What simdjson raises for a text that it does not take."""
 LARGE = 1 << 19
 """Bytes from which a text gets a parser of its own: a parser keeps memory for the largest text that it read."""
 EXACT = 2**53
@@ -60,14 +62,9 @@ class NumberRows:
             key: the only one of the object that holds the list; empty where the text is the list.
 
         Raises:
-            ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError: the text is not JSON, not such a
-                list, or a number does not fit its column's type.
+            REFUSED: the text is not JSON, not such a list, or a number does not fit its column's type.
         """
-        try:
-            parser = _local.parser if len(body) < LARGE else simdjson.Parser()
-        except AttributeError:  # one for each thread: it serves one text at a time
-            parser = _local.parser = simdjson.Parser()
-        rows: Any = parser.parse(body)
+        rows: Any = _parse(body)
         if key:
             if len(rows) != 1:
                 raise ValueError("more than one key")
@@ -99,6 +96,33 @@ class NumberRows:
         for at, (name, kind) in enumerate(self._columns):
             table[name] = _cast(found[:, at], kind)
         return count, table.tobytes()
+
+
+def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
+    """The numbers of a flat JSON array.
+
+    None: the text is something else, or a number does not fit the type, or simdjson is not installed.
+
+    Args:
+        dtype: a float of NumPy, or an integer of at most 63 bits.
+    """
+    if not IS_AVAILABLE or text.count(b"[") != 1:
+        return None
+    wanted = np.dtype(dtype)
+    is_whole = wanted.kind in "iu"
+    try:
+        found = bytes(_parse(text).as_buffer(of_type="i" if is_whole else "d"))
+        return _cast(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
+    except (*REFUSED, AttributeError):  # a scalar, or an object, is no array
+        return None
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        parser = _local.parser if len(text) < LARGE else simdjson.Parser()
+    except AttributeError:  # one for each thread: it serves one text at a time
+        parser = _local.parser = simdjson.Parser()
+    return parser.parse(text)
 
 
 def _cast(values: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -31,10 +31,6 @@ SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
-REFUSED = (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError)
-"""What simdjson raises for a text that it does not take."""
-
-
 class TwiceError(Exception):
     """An object of the body has a key twice, or may have."""
 
@@ -261,6 +257,8 @@ def _number_decoder(numbers: NumberRows | None, key: str, general: Callable[[byt
     """A decoder that tries rows of numbers first."""
     if numbers is None:
         return general
+    from mlapp.schema.number_rows import REFUSED
+
     read = numbers.read
 
     def run(body: bytes) -> Part:

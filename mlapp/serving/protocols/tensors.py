@@ -46,6 +46,8 @@ _decode = {
 }
 _decode_any = msgspec.json.Decoder(list[Any]).decode
 FLOATS = ("FP16", "FP32", "FP64")
+NUMBERS = frozenset(DTYPES) - {"BOOL", "UINT64"}
+"""Datatypes that simdjson reads."""
 KINDS = {"integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 LONG_PIECE = 2 * PIECE
@@ -96,6 +98,8 @@ def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes
     """
     import numpy as np
 
+    from mlapp.schema.number_rows import read_numbers
+
     _check_shape(name, shape)
     if datatype != "BYTES" and b'"' not in text and text.count(b"[") > 1:
         text = b"[" + text.translate(bytes.maketrans(b"[]", b"  ")) + b"]"
@@ -105,6 +109,10 @@ def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes
         if len(piece) > LONG_PIECE:
             check_values(piece)
         budget.take(piece.count(b",") + 1)
+        array = read_numbers(piece, DTYPES[datatype]) if datatype in NUMBERS else None
+        if array is not None:
+            arrays.append(array)
+            continue
         try:
             arrays.append(np.array(decode(piece), dtype=DTYPES[datatype]))
         except (KeyError, msgspec.ValidationError, OverflowError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,12 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlapp import App, frameworks
+from mlapp.config import Serve
 from mlapp.errors import MlappError
 from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema, Schema, infer_schema
 from mlapp.schema import number_rows as rows_module
 from mlapp.schema.number_rows import NumberRows
 from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.protocols.tensors import tensor_from_json
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
 TYPES = {
@@ -94,6 +98,28 @@ def codecs():
 def test_any_body_means_the_same_with_and_without_simdjson(codecs, body):
     for name, (fast, slow) in codecs.items():
         assert outcome(fast, body) == outcome(slow, body), (name, body)
+
+
+TENSORS = ("FP64", "FP32", "FP16", "INT64", "UINT8", "INT8", "UINT64", "BOOL")
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@given(cells=st.lists(st.one_of(NUMBERS, NUMBERS, NUMBERS, OTHERS), max_size=4))
+@settings(max_examples=150, deadline=None, database=None)
+def test_a_tensor_means_the_same_with_and_without_simdjson(cells):
+    text = f"[{', '.join(cells)}]".encode()
+    for datatype in TENSORS:
+        found = []
+        for is_available in (True, False):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rows_module, "IS_AVAILABLE", is_available and rows_module.IS_AVAILABLE)
+                try:
+                    budget = Budget(Serve(), 60)
+                    tensor = tensor_from_json("t", datatype, [len(cells)], text, budget)
+                    found.append((tensor.array.dtype, tensor.array.tobytes()))
+                except (HttpError, msgspec.MsgspecError) as error:
+                    found.append(repr(error))
+        assert found[0] == found[1], (datatype, text)
 
 
 def test_plain_rows_are_read_by_simdjson():
