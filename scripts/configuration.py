@@ -28,7 +28,8 @@ uses the mlapp.yaml and store of the app's folder.
 TAIL = """## `targets`
 
 Each target has its own section: [`targets.k8s`](reference/kubernetes-settings.md),
-[`targets.kserve`](reference/kserve-settings.md), [`targets.knative`](reference/knative-settings.md) and
+[`targets.kserve`](reference/kserve-settings.md), [`targets.knative`](reference/knative-settings.md),
+[`targets.seldon`](reference/seldon-settings.md) and
 [`targets.docker`](reference/docker-settings.md).
 """
 

@@ -11,6 +11,7 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 GUIDES = {
     "kserve": ("Deploy to KServe", "kserve.md"),
     "knative": ("Deploy to Knative and Cloud Run", "knative.md"),
+    "seldon": ("Deploy to Seldon Core 2", "seldon.md"),
 }
 """The guide of each target: its title and file."""
 HEAD = """# Settings of `targets.{name}`

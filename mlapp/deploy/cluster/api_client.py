@@ -303,7 +303,14 @@ class Cluster:
             forward.close()
 
     def request_through_proxy(
-        self, pod: str, port: int, tls: bool, method: str, path: str, body: RequestBody | None = None
+        self,
+        pod: str,
+        port: int,
+        tls: bool,
+        method: str,
+        path: str,
+        body: RequestBody | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """A request to a pod's port through the API server's proxy: status and answer."""
         name = f"https:{pod}:{port}" if tls else f"{pod}:{port}"
@@ -311,7 +318,15 @@ class Cluster:
         what = f"pods/proxy of {pod}"
         content, media_type = (body.content, body.media_type) if body else (None, "")
         answer = self.transport.send_call(
-            method, url, body=content, content=media_type, verb="create", object=what, again=False, passed_on=True
+            method,
+            url,
+            body=content,
+            content=media_type,
+            verb="create",
+            object=what,
+            again=False,
+            passed_on=True,
+            headers=headers,
         )
         data = bytes(answer.data)
         if answer.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod

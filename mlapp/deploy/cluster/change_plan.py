@@ -112,7 +112,8 @@ def list_prunable_kinds(
 ) -> list[Kind]:
     """The kinds that may be pruned, less those of operators that neither this release nor the one before it needs."""
     used = {find_kind(document) for document in (*documents, *earlier)}
-    kinds = [kind for kind in prunable if kind.core or kind in used]
+    groups = {kind.group for kind in used if not kind.core}  # an operator brings all kinds of its group
+    kinds = [kind for kind in prunable if kind.core or kind.group in groups]
     return [*kinds, CLAIM] if CLAIM in used else kinds
 
 

@@ -28,8 +28,11 @@ def stream_logs(
     tail: int | None,
     since: float | None,
     container: str = labels.CONTAINER,
+    selector: str | None = None,
 ) -> Iterator[LogLine]:
     """The lines; each pod's in order. Without `follow`, one pod after the other.
+
+    `selector` chooses the pods; those of the app when absent.
 
     Raises:
         DeployError: the app has no pods, or the server refuses.
@@ -39,20 +42,21 @@ def stream_logs(
         query["tailLines"] = str(tail)
     if since is not None:
         query["sinceSeconds"] = str(max(1, int(since)))
-    found = _list_started_pods(cluster, names)
+    chosen = selector or f"{labels.NAME}={names.base},{labels.APP}={names.base}"
+    found = _list_started_pods(cluster, chosen)
     if not found and not follow:
         raise DeployError(f"{names.app} has no pods in {cluster.place}.", "Look at `mlapp status`.")
     if follow:
-        yield from _follow_pods(cluster, names, query)
+        yield from _follow_pods(cluster, chosen, query)
         return
     for pod in sorted(found):
         with suppress(_NotStartedError):
             yield from (line for _, line in _read_pod_lines(cluster, pod, query))
 
 
-def _list_started_pods(cluster: Cluster, names: Names) -> dict[str, str]:
+def _list_started_pods(cluster: Cluster, selector: str) -> dict[str, str]:
     """The pods that have begun, and the phase of each."""
-    pods = cluster.list_objects(POD, f"{labels.NAME}={names.base},{labels.APP}={names.base}")
+    pods = cluster.list_objects(POD, selector)
     phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
     return {pod: phase for pod, phase in phases.items() if phase not in BEGINNING}
 
@@ -83,7 +87,7 @@ def _parse_stamp(stamp: str) -> datetime | None:
         return None
 
 
-def _follow_pods(cluster: Cluster, names: Names, query: dict[str, str]) -> Iterator[LogLine]:
+def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iterator[LogLine]:
     came: queue.Queue[LogLine | DeployError] = queue.Queue(10_000)
     followed: set[str] = set()
     ended: set[str] = set()
@@ -107,7 +111,7 @@ def _follow_pods(cluster: Cluster, names: Names, query: dict[str, str]) -> Itera
     later = {key: value for key, value in query.items() if key not in ("tailLines", "sinceSeconds")}
     first = True
     while True:
-        for pod, phase in _list_started_pods(cluster, names).items():
+        for pod, phase in _list_started_pods(cluster, selector).items():
             # One that ended and runs still was cut off, or its container restarted: continue from its last line.
             if pod not in followed or (pod in ended and phase == "Running"):
                 since = {"sinceTime": last[pod]} if pod in last else {}

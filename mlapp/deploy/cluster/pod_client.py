@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from mlapp.config import Serve
@@ -14,7 +15,15 @@ from mlapp.request_body import RequestBody
 
 
 def request_pod(
-    cluster: Cluster, serve: Serve, pod: str, method: str, path: str, body: RequestBody | None = None
+    cluster: Cluster,
+    serve: Serve,
+    pod: str,
+    method: str,
+    path: str,
+    body: RequestBody | None = None,
+    *,
+    port: int = PORT,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """Status and answer of one request to a pod.
 
@@ -26,18 +35,18 @@ def request_pod(
     """
     tls = serve.tls_cert is not None
     try:
-        with cluster.forward_port(pod, PORT, tls) as connection:
-            headers = {} if body is None else {"Content-Type": body.media_type}
+        with cluster.forward_port(pod, port, tls) as connection:
+            sent = {**({} if body is None else {"Content-Type": body.media_type}), **(headers or {})}
             if serve.api_keys:
-                headers["X-API-Key"] = serve.api_keys[0]
-            connection.request(method, path, None if body is None else body.content, headers)
+                sent["X-API-Key"] = serve.api_keys[0]
+            connection.request(method, path, None if body is None else body.content, sent)
             answer = connection.getresponse()
             return answer.status, answer.read()
     except ApiError as error:
         if error.code == 401:
             raise
         try:
-            return cluster.request_through_proxy(pod, PORT, tls, method, path, body)
+            return cluster.request_through_proxy(pod, port, tls, method, path, body, headers)
         except ApiError as other:
             raise error if other.code == 403 else other from None  # the Role that is printed has only the first way
 

@@ -60,6 +60,7 @@ class Transport:
         stream: float | None = None,
         again: bool = True,
         passed_on: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """One call, tried again while the server is away or busy.
 
@@ -72,7 +73,7 @@ class Transport:
         pause = 0.2
         while True:
             try:
-                response = self._send_once(method, path, query, body, content, stream)
+                response = self._send_once(method, path, query, body, content, stream, headers or {})
             except HTTPError as error:
                 if time.monotonic() + pause > end or not again:
                     raise self._unreachable_error(error) from None
@@ -95,11 +96,18 @@ class Transport:
             raise make_api_error(response.status, data, verb, object, self.connection.context, self.connection.section)
 
     def _send_once(
-        self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content: str, stream: float | None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Any,
+        content: str,
+        stream: float | None,
+        more: Mapping[str, str],
     ) -> Any:
         from urllib3 import Timeout
 
-        headers = {"Accept": "application/json", "User-Agent": AGENT}
+        headers = {"Accept": "application/json", "User-Agent": AGENT, **more}
         client = self.connection.client
         client.update_params_for_auth(headers, [], ["BearerToken"])
         if body is not None:

@@ -412,8 +412,8 @@ def _chosen(item: dict[str, Any], query: dict[str, str]) -> bool:
             if term[1:] in labels:
                 return False
             continue
-        key, _, value = term.partition("=")
-        if labels.get(key) != value:
+        key, equals, value = term.partition("=")
+        if key not in labels or (equals and labels[key] != value):
             return False
     for term in filter(None, query.get("fieldSelector", "").split(",")):
         key, _, value = term.partition("=")

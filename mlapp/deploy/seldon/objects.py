@@ -1,0 +1,121 @@
+"""Seldon Core 2's objects of a release: pure, the same for the same input, talks to nobody.
+
+The fields are those of the public documentation, https://docs.seldon.ai/seldon-core-2. Core 2 is under the Business
+Source License; nothing of it is copied here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.naming import Names, make_label_value
+from mlapp.deploy.cluster.object_kinds import SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, Kind
+from mlapp.deploy.cluster.patches import apply_patches
+from mlapp.deploy.seldon.settings import SeldonSettings
+from mlapp.deploy.target import Shipment
+from mlapp.errors import ConfigError
+
+SECTION = "targets.seldon"
+SERVER_CONTAINER = "mlserver"
+
+
+def render_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[str, Any]]:
+    """The Server, where one is made, and the Model.
+
+    Raises:
+        ConfigError: settings that contradict each other, or a patch that does not fit.
+    """
+    refuse_contradictions(settings)
+    names = Names(shipment.app)
+    made = [_make_server(shipment, settings)] if settings.server_image else []
+    made.append(_make_model(shipment, settings, names.base))
+    return apply_patches(made, settings.patches, SECTION)
+
+
+def render_canary(shipment: Shipment, settings: SeldonSettings, percent: int) -> list[dict[str, Any]]:
+    """A second Model, and an Experiment that gives it a part of the requests to the first."""
+    refuse_contradictions(settings)
+    names = Names(shipment.app)
+    spec = {
+        "default": names.base,
+        "candidates": [
+            {"name": names.base, "weight": 100 - percent},
+            {"name": names.canary, "weight": percent},
+        ],
+    }
+    experiment = _make_document(shipment, settings, SELDON_EXPERIMENT, f"{names.base}-split", spec)
+    documents = [_make_model(shipment, settings, names.canary), experiment]
+    kinds = {document["kind"] for document in documents}
+    fitting = [patch for patch in settings.patches if patch.kind in kinds and patch.name is None]
+    return apply_patches(documents, fitting, SECTION)
+
+
+def refuse_contradictions(settings: SeldonSettings) -> None:
+    """Check the settings.
+
+    Raises:
+        ConfigError: one is missing, or two contradict each other.
+    """
+    if settings.storage_uri is None:
+        raise ConfigError(
+            "targets.seldon.storage_uri is missing: Seldon Core 2 downloads the model from a bucket.",
+            "Run `mlapp export mlserver --to FOLDER`, upload the folder, and name its place.",
+        )
+    if settings.server and settings.server_image:
+        raise ConfigError(
+            "targets.seldon: `server` names an existing Server, and `server_image` creates one.", "Set one of them."
+        )
+    if settings.max_replicas is not None and settings.max_replicas < settings.min_replicas:
+        raise ConfigError(
+            f"targets.seldon: min_replicas {settings.min_replicas} is more than max_replicas {settings.max_replicas}.",
+            "Make max_replicas at least min_replicas.",
+        )
+
+
+def _make_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict[str, Any]:
+    uri = (settings.storage_uri or "").replace("{version}", shipment.model_version or "")
+    spec: dict[str, Any] = {
+        "storageUri": uri.replace("{app}", shipment.app),
+        "requirements": [_capability(shipment)] if settings.server_image else ["mlserver"],
+        "replicas": settings.min_replicas,
+    }
+    if settings.max_replicas is not None:
+        spec.update(minReplicas=settings.min_replicas, maxReplicas=settings.max_replicas)
+    optional = {"server": settings.server, "secretName": settings.storage_secret, "memory": settings.memory}
+    spec.update({key: value for key, value in optional.items() if value is not None})
+    document = _make_document(shipment, settings, SELDON_MODEL, name, spec)
+    if shipment.model_version:
+        document["metadata"]["labels"][labels.VERSION] = make_label_value(shipment.model_version)
+    if shipment.code_revision:
+        document["metadata"].setdefault("annotations", {})[labels.CODE] = shipment.code_revision
+    return document
+
+
+def _make_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]:
+    """A Server of its own: the runtime of an export needs its packages beside MLServer."""
+    spec = {
+        "serverConfig": settings.server_config,
+        "extraCapabilities": [_capability(shipment)],
+        "replicas": settings.min_replicas,
+        "podSpec": {"containers": [{"name": SERVER_CONTAINER, "image": settings.server_image}]},
+    }
+    return _make_document(shipment, settings, SELDON_SERVER, Names(shipment.app).base, spec)
+
+
+def _capability(shipment: Shipment) -> str:
+    """What only the app's own Server can do, so that Seldon loads the model nowhere else."""
+    return f"mlapp-{Names(shipment.app).base}"
+
+
+def _make_document(
+    shipment: Shipment, settings: SeldonSettings, kind: Kind, name: str, spec: dict[str, Any]
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name}
+    if settings.namespace_name:
+        metadata["namespace"] = settings.namespace_name
+    names = Names(shipment.app)
+    metadata["labels"] = labels.object_labels(names, name, None, {**settings.labels, **shipment.labels})
+    if settings.annotations:
+        metadata["annotations"] = dict(settings.annotations)
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}

@@ -1,0 +1,208 @@
+"""The Seldon Core 2 target: MLServer, which Seldon runs, loads an export of the version from a bucket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mlapp.deploy.cluster import labels, pods, single_step_canary
+from mlapp.deploy.cluster import logs as pod_logs
+from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
+from mlapp.deploy.cluster.cluster_target import ClusterTarget
+from mlapp.deploy.cluster.deploy_session import DeploySession
+from mlapp.deploy.cluster.namespace import make_namespace
+from mlapp.deploy.cluster.object_kinds import EVENT, POD, SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
+from mlapp.deploy.cluster.rollout import RolloutError
+from mlapp.deploy.seldon.mesh import predict_through_mesh
+from mlapp.deploy.seldon.objects import SERVER_CONTAINER, refuse_contradictions, render_canary, render_release
+from mlapp.deploy.seldon.readiness import describe_conditions, wait_until_ready
+from mlapp.deploy.seldon.settings import SeldonSettings
+from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, Status
+from mlapp.errors import UsageError
+from mlapp.reporting import Reporter
+from mlapp.request_body import RequestBody
+
+INSTALL = "Have Seldon Core 2 installed, or use --target k8s."
+SERVER_LABEL = "seldon-server-name"
+
+
+class SeldonTarget(ClusterTarget[SeldonSettings]):
+    """An app as a Model of Seldon Core 2 in one namespace of one cluster."""
+
+    name = "seldon"
+    settings_type = SeldonSettings
+    needs_registry = False
+    ships_image = False
+    prunable = (SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER)
+    container = SERVER_CONTAINER
+
+    def check(self) -> str:
+        """The cluster's version and place; Seldon's kinds must be there, and the settings complete."""
+        refuse_contradictions(self.settings)
+        return super().check()
+
+    def require_cluster(self) -> None:
+        """A cluster that is new enough, with Seldon Core 2 and a Server that can run the model.
+
+        Raises:
+            DeployError: neither the cluster nor the settings have a Server.
+        """
+        super().require_cluster()
+        self.cluster.require_kind(SELDON_MODEL, INSTALL)
+
+    def render(self, shipment: Shipment) -> list[dict[str, Any]]:
+        """The documents, in the order in which they are applied."""
+        return render_release(shipment, self.settings)
+
+    def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
+        """The documents of a canary."""
+        return render_canary(shipment, self.settings, percent)
+
+    def make_namespace(self) -> dict[str, Any] | None:
+        """The Namespace, when it is to be made."""
+        return make_namespace(self.settings.namespace)
+
+    def apply(self, shipment: Shipment, *, progress: Reporter = lambda _: None, take_over: bool = False) -> Release:
+        """Ship it, once there is a Server that can run it."""
+        self.require_cluster()
+        self._require_server()
+        return super().apply(shipment, progress=progress, take_over=take_over)
+
+    def wait_for_release(
+        self,
+        job: DeploySession[SeldonSettings],
+        documents: Sequence[dict[str, Any]],
+        record: ReleaseRecord,
+        *,
+        restored: bool,
+    ) -> None:
+        """Wait for each object's conditions, then ask each model for a prediction through Seldon's mesh."""
+        wait_until_ready(job, documents, self.rollout.timeout)
+        example = record.release.shipment.example
+        if example is None or not self.rollout.check:
+            return
+        for document in documents:
+            if document["kind"] == SELDON_MODEL.kind:
+                name = document["metadata"]["name"]
+                try:
+                    answer = predict_through_mesh(self.cluster, name, example)
+                except UsageError as error:
+                    job.progress(f"Model/{name} is not asked for a prediction: {error.what}")
+                except DeployError as error:
+                    raise RolloutError(error.what, error.todo) from None
+                else:
+                    job.progress(f"Model/{name} answers: {str(answer['predictions'])[:60]}")
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        """A prediction through Seldon's mesh; JSON only, which becomes tensors of the Open Inference Protocol."""
+        if isinstance(inputs, RequestBody):
+            try:
+                inputs = json.loads(inputs.content)
+            except ValueError:
+                raise UsageError(
+                    f"Seldon takes no {inputs.media_type}.", "Give the features as JSON records."
+                ) from None
+            if isinstance(inputs, dict) and set(inputs) == {"inputs"}:
+                inputs = inputs["inputs"]
+        return predict_through_mesh(self.cluster, self.names.base, inputs)
+
+    def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
+        """Lines of the Server's pods, which may run other models too."""
+        selector = f"{SERVER_LABEL}={self._server_name}" if self._server_name else SERVER_LABEL
+        return pod_logs.stream_logs(self.cluster, self.names, follow, tail, since, self.container, selector)
+
+    def status(self) -> Status:
+        """How the app stands."""
+        own = f"{labels.APP}={self.names.base}"
+        selectors = {POD: f"{SERVER_LABEL}={self._server_name}" if self._server_name else SERVER_LABEL, EVENT: ""}
+        kinds = (SELDON_MODEL, SELDON_SERVER, SELDON_EXPERIMENT, POD, EVENT)
+        with ThreadPoolExecutor(6) as pool:
+            recorded = pool.submit(self.open_releases().list_records)
+            models, servers, experiments, all_pods, events = pool.map(
+                lambda kind: self.cluster.list_objects(kind, selectors.get(kind, own)), kinds
+            )
+            records = recorded.result()
+        if not records:
+            self.cluster.require_namespace()
+        live, trial = find_live(records), find_canary(records)
+        weights = {
+            candidate["name"]: int(candidate["weight"])
+            for item in experiments
+            for candidate in item["spec"].get("candidates") or []
+        }
+        traffic = {live.number: 100} if live else {}
+        if live and trial and weights:
+            share = round(100 * weights.get(self.names.canary, 0) / max(1, sum(weights.values())))
+            traffic = {live.number: 100 - share, trial.number: share}
+        problems = [
+            f"{item['kind']}/{object_name(item)}: {said}"
+            for item in (*servers, *models, *experiments)
+            if (said := describe_conditions(item)) != "ready"
+        ]
+        if begun := find_interrupted(records):
+            problems.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
+        if live and not models:
+            problems.append(f"release {live.number} is recorded as live, and its Model is gone: deploy again")
+        main = next((item for item in models if object_name(item) == self.names.base), {})
+        return Status(
+            app=self.app,
+            target=self.name,
+            release=live.release if live else None,
+            canary=trial.release if trial else None,
+            desired=int(main.get("spec", {}).get("replicas", 1)) if main else 0,
+            ready=int(main.get("status", {}).get("availableReplicas") or main.get("status", {}).get("replicas") or 0),
+            replicas=tuple(make_replica(pod, ()) for pod in sorted(all_pods, key=object_name)),
+            traffic=traffic,
+            events=list_events(events, self.names),
+            problems=(*problems, *(trouble.text for pod in all_pods if (trouble := pods.find_trouble(pod)))),
+            place=self.cluster.place,
+        )
+
+    def judge(self, seconds: float, *, progress: Reporter = lambda _: None) -> Release:
+        """Not here: MLServer's pods run several models, and mlapp's own metrics are not theirs."""
+        raise UsageError(
+            "The target seldon cannot judge a canary: MLServer does not count requests by release.",
+            "Leave --auto-promote out, and decide by Seldon's own metrics: `mlapp promote` or `mlapp abort`.",
+        )
+
+    def start_canary(
+        self, job: DeploySession[SeldonSettings], shipment: Shipment, percent: int, take_over: bool
+    ) -> ReleaseRecord:
+        """A second Model, and an Experiment with weights."""
+        before = single_step_canary.require_live(job)
+        documents = self.render_canary(shipment, percent)
+        return single_step_canary.start_canary(job, shipment, percent, documents, before, take_over)
+
+    def promote_canary(self, job: DeploySession[SeldonSettings]) -> ReleaseRecord:
+        """The live Model loads the version while the Experiment still serves; then the Experiment goes."""
+        return single_step_canary.promote_canary(job)
+
+    def abort_canary(self, job: DeploySession[SeldonSettings]) -> ReleaseRecord:
+        """The Experiment goes, then the second Model."""
+        return single_step_canary.abort_canary(job)
+
+    @property
+    def _server_name(self) -> str | None:
+        if self.settings.server_image:
+            return self.names.base
+        return self.settings.server
+
+    def _require_server(self) -> None:
+        """See that some Server can run the model, before anything is written."""
+        if self.settings.server_image:
+            return
+        found = [object_name(item) for item in self.cluster.list_objects(SELDON_SERVER)]
+        if self.settings.server and self.settings.server not in found:
+            raise DeployError(
+                f"There is no Server '{self.settings.server}' in {self.cluster.place}; it has "
+                f"{', '.join(found) or 'none'}.",
+                "Change targets.seldon.server, or set server_image to have one created.",
+            )
+        if not found:
+            raise DeployError(
+                f"There is no Server in {self.cluster.place} that could run the model.",
+                "Set targets.seldon.server_image to an image with MLServer and the export's requirements.txt.",
+            )
