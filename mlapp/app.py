@@ -104,7 +104,7 @@ class App(Pipeline):
             self,
             {**recorded, **(parameters or {}), **named},
             previous=previous,
-            private=training.private_columns(self.root),
+            rules=training.read_column_rules(self.root),
         )
         return self._trained
 

@@ -175,18 +175,27 @@ class Drift(Section, frozen=True):
         float, Meta(ge=0, le=1, description="Least Kolmogorov-Smirnov distance of a number that is an alarm.")
     ] = 0.05
     persist: Annotated[
-        str, Meta(pattern=r"^\d+/\d+$", description="In how many of the last windows it must be seen.")
+        str, Meta(pattern=r"^[1-9]\d*/[1-9]\d*$", description="In how many of the last windows it must be seen.")
     ] = "2/3"
     min_rows: Annotated[int, Meta(ge=1, description="Rows below which a window is not tested.")] = 300
     seasonal: Annotated[
         bool, Meta(description="Compare with the same weekday and hour of the last weeks too, where there are any.")
     ] = False
 
+    def __post_init__(self) -> None:
+        """See that an alarm can begin."""
+        needed, _, windows = self.persist.partition("/")
+        if int(needed) > int(windows):
+            raise ValueError(f"drift.persist is {self.persist}: more windows than there are; 2/3 is two of three")
+
 
 class Alert(Section, frozen=True):
     """One of `monitor.alerts:`"""
 
-    webhook: Annotated[str, Meta(description="URL; ${VARIABLE} takes it from the environment.")]
+    webhook: Annotated[
+        str,
+        Meta(pattern=r"^(https?://|\$\{)", description="http or https URL; ${VARIABLE} takes it from the environment."),
+    ]
     format: Literal["json", "slack", "alertmanager"] = "json"
 
 
@@ -219,7 +228,7 @@ class Monitor(Section, frozen=True):
         Literal["off", "sample", "all"] | bool, Meta(description="What of the predictions is logged: off, sample, all.")
     ] = "off"
     url: Annotated[str | None, Meta(description="Where counts and log go; beside the model store when absent.")] = None
-    window: Annotated[str, Meta(pattern=r"^\d+(s|m|h|d)$", description="Length of a window, from 1s to 1d.")] = "1h"
+    window: Annotated[str, Meta(pattern=r"^[1-9]\d*(s|m|h|d)$", description="Length of a window, at least 1s.")] = "1h"
     columns: Annotated[
         dict[str, Rule], Meta(description="Column to rule, applied before anything is kept: drop, hash, round(5).")
     ] = {}

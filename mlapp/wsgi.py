@@ -20,7 +20,7 @@ __all__ = ["WsgiApplication", "create_wsgi"]
 
 
 class WsgiApplication:
-    """Answers `/predict`, `/model`, `/models`, `/metrics`, `/livez`, `/readyz` and `/health`."""
+    """Answers the paths of a model: `/predict`, `/feedback`, `/monitor`, `/model`, `/metrics` and probes."""
 
     def __init__(self, host: ModelHost) -> None:
         self._host = host

@@ -29,6 +29,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         counts: rows of each bin or value.
         others: of a category, rows of values that are not in `values`.
         singles: of a category, how many values were seen once.
+        step: of a number, to whose multiples values are rounded before they are counted.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counts: list[int] = []
     others: int = 0
     singles: int = 0
+    step: float | None = None
 
     @property
     def has_all_values(self) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlapp.baseline.baseline import Column
+from mlapp.baseline.redaction import NO_RULES, is_private, step_of
 from mlapp.schema.container import count_rows, take_rows
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ MOST_COLUMNS = 512
 """A table or array with more columns (an image, an embedding) has no bins."""
 UNIQUE = 0.5
 """A text column in which a larger share of the values is distinct holds names or sentences, and is not binned."""
+NUMBERS = frozenset((int, float, bool, type(None)))
+"""Types of which NumPy makes floats."""
 LONGEST = 64
 """Characters of a category: a longer text is no category."""
 
@@ -39,12 +44,12 @@ def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
     return take_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
 
 
-def build_columns(features: Any, private: Collection[str] = ()) -> list[Column]:
+def build_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Column]:
     """The columns of a table, or of an array of numbers; none for anything else.
 
     Args:
         features: a DataFrame, or an array of one number or one row of numbers a row.
-        private: columns of which no value may be stored: they count as texts.
+        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
     """
     import pandas as pd
 
@@ -55,27 +60,24 @@ def build_columns(features: Any, private: Collection[str] = ()) -> list[Column]:
     if table is None or table.shape[1] > MOST_COLUMNS or not len(table):
         return []
     most = min(MOST_BINS, max(FEWEST_BINS, CELLS // max(1, table.shape[1])))
-    return [
-        column_of(str(name), table.iloc[:, at], most, is_private=str(name) in private)
-        for at, name in enumerate(table.columns)
-    ]
+    return [column_of(str(name), table.iloc[:, at], most, rules) for at, name in enumerate(table.columns)]
 
 
-def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, *, is_private: bool = False) -> Column:
+def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: Mapping[str, str] = NO_RULES) -> Column:
     """The distribution of one column.
 
     Args:
         most: bins, or values of a category.
-        is_private: store no value of it.
+        rules: column → what may be stored of it.
     """
     from pandas.api import types
 
     rows, missing = len(values), int(values.isna().sum())
-    if is_private:
+    if is_private(rules, name):
         return Column(name=name, kind="text", rows=rows, missing=missing)
     is_bool = types.is_bool_dtype(values.dtype)
     if not is_bool and (types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)):
-        return _number(name, numbers_of(values), most)
+        return _number(name, numbers_of(values), most, step_of(rules, name))
     return category_of(name, texts_of(values), most)
 
 
@@ -87,6 +89,9 @@ def numbers_of(values: Any) -> NDArray[np.float64]:
 
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
         return values.astype(np.float64, copy=False)
+    if isinstance(values, list) and set(map(type, values)) <= NUMBERS:
+        with contextlib.suppress(OverflowError):
+            return np.array(values, dtype=np.float64)
     values = values if isinstance(values, pd.Series) else pd.Series(values)
     if types.is_datetime64_any_dtype(values.dtype):
         stamps = values.dt.tz_localize(None) if getattr(values.dt, "tz", None) is not None else values
@@ -102,6 +107,38 @@ def texts_of(values: Any) -> list[str | None]:
     """Each value as a category's text: 1 and 1.0 are the same, True is `true`, what is missing is None."""
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
     return [text_of(value) for value in listed]
+
+
+def count_texts(values: Any) -> dict[str | None, int]:
+    """How often each category's text occurs, as `texts_of` would give them."""
+    import numpy as np
+
+    if str(getattr(values, "dtype", "")) == "category":
+        codes = values.cat.codes.to_numpy()
+        texts: list[str | None] = [*texts_of(values.cat.categories), None]  # the code of a missing value is -1
+        found = zip(texts, np.roll(np.bincount(codes + 1, minlength=len(texts)), -1).tolist(), strict=True)
+        return {text: count for text, count in found if count}
+    listed = values.tolist() if hasattr(values, "tolist") else list(values)
+    if not _can_be_grouped(set(map(type, listed))):
+        return dict(Counter(map(text_of, listed)))
+    counts: dict[str | None, int] = {}
+    for value, count in Counter(listed).items():
+        text = text_of(value)
+        counts[text] = counts.get(text, 0) + count
+    return counts
+
+
+def count_missing(values: Any) -> int:
+    """How many values are missing."""
+    import pandas as pd
+
+    return int(pd.Series(values, dtype=None if hasattr(values, "dtype") else object).isna().sum())
+
+
+def _can_be_grouped(kinds: set[type]) -> bool:
+    """Whether equal values of these types have the same text: 1 and True are equal, and do not."""
+    numbers = kinds - {str, type(None)}
+    return numbers <= {int, float} or numbers == {bool}
 
 
 def text_of(value: Any) -> str | None:
@@ -173,11 +210,12 @@ def _list_values(values: Any) -> Iterable[Any]:
     return listed
 
 
-def _number(name: str, values: NDArray[np.float64], most: int) -> Column:
+def _number(name: str, values: NDArray[np.float64], most: int, step: float | None = None) -> Column:
     import numpy as np
 
     from mlapp.baseline.bins import ORDER, codes_of, make_bins, upper_ends
 
+    values = values if step is None else np.round(values / step) * step
     known = values[np.isfinite(values)]
     rows, missing = len(values), int(np.isnan(values).sum())
     if not len(known):
@@ -198,6 +236,7 @@ def _number(name: str, values: NDArray[np.float64], most: int) -> Column:
         minimum=float(known.min()),
         maximum=float(known.max()),
         counts=counts,
+        step=step,
     )
 
 
@@ -205,6 +244,9 @@ def _frame(features: Any) -> pd.DataFrame | None:
     import numpy as np
     import pandas as pd
 
+    if isinstance(features, Mapping):
+        parts = {str(name): part for name, part in features.items() if getattr(part, "ndim", 0) == 1}
+        return pd.DataFrame(parts) if parts else None
     if not isinstance(features, np.ndarray) or features.dtype.kind not in "biuf" or features.ndim not in (1, 2):
         return None
     values = features.reshape(len(features), -1)

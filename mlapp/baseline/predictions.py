@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlapp.baseline.baseline import Column
 from mlapp.baseline.build import MOST_BINS, category_of, column_of, texts_of
+from mlapp.baseline.redaction import NO_RULES, is_private
 
 NAME = "prediction"
 MOST_ENTRIES = 32
@@ -14,6 +15,9 @@ MOST_ENTRIES = 32
 _PLAIN = frozenset((str, bool, int, float))
 MOST_LABELS = 50
 """Whole numbers with more distinct values are quantities, not labels."""
+
+
+PLAIN = frozenset((str, bool, int, float, type(None)))
 
 
 def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
@@ -30,7 +34,7 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
     if isinstance(first, dict):
         names = [str(name) for name in list(first)[:MOST_ENTRIES]]
         return {
-            f"{NAME}.{name}": [_plain(row.get(name)) if isinstance(row, dict) else None for row in rows]
+            f"{NAME}.{name}": _plain_values([row.get(name) if isinstance(row, dict) else None for row in rows])
             for name in names
         }
     if isinstance(first, (list, tuple)):
@@ -38,24 +42,34 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
         if not 0 < width <= MOST_ENTRIES:
             return {}
         listed = [row if isinstance(row, (list, tuple)) and len(row) == width else (None,) * width for row in rows]
-        return {f"{NAME}[{at}]": [_plain(row[at]) for row in listed] for at in range(width)}
+        return {f"{NAME}[{at}]": _plain_values(list(values)) for at, values in enumerate(zip(*listed, strict=True))}
     if getattr(first, "ndim", 0):
         return split_predictions([row.tolist() for row in rows])
-    return {NAME: [_plain(row) for row in rows]}
+    return {NAME: _plain_values(list(rows))}
 
 
-def prediction_columns(rows: Sequence[Any]) -> list[Column]:
-    """The baseline of predictions."""
-    return [_column(name, values) for name, values in split_predictions(rows).items()]
+def prediction_columns(rows: Sequence[Any], rules: Mapping[str, str] = NO_RULES) -> list[Column]:
+    """The baseline of predictions.
+
+    Args:
+        rules: column, as `prediction`, → what may be stored of it.
+    """
+    return [_column(name, values, rules) for name, values in split_predictions(rows).items()]
 
 
-def _column(name: str, values: list[Any]) -> Column:
+def _column(name: str, values: list[Any], rules: Mapping[str, str]) -> Column:
     import pandas as pd
 
+    if is_private(rules, name):
+        return Column(name=name, kind="text", rows=len(values), missing=sum(value is None for value in values))
     kinds = {type(value) for value in values if value is not None}
     if kinds and kinds <= {int, float} and (float in kinds or len(set(values)) > MOST_LABELS):
-        return column_of(name, pd.Series(values, dtype="float64"))
+        return column_of(name, pd.Series(values, dtype="float64"), rules=rules)
     return category_of(name, texts_of(values), MOST_BINS)
+
+
+def _plain_values(values: list[Any]) -> list[Any]:
+    return values if set(map(type, values)) <= PLAIN else [_plain(value) for value in values]
 
 
 def _plain(value: Any) -> Any:

@@ -108,8 +108,8 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
     app = project.app
     previous = None if start_from is None else project.store.get(app.name, start_from)
     with output.show_progress() as tell:
-        private = training.private_columns(project.root)
-        trained = training.run(app, values, progress=tell, previous=previous, to_keep=True, private=private)
+        rules = training.read_column_rules(project.root)
+        trained = training.run(app, values, progress=tell, previous=previous, to_keep=True, rules=rules)
         tell("save")
         return project.store.put(trained, git=read_git_state(project.root), progress=tell)
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlapp.embed.host import ModelHost
-from mlapp.errors import MlappError
+from mlapp.errors import MissingExtraError, MlappError, StoreError
+from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.truth import Truths
 from mlapp.schema.rows import Part
-from mlapp.serving.decoding.json_body import encode_answer, encode_json
+from mlapp.serving.decoding.json_body import decode_json, encode_answer, encode_json
 from mlapp.serving.decoding.media_types import decode_body
 from mlapp.serving.decoding.processes import decode_in_process
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.monitoring import HTML, POLICY, render_report
 from mlapp.serving.observability.metrics import MEDIA as METRICS
 from mlapp.serving.web import problems
 from mlapp.serving.web.auth import Keys
@@ -33,6 +36,8 @@ OPEN = ("/livez", "/readyz", "/health")
 PATHS = {
     "/predict": "POST",
     "/predict/": "POST",
+    "/feedback": "POST",
+    "/monitor": "GET",
     "/model": "GET",
     "/models": "GET",
     "/metrics": "GET",
@@ -118,16 +123,17 @@ class ModelSite:
         """The answer to a request. Never raises: an error is an answer too."""
         started = time.perf_counter()
         metrics = self.host.state.metrics
+        identity = choose_request_id(request.headers)
         metrics.begin_request()
         status = 500
         try:
             try:
-                answer = self._find_answer(request)
+                answer = self._find_answer(request, identity)
             except Exception as error:
                 answer = _problem_answer(make_http_error(error))
             answer.headers = [
                 *answer.headers,
-                (b"x-request-id", choose_request_id(request.headers)),
+                (b"x-request-id", identity),
                 *self._cors.response_headers(request.headers),
             ]
             status = answer.status
@@ -136,7 +142,7 @@ class ModelSite:
             metrics.end_request(request.method, handler, status, time.perf_counter() - started)
         return answer
 
-    def _find_answer(self, request: WebRequest) -> Answer:
+    def _find_answer(self, request: WebRequest, identity: bytes) -> Answer:
         if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
             response = self._cors.preflight_response(request.headers)
             allowances = [(name, value) for name, value in response.headers if not name.startswith(b"content-")]
@@ -157,14 +163,22 @@ class ModelSite:
         except MlappError as error:
             log.error("the model cannot be loaded: %s %s", error.what, error.todo)
             raise HttpError(503, f"The model cannot be loaded: {error.what}") from None
+        if request.path == "/feedback":
+            return self._answer_feedback(endpoint, request)
         if allowed == "POST":
-            return self._answer_prediction(endpoint, request)
+            return self._answer_prediction(endpoint, request, identity)
         return self._answer_get(endpoint, request.path)
 
     def _answer_get(self, endpoint: Endpoint, path: str) -> Answer:
         version = endpoint.current.version
         if path == "/model":
             return Answer(200, encode_json(endpoint.describe_model()))
+        if path == "/monitor":
+            recorder = self.host.state.recorder
+            if recorder is None:
+                raise HttpError(404, "Nothing is recorded: mlapp.yaml turns monitoring off.")
+            page = render_report(endpoint.name, self.host.place, recorder)
+            return Answer(200, page, HTML, [(b"content-security-policy", POLICY)])
         if path == "/models":
             return Answer(200, encode_json({"models": [{"model": endpoint.name, "version": version}]}))
         return Answer(200, encode_json({"status": "ok", "models": {endpoint.name: version}}))
@@ -172,7 +186,24 @@ class ModelSite:
     async def _render_metrics(self) -> bytes:
         return self.host.state.metrics.render_text()
 
-    def _answer_prediction(self, endpoint: Endpoint, request: WebRequest) -> Answer:
+    def _answer_feedback(self, endpoint: Endpoint, request: WebRequest) -> Answer:
+        """Keep truths. It is answered once they are kept."""
+        place, rules = self.host.place, Rules(self.host.app.settings.monitor.columns, endpoint.name)
+        if place is None:
+            raise HttpError(503, "This program has no place to keep truths: set monitor.url.")
+        body = self._read_body(request)
+        try:
+            baseline = endpoint.current.baseline
+            truths = Truths(place, rules, None if baseline is None else baseline.target)
+            accepted = truths.write(truths.check(decode_json(body)))
+        except (StoreError, MissingExtraError) as error:
+            log.error("%s: truths were not kept: %s", endpoint.name, error.what)
+            raise HttpError(503, "The truths cannot be kept now. Send them again.") from None
+        finally:
+            self._count_bytes(-len(body))
+        return Answer(200, encode_json({"accepted": accepted}))
+
+    def _answer_prediction(self, endpoint: Endpoint, request: WebRequest, identity: bytes) -> Answer:
         settings = self.host.settings
         budget = Budget(settings, request_timeout(request.headers, settings.timeout))
         body = self._read_body(request)
@@ -183,6 +214,7 @@ class ModelSite:
             loaded = endpoint.current
             media = media_type(request.headers.get(b"content-type", b""))
             part: Part = decode_in_process(loaded.codec, decode_body, body, budget, media, settings.max_body)
+            part.id = identity
             if loaded.is_stream:
                 items = endpoint.streams.stream_items(loaded, part, budget.timeout)
                 return self._answer_stream(items, request, budget, loaded.tail, is_unionml=part.is_unionml)

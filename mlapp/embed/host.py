@@ -14,6 +14,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mlapp.app import App
@@ -22,6 +23,9 @@ from mlapp.embed.loop_thread import LoopThread
 from mlapp.embed.metrics import ThreadMetrics
 from mlapp.errors import UsageError
 from mlapp.model import TrainedModel
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.recorder import Recorder
+from mlapp.monitoring.recording import find_place, make_recorder
 from mlapp.schema.rows import Part
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.batch_predict import predict_batch
@@ -30,6 +34,7 @@ from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.inference.version_watcher import VersionWatcher
 from mlapp.serving.web.budget import Budget, Intake
 from mlapp.serving.web.problems import HttpError
+from mlapp.serving.web.request_id import new_request_id
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.serving")
@@ -64,6 +69,7 @@ class ProcessState:
     endpoint: Endpoint | None = None
     watcher: VersionWatcher | None = None
     callbacks: ThreadPoolExecutor | None = None
+    recorder: Recorder | None = None
 
 
 class ModelHost:
@@ -133,6 +139,8 @@ class ModelHost:
         state, self._state = self._state, None
         if state is None:
             return
+        if state.recorder is not None:
+            state.recorder.stop()
         if state.watcher is not None:
             state.loop.run(state.watcher.stop_watching())
         if state.endpoint is not None:
@@ -165,11 +173,25 @@ class ModelHost:
         except Exception:
             state.loop.run(endpoint.close_endpoint())
             raise
+        state.recorder = make_recorder(
+            self.app.name, self.app.settings.monitor, self.place, state.metrics.registry, new_request_id
+        )
+        if state.recorder is not None:
+            endpoint.record_with(state.recorder)
+            state.recorder.start()
         if self._follow:
             store = self.app.store() if self._store is None else self._store
             state.watcher = VersionWatcher(endpoint, store, str(self._model))
             state.loop.run(state.watcher.start_watching())
         return endpoint
+
+    @cached_property
+    def place(self) -> Place | None:
+        """Where monitoring data go; None for a model that is not stored, or where they cannot be kept."""
+        if isinstance(self._model, TrainedModel):
+            return None
+        store = self.app.store() if self._store is None else self._store
+        return find_place(self.app.settings.monitor, store, self.app.root, self.app.name)
 
     def predict(self, inputs: Any) -> list[Any]:
         """Predictions for inputs as plain values or a DataFrame: one entry a row, as values that JSON holds.
@@ -211,6 +233,8 @@ class ModelHost:
             started = time.perf_counter()
             rows, features, found = predict_batch(loaded, [part], part.rows)
             seconds = time.perf_counter() - started
+            if state.recorder is not None:
+                state.recorder.add(loaded, (part,), [rows], part.rows, seconds)
         except Exception:
             metrics.failed.inc()
             raise

@@ -19,6 +19,7 @@ import msgspec
 
 from mlapp import frameworks, normalization, prediction, training
 from mlapp.baseline import Baseline, draw_rows, read_baseline
+from mlapp.baseline.redaction import redact_schema
 from mlapp.errors import MlappError
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
@@ -32,7 +33,7 @@ from mlapp.schema.infer import to_json_value
 from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
-from mlapp.training.private import private_columns
+from mlapp.training.column_rules import read_column_rules
 from mlapp.training.raw_inputs import raw_inputs
 from mlapp.training.reliability import Reliability, predict_sample
 from mlapp.training.sampling import sample_rows
@@ -124,12 +125,13 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     sample = round_trip.through_json(pipeline, declared, features_schema, sample_rows(features))
     some = copy_rows(draw_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
-    baseline = describe(pipeline, features, transformed, target, private_columns())
+    rules = read_column_rules()
+    baseline = describe(pipeline, features, transformed, target, rules)
     del features
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
     predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
-    features_schema = _widen_by_others(pipeline, bound, features_schema, splits)
+    features_schema = redact_schema(_widen_by_others(pipeline, bound, features_schema, splits), rules)
     trained = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
@@ -195,7 +197,7 @@ def _measure_baseline(
             pipeline, data_folder.read_part(splits, name), bound.get("data_parser", {})
         )
         reliability.add(name, stage_calls.call_transformer(pipeline, features), target)
-    return reliability.complete(baseline, predict_sample(pipeline, framework, estimator, some))
+    return reliability.complete(baseline, predict_sample(pipeline, framework, estimator, some), read_column_rules())
 
 
 def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:

@@ -14,8 +14,9 @@ from mlapp.errors import DataError
 from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import distance_of
-from mlapp.monitoring.evaluation import Evaluation, features_of, join_truths
+from mlapp.monitoring.evaluation import Evaluation, features_of
 from mlapp.monitoring.inspection import place_of, read_truths
+from mlapp.monitoring.live_rows import join_truths
 from mlapp.monitoring.rules import Rules
 from mlapp.project import Project
 from mlapp.training.reliability import list_rows

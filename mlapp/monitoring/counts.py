@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter as Occurrences
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from mlapp.baseline import Baseline, Column
-from mlapp.baseline.build import numbers_of, text_of, texts_of
+from mlapp.baseline.build import count_missing, count_texts, numbers_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CHUNK = 1 << 16
-"""Cells that are counted at once: as many as the processor's cache holds."""
-_NUMBERS = {np.dtype(kind) for kind in ("f8", "f4", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1")}
-_HASHED = ({int}, {str}, {bool})
 SPECIAL = 3
 """Slots behind a column's bins: of a number below, above and missing; of a category new, (unused) and missing."""
 
@@ -69,130 +64,146 @@ def merge(parts: Iterable[Counts]) -> Counts | None:
 
 
 class Counter:
-    """Counts rows into the bins of one baseline.
-
-    Args:
-        private: columns of which only missing values are counted.
-    """
+    """Counts rows into the bins of one baseline."""
 
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
-        self._features = _Block(baseline.features)
-        self._predictions = _Block(baseline.predictions)
+        self.features = Slots(baseline.features)
+        self.predictions = Slots(baseline.predictions)
 
     def clear(self) -> None:
         """Begin a new window."""
-        self._features.slots[:] = 0
-        self._predictions.slots[:] = 0
+        self.features.clear()
+        self.predictions.clear()
 
     def add_features(self, features: Any) -> None:
-        """Count rows of features, as the schema has them: a DataFrame, or an array of numbers."""
-        self._features.add(features)
+        """Count rows of features, as the schema has them: a DataFrame, an array of numbers, or a dict of arrays."""
+        self.features.add(features)
 
     def add_predictions(self, columns: dict[str, list[Any]]) -> None:
         """Count predictions, as `split_predictions` gives them."""
-        self._predictions.add_columns(columns)
+        self.predictions.add_columns(columns)
 
     def columns(self) -> dict[str, list[int]]:
         """The counts of each column so far."""
-        return {**self._features.columns(), **self._predictions.columns()}
+        return {**self.features.columns(), **self.predictions.columns()}
 
 
-class _Block:
-    """The slots of several columns, side by side in one array."""
+class Slots:
+    """The counts of several columns, side by side in one array.
+
+    Attributes:
+        counts: of each slot, one column's behind the other's.
+        first: column → its first slot.
+        cleared: how often they began from zero.
+    """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         from mlapp.baseline.bins import lookup
 
         self._columns = {column.name: column for column in columns}
-        self._first: dict[str, int] = {}
+        self.first: dict[str, int] = {}
         at = 0
         numbers: list[Column] = []
         for column in columns:
-            self._first[column.name] = at
-            at += _width(column)
+            self.first[column.name] = at
+            at += width_of(column)
             if column.kind == "number":
                 numbers.append(column)
-        self.slots: NDArray[np.int64] = np.zeros(at, dtype=np.int64)
+        self.counts: NDArray[np.int64] = np.zeros(at, dtype=np.int64)
+        self.cleared = 0
         self._numbers = [column.name for column in numbers]
         self._centers = np.array([column.center for column in numbers])
+        self._steps = np.array([column.step or 0.0 for column in numbers])
+        self._rounded = np.flatnonzero(self._steps)
         dtype = np.uint16 if at < 1 << 16 else np.int32
-        tables = [lookup(column.low, column.keys, self._first[column.name]).astype(dtype) for column in numbers]
+        tables = [lookup(column.low, column.keys, self.first[column.name]).astype(dtype) for column in numbers]
         self._table: NDArray[Any] = np.concatenate(tables) if tables else np.zeros(0, dtype=dtype)
-        self._offsets = np.arange(len(numbers), dtype=np.int64) << 16
+        self._offsets = np.arange(len(numbers), dtype=np.int32) << 16
         self._codes = {
             column.name: {value: at for at, value in enumerate(column.values)}
             for column in columns
             if column.kind == "category"
         }
 
+    def clear(self) -> None:
+        """Begin from zero."""
+        self.counts[:] = 0
+        self.cleared += 1
+
     def add(self, features: Any) -> None:
-        if not len(self.slots):
+        """Count rows of a DataFrame, of an array or of a dict of arrays; others are left out."""
+        if not len(self.counts):
             return
         if hasattr(features, "columns"):
-            kinds = set(features.dtypes)
-            if len(kinds) == 1 and kinds <= _NUMBERS and list(features.columns) == self._numbers == list(self._columns):
-                self._add_numbers(features.to_numpy().astype(np.float64, copy=False))
-                return
-            self.add_columns({str(name): features.iloc[:, at] for at, name in enumerate(features.columns)})
+            if len(self._numbers) == len(self._columns) == features.shape[1] and _is_block(features):
+                self._add_numbers(features.to_numpy())
+            else:
+                self.add_columns({str(name): values for name, values in features.items()})
+            return
+        if isinstance(features, Mapping):
+            self.add_columns({str(name): part for name, part in features.items() if getattr(part, "ndim", 0) == 1})
             return
         array = features if isinstance(features, np.ndarray) else np.asarray(features)
         if array.dtype.kind not in "biufO" or not array.size:
             return
         cells = array.reshape(len(array), -1)
         if cells.dtype.kind != "O" and len(self._numbers) == len(self._columns) == cells.shape[1]:
-            self._add_numbers(cells.astype(np.float64, copy=False))
+            self._add_numbers(cells)
         elif cells.shape[1] == len(self._columns):
             self.add_columns({name: cells[:, at] for at, name in enumerate(self._columns)})
 
-    def add_columns(self, columns: dict[str, Any]) -> None:
+    def add_columns(self, columns: Mapping[str, Any]) -> None:
+        """Count rows, column by column; unknown columns are left out."""
         numbers = [name for name in self._numbers if name in columns]
         if numbers and len(numbers) == len(self._numbers):
             self._add_numbers(np.stack([numbers_of(columns[name]) for name in numbers], axis=1))
-        elif numbers:
+        else:
             for name in numbers:
-                self._add_number(name, numbers_of(columns[name]))
+                which = self._numbers.index(name)
+                self._add_numbers(numbers_of(columns[name])[:, None], slice(which, which + 1))
         for name, codes in self._codes.items():
             if name in columns:
-                self._add_category(name, codes, columns[name])
+                self._add_category(name, codes, count_texts(columns[name]))
         for name, column in self._columns.items():
             if column.kind == "text" and name in columns:
-                missing = sum(text is None for text in texts_of(columns[name]))
-                self.slots[self._first[name] + 2] += missing
-                self.slots[self._first[name]] += len(columns[name]) - missing
+                missing = count_missing(columns[name])
+                self.counts[self.first[name] + 2] += missing
+                self.counts[self.first[name]] += len(columns[name]) - missing
 
-    def _add_numbers(self, cells: NDArray[np.float64]) -> None:
-        """Rows of all number columns, in their order."""
+    def _add_numbers(self, cells: NDArray[Any], which: slice = slice(None)) -> None:
+        """Rows of number columns, in their order: of all, or of a slice of them."""
         from mlapp.baseline.bins import codes_of
 
-        rows = max(1, CHUNK // max(1, cells.shape[1]))
-        for first in range(0, len(cells), rows):
-            codes = codes_of(cells[first : first + rows], self._centers)
-            at = self._table[codes + self._offsets]
-            self.slots += np.bincount(at.ravel(), minlength=len(self.slots))
+        cells = cells.astype(np.float64, copy=False)
+        if len(self._rounded):
+            steps = self._steps[which]
+            rounded = np.flatnonzero(steps)
+            cells = cells.copy()
+            cells[:, rounded] = np.round(cells[:, rounded] / steps[rounded]) * steps[rounded]
+        at = self._table[codes_of(cells, self._centers[which]) + self._offsets[which]]
+        self.counts += np.bincount(at.ravel(), minlength=len(self.counts))
 
-    def _add_number(self, name: str, values: NDArray[np.float64]) -> None:
-        from mlapp.baseline.bins import codes_of
-
-        which = self._numbers.index(name)
-        at = self._table[codes_of(values, self._centers[which]) + self._offsets[which]]
-        self.slots += np.bincount(at, minlength=len(self.slots))
-
-    def _add_category(self, name: str, codes: dict[str, int], values: Any) -> None:
-        first, width = self._first[name], len(codes)
-        listed = values.tolist() if hasattr(values, "tolist") else list(values)
-        # 1, 1.0 and True are one key of a dict, and may be different texts: only values of one type are counted first.
-        is_alike = set(map(type, listed)) in _HASHED
-        for value, count in Occurrences(listed).items() if is_alike else ((value, 1) for value in listed):
-            text = text_of(value)
-            self.slots[first + (width + 2 if text is None else codes.get(text, width))] += count
+    def _add_category(self, name: str, codes: Mapping[str, int], texts: Mapping[str | None, int]) -> None:
+        first, width = self.first[name], len(codes)
+        for text, count in texts.items():
+            self.counts[first + (width + 2 if text is None else codes.get(text, width))] += count
 
     def columns(self) -> dict[str, list[int]]:
+        """The counts of each column."""
         return {
-            name: self.slots[first : first + _width(self._columns[name])].tolist()
-            for name, first in self._first.items()
+            name: self.counts[first : first + width_of(self._columns[name])].tolist()
+            for name, first in self.first.items()
         }
 
 
-def _width(column: Column) -> int:
+def width_of(column: Column) -> int:
+    """How many slots a column has."""
     return len(column.counts) + SPECIAL
+
+
+def _is_block(table: Any) -> bool:
+    """Whether all columns of a DataFrame are floats or integers of one type."""
+    dtypes = table.dtypes
+    first = dtypes.iloc[0]
+    return isinstance(first, np.dtype) and first.kind in "iuf" and bool((dtypes == first).all())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from mlapp.errors import DataError, MissingExtraError, StoreError
-from mlapp.monitoring.place import Place
+from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.segments import FORMAT, META, current
 from mlapp.monitoring.truth import Truth, encode_truths
 
@@ -24,6 +24,31 @@ TRUTH = """CREATE VIEW truth AS SELECT NULL::VARCHAR AS request, NULL::INTEGER A
 NULL::VARCHAR AS truth, NULL::BIGINT AS received WHERE false"""
 
 
+class Database:
+    """A connection of DuckDB.
+
+    Args:
+        segments: key of a segment of the log → its local file.
+    """
+
+    def __init__(self, connection: Any, segments: Mapping[str, Path]) -> None:
+        self.execute = connection.execute
+        self._hours: dict[tuple[str, str], list[Path]] = {}
+        for key, file in segments.items():
+            *_, version, hour, _ = key.split("/")
+            self._hours.setdefault((version, hour), []).append(file)
+
+    def log_of(self, version: str, window: Window) -> str:
+        """A table with the segments of one version that may hold rows of a window. Others are not read."""
+        files = [
+            file
+            for (number, hour), files in self._hours.items()
+            if number == version and _is_within(hour, window.since, window.until)
+            for file in files
+        ]
+        return _table_of(files) if files else "(SELECT * FROM log WHERE false)"
+
+
 @contextmanager
 def open_database(
     place: Place,
@@ -32,8 +57,8 @@ def open_database(
     until: float | None = None,
     version: str | None = None,
     truths: Sequence[Truth] = (),
-) -> Iterator[Any]:
-    """A connection with the views `log` and `truth`.
+) -> Iterator[Database]:
+    """A database with the views `log` and `truth`.
 
     Args:
         since, until: seconds since 1970: segments of other hours are left out.
@@ -53,13 +78,15 @@ def open_database(
             connection.execute(f"SET memory_limit='{MEMORY}'; SET threads=2; SET preserve_insertion_order=false")
             connection.execute(f"SET temp_directory='{folder}/spill'; SET TimeZone='UTC'")
             connection.execute("SET allow_community_extensions=false; SET autoinstall_known_extensions=false")
-            _view(connection, "log", _files(place, Path(folder), log_keys(place, since, until, version)), LOG)
+            keys = log_keys(place, since, until, version)
+            segments = dict(zip(keys, _files(place, Path(folder), keys), strict=True))
+            readable = _view(connection, "log", list(segments.values()), LOG)
             files = _files(place, Path(folder), truth_keys(place, since))
             if truths:
                 files.append(Path(folder) / "given.parquet")
                 files[-1].write_bytes(encode_truths(truths, 0))
             _view(connection, "truth", files, TRUTH)
-            yield connection
+            yield Database(connection, {key: file for key, file in segments.items() if file in readable})
         finally:
             connection.close()
             shutil.rmtree(Path(folder) / "spill", ignore_errors=True)
@@ -115,7 +142,7 @@ def _is_within(hour: str, since: float | None, until: float | None) -> bool:
 
 
 def _files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
-    """Local files with the contents of keys."""
+    """Local files with the contents of keys; there is none of a key that is not there any more."""
     local = place.folder()
     if local is not None:
         root = Path(str(local)[: -len(place.root)])
@@ -124,14 +151,15 @@ def _files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
     for start in range(0, len(keys), 64):
         some = keys[start : start + 64]
         for key, content in zip(some, place.storage.read_keys(some), strict=True):
+            path = folder / key.replace("/", "_")
             if content is not None:
-                path = folder / key.replace("/", "_")
                 path.write_bytes(content)
-                files.append(path)
+            files.append(path)
     return files
 
 
-def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> None:
+def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
+    """Make a view of those files that are there, and return them."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -151,9 +179,12 @@ def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> None
                 f"{file} has format {form.decode('latin-1')}; this mlapp reads formats up to {FORMAT.decode()}.",
                 "Update mlapp.",
             )
-        readable.append(str(file).replace("'", "''"))
-    if not readable:
-        connection.execute(empty)
-        return
-    listed = ", ".join(f"'{file}'" for file in readable)
-    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], union_by_name=true)")
+        readable.append(file)
+    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_table_of(readable)}" if readable else empty)
+    return set(readable)
+
+
+def _table_of(files: Iterable[Path]) -> str:
+    """The table function that reads the files."""
+    listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    return f"read_parquet([{listed}], union_by_name=true)"

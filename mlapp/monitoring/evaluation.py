@@ -17,11 +17,12 @@ from mlapp.baseline import Baseline, read_baseline
 from mlapp.config import Monitor
 from mlapp.errors import MlappError
 from mlapp.frameworks.metrics import classification_metrics, regression_metrics
-from mlapp.monitoring.database import open_database
+from mlapp.monitoring.database import Database, open_database
+from mlapp.monitoring.live_rows import join_truths, rows_of
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.quality import FEWEST, QualityJudge, live_error
 from mlapp.monitoring.rules import Rules
-from mlapp.monitoring.segments import OWN
+from mlapp.monitoring.segments import log_column
 from mlapp.monitoring.truth import Truth
 from mlapp.monitoring.windows import Metric, Quality
 from mlapp.pipeline import Pipeline, bind_parameters
@@ -81,7 +82,7 @@ class Evaluation:
                 found[version, window.since] = self._window(database, version, window, has_truth=has_truth)
         return found
 
-    def _window(self, database: Any, version: str, window: Window, *, has_truth: bool) -> Quality:
+    def _window(self, database: Database, version: str, window: Window, *, has_truth: bool) -> Quality:
         quality = Quality()
         loaded = self._load(version)
         if has_truth:
@@ -134,7 +135,7 @@ class Evaluation:
         schema = manifest.schema.features
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
         try:
-            if not self._rules.changes(names) and all(_log_column(name) in table.columns for name in names):
+            if not self._rules.changes(names) and all(log_column(name) in table.columns for name in names):
                 features = features_of(predictor, table)
                 return self._by_evaluator(predictor, manifest, features, truth)
         except MlappError as error:
@@ -157,7 +158,7 @@ class Evaluation:
             bound = bind_parameters(own, values).get("evaluator", {})
             return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, bound)
 
-    def _estimate(self, quality: Quality, loaded: _Evaluated, database: Any, window: Window) -> None:
+    def _estimate(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
         """CBPE: the accuracy that the model's confidence promises (NannyML's confidence-based performance estimation),
         corrected by how often it was right at each confidence in training's last split.
         """
@@ -168,7 +169,7 @@ class Evaluation:
         if calibration is None or self._rules.changes(names) or "accuracy" not in loaded.manifest.headline:
             return
         table, _ = rows_of(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
-        if not len(table) or any(_log_column(name) not in table.columns for name in names):
+        if not len(table) or any(log_column(name) not in table.columns for name in names):
             return
         try:
             features = stage_calls.call_transformer(self._pipeline, features_of(loaded.predictor, table))
@@ -196,60 +197,6 @@ class Evaluation:
         )
 
 
-def join_truths(database: Any) -> bool:
-    """Make the table `known`: each logged row with its last truth. Returns whether there is any."""
-    columns = [row[0] for row in database.execute("DESCRIBE log").fetchall()]
-    listed = ", ".join(f'l."{name}"' for name in columns)
-    database.execute(
-        """CREATE TEMP TABLE by_id AS SELECT request, "row", arg_max(truth, received) AS truth FROM truth
-        WHERE request IS NOT NULL GROUP BY request, "row" """
-    )
-    parts = [f'SELECT {listed}, t.truth FROM log l JOIN by_id t ON l.request = t.request AND l."row" = t."row"']
-    signatures = database.execute(
-        "SELECT DISTINCT array_to_string(json_keys(keys), chr(31)) FROM truth WHERE keys IS NOT NULL"
-    ).fetchall()
-    for at, (signature,) in enumerate(signatures):
-        names = signature.split("\x1f")
-        if any(f"key.{name}" not in columns for name in names):
-            continue
-        quoted = signature.replace("'", "''")
-        database.execute(
-            f"CREATE TEMP TABLE by_keys_{at} AS SELECT keys, arg_max(truth, received) AS truth FROM truth "
-            f"WHERE keys IS NOT NULL AND array_to_string(json_keys(keys), chr(31)) = '{quoted}' GROUP BY keys"
-        )
-        conditions = " AND ".join(
-            f"l.\"key.{name}\" = json_extract_string(t.keys, '$.\"' || '{name}' || '\"')" for name in names
-        )
-        parts.append(f"SELECT {listed}, t.truth FROM log l JOIN by_keys_{at} t ON {conditions}")
-    database.execute(f"CREATE TEMP TABLE known AS {' UNION ALL BY NAME '.join(parts)}")
-    found: int = database.execute("SELECT count(*) FROM known").fetchone()[0]
-    return found > 0
-
-
-def rows_of(
-    database: Any, version: str, window: Window, most: int, *, with_truth: bool = True
-) -> tuple[pd.DataFrame, int]:
-    """Logged rows of one version and window, and how many there are.
-
-    Of more than `most`, those with the smallest hashes; of rows that stand for different numbers of rows, fewer of
-    those that stand for less.
-    """
-    table = "known" if with_truth else "log"
-    where = "version = ? AND epoch(time) >= ? AND epoch(time) < ?"
-    values = [version, window.since, window.until]
-    count, least, heaviest = database.execute(
-        f"SELECT count(*), min(weight), max(weight) FROM {table} WHERE {where}",
-        values,
-    ).fetchone()
-    chance = "TRUE"
-    if count:
-        share = min(1.0, most / count)
-        if share < 1 or least != heaviest:
-            chance = f'hash(request, "row") / 18446744073709551616.0 < {share} * weight / {heaviest}'
-    found = database.execute(f"SELECT * FROM {table} WHERE {where} AND {chance}", values).df()
-    return found, int(count)
-
-
 def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
     """Logged features as the model's own, before the transformer.
 
@@ -258,7 +205,7 @@ def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
     """
     schema = predictor.schema.features
     if schema.kind == "table":
-        features = table[[_log_column(name) for name in schema.names]]
+        features = table[[log_column(name) for name in schema.names]]
         return predictor.accept_inputs(features.set_axis(schema.names, axis=1).reset_index(drop=True))
     if schema.kind == "array":
         names = [str(at) for at in range(math.prod(schema.shape))]
@@ -286,8 +233,3 @@ def _by_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -
     except (TypeError, ValueError):
         return {}
     return {name: value for name, value in found.items() if name in wanted}
-
-
-def _log_column(name: str) -> str:
-    """A feature's column in the log."""
-    return f"feature.{name}" if name in OWN or name.startswith(("prediction", "key.")) else name

@@ -39,6 +39,7 @@ def forget(place: Place, keys: Mapping[str, str], rules: Rules) -> int:
 
 
 def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests: set[tuple[str, int]]) -> int:
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     content = place.storage.read_key(key)
@@ -49,10 +50,9 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     found = int(sum(mask))
     if not found:
         return 0
-    chosen = [at for at, is_match in enumerate(mask) if is_match]
-    some = table.take(chosen)
+    some = table.filter(pa.array(mask, pa.bool_()))
     requests.update(zip(some["request"].to_pylist(), some["row"].to_pylist(), strict=True))
-    rest = table.take([at for at, is_match in enumerate(mask) if not is_match])
+    rest = table.filter(pa.array([not is_match for is_match in mask], pa.bool_()))
     folder, _, name = key.rpartition("/")
     segment = Segment.parse(name)
     assert segment is not None

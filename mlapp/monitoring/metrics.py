@@ -7,13 +7,15 @@ all pods, and compares it with `mlapp_feature_baseline_ratio`, the training data
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client import Counter as Total
 
 from mlapp.baseline import Baseline, Column
-from mlapp.monitoring.counts import Counts
+from mlapp.monitoring.counts import Counter, Counts, Slots
 from mlapp.monitoring.drift import distances
 
 ENDS = 10
@@ -79,7 +81,7 @@ class MonitorMetrics:
             registry, Total, "mlapp_monitor_dropped_rows_total", "Rows that were not recorded.", ["model"]
         ).labels(model)
         self._ends: dict[str, dict[str, list[tuple[str, str, int]]]] = {}
-        self._seen: dict[str, tuple[float, dict[str, list[int]]]] = {}
+        self._series: dict[str, _Series] = {}
 
     def watch(self, version: str, baseline: Baseline) -> None:
         """Expose the shares of a version's baseline."""
@@ -104,42 +106,106 @@ class MonitorMetrics:
         for field, count in fields.items():
             self._problems.labels(self._model, version, field, "refused").inc(count)
 
-    def drift(self, version: str, baseline: Baseline | None, counts: Counts) -> None:
-        """Bring the series of a version up to date with the counts of its open window."""
-        if baseline is None or (not baseline.features and not baseline.predictions):
-            return
-        for name, distance in distances(baseline, counts).items():
+    def count(self, version: str, counter: Counter) -> None:
+        """Add what was counted since the last time; the counts may have begun from zero meanwhile."""
+        series = self._series.get(version)
+        if series is None or series.counter is not counter:
+            series = self._series[version] = _Series(counter, self._list_children(version, counter.baseline))
+        series.add_new()
+
+    def distances(self, version: str, baseline: Baseline, columns: dict[str, list[int]]) -> None:
+        """Tell the distances of an open window's counts from the baseline."""
+        found = distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
+        for name, distance in found.items():
             self._distance.labels(self._model, version, name).set(distance)
-        since, before = self._seen.get(version, (counts.since, {}))
-        if since != counts.since:
-            before = {}
-        self._seen[version] = (counts.since, counts.columns)
-        columns = {column.name: column for column in (*baseline.features, *baseline.predictions)}
-        for name, now in counts.columns.items():
-            old = before.get(name)
-            new = now if old is None else [a - b for a, b in zip(now, old, strict=True)]
-            if any(new):
-                self._count(version, columns[name], new)
 
-    def _count(self, version: str, column: Column, new: list[int]) -> None:
-        for kind, count in _problems(column, new).items():
-            if count:
-                self._problems.labels(self._model, version, column.name, kind).inc(count)
-        for le, value, last in self._ends.get(version, {}).get(column.name, ()):
-            rows = sum(new[: last + 1]) + new[-3] if le else new[last]
-            if le == "+Inf":
-                rows = sum(new[:-1])
-            if rows:
-                self._features.labels(self._model, version, column.name, le, value).inc(rows)
+    def _list_children(self, version: str, baseline: Baseline) -> list[tuple[str, list[tuple[int, int]], Any]]:
+        """For each series: its column, the slots that it adds up, counted from the column's first, and how to add."""
+        found: list[tuple[str, list[tuple[int, int]], Any]] = []
+        for column in (*baseline.features, *baseline.predictions):
+            for kind, slots in _problems(column).items():
+                found.append((column.name, slots, partial(self._problem, version, column.name, kind)))
+            for le, value, last in self._ends.get(version, {}).get(column.name, ()):
+                found.append(
+                    (column.name, _slots_of(column, le, last), partial(self._row, version, column.name, le, value))
+                )
+        return found
+
+    def _problem(self, version: str, feature: str, kind: str) -> Any:
+        return self._problems.labels(self._model, version, feature, kind)
+
+    def _row(self, version: str, feature: str, le: str, value: str) -> Any:
+        return self._features.labels(self._model, version, feature, le, value)
 
 
-def _problems(column: Column, counts: list[int]) -> dict[str, int]:
-    found = {"missing": counts[-1]}
+class _Series:
+    """The series of one version's counter: each adds up some ranges of slots.
+
+    Args:
+        children: the column, the ranges of its slots, and what makes the series when it has rows.
+    """
+
+    def __init__(self, counter: Counter, children: list[tuple[str, list[tuple[int, int]], Any]]) -> None:
+        self.counter = counter
+        self._blocks = [
+            _Block(block, [(block.first[name], *child) for name, *child in children if name in block.first])
+            for block in (counter.features, counter.predictions)
+        ]
+
+    def add_new(self) -> None:
+        """Add what is new."""
+        for block in self._blocks:
+            block.add_new()
+
+
+class _Block:
+    """The series of the slots of features, or of predictions."""
+
+    def __init__(self, slots: Slots, children: list[tuple[int, list[tuple[int, int]], Any]]) -> None:
+        self._slots = slots
+        self._before = np.zeros(len(slots.counts), dtype=np.int64)
+        self._cleared = slots.cleared
+        self._make = [make for *_, make in children]
+        self._made: dict[int, Any] = {}
+        ranges = [(child, first + a, first + b) for child, (first, all, _) in enumerate(children) for a, b in all]
+        self._child = np.array([child for child, *_ in ranges], dtype=np.int64)
+        self._begin = np.array([begin for _, begin, _ in ranges], dtype=np.int64)
+        self._end = np.array([end for *_, end in ranges], dtype=np.int64)
+
+    def add_new(self) -> None:
+        """Add what was counted since the last time."""
+        now = self._slots.counts
+        if self._slots.cleared != self._cleared:
+            self._cleared, self._before = self._slots.cleared, np.zeros_like(now)
+        total = np.concatenate(([0], np.cumsum(now - self._before)))
+        self._before = now.copy()
+        if not len(self._child) or not total[-1]:
+            return
+        rows = np.bincount(self._child, total[self._end] - total[self._begin], len(self._make))
+        for child in np.flatnonzero(rows).tolist():
+            series = self._made.get(child)
+            if series is None:
+                series = self._made[child] = self._make[child]()
+            series.inc(float(rows[child]))
+
+
+def _problems(column: Column) -> dict[str, list[tuple[int, int]]]:
+    """The slots of each kind of problem, as ranges."""
+    width = len(column.counts)
+    found = {"missing": [(width + 2, width + 3)]}
     if column.kind == "number":
-        found["out_of_range"] = counts[-3] + counts[-2]
+        found["out_of_range"] = [(width, width + 2)]
     elif column.has_all_values:
-        found["new_value"] = counts[-3]
+        found["new_value"] = [(width, width + 1)]
     return found
+
+
+def _slots_of(column: Column, le: str, last: int) -> list[tuple[int, int]]:
+    """The slots that are at most an upper end, or are a value."""
+    width = len(column.counts)
+    if not le:
+        return [(last, last + 1)]
+    return [(0, width + 2)] if le == "+Inf" else [(0, last + 1), (width, width + 1)]
 
 
 def _ends(column: Column) -> list[tuple[str, str, int]]:

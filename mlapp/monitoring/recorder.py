@@ -6,13 +6,15 @@ second. A full queue drops what comes, and counts it.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
@@ -22,14 +24,14 @@ from mlapp.baseline import Baseline
 from mlapp.baseline.predictions import split_predictions
 from mlapp.config import Monitor
 from mlapp.errors import InputError
-from mlapp.monitoring import segments
 from mlapp.monitoring.batch import RecordedBatch, make_batch
-from mlapp.monitoring.counts import CHUNK, Counter, Counts
+from mlapp.monitoring.counts import Counter, Counts
+from mlapp.monitoring.log_rows import Answered, columns_of, flatten, make_log_table, new_ids
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, Window, new_replica, rate_of, seconds_of
 from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.sampling import Sampler, hash_rows
-from mlapp.monitoring.segments import hour_of, make_table
+from mlapp.monitoring.segments import encode_tables, hour_of
 from mlapp.monitoring.writer import Writer
 
 log = logging.getLogger("mlapp.monitoring")
@@ -37,6 +39,16 @@ TICK = 1.0
 """Seconds between two looks at the queue."""
 MOST_CELLS = 2_000_000
 """Cells of features that may wait."""
+CELLS_AT_ONCE = 131_072
+"""Cells that are counted at once."""
+GATHERED = 4
+"""As many times these may be gathered for one segment of the log."""
+PAUSE = 0.0005
+"""Seconds between two of these, in which the event loop gets the interpreter."""
+DISTANCES = 5.0
+"""Seconds between two measurements of the distances that Prometheus sees."""
+OTHER = "other"
+"""The series of refused fields that no feature has: clients name them."""
 KEPT = 48
 """Windows that a server remembers."""
 FAR = 10.0
@@ -76,6 +88,7 @@ class _Live:
     window: Window
     changed: bool = False
     written: float = 0.0
+    measured: float = 0.0
 
 
 class Recorder:
@@ -112,17 +125,23 @@ class Recorder:
         self._rules = Rules(settings.columns, app)
         self._queue: deque[RecordedBatch] = deque()
         self._refusals: deque[tuple[str, float, InputError]] = deque(maxlen=10_000)
-        self._waiting = 0
+        self._added = self._taken = 0  # each is changed by one thread alone
         self._most = MOST_CELLS
+        self._rows_at_once = 1_000
+        self._tables: list[tuple[str, float, Any]] = []
+        self._fields: dict[str, frozenset[str]] = {}
         self._dropped = 0
         self._live: dict[str, _Live] = {}
         self._baselines: dict[str, Baseline] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._wake = threading.Event()
         self._looked = time.time()
         self._writer = None if place is None else Writer(place, self.replica, self._lose)
         self._is_near = place is not None and place.folder() is not None
-        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+        self._thread = threading.Thread(
+            target=_run, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
+        )
 
     def add(self, model: Any, parts: Sequence[Any], results: list[Any], rows: int, seconds: float) -> None:
         """Record a batch that was answered. Called on the request path: it only appends.
@@ -133,13 +152,17 @@ class Recorder:
             rows: of all requests.
             seconds: that the call of the model took.
         """
-        if self._waiting + rows > self._most:
+        waiting = self._added - self._taken + rows
+        if waiting > self._most:
             self._dropped += rows
             return
         batch = make_batch(model, parts, results, seconds, time.time(), is_compact=not self._has_log)
-        if batch is not None:
-            self._waiting += len(batch.predictions)
-            self._queue.append(batch)
+        if batch is None:
+            return
+        self._added += len(batch.predictions)
+        self._queue.append(batch)
+        if waiting >= self._rows_at_once and not self._wake.is_set():
+            self._wake.set()
 
     def refuse(self, version: str | None, error: InputError) -> None:
         """Record a request that did not fit the schema."""
@@ -149,10 +172,12 @@ class Recorder:
         if self._writer is not None:
             self._writer.start()
         self._thread.start()
+        atexit.register(_stop, weakref.ref(self))  # a program that embeds the model may never close it
 
     def stop(self) -> None:
         """Write what is there."""
         self._stopping.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(PATIENCE)
         if self._writer is not None:
@@ -168,6 +193,8 @@ class Recorder:
             baseline = Baseline(rows=baseline.rows)
         columns = len(model.feature_names)
         self._most = max(1_000, MOST_CELLS // max(1, columns))
+        self._rows_at_once = max(256, CELLS_AT_ONCE // max(16, columns))
+        self._fields[version] = frozenset((*model.feature_names, "inputs", "keys"))
         self._baselines[version] = baseline
         self.metrics.watch(version, baseline)
 
@@ -181,17 +208,11 @@ class Recorder:
         return dict(self._baselines)
 
     def look(self) -> None:
-        """Count and log what has come since the last look."""
+        """Count and log what has come since the last look, and write what there is."""
         now = time.time()
-        passed, self._looked = max(0.0, now - self._looked), now
-        batches = []
-        while self._queue:
-            batch = self._queue.popleft()
-            self._waiting -= len(batch.predictions)
-            batches.append(batch)
+        self._drain(now)
         with self._lock:
-            for version, window, group in self._grouped(batches):
-                self._record(version, window, group, passed)
+            self._flush_logs()
             self._count_refusals()
             self._close_windows(now)
             self._put_counts(now)
@@ -199,83 +220,89 @@ class Recorder:
             dropped, self._dropped = self._dropped, 0
             self.metrics.dropped.inc(dropped)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(TICK):
-            self._look_safely()
-        self._look_safely()
-        with self._lock:
-            self._put_counts(time.time(), is_last=True)
+    def _drain(self, now: float) -> None:
+        """Count what has come since the last time, and gather the rows of the log."""
+        passed, self._looked = max(0.0, now - self._looked), now
+        batches = []
+        while self._queue:
+            batch = self._queue.popleft()
+            self._taken += len(batch.predictions)
+            batches.append(batch)
+        for version, window, group in self._grouped(batches):
+            for part in _cut(group, self._rows_at_once):
+                with self._lock:
+                    self._record(version, window, part, passed)
+                passed = 0.0
+                self._stopping.wait(PAUSE)
 
-    def _look_safely(self) -> None:
+    def work(self, *, is_due: bool, is_last: bool = False) -> None:
+        """What the thread does. An error is logged, and the next round goes on.
+
+        Args:
+            is_due: look at all; else count only what has come.
+            is_last: write everything: the server ends.
+        """
         try:
-            self.look()
+            if is_due:
+                self.look()
+            else:
+                self._drain(time.time())
+            if is_last:
+                with self._lock:
+                    self._put_counts(time.time(), is_last=True)
         except Exception:
             log.exception("%s: predictions could not be recorded", self.app)
 
     def _grouped(self, batches: Iterable[RecordedBatch]) -> Iterable[tuple[str, Window, list[RecordedBatch]]]:
-        groups: dict[tuple[int, str, Window], list[RecordedBatch]] = {}
+        groups: dict[tuple[int, int], list[RecordedBatch]] = {}
         for batch in batches:
-            key = (id(batch.model), batch.model.version or "unsaved", Window.of(batch.at, self._seconds))
-            groups.setdefault(key, []).append(batch)
-        for (_, version, window), group in groups.items():
-            yield version, window, group
+            groups.setdefault((id(batch.model), int(batch.at // self._seconds)), []).append(batch)
+        for group in groups.values():
+            yield group[0].model.version or "unsaved", Window.of(group[0].at, self._seconds), group
 
     def _record(self, version: str, window: Window, group: list[RecordedBatch], passed: float) -> None:
         model = group[0].model
-        predictions = list(chain.from_iterable(batch.predictions for batch in group))
+        answered = flatten(group)
         live = self._of(version, window)
-        live.counts.rows += len(predictions)
+        live.counts.rows += len(answered)
         live.changed = True
-        baseline = self._baselines.get(version)
-        if baseline is not None:
-            for parts in _some_at_a_time(group, len(model.feature_names)):
-                live.counter.add_features(model.combine(parts))
-            live.counter.add_predictions(split_predictions(predictions))
-        self.metrics.rows(version, len(predictions))
+        self.metrics.rows(version, len(answered))
+        features = None
+        if version in self._baselines:
+            features = model.combine(answered.parts)
+            live.counter.add_features(features)
+            live.counter.add_predictions(split_predictions(answered.predictions))
         if self._has_log:
-            self._log(version, group, predictions, passed)
+            self._log(model, version, features, answered, passed)
 
-    def _log(self, version: str, group: list[RecordedBatch], predictions: list[Any], passed: float) -> None:
-        parts = [part for batch in group for part in batch.parts]
-        requests = [part.id or self._new_id() for part in parts]
-        counts = [part.rows for part in parts]
-        chosen, weight = self._sampler.choose(hash_rows(requests, counts), passed)
+    def _log(self, model: Any, version: str, features: Any, answered: Answered, passed: float) -> None:
+        requests = new_ids(answered.parts, self._new_id)
+        if self._sampler.keeps_all:
+            chosen, weight = np.arange(len(answered)), 1.0
+        else:
+            chosen, weight = self._sampler.choose(hash_rows(requests, answered.counts), passed)
         if not len(chosen) or self._writer is None:
             return
-        kept: list[int] = chosen.tolist()
-        ends = np.cumsum(counts)
-        of: list[int] = np.searchsorted(ends, chosen, side="right").tolist()
-        rows = [at - int(ends[part]) + counts[part] for at, part in zip(kept, of, strict=True)]
-        names = [requests[part].decode("latin-1") for part in of]
-        last = np.cumsum([len(batch.parts) for batch in group])
-        batches = [group[at] for at in np.searchsorted(last, of, side="right").tolist()]
-        times = [batch.at for batch in batches]
-        own: dict[str, list[Any]] = {
-            "id": [
-                name if counts[part] == 1 else f"{name}#{row}" for name, part, row in zip(names, of, rows, strict=True)
-            ],
-            "request": names,
-            "row": rows,
-            "time": times,
-            "version": [version] * len(kept),
-            "latency": [batch.seconds for batch in batches],
-            "weight": [weight] * len(kept),
-        }
-        keys = [_key_of(parts[part], row) for part, row in zip(of, rows, strict=True)]
-        model = group[0].model
-        used, place = np.unique(of, return_inverse=True)  # only their features are made a table of
-        starts = np.concatenate([[0], np.cumsum([counts[part] for part in used[:-1]])]).astype(np.int64)
-        features = model.combine([parts[part] for part in used])
-        columns = columns_of(features, model.feature_names, starts[place] + np.array(rows))
-        by_hour: dict[str, list[int]] = {}
-        for at, moment in enumerate(times):
-            by_hour.setdefault(hour_of(moment), []).append(at)
-        table = make_table(columns, [predictions[at] for at in kept], own, keys, self._rules)
-        for positions in by_hour.values():
-            part = table if len(by_hour) == 1 else table.take(positions)
-            content = segments.encode_table(part)
-            self._writer.add_segment(version, times[positions[0]], content, part.num_rows)
-        self.metrics.logged.inc(len(kept))
+        if features is None:
+            features = model.combine(answered.parts)
+        columns = columns_of(features, model.feature_names, chosen, len(answered))
+        table = make_log_table(version, answered, requests, chosen, weight, columns, self._rules)
+        self._tables.append((version, float(answered.times[0]), table))
+        self.metrics.logged.inc(len(chosen))
+        if sum(table.num_rows for *_, table in self._tables) >= self._rows_at_once * GATHERED:
+            self._flush_logs()
+
+    def _flush_logs(self) -> None:
+        """Give the writer the rows of the log that were gathered: a segment for each version and hour."""
+        groups: dict[tuple[str, str], list[tuple[float, Any]]] = {}
+        for version, at, table in self._tables:
+            groups.setdefault((version, hour_of(at)), []).append((at, table))
+        self._tables.clear()
+        for (version, _), found in groups.items():
+            tables = [table for _, table in found]
+            content = encode_tables(tables)
+            assert self._writer is not None
+            self._writer.add_segment(version, found[0][0], content, sum(table.num_rows for table in tables))
 
     def _count_refusals(self) -> None:
         while self._refusals:
@@ -287,7 +314,8 @@ class Recorder:
             live.changed = True
             fields: dict[str, int] = {}
             for field, _ in seen:
-                fields[_top(field)] = fields.get(_top(field), 0) + 1
+                name = field if field in self._fields.get(version, ()) else OTHER
+                fields[name] = fields.get(name, 0) + 1
             for field, count in fields.items():
                 live.counts.fields[field] = live.counts.fields.get(field, 0) + count
             self.metrics.refused(version, fields)
@@ -312,6 +340,8 @@ class Recorder:
         found = self._snapshot(live)
         self.history.append(found)
         self._write(live, found)
+        self.metrics.count(live.version, live.counter)
+        self.metrics.distances(live.version, live.counter.baseline, found.columns)
         live.counter.clear()
         if self.on_close is not None and (found.rows or found.refused):
             self.on_close(live.window.name)
@@ -323,10 +353,12 @@ class Recorder:
         for live in self._live.values():
             if not live.changed:
                 continue
-            found = self._snapshot(live)
-            self.metrics.drift(live.version, self._baselines.get(live.version), found)
+            self.metrics.count(live.version, live.counter)
+            if now - live.measured >= DISTANCES:
+                live.measured = now
+                self.metrics.distances(live.version, live.counter.baseline, live.counter.columns())
             if self._is_near or is_last or now - live.written >= FAR:
-                self._write(live, found)
+                self._write(live, self._snapshot(live))
                 live.changed, live.written = False, now
 
     def _write(self, live: _Live, found: Counts) -> None:
@@ -337,41 +369,40 @@ class Recorder:
         self._dropped += rows
 
 
-def _some_at_a_time(group: Iterable[RecordedBatch], columns: int) -> Iterator[list[Any]]:
-    """The parts of a group, as many at once as are counted at once: a table of all would not fit into a cache."""
-    most = max(1, CHUNK // max(1, columns))
-    parts: list[Any] = []
+def _run(recorder: weakref.ref[Recorder], stopping: threading.Event, wake: threading.Event) -> None:
+    """Count when there is enough, which is then still in the processor's cache; once a second look at all.
+
+    It ends with the recorder: a program may forget a model that it never closed.
+    """
+    due = monotonic() + TICK
+    while (live := recorder()) is not None:
+        is_last = stopping.is_set()
+        is_due = is_last or monotonic() >= due
+        if is_due or wake.is_set():
+            wake.clear()
+            live.work(is_due=is_due, is_last=is_last)
+            due = monotonic() + TICK if is_due else due
+        del live
+        if is_last:
+            return
+        wake.wait(max(0.0, due - monotonic()))
+
+
+def _stop(recorder: weakref.ref[Recorder]) -> None:
+    live = recorder()
+    if live is not None:
+        live.stop()
+
+
+def _cut(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:
+    """The batches in pieces of about so many rows: little memory is needed at once, and nobody waits long."""
+    piece: list[RecordedBatch] = []
     rows = 0
-    for batch in group:
-        parts += batch.parts
+    for batch in batches:
+        piece.append(batch)
         rows += len(batch.predictions)
         if rows >= most:
-            yield parts
-            parts, rows = [], 0
-    if parts:
-        yield parts
-
-
-def columns_of(features: Any, names: Sequence[str], chosen: Any) -> dict[str, Any]:
-    """Rows of features as columns; none where they are neither a table nor rows of numbers."""
-    if hasattr(features, "columns"):
-        some = features.iloc[chosen]
-        return {str(name): some.iloc[:, at] for at, name in enumerate(some.columns)}
-    if isinstance(features, np.ndarray) and features.dtype.kind in "biuf":
-        some = features[chosen].reshape(len(chosen), -1)
-        if some.shape[1] == len(names):
-            return {name: some[:, at] for at, name in enumerate(names)}
-        return {"features": some.tolist()}
-    if isinstance(features, list):
-        return {"features": [features[at] for at in chosen.tolist()]}
-    return {}
-
-
-def _key_of(part: Any, row: int) -> Any:
-    keys = part.keys
-    return keys[row] if isinstance(keys, list) else keys
-
-
-def _top(field: str) -> str:
-    """The column of a field's name."""
-    return field[:100]
+            yield piece
+            piece, rows = [], 0
+    if piece:
+        yield piece

@@ -105,7 +105,7 @@ def _train(project: Project, settings: Retrain) -> ModelVersion:
     from mlapp import training
     from mlapp.provenance import read_git_state
 
-    trained = training.run(project.app, {}, private=training.private_columns(project.root))
+    trained = training.run(project.app, {}, rules=training.read_column_rules(project.root))
     return project.store.put(trained, git=read_git_state(project.root), origin=origin)
 
 

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 BURST = 60.0
 """Seconds of the rate that may be kept at once, after a quiet time."""
+SPREAD = 0x9E3779B1
+"""What the hash of a request grows by from row to row (Fibonacci hashing, Knuth, TAOCP 6.4)."""
 
 
-def hash_rows(requests: Sequence[bytes], rows: Sequence[int]) -> NDArray[np.uint64]:
+def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint64]:
     """A hash of 32 bits of each row's id, the rows of each request in order.
 
     CRC-32 of texts that differ little differs in few bits: it is mixed (the finalizer of a multiplicative hash).
@@ -24,12 +26,12 @@ def hash_rows(requests: Sequence[bytes], rows: Sequence[int]) -> NDArray[np.uint
         requests: ids.
         rows: how many rows each request has.
     """
-    found: list[int] = []
-    for request, count in zip(requests, rows, strict=True):
-        first = zlib.crc32(request)
-        found.append(first)
-        found += [zlib.crc32(b"#%d" % row, first) for row in range(1, count)]
-    mixed = np.array(found, dtype=np.uint64)
+    counts = np.asarray(rows, dtype=np.int64)
+    mixed = np.fromiter(map(zlib.crc32, requests), dtype=np.uint64, count=len(requests))
+    total = int(counts.sum())
+    if total != len(counts):
+        place = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+        mixed = (np.repeat(mixed, counts) + place.astype(np.uint64) * np.uint64(SPREAD)) & np.uint64(0xFFFFFFFF)
     for _ in range(2):
         mixed = ((mixed ^ (mixed >> np.uint64(16))) * np.uint64(0x45D9F3B)) & np.uint64(0xFFFFFFFF)
     return mixed ^ (mixed >> np.uint64(16))
@@ -47,6 +49,11 @@ class Sampler:
         self._rate = rate
         self._tokens = 0.0 if rate is None else rate * BURST
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every row is kept."""
+        return self._rate is None
+
     def choose(self, hashes: NDArray[np.uint64], seconds: float) -> tuple[NDArray[np.int64], float]:
         """The positions to keep, and the rows that each of them stands for.
 
@@ -56,9 +63,10 @@ class Sampler:
         if self._rate is None:
             return np.arange(len(hashes)), 1.0
         self._tokens = min(self._tokens + seconds * self._rate, self._rate * BURST)
-        for power in range(33):
-            kept = np.flatnonzero(hashes < np.uint64(1 << (32 - power)))
-            if len(kept) <= self._tokens:
-                self._tokens -= len(kept)
-                return kept, float(1 << power)
-        return np.zeros(0, dtype=np.int64), 1.0
+        _, bits = np.frexp(hashes.astype(np.float64))  # a hash is below 2 to the power of its bits, and of no less
+        below = np.cumsum(np.bincount(bits, minlength=33))
+        fitting = int(np.searchsorted(below, self._tokens, side="right")) - 1
+        if fitting < 0:
+            return np.zeros(0, dtype=np.int64), 1.0
+        self._tokens -= int(below[fitting])
+        return np.flatnonzero(bits <= fitting), float(1 << (32 - fitting))

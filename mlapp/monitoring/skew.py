@@ -14,8 +14,9 @@ from mlapp.errors import DataError
 from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import distances
-from mlapp.monitoring.evaluation import features_of, rows_of
+from mlapp.monitoring.evaluation import features_of
 from mlapp.monitoring.inspection import place_of
+from mlapp.monitoring.live_rows import rows_of
 from mlapp.monitoring.place import Window
 from mlapp.monitoring.rules import Rules
 from mlapp.project import Project

@@ -17,6 +17,8 @@ MOST_BYTES = 16 << 20
 """Bytes of the log that may wait; what comes beyond them is dropped."""
 MERGE = 60
 """Segments of an hour that become one."""
+SMALL = 128 << 10
+"""Bytes from which on a segment stays as it is."""
 COMPLAIN = 60.0
 """Seconds between two lines about a place that cannot be reached."""
 
@@ -122,16 +124,21 @@ class Writer:
         segment = Segment(self._replica, self._number, self._number)
         self._place.storage.create_key(self._place.key(folder, segment.name), content)
         small = self._small.setdefault(folder, [])
-        small.append(segment)
+        if len(content) < SMALL:
+            small.append(segment)
+        else:  # those before are a range without a gap
+            self._merge(folder, small)
         if len(small) >= MERGE:
             self._merge(folder, small)
         for other in [other for other in self._small if other != folder]:
             past = self._small.pop(other)
-            if len(past) > 1:
-                self._merge(other, past)
+            self._merge(other, past)
 
     def _merge(self, folder: str, small: list[Segment]) -> None:
         """One segment of many; they go once it is there."""
+        if len(small) < 2:
+            small.clear()
+            return
         keys = [self._place.key(folder, segment.name) for segment in small]
         contents = self._place.read_all(keys)
         if len(contents) == len(keys):

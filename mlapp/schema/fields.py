@@ -18,6 +18,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Values that JSON does not have are there as the texts that clients send, and `category_dtype` is their own dtype.
     `minimum` and `maximum` are what training saw: they describe, and refuse nothing.
     `missing` says what a missing value of a column of objects is: `nan`, `NA` or `NaT`; else it is None.
+    `is_redacted`: no value of the column may be stored, and the example is a placeholder.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ordered: bool = False
     missing: str | None = None
     example: Any = None
+    is_redacted: bool = False
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,11 +7,13 @@ from typing import Any
 from mlapp.app import App
 from mlapp.config import Serve
 from mlapp.model import TrainedModel
+from mlapp.monitoring.recording import find_place
 from mlapp.pipeline import Pipeline
 from mlapp.serving import routes
 from mlapp.serving.application import Application
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import load_served_model
+from mlapp.serving.monitoring import monitor_endpoint
 from mlapp.serving.observability.tracing import tracing_from_environment
 from mlapp.store import Store
 
@@ -46,7 +48,13 @@ def create_asgi(
     application = Application(settings, api, tracing_from_environment(app.name))
 
     def add_model() -> None:
-        routes.add_endpoint(application, make_endpoint(application, app, model, store, settings))
+        endpoint = make_endpoint(application, app, model, store, settings)
+        routes.add_endpoint(application, endpoint)
+        if isinstance(app, App):
+            is_stored = not isinstance(model, TrainedModel)
+            found = app.settings.monitor
+            place = find_place(found, app.store() if store is None else store, app.root, app.name)
+            monitor_endpoint(application, endpoint, found, place if is_stored else None)
 
     if isinstance(model, TrainedModel):
         add_model()

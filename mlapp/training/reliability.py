@@ -20,6 +20,7 @@ import msgspec
 
 from mlapp import normalization, prediction
 from mlapp.baseline import Baseline, Calibration, MetricError, prediction_columns
+from mlapp.baseline.redaction import NO_RULES
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
@@ -64,11 +65,15 @@ class Reliability:
         formed = stage_calls.form_features(self._evaluator, features)
         self._calibration = calibrate(self._estimator, formed, target) or self._calibration
 
-    def complete(self, baseline: Baseline, predictions: list[Any]) -> Baseline:
-        """The baseline with the errors, and with the distribution of predictions."""
+    def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str] = NO_RULES) -> Baseline:
+        """The baseline with the errors, and with the distribution of predictions.
+
+        Args:
+            rules: column → what may be stored of it.
+        """
         return msgspec.structs.replace(
             baseline,
-            predictions=prediction_columns(predictions),
+            predictions=prediction_columns(predictions, rules),
             errors=self._errors,
             calibration=self._calibration,
         )

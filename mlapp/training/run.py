@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from mlapp import frameworks, prediction
+from mlapp.baseline.redaction import NO_RULES, redact_schema
 from mlapp.model import TrainedModel, require_savable
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
 from mlapp.pipeline.feature_format import wants_batches
@@ -36,7 +37,7 @@ def run(
     progress: Reporter | None = None,
     previous: ModelVersion | None = None,
     to_keep: bool = False,
-    private: Collection[str] = (),
+    rules: Mapping[str, str] = NO_RULES,
 ) -> TrainedModel:
     """Train a model.
 
@@ -50,7 +51,7 @@ def run(
         previous: the version whose model goes on learning, in the place of one that begins.
         to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
             the data is read then; in a notebook it can be trained and tried.
-        private: columns of which the baseline stores no value.
+        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing of use.
@@ -78,7 +79,7 @@ def run(
     stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
-    data = _read_data(pipeline, trainer, bound, tell, private)
+    data = _read_data(pipeline, trainer, bound, tell, rules)
     if previous is not None:
         continuation.require_same_features(previous, data.schema)
     sample = round_trip.through_json(pipeline, framework, data.schema, data.sample)
@@ -102,7 +103,8 @@ def run(
     predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
     is_fast = cost < FAST_SAMPLE
     some = predict_sample(pipeline, framework, estimator, data.some) if is_fast else list_rows(predictions)
-    baseline = reliability.complete(data.baseline, some)
+    baseline = reliability.complete(data.baseline, some, rules)
+    schema = redact_schema(data.schema, rules)
     fingerprint, rows, columns = data.identity
     trained = TrainedModel(
         pipeline=pipeline,
@@ -111,9 +113,9 @@ def run(
         parameters=recorded,
         metrics=metrics,
         schema=ModelSchema(
-            features=data.schema,
+            features=schema,
             predictions=infer_predictions(predictions),
-            inputs=raw_inputs(pipeline, data.schema),
+            inputs=raw_inputs(pipeline, schema),
         ),
         fingerprint=fingerprint,
         rows=rows,
@@ -131,20 +133,20 @@ def _read_data(
     trainer: Stage | None,
     bound: Mapping[str, Mapping[str, Any]],
     tell: Reporter,
-    private: Collection[str],
+    rules: Mapping[str, str],
 ) -> Splits | TrainingStream:
     """What the reader gives: part after part where it yields them to a trainer that takes parts, else split at once."""
     tell("read")
     read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
-        return TrainingStream(pipeline, read, bound, private)
+        return TrainingStream(pipeline, read, bound, rules)
     table = stage_calls.call_loader(pipeline, read, bound.get("data_loader", {}))
     del read
     identity = identify_table(table)
     tell("split")
     splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
     del table
-    return Splits(pipeline, splits, identity, bound, private)
+    return Splits(pipeline, splits, identity, bound, rules)
 
 
 def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlapp.baseline import Baseline, build_columns, draw_rows, target_kind
+from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
@@ -26,7 +27,7 @@ class Splits:
         splits: by name; they are taken out of it.
         identity: fingerprint, rows and columns of the table that they are of.
         bound: stage → its parameters.
-        private: columns of which the baseline stores no value.
+        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
 
     Attributes:
         schema: of the first split's features, before the transformer.
@@ -41,7 +42,7 @@ class Splits:
         splits: dict[str, Any],
         identity: tuple[str, int, int],
         bound: Mapping[str, Mapping[str, Any]],
-        private: Collection[str] = (),
+        rules: Mapping[str, str] = NO_RULES,
     ) -> None:
         self._pipeline, self._left, self._parameters = pipeline, splits, bound.get("data_parser", {})
         self.identity = identity
@@ -54,7 +55,7 @@ class Splits:
         self.sample = sample_rows(features)
         self.some = copy_rows(draw_rows(features, PREDICTED_ROWS))
         transformed = stage_calls.call_transformer(pipeline, features)
-        self.baseline = describe(pipeline, features, transformed, target, private)
+        self.baseline = describe(pipeline, features, transformed, target, rules)
         self._first = [(transformed, target)]
 
     @property
@@ -103,18 +104,18 @@ def copy_rows(features: Any) -> Any:
 
 
 def describe(
-    pipeline: Pipeline, features: Any, transformed: Any, target: Any, private: Collection[str] = ()
+    pipeline: Pipeline, features: Any, transformed: Any, target: Any, rules: Mapping[str, str] = NO_RULES
 ) -> Baseline:
     """The baseline of one split's features and target.
 
     Args:
         features: as a client sends them; `transformed` as the model sees them.
-        private: columns of which no value is stored.
+        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
     """
     has_transformer = pipeline.stage("feature_transformer") is not None
     return Baseline(
         rows=count_rows(features) or 0,
-        features=build_columns(features, private),
-        transformed=build_columns(transformed, private) if has_transformer else [],
+        features=build_columns(features, rules),
+        transformed=build_columns(transformed, rules) if has_transformer else [],
         target=target_kind(target),
     )

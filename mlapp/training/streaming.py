@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import msgspec
 
 from mlapp.baseline import Baseline, draw_rows
+from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.errors import DataError
 from mlapp.pipeline import Pipeline
@@ -55,9 +56,9 @@ class TrainingStream:
         pipeline: Pipeline,
         parts: Iterator[Any],
         bound: Mapping[str, Mapping[str, Any]],
-        private: Collection[str] = (),
+        rules: Mapping[str, str] = NO_RULES,
     ) -> None:
-        self._pipeline, self._bound, self._private = pipeline, bound, private
+        self._pipeline, self._bound, self._rules = pipeline, bound, rules
         self._described: list[tuple[Any, Any]] = []
         self._described_rows = 0
         self._digest = hashlib.sha256()
@@ -105,7 +106,7 @@ class TrainingStream:
         targets = [target for _, target in self._described]
         target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
         found = describe(
-            self._pipeline, features, stage_calls.call_transformer(self._pipeline, features), target, self._private
+            self._pipeline, features, stage_calls.call_transformer(self._pipeline, features), target, self._rules
         )
         return msgspec.structs.replace(found, rows=self._rows)
 

@@ -156,6 +156,9 @@ class Endpoint:
                     break
         except (MlappError, HttpError) as error:
             what = error.what if isinstance(error, MlappError) else error.detail
+            if any(field.is_redacted for field in loaded.predictor.schema.features.fields):
+                log.warning("%s: not warmed; its example has placeholders (monitor.columns): %s", self.name, what)
+                return
             raise ModelError(
                 f"Version {loaded.version} of '{self.name}' cannot predict its own example: {what}",
                 "Fix the predictor, or serve another version: --model.",

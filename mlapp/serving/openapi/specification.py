@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlapp import distribution
-from mlapp.serving.openapi import invocation_paths, open_inference_paths, operator_paths, prediction_paths
+from mlapp.serving.openapi import (
+    invocation_paths,
+    monitoring_paths,
+    open_inference_paths,
+    operator_paths,
+    prediction_paths,
+)
 from mlapp.serving.openapi.data_schemas import Json
 from mlapp.serving.openapi.responses import PROBLEM
 
@@ -23,6 +29,9 @@ def make_document(application: Application, root: str = "") -> Json:
     schemas: Json = {"Problem": PROBLEM, "InferenceError": open_inference_paths.ERROR}
     for endpoint in application.endpoints:
         paths.update(prediction_paths.prediction_paths(endpoint))
+        if application.has_route(f"{endpoint.prefix}/feedback"):
+            paths.update(monitoring_paths.monitoring_paths(endpoint))
+            schemas["Truth"] = monitoring_paths.TRUTH
         paths.update(invocation_paths.invocation_paths(endpoint))
         paths.update(invocation_paths.v1_paths(endpoint))
         paths.update(open_inference_paths.v2_model_paths(endpoint))

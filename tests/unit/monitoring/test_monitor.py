@@ -3,126 +3,37 @@
 from __future__ import annotations
 
 import json
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from mlapp.errors import InputError, Problem
-from mlapp.monitoring.metrics import MonitorMetrics
-from mlapp.monitoring.place import Window, seconds_of
-from mlapp.monitoring.recorder import Recorder
-from mlapp.project import Project
-from mlapp.serving.inference.served_model import ServedModel, serve_version
+from tests.unit.monitoring.service import LOANS, YAML, Service, rows
 
 pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
 
-LOANS = """
-import numpy as np
-import pandas as pd
-from sklearn.linear_model import LogisticRegression
 
-from mlapp import App
-
-app = App("loans", target="paid", features=["income", "city", "ssn"])
-ALARMS = []
-
-
-@app.data_reader
-def read(rows: int = 3000) -> pd.DataFrame:
-    random = np.random.default_rng(0)
-    income = random.normal(50, 10, rows)
-    paid = (income + random.normal(0, 3, rows) > 50).astype(int)
-    city = random.choice(["Oslo", "Rome"], rows)
-    return pd.DataFrame({"income": income, "city": city, "ssn": [f"ssn-{at}" for at in range(rows)], "paid": paid})
-
-
-@app.feature_transformer
-def numbers(features: pd.DataFrame) -> pd.DataFrame:
-    return features[["income"]]
-
-
-@app.model
-def build(C: float = 1.0) -> LogisticRegression:
-    return LogisticRegression(C=C)
-
-
-@app.on_alarm
-def tell(alarm) -> None:
-    ALARMS.append((alarm.kind, alarm["column"], alarm.status))
-"""
-YAML = "monitor: {log: all, window: 10s, columns: {ssn: hash}, quality: {accuracy: -0.03}, segment: city}\n"
-
-
-class Service:
-    """A server's recorder, and the clock that it goes by."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from prometheus_client import CollectorRegistry
-
-        from mlapp.monitoring.inspection import place_of
-
-        self.project = Project.find(root)
-        app = self.project.app
-        self.model: ServedModel = serve_version(app, self.project.store.get(app.name))
-        self.settings = self.project.settings.monitor
-        numbers = iter(range(10**6))
-        self.recorder = Recorder(
-            app.name,
-            self.settings,
-            place_of(self.project),
-            MonitorMetrics(CollectorRegistry(), app.name),
-            lambda: b"request-%d" % next(numbers),
-        )
-        self.recorder.watch(self.model)
-        self.seconds = seconds_of(self.settings.window)
-        self.now = float(Window.of(time.time(), self.seconds).since - 8 * self.seconds)
-        monkeypatch.setattr("mlapp.monitoring.recorder.time", SimpleNamespace(time=lambda: self.now))
-
-    def predict(self, rows: pd.DataFrame, request: str, keys: Any = None) -> list[Any]:
-        """Answer one request."""
-        part = self.model.codec.accept_inputs(rows.to_dict("records"))
-        part.id, part.keys = request.encode(), keys
-        predictions = self.model.list_rows(self.model.predict_features(self.model.combine([part])), part.rows)
-        self.recorder.add(self.model, [part], [predictions], part.rows, 0.001)
-        return predictions
-
-    def next_window(self) -> None:
-        self.recorder.look()
-        self.now += self.seconds
-        self.recorder.look()
-
-    def stop(self) -> None:
-        """Write what is there, as the end of a server does."""
-        self.now += 2 * self.seconds
-        self.recorder.look()
-        writer = self.recorder._writer
-        assert writer is not None
-        writer._write_all()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the store lies, once the first test has trained."""
+    return tmp_path_factory.mktemp("trained") / ".mlapp"
 
 
 @pytest.fixture
-def service(mlapp: Callable[..., Any], project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Service:
+def service(
+    mlapp: Callable[..., Any], project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, trained: Path
+) -> Service:
     root = project(LOANS, mlapp__yaml=YAML)
-    assert mlapp("train").code == 0
+    if trained.is_dir():
+        shutil.copytree(trained, root / ".mlapp")
+    else:
+        assert mlapp("train").code == 0
+        shutil.copytree(root / ".mlapp", trained)
     return Service(root, monkeypatch)
-
-
-def rows(count: int, shift: float = 0.0, seed: int = 1) -> pd.DataFrame:
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {
-            "income": random.normal(50 + shift, 10, count),
-            "city": random.choice(["Oslo", "Rome"], count),
-            "ssn": [f"secret-{seed}-{at}" for at in range(count)],
-        }
-    )
 
 
 def windows(mlapp: Callable[..., Any], *arguments: str) -> list[dict[str, Any]]:
@@ -187,6 +98,19 @@ def test_truth_by_id_and_by_keys_is_evaluated_by_the_app_s_own_evaluator(
     assert {"accuracy[city=Oslo]", "accuracy[city=Rome]"} <= set(window["quality"])
 
 
+def test_a_row_with_a_truth_by_id_and_one_by_key_counts_once_with_the_last(
+    mlapp: Callable[..., Any], service: Service, tmp_path: Path
+) -> None:
+    predictions = service.predict(rows(200), "r", {"batch": 1})
+    service.stop()
+    by_key = [{"keys": {"batch": 1}, "truth": 0}]
+    by_id = [{"id": f"r#{at}", "truth": value} for at, value in enumerate(predictions)]
+    (tmp_path / "truths.json").write_text(json.dumps([*by_key, *by_id]))
+    assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
+    (window,) = windows(mlapp)
+    assert (window["truths"], window["metrics"]["accuracy"]) == (200, 1.0)
+
+
 def test_quality_below_what_is_allowed_is_an_alarm(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:
     predictions = service.predict(rows(500), "wrong")
     service.stop()
@@ -222,22 +146,6 @@ def test_without_truths_there_is_an_estimate(mlapp: Callable[..., Any], service:
     assert estimate["value"] == pytest.approx(estimate["trained"], abs=0.04)
 
 
-def test_a_redacted_value_is_nowhere(mlapp: Callable[..., Any], service: Service) -> None:
-    service.predict(rows(400), "r", [{"ssn": f"secret-key-{at}"} for at in range(400)])
-    service.recorder.refuse("1", InputError([Problem("column 'ssn' is no text", field="ssn", row=0)]))
-    service.stop()
-    report = mlapp("monitor", "report", "--html", "report.html")
-    assert report.code == 0, report.err
-    root = service.project.root
-    for path in root.rglob("*"):
-        if path.is_file() and path.name != "app.py":
-            assert b"secret-" not in path.read_bytes(), path
-    found = mlapp("monitor", "sql", "SELECT count(DISTINCT ssn) AS n, count(*) AS rows FROM log", "--json")
-    assert json.loads(found.out) == [{"n": 400, "rows": 400}]
-    baseline = (service.project.store.get("loans").files / "baseline.json").read_bytes()
-    assert b"ssn-1" not in baseline
-
-
 def test_a_person_s_rows_are_forgotten(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:
     keys = [{"customer": at // 2} for at in range(400)]
     service.predict(rows(400), "r", keys)
@@ -248,6 +156,8 @@ def test_a_person_s_rows_are_forgotten(mlapp: Callable[..., Any], service: Servi
     sql = "SELECT (SELECT count(*) FROM log) AS l, (SELECT count(*) FROM truth) AS t"
     assert json.loads(mlapp("monitor", "sql", sql, "--json").out) == [{"l": 398, "t": 1}]
     assert windows(mlapp)[0]["truths"] == 2
+    assert "398 rows" in mlapp("monitor", "forget", "--key", "id=r", "--yes").out
+    assert json.loads(mlapp("monitor", "sql", sql, "--json").out)[0]["l"] == 0
 
 
 def test_refused_rows_are_counted_by_field(mlapp: Callable[..., Any], service: Service) -> None:

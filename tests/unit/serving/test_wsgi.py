@@ -17,8 +17,11 @@ import pandas as pd
 import pytest
 
 from mlapp import App
-from mlapp.config import Serve
+from mlapp.config import Monitor, Serve, Settings
 from mlapp.errors import UsageError
+from mlapp.monitoring.database import query
+from mlapp.monitoring.history import read_counts
+from mlapp.monitoring.place import open_place
 from mlapp.store import open_store
 from mlapp.wsgi import create_wsgi
 
@@ -291,3 +294,27 @@ def test_a_body_that_ends_early_is_refused(numbers: tuple[App, Any]) -> None:
     told: list[str] = []
     application({**environ, "wsgi.input": io.BytesIO(b"[[1")}, lambda status, headers: told.append(status))
     assert told == ["400 Bad Request"]
+
+
+def test_what_a_program_predicts_is_counted_logged_and_judged_by_the_truth(
+    stored: tuple[App, Any, Any], tmp_path: Any
+) -> None:
+    pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
+    app, trained, store = stored
+    store.put(trained)
+    app.set_project(tmp_path, Settings(monitor=Monitor(log="all", window="1h")))
+    wsgi = create_wsgi(app, model="latest", store=store)
+    with client_of(wsgi) as client:
+        body = {"inputs": [[1, 2], [3, 4]], "keys": {"order": 7}}
+        answer = client.post("/predict", json=body, headers={"x-request-id": "mine"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (200, "mine")
+        assert client.post("/predict", json={"inputs": [["x", 2]]}).status_code == 422
+        assert client.post("/feedback", json={"id": "mine#1", "truth": True}).json() == {"accepted": 1}
+        assert client.post("/feedback", json={"truth": 7}).status_code == 422
+        assert "numbers" in client.get("/monitor").text
+    wsgi.close_model()
+    place = open_place(app.settings.monitor, store, tmp_path, app.name)
+    _, rows = query(place, 'SELECT id, "key.order", weight FROM log ORDER BY id')
+    assert rows == [("mine#0", "7", 1.0), ("mine#1", "7", 1.0)]
+    (counts,) = read_counts(place, since=0, until=2**40)
+    assert (counts.version, counts.rows, counts.refused) == ("1", 2, 1)

@@ -1,0 +1,76 @@
+"""What may be stored of a column: the rules `drop`, `hash` and `round(5)` of `monitor.columns`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from mlapp.schema import Field, Schema
+
+ROUND = re.compile(r"round\(\s*(\d+(?:\.\d+)?)\s*\)")
+NO_RULES: Mapping[str, str] = MappingProxyType({})
+PLACEHOLDERS: dict[str, Any] = {
+    "string": "text",
+    "integer": 0,
+    "number": 0.0,
+    "boolean": False,
+    "datetime": "2000-01-01T00:00:00",
+}
+"""JSON type → the example of a column whose values may not be stored."""
+
+
+def is_private(rules: Mapping[str, str], column: str) -> bool:
+    """Whether no value of the column may be stored as it is."""
+    return rules.get(column) in ("drop", "hash")
+
+
+def step_of(rules: Mapping[str, str], column: str) -> float | None:
+    """The step to which the column's numbers are rounded; None where they are not."""
+    found = ROUND.fullmatch(rules.get(column, ""))
+    return float(found[1]) if found else None
+
+
+def round_to_step(value: Any, step: float) -> Any:
+    """The nearest multiple of `step`; None for what is no finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(number) or not step:
+        return None
+    found = round(number / step) * step
+    return int(found) if isinstance(value, int) and found == int(found) else found
+
+
+def redact_schema(schema: Schema, rules: Mapping[str, str]) -> Schema:
+    """The schema with no value that the rules forbid: neither examples, ranges nor lists of texts.
+
+    The categories of a pandas categorical stay: they are its type.
+    """
+    if schema.kind != "table" or not any(name in rules for name in schema.names):
+        return schema
+    return msgspec.structs.replace(schema, fields=[_redact_field(field, rules) for field in schema.fields])
+
+
+def _redact_field(field: Field, rules: Mapping[str, str]) -> Field:
+    step = step_of(rules, field.name)
+    if step is not None and field.type in ("integer", "number"):
+        ends = {name: round_to_step(getattr(field, name), step) for name in ("minimum", "maximum", "example")}
+        return msgspec.structs.replace(field, **ends)
+    if not is_private(rules, field.name):
+        return field
+    if field.type == "category":
+        return msgspec.structs.replace(field, example=(field.categories or [None])[0])
+    return msgspec.structs.replace(
+        field,
+        minimum=None,
+        maximum=None,
+        categories=None,
+        example=PLACEHOLDERS.get(field.type),
+        is_redacted=True,
+    )

@@ -1,0 +1,91 @@
+"""Logged rows with their truths, out of the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlapp.monitoring.database import Database
+from mlapp.monitoring.place import Window
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def join_truths(database: Database) -> bool:
+    """Make the view `known`: each logged row with its last truth. Returns whether there is any truth.
+
+    A row is named by a hash of its request and place: of 1e7 rows, two are alike with a probability of 3e-6.
+    """
+    columns = [row[0] for row in database.execute("DESCRIBE log").fetchall()]
+    parts = ['SELECT hash(request, "row") AS h, truth, received FROM truth WHERE request IS NOT NULL']
+    signatures = database.execute(
+        "SELECT DISTINCT array_to_string(json_keys(keys), chr(31)) FROM truth WHERE keys IS NOT NULL"
+    ).fetchall()
+    for (signature,) in signatures:
+        names = signature.split("\x1f")
+        if any(f"key.{name}" not in columns for name in names):
+            continue
+        conditions = " AND ".join(
+            f"l.{quote_name(f'key.{name}')} = json_extract_string(t.keys, {quote_text(json_path(name))})"
+            for name in names
+        )
+        parts.append(
+            'SELECT hash(l.request, l."row") AS h, t.truth, t.received FROM log l JOIN '
+            f"(SELECT * FROM truth WHERE array_to_string(json_keys(keys), chr(31)) = {quote_text(signature)}) t "
+            f"ON {conditions}"
+        )
+    database.execute(
+        f"CREATE TEMP TABLE last_truth AS SELECT h, arg_max(truth, received) AS truth FROM "
+        f"({' UNION ALL '.join(parts)}) GROUP BY h"
+    )
+    database.execute(f"CREATE TEMP VIEW known AS {known_of('log')}")
+    found: int = database.execute("SELECT count(*) FROM last_truth").fetchone()[0]
+    return found > 0
+
+
+def known_of(log: str) -> str:
+    """A query of those rows of a log whose truth is known.
+
+    Args:
+        log: a table or a table function.
+    """
+    return f'SELECT l.*, t.truth FROM {log} l JOIN last_truth t ON hash(l.request, l."row") = t.h'
+
+
+def quote_name(name: str) -> str:
+    """A column's name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def json_path(name: str) -> str:
+    """The path of an entry of a JSON object, for DuckDB."""
+    return '$."' + name.replace('"', '\\"') + '"'
+
+
+def rows_of(
+    database: Database, version: str, window: Window, most: int, *, with_truth: bool = True
+) -> tuple[pd.DataFrame, int]:
+    """Logged rows of one version and window, and how many there are.
+
+    Of more than `most`, those with the smallest hashes; of rows that stand for different numbers of rows, fewer of
+    those that stand for less.
+    """
+    log = database.log_of(version, window)
+    source = known_of(log) if with_truth else f"SELECT * FROM {log} l"
+    where = "l.version = ? AND epoch(l.time) >= ? AND epoch(l.time) < ?"
+    values = [version, window.since, window.until]
+    count, least, heaviest = database.execute(
+        f"SELECT count(*), min(weight), max(weight) FROM ({source} WHERE {where})", values
+    ).fetchone()
+    chance = ""
+    if count:
+        share = min(1.0, most / count)
+        if share < 1 or least != heaviest:
+            chance = f' AND hash(l.request, l."row") / 18446744073709551616.0 < {share} * l.weight / {heaviest}'
+    found = database.execute(f"{source} WHERE {where}{chance}", values).df()
+    return found, int(count)

@@ -1,0 +1,155 @@
+"""Rows that were answered, as rows of the log: column by column, without Python for each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlapp.monitoring.batch import RecordedBatch
+from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.segments import make_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Rows that one version answered, in order.
+
+    Attributes:
+        parts: of each request.
+        predictions: of each row.
+        seconds, times: of each request, how long the model was called, and when it had answered (since 1970).
+    """
+
+    parts: list[Any]
+    predictions: list[Any]
+    seconds: NDArray[np.float64]
+    times: NDArray[np.float64]
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How many rows each request has."""
+        return np.fromiter((part.rows for part in self.parts), dtype=np.int64, count=len(self.parts))
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+
+def flatten(batches: Sequence[RecordedBatch]) -> Answered:
+    """What was answered in some batches."""
+    parts = list(chain.from_iterable(batch.parts for batch in batches))
+    predictions = list(chain.from_iterable(batch.predictions for batch in batches))
+    sizes = [len(batch.parts) for batch in batches]
+    seconds = np.repeat([batch.seconds for batch in batches], sizes)
+    times = np.repeat([batch.at for batch in batches], sizes)
+    return Answered(parts, predictions, seconds, times)
+
+
+def make_log_table(
+    version: str,
+    answered: Answered,
+    requests: Sequence[bytes],
+    chosen: NDArray[np.int64],
+    weight: float,
+    columns: Mapping[str, Any],
+    rules: Rules,
+) -> pa.Table:
+    """The log's rows.
+
+    Args:
+        requests: the id of each request.
+        chosen: the rows that are logged, in order; each stands for `weight` rows.
+        columns: the features of these rows.
+    """
+    counts = answered.counts
+    ends = np.cumsum(counts)
+    of = np.searchsorted(ends, chosen, side="right")
+    rows = chosen - (ends - counts)[of]
+    own = own_columns(version, requests, counts, of, rows)
+    own["time"] = answered.times[of]
+    own["latency"] = answered.seconds[of].astype(np.float32)
+    own["weight"] = np.full(len(chosen), weight, dtype=np.float32)
+    keys: list[Any] = []
+    if any(part.keys is not None for part in answered.parts):
+        pairs = zip(of.tolist(), rows.tolist(), strict=True)
+        keys = [_key_of(answered.parts[part].keys, row) for part, row in pairs]
+    is_whole = len(chosen) == len(answered)
+    predictions = answered.predictions if is_whole else [answered.predictions[at] for at in chosen.tolist()]
+    return make_table(columns, predictions, own, keys, rules)
+
+
+def own_columns(
+    version: str, requests: Sequence[bytes], counts: NDArray[Any], of: NDArray[Any], rows: NDArray[Any]
+) -> dict[str, Any]:
+    """`id`, `request`, `row` and `version` of the rows.
+
+    Args:
+        counts: rows of each request.
+        of: the place of each row's request in `requests`; `rows`: its place in the request.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        names = pa.array(requests, pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:  # not UTF-8
+        names = pa.array([request.decode("latin-1") for request in requests], pa.string())
+    request = names if len(of) == len(requests) and len(of) == int(counts.sum()) else names.take(pa.array(of))
+    identity = request
+    if (counts[of] > 1).any():
+        numbered = pc.binary_join_element_wise(request, pa.array(rows).cast(pa.string()), "#")
+        identity = pc.if_else(pa.array(counts[of] > 1), numbered, request)
+    return {
+        "id": identity,
+        "request": request,
+        "row": pa.array(rows.astype(np.int32)),
+        "version": pa.repeat(pa.scalar(version, pa.string()), len(of)),
+    }
+
+
+def columns_of(features: Any, names: Sequence[str], chosen: NDArray[Any], rows: int) -> dict[str, Any]:
+    """Rows of features as columns: of a table, an array, a dict of arrays or a list.
+
+    Args:
+        chosen: the rows that are wanted, of `rows`.
+    """
+    is_whole = len(chosen) == rows
+    if hasattr(features, "columns"):
+        some = features if is_whole else features.iloc[chosen]
+        return {str(name): values for name, values in some.items()}
+    if isinstance(features, Mapping):
+        return {str(name): _values_of(part if is_whole else _take(part, chosen)) for name, part in features.items()}
+    if isinstance(features, np.ndarray) and features.dtype.kind in "biuf":
+        some = (features if is_whole else features[chosen]).reshape(len(chosen), -1)
+        if some.shape[1] == len(names):
+            return dict(zip(names, np.ascontiguousarray(some.T), strict=True))
+        return {"features": some.tolist()}
+    if isinstance(features, list):
+        return {"features": features if is_whole else [features[at] for at in chosen.tolist()]}
+    return {}
+
+
+def new_ids(parts: Sequence[Any], new_id: Callable[[], bytes]) -> list[bytes]:
+    """The id of each request; a new one where it has none."""
+    return [part.id or new_id() for part in parts]
+
+
+def _take(part: Any, chosen: NDArray[Any]) -> Any:
+    return part[chosen] if hasattr(part, "dtype") else [part[at] for at in chosen.tolist()]
+
+
+def _values_of(part: Any) -> Any:
+    """A part of a dict of features as one value a row: of several dimensions, as lists."""
+    return part.tolist() if getattr(part, "ndim", 1) > 1 else part
+
+
+def _key_of(keys: Any, row: int) -> Any:
+    return keys[row] if isinstance(keys, list) else keys

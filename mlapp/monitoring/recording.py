@@ -1,0 +1,50 @@
+"""A recorder for a server's model, as `monitor:` of mlapp.yaml says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from mlapp.config import Monitor
+from mlapp.errors import MissingExtraError, MlappError
+from mlapp.monitoring.metrics import MonitorMetrics
+from mlapp.monitoring.place import Place, open_place
+from mlapp.monitoring.recorder import Recorder
+from mlapp.monitoring.segments import require_pyarrow
+from mlapp.store import Store
+
+log = logging.getLogger("mlapp.monitoring")
+
+
+def find_place(settings: Monitor, store: Store, root: Path, app: str) -> Place | None:
+    """Where counts and log go; None, with a warning, where they cannot be kept. The server answers all the same."""
+    try:
+        return open_place(settings, store, root, app)
+    except MlappError as error:
+        log.warning("%s: predictions are only counted in memory: %s %s", app, error.what, error.todo)
+        return None
+
+
+def make_recorder(
+    app: str, settings: Monitor, place: Place | None, registry: CollectorRegistry, new_id: Callable[[], bytes]
+) -> Recorder | None:
+    """The recorder, not yet started; None where nothing is recorded.
+
+    Args:
+        place: where counts and log are written; None keeps counts in memory.
+        registry: of the server's metrics.
+        new_id: makes an id for a request that has none.
+    """
+    if settings.logs != "off":
+        try:
+            require_pyarrow("The prediction log (monitor.log)")
+        except MissingExtraError as error:
+            log.warning("%s: predictions are not logged. %s %s", app, error.what, error.todo)
+            settings = msgspec.structs.replace(settings, log="off")
+    if settings.tests is None and settings.logs == "off":
+        return None
+    return Recorder(app, settings, place, MonitorMetrics(registry, app), new_id)

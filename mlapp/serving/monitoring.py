@@ -1,0 +1,109 @@
+"""Monitoring of a served model: what is recorded, and the routes of the truth and of the live report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from mlapp.config import Monitor
+from mlapp.errors import MissingExtraError, StoreError
+from mlapp.monitoring.alarms import judge_windows
+from mlapp.monitoring.counts import Counts
+from mlapp.monitoring.history import read_counts
+from mlapp.monitoring.place import Place, seconds_of
+from mlapp.monitoring.recorder import Recorder
+from mlapp.monitoring.recording import make_recorder
+from mlapp.monitoring.report import MOST_WINDOWS, render_live
+from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.truth import Truths
+from mlapp.serving.application import Application
+from mlapp.serving.decoding.json_body import decode_json, encode_json
+from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.request_features import receive_body
+from mlapp.serving.web.http import Request, Response
+from mlapp.serving.web.problems import HttpError
+from mlapp.serving.web.request_id import new_request_id
+
+log = logging.getLogger("mlapp.serving")
+HTML = b"text/html; charset=utf-8"
+POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+FRESH = 2.0
+"""Seconds for which the live report is kept: reading the counts of all replicas takes a while."""
+
+
+def monitor_endpoint(
+    application: Application, endpoint: Endpoint, settings: Monitor, place: Place | None
+) -> Recorder | None:
+    """Record the predictions of an endpoint, and add its routes. Returns the recorder, where there is one.
+
+    Args:
+        place: where counts, log and truths go; None keeps counts in memory.
+    """
+    _add_feedback(application, endpoint, place, Rules(settings.columns, endpoint.name))
+    recorder = make_recorder(endpoint.name, settings, place, application.metrics.registry, new_request_id)
+    if recorder is None:
+        return None
+    endpoint.record_with(recorder)
+    _add_page(application, endpoint, place, recorder)
+
+    async def start() -> None:
+        recorder.start()
+
+    async def stop() -> None:
+        await asyncio.to_thread(recorder.stop)
+
+    application.on_start.append(start)
+    application.on_close.append(stop)
+    return recorder
+
+
+def _add_feedback(application: Application, endpoint: Endpoint, place: Place | None, rules: Rules) -> None:
+    """`POST /feedback`. It is answered once the truths are kept."""
+
+    async def feedback(request: Request) -> Response:
+        if place is None:
+            raise HttpError(503, "This server has no place to keep truths: set monitor.url.")
+        body, budget = await receive_body(endpoint, request)
+        baseline = endpoint.current.baseline
+        truths = Truths(place, rules, None if baseline is None else baseline.target)
+        checked = await endpoint.decode_body(
+            lambda: truths.check(decode_json(body)), len(body), budget, request.wait_until_left
+        )
+        try:
+            accepted = await asyncio.to_thread(truths.write, checked)
+        except (StoreError, MissingExtraError) as error:
+            log.error("%s: truths were not kept: %s", endpoint.name, error.what)
+            raise HttpError(503, "The truths cannot be kept now. Send them again.") from None
+        return Response(encode_json({"accepted": accepted}))
+
+    application.add_route("POST", f"{endpoint.prefix}/feedback", feedback)
+
+
+def _add_page(application: Application, endpoint: Endpoint, place: Place | None, recorder: Recorder) -> None:
+    """`GET /monitor`: the live report, of all replicas where they share a place, else of this one."""
+    kept: tuple[float, bytes] = (0.0, b"")
+
+    async def show(request: Request) -> Response:
+        nonlocal kept
+        if time.monotonic() - kept[0] > FRESH:
+            kept = (time.monotonic(), await asyncio.to_thread(render_report, endpoint.name, place, recorder))
+        return Response(kept[1], HTML, headers=[(b"content-security-policy", POLICY)])
+
+    application.add_route("GET", f"{endpoint.prefix}/monitor", show)
+
+
+def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
+    """The live report: of all replicas where they share a place, else of this one."""
+    now = time.time()
+    counts: Sequence[Counts] = recorder.current()
+    if place is not None:
+        seconds = seconds_of(recorder.settings.window)
+        try:
+            counts = read_counts(place, since=now - MOST_WINDOWS * seconds, until=now + seconds) or counts
+        except StoreError as error:
+            log.warning("%s: the live report shows this replica alone: %s", app, error.what)
+    baselines = recorder.baselines()
+    reports = judge_windows(counts, baselines, recorder.settings, now=now)
+    return render_live(app, reports, counts, baselines).encode()

@@ -1,0 +1,72 @@
+"""`/feedback` and `/monitor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlapp.serving.openapi.data_schemas import Json
+from mlapp.serving.openapi.responses import json_response, problem_responses, request_body
+
+if TYPE_CHECKING:
+    from mlapp.serving.inference.endpoint import Endpoint
+
+TRUTH: Json = {
+    "type": "object",
+    "properties": {
+        "id": {
+            "type": ["string", "integer"],
+            "description": "The answer's X-Request-ID; of a request of several rows, `REQUEST#ROW`, counted from 0.",
+        },
+        "keys": {
+            "type": "object",
+            "description": "The keys that the request carried beside `inputs`, or some of them.",
+            "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+            "minProperties": 1,
+        },
+        "truth": {"description": "The true value; a list for all rows of a request by its id."},
+    },
+    "required": ["truth"],
+    "oneOf": [{"required": ["id"]}, {"required": ["keys"]}],
+    "additionalProperties": False,
+}
+ACCEPTED: Json = {
+    "type": "object",
+    "properties": {"accepted": {"type": "integer", "description": "How many truths are kept."}},
+    "required": ["accepted"],
+}
+
+
+def monitoring_paths(endpoint: Endpoint) -> Json:
+    """The paths of one model's monitoring."""
+    truth = {"$ref": "#/components/schemas/Truth"}
+    body = {
+        "schema": {"anyOf": [truth, {"type": "array", "items": truth, "minItems": 1}]},
+        "example": [{"id": "4f1c2a9be07d3356-00000001#0", "truth": 1}, {"keys": {"order": "A-17"}, "truth": 0}],
+    }
+    found: Json = {
+        f"{endpoint.prefix}/feedback": {
+            "post": {
+                "summary": f"Send the truth about predictions of {endpoint.name}",
+                "description": "A truth may come late, and again: the last one counts. It is answered once it is kept.",
+                "operationId": f"feedback_{endpoint.name}",
+                "tags": [endpoint.name],
+                "requestBody": request_body({"application/json": body}),
+                "responses": {
+                    "200": json_response(ACCEPTED, "The truths are kept."),
+                    **problem_responses("400", "401", "408", "413", "422", "503", "504"),
+                },
+            }
+        }
+    }
+    if endpoint.recorder is not None:
+        page = {"description": "A page.", "content": {"text/html": {"schema": {"type": "string"}}}}
+        found[f"{endpoint.prefix}/monitor"] = {
+            "get": {
+                "summary": f"The live report of {endpoint.name}",
+                "description": "Drift, volume, refused inputs and predictions of the last windows, as a page.",
+                "operationId": f"monitor_{endpoint.name}",
+                "tags": [endpoint.name],
+                "responses": {"200": page, **problem_responses("401")},
+            }
+        }
+    return found
