@@ -13,8 +13,8 @@ from mlapp.baseline import Baseline
 from mlapp.errors import ModelError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.frameworks.python import PythonFramework
-from mlapp.pipeline import Pipeline, bind_parameters
-from mlapp.pipeline.parameters import declared_parameters, open_stages, values_of_stage
+from mlapp.pipeline import Pipeline
+from mlapp.pipeline.parameters import bind_one_stage, declared_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
@@ -199,10 +199,10 @@ def _build_unfitted(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
     """The model as the app's model function built it for the training that had these parameters."""
     pipeline.require_stages("model")
     stage = pipeline.stages["model"]
-    own, is_open = declared_parameters([stage]), open_stages([stage])
+    own = declared_parameters([stage])
     # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
-    values = bind_parameters(own, values_of_stage("model", own, mine, is_open), is_open).get("model", {})
+    values = bind_one_stage(stage, own, mine)
     try:
         return stage(**values)
     except Exception as error:

@@ -143,6 +143,20 @@ def values_of_stage(
     }
 
 
+def bind_one_stage(stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """One stage's values: those of the given ones that it takes, converted and checked, and its defaults.
+
+    Args:
+        parameters: of all stages: a value that another one declares is not taken for one of `**kwargs`.
+
+    Raises:
+        UsageError: as `bind_parameters`.
+    """
+    is_open = open_stages([stage])
+    own = values_of_stage(stage.role.name, parameters, given, is_open)
+    return bind_parameters(declared_parameters([stage]), own, is_open).get(stage.role.name, {})
+
+
 def flatten_parameters(
     bound: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter] | None = None
 ) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from mlapp import frameworks
 from mlapp.frameworks import Framework
 from mlapp.frameworks.framework import no_probabilities
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
-from mlapp.pipeline.parameters import declared_parameters, open_stages, values_of_stage
+from mlapp.pipeline.parameters import bind_one_stage, declared_parameters, open_stages
 from mlapp.training import stage_calls
 
 Bound = dict[str, dict[str, Any]]
@@ -25,7 +25,8 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
         ModelError: the app wants probabilities, and the model gives none.
     """
     users = [*pipeline.stages.values(), stage_calls.splitter_stage(pipeline)]
-    values = _model_values(pipeline, users, given)
+    # Whether the other values have a taker is known once the model is built.
+    values = bind_one_stage(pipeline.stages["model"], declared_parameters(users), given)
     model = stage_calls.call_builder(pipeline, values)
     framework = frameworks.find_framework(type(model))
     if pipeline.predict_what == "proba" and not hasattr(model, "predict_proba"):
@@ -50,10 +51,3 @@ def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
         stage_calls.trainer_stage(pipeline, framework),
     ]
     return [stage for stage in stages if stage is not None]
-
-
-def _model_values(pipeline: Pipeline, stages: list[Stage], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's own values of those given; whether the others have a taker is known once it is built."""
-    is_open = open_stages([pipeline.stages["model"]])
-    mine = values_of_stage("model", declared_parameters(stages), given, is_open)
-    return bind_parameters(declared_parameters([pipeline.stages["model"]]), mine, is_open).get("model", {})
