@@ -92,6 +92,10 @@ class Serve(Section, frozen=True):
         str | None,
         Meta(description="Your own FastAPI application, such as `routes.py:api`, for all other routes."),
     ] = None
+    wsgi: Annotated[
+        str | None,
+        Meta(description="Your own WSGI site with the model in it, as `web.py:site`, which gunicorn serves instead."),
+    ] = None
 
 
 class Store(Section, frozen=True):

@@ -32,6 +32,7 @@ from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
+from mlapp.store.store import AliasEntry
 
 PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
 """An address with a password that is not taken from the environment."""
@@ -40,6 +41,9 @@ WRITTEN_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".
 """Suffixes of files that may hold an address with a password."""
 
 IMAGE_TODO = "Give it where the image runs: targets.k8s.secrets, or an environment variable of the container."
+
+PRODUCTION = "production"
+"""The alias that a site's model has unless it names another."""
 
 RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
 """How the image is made, which is no part of what is in it: to eject it gives no other bundle."""
@@ -100,6 +104,8 @@ def _fill_bundle(
     _copy_code(project, staging / bundle.CODE, warn)
     _warn_of_credentials(staging / bundle.CODE, warn)
     _copy_model(version, staging / bundle.MODEL)
+    if project.settings.serve.wsgi is not None:
+        _write_aliases(project, version, staging / bundle.MODEL)
     extra = "[sign]" if project.settings.store.has_signatures else ""
     packages, source = write_requirements(
         project, version.manifest.libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn
@@ -181,6 +187,15 @@ def _copy_model(version: ModelVersion, target: Path) -> None:
     entry.parent.mkdir(parents=True)
     entry.write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
     (target / "store.json").write_bytes(msgspec.json.encode({"format": version.manifest.format}))
+
+
+def _write_aliases(project: Project, version: ModelVersion, target: Path) -> None:
+    """Let every alias of the store mean the version in the bundle: a site asks for its model by an alias."""
+    entry = msgspec.json.encode(AliasEntry(version.version, version.manifest.created))
+    for alias in {PRODUCTION, *project.store.aliases(version.app, [])}:
+        file = target / version.app / "aliases" / alias / "000001.json"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(entry)
 
 
 def write_requirements(

@@ -87,6 +87,10 @@ def serve_model(
         given |= {"workers": 1, "refresh": 1.0}
     settings = msgspec.structs.replace(settings, **given)
     plan = plans.ServeSpec(**what, settings=settings, flags=given, reload=reload)
+    if settings.wsgi is not None:
+        from mlapp.serving.process.wsgi_site import run_site
+
+        run_site(settings.wsgi, plan, found[0])
     listener = sockets.bind_socket(given["host"], settings.port)
     url = sockets.server_url(listener, settings.tls_cert is not None)
     if settings.workers > 1 or reload:

@@ -11,6 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlapp.errors import ConfigError
+from mlapp.project import Project
+from mlapp.serving.process.wsgi_site import run_site
+from mlapp.serving.serve_spec import ServeSpec
 from tests.servers import free_port, running
 
 GUNICORN = [sys.executable, "-m", "gunicorn"]
@@ -121,6 +125,31 @@ def test_every_worker_answers_many_clients(server: str, processes: int) -> None:
     wrong = httpx.post(f"{server}/predict", json={"inputs": [{"x": "three"}]}, timeout=60)
     assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
     assert "http_requests_total" in httpx.get(f"{server}/metrics", timeout=60).text
+
+
+def test_mlapp_serve_runs_a_site_with_gunicorn(site: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = ["env", "MLAPP_SERVE__WSGI=lazy.py:application", sys.executable, "-m", "mlapp", "-C", site, "serve"]
+
+    def is_ready() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with running([*command, "--port", port], tmp_path, is_ready):
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict", json=[{"x": 3}], timeout=60)
+        assert answer.json()["predictions"] == pytest.approx([6.0])
+        assert answer.headers["x-process"]
+
+
+@pytest.mark.parametrize(("wsgi", "text"), [("gone.py:site", "there is no"), ("lazy.py", "names no object")])
+def test_a_site_that_is_not_there_is_named(site: Path, monkeypatch: pytest.MonkeyPatch, wsgi: str, text: str) -> None:
+    monkeypatch.setenv("MLAPP_SERVE__WSGI", wsgi)
+    project = Project.find(site)
+    plan = ServeSpec(apps=(), bundle=None, environment=None, settings=project.settings.serve)
+    with pytest.raises(ConfigError, match=text):
+        run_site(wsgi, plan, project)
 
 
 def test_first_requests_that_meet_under_gevent_do_not_wait_for_each_other(site: Path) -> None:

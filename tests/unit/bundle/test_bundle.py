@@ -308,3 +308,11 @@ def test_a_dockerfile_is_no_part_of_what_it_makes(project):
     (project.root / "Dockerfile").write_text("FROM scratch\n")
     (project.root / "Dockerfile.dockerignore").write_text("**\n")
     assert made(project).hash == before
+
+
+def test_every_alias_means_the_one_version_where_a_site_asks_for_its_model(project, monkeypatch) -> None:
+    monkeypatch.setenv("MLAPP_SERVE__WSGI", "web.py:site")
+    project.store.promote("flowers", 1, "champion")
+    made = build_bundle(Project.find(project.root), warn=lambda text: None)
+    for alias in ("champion", "production"):
+        assert made.project.store.resolve("flowers", alias) == 1

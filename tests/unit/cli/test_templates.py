@@ -35,8 +35,8 @@ def mixed_table(target: str) -> pd.DataFrame:
     return table if target == "bought" else table.drop(columns="bought").dropna(subset=[target])
 
 
-def check(root: Path, app: str = "app.py") -> None:
-    assert {path.name for path in root.iterdir()} - {"data"} == EXPECTED | {app}
+def check(root: Path, app: str = "app.py", *, more: frozenset[str] = frozenset()) -> None:
+    assert {path.name for path in root.iterdir()} - {"data"} == EXPECTED | {app} | more
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::DeprecationWarning"],
         cwd=root,
@@ -52,6 +52,15 @@ def test_basic(mlapp: Callable, tmp_path: Path) -> None:
     option, *requirements = (tmp_path / "digits/requirements.txt").read_text().splitlines()
     assert (option, bool(requirements)) == ("--find-links wheels", True)
     assert all("==" in line for line in requirements)
+
+
+@pytest.mark.parametrize(
+    ("template", "more"),
+    [("flask", {"web.py", "templates"}), ("django", {"manage.py", "web"}), ("aws-lambda", {"events"})],
+)
+def test_a_program_with_the_model_in_it(mlapp: Callable, tmp_path: Path, template: str, more: set[str]) -> None:
+    mlapp("init", "iris", "--template", template, cwd=tmp_path)
+    check(tmp_path / "iris", more=frozenset(more))
 
 
 def test_notebook(mlapp: Callable, tmp_path: Path) -> None:

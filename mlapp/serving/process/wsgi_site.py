@@ -1,0 +1,75 @@
+"""A WSGI site of the user's own (Flask, Django) with the model in it, under gunicorn in place of mlapp's server."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from mlapp.app_location import import_paths, locate
+from mlapp.errors import ConfigError
+from mlapp.project import Project
+from mlapp.serving.serve_spec import ServeSpec
+
+WITH_CONTROL = 25
+"""The first gunicorn with a control socket, which it would write into its folder: an image's is read-only."""
+THREADS = 8
+"""Requests of one process at once: a probe does not wait behind a prediction."""
+
+
+def run_site(place: str, plan: ServeSpec, project: Project) -> NoReturn:
+    """Become gunicorn.
+
+    Args:
+        place: `serve.wsgi`, as `web.py:site`.
+
+    Raises:
+        ConfigError: no such file, no name after the colon, or gunicorn is not installed.
+    """
+    command = make_command(place, plan, project)
+    os.chdir(project.root)
+    os.execve(command[0], command, {**os.environ, **make_environment(plan, project)})  # noqa: S606
+
+
+def make_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
+    """The command line of gunicorn for the settings of `serve:`.
+
+    Raises:
+        ConfigError: as for `run_site`.
+    """
+    location, settings = locate(place, project.root), plan.settings
+    if not location.file.is_file():
+        raise ConfigError(f"serve.wsgi: there is no {location.file}.", "Name the site as `web.py:site`.")
+    if not location.variable:
+        raise ConfigError(f"serve.wsgi: '{place}' names no object in it.", "Name it after a colon: `web.py:site`.")
+    if importlib.util.find_spec("gunicorn") is None:
+        raise ConfigError("serve.wsgi needs gunicorn, which is not installed.", "Add gunicorn to requirements.txt.")
+    paths = import_paths(project.root, location)
+    command = [sys.executable, "-m", "gunicorn", f"--bind={settings.host}:{settings.port}"]
+    command += [f"--workers={settings.workers}", "--worker-class=gthread", f"--threads={THREADS}"]
+    command += [f"--graceful-timeout={max(1, round(settings.drain))}", f"--pythonpath={','.join(paths)}"]
+    if int(importlib.metadata.version("gunicorn").partition(".")[0]) >= WITH_CONTROL:
+        command.append("--no-control-socket")
+    if settings.access_log:
+        command.append("--access-logfile=-")
+    if settings.tls_cert and settings.tls_key:
+        command += [f"--certfile={settings.tls_cert}", f"--keyfile={settings.tls_key}"]
+    if plan.reload:
+        command.append("--reload")
+    return [*command, f"{location.module}:{location.variable}"]
+
+
+def make_environment(plan: ServeSpec, project: Project) -> dict[str, str]:
+    """Variables for the site: the App in it reads mlapp.yaml by itself, and knows of no bundle."""
+    found: dict[str, str] = {}
+    if plan.settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        found["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="mlapp-metrics-")
+    if plan.bundle is not None:
+        found["MLAPP_STORE__URL"] = str(Path(project.settings.store.url).resolve())
+        if project.settings.monitor.url:
+            found["MLAPP_MONITOR__URL"] = project.settings.monitor.url
+    return found
