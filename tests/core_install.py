@@ -1,7 +1,8 @@
 """Run the unit tests with mlapp-kit[sklearn] alone: `make test-core`, which sets MLAPP_TEST_CORE.
 
-A file that imports a package of another extra is left out, and a test that reaches one is skipped. Without the
-variable neither happens: in the full environment a missing package is a failure.
+A file that imports a package of another extra is left out. A test that reaches one, or that is marked with
+`pytest.mark.needs("package")`, is skipped. Without the variable none of this happens: in the full environment a missing
+package is a failure.
 """
 
 from __future__ import annotations
@@ -29,8 +30,21 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Skip a test that needs an extra which is not installed, or whose fixtures do."""
+    absent = [name for mark in item.iter_markers("needs") for name in mark.args if not _is_installed(name)]
+    if IS_ACTIVE and absent:
+        pytest.skip(f"{', '.join(absent)} is not installed")
+    return (yield from _skip_without_extra())
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Iterator[None]:
     """Skip a test that reaches an extra which is not installed."""
+    return (yield from _skip_without_extra())
+
+
+def _skip_without_extra() -> Iterator[None]:
     try:
         return (yield)
     except (ModuleNotFoundError, MissingExtraError) as error:

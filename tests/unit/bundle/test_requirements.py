@@ -227,6 +227,7 @@ def test_what_requirements_say_of_indexes_is_kept_as_it_is_written(tmp_path, mon
     )
 
 
+@pytest.mark.needs("uv")
 def test_a_member_of_a_workspace_has_the_lock_of_the_workspace(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["*"]\n')
     members = {"app": 'dependencies = ["shared"]\n[tool.uv.sources]\nshared = {workspace = true}\n', "shared": ""}

@@ -79,7 +79,12 @@ def test_a_command_that_is_used_wrongly_exits_with_2(
         ("empty.csv", b"", "'empty.csv' is empty."),
         ("header.csv", b"a,b\n", "has a header and no rows"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "row 1 has 3 cells where 2 are wanted"),
-        ("cut.parquet", b"PAR1\x00\x00", "is not a Parquet file, or is cut off"),
+        pytest.param(
+            "cut.parquet",
+            b"PAR1\x00\x00",
+            "is not a Parquet file, or is cut off",
+            marks=pytest.mark.needs("pyarrow"),
+        ),
         ("cut.json", b'[{"a": 1', "cut.json is not JSON"),
         ("deep.json", b"[" * 10_000, "deep.json is not JSON"),
         ("lines.jsonl", b'{"a": 1}\n{"a":\n', "lines.jsonl:2 is not JSON"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import typer
 
 from mlapp.cli.main import cli
@@ -81,6 +82,7 @@ def test_old_versions_are_pruned(mlapp: Callable, project: Callable) -> None:
     assert [version["version"] for version in json.loads(mlapp("models", "list", "--json").out)] == [1, 3, 4]
 
 
+@pytest.mark.needs("pyarrow")
 def test_features_come_from_a_file_a_pipe_or_stdin(mlapp: Callable, project: Callable, tmp_path: Path) -> None:
     root = project()
     mlapp("train")
@@ -121,6 +123,7 @@ def test_doctor_shows_what_works_and_what_is_missing(mlapp: Callable, project: C
     assert findings["libraries"]["detail"] == "those that trained version 1"
 
 
+@pytest.mark.needs("docker", "kubernetes")
 def test_doctor_says_whether_an_engine_and_a_cluster_answer(mlapp: Callable, project: Callable, monkeypatch) -> None:
     project()
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")

@@ -69,7 +69,10 @@ def test_notebook(mlapp: Callable, tmp_path: Path) -> None:
     assert "version 1 is in the store" in mlapp("train", "-p", "limit=200", cwd=tmp_path / "book").err
 
 
-@pytest.mark.parametrize(("target", "file"), [("bought", "people.csv"), ("income", "people.parquet")])
+@pytest.mark.parametrize(
+    ("target", "file"),
+    [("bought", "people.csv"), pytest.param("income", "people.parquet", marks=pytest.mark.needs("pyarrow"))],
+)
 def test_tabular_trains_on_a_table_as_it_is(mlapp: Callable, tmp_path: Path, target: str, file: str) -> None:
     table = mixed_table(target)
     table.to_csv(tmp_path / file, index=False) if file.endswith("csv") else table.to_parquet(tmp_path / file)
@@ -163,6 +166,7 @@ def test_a_template_from_elsewhere_calls_no_python_without_being_allowed(mlapp: 
     assert "The template calls Python" in refused.err
 
 
+@pytest.mark.needs("uv")
 def test_a_project_installs_and_passes_its_test_in_an_environment_that_has_nothing(
     mlapp: Callable, tmp_path: Path
 ) -> None:

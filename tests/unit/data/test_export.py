@@ -35,6 +35,7 @@ def test_a_read_that_breaks_leaves_the_old_file_and_nothing_else(tmp_path):
     assert (tmp_path / "t.csv").read_text() == "old"
 
 
+@pytest.mark.needs("pyarrow")
 def test_a_full_disk_is_told_and_leaves_no_half_file(tmp_path):
     """In a mount of its own, of which the process sees one megabyte."""
     code = f"""

@@ -116,6 +116,7 @@ async def test_rows_behind_the_end_of_a_gzip_are_not_left_out(client):
     assert "behind its end" in answer.json()["detail"]
 
 
+@pytest.mark.needs("pyarrow")
 async def test_a_feather_file_of_pandas_is_read(client, tmp_path):
     pd.DataFrame({"a": [1.0], "b": [2.0]}).to_feather(tmp_path / "rows.feather")
     answer = await send(client, "application/vnd.apache.arrow.file", (tmp_path / "rows.feather").read_bytes())

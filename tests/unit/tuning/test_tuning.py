@@ -60,6 +60,7 @@ def fit(model, X, y):
 """
 
 
+@pytest.mark.needs("optuna")
 def test_the_best_trial_becomes_a_version_and_a_search_goes_on(mlapp: Callable, project: Callable) -> None:
     root = project(FLOWERS)
     ran = mlapp("tune", "--trials", "4", "--json")
@@ -82,6 +83,7 @@ def test_the_best_trial_becomes_a_version_and_a_search_goes_on(mlapp: Callable, 
     assert more["version"] == 2
 
 
+@pytest.mark.needs("optuna")
 def test_a_search_keeps_others_from_its_study_and_goes_on_when_it_is_killed(mlapp: Callable, project: Callable) -> None:
     root = project(FLOWERS + SLOW)
     command = [sys.executable, "-m", "mlapp", "tune", "--trials", "200"]
@@ -103,6 +105,7 @@ def test_a_search_keeps_others_from_its_study_and_goes_on_when_it_is_killed(mlap
     assert not [trial for trial in found.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
 
 
+@pytest.mark.needs("optuna")
 def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(project: Callable) -> None:
     command = [sys.executable, "-m", "mlapp", "tune", "--trials", "200"]
     running = subprocess.Popen(
@@ -144,6 +147,7 @@ def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path)
     assert reached.count(0.1) < 10
 
 
+@pytest.mark.needs("optuna")
 def test_what_fails_with_the_defaults_is_told_before_the_search(project: Callable) -> None:
     root = project(FLOWERS.replace("return LogisticRegression(C=C,", "return LogisticRegression(C=-C,"))
     with pytest.raises(MlappError, match="raised InvalidParameterError"):
@@ -154,6 +158,7 @@ def _flowers(root: Path) -> App:
     return Project.find(root).app
 
 
+@pytest.mark.needs("optuna")
 def test_a_metric_that_the_evaluator_does_not_give(mlapp: Callable, project: Callable) -> None:
     project(FLOWERS)
     ran = mlapp("tune", "--trials", "1", "--metric", "acuracy", "--workers", "1")

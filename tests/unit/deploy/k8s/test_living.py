@@ -203,6 +203,7 @@ def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words
     assert find_trouble(pod).text == f"pod digits-1 cannot start (StartError): {ended['message']}"
 
 
+@pytest.mark.needs("kubernetes")
 def test_a_command_does_not_wait_for_the_validator_of_the_client_library(target):
     code = """
 import sys

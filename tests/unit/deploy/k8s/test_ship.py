@@ -277,6 +277,7 @@ def test_releases_that_failed_do_not_take_away_the_way_back(api, target, ship):
     ]
 
 
+@pytest.mark.needs("kubernetes")
 def test_a_second_deploy_at_once_is_refused(api, target, ship):
     api.trouble[ONE] = "unschedulable"
 
