@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlapp.errors import DataError, InputError, MissingExtraError, UsageError
+from mlapp.errors import DataError, InputError, MissingExtraError, Problem, UsageError
 from mlapp.schema import Schema
 from mlapp.schema.csv import CsvError, read_csv
 
+SAMPLED = 1000
+"""Values of a column whose types are looked at."""
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl", ".ndjson")
 
 
@@ -81,11 +83,21 @@ def _read_parquet_features(path: Path, name: str) -> Any:
     import pandas as pd
 
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
     except ImportError:
         raise MissingExtraError("Reading Parquet", "parquet") from None
     except Exception as error:
         raise DataError(f"'{name}' is not a Parquet file, or is cut off: {error}", "Write it again.") from None
+    for column in table.columns:
+        kinds = set(map(type, table[column].head(SAMPLED))) if table[column].dtype == object else set()
+        if dict in kinds:  # Parquet gives each record the keys of all
+            raise InputError(
+                [Problem(f"'{name}': column '{column}' holds records", field=str(column))], "Give them as JSON."
+            )
+        if any(kind.__name__ == "ndarray" for kind in kinds):
+            lists = [value.tolist() if hasattr(value, "tolist") else value for value in table[column]]
+            table[column] = pd.Series(lists, index=table.index, dtype=object)
+    return table
 
 
 def _parse_json_features(text: bytes, name: str) -> Any:

@@ -94,6 +94,8 @@ def numbers_of(values: Any) -> NDArray[np.float64]:
             return np.array(values, dtype=np.float64)
     values = values if isinstance(values, pd.Series) else pd.Series(values)
     if types.is_datetime64_any_dtype(values.dtype):
+        if str(values.dtype).startswith("date32"):  # Arrow's dates have no zone, and no missing value as NumPy's
+            values = pd.Series(pd.to_datetime(values.astype(object)))
         stamps = values.dt.tz_localize(None) if getattr(values.dt, "tz", None) is not None else values
         seconds = stamps.to_numpy(dtype="datetime64[ns]").astype(np.int64) / 1e9
         return np.where(values.isna(), np.nan, seconds)

@@ -84,9 +84,7 @@ def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
     """Write rows; an empty text in quotes, to be told from a missing value."""
     import io
 
-    texts = [
-        at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind == "O" or str(part.dtypes.iloc[at]) == "str"
-    ]
+    texts = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind in "OU"]
     if not any((part.iloc[:, at] == "").any() for at in texts):
         part.to_csv(text, index=False, header=header)
         return

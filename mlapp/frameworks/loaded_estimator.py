@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mlapp.errors import ModelError
 from mlapp.frameworks.tree_structure import damaged_model_error, is_walk_finite, is_within
+from mlapp.frameworks.trusted_types import FUNCTIONS, PARTIAL
 
 LEAF = -1
 """What scikit-learn's `Tree` has for the children of a leaf."""
@@ -34,8 +36,9 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
     """Check the content of an estimator, at any depth.
 
     Raises:
-        ModelError: a node of a tree refers to a node or a feature that does not exist; or a vectorizer, of a class
-            that is not in `trusted`, opens files that a request names.
+        ModelError: a node of a tree refers to a node or a feature that does not exist; a vectorizer, of a class
+            that is not in `trusted`, opens files that a request names; or a `functools.partial`, which is not in
+            `trusted`, calls anything but the functions that estimators hold by default.
     """
     for held in _walk(model):
         kind = f"{type(held.value).__module__}.{type(held.value).__qualname__}"
@@ -43,6 +46,8 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
             _require_sound_tree(held)
         elif kind == "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
             _require_sound_predictor(held)
+        elif kind == PARTIAL and kind not in trusted:
+            _require_known_function(held.value.func)
         elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
             _require_content(held.value, kind)
 
@@ -67,6 +72,8 @@ def _parts(held: Held) -> Iterator[Held]:
         parts = list(value)
     elif getattr(getattr(value, "dtype", None), "kind", "") == "O":
         parts = value.ravel().tolist()
+    elif isinstance(value, partial):
+        parts = [value.func, value.args, value.keywords]
     else:
         yield from _attributes(held)
         return
@@ -110,6 +117,15 @@ def _require_sound_predictor(held: Held) -> None:
     sets = nodes["bitset_idx"].astype(np.int64)[inner & (nodes["is_categorical"] != 0)]
     if not is_within(sets, min(len(held.value.raw_left_cat_bitsets), len(held.value.binned_left_cat_bitsets))):
         raise damaged_model_error()
+
+
+def _require_known_function(function: Any) -> None:
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+    if name not in FUNCTIONS:
+        raise ModelError(
+            f"The model holds types that are not declared trusted: a {PARTIAL} of {name}.",
+            f"If you know it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",
+        )
 
 
 def _require_content(vectorizer: Any, kind: str) -> None:

@@ -79,10 +79,17 @@ FUNCTIONS = frozenset(
         "sklearn.feature_selection._univariate_selection.f_oneway",
         "sklearn.feature_selection._univariate_selection.f_regression",
         "sklearn.feature_selection._univariate_selection.r_regression",
+        "sklearn.utils.validation.check_array",
     }
 )
 """Functions that estimators hold by default. They compute with arrays; none takes a function, a name or a path."""
 
+PARTIAL = "functools.partial"
+"""Histogram boosting holds one of `check_array` after it was fitted on categories. It calls nothing when it is loaded;
+`loaded_estimator` looks at what it would call.
+"""
+VALUES = frozenset(("datetime.date", "pandas.Interval", "pandas._libs.interval.Interval"))
+"""Plain values that an encoder's categories are, as of `pd.cut`."""
 METRICS = ("sklearn.metrics._classification", "sklearn.metrics._ranking", "sklearn.metrics._regression")
 """Modules whose public functions are the metrics that a scorer calls."""
 
@@ -93,6 +100,8 @@ def is_trusted(name: str) -> bool:
     Args:
         name: `module.Name`, as skops writes it.
     """
+    if name == PARTIAL or name in VALUES:
+        return True
     module, _, attribute = name.rpartition(".")
     package = module.partition(".")[0]
     if package not in PACKAGES:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mlapp.schema.fields import Field
 
 if TYPE_CHECKING:
@@ -26,11 +28,38 @@ def category_dtype(field: Field) -> pd.CategoricalDtype:
 
 def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """A column as a client sends it: intervals, times and the like of a table of Python's become their texts."""
-    if field.type != "category" or field.category_dtype in PLAIN or str(column.dtype) in ("object", "str"):
+    if field.type != "category" or field.category_dtype in PLAIN:
         return column
     from mlapp.schema.infer import to_json_value
 
-    return column.astype(object).map(to_json_value)
+    if str(column.dtype) not in ("object", "str"):
+        column = column.astype(object).map(to_json_value)
+    known = set(field.categories or ()) if str(field.category_dtype).startswith(("datetime64", "timedelta64")) else None
+    return column if known is None else column.map(lambda value: _known_text(value, field, known))
+
+
+def _known_text(value: Any, field: Field, known: set[Any]) -> Any:
+    """The category's text of a time or duration that is written another way; the value itself of any other."""
+    import pandas as pd
+
+    from mlapp.schema.cast import fits_zone, is_utc
+
+    if not isinstance(value, str) or value in known:
+        return value
+    dtype = str(field.category_dtype)
+    try:
+        if dtype.startswith("timedelta64"):
+            return next((text for text in known if pd.Timedelta(text) == pd.Timedelta(value)), value)
+        time = pd.Timestamp(value)
+        zone = dtype.partition(", ")[2].removesuffix("]")
+        if not fits_zone(msgspec.structs.replace(field, dtype=dtype), time):
+            return value
+        if zone and time.tzinfo is None and is_utc(dtype):
+            time = time.tz_localize("UTC")
+        text = (time.tz_convert(zone) if zone else time).isoformat()
+    except (ValueError, OverflowError):
+        return value
+    return text if text in known else value
 
 
 def is_category(field: Field, value: Any) -> bool:

@@ -24,6 +24,8 @@ MOST = 10
 """Problems of a kind that are told: a million say no more than the first."""
 BLOCK = 20_000
 """Values that are checked together: few enough that other threads get their turn."""
+LARGEST_EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53, 16: 2.0**53}
+"""The whole numbers up to which a float of so many bytes holds all."""
 FEW = 50
 """Values that are checked one by one as soon."""
 WANTED = {
@@ -161,6 +163,8 @@ def _find_bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
         low, end = integer_bounds(field.dtype)
         with np.errstate(invalid="ignore"):
             whole = (values == np.floor(values)) & (values >= low) & (values < end)
+            # Beyond these, a float may be another integer, rounded.
+            whole &= np.abs(values) <= LARGEST_EXACT[column.dtype.itemsize]
             good = good & (whole | ~np.isfinite(values))
     return -1 if good.all() else int(np.argmin(good))
 
@@ -218,6 +222,12 @@ def _zone_problem(field: Field) -> str:
     return "has a zone, and training's times have none: send the local time without it"
 
 
+def _is_rounded(value: Any, field: Field) -> bool:
+    """Whether a whole number that came as a float is one that the field holds, if it was not rounded before."""
+    is_float = field.type == "integer" and isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    return is_float and float(value).is_integer() and _fits_integer(field.dtype, value)
+
+
 def _is_too_large(value: Any, field: Field) -> bool:
     """Whether a value that the field does not accept is of its type: then it is one that its dtype does not hold."""
     if isinstance(value, bool):
@@ -238,6 +248,11 @@ def _describe_problem(value: Any, field: Field, row: int) -> Problem:
         detail = f"column '{field.name}', row {row}: infinity; training had none"
     elif field.type == "datetime" and isinstance(value, (datetime.date, str)) and _parse_datetime(value) is not None:
         detail = f"column '{field.name}', row {row}: {_show_value(value)} {_zone_problem(field)}"
+    elif _is_rounded(value, field):
+        detail = (
+            f"column '{field.name}', row {row}: {_show_value(value)} is beyond the whole numbers that a float holds "
+            "exactly: send it as an integer"
+        )
     elif _is_too_large(value, field):
         detail = f"column '{field.name}', row {row}: {_show_value(value)} is beyond {field.dtype}"
     else:

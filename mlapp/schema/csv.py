@@ -92,6 +92,7 @@ def read_csv_in_pieces(
         source.restart()
     width = len(header) if has_header else len(names) or len(header)
     columns = header if has_header else names
+    _refuse_untyped(columns, schema)
     if schema.kind != "array":
         _refuse_twice(columns, names)
     before, count = 0, max(cells // max(width, 1), 1)
@@ -304,6 +305,15 @@ def _refuse_twice(header: Sequence[str], names: Sequence[str]) -> None:
     twice = [name for name in names if counts[name] > 1]
     if twice:
         raise InputError([Problem(f"column '{name}' is there twice", field=name) for name in twice[:MOST]])
+
+
+def _refuse_untyped(header: Sequence[str], schema: Schema) -> None:
+    """Refuse columns of lists, records, or values of several types: their cells would all be texts."""
+    untyped = {field.name for field in schema.fields if field.type == "any" and field.example is not None}
+    if found := [name for name in header if name in untyped]:
+        details = [f"column '{name}' has values of several types, lists or records" for name in found[:MOST]]
+        problems = [Problem(detail, field=name) for detail, name in zip(details, found, strict=False)]
+        raise InputError(problems, "A CSV does not tell them apart: send JSON.")
 
 
 def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any:

@@ -83,7 +83,11 @@ def _show_column(column: pd.Series[Any]) -> str:
     import pandas as pd
 
     dtype = column.dtype
-    return f"category of {dtype.categories.dtype}" if isinstance(dtype, pd.CategoricalDtype) else str(dtype)
+    if not isinstance(dtype, pd.CategoricalDtype):
+        return str(dtype)
+    if dtype.categories.dtype != object:
+        return f"category of {dtype.categories.dtype}"
+    return f"category of {', '.join(sorted({type(value).__name__ for value in dtype.categories}))}"
 
 
 def _first_different(before: pd.Series[Any], after: pd.Series[Any]) -> int | None:

@@ -32,7 +32,7 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
     if isinstance(inputs, pd.DataFrame):
         return conform_table(inputs, schema, ignore_unknown=ignore_unknown)
     if isinstance(inputs, Mapping):
-        if inputs and all(_is_list(value) for value in inputs.values()):
+        if _are_columns(inputs, schema):
             check_column_names([str(name) for name in inputs], schema, ignore_unknown=ignore_unknown)
             used = set(schema.names)
             return conform_table(
@@ -57,6 +57,17 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
             "Send all records or all rows.",
         )
     raise _not_a_table_error(items[odd])
+
+
+def _are_columns(inputs: Mapping[str, Any], schema: Schema) -> bool:
+    """Whether a mapping has a list of values for each column. A record whose cells are lists has not."""
+    if not inputs or not all(_is_list(value) for value in inputs.values()):
+        return False
+    of_lists = {field.name for field in schema.fields if isinstance(field.example, list)}
+    return all(
+        str(name) not in of_lists or all(value is None or _is_list(value) for value in values)
+        for name, values in inputs.items()
+    )
 
 
 def _is_list(value: Any) -> bool:

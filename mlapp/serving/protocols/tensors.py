@@ -87,6 +87,8 @@ def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: A
     """
     _check_shape(name, shape)
     budget.take(len(values))
+    if datatype == "BYTES" and len(shape) == 1 and isinstance(values, list) and list in map(type, values):
+        raise HttpError(400, f"Tensor '{name:.60}' of shape {list(shape)} has lists in it: send them to /predict.")
     return Tensor(name, _reshape_array(name, _values_to_array(name, datatype, values), shape), datatype)
 
 
@@ -303,9 +305,11 @@ def _check_shape(name: str, shape: Sequence[int]) -> None:
 
 
 def _fits_datatype(kind: type, datatype: str) -> bool:
-    """Whether values of that Python type, which came as JSON, are of the datatype."""
+    """Whether values of that Python type, which came as JSON, are of the datatype. A float may be null, for NaN."""
     if datatype == "BOOL":
         return kind is bool
+    if kind is type(None):
+        return datatype in FLOATS
     return kind is int or (kind is float and datatype.startswith("FP"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io as streams
 import json
 import sys
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 from skops import io
@@ -83,6 +87,26 @@ def test_no_function_is_reached_through_a_constructor_that_scikit_learn_re_expor
     with pytest.raises(ModelError, match=r"sklearn.utils._array_api.partial, sklearn.utils.multiclass.chain"):
         load(genuine_file_with(node, tmp_path / "model.skops"))
     assert not ran.exists()
+
+
+def test_histogram_boosting_of_categories_needs_no_declaration(tmp_path: Path) -> None:
+    table = pd.DataFrame({"size": pd.Categorical(["S", "M"] * 20)})
+    model = HistGradientBoostingClassifier(max_iter=1).fit(table, [0, 1] * 20)
+    io.dump(model, tmp_path / "model.skops")
+    assert load(tmp_path / "model.skops").predict(table[:2]).tolist() == model.predict(table[:2]).tolist()
+
+
+def test_a_partial_of_another_function_needs_a_declaration(tmp_path: Path) -> None:
+    io.dump(FunctionTransformer(functools.partial(accuracy_score, normalize=False)), tmp_path / "model.skops")
+    with pytest.raises(ModelError, match="a functools.partial of .*accuracy_score") as raised:
+        load(tmp_path / "model.skops")
+    assert "trusted=['functools.partial', 'sklearn.metrics" in raised.value.todo
+
+
+def test_an_encoder_of_intervals_needs_no_declaration(tmp_path: Path) -> None:
+    table = pd.DataFrame({"bin": pd.cut(pd.Series(range(9)), 3)})
+    io.dump(OneHotEncoder().fit(table), tmp_path / "model.skops")
+    assert load(tmp_path / "model.skops").transform(table).sum() == 9
 
 
 def test_nothing_of_another_package_is_trusted_under_a_name_of_scikit_learn() -> None:

@@ -140,3 +140,18 @@ def test_a_line_of_a_million_cells_is_refused():
     for line in (b"," * 1_000_001, b'"x"' + b"," * 1_000_001):
         with pytest.raises(CsvError, match="cells"):
             read_csv(line + b"\n1\n", schema)
+
+
+def test_columns_of_lists_or_of_several_types_are_refused():
+    schema = infer_schema(pd.DataFrame({"x": [[1], [2]], "y": ["a", 1], "z": [None, None]}))
+    for text, named in (("x,y,z\n[1],a,", "column 'x'"), ("y\na", "column 'y'")):
+        with pytest.raises(InputError, match=f"{named} has values of several types, lists or records"):
+            read_csv(text.encode(), schema)
+
+
+def test_an_empty_text_of_arrow_is_told_from_a_missing_one(tmp_path):
+    import pyarrow as pa
+
+    table = pd.DataFrame({"x": pd.array(["", None, "a"], pd.ArrowDtype(pa.string())), "y": [1, 2, 3]})
+    export_table(table, tmp_path / "texts.csv")
+    pd.testing.assert_frame_equal(read((tmp_path / "texts.csv").read_text(), infer_schema(table)), table)

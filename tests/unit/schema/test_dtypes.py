@@ -160,6 +160,35 @@ def test_what_would_become_another_value_is_refused(name: str, sent: Any, says: 
         decoded(msgspec.json.encode([{"x": sent}]), schema)
 
 
+def test_a_whole_number_that_a_float_may_have_rounded_is_refused() -> None:
+    _, schema = schema_of(COLUMNS["beyond_floats"])
+    assert to_table(pd.DataFrame({"x": [2.0**53, np.nan]}), schema)["x"].tolist()[0] == 2**53
+    with pytest.raises(InputError, match="row 1: .* beyond the whole numbers that a float holds exactly"):
+        to_table(pd.DataFrame({"x": [np.nan, 2.0**60]}), schema)
+
+
+def test_a_record_whose_cells_are_lists_is_one_row() -> None:
+    _, schema = schema_of(COLUMNS["lists"])
+    assert to_table({"x": [1, 2]}, schema)["x"].tolist() == [[1, 2]]
+    assert to_table({"x": [[1, 2], [3]]}, schema)["x"].tolist() == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("category_of_times", "2024-01-02 00:00:00"),
+        ("category_of_times", "2024-01-02"),
+        ("category_of_times_in_berlin", "2024-01-01T23:00:00Z"),
+        ("category_of_timedeltas", "PT1H"),
+    ],
+)
+def test_a_category_may_be_written_in_another_way(name: str, sent: str) -> None:
+    table, schema = schema_of(COLUMNS[name])
+    assert to_table([{"x": sent}], schema)["x"][0] == table["x"][1]
+    with pytest.raises(InputError, match="is not one of"):
+        to_table([{"x": "2031-01-01T12:00:00Z"}], schema)
+
+
 def test_a_time_without_a_zone_is_utc_where_training_s_are() -> None:
     _, schema = schema_of(COLUMNS["times_in_utc"])
     found = to_table([{"x": "2024-01-01T12:00:00"}, {"x": "2024-01-01T12:00:00+02:00"}], schema)["x"]

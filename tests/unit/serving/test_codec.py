@@ -10,10 +10,14 @@ import pandas as pd
 import pytest
 
 from mlapp import App
+from mlapp.config import Serve
 from mlapp.errors import InputError
 from mlapp.prediction import predictor_of_trained
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json, encode_predictions, extract_inputs
+from mlapp.serving.protocols.tensors import tensor_from_json, tensor_from_values
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.problems import HttpError
 
 RECORDS = [
     {"age": 3, "income": 1.5, "city": "Bern", "vip": True, "note": "x"},
@@ -122,3 +126,13 @@ def test_a_column_may_have_any_name(name):
         part = codec.decode_json(json.dumps({"inputs": inputs}).encode())
         assert codec.combine_parts([part]).iloc[0, 0] == 1.5
     assert app.predict([{name: 1.5}]) == [1.5]
+
+
+def test_a_missing_number_of_a_tensor_is_null():
+    budget = Budget(Serve(), 30)
+    assert math.isnan(tensor_from_values("x", "FP32", [2], [1.5, None], budget).array[1])
+    assert math.isnan(tensor_from_json("x", "FP64", [2], b"[1, null]", budget).array[1])
+    with pytest.raises(HttpError, match="a value is not of INT64"):
+        tensor_from_values("x", "INT64", [2], [1, None], budget)
+    with pytest.raises(HttpError, match="has lists in it: send them to /predict"):
+        tensor_from_values("x", "BYTES", [2], [["a"], ["b"]], budget)
