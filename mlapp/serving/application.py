@@ -50,6 +50,8 @@ class Application:
         self.intake = Intake(settings)
         self.keys = Keys(settings.api_keys)
         self._cors = Cors(settings.cors)
+        self.plain_headers = b"".join(b"%b: %b\r\n" % header for header in self._cors.response_headers({}))
+        """Lines in the head of every answer to a request without an origin."""
         self._routes: dict[str, dict[str, Handler]] = {}
         self._prefixes: list[tuple[str, dict[str, Handler]]] = []
         self._open: set[str] = set()

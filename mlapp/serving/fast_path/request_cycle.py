@@ -117,7 +117,8 @@ class FastCycle(QueuedRequest):
         keep_alive = self.keep_alive = self.keep_alive and not protocol.application.stopping
         identity, part = self.identity, self.part
         status = 200
-        if text is not None and keep_alive and not part.is_unionml:
+        extra = protocol.application.plain_headers
+        if text is not None and keep_alive and not part.is_unionml and not extra:
             tail = self.loaded.tail
             transport.write(ONE % (len(text) + len(tail) + AROUND, identity, text, tail))
         else:
@@ -128,12 +129,12 @@ class FastCycle(QueuedRequest):
                 except Exception as error:
                     result = error
             if not isinstance(result, BaseException):
-                transport.write(OK % (len(body), identity, b"" if keep_alive else CLOSE, body))
+                transport.write(OK % (len(body), identity, extra if keep_alive else extra + CLOSE, body))
             else:
                 problem = make_http_error(result)
                 status = problem.status
                 self.keep_alive = keep_alive and not self.more_body
-                transport.write(problem_answer(problem, identity, self.keep_alive))
+                transport.write(problem_answer(problem, identity, self.keep_alive, extra))
         self.response_complete = True
         self._record_answer(status)
         if not self.keep_alive:
@@ -148,8 +149,12 @@ class FastCycle(QueuedRequest):
             application.access_log.log_request("POST", path, status, seconds, self.identity, self.protocol.client)
 
 
-def problem_answer(problem: HttpError, identity: bytes, keep_alive: bool) -> bytes:
-    """A whole answer that is a problem."""
+def problem_answer(problem: HttpError, identity: bytes, keep_alive: bool, extra: bytes = b"") -> bytes:
+    """A whole answer that is a problem.
+
+    Args:
+        extra: further lines of its head.
+    """
     body = problem.problem_body()
     headers = [
         (b"content-type", MEDIA),
@@ -161,4 +166,4 @@ def problem_answer(problem: HttpError, identity: bytes, keep_alive: bool) -> byt
         headers.append((b"connection", b"close"))
     phrase = HTTPStatus(problem.status).phrase.encode()
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-    return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (problem.status, phrase, lines, body)
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (problem.status, phrase, lines, extra, body)
