@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import codecs
 import csv
-import math
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
@@ -41,7 +39,6 @@ QUOTES = re.compile('"+')
 LINE = re.compile(r"[^\r\n]+")
 LINE_END = re.compile(r"[\r\n]")
 WHOLE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
-UNDERSCORE = methodcaller("__contains__", "_")
 Cells = Sequence["str | None"]
 EMPTY = ""
 """An empty cell in quotes. One without is None."""
@@ -108,7 +105,11 @@ def read_csv_in_pieces(
 
 def _table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
     if schema.kind == "array":
-        columns = [_numbers(cells, int) or [_number(cell) for cell in cells] for cells in body]
+        arrays = [_numbers(cells, "int64") for cells in body]
+        columns = [
+            [_number(cell) for cell in cells] if array is None else array.tolist()
+            for cells, array in zip(body, arrays, strict=True)
+        ]
         return [list(row) for row in zip(*columns, strict=True)]
     import pandas as pd
 
@@ -323,7 +324,11 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
 
     if width == 1 and field is not None and field.nullable:
         cells = [cell or None for cell in cells]  # writers put quotes around the empty cell of an only column
-    values = _values(cells, field)
+    numbers = _numbers(cells, {"integer": "int64", "number": "float64"}.get("" if field is None else field.type))
+    if numbers is not None:
+        return numbers
+    read = _reader(field)
+    values: list[Any] = list(cells) if read is _same else [read(cell) for cell in cells]
     kinds = set(map(type, values))
     if kinds == {float}:
         return np.array(values, dtype="float64")
@@ -334,26 +339,22 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
     return pd.Series(values, dtype=object)
 
 
-def _values(cells: Cells, field: Field | None) -> list[Any]:
-    """The cells as values; those of columns of one kind in one go."""
-    kind = None if field is None else field.type
-    if kind in ("integer", "number"):
-        found = _numbers(cells, int if kind == "integer" else float)
-        if found is not None:
-            return found
-    read = _reader(field)
-    return list(cells) if read is _same else [read(cell) for cell in cells]
+def _numbers(cells: Cells, dtype: str | None) -> Any:
+    """Cells that are all whole numbers of 64 bits, or all floats, as an array; None for any others.
 
+    Args:
+        dtype: int64, float64, or None for neither.
+    """
+    import numpy as np
 
-def _numbers(cells: Cells, kind: type) -> list[Any] | None:
-    """Cells that are all whole numbers, or all floats; None where one is missing or something else."""
+    if dtype is None:
+        return None
     try:
-        found: list[Any] = list(map(kind, cells))
-    except (TypeError, ValueError):
+        found = np.fromiter(map(float if dtype == "float64" else int, cells), dtype, len(cells))  # type: ignore[arg-type]
+        has_underscore = "_" in "".join(cells)  # type: ignore[arg-type]  # which Python allows in numbers
+    except (TypeError, ValueError, OverflowError):
         return None
-    if kind is float and any(map(math.isnan, found)):
-        return None
-    return None if any(map(UNDERSCORE, cells)) else found  # which Python allows in numbers
+    return None if has_underscore or np.isnan(found).any() else found
 
 
 def _same(cell: str | None) -> str | None:

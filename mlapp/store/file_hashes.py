@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlapp.errors import ModelError, StoreError
 from mlapp.store import names
 from mlapp.store.manifest import Manifest, StoredFile
+
+UNLISTED = "is not in its manifest"
 
 
 def hash_files(folder: Path) -> dict[str, StoredFile]:
@@ -43,15 +45,29 @@ def check_files(manifest: Manifest, folder: Path) -> None:
             state = "was changed after it was stored"
             if found is None:
                 state = "is a link" if os.path.lexists(folder / name) else "is missing"
-            raise _unusable(manifest, folder, name, state)
+            raise _unusable(manifest, folder / name, name, state)
     for name in _entries(folder):
         if name not in manifest.files:
-            raise _unusable(manifest, folder, name, "is not in its manifest")
+            raise _unusable(manifest, folder / name, name, UNLISTED)
 
 
-def _unusable(manifest: Manifest, folder: Path, name: str, state: str) -> StoreError:
+def refuse_unlisted_files(manifest: Manifest, names: Sequence[str], place: str) -> None:
+    """Refuse a version beside whose files there are others.
+
+    Args:
+        names: the others.
+        place: where they are.
+
+    Raises:
+        StoreError: there is one.
+    """
+    if names:
+        raise _unusable(manifest, f"{place}/{manifest.app}/{manifest.folder}/{names[0]}", names[0], UNLISTED)
+
+
+def _unusable(manifest: Manifest, path: Path | str, name: str, state: str) -> StoreError:
     return StoreError(
-        f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({folder / name}).",
+        f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({path}).",
         "Restore it from a backup, or use another version; do not trust this one.",
     )
 

@@ -90,6 +90,9 @@ class FolderStorage:
     ) -> Path:
         return self._path(prefix)
 
+    def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
+        return []  # the folder is the prefix
+
     def size(self, prefix: str) -> int:
         total = 0
         for path in (self.root / prefix).rglob("*"):

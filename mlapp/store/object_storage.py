@@ -126,6 +126,17 @@ class ObjectStorage:
                     self._download_file(f"{prefix}/{name}", path, folder, stored.size, tell)
         return folder
 
+    def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
+        import obstore
+
+        def list_objects() -> list[str]:
+            pages = obstore.list(self._client, prefix, chunk_size=1000)
+            return [entry["path"].removeprefix(f"{prefix}/") for entries in pages for entry in entries]
+
+        # Consoles make an empty object for a folder, whose path is the folder's.
+        folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(name.count("/") + 1)}
+        return sorted(set(self._retry_request(list_objects)) - set(files) - folders - {prefix})
+
     def size(self, prefix: str) -> int:
         import obstore
 

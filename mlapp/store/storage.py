@@ -53,6 +53,9 @@ class Storage(Protocol):
         Their content is not checked. `fresh` fetches again what was fetched before.
         """
 
+    def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
+        """The paths below a prefix that are none of these files and are not in the folder of `fetch_folder`."""
+
     def size(self, prefix: str) -> int:
         """The bytes of everything under a prefix."""
 

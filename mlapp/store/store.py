@@ -29,7 +29,7 @@ from mlapp.pipeline.values import plain_value
 from mlapp.provenance import GitState
 from mlapp.reporting import Reporter
 from mlapp.schema.infer import to_json_value
-from mlapp.store.file_hashes import check_files, hash_files
+from mlapp.store.file_hashes import check_files, hash_files, refuse_unlisted_files
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
 from mlapp.store.names import ALIAS, APP
@@ -288,6 +288,7 @@ class Store:
         more = [content.decode(errors="replace") for content in self.storage.read_keys(keys) if content]
         manifest = join_signatures(manifest, more)
         prefix = f"{app}/{manifest.folder}"
+        refuse_unlisted_files(manifest, self.storage.list_unfetched(prefix, manifest.files), repr(self.storage))
         folder = self.storage.fetch_folder(prefix, manifest.files, progress)
         try:
             check_files(manifest, folder)

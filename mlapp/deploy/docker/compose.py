@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from typing import Any
 
 from mlapp.config import Serve
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import Shipment
+from mlapp.errors import ConfigError
+from mlapp.secret_variables import refuse_secret_variables
 
 FILE = "compose.yaml"
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""A value that is a variable of the shell that deploys."""
 
 
 def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, serve: Serve) -> dict[str, Any]:
@@ -29,14 +35,45 @@ def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, s
         service["cpus"] = settings.cpu
     if settings.memory is not None:
         service["mem_limit"] = settings.memory
-    if found := container_environment(settings):
-        # Compose would expand what looks like a variable.
-        service["environment"] = {name: value.replace("$", "$$") for name, value in found.items()}
+    if found := _declared_environment(settings):
+        # Compose would expand what looks like a variable, and shall expand what is a reference.
+        service["environment"] = {
+            name: value if REFERENCE.fullmatch(value) else value.replace("$", "$$") for name, value in found.items()
+        }
     return {"name": name, "services": {name: service}}
 
 
 def container_environment(settings: DockerSettings) -> dict[str, str]:
-    """The settings' variables, and as many threads for numerical libraries as there are processors."""
+    """The settings' variables, and as many threads for numerical libraries as there are processors. A value that is
+    `${NAME}` is that variable's here.
+
+    Raises:
+        ConfigError: a value is a secret in plain text, or refers to a variable that is not set.
+    """
+    found = {}
+    for name, value in _declared_environment(settings).items():
+        reference = REFERENCE.fullmatch(value)
+        if reference is not None and reference[1] not in os.environ:
+            raise ConfigError(
+                f"targets.docker.env.{name} needs the environment variable {reference[1]}, which is not set.",
+                f"Set it before the command: export {reference[1]}=…",
+            )
+        found[name] = value if reference is None else os.environ[reference[1]]
+    return found
+
+
+def _declared_environment(settings: DockerSettings) -> dict[str, str]:
+    """The variables as mlapp.yaml has them.
+
+    Raises:
+        ConfigError: a value is a secret in plain text.
+    """
+    refuse_secret_variables(
+        "targets.docker.env",
+        settings.env,
+        "in mlapp.yaml and in the compose file",
+        "Name a variable of the shell that deploys: targets.docker.env: {{name}: ${{name}}}.",
+    )
     threads = {} if settings.cpu is None else {"OMP_NUM_THREADS": str(math.ceil(settings.cpu))}
     return {**threads, **settings.env}
 

@@ -27,7 +27,9 @@ class DockerSettings(Section, frozen=True):
         Literal["no", "on-failure", "unless-stopped", "always"],
         Meta(description="Restart policy of the container."),
     ] = "unless-stopped"
-    env: Annotated[dict[str, str], Meta(description="Environment variables; they override those of the image.")] = {}
+    env: Annotated[
+        dict[str, str], Meta(description="Environment variables; `${NAME}` is a variable of the shell that deploys.")
+    ] = {}
     ready_timeout: Annotated[float, Meta(gt=0, description="Seconds until the container must be ready.")] = 120.0
     keep: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 5
 

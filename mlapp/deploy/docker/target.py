@@ -42,7 +42,8 @@ class DockerTarget(Target[DockerSettings]):
     eject_formats: ClassVar[tuple[str, ...]] = ("compose",)
 
     def check(self) -> str:
-        """The engine's version, and where it is."""
+        """The engine's version, and where it is. The variables are looked at first."""
+        compose.container_environment(self.settings)
         with connect_engine() as client:
             return f"engine {client.version()['Version']} at {client.api.base_url}"
 

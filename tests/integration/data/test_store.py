@@ -150,6 +150,21 @@ def test_what_was_pulled_is_kept_and_what_is_damaged_is_pulled_again(
         open_store(bucket, tmp_path / "third").get("numbers")
 
 
+@pytest.mark.parametrize("name", ["model.pkl", "more/model.pkl"])
+def test_an_object_that_the_manifest_does_not_list_is_noticed(
+    bucket: str, s3: Any, trained: TrainedModel, tmp_path: Path, name: str
+) -> None:
+    store = open_store(bucket, tmp_path / "here")
+    version = store.put(trained)
+    prefix = f"{bucket.removeprefix('s3://models/')}/numbers/{version.manifest.folder}"
+    s3.put_object(Bucket="models", Key=f"{prefix}/", Body=b"")  # as a console makes a folder
+    assert store.get("numbers").version == 1
+    s3.put_object(Bucket="models", Key=f"{prefix}/{name}", Body=b"x")
+    for each in (store, open_store(bucket, tmp_path / "elsewhere")):
+        with pytest.raises(StoreError, match=rf"its file {name} is not in its manifest"):
+            each.get("numbers")
+
+
 def test_a_big_file_goes_in_parts_and_tells_how_far_it_is(bucket: str, tmp_path: Path) -> None:
     told: list[str] = []
     open_store(bucket, tmp_path / "here").put(an_app(30).train(), progress=told.append)

@@ -57,7 +57,7 @@ def test_quick_and_plain_reading_agree(text: str, width: int, cells: int) -> Non
     fields = FIELDS[:width]
     quick = read(text, fields, cells)
     numbers, lines, records = csv._numbers, csv._Lines, csv._Records
-    csv._numbers, csv._Lines, csv._Records = lambda cells, kind: None, PlainRows, PlainRows
+    csv._numbers, csv._Lines, csv._Records = lambda cells, dtype: None, PlainRows, PlainRows
     try:
         plain = read(text, fields, cells)
     finally:
