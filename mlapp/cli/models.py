@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 cli = typer.Typer(help="The model store: versions, and the aliases that name them.", no_args_is_help=True)
 Version = Annotated[str, typer.Argument(help="A version, an alias or `latest`.")]
+NEWEST = 50
+"""Versions that a list shows: the time that it takes does not grow with the store."""
 
 
 @cli.command("list")
@@ -28,9 +30,12 @@ def list_versions(
     where: Annotated[
         list[str] | None, typer.Option(help="Only versions with this metric, as accuracy>=0.9; several must all hold.")
     ] = None,
+    all_versions: Annotated[bool, typer.Option("--all", help=f"List all, and not only the newest {NEWEST}.")] = False,
     json: Json = False,
 ) -> None:
-    """List the versions, the newest last.
+    """List the newest 50 versions, the newest last.
+
+    --all, --sort, --where and --json take all versions.
 
     Examples:
 
@@ -43,7 +48,9 @@ def list_versions(
 
     project = Project.find()
     damaged: list[StoreError] = []
-    versions = select_versions(project.store.versions(project.name, damaged), sort=sort, where=where or [])
+    newest = None if all_versions or sort or where or json else NEWEST
+    manifests = project.store.versions(project.name, damaged, newest=newest)
+    versions = select_versions(manifests, sort=sort, where=where or [])
     aliases: dict[int, list[str]] = {}
     for alias, number in project.store.aliases(project.name, damaged).items():
         aliases.setdefault(number, []).append(alias)
@@ -73,6 +80,8 @@ def list_versions(
     )
     if not versions:
         output.print_note(f"{project.name} has no such version. Train one: mlapp train")
+    if len(manifests) == newest:
+        output.print_note(f"These are the newest {newest}. List all: mlapp models list --all")
 
 
 @cli.command("show")

@@ -149,13 +149,16 @@ class Store:
             - _parse_numbers(self.storage.list_names(f"{app}/deleted"))
         )
 
-    def versions(self, app: str, damaged: list[StoreError] | None = None) -> list[Manifest]:
+    def versions(
+        self, app: str, damaged: list[StoreError] | None = None, *, newest: int | None = None
+    ) -> list[Manifest]:
         """The manifests of all versions, from old to new.
 
         Args:
             damaged: takes the error of each manifest that cannot be read; the first is raised when absent.
+            newest: read only so many of the newest.
         """
-        numbers = self.list_numbers(app)
+        numbers = self.list_numbers(app)[-newest if newest else None :]
         contents = self.storage.read_keys([_manifest_key(app, number) for number in numbers])
         found = []
         for number, content in zip(numbers, contents, strict=True):

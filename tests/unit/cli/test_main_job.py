@@ -57,6 +57,20 @@ def test_models_are_listed_sorted_filtered_and_compared(mlapp: Callable, project
     assert json.loads(mlapp("models", "show", "production", "--json").out)["version"] == 2
 
 
+def test_a_list_of_many_versions_shows_the_newest(mlapp: Callable, project: Callable) -> None:
+    root = project()
+    mlapp("train")
+    (first,) = root.glob(".mlapp/store/*/versions/*.json")
+    for number in range(2, 61):
+        again = first.read_text().replace('"version": 1,', f'"version": {number},')
+        first.with_name(f"{number:06}.json").write_text(again)
+    listed = mlapp("models", "list")
+    assert [line.split()[0] for line in listed.out.splitlines()[1:]] == [str(number) for number in range(11, 61)]
+    assert "mlapp models list --all" in listed.err
+    assert len(mlapp("models", "list", "--all").out.splitlines()) == 61
+    assert len(json.loads(mlapp("models", "list", "--json").out)) == 60
+
+
 def test_deleting_a_version_asks(mlapp: Callable, project: Callable) -> None:
     project()
     mlapp("train")
