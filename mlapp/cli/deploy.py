@@ -37,7 +37,7 @@ def deploy_app(
         str | None, typer.Option(help="With --canary: watch it this long, as 10m, then promote or abort it.")
     ] = None,
     force_conflicts: Annotated[
-        bool, typer.Option("--force-conflicts", help="Take what others have changed or made.")
+        bool, typer.Option("--force-conflicts", help="Overwrite what others changed or created.")
     ] = False,
     to_git: Annotated[
         str | None,
@@ -57,7 +57,7 @@ def deploy_app(
     """Ship the app, and wait until it answers.
 
     Builds and pushes what is needed, shows what changes, applies it.
-    When it does not come up, the reason is shown and the release before stays live.
+    If the release does not start, prints the reason and keeps the previous release live.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`mlapp eject`: hand over what mlapp generates"""
+"""`mlapp eject`: write out what mlapp generates"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlapp.errors import UsageError
 
 
 class EjectGroup(TyperGroup):
-    """`mlapp eject TARGET` for each installed target that hands over files; ours have commands of their own below."""
+    """`mlapp eject TARGET` for each installed target with files to write; mlapp's own have commands below."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from mlapp import plugins
@@ -130,7 +130,7 @@ def eject_dockerfile(
 ) -> None:
     """Write the Dockerfile into the project.
 
-    With what it copies; `mlapp build` uses it from then on.
+    Also writes the files that it copies. `mlapp build` uses this Dockerfile afterwards.
 
     Example:
 

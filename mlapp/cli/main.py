@@ -131,7 +131,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _explain_unexpected_error(error: Exception) -> MlappError:
-    """What to say where mlapp itself was surprised: by the machine, or by a mistake of its own."""
+    """The message for an unexpected error: of the machine, or a bug in mlapp."""
     if isinstance(error, MemoryError):
         return MlappError("There is not enough memory.", "Read less data, or use a larger machine.")
     if isinstance(error, OSError):

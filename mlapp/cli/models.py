@@ -86,7 +86,7 @@ def list_versions(
 
 @cli.command("show")
 def show_version(version: Version = "latest", json: Json = False) -> None:
-    """Show all that is known of a version.
+    """Show everything that the store records about a version.
 
     Parameters, metrics, schema, libraries, files.
 
@@ -258,9 +258,10 @@ def push_version(
 ) -> None:
     """Copy a version to another store.
 
-    Of the project's store to --to, or of the local folder to `store:`.
+    From the project's store to --to, or from the local folder to `store:`.
 
-    It gets the next number there and keeps all else. What is there already is not copied again. Prints the number.
+    The copy gets the next number of that store and keeps everything else. A version that is already there is not
+    copied again. Prints the number.
 
     Examples:
 
@@ -374,7 +375,7 @@ def _resolve_here(name: str | None) -> str | None:
 
 
 def _open_store_with_keys(project: Project, given: Mapping[str, Any]) -> Store:
-    """The project's store, with the keys that flags name in the place of those of the settings."""
+    """The project's store; keys given as flags replace those of the settings."""
     import msgspec
 
     chosen = {name: value for name, value in given.items() if value}
@@ -436,10 +437,10 @@ def prune_versions(
 
 
 def _try_delete(store: Store, version: Manifest) -> bool:
-    """Delete a version; false where it is not to go any more, or has gone."""
+    """Delete a version; false if an alias points at it now, or if it does not exist."""
     try:
         store.delete(version.app, version.version)
-    except UsageError as error:  # an alias was moved to it meanwhile, or another has deleted it
+    except UsageError as error:  # an alias was moved to it in the meantime, or another process deleted it
         output.print_note(f"{error.what} It is left as it is.")
         return False
     return True

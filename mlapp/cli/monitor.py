@@ -58,12 +58,12 @@ def monitor(
 
 @cli.command()
 def run(
-    bundle: Annotated[Path | None, typer.Option(help="The bundle that is served, in the place of a project.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The bundle that is served, instead of a project.")] = None,
     environment: Environment = None,
 ) -> None:
-    """Close the windows that are over: judge them, keep what was found, and send alarms.
+    """Close the windows that have ended: judge them, store the results, and send alarms.
 
-    Each window is closed once, however many run this. The server runs it by itself; on Kubernetes a CronJob does.
+    Each window is closed once, even if several processes run this. The server runs it; on Kubernetes a CronJob does.
 
     Example:
 

@@ -60,7 +60,7 @@ def ask_confirmation(question: str, *, yes: bool) -> None:
     """Ask before something is lost; `yes` is the answer given beforehand.
 
     Raises:
-        UsageError: there is nobody to ask. typer.Abort: the answer is no.
+        UsageError: stdin is not a terminal. typer.Abort: the answer is no.
     """
     if yes:
         return

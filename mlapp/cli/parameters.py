@@ -39,7 +39,7 @@ def read_file(file: Path) -> dict[str, Any]:
     """The parameters in a YAML or JSON file, as `C: 0.1` or, by stage, as `model: {C: 0.1}`.
 
     Raises:
-        UsageError: there is no such file, or it holds no names and values.
+        UsageError: the file does not exist, or holds no names and values.
     """
     import yaml
 

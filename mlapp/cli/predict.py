@@ -38,8 +38,8 @@ def print_predictions(
 ) -> None:
     """Print predictions as JSON.
 
-    Of a file's features, or of what the reader reads. With --target or --url the file is sent as it is: neither the
-    app's code nor its libraries are needed here.
+    The features come from a file, or from the data_reader. With --target or --url, mlapp sends the file unchanged and
+    needs neither the app's code nor its libraries.
 
     Examples:
 
@@ -122,7 +122,7 @@ def _predict_deployed(
     """The predictions of what is deployed, without a public address.
 
     Raises:
-        UsageError: the target answers no predictions by itself. DeployError: it does not answer.
+        UsageError: the target cannot be asked for predictions. DeployError: it does not answer.
     """
     from mlapp.deploy import PredictTarget
 
@@ -146,7 +146,7 @@ def _at_url(project: Project, url: str, body: RequestBody) -> Any:
 
 
 def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
-    """What the app's reader reads, as a request.
+    """The data of the app's reader, as a request.
 
     Raises:
         UsageError: the app has a feature_loader, which takes raw inputs and no features.

@@ -16,7 +16,7 @@ def list_releases(
 ) -> None:
     """List the releases, the newest last.
 
-    Those that can be gone back to, and those that failed.
+    Includes releases for `mlapp rollback`, and releases that failed.
 
     Example:
 

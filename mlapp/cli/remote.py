@@ -1,4 +1,4 @@
-"""What commands with `--remote` share: the engine, the steps before a run, and following it."""
+"""Shared by the commands with `--remote`: the engine, the steps before a run, and following it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def fetch_run_model(engine: Engine, run: str) -> ModelVersion:
     """The model of a run that succeeded, in the store.
 
     Raises:
-        UnreachableError: the connection is gone; says how to fetch it later. FlyteError: its files are gone.
+        UnreachableError: the connection is lost; says how to fetch it later. FlyteError: its files expired.
     """
     from mlapp.flyte.errors import UnreachableError
 

@@ -92,9 +92,9 @@ def list_schedule_runs(
 ) -> None:
     """List a schedule's runs, the newest first.
 
-    A store that the cluster reaches has their models already. For a local one, `--fetch` takes them in, the oldest
-    first, and promotes those that are better by the schedule's `promote_if`. Of a schedule that predicts, it writes
-    each run's predictions to SCHEDULE-RUN.parquet in the current folder.
+    With a store in a bucket, the runs have stored their models. With a local store, `--fetch` stores them, oldest
+    first, and promotes those that are better by the schedule's `promote_if`. For a schedule that predicts, `--fetch`
+    writes each run's predictions to SCHEDULE-RUN.parquet in the current folder.
 
     Example:
 

@@ -20,7 +20,7 @@ def show_status(
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is wrong.")] = False,
     json: Json = False,
 ) -> None:
-    """Show how the app stands on its target.
+    """Show the state of the app on its target.
 
     Release, replicas, model version, traffic, scaling, latest events, problems.
 

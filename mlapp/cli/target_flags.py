@@ -13,7 +13,7 @@ from mlapp.errors import MlappError
 
 PARAMETERS = "mlapp.target_parameters"
 _flags: ContextVar[dict[str, Any]] = ContextVar("target_flags")
-"""What the running command was given. Not in click's context: typer brings a click of its own from 0.20 on."""
+"""Flags of the running command. Not in click's context: typer bundles its own click since 0.20."""
 
 
 class TargetCommand(TyperCommand):

@@ -1,6 +1,6 @@
 """Flyte: the same pipeline at any scale. `train_workflow(app)` and `predict_workflow(app)` are its workflows.
 
-A module that holds them is all that pyflyte needs:
+pyflyte needs only a module that holds them:
 
     from app import app
     from mlapp.flyte import predict_workflow, train_workflow
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
 
 
 def open_flyte_engine(project: Project) -> Engine:
-    """The engine `flyte` of the entry-point group `mlapp.engines`. Talks to nobody.
+    """The engine `flyte` of the entry-point group `mlapp.engines`. Makes no request.
 
     Raises:
         MissingExtraError: flytekit is not installed.

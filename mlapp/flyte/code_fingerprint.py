@@ -1,4 +1,4 @@
-"""What a result depends on, as short texts: a function with what it calls, and a whole registration."""
+"""Fingerprints of what a result depends on: a function with everything that it calls, and a whole registration."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mlapp.provenance import GitState, installed_versions
 
 SIMPLE = (str, bytes, int, float, bool, type(None))
 TEXTUAL = ("datetime", "decimal", "enum", "fractions", "pathlib", "re", "uuid")
-"""Modules of types whose text is all there is to them."""
+"""Modules of types that their text describes completely."""
 
 
 def compute_cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared: Any = None) -> str:
-    """The cache version of a task: changes with the source of its functions and of all that they call in the project,
-    and with the values that they take from its modules.
+    """The cache version of a task: changes with the source of its functions, of everything that they call in the
+    project, and with the values that they use from its modules.
 
-    Comments, layout and the options of decorators do not count. Neither do libraries, except mlapp itself: what another
-    version of scikit-learn gives is for the image to tell.
+    Comments, layout and the options of decorators do not count. Neither do libraries, except mlapp itself: the image
+    identifies the version of scikit-learn.
 
     Args:
         declared: plain values that the result depends on as well.
@@ -50,7 +50,7 @@ def compute_registration_version(archive: str, image: str, settings: Mapping[str
 
 
 class _SourceWalk:
-    """Feeds the sources of functions, and of all that they refer to in the project, to `update`."""
+    """Feeds the sources of functions, and of everything that they refer to in the project, to `update`."""
 
     def __init__(self, root: Path, update: Callable[[bytes], Any]) -> None:
         self._root = root
@@ -194,7 +194,7 @@ def _function_source(value: Any) -> bytes:
 
 
 def _describe_bytecode(code: types.CodeType) -> Iterable[bytes]:
-    """What a function is without its source, as in a notebook."""
+    """The bytecode of a function without source, as in a notebook."""
     yield code.co_code + repr(code.co_names).encode()
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

@@ -13,10 +13,10 @@ CELL = 8 * 8
 
 
 def default_resources(declared: Resources | None, size: int | None) -> Resources:
-    """What is declared, with 1 CPU and memory by the size of the data where nothing is.
+    """The declared resources; without a declaration 1 CPU, and memory by the size of the data.
 
     Args:
-        size: rows × columns of the latest version's data; None where no version is known, for 1 GiB.
+        size: rows × columns of the latest version's data; None, for 1 GiB, if there is no version.
     """
     declared = declared or Resources()
     return dataclasses.replace(

@@ -26,7 +26,7 @@ def record_version(connection: Connection, plan: str, version: str) -> None:
 
 
 def read_version(connection: Connection, plan: str) -> str | None:
-    """The version that was deployed last; empty where no deploy has written it, None where there is no such plan."""
+    """The version that was deployed last; empty if no deploy has written it, None if the plan does not exist."""
     request = common_pb2.NamedEntityGetRequest(
         resource_type=ResourceType.LAUNCH_PLAN, id=_entity(connection, plan).to_flyte_idl()
     )

@@ -1,4 +1,4 @@
-"""The engine that stands on flytekit."""
+"""The engine that uses flytekit."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FlytekitEngine(Engine):
         return register.render_documents(self.project, named or "built when it is applied")
 
     def build_image(self, tell: Reporter) -> str:
-        if not self.project.settings.flyte.image:  # what would be refused afterwards is told before minutes of building
+        if not self.project.settings.flyte.image:  # report what would be refused before minutes of building
             self.connection.call_client(self.connection.client.get_control_plane_version)
             register.compile_app(self.source)
         return task_image.build_task_image(self.project, tell)
@@ -189,7 +189,7 @@ class FlytekitEngine(Engine):
         return schedules.stop_schedules(self.connection, self.project.name)
 
     def _unknown_schedule(self, name: str) -> UsageError:
-        """Why Flyte has no such schedule: it is not deployed, or not declared, as far as the code can be imported."""
+        """Why Flyte does not have the schedule: it is not deployed, or not declared if the code can be imported."""
         deployed = [state.name for state in self.deployed_schedules()]
         try:
             declared = list(self.source.app.schedules)

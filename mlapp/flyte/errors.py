@@ -1,4 +1,4 @@
-"""What can go wrong between here and Flyte."""
+"""Errors between mlapp and Flyte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class FlyteError(MlappError):
 
 
 class UnreachableError(FlyteError):
-    """Flyte does not answer: perhaps in a moment it will."""
+    """Flyte does not answer; a later request may succeed."""
 
 
 class RunFailedError(FlyteError):

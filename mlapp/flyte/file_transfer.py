@@ -16,7 +16,7 @@ TIMEOUT = 60
 
 
 class ExpiredError(FlyteError):
-    """An output of a run is no longer there."""
+    """An output of a run has expired."""
 
 
 def upload_file(connection: Connection, file: Path, name: str, root: str) -> str:
@@ -65,7 +65,7 @@ def download_file(connection: Connection, url: str, file: Path, again: str = "ml
         again: the command that makes such a file.
 
     Raises:
-        ExpiredError: it is no longer there.
+        ExpiredError: it has expired.
     """
     import requests
 

@@ -1,4 +1,4 @@
-"""What Parquet loses of a pandas table, kept beside it: column labels, lists in cells, sparse columns."""
+"""Stores what Parquet loses of a pandas table: column labels, lists in cells, sparse columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Label = str | int | float | bool | None
 
 
 class FrameDetails(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a table has besides what its Parquet file says. Columns are named by their position.
+    """Details of a table that its Parquet file does not hold. Columns are named by their position.
 
     Attributes:
         labels: the column labels, where they are not distinct texts.

@@ -19,11 +19,11 @@ TAKES = {
     "evaluate": ("splits", "trained"),
     "save": ("trained", "metrics"),
 }
-"""What each step takes from those before it."""
+"""The inputs of each step from earlier steps."""
 GIVES = {"read": "table", "split": "splits", "train": "trained", "evaluate": "metrics", "save": "model"}
-"""What each step gives."""
+"""The outputs of each step."""
 RESULTS = ("metrics", "model")
-"""What the workflow gives."""
+"""The outputs of the workflow."""
 
 
 def group_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
@@ -57,14 +57,14 @@ def name_group(steps: Sequence[str]) -> str:
 
 
 def list_outputs(steps: Sequence[str]) -> list[str]:
-    """What a task must hand on: what a later task takes, and the workflow's results."""
+    """The outputs of a task: inputs of later tasks, and results of the workflow."""
     later = TRAINING[TRAINING.index(steps[-1]) + 1 :]
     wanted = {name for step in later for name in TAKES[step]} | set(RESULTS)
     return [GIVES[step] for step in steps if GIVES[step] in wanted]
 
 
 def list_inputs(steps: Sequence[str]) -> list[str]:
-    """What a task takes from those before it."""
+    """The inputs of a task from earlier tasks."""
     own = {GIVES[step] for step in steps}
     return list(dict.fromkeys(name for step in steps for name in TAKES[step] if name not in own))
 

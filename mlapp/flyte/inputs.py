@@ -21,7 +21,7 @@ from mlapp.schema.infer import to_json_value
 RESERVED = frozenset(
     {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning", "model_version"}
 )
-"""What the tasks pass to each other; a parameter of that name goes by its full one."""
+"""Names of values that tasks pass to each other; a parameter with such a name uses its full name."""
 CARRIED = (bool, int, float, str, datetime.datetime, datetime.timedelta)
 """Types that Flyte has of its own. All else travels as the text that `mlapp train -p` takes."""
 TEXTUAL = ("datetime", "pathlib", "decimal", "uuid")
@@ -29,7 +29,7 @@ TEXTUAL = ("datetime", "pathlib", "decimal", "uuid")
 NO_TIME = datetime.datetime(1, 1, 1, tzinfo=datetime.timezone.utc)
 """Stands for None where Flyte takes nothing but a time: a schedule cannot fill an input that may be None."""
 DEFAULT = "default"
-"""The text of a default that no text can stand for, as a function or an object."""
+"""Stands for a default that has no text form, such as a function or an object."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Input:
 
     @property
     def default(self) -> Any:
-        """What the interface shows as default; `REQUIRED` when there is none."""
+        """The default that the interface shows; `REQUIRED` without one."""
         default = self.parameter.default
         return default if default is REQUIRED else self._write_value(default)
 
@@ -68,13 +68,13 @@ class Input:
         return written
 
     def decode_value(self, value: Any) -> Any:
-        """What the stage's function gets."""
+        """The value that the stage's function receives."""
         default = self.parameter.default
         if value == NO_TIME:
             return None
         if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
             value = value.replace(tzinfo=None)  # Flyte's times are in UTC, and know it
-        # An untouched default is handed over as it is: its text may stand for a tuple, a class, a function.
+        # An unchanged default is passed directly: its text may stand for a tuple, a class, a function.
         if default is not REQUIRED and value == self._write_value(default):
             return default
         return self._read_value(value)
@@ -140,7 +140,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
 
 
 def encode_inputs(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user gave, by name or full name, and the defaults of the rest, as Flyte carries it: input → value.
+    """The given values, by name or full name, and the defaults of the rest, as Flyte inputs: input → value.
 
     Raises:
         UsageError: a parameter that no stage takes, or is not given, or of the wrong type.
@@ -150,7 +150,7 @@ def encode_inputs(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[st
 
 
 def decode_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the stages' functions get, of what a task received: stage → name → value."""
+    """The arguments of the stages' functions from a task's inputs: stage → name → value."""
     bound: dict[str, dict[str, Any]] = {}
     for input in inputs:
         bound.setdefault(input.parameter.stage, {})[input.parameter.name] = input.decode_value(values[input.name])

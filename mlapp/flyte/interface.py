@@ -1,6 +1,6 @@
-"""What mlapp asks of an engine that runs pipelines elsewhere: build, register, run, watch, fetch, schedule.
+"""The interface of an engine that runs pipelines elsewhere: build, register, run, watch, fetch, schedule.
 
-flytekit's engine is the one there is. Flyte 2's SDK can stand beside it: the command line knows this interface only.
+flytekit's engine is the only one now. An engine with Flyte 2's SDK fits too: the command line uses only this interface.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Phase = Literal["queued", "running", "succeeded", "failed", "aborted"]
 
 @dataclass(frozen=True)
 class Registration:
-    """What is registered: its version, and what was new; nothing was when it had been registered before."""
+    """A registration: its version, and the objects that are new; none if it was registered before."""
 
     version: str
     created: tuple[str, ...]
@@ -69,7 +69,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ScheduleState:
-    """A schedule as it is registered: `when` as cron or a rate, and whether it is active."""
+    """A registered schedule: `when` as cron or a rate, and whether it is active."""
 
     name: str
     when: str
@@ -83,7 +83,7 @@ class Trials:
     """Parameters to try in one run, each by full name.
 
     Attributes:
-        folds: of the cross-validation, made with `seed`.
+        folds: number of folds of the cross-validation, split with `seed`.
         at_once: how many run at the same time, at most.
         data_of: the run of `tune` whose data is taken again; read again when None.
     """
@@ -96,7 +96,7 @@ class Trials:
 
 
 class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of a trial: its metrics, None for what is no number; or what happened, and what to do."""
+    """A trial's result: its metrics, None for one that is not a number; or the error: what happened, what to do."""
 
     metrics: dict[str, float | None] = {}
     error: tuple[str, str] | None = None
@@ -115,11 +115,11 @@ class Engine(ABC):
 
     @abstractmethod
     def run_here(self, parameters: Mapping[str, Any], progress: Reporter) -> ModelVersion:
-        """Train as the tasks do, in this process, and put the version into the store. Talks to nobody."""
+        """Train as the tasks do, in this process, and put the version into the store. Makes no request."""
 
     @abstractmethod
     def render_documents(self, image: str | None) -> list[dict[str, Any]]:
-        """What `register` would send, as plain data. Talks to nobody."""
+        """What `register` would send, as plain data. Makes no request."""
 
     @abstractmethod
     def build_image(self, tell: Reporter) -> str:
@@ -127,7 +127,7 @@ class Engine(ABC):
 
     @abstractmethod
     def register_project(self, image: str, tell: Reporter) -> Registration:
-        """Register the project's workflows; once for the same code, image and settings. Schedules go on as they are."""
+        """Register the project's workflows; once for the same code, image and settings. Schedules do not change."""
 
     @abstractmethod
     def deploy_schedules(self, registration: Registration, tell: Reporter) -> None:
@@ -175,7 +175,7 @@ class Engine(ABC):
 
     @abstractmethod
     def fetch_results(self, run: str) -> list[TrialResult | None]:
-        """What came of each trial of a run of `tune`, in their order; None for one that was killed."""
+        """The result of each trial of a run of `tune`, in order; None for a killed one."""
 
     @abstractmethod
     def list_logs(self, run: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Keeping a model that nobody waits for, and promoting it only if it is better than the one in production."""
+"""Stores the model of a scheduled run, and promotes it only if it is better than the one in production."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_better(store: Store, manifest: Manifest, metric: str) -> bool:
     """Whether a model's metric is better than that of the one in production; true when none is there.
 
     Args:
-        metric: of the last split, as `accuracy`; `-rmse` where lower is better.
+        metric: name of a metric of the last split, such as `accuracy`; `-rmse` if lower is better.
 
     Raises:
         UsageError: the model has no such metric.

@@ -36,13 +36,13 @@ DESTINATION = "."
 
 
 def register_app(connection: Connection, project: Project, image: str, tell: Reporter) -> Registration:
-    """Register the app, unless this code with this image and these settings is there already. Its schedules go on with
-    the version that they run: `deploy_schedules` gives them another.
+    """Register the app, unless this code with this image and these settings is registered. Its schedules keep the
+    version that they run: `deploy_schedules` changes it.
 
-    The default launch plan of `<app>.train` comes last: where it is, all else is.
+    The default launch plan of `<app>.train` comes last: if it exists, everything else does.
 
     Raises:
-        FlyteError: Flyte refused, or there is no such project.
+        FlyteError: Flyte refused, or the project does not exist.
     """
     shipped = _ship_code(project, image, tell)
     is_registered = _is_registered(connection, project, shipped.version)
@@ -91,7 +91,7 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
 
 
 def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
-    """What `register_app` would send, as plain data. Talks to nobody: the archive has no place yet."""
+    """What `register_app` would send, as plain data. Makes no request: the archive has no location yet."""
     from google.protobuf.json_format import MessageToDict
 
     shipped = _ship_code(project, image, lambda text: None)
@@ -113,7 +113,7 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
 
 
 def compile_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
-    """The app's workflows, `<app>.train` first, and the plans of its schedules. Talks to nobody.
+    """The app's workflows, `<app>.train` first, and the plans of its schedules. Makes no request.
 
     Raises:
         DeclarationError: no reader, no model, a schedule that Flyte has not got. UsageError: a parameter that Flyte
@@ -137,7 +137,7 @@ class _CodeRelease:
 
     @property
     def revision(self) -> str:
-        """The commit, with `-dirty` after it; empty where there is no git."""
+        """The commit, with the suffix `-dirty` if files changed; empty without git."""
         return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
 
 
@@ -195,7 +195,7 @@ def _create_entity(connection: Connection, entity: Any) -> str:
 
 
 def _describe_entity(entity: Any) -> tuple[str, Identifier, Any]:
-    """What is to be created: kind, identifier, spec."""
+    """An object to create: kind, identifier, spec."""
     if isinstance(entity, launch_plans.LaunchPlan):
         return "launch plan", entity.id, entity.spec
     return "workflow" if isinstance(entity, workflows.WorkflowSpec) else "task", entity.template.id, entity

@@ -30,16 +30,16 @@ def search_on_flyte(
     started: Callable[[Run], Any] = lambda run: None,
     tell: Callable[[Found], None] = lambda found: None,
 ) -> Found:
-    """Search the parameters that the app declares. One that was interrupted waits first for the run it had begun.
+    """Search the parameters that the app declares. A resumed search first waits for the run that it started before.
 
     Args:
         metric: by which trials are compared, as `choose_metric` knows it.
         follow: waits for a run to end.
-        started: gets each run that is begun.
+        started: gets each started run.
         tell: gets all trials, after each run.
 
     Raises:
-        UsageError: another search is at it. RunFailedError: no trial of a run came through.
+        UsageError: another search is running. RunFailedError: no trial of a run succeeded.
         MlappError: the first trial's error, when every trial failed.
     """
     study = Study.open(pipeline, options, Question.about(metric, pipeline, options))
@@ -49,7 +49,7 @@ def search_on_flyte(
                 _collect_results(engine, study, earlier, batch, follow)
             except UnreachableError:
                 raise
-            except (FlyteError, UsageError):  # its trials are told to have failed, and others take their place
+            except (FlyteError, UsageError):  # its trials count as failed, and others replace them
                 pass
             tell(study.collect_trials())
         missing = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
@@ -130,7 +130,7 @@ def _read_metric(result: TrialResult | None, metric: str, run: str, reasons: Seq
         reasons: why pods of the run were killed, as far as the cluster says.
 
     Raises:
-        MlappError: the trial failed, or its metric is no number. UsageError: it has no such metric.
+        MlappError: the trial failed, or its metric is not a number. UsageError: it lacks the metric.
     """
     if result is None:
         raise MlappError(

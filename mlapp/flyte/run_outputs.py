@@ -17,10 +17,10 @@ from mlapp.store import Manifest, ModelVersion, Store
 
 
 def fetch_model(connection: Connection, run: str, store: Store, app: str, promote_if: str = "") -> ModelVersion:
-    """Take the model of a run into the store; the version that is there already when it was taken before.
+    """Store the model of a run; returns the existing version if it was stored before.
 
     Raises:
-        ExpiredError: its files are gone. FlyteError: the run has no model. UsageError: it is another app's.
+        ExpiredError: its files have expired. FlyteError: the run has no model. UsageError: it is another app's.
         StoreError: a file is not what was saved.
     """
     kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
@@ -51,7 +51,7 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
     """The predictions of a run, as a DataFrame.
 
     Raises:
-        ExpiredError: the file is gone. FlyteError: the run has none.
+        ExpiredError: the file has expired. FlyteError: the run has none.
     """
     import pandas as pd
 
@@ -63,7 +63,7 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
 
 
 def fetch_results(connection: Connection, run: str) -> list[TrialResult | None]:
-    """What came of each trial of a run, in their order; None for one that was killed.
+    """The result of each trial of a run, in order; None for a killed one.
 
     Raises:
         FlyteError: the run has none.

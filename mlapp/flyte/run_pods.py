@@ -91,7 +91,7 @@ class RunPods:
 
         try:
             return function(*args, **named, _request_timeout=SECONDS)
-        except (ApiException, HTTPError):  # no rights, no such namespace, out of reach, or the pod is gone
+        except (ApiException, HTTPError):  # no rights, an unknown namespace, unreachable, or no such pod
             return None
 
 

@@ -29,14 +29,14 @@ NODE_PHASES: Mapping[int, Phase] = {
     NodeExecutionPhase.ABORTED: "aborted",
 }
 WAITS_AFTER = 10.0
-"""Seconds after which a task that has not begun is asked why."""
+"""Seconds after which mlapp asks why a task has not started."""
 
 
 def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
     """The stages of a run in the order in which they began, with their errors in full.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: the run does not exist.
     """
     with NamedRun(run):
         nodes, _ = connection.call_client(
@@ -48,7 +48,7 @@ def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
 
 
 def _whole_error(connection: Connection, node: Any) -> str | None:
-    """A node's error. A list cuts it to 100 bytes, so it is asked for by itself."""
+    """A node's error. A list cuts it to 100 bytes, so it needs its own request."""
     if node.closure.error is None:
         return None
     whole = connection.call_client(connection.client.get_node_execution, node.id)
@@ -67,7 +67,7 @@ def _with_task_error(connection: Connection, node: Any, text: str) -> str:
 
 
 def _steps_of(node: Any, error: str | None) -> Iterator[TaskRun]:
-    """The stages of a node: a fused task stands for several, and its error says which of them failed."""
+    """The stages of a node: a fused task has several, and its error names the one that failed."""
     closure = node.closure
     task = closure.task_node_metadata
     phase = NODE_PHASES.get(closure.phase, "running")
@@ -106,7 +106,7 @@ class WaitingReasons:
         self._last = ""
 
     def next_node(self, run: Run) -> str | None:
-        """A node that has run for a while and is not known to have begun; in turn where there are several."""
+        """A node that has run for a while without a known start; takes turns among several."""
         now = datetime.now(timezone.utc)
         nodes = list(
             dict.fromkeys(

@@ -153,7 +153,7 @@ def follow_run(
             if current.is_over:
                 break
             refuse_unpullable(current)
-        # From the answer on: however long that took, no two calls come to Flyte sooner after each other.
+        # Counted from the answer: the pause between two calls holds however long a call takes.
         time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
     if current.phase != "succeeded":
         raise explain_failure(current)
@@ -164,7 +164,7 @@ def recover(connection: Connection, run: str) -> str:
     """Start a failed run again from the last tasks that succeeded; returns the new run's id.
 
     Raises:
-        UsageError: there is no such run, or it is not over. FlyteError: Flyte refused.
+        UsageError: the run does not exist, or has not ended. FlyteError: Flyte refused.
     """
     with NamedRun(run):
         current = _make_run(connection, _get_execution(connection, run))
@@ -181,7 +181,7 @@ def read_run(connection: Connection, run: str) -> Run:
     """A run with its steps.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: the run does not exist.
     """
     current = _add_task_runs(_make_run(connection, _get_execution(connection, run)), list_stages(connection, run))
     waiting = WaitingReasons(connection, run)
@@ -217,7 +217,7 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
     """Stop a run.
 
     Raises:
-        UsageError: there is no such run, or it is over.
+        UsageError: the run does not exist, or has ended.
     """
     current = _make_run(connection, _get_execution(connection, run))
     if current.is_over:
@@ -231,7 +231,7 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
     """Where the logs of each step are, as step and link; Flyte keeps links, and the cluster the logs.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: the run does not exist.
     """
     found = []
     stages = list_stages(connection, run)

@@ -41,7 +41,7 @@ def make_launch_plans(source: Source) -> list[LaunchPlan]:
 
     Raises:
         UsageError: a parameter that no stage takes, or of the wrong type.
-        DeclarationError: the parameter for the scheduled time is no datetime; a schedule predicts, and the cluster
+        DeclarationError: the parameter for the scheduled time is not a datetime; a schedule predicts, and the cluster
             cannot reach the store.
     """
     return [_make_launch_plan(source, schedule) for schedule in source.app.schedules.values()]
@@ -151,7 +151,7 @@ def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, dat
         request = common_pb2.ResourceListRequest(
             id=place.to_flyte_idl(), limit=100, token=token, sort_by=NEWEST.to_flyte_idl()
         )
-        # flytekit's own LaunchPlan drops the time; its raw client gives the message as it is.
+        # flytekit's own LaunchPlan drops the time; its raw client returns the whole message.
         page = connection.call_client(RawSynchronousFlyteClient.list_launch_plans_paginated, connection.client, request)
         found += [
             (str(plan.id.version), plan.closure.created_at.ToDatetime(tzinfo=datetime.timezone.utc))

@@ -1,4 +1,4 @@
-"""What the tasks do: the same steps as a run in one process, with folders between them.
+"""The bodies of the tasks: the same steps as a run in one process, with folders between them.
 
 Nothing here knows Flyte. A task calls one of these functions with the folders that Flyte brought it.
 """
@@ -49,9 +49,9 @@ FILES = "files"
 
 
 class FittedModel(msgspec.Struct, frozen=True):
-    """What training knows of a model beside its files.
+    """What training records about a model, besides its files.
 
-    `declared_framework` is that of the model before it was fitted: the default evaluator comes from there.
+    `declared_framework` is the framework of the unfitted model, which provides the default evaluator.
     """
 
     framework: str
@@ -274,7 +274,7 @@ def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Pa
 
 
 def _choose_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
-    """The values that are not the defaults, by full name: Flyte hands over all, those that nobody gave too."""
+    """The values that differ from the defaults, by full name: Flyte also passes values that were not given."""
     defaults = {parameter.full_name: parameter.default for parameter in declared_parameters(pipeline.stages.values())}
     given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
     return {

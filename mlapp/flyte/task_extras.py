@@ -12,7 +12,7 @@ SOURCE_EXTRAS = ("sql", "files", "mongo", "redis", "dynamodb")
 """Sources of mlapp whose packages are in the extra of the same name."""
 OBJECT_STORE = re.compile(r"(s3|gs|az|abfs|abfss)://")
 REPLACES = {"xgboost": "xgboost", "torch": "torch"}
-"""Extra → a distribution that stands for it where the project requires it, as `xgboost` with CUDA for `xgboost-cpu`."""
+"""Extra → a distribution that replaces it if the project requires it, such as `xgboost` with CUDA for `xgboost-cpu`."""
 
 
 def list_extras(

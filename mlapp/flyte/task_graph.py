@@ -78,7 +78,7 @@ class TaskGraph:
         """One task by its name.
 
         Raises:
-            ProjectError: the app has no such task: the container's code is another.
+            ProjectError: the app lacks the task: the container has different code.
         """
         if step not in self._tasks:
             group = next((group for group in self.groups() if name_group(group) == step), None)
@@ -221,7 +221,7 @@ class TaskGraph:
         )
 
     def _cache_version(self, step: str) -> str:
-        """Of the user's functions that run in a task, of what they call, and of what the app declares beside them."""
+        """A hash of the user's functions that run in a task, of what they call, and of what the app declares."""
         own = list_running_stages(self.pipeline, step)
         columns = (self.pipeline.target, self.pipeline.features)
         model = next((stage.options for stage in own if stage.role.name == "model"), NO_OPTIONS)
@@ -233,7 +233,7 @@ class TaskGraph:
 
     @cached_property
     def _data_digest(self) -> str:
-        """Of the data files that travel with the code. A container runs what was registered, and needs no answer."""
+        """A hash of the data files that are uploaded with the code; empty in a container, which does not need it."""
         if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
             return ""
         return code_archive.digest_data(self.source.root, self.source.settings)

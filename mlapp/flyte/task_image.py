@@ -1,4 +1,4 @@
-"""The image that tasks run in: mlapp with flytekit and the project's requirements. The code comes by itself."""
+"""The image that tasks run in: mlapp with flytekit and the project's requirements. The code is uploaded separately."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
         self.source = source
         self.step = step
         self.stage = step
-        """The step that runs now: a fused task stands for several."""
+        """The step that runs now: a fused task has several."""
         self._work = work
         self._retries = declared.retries
         self._secrets = [make_secret(text) for text in declared.secrets]

@@ -105,9 +105,9 @@ def tune_workflow(app: App | Source) -> AppWorkflow:
 
 
 def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWorkflow | None:
-    """What follows the first run of a search: `<app>.tune_split`, more trials, and `<app>.train_split`, the training.
+    """Workflows after a search's first run: `<app>.tune_split`, more trials, and `<app>.train_split`, the training.
 
-    Both take `splits`, the data of that run, and start no pod to read it. None where the split of the app shares the
+    Both take `splits`, the data of that run, and start no pod to read it. None if the app's split shares the
     task of its training.
     """
     if name == "tune":
