@@ -12,6 +12,7 @@ GUIDES = {
     "kserve": ("Deploy to KServe", "kserve.md"),
     "knative": ("Deploy to Knative and Cloud Run", "knative.md"),
     "seldon": ("Deploy to Seldon Core 2", "seldon.md"),
+    "sagemaker": ("Deploy to Amazon SageMaker", "sagemaker.md"),
 }
 """The guide of each target: its title and file."""
 HEAD = """# Settings of `targets.{name}`

@@ -14,6 +14,9 @@ from mlapp.config import Serve
 from mlapp.errors import UsageError
 from mlapp.project import Project
 
+SAGEMAKER_ARGUMENT = "serve"
+"""What Amazon SageMaker appends to an image's entry point, whatever that is: `docker run IMAGE serve`."""
+
 
 class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Which apps, and how.
@@ -56,7 +59,7 @@ def find_projects(apps: Sequence[str], bundle: str | None, environment: str | No
         ConfigError: a project's mlapp.yaml is wrong.
     """
     if bundle is not None:
-        if apps:
+        if apps and list(apps) != [SAGEMAKER_ARGUMENT]:
             raise UsageError("Apps and --bundle are both given.", "Give one of them: a bundle holds its app.")
         return [bundles.open(bundle).project]
     if not apps:

@@ -1,0 +1,231 @@
+"""What SageMaker is sent for a release: pure, the same for the same input, talks to nobody.
+
+SageMaker runs the image with the argument `serve`, expects it on port 8080, and asks `/ping` and `/invocations`:
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html. A release's record is in the tags
+of its Model, as base64: the values of tags hold no braces and quotes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from mlapp.config import Serve
+from mlapp.deploy.cluster.server_environment import spell_setting
+from mlapp.deploy.sagemaker.settings import SageMakerSettings
+from mlapp.deploy.target import Shipment
+from mlapp.errors import ConfigError
+from mlapp.secret_variables import refuse_secret_variables
+
+PORT = 8080
+APP_TAG = "mlapp:app"
+STATE_TAG = "mlapp:state"
+RECORD_TAG = "mlapp:record:"
+CHUNK = 256
+"""Characters of a tag's value."""
+CHUNKS = 20
+
+
+class ReleaseRecord(msgspec.Struct, frozen=True):
+    """A release as its Model's tags hold it."""
+
+    number: int
+    created: datetime
+    image: str
+    model_version: str | None = None
+    code_revision: str | None = None
+    example: list[Any] | None = None
+    by: str | None = None
+    note: str | None = None
+
+    def make_shipment(self, app: str) -> Shipment:
+        """What was shipped."""
+        return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
+
+
+def endpoint_name(app: str, settings: SageMakerSettings) -> str:
+    """The endpoint's name: at most 44 letters, digits and hyphens, so that a release's number fits after it."""
+    return settings.endpoint or re.sub(r"[^a-zA-Z0-9]+", "-", app).strip("-")[:44].strip("-") or "app"
+
+
+def variant_name(number: int) -> str:
+    """The variant that runs a release."""
+    return f"r{number}"
+
+
+def release_name(endpoint: str, number: int) -> str:
+    """Name of a release's Model, and of the configuration that gives it all traffic."""
+    return f"{endpoint}-r{number}"
+
+
+def canary_name(endpoint: str, live: int, number: int) -> str:
+    """Name of the configuration that splits the traffic between two releases."""
+    return f"{endpoint}-r{live}-r{number}"
+
+
+def make_variables(settings: SageMakerSettings, serve: Serve) -> dict[str, str]:
+    """The server's variables.
+
+    Raises:
+        ConfigError: `serve.api_keys` is set, or a variable looks like a secret: everybody who may describe a Model
+            reads them.
+    """
+    if serve.api_keys:
+        raise ConfigError(
+            "serve.api_keys does nothing on SageMaker: IAM decides who may invoke an endpoint.",
+            "Leave serve.api_keys out for this environment.",
+        )
+    own = {name: spell_setting(value) for name, value in settings.env.items()}
+    refuse_secret_variables("targets.sagemaker.env", own, "in the Model", "Read it from AWS Secrets Manager instead.")
+    told, default = msgspec.to_builtins(serve), msgspec.to_builtins(Serve())
+    variables = {
+        f"MLAPP_SERVE__{name.upper()}": spell_setting(value)
+        for name, value in told.items()
+        if value != default[name] and name not in ("api_keys", "host", "port", "tls_cert", "tls_key", "grpc_port")
+    }
+    variables.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address
+    return dict(sorted({**variables, **own}.items()))
+
+
+def make_model(endpoint: str, settings: SageMakerSettings, serve: Serve, record: ReleaseRecord) -> dict[str, Any]:
+    """The request of CreateModel, without tags.
+
+    Raises:
+        ConfigError: no execution role is set.
+    """
+    model: dict[str, Any] = {
+        "ModelName": release_name(endpoint, record.number),
+        "PrimaryContainer": {"Image": record.image, "Environment": make_variables(settings, serve)},
+        "ExecutionRoleArn": settings.role,
+    }
+    if settings.vpc is not None:
+        model["VpcConfig"] = {"Subnets": settings.vpc.subnets, "SecurityGroupIds": settings.vpc.security_groups}
+    return model
+
+
+def make_config(endpoint: str, settings: SageMakerSettings, weights: Mapping[int, int]) -> dict[str, Any]:
+    """The request of CreateEndpointConfig: a variant for each release, by its share of the traffic in percent."""
+    numbers = list(weights)
+    name = release_name(endpoint, numbers[0]) if len(numbers) == 1 else canary_name(endpoint, numbers[0], numbers[1])
+    return {
+        "EndpointConfigName": name,
+        "ProductionVariants": [
+            {
+                "VariantName": variant_name(number),
+                "ModelName": release_name(endpoint, number),
+                "InstanceType": settings.instance_type,
+                "InitialInstanceCount": settings.first_instances,
+                "InitialVariantWeight": float(share),
+            }
+            for number, share in weights.items()
+        ],
+    }
+
+
+def make_template(
+    endpoint: str,
+    settings: SageMakerSettings,
+    serve: Serve,
+    record: ReleaseRecord,
+    canary: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """A CloudFormation template of a release; `canary` is the live release's number and the canary's percent."""
+    model = make_model(endpoint, settings, serve, record)
+    if settings.role is None:
+        model["ExecutionRoleArn"] = {"Ref": "ExecutionRoleArn"}
+    weights = {record.number: 100} if canary is None else {canary[0]: 100 - canary[1], record.number: canary[1]}
+    config = make_config(endpoint, settings, weights)
+    resources: dict[str, Any] = {
+        "Model": {"Type": "AWS::SageMaker::Model", "Properties": model},
+        "EndpointConfig": {"Type": "AWS::SageMaker::EndpointConfig", "DependsOn": "Model", "Properties": config},
+        "Endpoint": {
+            "Type": "AWS::SageMaker::Endpoint",
+            "DependsOn": "EndpointConfig",
+            "Properties": {"EndpointName": endpoint, "EndpointConfigName": config["EndpointConfigName"]},
+        },
+    }
+    if settings.autoscaling is not None:
+        for number in weights:
+            target = make_scalable_target(endpoint, settings, number)
+            resources[f"ScalableTarget{number}"] = {
+                "Type": "AWS::ApplicationAutoScaling::ScalableTarget",
+                "DependsOn": "Endpoint",
+                "Properties": target,
+            }
+            resources[f"ScalingPolicy{number}"] = {
+                "Type": "AWS::ApplicationAutoScaling::ScalingPolicy",
+                "DependsOn": f"ScalableTarget{number}",
+                "Properties": make_scaling_policy(endpoint, settings, number),
+            }
+    template: dict[str, Any] = {"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}
+    if settings.role is None:
+        template["Parameters"] = {"ExecutionRoleArn": {"Type": "String"}}
+    return template
+
+
+def make_scalable_target(endpoint: str, settings: SageMakerSettings, number: int) -> dict[str, Any]:
+    """The request of RegisterScalableTarget for a release's variant."""
+    assert settings.autoscaling is not None
+    return {
+        **scaling_place(endpoint, number),
+        "MinCapacity": settings.autoscaling.min,
+        "MaxCapacity": settings.autoscaling.max,
+    }
+
+
+def make_scaling_policy(endpoint: str, settings: SageMakerSettings, number: int) -> dict[str, Any]:
+    """The request of PutScalingPolicy: follow the requests of each instance."""
+    assert settings.autoscaling is not None
+    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    return {
+        "PolicyName": f"{release_name(endpoint, number)}-requests",
+        "PolicyType": "TargetTrackingScaling",
+        **scaling_place(endpoint, number),
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": float(settings.autoscaling.requests),
+            "PredefinedMetricSpecification": metric,
+        },
+    }
+
+
+def scaling_place(endpoint: str, number: int) -> dict[str, str]:
+    """How Application Auto Scaling names a release's variant."""
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{endpoint}/variant/{variant_name(number)}",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+
+
+def make_tags(app: str, settings: SageMakerSettings, record: ReleaseRecord | None = None) -> list[dict[str, str]]:
+    """Tags that say whose it is; of a Model, also its release."""
+    tags = {**settings.tags, APP_TAG: app}
+    if record is not None:
+        text = _encode_record(record)
+        if len(text) > CHUNK * CHUNKS:
+            text = _encode_record(msgspec.structs.replace(record, example=None))
+        tags.update({f"{RECORD_TAG}{at // CHUNK}": text[at : at + CHUNK] for at in range(0, len(text), CHUNK)})
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def read_record(tags: list[dict[str, str]]) -> tuple[ReleaseRecord, str | None] | None:
+    """A release and its state, from a Model's tags; None when it is not mlapp's."""
+    found = {tag["Key"]: tag["Value"] for tag in tags}
+    parts = [key for key in found if key.startswith(RECORD_TAG)]
+    if not parts:
+        return None
+    text = "".join(found[key] for key in sorted(parts, key=lambda key: int(key.rpartition(":")[2])))
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(text), type=ReleaseRecord), found.get(STATE_TAG)
+    except (ValueError, msgspec.MsgspecError):
+        return None
+
+
+def _encode_record(record: ReleaseRecord) -> str:
+    return base64.urlsafe_b64encode(json.dumps(msgspec.to_builtins(record)).encode()).decode()

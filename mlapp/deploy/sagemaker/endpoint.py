@@ -1,0 +1,228 @@
+"""One endpoint of SageMaker through boto3: its models, its configurations, and the waits for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from mlapp.deploy.aws.session import AwsSession
+from mlapp.deploy.sagemaker import documents
+from mlapp.deploy.sagemaker.documents import ReleaseRecord
+from mlapp.deploy.sagemaker.settings import SageMakerSettings
+from mlapp.deploy.target import DeployError
+from mlapp.reporting import Reporter
+from mlapp.request_body import RequestBody
+
+PAUSE = 10.0
+"""Seconds between two looks at an endpoint: starting instances takes minutes."""
+READY = "InService"
+BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+
+
+class Endpoint:
+    """The endpoint `name` of an account and region."""
+
+    def __init__(self, session: AwsSession, app: str, name: str, settings: SageMakerSettings) -> None:
+        self.session = session
+        self.app = app
+        self.name = name
+        self.settings = settings
+
+    @property
+    def client(self) -> Any:
+        """SageMaker's client."""
+        return self.session.client("sagemaker")
+
+    def describe(self) -> dict[str, Any] | None:
+        """The endpoint; None when there is none."""
+        from botocore.exceptions import ClientError
+
+        with self.session.translate_errors():
+            try:
+                found: dict[str, Any] = self.client.describe_endpoint(EndpointName=self.name)
+            except ClientError as error:
+                if "Could not find" in error.response["Error"].get("Message", ""):
+                    return None
+                raise
+            return found
+
+    def list_records(self) -> list[tuple[ReleaseRecord, str | None]]:
+        """The releases and the state that is noted of each, oldest first."""
+        found = []
+        with self.session.translate_errors():
+            pages = self.client.get_paginator("list_models").paginate(NameContains=f"{self.name}-r")
+            for page in pages:
+                for model in page["Models"]:
+                    if not model["ModelName"].startswith(f"{self.name}-r"):
+                        continue
+                    tags = self.client.list_tags(ResourceArn=model["ModelArn"])["Tags"]
+                    if (record := documents.read_record(tags)) is not None:
+                        found.append(record)
+        return sorted(found, key=lambda entry: entry[0].number)
+
+    def create_model(self, serve: Any, record: ReleaseRecord) -> None:
+        """Make a release's Model and the configuration that gives it all traffic."""
+        with self.session.translate_errors():
+            self.client.create_model(
+                **documents.make_model(self.name, self.settings, serve, record),
+                Tags=documents.make_tags(self.app, self.settings, record),
+            )
+        self.create_config({record.number: 100})
+
+    def create_config(self, weights: Mapping[int, int]) -> str:
+        """Make a configuration, in place of one of its name; returns the name."""
+        config = documents.make_config(self.name, self.settings, weights)
+        name = str(config["EndpointConfigName"])
+        self.delete_config(name)
+        with self.session.translate_errors():
+            self.client.create_endpoint_config(**config, Tags=documents.make_tags(self.app, self.settings))
+        return name
+
+    def switch(self, config: str, numbers: Iterable[int], progress: Reporter) -> None:
+        """Run a configuration, and wait until the endpoint is in service with it.
+
+        SageMaker starts the new instances first, shifts the traffic, and stops the old ones; if the new ones do not
+        come up, it goes back by itself.
+
+        Raises:
+            DeployError: it did not come up, in SageMaker's words.
+        """
+        current = self.describe()
+        with self.session.translate_errors():
+            if current is None:
+                progress(f"create the endpoint {self.name}")
+                tags = documents.make_tags(self.app, self.settings)
+                self.client.create_endpoint(EndpointName=self.name, EndpointConfigName=config, Tags=tags)
+            else:
+                self._remove_scaling(current)
+                progress(f"update the endpoint {self.name}")
+                self.client.update_endpoint(EndpointName=self.name, EndpointConfigName=config)
+        self._wait(config, progress)
+        self._add_scaling(numbers)
+
+    def set_weights(self, weights: Mapping[int, int]) -> None:
+        """Change the shares of the variants that run, at once."""
+        wanted = [
+            {"VariantName": documents.variant_name(number), "DesiredWeight": float(share)}
+            for number, share in weights.items()
+        ]
+        with self.session.translate_errors():
+            self.client.update_endpoint_weights_and_capacities(
+                EndpointName=self.name, DesiredWeightsAndCapacities=wanted
+            )
+
+    def invoke(self, body: RequestBody, variant: str | None = None) -> dict[str, Any]:
+        """The answer of `/invocations`.
+
+        Raises:
+            DeployError: the model answers with an error, or with something else.
+        """
+        chosen = {"TargetVariant": variant} if variant else {}
+        with self.session.translate_errors():
+            answer = self.session.client("sagemaker-runtime").invoke_endpoint(
+                EndpointName=self.name,
+                ContentType=body.media_type,
+                Accept="application/json",
+                Body=body.content,
+                **chosen,
+            )
+            text = answer["Body"].read()
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or "predictions" not in found:
+            raise DeployError(
+                f"The endpoint {self.name} answered with no predictions: {text[:300]!r}",
+                "`mlapp logs` shows what the server says.",
+            )
+        return found
+
+    def note_state(self, number: int, state: str) -> None:
+        """Note how a release ended, on its Model."""
+        with suppress(DeployError), self.session.translate_errors():
+            arn = self.client.describe_model(ModelName=documents.release_name(self.name, number))["ModelArn"]
+            self.client.add_tags(ResourceArn=arn, Tags=[{"Key": documents.STATE_TAG, "Value": state}])
+
+    def delete_config(self, name: str) -> bool:
+        """Remove a configuration; False when there is none."""
+        return self._delete(lambda: self.client.delete_endpoint_config(EndpointConfigName=name))
+
+    def delete_release(self, number: int) -> list[str]:
+        """Remove a release's Model and configuration; the names of what was removed."""
+        name = documents.release_name(self.name, number)
+        removed = [f"EndpointConfig/{name}"] if self.delete_config(name) else []
+        if self._delete(lambda: self.client.delete_model(ModelName=name)):
+            removed.append(f"Model/{name}")
+        return removed
+
+    def delete_endpoint(self) -> bool:
+        """Remove the endpoint and its scaling; False when there is none."""
+        current = self.describe()
+        if current is None:
+            return False
+        self._remove_scaling(current)
+        return self._delete(lambda: self.client.delete_endpoint(EndpointName=self.name))
+
+    def _delete(self, call: Any) -> bool:
+        from botocore.exceptions import ClientError
+
+        with self.session.translate_errors():
+            try:
+                call()
+            except ClientError as error:
+                if "Could not find" in error.response["Error"].get("Message", ""):
+                    return False
+                raise
+        return True
+
+    def _wait(self, config: str, progress: Reporter) -> None:
+        end, told = time.monotonic() + self.settings.timeout, ""
+        while True:
+            found = self.describe()
+            if found is None:
+                raise DeployError(f"The endpoint {self.name} is gone.", "Ask who deleted it, and deploy again.")
+            status = found["EndpointStatus"]
+            if status != told:
+                told = status
+                progress(f"{self.name}: {status}")
+            if status == READY and found["EndpointConfigName"] == config:
+                return
+            if status not in BUSY:
+                reason = found.get("FailureReason") or f"the endpoint is {status} with {found['EndpointConfigName']}"
+                raise DeployError(
+                    f"The endpoint {self.name} did not come up: {reason}", "`mlapp logs` shows what the server says."
+                )
+            if time.monotonic() > end:
+                raise DeployError(
+                    f"The endpoint {self.name} is still {status} after {self.settings.timeout} s.",
+                    "Look at `mlapp status`; targets.sagemaker.timeout is how long a deploy waits.",
+                )
+            time.sleep(PAUSE)
+
+    def _add_scaling(self, numbers: Iterable[int]) -> None:
+        if self.settings.autoscaling is None:
+            return
+        client = self.session.client("application-autoscaling")
+        with self.session.translate_errors():
+            for number in numbers:
+                client.register_scalable_target(**documents.make_scalable_target(self.name, self.settings, number))
+                client.put_scaling_policy(**documents.make_scaling_policy(self.name, self.settings, number))
+
+    def _remove_scaling(self, current: Mapping[str, Any]) -> None:
+        """SageMaker refuses to update an endpoint while a variant that goes is registered."""
+        if self.settings.autoscaling is None:
+            return
+        client = self.session.client("application-autoscaling")
+        variants = [entry["VariantName"] for entry in current.get("ProductionVariants") or []]
+        ids = [f"endpoint/{self.name}/variant/{variant}" for variant in variants]
+        if not ids:
+            return
+        with self.session.translate_errors():
+            found = client.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ids)["ScalableTargets"]
+            for entry in found:
+                keys = ("ServiceNamespace", "ResourceId", "ScalableDimension")
+                client.deregister_scalable_target(**{key: entry[key] for key in keys})
