@@ -35,9 +35,8 @@ def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
     Raises:
         DataError: one has not; names it, and says what to do.
     """
-    for at, name in enumerate(sent.columns):
-        before, after = sent.iloc[:, at], decoded.iloc[:, at]
-        if _dtype_name(before) != _dtype_name(after):
+    for (name, before), (_, after) in zip(sent.items(), decoded.items(), strict=True):
+        if before.dtype is not after.dtype and _dtype_name(before) != _dtype_name(after):
             raise changed_column_error(
                 str(name), before, f"its dtype {_show_column(before)} becomes {_show_column(after)}"
             )

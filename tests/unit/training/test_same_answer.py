@@ -335,7 +335,9 @@ class Answers:
             else:
                 getattr(given.contents, grpc.CONTENTS[datatype]).extend(values)
         try:
-            answer = await grpc.METHODS["ModelInfer"](server, request, SimpleNamespace(time_remaining=lambda: None))
+            answer = await grpc.METHODS["ModelInfer"](
+                server, request.SerializeToString(), SimpleNamespace(time_remaining=lambda: None)
+            )
         except Exception as error:
             return str(error)
         output = answer.outputs[0]
