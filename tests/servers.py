@@ -131,6 +131,40 @@ def nginx(upstream: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
 
 
+@contextmanager
+def alertmanager(receiver: str) -> Iterator[str]:
+    """The address of an Alertmanager that sends everything to a webhook at once."""
+    program = binary("prometheus-alertmanager", script="monitoring.sh")
+    port = free_port()
+    with folder_of() as folder:
+        (folder / "config.yml").write_text(
+            "route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s}\n"
+            f"receivers: [{{name: hook, webhook_configs: [{{url: '{receiver}', send_resolved: true}}]}}]\n"
+        )
+        options = [f"--config.file={folder}/config.yml", f"--storage.path={folder}/data", "--cluster.listen-address="]
+        command = [program, *options, f"--web.listen-address=127.0.0.1:{port}"]
+        with running(command, folder, lambda: is_open(port)):
+            yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def prometheus(target: str, rules: Path, alertmanager: str) -> Iterator[str]:
+    """The address of a Prometheus that scrapes a target (host:port) every second and sends alerts on."""
+    program = binary("prometheus", script="monitoring.sh")
+    port = free_port()
+    with folder_of() as folder:
+        (folder / "config.yml").write_text(
+            "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+            f"rule_files: ['{rules}']\n"
+            f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager.partition('//')[2]}']}}]}}]}}\n"
+            f"scrape_configs: [{{job_name: models, static_configs: [{{targets: ['{target}']}}]}}]\n"
+        )
+        options = [f"--config.file={folder}/config.yml", f"--storage.tsdb.path={folder}/data"]
+        command = [program, *options, f"--web.listen-address=127.0.0.1:{port}"]
+        with running(command, folder, lambda: is_open(port)):
+            yield f"http://127.0.0.1:{port}"
+
+
 NGINX = """
 user root; daemon off; worker_processes 1; pid {folder}/pid; events {{}}
 http {{

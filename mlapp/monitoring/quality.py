@@ -11,7 +11,7 @@ from mlapp.monitoring.statistics import normal_tail
 
 FEWEST = 20
 """Truths below which a metric is no alarm."""
-CERTAIN, LIKELY = 4.5, 2.5
+CERTAIN, LIKELY = 4.5, 3.0
 """Standard errors: so far below is an alarm at once, or in two of three windows."""
 
 

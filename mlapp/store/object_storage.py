@@ -150,6 +150,8 @@ class ObjectStorage:
         import obstore
 
         def delete_objects() -> None:
+            with suppress(FileNotFoundError):  # a list of what is under a key does not have the key itself
+                obstore.delete(self._client, prefix)
             for entries in obstore.list(self._client, prefix, chunk_size=1000):
                 with suppress(FileNotFoundError):  # another process deletes the same
                     obstore.delete(self._client, [entry["path"] for entry in entries])

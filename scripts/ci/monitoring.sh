@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# promtool, with which the tests check the rules that monitoring makes for Prometheus.
+# Prometheus with promtool, and Alertmanager: the tests check the rules and alerts of monitoring with them.
 set -euo pipefail
-command -v promtool >/dev/null && exit 0
+command -v promtool >/dev/null && command -v prometheus-alertmanager >/dev/null && exit 0
 sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
 $sudo apt-get update -qq
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus >/dev/null
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus prometheus-alertmanager >/dev/null

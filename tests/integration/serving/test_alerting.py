@@ -1,0 +1,124 @@
+"""From a server's metrics, and from mlapp's own alarms, to the webhook of whoever is on duty."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mlapp.config import Alert
+from mlapp.monitoring.alerts import AlarmEvent, send
+from tests import servers
+from tests.integration.serving.conftest import PATIENCE, run, until
+
+EVENT = AlarmEvent(
+    app="sums", version="1", kind="drift", column="a", value=0.4, threshold=0.05, text="a is distributed differently.",
+    status="firing", since="2026-01-01T00:00:00+00:00", until="2026-01-01T01:00:00+00:00",
+)  # fmt: skip
+
+
+class Hook:
+    """A receiver of webhooks."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+        bodies = self.bodies
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def alerts(self, name: str, status: str) -> list[dict[str, Any]]:
+        """The alerts of that name and status that Alertmanager has sent."""
+        sent = [alert for body in self.bodies if isinstance(body, dict) for alert in body.get("alerts", ())]
+        return [alert for alert in sent if (alert["labels"]["alertname"], alert["status"]) == (name, status)]
+
+
+@pytest.fixture(scope="module")
+def hook() -> Iterator[Hook]:
+    found = Hook()
+    yield found
+    found.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def alertmanager(hook: Hook) -> Iterator[str]:
+    with servers.alertmanager(hook.url) as address:
+        yield address
+
+
+def test_drift_goes_from_the_scrape_through_ejected_rules_to_the_webhook(
+    new_project, serve, hook: Hook, alertmanager: str, tmp_path: Path
+) -> None:
+    project = new_project()
+    (project / "mlapp.yaml").write_text("monitor: {window: 1m, run: false}\n")
+    ejected = run(project, "eject", "rules")
+    assert ejected.returncode == 0, ejected.stderr
+    # A minute is long for a test: the same rules over three seconds.
+    rules = tmp_path / "rules.yml"
+    rules.write_text(re.sub(r"for: 60s", "for: 1s", ejected.stdout.replace("[60s]", "[3s]")).replace("30s", "1s"))
+    stop = threading.Event()
+    with serve(project) as server:
+
+        def load() -> None:
+            rows = [[40 + number % 10, 0.5] for number in range(300)]
+            while not stop.wait(0.2):
+                httpx.post(f"{server.url}/predict", json={"inputs": rows}, timeout=PATIENCE)
+
+        sender = threading.Thread(target=load)
+        sender.start()
+        try:
+            with servers.prometheus(server.url.partition("//")[2], rules, alertmanager):
+                until(lambda: bool(hook.alerts("MlappFeatureDrift", "firing")))
+        finally:
+            stop.set()
+            sender.join()
+    (labels,) = {json.dumps(alert["labels"], sort_keys=True) for alert in hook.alerts("MlappFeatureDrift", "firing")
+                 if alert["labels"]["feature"] == "a"}  # fmt: skip
+    assert json.loads(labels) | {"app": "sums", "version": "1", "severity": "warning"} == json.loads(labels)
+
+
+def test_alertmanager_takes_the_beginning_and_the_end_of_an_alarm(hook: Hook, alertmanager: str) -> None:
+    alerts = [Alert(webhook=alertmanager, format="alertmanager")]
+    send(EVENT, alerts, None)
+    until(lambda: len(hook.alerts("MlappDrift", "firing")) == 1)
+    (active,) = httpx.get(f"{alertmanager}/api/v2/alerts", params={"filter": "alertname=MlappDrift"}).json()
+    assert active["labels"] | {"app": "sums", "column": "a", "version": "1"} == active["labels"]
+    assert active["annotations"]["summary"] == EVENT.text
+    send(AlarmEvent({**EVENT, "status": "resolved", "since": "2026-01-01T02:00:00+00:00"}), alerts, None)
+    until(lambda: len(hook.alerts("MlappDrift", "resolved")) == 1)
+
+
+def test_slack_and_json_bodies_arrive(hook: Hook) -> None:
+    before = len(hook.bodies)
+    send(EVENT, [Alert(webhook=hook.url, format="slack"), Alert(webhook=hook.url)], None)
+    slack, plain = hook.bodies[before:]
+    assert slack == {"text": ":rotating_light: *sums* version 1, drift firing\na is distributed differently."}
+    assert plain == dict(EVENT)
+
+
+def test_a_receiver_that_is_away_keeps_nobody_from_hearing(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mlapp.monitoring.alerts.PAUSES", ())
+    before, told = len(hook.bodies), []
+    away = Alert(webhook=f"http://user:secret@127.0.0.1:{servers.free_port()}/token")
+    send(EVENT, [away, Alert(webhook=hook.url)], told.append)
+    assert (len(hook.bodies), told) == (before + 1, [EVENT])
+    assert "secret" not in caplog.text
