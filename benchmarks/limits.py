@@ -1,7 +1,7 @@
 """`python -m benchmarks.limits`: what the largest accepted body of each form costs the server and its other clients.
 
-For each body: the slowest answer of `/livez` meanwhile, the growth of the server's processes over their size before
-the first large body (peak of each process, decoders included), and the seconds until the answer. Linux only.
+For each body: the slowest answer of `/livez` meanwhile, the growth of the server over its size before the
+first large body, without and with its decoder processes, and the seconds until the answer. Linux only.
 """
 
 from __future__ import annotations
@@ -199,20 +199,18 @@ def probe(address: tuple[str, int], done: threading.Event) -> list[float]:
     return waits
 
 
-def memory(root: int, name: str) -> int:
-    """A figure of /proc/PID/status in bytes, summed over the processes of the tree."""
-    found = 0
-    for pid in tree(root):
-        with contextlib.suppress(OSError, TypeError):
-            text = Path(f"/proc/{pid}/status").read_text()
-            found += 1024 * int(re.search(rf"{name}:\s+(\d+)", text)[1])
-    return found
+def memory(pid: int) -> int:
+    """Resident bytes of a process."""
+    with contextlib.suppress(OSError, TypeError):
+        return 1024 * int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+    return 0
 
 
 def watch(root: int, done: threading.Event, peak: list[int]) -> None:
-    """The highest memory of the whole tree at one moment."""
+    """The highest memory of the server, and of the server and its decoders at one moment."""
     while not done.wait(0.02):
-        peak[0] = max(peak[0], memory(root, "VmRSS"))
+        sizes = [memory(pid) for pid in tree(root)]
+        peak[:] = max(peak[0], sizes[0]), max(peak[1], sum(sizes))
 
 
 @contextlib.contextmanager
@@ -235,8 +233,8 @@ def serve(project: Path) -> Iterator[tuple[int, tuple[str, int]]]:
 def measure(project: Path, path: str, media: str, body: bytes, headers: str = "") -> dict[str, float]:
     with serve(project) as (pid, address):
         exchange(address, "/predict", JSON, b"[[1,1]]")
-        before = memory(pid, "VmRSS")
-        done, waits, peak = threading.Event(), [], [0]
+        before = memory(pid)
+        done, waits, peak = threading.Event(), [], [0, 0]
         threads = [
             threading.Thread(target=lambda: waits.extend(probe(address, done))),
             threading.Thread(target=watch, args=(pid, done, peak)),
@@ -255,6 +253,7 @@ def measure(project: Path, path: str, media: str, body: bytes, headers: str = ""
         "livez": 1000 * waits[-1],
         "p99": 1000 * waits[int(len(waits) * 0.99) - 1],
         "growth": (peak[0] - before) / 1e6,
+        "all": (peak[1] - before) / 1e6,
         "seconds": seconds,
     }
 
@@ -272,7 +271,8 @@ def main() -> None:
             (projects[name] / "app.py").write_text(text)
             program = str(Path(sys.executable).with_name("mlapp"))
             subprocess.run([program, "train"], cwd=projects[name], check=True, capture_output=True)
-        print("| body | status | /livez max, ms | p99, ms | growth, MB | seconds |\n|---|--:|--:|--:|--:|--:|")
+        print("| body | status | /livez max, ms | p99, ms | growth, MB | with decoders | seconds |")
+        print("|---|--:|--:|--:|--:|--:|--:|")
         for name, (app, path, media, make) in BODIES.items():
             if arguments.only and arguments.only.lower() not in name.lower():
                 continue
@@ -282,7 +282,7 @@ def main() -> None:
             found = measure(projects[app], path.format(app=app), media, sent, headers)
             print(
                 f"| {name} | {found['status']} | {found['livez']:.0f} | {found['p99']:.0f} "
-                f"| {found['growth']:.0f} | {found['seconds']:.1f} |",
+                f"| {found['growth']:.0f} | {found['all']:.0f} | {found['seconds']:.1f} |",
                 flush=True,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from mlapp.serving.web.problems import HttpError
 
 LARGE = 2 * PIECE
 """Bytes from which a body is read in pieces, in a thread: in one go it would hold up the event loop."""
+ROWS = 50_000
+"""Rows of columns that become features together."""
 BEGIN = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?(?P<list>\[)')
 END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 
@@ -58,9 +61,9 @@ def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> 
     quotes = 2 + 2 * len(columns) + sum(memoryview(text).tobytes().count(b'"') for text in columns.values())
     if body.count(b'"') != quotes:  # a name that is there twice
         return None
-    inputs: dict[str, list[Any]] = {}
+    inputs: dict[str, Any] = {}
     for name, text in columns.items():
-        values = inputs[name] = []
+        pieces: list[Any] = []
         for piece in cut_json_array(bytes(text)):
             if len(piece) > LARGE:
                 check_values(piece)
@@ -68,8 +71,49 @@ def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> 
             if not isinstance(given, list):
                 return None
             budget.take(len(given))
-            values += given
-    return codec.accept_inputs(inputs)
+            pieces.append(_pack_values(given))
+        inputs[name] = _join_values(pieces)
+    lengths = set(map(len, inputs.values()))
+    if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
+        return codec.accept_inputs({name: _list_values(values) for name, values in inputs.items()})
+    return _accept_arrays(codec, inputs, lengths.pop())
+
+
+def _accept_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Part:
+    """The features in arrays of numbers, made some rows at a time."""
+    import pandas as pd
+
+    parts = codec.collect(codec)
+    for at in range(0, max(rows, 1), ROWS):
+        table = pd.DataFrame({name: values[at : at + ROWS] for name, values in columns.items()})
+        parts.add(codec.accept_inputs(table, at))
+    return parts.join()
+
+
+def _pack_values(values: list[Any]) -> Any:
+    """Whole numbers, or floats, as an array; any others as they are. A mixture stays: each value is of its own type."""
+    import numpy as np
+
+    kinds = set(map(type, values))
+    dtype = {int: "int64", float: "float64", bool: "bool"}.get(kinds.pop()) if len(kinds) == 1 else None
+    try:
+        return values if dtype is None else np.array(values, dtype)
+    except OverflowError:
+        return values
+
+
+def _join_values(pieces: list[Any]) -> Any:
+    """The pieces of a column as one array where all are of one type, else as one list."""
+    import numpy as np
+
+    if len({getattr(piece, "dtype", None) for piece in pieces}) == 1 and hasattr(pieces[0], "dtype"):
+        return np.concatenate(pieces)
+    return list(itertools.chain.from_iterable(map(_list_values, pieces)))
+
+
+def _list_values(values: Any) -> list[Any]:
+    found: list[Any] = values if isinstance(values, list) else values.tolist()
+    return found
 
 
 def find_list(body: bytes, keys: Sequence[str]) -> bytes | None:

@@ -300,7 +300,9 @@ def _make_answer(name: str, version: str, asked: InferRequest, outputs: list[Ten
             about["parameters"] = {"binary_data_size": len(raw)}
             binary.append(raw)
         else:
-            about["data"] = msgspec.Raw(encode_list(to_rows(output.array.ravel(), output.name)))
+            flat = output.array.ravel()
+            is_plain = flat.dtype.kind in "biuf"  # listed some at a time
+            about["data"] = msgspec.Raw(encode_list(flat if is_plain else to_rows(flat, output.name)))
         told.append(about)
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
     if asked.id is not None:
