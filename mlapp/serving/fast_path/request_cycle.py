@@ -62,7 +62,7 @@ class FastCycle(QueuedRequest):
         self.loaded = endpoint.current
         self.part = NO_PART
         self.timeout = endpoint.settings.timeout
-        self.span = self.timer = self.call = None
+        self.span = self.call = None
         self.is_waiting = self.more_body = True
         self.response_complete = self.disconnected = False
 
@@ -92,6 +92,7 @@ class FastCycle(QueuedRequest):
             self.part = part
             if rows is None:
                 self.arrived = time.perf_counter()
+                self.expires = self.arrived + self.timeout
                 batcher.enqueue_request(self)
                 return
         except Exception as error:
@@ -102,9 +103,6 @@ class FastCycle(QueuedRequest):
     def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
         """Answer with predictions, or with a problem."""
         self.is_waiting = False
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         if self.response_complete:
             return
         protocol = self.protocol

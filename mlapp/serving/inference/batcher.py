@@ -15,7 +15,6 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,6 +83,9 @@ class Batcher:
         self._wait = wait
         self._queue = queue
         self._waiting: deque[QueuedRequest] = deque()
+        self._running: list[QueuedRequest] = []
+        self._deadline: asyncio.TimerHandle | None = None
+        self._earliest = math.inf
         self._rows = 0
         self._pace = Latency()
         self._scheduled = False
@@ -151,8 +153,8 @@ class Batcher:
             item.span = self._spans.find_current()
         self._waiting.append(item)
         self._rows = rows
-        if self.is_holding_up(loaded):
-            self._set_deadlines((item,))
+        if self.is_holding_up(loaded) and item.expires < self._earliest:
+            self._set_deadline(item.expires)
         if not self._scheduled:
             if not self._busy:
                 self._schedule_flush()
@@ -210,9 +212,6 @@ class Batcher:
     def cancel_request(self, item: QueuedRequest) -> None:
         """The client has left: give up its place."""
         item.is_waiting = False
-        if item.timer is not None:
-            item.timer.cancel()
-            item.timer = None
         if self._remove_request(item) or item.call is not None:
             self._metrics.cancelled.inc()
         self._cancel_idle_call(item)
@@ -233,6 +232,8 @@ class Batcher:
         self._pace.add_call(seconds, rows)
 
     def close_batcher(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -251,17 +252,27 @@ class Batcher:
         else:
             loop.call_soon(self._flush_queue)
 
-    def _set_deadlines(self, items: Iterable[QueuedRequest]) -> None:
-        """Set the deadlines of requests that may wait long enough for it to matter: not of those predicted at once."""
+    def _set_deadline(self, expires: float) -> None:
+        """Look at the deadlines at a time of `perf_counter`. One timer for all requests: one for each is dear."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._earliest = expires
         loop = asyncio.get_running_loop()
-        for item in items:
-            if item.timer is None and item.is_waiting:
-                item.timer = loop.call_at(
-                    loop.time() + item.arrived + item.timeout - time.perf_counter(), self._expire_request, item
-                )
+        self._deadline = loop.call_at(loop.time() + expires - time.perf_counter(), self._expire_requests)
+
+    def _expire_requests(self) -> None:
+        """End what has waited too long, in the queue or in a call, and look again at the next deadline."""
+        self._deadline, self._earliest = None, math.inf
+        now = time.perf_counter()
+        for item in [*self._waiting, *self._running, *(item for batch in self._calls.values() for item in batch)]:
+            if item.is_waiting and item.expires <= now:
+                self._expire_request(item)
+            elif item.is_waiting and item.expires < self._earliest:
+                self._earliest = item.expires
+        if self._earliest < math.inf:
+            self._set_deadline(self._earliest)
 
     def _expire_request(self, item: QueuedRequest) -> None:
-        item.timer = None
         self._remove_request(item)
         self._metrics.expired.inc()
         item.finish_request(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
@@ -319,8 +330,10 @@ class Batcher:
         else:
             self._busy = True
             self._started, self._expected = asyncio.get_running_loop().time(), self._pace.seconds(rows)
-            self._set_deadlines(batch)
-            self._set_deadlines(self._waiting)
+            self._running = batch
+            earliest = min([item.expires for item in (*batch, *self._waiting)])
+            if earliest < self._earliest:  # those that came while the model was fast have none yet
+                self._set_deadline(earliest)
             loop = asyncio.get_running_loop()
             self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
         if self._waiting and not self._scheduled and not self._busy:
@@ -345,6 +358,7 @@ class Batcher:
     def _free_thread(self, rows: int, waited: float, seconds: float) -> None:
         """The thread has done a batch, and is free for the next."""
         self._busy = False
+        self._running = []
         self._company = rows + self._rows if self._batch else 0
         self._watch_load(rows)
         self._freed = asyncio.get_running_loop().time()

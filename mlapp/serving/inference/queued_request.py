@@ -21,7 +21,7 @@ class QueuedRequest:
     `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel_request`.
     """
 
-    __slots__ = ("arrived", "call", "done", "is_waiting", "loaded", "part", "span", "timeout", "timer")
+    __slots__ = ("arrived", "call", "done", "expires", "is_waiting", "loaded", "part", "span", "timeout")
 
     def __init__(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> None:
         self.loaded = loaded
@@ -31,9 +31,9 @@ class QueuedRequest:
         """Whether anybody waits for the result: not after the deadline, and not when the client has left."""
         self.timeout = timeout
         self.arrived = time.perf_counter()
+        self.expires = self.arrived + timeout
         self.span: Any = None
         """The trace that waits for it, where there are traces."""
-        self.timer: asyncio.TimerHandle | None = None
         self.call: asyncio.Task[None] | None = None
         """Of an `async def` predictor: the call that it is in."""
 
@@ -44,9 +44,6 @@ class QueuedRequest:
             text: the one prediction as JSON, where it was made for the whole batch.
         """
         is_waiting, self.is_waiting = self.is_waiting, False
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         if is_waiting:
             self.done(result)
 
