@@ -11,16 +11,15 @@ import sys
 from pathlib import Path
 
 from . import contest, environments, report
-from .peers import EMPTY, MLAPP, PEERS
+from .peers import EMPTY, LIMIT, MLAPP, PEERS
 from .scenarios import SCENARIOS, read_samples
 
 README = environments.ROOT / "benchmarks" / "README.md"
 RESULTS = environments.ROOT / "benchmarks" / "results" / "serving.json"
-CONNECTIONS = (1, 32)
 
 
 def _arguments() -> argparse.Namespace:
-    names = [peer.folder for peer in PEERS if peer.name not in (EMPTY, MLAPP)]
+    names = [peer.folder for peer in PEERS if peer.name not in (LIMIT, EMPTY, MLAPP)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--peers", nargs="*", choices=names, default=names, help="beside mlapp and the empty ASGI app")
     parser.add_argument(
@@ -43,7 +42,7 @@ def main() -> int:
     models = environments.CACHE / "models"
     programs = environments.prepare("mlapp")
     subprocess.run([programs / "python", environments.PEERS / "model" / "digits.py", models], check=True)
-    peers = [peer for peer in PEERS if peer.name in (EMPTY, MLAPP) or peer.folder in arguments.peers]
+    peers = [peer for peer in PEERS if peer.name in (LIMIT, EMPTY, MLAPP) or peer.folder in arguments.peers]
     contests = [
         contest.hold(
             scenario,
@@ -52,7 +51,6 @@ def main() -> int:
             read_samples(models / "samples.json"),
             rounds=arguments.rounds,
             seconds=arguments.seconds,
-            connections=CONNECTIONS,
         )
         for scenario in SCENARIOS
         if scenario.name in arguments.scenarios

@@ -12,12 +12,12 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from . import environments, load, processes
-from .peers import EMPTY, MLAPP, Peer
+from .peers import EMPTY, LIMIT, MLAPP, Peer
 from .scenarios import Samples, Scenario
 
 START_SECONDS = 180.0
@@ -57,9 +57,18 @@ class Server:
     def body(self, number: int) -> bytes:
         return json.dumps(self.peer.request(self.scenario, self.samples, number)).encode()
 
+    @cached_property
+    def bodies(self) -> list[bytes]:
+        """What wrk sends."""
+        return [self.body(number) for number in range(self.scenario.bodies)]
+
     def answer(self, number: int) -> Any:
+        """The first prediction, where there is one for each row."""
         reply = load.ask(self.port, self.peer.path, self.body(number))
-        return self.peer.answer(reply) if self.peer.answer else None
+        if self.peer.answer is None:
+            return None
+        found = self.peer.answer(reply)
+        return found[0] if len(found) == self.scenario.rows else f"{len(found)} predictions"
 
     def start(self, models: Path) -> None:
         """Recreate its folder, start it there, wait for its first answer.
@@ -67,16 +76,16 @@ class Server:
         Raises:
             RuntimeError: it did not start or answers wrongly; the text says how.
         """
-        peer, model = self.peer, models / f"{self.scenario.name}.joblib"
+        peer, model = self.peer, models / f"{self.scenario.kind}.joblib"
         programs = environments.prepare(peer.environment or peer.folder)
         folder = environments.CACHE / "run" / self.scenario.name / peer.folder
         source = environments.PEERS / peer.folder
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(source / self.scenario.name if (source / self.scenario.name).is_dir() else source, folder)
-        filled = {"port": str(self.port), "model": str(model), "scenario": self.scenario.name}
+        shutil.copytree(source / self.scenario.kind if (source / self.scenario.kind).is_dir() else source, folder)
+        filled = {"port": str(self.port), "model": str(model), "scenario": self.scenario.kind}
         variables = {
             **environments.variables(programs),
-            **{"MODEL": filled["model"], "SCENARIO": self.scenario.name},
+            **{"MODEL": filled["model"], "SCENARIO": self.scenario.kind},
             **{name: value.format(**filled) for name, value in peer.variables.items()},
         }
         with (folder / "output.log").open("wb") as log:
@@ -118,7 +127,7 @@ class Server:
         assert self.process
         before = processes.cpu_seconds(self.process.pid)
         url = f"http://127.0.0.1:{self.port}{self.peer.path}"
-        seen = load.run(url, self.body(0), connections, seconds)
+        seen = load.run(url, self.bodies, connections, seconds)
         used = processes.cpu_seconds(self.process.pid) - before
         return seen, used * 1e6 / max(seen.requests, 1)
 
@@ -149,7 +158,7 @@ def _free_port() -> int:
 def _alone(models: Path, scenario: Scenario, servers: Sequence[Server], seconds: float) -> list[dict[str, float]]:
     """What one client sees of the empty app and of mlapp, and the model's own call, in mlapp's environment."""
     programs = environments.prepare("mlapp")
-    script, model = environments.PEERS / "model" / "alone.py", models / f"{scenario.name}.joblib"
+    script, model = environments.PEERS / "model" / "alone.py", models / f"{scenario.kind}.joblib"
     named = [f"{server.peer.name}={server.port}" for server in servers if server.peer.name in (EMPTY, MLAPP)]
     command = [str(part) for part in (programs / "python", script, model, models / "samples.json", seconds, *named)]
     variables = environments.variables(programs)
@@ -183,7 +192,6 @@ def hold(
     *,
     rounds: int,
     seconds: float,
-    connections: Sequence[int],
 ) -> Contest:
     """Start all the peers, then in each round load each of them in turn, so that all share the machine's drift.
 
@@ -207,11 +215,15 @@ def hold(
                 print(f"{scenario.name}: {server.peer.name}: {error}", file=sys.stderr)
                 continue
             running.append(server)
-            if {one.peer.name for one in running} == {EMPTY, MLAPP}:  # before the others: some are busy even when idle
+            if {one.peer.name for one in running} == {
+                LIMIT,
+                EMPTY,
+                MLAPP,
+            } and 1 in scenario.connections:  # before the others: some are busy even when idle
                 print(f"{scenario.name}: a lone request …", file=sys.stderr)
                 alone = _alone(models, scenario, running, rounds * seconds * 2)
         # A number of connections at a time: BentoML's batching takes long to forget the load that it had before.
-        for number in connections:
+        for number in scenario.connections:
             for server in running:
                 server.load(number, WARM_UP_SECONDS)
             for turn in range(rounds):

@@ -14,7 +14,16 @@ from typing import Any
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = [==[%s]==]
+local bodies = {%s}
+local requests = {}
+local at = 0
+init = function()
+  for number, body in ipairs(bodies) do requests[number] = wrk.format(nil, nil, nil, body) end
+end
+request = function()
+  at = at %% #requests + 1
+  return requests[at]
+end
 done = function(summary, latency, requests)
   io.write(string.format('\\nRESULT {"requests": %%d, "microseconds": %%d, "p50": %%f, "p99": %%f, ' ..
     '"status": %%d, "socket": %%d}\\n',
@@ -43,14 +52,14 @@ class Load:
     as_dict = asdict
 
 
-def run(url: str, body: bytes, connections: int, seconds: float) -> Load:
-    """POST `body` again and again over `connections` connections.
+def run(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> Load:
+    """POST the bodies in turn, again and again, over `connections` connections.
 
     Raises:
         subprocess.CalledProcessError: wrk failed.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % body.decode())
+        script.write(_SCRIPT % ", ".join(f"[==[{body.decode()}]==]" for body in bodies))
         script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name, url]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

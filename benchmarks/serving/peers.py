@@ -12,25 +12,44 @@ Request = Callable[[Scenario, Samples, int], object]
 
 
 def _inputs(scenario: Scenario, samples: Samples, number: int) -> object:
-    row = samples.rows[number]
-    return {"inputs": [dict(zip(samples.columns, row, strict=True)) if scenario.records else row]}
+    count = len(samples.rows)
+    rows = [samples.rows[(number + at) % count] for at in range(scenario.rows)]
+    if not scenario.records:
+        return {"inputs": rows}
+    return {"inputs": [dict(zip(samples.columns, row, strict=True)) for row in rows]}
 
 
 def _mlflow(scenario: Scenario, samples: Samples, number: int) -> object:
-    (row,) = _inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
-    return {"dataframe_records": [row]} if scenario.records else {"inputs": [row]}
+    rows = _inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
+    return {"dataframe_records": rows} if scenario.records else {"inputs": rows}
 
 
 def _open_inference(scenario: Scenario, samples: Samples, number: int) -> object:
     """The Open Inference Protocol: one tensor, or one a column for MLServer's pandas codec."""
     row = samples.rows[number]
     if not scenario.records:
-        return {"inputs": [{"name": "inputs", "shape": [1, len(row)], "datatype": "FP64", "data": row}]}
+        rows = _inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
+        data = [value for each in rows for value in each]
+        return {"inputs": [{"name": "inputs", "shape": [len(rows), len(row)], "datatype": "FP64", "data": data}]}
     columns = [
         {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
         for name, value in zip(samples.columns, row, strict=True)
     ]
     return {"parameters": {"content_type": "pd"}, "inputs": columns}
+
+
+def _triton(scenario: Scenario, samples: Samples, number: int) -> object:
+    """The Open Inference Protocol, with a batch dimension: one tensor, or one a column."""
+    rows = [samples.rows[(number + at) % len(samples.rows)] for at in range(scenario.rows)]
+    if not scenario.records:
+        return _open_inference(scenario, samples, number)
+    columns = zip(samples.columns, zip(*rows, strict=True), strict=True)
+    return {
+        "inputs": [
+            {"name": name, "shape": [len(rows), 1], "datatype": "FP64", "data": list(values)}
+            for name, values in columns
+        ]
+    }
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class Peer:
         environment: whose environment it runs in, when not its own.
         prepare: run once before the server starts. In it, as in `serve` and `variables`, {port}, {model} (a joblib
             file) and {scenario} are filled in.
-        answer: the one prediction in a parsed response; None: it predicts nothing.
+        answer: the predictions in a parsed response; None: it predicts nothing.
         processes: that the architecture needs for "one worker", for the reader of the table.
     """
 
@@ -55,7 +74,7 @@ class Peer:
     variables: Mapping[str, str] = field(default_factory=dict)
     path: str = "/predict"
     request: Request = _inputs
-    answer: Callable[[Any], Any] | None = lambda reply: reply["predictions"][0]
+    answer: Callable[[Any], Any] | None = lambda reply: reply["predictions"]
     processes: int = 1
 
 
@@ -64,10 +83,12 @@ _UVICORN = (
     *("--log-level", "warning", "--no-proxy-headers", "--no-server-header", "--no-date-header"),
 )
 
+LIMIT = "constant answer"
 EMPTY = "empty ASGI app"
 MLAPP = "mlapp"
 
 PEERS = (
+    Peer(LIMIT, "limit", ("python", "server.py", "{port}"), environment="mlapp", answer=None),
     Peer(EMPTY, "asgi", (*_UVICORN, "--lifespan", "off"), environment="mlapp", answer=None),
     Peer(
         MLAPP,
@@ -81,7 +102,7 @@ PEERS = (
         "bentoml",
         ("bentoml", "serve", "service:Digits", "--host", "127.0.0.1", "--port", "{port}"),
         variables={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": "."},
-        answer=lambda reply: reply[0],
+        answer=lambda reply: reply,
         processes=2,
     ),
     Peer("LitServe", "litserve", ("python", "server.py", "{port}"), processes=3),
@@ -96,7 +117,7 @@ PEERS = (
         },
         path="/v2/models/digits/infer",
         request=_open_inference,
-        answer=lambda reply: reply["outputs"][0]["data"][0],
+        answer=lambda reply: reply["outputs"][0]["data"],
     ),
     Peer(
         "MLflow",
@@ -112,4 +133,26 @@ PEERS = (
         processes=2,
     ),
     Peer("FastAPI", "fastapi", _UVICORN),
+    Peer(
+        "mosec",
+        "mosec",
+        ("python", "server.py", "--port", "{port}", "--timeout", "10000", "--log-level", "error"),
+        processes=2,
+    ),
+    Peer(
+        "PyTriton",
+        "pytriton",
+        ("python", "server.py", "{port}"),
+        path="/v2/models/digits/infer",
+        request=_triton,
+        answer=lambda reply: reply["outputs"][0]["data"],
+        processes=3,
+    ),
+    Peer(
+        "Ray Serve",
+        "ray",
+        ("python", "server.py", "{port}"),
+        variables={"RAY_USAGE_STATS_ENABLED": "0"},
+        processes=6,
+    ),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .contest import Contest, Measurements
 from .load import Load
-from .peers import EMPTY, MLAPP, PEERS
+from .peers import EMPTY, LIMIT, MLAPP, PEERS
 
 BEGIN, END = "<!-- serving: begin -->", "<!-- serving: end -->"
 MEMORY_GOAL = 40 * 2**20
@@ -78,7 +78,7 @@ def _best_peer(contest: Contest, connections: int) -> tuple[str, float] | None:
     rates = {
         name: _median(measured.loads[connections], lambda load: load.rate)
         for name, measured in contest.servers.items()
-        if name not in (EMPTY, MLAPP) and connections in measured.loads
+        if name not in (LIMIT, EMPTY, MLAPP) and connections in measured.loads
     }
     if not rates:
         return None
@@ -116,7 +116,7 @@ def _lost(contests: Sequence[Contest]) -> Iterator[str]:
     """Every place where a peer is ahead of mlapp."""
     for contest in contests:
         for name, measured in contest.servers.items():
-            for connections in measured.loads if name not in (EMPTY, MLAPP) else ():
+            for connections in measured.loads if name not in (LIMIT, EMPTY, MLAPP) else ():
                 factor = ratio(contest, MLAPP, name, connections)
                 if factor is not None and factor < 1:
                     where = f"{contest.scenario.name}, {connections} connections"

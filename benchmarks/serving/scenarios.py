@@ -12,19 +12,36 @@ class Scenario:
     """One payload and one model.
 
     Attributes:
-        records: a request is one record of 64 named columns, and the predictor gets a DataFrame;
-            else one row of 64 numbers, and the predictor gets an array.
+        model: `rows`, `records` or `sleep`: the model and the app, when they are not named as the scenario.
+        rows: of a request.
+        bodies: that are sent in turn, each with other numbers.
+        connections: of wrk, one run for each.
     """
 
     name: str
     title: str
-    records: bool = False
+    model: str = ""
+    rows: int = 1
+    bodies: int = 1
+    connections: tuple[int, ...] = (1, 32)
+
+    @property
+    def kind(self) -> str:
+        """The name of the model and the app."""
+        return self.model or self.name
+
+    @property
+    def records(self) -> bool:
+        """Whether a row is a record of 64 named columns, and the predictor gets a DataFrame; else an array."""
+        return self.kind == "records"
 
 
 SCENARIOS = (
     Scenario("rows", "One row of 64 numbers, a predictor that takes an array"),
-    Scenario("records", "One record of 64 named columns, a predictor that takes a DataFrame", records=True),
+    Scenario("records", "One record of 64 named columns, a predictor that takes a DataFrame"),
     Scenario("sleep", "As rows, with a model that sleeps 5 ms a batch and runs one batch at a time, as a GPU does"),
+    Scenario("many", "1,000 rows of 64 numbers in a request", model="rows", rows=1000, connections=(4,)),
+    Scenario("different", "As rows, each request with other numbers", model="rows", bodies=64, connections=(32, 256)),
 )
 
 
