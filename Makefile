@@ -1,4 +1,4 @@
-# make demo | test | test-core | check | docs | reference | release | bench | bench-serving | bench-data | bench-images | soak.
+# make demo | test | test-core | coverage | check | docs | reference | release | bench | bench-serving | bench-data | bench-images | soak.
 # Each makes the virtual environment that it needs first.
 PYTHON ?= python3
 UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
@@ -6,7 +6,7 @@ BIN := $(CURDIR)/.venv/bin
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: demo test test-core check docs reference release bench bench-serving bench-data bench-images soak format clean
+.PHONY: demo test test-core coverage check docs reference release bench bench-serving bench-data bench-images soak format clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python scripts/demo.py
@@ -28,6 +28,10 @@ test-core: | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-core
 	$(UV) pip install --quiet --resolution $(RESOLUTION) --python .venv-core --editable ".[sklearn]" --group dev-core
 	MLAPP_TEST_CORE=1 OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup tests/unit $(ARGS)
+
+# The unit tests, with the share of the lines that they run. It may not fall.
+coverage: .venv/ready
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup --cov --cov-report=term:skip-covered tests/unit $(ARGS)
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

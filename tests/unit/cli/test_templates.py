@@ -13,8 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import core_install
+
 FILES = {".gitignore", "README.md", "mlapp.yaml", "requirements.txt", "requirements-dev.txt", "test_app.py"}
 EXPECTED = FILES | {"wheels"}  # mlapp comes from no package index here
+
+
+WARNINGS = [] if core_install.IS_ACTIVE else ["-W", "error::DeprecationWarning"]
+"""Old versions of some libraries beside new ones of others warn of each other."""
 
 
 def mixed_table(target: str) -> pd.DataFrame:
@@ -38,7 +44,7 @@ def mixed_table(target: str) -> pd.DataFrame:
 def check(root: Path, app: str = "app.py", *, more: frozenset[str] = frozenset()) -> None:
     assert {path.name for path in root.iterdir()} - {"data"} == EXPECTED | {app} | more
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::DeprecationWarning"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WARNINGS],
         cwd=root,
         capture_output=True,
         text=True,
@@ -56,7 +62,11 @@ def test_basic(mlapp: Callable, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("template", "more"),
-    [("flask", {"web.py", "templates"}), ("django", {"manage.py", "web"}), ("aws-lambda", {"events"})],
+    [
+        pytest.param("flask", {"web.py", "templates"}, marks=pytest.mark.needs("flask")),
+        pytest.param("django", {"manage.py", "web"}, marks=pytest.mark.needs("django")),
+        pytest.param("aws-lambda", {"events"}, marks=pytest.mark.needs("boto3")),
+    ],
 )
 def test_a_program_with_the_model_in_it(mlapp: Callable, tmp_path: Path, template: str, more: set[str]) -> None:
     mlapp("init", "iris", "--template", template, cwd=tmp_path)

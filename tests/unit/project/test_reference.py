@@ -20,6 +20,7 @@ def load_script(name: str) -> ModuleType:
     return script
 
 
+@pytest.mark.needs("mkdocs")  # the page is made where the site is: another typer words some lines in another way
 def test_the_command_line_page_shows_every_command() -> None:
     assert (ROOT / "docs/reference/cli.md").read_text() == load_script("document_cli").render_page(), "make reference"
 
