@@ -1,15 +1,16 @@
 """`--auto-promote`: a canary against the live release, by what the pods themselves count.
 
 Read from each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, the requests
-of health checks and of the scraper left out. Counts are compared from the beginning of the watch on; a pod that is
-restarted begins again at zero, and is then taken as it is.
+of health checks and of the scraper left out; and `mlapp_feature_rows_total`, the predictions. Counts are compared from
+the beginning of the watch on; a pod that is restarted begins again at zero, and is then taken as it is.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlapp.deploy.cluster import releases
@@ -21,6 +22,7 @@ from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.settings import Canary
 from mlapp.deploy.target import DeployError
+from mlapp.monitoring.canary import SERIES, explain_predictions
 
 NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
 PAUSE = 5.0
@@ -34,6 +36,7 @@ class RequestCounts:
     errors: float = 0
     seconds: float = 0
     timed: float = 0
+    predictions: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
 
     @property
     def error_rate(self) -> float:
@@ -54,6 +57,7 @@ class RequestCounts:
             self.errors - before.errors,
             self.seconds - before.seconds,
             self.timed - before.timed,
+            {key: rows - before.predictions.get(key, 0.0) for key, rows in self.predictions.items()},
         )
 
     def __add__(self, other: RequestCounts) -> RequestCounts:
@@ -62,6 +66,10 @@ class RequestCounts:
             self.errors + other.errors,
             self.seconds + other.seconds,
             self.timed + other.timed,
+            {
+                key: self.predictions.get(key, 0.0) + other.predictions.get(key, 0.0)
+                for key in {**self.predictions, **other.predictions}
+            },
         )
 
 
@@ -121,7 +129,7 @@ def explain_worse(live: RequestCounts, trial: RequestCounts, limits: Canary) -> 
         return f"{trial.error_rate:.1%} of its requests failed, against {live.error_rate:.1%}"
     if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
         return f"its requests took {trial.latency * 1000:.1f} ms, against {live.latency * 1000:.1f} ms"
-    return None
+    return explain_predictions(live.predictions, trial.predictions, limits.predictions)
 
 
 def describe_counts(live: RequestCounts, trial: RequestCounts) -> str:
@@ -165,10 +173,14 @@ def parse_counts(text: str) -> RequestCounts:
     from prometheus_client.parser import text_string_to_metric_families
 
     requests = errors = seconds = timed = 0.0
+    predictions: dict[tuple[str, str, str], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.labels.get("handler") in NOT_COUNTED:
                 continue
+            if sample.name == SERIES and sample.labels.get("feature", "").startswith("prediction"):
+                key = sample.labels["feature"], sample.labels.get("le", ""), sample.labels.get("value", "")
+                predictions[key] = predictions.get(key, 0.0) + sample.value
             if sample.name == "http_requests_total":
                 requests += sample.value
                 errors += sample.value if sample.labels.get("status", "").startswith("5") else 0
@@ -176,4 +188,4 @@ def parse_counts(text: str) -> RequestCounts:
                 seconds += sample.value
             elif sample.name == "http_request_duration_seconds_count":
                 timed += sample.value
-    return RequestCounts(requests, errors, seconds, timed)
+    return RequestCounts(requests, errors, seconds, timed, predictions)

@@ -74,6 +74,10 @@ class Canary(Section, frozen=True):
     latency_ratio: Annotated[
         float, Meta(gt=0, description="Maximum mean latency, as a multiple of the live release's.")
     ] = 1.5
+    predictions: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Maximum distance of its predictions from the live release's."),
+    ] = 0.2
 
 
 class Patch(Section, frozen=True):
