@@ -33,6 +33,10 @@ class Truth(msgspec.Struct, frozen=True):
     truth: str
 
 
+MOST = 10
+"""Entries that are told of many that are wrong."""
+
+
 class Truths:
     """Checks truths and writes them.
 
@@ -58,6 +62,8 @@ class Truths:
             except ValueError as error:
                 field, _, detail = str(error).partition("|")
                 problems.append(Problem(detail, field=field, row=at))
+                if len(problems) == MOST:
+                    break
         if problems or not entries:
             raise InputError(
                 problems or [Problem("the list is empty", field="truth")],

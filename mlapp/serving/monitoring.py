@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from mlapp.config import Monitor
 from mlapp.errors import MissingExtraError, StoreError
@@ -19,9 +20,12 @@ from mlapp.monitoring.report import MOST_WINDOWS, render_live
 from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.truth import Truths
 from mlapp.serving.application import Application
-from mlapp.serving.decoding.json_body import decode_json, encode_json
+from mlapp.serving.decoding.json_body import check_values, decode_json, encode_json
+from mlapp.serving.decoding.json_chunks import cut_json_array
+from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import receive_body
+from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
 from mlapp.serving.web.request_id import new_request_id
@@ -29,6 +33,8 @@ from mlapp.serving.web.request_id import new_request_id
 log = logging.getLogger("mlapp.serving")
 HTML = b"text/html; charset=utf-8"
 POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+MOST_AT_ONCE = 200_000
+"""Values of a body of truths that are decoded in one go."""
 FRESH = 2.0
 """Seconds for which the live report is kept: reading the counts of all replicas takes a while."""
 
@@ -69,7 +75,7 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
         baseline = endpoint.current.baseline
         truths = Truths(place, rules, None if baseline is None else baseline.target)
         checked = await endpoint.decode_body(
-            lambda: truths.check(decode_json(body)), len(body), budget, request.wait_until_left
+            lambda: truths.check(_decode_truths(body, budget)), len(body), budget, request.wait_until_left
         )
         try:
             accepted = await asyncio.to_thread(truths.write, checked)
@@ -79,6 +85,24 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
         return Response(encode_json({"accepted": accepted}))
 
     application.add_route("POST", f"{endpoint.prefix}/feedback", feedback)
+
+
+def _decode_truths(body: bytes, budget: Budget) -> Any:
+    """What a body of truths says; of a large one, some truths at a time.
+
+    Raises:
+        HttpError: 400, it is not JSON; 413, a single truth has too many values.
+    """
+    found: list[Any] = []
+    for piece in cut_json_array(body):
+        if len(piece) > LARGE:
+            check_values(piece, MOST_AT_ONCE)
+        given = decode_json(piece)
+        if len(piece) == len(body):
+            return given
+        budget.check()
+        found += given
+    return found
 
 
 def _add_page(application: Application, endpoint: Endpoint, place: Place | None, recorder: Recorder) -> None:

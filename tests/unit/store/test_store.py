@@ -209,19 +209,24 @@ def test_eight_writers_at_once_lose_and_double_nothing(store: Store, trained: Tr
         store.get("numbers", number)
 
 
-def test_a_process_killed_at_any_instant_leaves_a_readable_store(store: Store, trained: TrainedModel) -> None:
-    for pause in (0.001, 0.004, 0.009, 0.013, 0.021, 0.034):
-        before = len(store.list_numbers("numbers"))
+def test_writers_killed_at_any_instant_leave_a_readable_store(store: Store, trained: TrainedModel) -> None:
+    def write() -> int:
         writer = os.fork()
         if writer == 0:
             while True:
                 store.put(trained)
                 store.promote("numbers", "latest", "production")
-        while len(store.list_numbers("numbers")) == before:
+        return writer
+
+    for pause in (0.001, 0.004, 0.013, 0.034):
+        before = len(store.list_numbers("numbers"))
+        writers = [write() for _ in range(3)]
+        while len(store.list_numbers("numbers")) < before + 3:
             time.sleep(0.001)
-        time.sleep(pause)
-        os.kill(writer, signal.SIGKILL)
-        os.waitpid(writer, 0)
+        for writer in writers:  # while the others go on
+            time.sleep(pause)
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
 
     numbers = store.list_numbers("numbers")
     assert numbers == list(range(1, len(numbers) + 1))
