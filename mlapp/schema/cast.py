@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NUMBERS: dict[str, Callable[[Any], Any]] = {"integer": int, "number": float, "boolean": bool}
+MASKED = frozenset(
+    (*(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)), "Float32", "Float64", "boolean")
+)
 ZONE = re.compile(r"(?:[Zz]|[+-]\d\d(?::?\d\d)?)\s*$")
 
 
@@ -94,11 +97,10 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
         return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and not isinstance(dtype, pd.SparseDtype):
         if column.dtype == object:
-            column = pd.Series(
-                [None if missing else make(value) for value, missing in zip(column, column.isna(), strict=True)],
-                index=column.index,
-                dtype=object,
-            )
+            values = [None if is_missing(value) else make(value) for value in column]
+            if field.dtype in MASKED:
+                return pd.Series(values, index=column.index, dtype=dtype)
+            column = pd.Series(values, index=column.index, dtype=object)
         masked = {"integer": "UInt64" if "uint" in field.dtype.lower() else "Int64", "number": "Float64"}
         return column.astype(masked.get(field.type, "boolean")).astype(dtype)  # type: ignore[call-overload,no-any-return]
     return column.astype(dtype)
@@ -130,12 +132,16 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     # By way of UTC: the values of one column may have different zones, and some none.
     is_object = column.dtype == object
     zoned = is_zoned_dtype(field.dtype)
-    parsed = pd.to_datetime(column, format="ISO8601" if is_object else None, utc=True)
+    # As an index: a Series takes longer for each of these.
+    parsed = pd.to_datetime(pd.Index(column), format="ISO8601" if is_object else None, utc=True)
     if not zoned:
-        parsed = parsed.dt.tz_localize(None)
+        parsed = parsed.tz_localize(None)
     if field.dtype.startswith("date32"):
-        return pd.Series(parsed.dt.date.to_numpy(), index=column.index).astype(_dtype(field))
-    return parsed.astype(_dtype(field))
+        return pd.Series(parsed.date, index=column.index).astype(_dtype(field))
+    dtype = _dtype(field)
+    if isinstance(dtype, pd.ArrowDtype):
+        return pd.Series(parsed, index=column.index).astype(dtype)
+    return pd.Series(parsed.astype(dtype), index=column.index)
 
 
 def is_zoned_dtype(dtype: str) -> bool:

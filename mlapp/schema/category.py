@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,11 +20,19 @@ PLAIN = (None, "object", "str")
 
 def category_dtype(field: Field) -> pd.CategoricalDtype:
     """The dtype that a column of categories had in training: its categories, their order and their own dtype."""
+    values = field.categories or []
+    found: pd.CategoricalDtype = _make_dtype(
+        tuple(values), tuple(map(type, values)), field.category_dtype, field.ordered
+    )
+    return found
+
+
+@lru_cache(maxsize=256)
+def _make_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtype: str | None, ordered: bool) -> Any:
+    """`kinds` tells True from 1, which are one key."""
     import pandas as pd
 
-    values = field.categories or []
-    categories = values if field.category_dtype is None else _index(values, field.category_dtype)
-    return pd.CategoricalDtype(categories, ordered=field.ordered)
+    return pd.CategoricalDtype(list(values) if dtype is None else _index(list(values), dtype), ordered=ordered)
 
 
 def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:

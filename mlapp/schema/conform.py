@@ -49,7 +49,6 @@ def conform_table(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore
         InputError: names each unknown, missing or mistyped column and its first bad row. A missing value,
             NaN or infinity is accepted only where the training data had missing values.
     """
-    import pandas as pd
 
     check_column_names([str(name) for name in table.columns], schema, ignore_unknown=ignore_unknown)
     if any(type(name) is not str for name in table.columns):
@@ -59,20 +58,36 @@ def conform_table(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore
     floats = _conform_floats(table, schema)
     if floats is not None:
         return floats.set_axis(schema.labels, axis=1) if schema.has_integer_names else floats
-    columns, problems = {}, []
+    return conform_columns(table, schema, first, table.index)
+
+
+def conform_columns(columns: Any, schema: Schema, first: int, index: Any) -> pd.DataFrame:
+    """A table of columns by name, of which there is one for each field, in the schema's types.
+
+    Args:
+        columns: a table, or Series by name.
+        first: as for `conform_table`.
+
+    Raises:
+        InputError: as for `conform_table`.
+    """
+    import pandas as pd
+
+    typed: dict[str, Any] = {}
+    problems = []
     for field in schema.fields:
-        column = as_sent(table[field.name], field)
+        column = as_sent(columns[field.name], field)
         bad = _find_first_bad(column, field)
         if bad is not None:
             problems.append(_describe_problem(column.iloc[bad], field, first + bad))
             continue
         try:
-            columns[field.name] = cast(column, field)
+            typed[field.name] = cast(column, field)
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(Problem(f"column '{field.name}': {error}", field=field.name))
     if problems:
         raise InputError(problems)
-    found = pd.DataFrame(columns, index=table.index)
+    found = pd.DataFrame(typed, index=index)
     return found.set_axis(schema.labels, axis=1) if schema.has_integer_names else found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, suggest_nearest
-from mlapp.schema.conform import MOST, check_column_names, conform_table
+from mlapp.schema.conform import MOST, check_column_names, conform_columns, conform_table
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
             return conform_table(
                 _table_from_columns({name: inputs[name] for name in inputs if str(name) in used}), schema
             )
-        return conform_table(_table_from_records([inputs], schema, 0, ignore_unknown), schema)
+        return _table_from_records([inputs], schema, 0, ignore_unknown)
     if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
         raise _not_a_table_error(inputs)
     items = list(inputs)
     if not items:
         raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
     if all(isinstance(item, Mapping) for item in items):
-        return conform_table(_table_from_records(items, schema, first, ignore_unknown), schema, first)
+        return _table_from_records(items, schema, first, ignore_unknown)
     if all(_is_list(item) for item in items):
         return conform_table(_table_from_rows(items, schema, first), schema, first)
     if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_list(item) for item in items):
@@ -121,7 +121,8 @@ def _table_from_records(
             break
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
-    return pd.DataFrame({name: _untyped_series([record[name] for record in records]) for name in names})
+    columns = {name: _untyped_series([record[name] for record in records]) for name in names}
+    return conform_columns(columns, schema, first, pd.RangeIndex(len(records)))
 
 
 def _table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> pd.DataFrame:

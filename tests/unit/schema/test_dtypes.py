@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -193,3 +194,18 @@ def test_a_time_without_a_zone_is_utc_where_training_s_are() -> None:
     _, schema = schema_of(COLUMNS["times_in_utc"])
     found = to_table([{"x": "2024-01-01T12:00:00"}, {"x": "2024-01-01T12:00:00+02:00"}], schema)["x"]
     assert [time.hour for time in found] == [12, 10]
+
+
+def test_columns_of_one_request_are_decoded_as_rows_are_by_several_threads() -> None:
+    table = pd.DataFrame({name: COLUMNS[name] for name in ("int64", "nan", "str", "category", "times", "Int64")})
+    schema = infer_schema(table)
+    schemas = ModelSchema(features=schema, predictions=Schema(kind="any"))
+    app = App("threads")
+    app.predictor(lambda model, features: features.astype(str).to_numpy().tolist())
+    predictor = Predictor(app, None, frameworks.get_framework("sklearn"), schemas)
+    expected = table.astype(str).to_numpy().tolist()
+    records = to_json_value(table.astype(object).to_dict("records"))
+    forms = [records, to_json_value(table.astype(object).to_dict("list")), table]
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found == expected for found in threads.map(predictor.predict, forms * 8))
+        assert list(threads.map(predictor.predict, records)) == [[row] for row in expected]
