@@ -65,23 +65,30 @@ def eject_kubernetes(
 
 
 @cli.command("rbac")
-def eject_rbac(namespace: Namespace = None, environment: Environment = None) -> None:
+def eject_rbac(target: TargetName = None, namespace: Namespace = None, environment: Environment = None) -> None:
     """Print the least Role that deploying this app needs.
 
     With a ServiceAccount that has it.
+    For k8s, unless a target is named or mlapp.yaml has one other target in a cluster.
 
-    Example:
+    Examples:
 
       mlapp eject rbac --namespace team-a | kubectl apply -f -
+
+      mlapp eject rbac --target kserve --namespace team-a | kubectl apply -f -
     """
     from mlapp.deploy import Shipment
-    from mlapp.deploy.k8s import KubernetesTarget
+    from mlapp.deploy.cluster.cluster_target import ClusterTarget
+    from mlapp.deploy.target import find_target_class
     from mlapp.deploy.yaml_dump import to_yaml_all
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_command_target(project, "k8s", namespace)
-    assert isinstance(place, KubernetesTarget)
+    configured = [name for name in project.settings.targets if issubclass(find_target_class(name), ClusterTarget)]
+    name = target or (configured[0] if len(configured) == 1 else "k8s")
+    place = open_command_target(project, name, namespace)
+    if not isinstance(place, ClusterTarget):
+        raise UsageError(f"The target {place.name} is in no cluster.", "Name one that is: --target k8s.")
     shipment = Shipment(project.name, PLACEHOLDER, model_uri="s3://placeholder")
     typer.echo(to_yaml_all(place.rbac(shipment)), nl=False)
 

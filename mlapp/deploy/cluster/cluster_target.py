@@ -29,9 +29,11 @@ from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import Kind
 from mlapp.deploy.cluster.plan_diff import unified_diff
 from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.rbac import make_rbac
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import Canary, Rollout
 from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, Target, ignore_progress
+from mlapp.errors import UsageError
 from mlapp.reporting import Reporter
 
 S = TypeVar("S", bound=Section)
@@ -42,6 +44,8 @@ class ClusterTarget(Target[S]):
 
     prunable: ClassVar[tuple[Kind, ...]]
     """The kinds of object that it makes and may remove, in the order of their removal."""
+    watched: ClassVar[tuple[Kind, ...]]
+    """The kinds that are watched while a release comes up, beside pods and events."""
     container: ClassVar[str] = labels.CONTAINER
     """Name of the server's container in each pod."""
 
@@ -106,6 +110,10 @@ class ClusterTarget(Target[S]):
     @abstractmethod
     def abort_canary(self, job: DeploySession[S]) -> ReleaseRecord:
         """Take the canary away, and give all traffic back to the live release."""
+
+    @abstractmethod
+    def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
+        """The documents of a canary, as far as the settings tell."""
 
     def require_cluster(self) -> None:
         """Check that the cluster has all that the target needs, before anything is written.
@@ -195,6 +203,19 @@ class ClusterTarget(Target[S]):
                 if item["kind"] == object_kinds.CLAIM.kind:
                     progress(f"{object_kinds.object_title(item)} is kept: it holds data")
             return [*removed, *job.releases.remove_records(records)]
+
+    def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
+        """The least Role that deploying this needs; asks the kubeconfig for the namespace when none is set."""
+        settings: Any = self.settings
+        try:
+            namespace = settings.namespace_name or self.cluster.namespace
+        except DeployError:
+            raise UsageError(
+                "Which namespace is the Role for? Neither mlapp.yaml nor a kubeconfig says.",
+                "Say it: --namespace team-a.",
+            ) from None
+        documents = [*self.render(shipment), *self.render_canary(shipment, 10)]
+        return make_rbac(self.names, documents, self.prunable, self.watched, namespace)
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """Lines of all pods."""

@@ -13,14 +13,13 @@ from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.rollout import RolloutWait
-from mlapp.deploy.k8s import canary, eject, rbac, service_address
+from mlapp.deploy.k8s import canary, eject, service_address
 from mlapp.deploy.k8s import status as standing
 from mlapp.deploy.k8s.networking import app_address
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import KubernetesSettings
-from mlapp.deploy.target import DeployError, Shipment, Status
-from mlapp.errors import UsageError
+from mlapp.deploy.target import Shipment, Status
 from mlapp.reporting import Reporter
 
 
@@ -31,6 +30,7 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
     settings_type = KubernetesSettings
     eject_formats: ClassVar[tuple[str, ...]] = eject.FORMATS
     prunable = object_kinds.PRUNED
+    watched = (DEPLOYMENT,)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order in which they are applied."""
@@ -99,14 +99,3 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
     def eject(self, shipment: Shipment, folder: Path, format: str) -> list[Path]:
         """Write the objects as files: plain YAML, a kustomization or a Helm chart."""
         return eject.eject_documents(self.names, self.render(shipment), folder, format)
-
-    def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The least Role that deploying this needs; asks the kubeconfig for the namespace when none is set."""
-        try:
-            namespace = self.settings.namespace_name or self.cluster.namespace
-        except DeployError:
-            raise UsageError(
-                "Which namespace is the Role for? Neither mlapp.yaml nor a kubeconfig says.",
-                "Say it: --namespace team-a.",
-            ) from None
-        return rbac.make_rbac(self.names, self.render(shipment), namespace)

@@ -29,6 +29,7 @@ class KnativeTarget(ClusterTarget[KnativeSettings]):
     name = "knative"
     settings_type = KnativeSettings
     prunable = (KNATIVE_SERVICE,)
+    watched = (KNATIVE_SERVICE,)
 
     def require_cluster(self) -> None:
         """A cluster that is new enough, with Knative Serving."""

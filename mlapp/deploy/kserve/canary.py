@@ -64,7 +64,7 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
     """
     method = choose_method(context)
     documents = render_workload(context, percent, method, live)
-    if method == "second":
+    if method != "traffic":
         host = f"{context.names.base}-{context.settings.namespace_name or 'default'}.{DOMAIN}"
         documents.append(objects.make_route(context, percent, [GATEWAY], [host], _canary_service(context)))
     return documents
@@ -326,6 +326,8 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
 
 def _remove_split(job: Session) -> None:
     """Leave the traffic to KServe's own route, and wait until the Gateway has heard of it."""
+    if job.settings.mode == "knative":
+        return
     try:
         route = job.cluster.get_object(ROUTE, _split_name(job))
     except ApiError as error:
@@ -338,6 +340,8 @@ def _remove_split(job: Session) -> None:
 
 
 def _remove_second_service(job: Session) -> None:
+    if job.settings.mode == "knative":
+        return
     found = job.cluster.get_object(INFERENCE_SERVICE, job.names.canary)
     if found is not None and job.cluster.delete_object(found):
         job.progress(f"InferenceService/{job.names.canary} removed")

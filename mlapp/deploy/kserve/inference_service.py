@@ -187,6 +187,9 @@ def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> d
     elif settings.scaler == "keda":
         target = {"type": "Utilization", "averageUtilization": CPU_TARGET}
         scaling["autoScaling"] = {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}
+    if settings.mode == "standard":  # KServe's own default stops a quarter of the pods first
+        rolling = {"maxUnavailable": 0, "maxSurge": 1}
+        scaling["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
     if settings.timeout is not None:
         scaling["timeout"] = settings.timeout
     if settings.concurrency is not None:

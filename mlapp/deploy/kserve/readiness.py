@@ -18,6 +18,8 @@ from mlapp.deploy.cluster.rollout import LISTED, ChangeFeed, RolloutError, Rollo
 from mlapp.deploy.kserve.inference_service import MODES
 
 NO_PARENT = "ParentStatusNotAvailable"
+OLD_MODES = {"RawDeployment": "Standard", "Serverless": "Knative"}
+"""Names of the modes before KServe 0.16, which later versions read too."""
 FAILED_FOR = 10.0
 """Seconds for which KServe may fail to reconcile: it tries again, and another object may have to come first."""
 FATAL_REASONS = frozenset({"ReconcileFailed", "InvalidPredictorSpec", "RevisionFailed", "RevisionMissing"})
@@ -105,7 +107,7 @@ class ServiceWait(RolloutWait):
         super()._refuse_hopeless()
         status = self.item.get("status", {})
         mode = status.get("deploymentMode")
-        if mode and mode != MODES[self.mode]:
+        if mode and OLD_MODES.get(mode, mode) != MODES[self.mode]:
             raise RolloutError(
                 f"KServe runs InferenceService/{self.service} in {mode} mode, not in {MODES[self.mode]} mode.",
                 "Upgrade KServe to 0.17 or later, or set targets.kserve.mode to the mode of the cluster.",

@@ -15,15 +15,15 @@ from mlapp.deploy.kserve.readiness import explain_ingress, find_conditions
 from mlapp.deploy.target import Status
 
 
-def read_status(cluster: Cluster, recorded_releases: Releases) -> Status:
-    """Everything, from five lists that are asked for at once."""
+def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
+    """Everything, from five lists that are asked for at once; `by_route` when a route may split the traffic."""
     names = recorded_releases.names
     own = f"{labels.APP}={names.base}"
-    kinds = (INFERENCE_SERVICE, POD, EVENT, ROUTE)
+    kinds = (INFERENCE_SERVICE, POD, EVENT, *([ROUTE] if by_route else []))
     with ThreadPoolExecutor(5) as pool:
         recorded = pool.submit(recorded_releases.list_records)
         lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else own), kinds)
-        services, all_pods, events, routes = lists
+        services, all_pods, events, *routes = lists
         records = recorded.result()
     live, trial = releases.find_live(records), releases.find_canary(records)
     service = next((item for item in services if object_name(item) == names.base), None)
@@ -36,7 +36,7 @@ def read_status(cluster: Cluster, recorded_releases: Releases) -> Status:
         desired=sum(int(item["spec"]["predictor"].get("minReplicas", 1)) for item in services),
         ready=sum(pods.is_ready(pod) for pod in all_pods),
         replicas=tuple(make_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
-        traffic=_split_traffic(live, trial, service, routes, names.base),
+        traffic=_split_traffic(live, trial, service, [route for each in routes for route in each], names.base),
         url=(service or {}).get("status", {}).get("url") or (live.release.url if live else None),
         scaling=_describe_scaling(predictor),
         events=list_events(events, names),

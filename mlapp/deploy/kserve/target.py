@@ -36,6 +36,7 @@ class KServeTarget(ClusterTarget[KServeSettings]):
         object_kinds.SERVING_RUNTIME,
         object_kinds.CONFIG_MAP,
     )
+    watched = (object_kinds.DEPLOYMENT, INFERENCE_SERVICE, object_kinds.KNATIVE_REVISION)
     container = CONTAINER
 
     def check(self) -> str:
@@ -109,7 +110,7 @@ class KServeTarget(ClusterTarget[KServeSettings]):
 
     def status(self) -> Status:
         """How the app stands."""
-        found = read_status(self.cluster, self.open_releases())
+        found = read_status(self.cluster, self.open_releases(), self.settings.mode == "standard")
         if found.release is None and not found.replicas:
             self.cluster.require_namespace()
         return found

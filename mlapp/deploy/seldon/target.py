@@ -13,7 +13,7 @@ from mlapp.deploy.cluster.app_status import list_events, make_replica, object_na
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.namespace import make_namespace
-from mlapp.deploy.cluster.object_kinds import EVENT, POD, SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER
+from mlapp.deploy.cluster.object_kinds import EVENT, POD, SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, SERVICE
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
 from mlapp.deploy.cluster.rollout import RolloutError
 from mlapp.deploy.seldon.mesh import predict_through_mesh
@@ -37,6 +37,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
     needs_registry = False
     ships_image = False
     prunable = (SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER)
+    watched = (SERVICE,)  # which the mesh's pods are found by
     container = SERVER_CONTAINER
 
     def check(self) -> str:

@@ -92,6 +92,25 @@ def test_operating_it(api, target, ship, mode):
     assert api.names("inferenceservices") == api.names("configmaps") == []
 
 
+def test_the_printed_role_is_enough_to_deploy_try_and_remove(api, target, ship, mode):
+    place = target(mode=mode, namespace="team-a")
+    (role,) = (document for document in place.rbac(ship()) if document["kind"] == "Role")
+    allowed = {(verb, name) for rule in role["rules"] for name in rule["resources"] for verb in rule["verbs"]}
+
+    def refuse(verb: str, plural: str, document: dict) -> None:
+        if plural != "namespaces" and (verb, plural) not in allowed:
+            raise Refused(403, "Forbidden", f'User "bob" cannot {verb} resource "{plural}"')
+
+    api.refuse = refuse
+    place.apply(ship(ONE))
+    place.canary(ship(TWO, "2"), 20)
+    assert place.status().canary is not None
+    place.promote()
+    place.rollback()
+    place.delete()
+    assert api.names("inferenceservices") == []
+
+
 def test_a_release_that_does_not_come_up_leaves_the_one_before_live(api, target, ship, mode):
     place = target(mode=mode)
     place.apply(ship(ONE))

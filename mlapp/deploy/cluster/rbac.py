@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from mlapp.deploy.cluster.naming import Names
-from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, PRUNED, find_kind
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, NAMESPACE, Kind, find_kind
 
 LOOK = ["get", "list"]
 WRITE = ["create", "patch"]
 
 
-def make_rbac(names: Names, documents: Iterable[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:
-    """ServiceAccount, Role and RoleBinding; a ClusterRole too where a Namespace is to be made."""
-    documents = list(documents)
+def make_rbac(
+    names: Names,
+    documents: Iterable[dict[str, Any]],
+    prunable: Collection[Kind],
+    watched: Collection[Kind],
+    namespace: str,
+) -> list[dict[str, Any]]:
+    """ServiceAccount, Role and RoleBinding; a ClusterRole too where a Namespace is to be made.
+
+    Args:
+        documents: all that may be applied.
+        prunable: the kinds that are looked for, and may be removed.
+        watched: the kinds that are watched while a release comes up, beside pods and events.
+        namespace: where.
+    """
     used = {find_kind(document) for document in documents} | {CONFIG_MAP}
+    groups = {kind.group for kind in used if not kind.core}
+    looked_at = {kind for kind in prunable if kind.core or kind.group in groups}
     rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
 
     def allow_verbs(group: str, resource: str, verbs: Iterable[str]) -> None:
         rules.setdefault((group, tuple(verbs)), []).append(resource)
 
-    for kind in sorted(used | {kind for kind in PRUNED if kind.core}, key=lambda kind: (kind.group, kind.plural)):
+    for kind in sorted(used | looked_at | set(watched), key=lambda kind: (kind.group, kind.plural)):
         if not kind.namespaced:
             continue
-        verbs = [*LOOK, *(["watch"] if kind == DEPLOYMENT else []), *(WRITE if kind in used else [])]
-        allow_verbs(kind.group, kind.plural, [*verbs, *(["delete"] if kind in PRUNED else [])])
+        verbs = [*LOOK, *(["watch"] if kind in watched else []), *(WRITE if kind in used else [])]
+        removed = kind in prunable or kind == CONFIG_MAP  # old records go
+        allow_verbs(kind.group, kind.plural, [*verbs, *(["delete"] if removed else [])])
     allow_verbs("coordination.k8s.io", "leases", ["get", "create", "update", "delete"])
     allow_verbs("", "pods", ["list", "watch"])
     allow_verbs("", "events", ["list", "watch"])
