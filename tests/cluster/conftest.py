@@ -118,16 +118,16 @@ def namespace(api) -> Iterator[str]:
     name = f"mlapp-test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    api.create(document)
+    api.create_object(document)
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
     for _ in range(100):  # pods are refused until the controller has made it
         try:
-            api.transport.json("GET", account, verb="get", object="default account")
+            api.transport.send_json("GET", account, verb="get", object="default account")
             break
         except Exception:
             time.sleep(0.2)
     yield name
-    api.delete(api.get(NAMESPACE, name))
+    api.delete_object(api.get_object(NAMESPACE, name))
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ class Load:
         from mlapp.deploy.cluster.object_kinds import POD, SERVICE
 
         self._cluster, self._pod = cluster, POD
-        address = cluster.get(SERVICE, "digits")["spec"]["clusterIP"]
+        address = cluster.get_object(SERVICE, "digits")["spec"]["clusterIP"]
         self.name = f"load-{uuid.uuid4().hex[:6]}"
         command = ["python3", "/app/load.py", address, "80", str(rate), str(seconds)]
         container = {
@@ -175,13 +175,13 @@ class Load:
         }
         security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         spec = {"restartPolicy": "Never", "containers": [container], "securityContext": security}
-        cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name}, "spec": spec})
+        cluster.create_object({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name}, "spec": spec})
         self.wait_for("Running", seconds=60)
 
     def wait_for(self, *phases: str, seconds: float) -> str:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            phase = self._cluster.get(self._pod, self.name)["status"]["phase"]
+            phase = self._cluster.get_object(self._pod, self.name)["status"]["phase"]
             if phase in (*phases, "Succeeded", "Failed"):
                 return str(phase)
             time.sleep(0.5)
@@ -192,7 +192,7 @@ class Load:
         from mlapp.deploy.cluster.transport import response_lines
 
         phase = self.wait_for("Succeeded", seconds=seconds)
-        said = list(response_lines(self._cluster.log(self.name)))
+        said = list(response_lines(self._cluster.read_pod_log(self.name)))
         assert phase == "Succeeded", said[-1].decode() if said else phase
         found: dict[str, Any] = json.loads(said[-1])
         return found

@@ -31,12 +31,12 @@ def test_the_main_way_deploy_change_roll_back_delete(target, ship):
     second = target(env={"COLOR": "blue"}, replicas=2)
     second.apply(ship("2"))
     assert second.predict([{"x": 1}])["color"] == "blue"
-    assert second.cluster.get(BUDGET, "digits")
+    assert second.cluster.get_object(BUDGET, "digits")
 
     back = second.rollback()
     assert (back.number, back.note) == (3, "rollback to 1")
     assert second.predict([{"x": 1}]) == {"predictions": [1], "version": "1", "color": "red"}
-    assert second.cluster.get(BUDGET, "digits") is None
+    assert second.cluster.get_object(BUDGET, "digits") is None
     assert [(release.number, release.state) for release in second.releases()] == [
         (1, "superseded"),
         (2, "superseded"),
@@ -44,17 +44,17 @@ def test_the_main_way_deploy_change_roll_back_delete(target, ship):
     ]
 
     second.delete()
-    assert second.cluster.get(DEPLOYMENT, "digits") is None
+    assert second.cluster.get_object(DEPLOYMENT, "digits") is None
     assert second.releases() == []
 
 
 def test_the_same_again_changes_nothing(target, ship):
     target().apply(ship())
-    before = target().cluster.get(DEPLOYMENT, "digits")["metadata"]["resourceVersion"]
+    before = target().cluster.get_object(DEPLOYMENT, "digits")["metadata"]["resourceVersion"]
 
     assert target().diff(ship()) == ""
     assert target().apply(ship()).number == 1
-    assert target().cluster.get(DEPLOYMENT, "digits")["metadata"]["resourceVersion"] == before
+    assert target().cluster.get_object(DEPLOYMENT, "digits")["metadata"]["resourceVersion"] == before
 
 
 def test_the_diff_shows_what_would_change_and_changes_nothing(target, ship):
@@ -76,14 +76,14 @@ def test_a_conflict_names_who_owns_the_field(target, ship):
         "metadata": {"name": "digits"},
         "spec": {"replicas": 2},
     }
-    cluster.apply(scaled, manager="ops", force=True)
+    cluster.apply_object(scaled, manager="ops", force=True)
 
     with pytest.raises(DeployError, match=r"Deployment/digits \.spec\.replicas is owned by ops"):
         target().apply(ship("2"))
     assert len(target().releases()) == 1
 
     target().apply(ship("2"), take_over=True)
-    assert cluster.get(DEPLOYMENT, "digits")["spec"]["replicas"] == 1
+    assert cluster.get_object(DEPLOYMENT, "digits")["spec"]["replicas"] == 1
 
 
 def test_replicas_go_to_an_autoscaler_and_come_back(target, ship):
@@ -91,10 +91,10 @@ def test_replicas_go_to_an_autoscaler_and_come_back(target, ship):
 
     scaling = target(autoscaling={"min": 2, "max": 3})
     scaling.apply(ship())
-    assert scaling.cluster.get(DEPLOYMENT, "digits")["spec"]["replicas"] == 2
+    assert scaling.cluster.get_object(DEPLOYMENT, "digits")["spec"]["replicas"] == 2
 
     target(replicas=1).apply(ship())
-    assert scaling.cluster.get(DEPLOYMENT, "digits")["spec"]["replicas"] == 1
+    assert scaling.cluster.get_object(DEPLOYMENT, "digits")["spec"]["replicas"] == 1
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_quota_is_named(target, ship, namespace):
     quota = {"metadata": {"name": "compute"}, "spec": {"hard": {"pods": "1"}}}
     cluster = target().cluster
     target().apply(ship("1"))
-    cluster.transport.json(
+    cluster.transport.send_json(
         "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
     )
     time.sleep(2)
@@ -141,7 +141,7 @@ def test_a_quota_is_named(target, ship, namespace):
 def test_a_quota_that_just_fits_lets_the_old_pods_leave_first(target, ship, namespace):
     target(replicas=2).apply(ship("1"))
     quota = {"metadata": {"name": "compute"}, "spec": {"hard": {"pods": "3"}}}
-    target().cluster.transport.json(
+    target().cluster.transport.send_json(
         "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
     )
     time.sleep(2)
@@ -168,15 +168,15 @@ def test_a_policy_is_quoted(target, ship, api, namespace):
     paths = {f"{group}/validatingadmissionpolicies": policy, f"{group}/validatingadmissionpolicybindings": binding}
     try:
         for path, body in paths.items():
-            api.transport.json("POST", path, body=body, verb="create", object="policy")
+            api.transport.send_json("POST", path, body=body, verb="create", object="policy")
         time.sleep(5)
 
         with pytest.raises(DeployError, match=r"refused by the cluster's policy .*: no colors in this cluster"):
             target(env={"COLOR": "red"}).apply(ship())
-        assert target().cluster.get(SERVICE, "digits") is None
+        assert target().cluster.get_object(SERVICE, "digits") is None
     finally:
         for path in paths:
-            api.transport.json("DELETE", f"{path}/{name}", verb="delete", object="policy")
+            api.transport.send_json("DELETE", f"{path}/{name}", verb="delete", object="policy")
 
 
 def as_account(kubeconfig: str, folder: Path, token: str) -> Path:
@@ -194,10 +194,10 @@ def test_exactly_the_printed_role_is_enough(target, ship, namespace, tmp_path):
     for document in admin.rbac(ship()):
         plural = {"ServiceAccount": "serviceaccounts", "Role": "roles", "RoleBinding": "rolebindings"}[document["kind"]]
         root = "/api/v1" if plural == "serviceaccounts" else "/apis/rbac.authorization.k8s.io/v1"
-        admin.cluster.transport.json(
+        admin.cluster.transport.send_json(
             "POST", f"{root}/namespaces/{namespace}/{plural}", body=document, verb="create", object=plural
         )
-    token = admin.cluster.transport.json(
+    token = admin.cluster.transport.send_json(
         "POST",
         f"/api/v1/namespaces/{namespace}/serviceaccounts/digits-deployer/token",
         body={"spec": {"expirationSeconds": 3600}},
@@ -225,7 +225,7 @@ def test_exactly_the_printed_role_is_enough(target, ship, namespace, tmp_path):
 
 def test_without_rights_it_says_which(target, ship, namespace, tmp_path):
     admin = target()
-    token = admin.cluster.transport.json(
+    token = admin.cluster.transport.send_json(
         "POST",
         f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token",
         body={"spec": {}},
@@ -249,11 +249,11 @@ def test_a_namespace_is_made_when_asked_for(target, ship, api, namespace):
         with pytest.raises(DeployError, match=f"There is no namespace '{name}'"):
             target(namespace=name).apply(ship())
         target(namespace={"name": name, "create": True}).apply(ship())
-        labels = api.get(NAMESPACE, name)["metadata"]["labels"]
+        labels = api.get_object(NAMESPACE, name)["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     finally:
-        if found := api.get(NAMESPACE, name):
-            api.delete(found)
+        if found := api.get_object(NAMESPACE, name):
+            api.delete_object(found)
 
 
 def test_the_server_accepts_what_a_dry_run_prints(target, ship):
@@ -314,7 +314,7 @@ def test_a_canary_by_the_weights_of_a_gateway(target, ship):
         pytest.skip("the cluster has no gateway.networking.k8s.io/v1")
 
     def weights():
-        rule = shipper.cluster.get(ROUTE, "digits")["spec"]["rules"][0]
+        rule = shipper.cluster.get_object(ROUTE, "digits")["spec"]["rules"][0]
         return {backend["name"]: backend.get("weight", 1) for backend in rule["backendRefs"]}
 
     shipper.apply(ship("1"))
@@ -324,7 +324,7 @@ def test_a_canary_by_the_weights_of_a_gateway(target, ship):
     assert shipper.status().traffic == {1: 90, 2: 10}
     shipper.abort()
     assert weights() == {"digits": 1}
-    assert shipper.cluster.get(SERVICE, "digits-canary") is None
+    assert shipper.cluster.get_object(SERVICE, "digits-canary") is None
     shipper.canary(ship("2"), 10)
     assert shipper.promote().state == "live"
     assert weights() == {"digits": 1}

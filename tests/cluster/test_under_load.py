@@ -46,7 +46,7 @@ def test_a_canary_that_is_promoted(target, ship, load):
     found = running.result()
     lost_nothing(found, 75)
     assert live.state == "live"
-    assert shipper.cluster.get(DEPLOYMENT, "digits-canary") is None
+    assert shipper.cluster.get_object(DEPLOYMENT, "digits-canary") is None
     assert shipper.predict([1])["version"] == "2"
 
 
@@ -62,7 +62,7 @@ def test_a_canary_that_is_judged_by_what_it_answers(target, ship, load):
 
     running.result()
     print(told)
-    assert shipper.cluster.get(DEPLOYMENT, "digits-canary") is None
+    assert shipper.cluster.get_object(DEPLOYMENT, "digits-canary") is None
     assert [(release.number, release.state) for release in shipper.releases()] == [(1, "live"), (2, "aborted")]
 
 
@@ -89,16 +89,16 @@ def test_a_drain_evicts_one_pod_after_the_other(target, ship, load, namespace):
     chosen = "app.kubernetes.io/instance=digits"
     running = load(60)
 
-    for pod in [pod["metadata"]["name"] for pod in cluster.list(POD, chosen)]:
+    for pod in [pod["metadata"]["name"] for pod in cluster.list_objects(POD, chosen)]:
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
         while True:
             try:
-                cluster.transport.json("POST", path, body=eviction, verb="create", object="eviction", again=False)
+                cluster.transport.send_json("POST", path, body=eviction, verb="create", object="eviction", again=False)
                 break
             except DeployError:  # 429: the budget says not now
                 time.sleep(0.5)
-    while sum(is_ready(pod) for pod in cluster.list(POD, chosen)) < 2:
+    while sum(is_ready(pod) for pod in cluster.list_objects(POD, chosen)) < 2:
         time.sleep(0.5)
 
     lost_nothing(running.result(), 60)
