@@ -46,7 +46,7 @@ PRODUCTION = "production"
 """The alias that a site's model has unless it names another."""
 
 RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
-"""How the image is made, which is no part of what is in it: to eject it gives no other bundle."""
+"""Files that say how the image is built. They are not in the image: ejecting them does not change the bundle."""
 
 
 def build_bundle(
@@ -155,7 +155,7 @@ def _copy_code(project: Project, target: Path, warn: Reporter) -> None:
             inside = source.resolve().relative_to(root.resolve())
             copy.symlink_to(os.path.relpath(inside, path.parent))
         else:
-            with contextlib.suppress(FileNotFoundError):  # deleted a moment ago
+            with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
                 shutil.copyfile(source, copy)
                 copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
@@ -291,7 +291,7 @@ def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], pyt
 
 
 def _compute_creation_time(root: Path, model: Manifest) -> int:
-    """Seconds since 1970 that stand for the bundle's making: a function of what goes in, unlike the clock."""
+    """Seconds since 1970 as the bundle's time of creation: computed from its content instead of the clock."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is not None:
         if not given.isdecimal():
@@ -318,7 +318,7 @@ def _query_git(root: Path, *arguments: str) -> str | None:
 
 
 def describe_files(folder: Path) -> dict[str, BundleFile]:
-    """The files of a bundle that is being made: path → what the manifest says of it."""
+    """The files of a bundle under construction: path → entry of the manifest."""
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
     return {path.relative_to(folder).as_posix(): _describe_file(path) for path in found}
 

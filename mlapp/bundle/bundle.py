@@ -1,4 +1,4 @@
-"""What a bundle is.
+"""The bundle's format.
 
 <app>-<version>-<hash>/
     bundle.json           the manifest: what it holds, with the SHA-256 of every file
@@ -54,7 +54,7 @@ class BundleFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a bundle holds; it depends on nothing but that, so that the same project gives the same bundle.
+    """Content of a bundle. It depends on nothing else, so that the same project gives the same bundle.
 
     Attributes:
         created: seconds since 1970: `SOURCE_DATE_EPOCH`, or when the newer of commit and model was made.
@@ -88,7 +88,7 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        """What names the bundle, 12 hexadecimal digits of the hash of all it holds."""
+        """The bundle's name: 12 hexadecimal digits of the hash of its content."""
         return hash_manifest(self.manifest)
 
     @property

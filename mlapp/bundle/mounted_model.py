@@ -30,7 +30,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
         version: the version in it.
 
     Raises:
-        StoreError: there is no such folder, the manifest cannot be read, or it is of another app.
+        StoreError: the folder does not exist, or its manifest cannot be read or belongs to another app.
     """
     place = environment.get(FOLDER)
     if not place:

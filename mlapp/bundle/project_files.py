@@ -91,7 +91,7 @@ def _secret_in(root: Path, path: Path) -> str | None:
         return None
     try:
         return secrets.reason_by_name(path) or secrets.reason_by_content(root / path)
-    except FileNotFoundError:  # deleted a moment ago
+    except FileNotFoundError:  # deleted in the meantime
         return None
 
 
@@ -147,7 +147,7 @@ def _walk_files(path: Path) -> Iterable[Path]:
 
 
 def _list_git_files(root: Path) -> tuple[set[Path], set[Path]]:
-    """What git tracks, and what it neither tracks nor ignores."""
+    """The tracked files, and the files that are neither tracked nor ignored."""
     if _run_git(root, ["rev-parse", "--is-inside-work-tree"], check=False).strip() == b"true":
         tracked = _split_paths(_run_git(root, ["ls-files", "-z", "--cached", "--recurse-submodules"]))
         return tracked, _split_paths(_run_git(root, ["ls-files", "-z", "--others", "--exclude-standard"])) - tracked

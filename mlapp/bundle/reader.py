@@ -13,7 +13,7 @@ from mlapp.bundle.bundle import Bundle, BundleError, BundleManifest
 
 
 def open_bundle(folder: Path | str) -> Bundle:
-    """The bundle in `folder`, its code checked against the manifest; the store checks the model. Imports nothing of it.
+    """The bundle in `folder`, its code checked against the manifest; the store checks the model. Imports no code.
 
     Raises:
         BundleError: no bundle, from a newer mlapp, or a file is missing or was changed.

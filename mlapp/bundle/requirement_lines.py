@@ -24,7 +24,7 @@ PLACE = re.compile(r"(?:(?:-e|--editable)[\s=]+)?([^-\s].*?)(?:#egg=.*|\s+;.*)?"
 """A line that names a folder or a file in place of a package."""
 
 ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""How a file ends that is no package's name, though it could be one."""
+"""Suffixes that mark a line as a file, although the line could be a package's name."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def parse_locked_packages(text: str) -> Iterator[LockedPackage]:
 
 
 def list_source_lines(text: str) -> Iterator[str]:
-    """What of a requirements file comes from no index, as uv takes it: a path, or `name @ git+https://…@commit`."""
+    """Requirements without an index, in uv's form: a path, or `name @ git+https://…@commit`."""
     for line, _ in _join_lines(text):
         requirement = _parse_requirement(line)
         if requirement is None and (named := PLACE.fullmatch(line)):

@@ -1,4 +1,4 @@
-"""What a project says that it needs: from its lock, its requirements.txt or its pyproject.toml, whichever it has."""
+"""The requirements of a project, from its lock, its requirements.txt or its pyproject.toml."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class DeclaredRequirements:
     """The project's requirements, from the file that `source` names: as `lines`, or in a `file` that uv reads itself.
 
     Attributes:
-        text: all that they depend on, so that the same text resolves the same way.
+        text: everything that they depend on: the same text resolves in the same way.
         hashes: name and version → the SHA-256 of each of its files, where the file says so.
-        indexes: lines of a requirements file, as `--extra-index-url https://…`, that say where packages lie.
-        folders: where packages lie on this machine.
+        indexes: lines of a requirements file that name package indexes, such as `--extra-index-url https://…`.
+        folders: local folders with packages.
     """
 
     source: str
@@ -90,7 +90,7 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
 
 
 def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
-    """The text of a requirements file and of those that it includes, less what lies elsewhere: uv alone reads that."""
+    """The text of a requirements file and of local files that it includes; only uv reads remote ones."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -108,7 +108,7 @@ def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) 
 
 
 def _find_index_options(text: str) -> Iterator[str]:
-    """The options that say where packages lie."""
+    """The options that name locations of packages."""
     for option, place in INDEX.findall(text):
         if "://" in place:
             yield f"{LONG.get(option, option)} {place}"

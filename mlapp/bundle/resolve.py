@@ -25,7 +25,7 @@ from mlapp.config import Image
 
 @dataclass(frozen=True)
 class Lock:
-    """What a project needs: packages of an index, and what comes from none (`mlapp.bundle.source_wheels`)."""
+    """The packages of a project: from an index, and from sources (`mlapp.bundle.source_wheels`)."""
 
     packages: tuple[LockedPackage, ...]
     sources: tuple[str, ...]
@@ -107,7 +107,7 @@ def _compile_requirements(
             arguments += ["--no-emit-package", distribution.NAME]
         if declared and declared.file:
             arguments.append(str(declared.file))
-        if declared and declared.hashes:  # a lock says which files are meant, wherever they lie
+        if declared and declared.hashes:  # a lock identifies files, wherever they are
             arguments += ["--index-strategy", "unsafe-best-match"]
         source = declared.source if declared else "the model's libraries"
         indexes = "\n".join(declared.indexes) if declared else ""

@@ -1,4 +1,4 @@
-"""Files that hold secrets, told by their names and by their content.
+"""Recognizes files that hold secrets, by name and by content.
 
 The content's rules are those of Yelp's detect-secrets (https://github.com/Yelp/detect-secrets), of its detectors that
 know a token by its form. Those that guess by entropy or by a variable's name find too much in code and data.
@@ -70,15 +70,15 @@ OWN_RULES = {
         r"\"auths\"\s*:\s*\{[^{}]*\{[^{}]*\"(?:auth|identitytoken|password)\"\s*:\s*\"[^\"]+\""
     ),
 }
-"""What detect-secrets 1.5 does not know, or only by a header that code may quote."""
+"""Secrets that detect-secrets 1.5 does not know, or only by a header that code may quote."""
 
 PUBLIC = re.compile("-----BEGIN (CERTIFICATE|TRUSTED CERTIFICATE|(RSA )?PUBLIC KEY|DH PARAMETERS|X509 CRL)-----")
-"""What a .pem file may hold for all to see."""
+"""Public content of a .pem file."""
 
 BY_NAME = "its name"
 
 READ = 1024 * 1024
-"""Bytes of a file that are looked at: configuration and code are smaller, and data is no place for a token."""
+"""Bytes of a file that are searched: configuration and code are smaller, and data rarely holds a token."""
 
 
 def reason_by_name(path: Path) -> str | None:
@@ -98,7 +98,7 @@ def reason_by_name(path: Path) -> str | None:
 
 
 def reason_by_content(file: Path) -> str | None:
-    """Where in a file the first secret is, and of which kind, as `line 3: GitHub Token`; None when there is none.
+    """Line and kind of the first secret in a file, as `line 3: GitHub Token`; None without one.
 
     Raises:
         MissingExtraError: detect-secrets is not installed. OSError: the file cannot be read.

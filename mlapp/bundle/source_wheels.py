@@ -1,4 +1,4 @@
-"""What comes from no index, as a folder or git's, built into a wheel that the bundle brings along.
+"""Builds requirements without an index, such as a folder or a git URL, into wheels of the bundle.
 
 A hash pins a file, and a folder or a repository is none. So they become wheels, as mlapp itself does where no index has
 it; and the image is then made of wheels alone.
@@ -75,7 +75,7 @@ def build_source_wheels(
 
 
 def _fingerprint_source(source: str, place: Path | None) -> str:
-    """What changes when the source does: git's commit is in its name; of a folder, its files' sizes and times."""
+    """A key that changes with the source: the name with git's commit, or the sizes and times of a folder's files."""
     if place is None:
         return source
     files = _list_source_files(place) if place.is_dir() else [Path()]

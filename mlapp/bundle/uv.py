@@ -134,7 +134,7 @@ def _explain_uv_error(doing: str, said: str) -> UvError:
 
 
 def _strip_traceback(lines: list[str]) -> list[str]:
-    """Of a build backend's traceback the error alone, which stands at its end."""
+    """The error at the end of a build backend's traceback."""
     frames = [number for number, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
         return lines

@@ -1,7 +1,7 @@
 """`mlapp deploy --to-git`: a release as a commit, which Argo CD or Flux then applies.
 
-Only files that carry `MARK` are replaced or removed: what else is in the folder belongs to somebody else. A push that
-another one overtook is made again on top of it, unless that one changed the same folder.
+Only files that carry `MARK` are replaced or removed: what else is in the folder belongs to somebody else. If another
+push comes first, mlapp commits again on top of it, unless that push changed the same folder.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ATTEMPTS = 10
 """Pushes that may be overtaken before the deploy fails."""
 
 OVERTAKEN = ("non-fast-forward", "fetch first", "cannot lock ref", "failed to update ref", "stale info")
-"""What Git says when somebody else pushed in between."""
+"""Git's messages after another push in between."""
 
 
 @dataclass(frozen=True)
 class GitRelease:
-    """What was committed.
+    """A commit with a release.
 
     Args:
         repository: the repository, as the user named it.
@@ -71,7 +71,7 @@ def commit_release(
 
     Raises:
         UsageError: `path` leads out of the repository. DeployError: Git is missing or refuses; a file there is not
-            ours; somebody else changed the same folder meanwhile.
+            ours; another push changed the same folder.
     """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
         raise UsageError(f"--git-path {path} is no folder of the repository.", "Give it as digits/production.")
@@ -206,7 +206,7 @@ def _push(clone: Path, repository: str, branch: str) -> bool:
 
 
 def ask_git(root: Path, *arguments: str) -> str:
-    """What Git prints; empty where it fails."""
+    """The output of Git; empty if it fails."""
     try:
         return _run_git(root, *arguments)
     except DeployError:
@@ -214,7 +214,7 @@ def ask_git(root: Path, *arguments: str) -> str:
 
 
 def _run_git(root: Path, *arguments: str) -> str:
-    """What Git prints.
+    """The output of Git.
 
     Raises:
         DeployError: it is not installed, or fails.

@@ -86,7 +86,7 @@ def make_analysis_template(
 ) -> dict[str, Any]:
     """An AnalysisTemplate of Argo Rollouts, from the limits of a canary and the alerting rules of monitoring.
 
-    The pods of the canary are told by their template's hash; an alert counts when it is about a model version that
+    The hash of their template identifies the pods of the canary. An alert counts if it concerns a model version that
     only the canary serves. https://argo-rollouts.readthedocs.io/en/stable/features/analysis/
     """
     canary = f'namespace="{namespace}", pod=~"{name}-{{{{args.canary-hash}}}}-.*"'

@@ -28,13 +28,13 @@ def make_shipment(
     settings_of: str | None = None,
     progress: Reporter,
 ) -> Shipment:
-    """What a deploy of the project ships.
+    """The shipment of a deploy of the project.
 
     Args:
         model: a version, alias or `latest` of the store.
-        image: an image that is there already, instead of building one; by digest where the target pulls.
+        image: an existing image, instead of building one; by digest if the target pulls it.
         settings_of: the key of `environments:` whose settings the image serves with.
-        progress: told each step of the build and push.
+        progress: receives each step of the build and push.
 
     Raises:
         UsageError: `image` is named by a tag, which may mean another image tomorrow.
@@ -96,7 +96,7 @@ def _find_manifest(project: Project, model: str) -> Manifest | None:
 
 
 def _version_uri(project: Project, manifest: Manifest | None) -> str | None:
-    """Where the version lies, when the store is an object store."""
+    """The version's location, if the store is an object store."""
     url = project.settings.store.url
     if manifest is None or "://" not in url or url.startswith("file://"):
         return None

@@ -2,7 +2,7 @@
 
     render → apply → status → rollback → delete
 
-That is all a target must do. What only some can (a diff, logs, a canary, files to hand over) are the small abilities
+That is all a target must do. Optional abilities (a diff, logs, a canary, files to write) are the small protocols
 below; a command asks with `isinstance` and says so when the target has not got it. Targets are found by the
 entry-point group `mlapp.targets`; ours come in by the same door.
 """
@@ -42,8 +42,8 @@ class Shipment:
         model_version: the version in the model store that is in the image (or that `model_uri` holds).
         code_revision: the commit of the user's code, with `-dirty` after it when something was not committed.
         example: `inputs` of a request that the model must be able to answer, from its schema; None when it has none.
-        model_uri: where the model version lies in an object store, for targets that fetch it at start.
-        labels: what to say of it besides, as owner=team-a.
+        model_uri: location of the model version in an object store, for targets that fetch it at start.
+        labels: additional labels, such as owner=team-a.
         manifest: the version's manifest in JSON, for targets that hand the server its model apart from the image.
         monitor_schedule: how often windows are closed, as a cron expression, for targets that have a clock; None where
             monitoring's data are in no place that another pod could read.
@@ -102,7 +102,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that the target reported of late. `subject` is what it is about, as `Pod/digits-7d9`."""
+    """A recent event of the target. `subject` is the object that it concerns, such as `Pod/digits-7d9`."""
 
     time: datetime
     kind: Literal["normal", "warning"]
@@ -114,7 +114,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Status:
-    """How an app stands at a target.
+    """State of an app at a target.
 
     Args:
         app: the app's name.
@@ -157,11 +157,11 @@ class LogLine:
 
 
 def ignore_progress(_: str) -> None:
-    """The Progress that nobody reads."""
+    """A reporter that ignores its text."""
 
 
 class Target(ABC, Generic[S]):
-    """A place where one app runs. Making one talks to nobody; each method does.
+    """A place where one app runs. The constructor makes no request; the methods do.
 
     Every method raises `DeployError` for what the target refuses, and `MissingExtraError` when its packages are
     not installed.
@@ -185,7 +185,7 @@ class Target(ABC, Generic[S]):
 
     @abstractmethod
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The documents that `apply` would send, as plain data in that order. Talks to nobody."""
+        """The documents that `apply` would send, as plain data in that order. Makes no request."""
 
     @abstractmethod
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
@@ -196,11 +196,11 @@ class Target(ABC, Generic[S]):
 
     @abstractmethod
     def status(self) -> Status:
-        """How the app stands; with `release=None` when it was never deployed."""
+        """The state of the app; with `release=None` if it was never deployed."""
 
     @abstractmethod
     def releases(self) -> list[Release]:
-        """The releases that can still be gone back to, and those that failed, oldest first."""
+        """The releases for a rollback, and those that failed, oldest first."""
 
     @abstractmethod
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
@@ -208,7 +208,7 @@ class Target(ABC, Generic[S]):
 
     @abstractmethod
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
-        """Remove all that was applied; the names of what was removed."""
+        """Remove all applied objects; returns their names."""
 
 
 @runtime_checkable
@@ -216,7 +216,7 @@ class CheckTarget(Protocol):
     """Can say whether what it deploys to answers."""
 
     def check(self) -> str:
-        """What answers, and where, in one line. Raises `MlappError` when nothing does."""
+        """Name and address of the service that answers, in one line. Raises `MlappError` if none answers."""
         ...
 
 
@@ -242,7 +242,7 @@ class RegistryTarget(Protocol):
     """Has a registry of its own, which images are pushed to where mlapp.yaml names none."""
 
     platforms: Sequence[str]
-    """What images are built for, as linux/arm64."""
+    """The platform of images, such as linux/arm64."""
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
         """The app's repository, made when it is missing."""
@@ -263,7 +263,7 @@ class LogTarget(Protocol):
     """Can show what the replicas print."""
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
-        """Lines of all replicas: the last `tail` of each, of the last `since` seconds; `follow` goes on for ever."""
+        """Lines of all replicas: the last `tail` of each, of the last `since` seconds; `follow` never ends."""
         ...
 
 
@@ -272,7 +272,7 @@ class PredictTarget(Protocol):
     """Can be asked for a prediction without a public address."""
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """The answer of `POST /predict` to inputs as plain values, or to a `RequestBody` that is sent as it is."""
+        """The answer of `POST /predict` to inputs as plain values, or to a `RequestBody`, which is sent unchanged."""
         ...
 
 
@@ -310,7 +310,7 @@ class CanaryRenderTarget(Protocol):
 
 @runtime_checkable
 class EjectTarget(Protocol):
-    """Can hand over what it generates, to be edited and kept."""
+    """Can write the files that it generates, for the user to edit and keep."""
 
     eject_formats: ClassVar[tuple[str, ...]]
 

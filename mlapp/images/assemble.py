@@ -26,7 +26,7 @@ SECOND = 1_000_000_000
 
 
 class KnownLayers(NamedTuple):
-    """What the engine has already: the digests of layers above the base, and the labels of an image that has them."""
+    """Layers that the engine has: digests of layers above the base, and the labels of an image that has them."""
 
     layers: tuple[str, ...]
     labels: Mapping[str, str]
@@ -91,7 +91,7 @@ def load_image(
     made: list[bytes] = []
 
     def stream_archive() -> Iterator[bytes]:
-        """What `docker load` reads: the layers that it has not got, the configuration, and the list of all."""
+        """Input of `docker load`: the layers that the engine lacks, the configuration, and the list of all layers."""
         members = [f"base/{number}" for number in range(len(base.layers))]
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
@@ -130,7 +130,7 @@ def tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes
 
 
 def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs: str | None = None) -> KnownLayers:
-    """What an image of ours in the engine has of the first layers above the base, as far as the keys agree.
+    """The first layers above the base that an image of mlapp in the engine has, as far as the keys agree.
 
     Args:
         keys: label of a layer → what the layer was made from, in the order of the layers.

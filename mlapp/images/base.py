@@ -20,7 +20,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class Base:
-    """A base image that the engine has. `inspected` is what `docker image inspect` says of it."""
+    """A base image that the engine has. `inspected` is the output of `docker image inspect`."""
 
     id: str
     platform: str
@@ -42,7 +42,7 @@ def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Re
     """The plan's base with its system packages, pulled or built if the engine has it not.
 
     Raises:
-        ImageError: there is no such image, or not for the platform, or its packages cannot be installed.
+        ImageError: the image does not exist, or not for the platform; or its packages cannot be installed.
     """
     with translate_engine_errors():
         local = _find_local_image(client, plan.base, platform)

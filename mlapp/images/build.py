@@ -62,7 +62,7 @@ class Image:
 
     @property
     def pinned(self) -> str:
-        """What never means another image: `repository@digest` once pushed, else the id."""
+        """An immutable name of the image: `repository@digest` after a push, else the id."""
         return f"{self.repository}@{self.digest}" if self.digest else self.id
 
 

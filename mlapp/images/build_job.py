@@ -1,4 +1,4 @@
-"""One image to build: of what, for which platform, and who is told."""
+"""One image to build: content, platform, and reporters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildJob:
-    """What every step of a build needs.
+    """Shared input of every step of a build.
 
     Attributes:
         platform: as linux/arm64.

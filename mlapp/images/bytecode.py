@@ -49,7 +49,7 @@ def compile_packages(packages: Path, shown: str, python: str) -> None:
         python: an interpreter of the image's minor version.
     """
     tag, version = _cache_tag(python), _python_version(python)
-    # The largest first, so that at the end no processor waits for another that has just begun one.
+    # The largest first, so that no processor waits long for another at the end.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(lambda record: _compile_distribution(record, packages, shown, python, tag, version), records))

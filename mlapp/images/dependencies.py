@@ -25,7 +25,7 @@ Compile = Callable[[Sequence[LockedPackage]], Path]
 
 NO_WHEEL = r"([\w.-]+)==\S+ has no (?:usable |compatible )?wheels"
 NO_BUILD = r"Failed to build `([\w.-]+)=="
-"""What uv says, with the package's name."""
+"""The message of uv, with the package's name."""
 
 LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED")
 """Files of a dist-info that say how it was installed here: they name this machine's paths or its time."""
@@ -182,7 +182,7 @@ def _rewrite_record(record: Path) -> None:
 
 
 def fingerprint_dependencies(bundle: Bundle) -> str:
-    """What the dependencies are, in hexadecimal digits: the locked requirements and the wheels in the bundle."""
+    """Hash of the dependencies, in hexadecimal digits: the locked requirements and the wheels in the bundle."""
     files = bundle.manifest.files
     parts = [f"{name} {file.sha256}" for name, file in files.items() if name.startswith((REQUIREMENTS, f"{WHEELS}/"))]
     return hashlib.sha256("\n".join([*parts, bundle.manifest.python, sys.version]).encode()).hexdigest()

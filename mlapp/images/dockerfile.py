@@ -66,7 +66,7 @@ def _format_pairs(instruction: str, pairs: Mapping[str, str]) -> str:
 
 
 def _escape_values(pairs: Mapping[str, str]) -> dict[str, str]:
-    """The values as they stand between quotes when Docker is to expand nothing in them."""
+    """The values, escaped for quotes so that Docker expands nothing in them."""
     return {name: re.sub(r'(["$\\])', r"\\\1", value) for name, value in pairs.items()}
 
 

@@ -1,4 +1,4 @@
-"""Hard links in the place of copies."""
+"""Hard links instead of copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What HEALTHCHECK runs in the image: exit 0 when the server in this container is ready. No shell, no curl."""
+"""The program of HEALTHCHECK: exits with 0 if the server in this container is ready. Needs no shell and no curl."""
 
 from __future__ import annotations
 

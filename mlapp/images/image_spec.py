@@ -1,4 +1,4 @@
-"""What an image is, before it is built: base, layers, how it runs. A Dockerfile and an image are made from one plan."""
+"""Specification of an image: base, layers, how it runs. Both a Dockerfile and an image are made from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUT = ".mlapp/image"
 """Where the layers' files are laid out in the project, for a Dockerfile."""
 
 PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
-"""What can be built for: platform → the machine's name in wheels."""
+"""Supported platforms: platform → the machine's name in wheels."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def make_image_spec(bundle: Bundle) -> ImageSpec:
 
 
 def _image_labels(bundle: Bundle) -> dict[str, str]:
-    """OCI's annotations, and mlapp's own: what is in the image, and where its bill of materials lies."""
+    """OCI's annotations, and mlapp's own: content of the image, and location of its bill of materials."""
     manifest = bundle.manifest
     created = datetime.fromtimestamp(manifest.created, timezone.utc)
     found = {
@@ -120,7 +120,7 @@ def code_revision(bundle: Bundle) -> str | None:
 
 
 def choose_platforms(settings: Settings, given: list[str] | None, of_engine: str) -> list[str]:
-    """What to build for: the flag's, else mlapp.yaml's, else the engine's own.
+    """The platforms to build: the flag's, else mlapp.yaml's, else the engine's own.
 
     Raises:
         ConfigError: one that wheels are not made for.

@@ -59,7 +59,7 @@ def build_project_image(
     The first of the images is the one to run: of several platforms that are pushed, it is the list of them.
 
     Raises:
-        ConfigError: it is to be pushed, and its name says nowhere. MlappError: what `make`, `build`, `scan` and `push`
+        ConfigError: it cannot be pushed: its name has no registry. MlappError: what `make`, `build`, `scan` and `push`
             raise.
     """
     if pushed and "/" not in (tag or project.settings.image.name or ""):

@@ -24,18 +24,18 @@ PASSING = re.compile(
     r"EOF|timeout|timed out|refused|reset by peer|broken pipe|closed|i/o|\b50[0234]\b|Service Unavailable|Bad Gateway",
     re.I,
 )
-"""What an error says that may be gone a moment later."""
+"""Texts of temporary errors."""
 
 REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth|forbidden|\b40[13]\b", re.I)
 
 ABSENT = re.compile(r"no such host|no route to host|network is unreachable", re.I)
-"""What it says of an address that is none."""
+"""Texts of errors about an invalid address."""
 
 PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) size: ")
-"""What every engine says at the end; only some say it in a field of its own, too."""
+"""The last line of every engine; some also have a field for it."""
 
 ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
-"""What an error says that is no word of it: a URL or a port may hold any of the above."""
+"""Parts of an error to ignore: a URL or a port may contain any of the texts above."""
 
 
 @dataclasses.dataclass(frozen=True)

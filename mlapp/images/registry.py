@@ -1,4 +1,4 @@
-"""What the engine cannot do in a registry: read and write a list of images, one a platform (OCI image index)."""
+"""Registry operations that the engine lacks: read and write an image index (OCI), which lists an image by platform."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def find_platform_digest(repository: str, digest: str, platform: str) -> str:
 
 
 PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.I)
-"""What the engine says of a registry without TLS, or with a certificate of nobody that it knows."""
+"""The engine's messages about a registry without TLS or with an untrusted certificate."""
 
 
 def untrusted_registry_error(host: str, said: str) -> ImageError:
-    """What to do where a registry has no TLS, or a certificate that is not trusted."""
+    """Advice for a registry without TLS or with an untrusted certificate."""
     return ImageError(
         f"The registry {host} cannot be trusted: {said}",
         "Give it a certificate that the engine trusts, or let the engine do without: "

@@ -43,7 +43,7 @@ exec {PLACE}/uv/bin/uv pip install --quiet --no-deps --require-hashes --python "
 """Its $0 is the base's Python. What is there already is not installed again."""
 
 EXEC_FORMAT = 126
-"""What a shell exits with when it cannot execute a program."""
+"""Exit code of a shell that cannot execute a program."""
 
 
 def make_compiler(

@@ -42,7 +42,7 @@ def lay_out_layers(
 
 
 def _compile_code(bundle: Bundle, code: Path) -> None:
-    """Compile the user's code. An app that is no Python at all is an error now rather than at the start."""
+    """Compile the user's code. A syntax error in the app is an error now, and not at the start."""
     app = locate(bundle.settings.app, code).file
     if app.suffix == ".py":
         try:

@@ -87,7 +87,7 @@ class FolderLayer(Layer):
 
 
 class _Member(NamedTuple):
-    """What a tar says of a file, and where on this machine its content is."""
+    """A tar entry of a file, and the local path of its content."""
 
     header: bytes
     path: str | None = None

@@ -20,14 +20,14 @@ from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 
 PLATFORM = "linux/amd64"
-"""What clusters are made of, where mlapp.yaml names no platform."""
+"""The platform of clusters if mlapp.yaml names none."""
 EPOCH = 315532800
 """1980, as for each file: nothing of the image tells when it was made."""
 
 
 @dataclass(frozen=True)
 class TaskBundle(Bundle):
-    """What the project `of` needs, in a bundle of nothing else."""
+    """A bundle that holds only the dependencies of the project `of`."""
 
     of: Project
 
@@ -38,7 +38,7 @@ class TaskBundle(Bundle):
 
 @dataclass(frozen=True)
 class TaskImageSpec(ImageSpec):
-    """An image that does nothing by itself: the cluster says what to run, and brings the code to where it starts."""
+    """An image without an entry point: the cluster says what to run, and brings the code."""
 
     @property
     def layers(self) -> tuple[LayerCopy, ...]:
@@ -67,7 +67,7 @@ def build_task_image(
 ) -> str:
     """The image of a project's tasks in a registry, by its digest; built and pushed unless the registry has it.
 
-    Its tag is made of all that it depends on: the locked requirements, mlapp, and `image:` of mlapp.yaml.
+    Its tag depends on the locked requirements, mlapp, and `image:` of mlapp.yaml.
 
     Args:
         repository: as registry.example.org/team/digits.
@@ -102,7 +102,7 @@ def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter
     (folder / CODE).mkdir(parents=True)
     python = project.settings.image.python or "{}.{}".format(*sys.version_info)
     versions = project.store.versions(project.name)
-    # What trained the latest model here trains there: the same data then gives the same model.
+    # The same versions that trained the latest model here: the same data then gives the same model.
     libraries = versions[-1].libraries if versions else {}
     _, source = write_requirements(project, libraries, python, folder, extra=f"[{extra}]", warn=warn)
     manifest = BundleManifest(

@@ -1,1 +1,1 @@
-"""What targets on AWS share: clients whose errors name the missing right, and the account's registry."""
+"""Shared by targets on AWS: clients whose errors name the missing right, and the account's registry."""

@@ -121,5 +121,5 @@ class AwsSession:
 
 
 def is_missing(error: Any) -> bool:
-    """Whether a `ClientError` says that there is no such thing."""
+    """Whether a `ClientError` means that the object does not exist."""
     return error.response["Error"].get("Code") in ("ResourceNotFoundException", "RepositoryNotFoundException")

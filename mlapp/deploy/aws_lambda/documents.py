@@ -13,18 +13,18 @@ from mlapp.images.image_spec import VENV
 LIVE = "live"
 """The alias that the function's URL and callers use."""
 RECORD = "MLAPP_RELEASE"
-"""The environment variable of a version that tells what it is."""
+"""The environment variable that describes a version."""
 PUBLIC: dict[str, dict[str, Any]] = {
     "Url": {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"},
     "Function": {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},
 }
-"""What a public URL lets everybody do."""
+"""The actions that a public URL allows everybody."""
 MOST_EXAMPLE = 1500
 """Bytes of an example in the record: all variables of a function together have 4 kB."""
 
 
 class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a version is, as it tells in its environment."""
+    """Description of a version, from its environment."""
 
     image: str
     model_version: str | None = None
@@ -33,7 +33,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     example: list[Any] | None = None
 
     def make_shipment(self, app: str) -> Shipment:
-        """What was shipped."""
+        """The shipment."""
         return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
 
 
@@ -46,7 +46,7 @@ def make_record(shipment: Shipment, by: str | None) -> ReleaseRecord:
 
 
 def make_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[str, Any]:
-    """What `UpdateFunctionConfiguration` takes, but for the function's name."""
+    """Arguments of `UpdateFunctionConfiguration`, except the function's name."""
     found: dict[str, Any] = {
         "Description": f"mlapp: model version {record.model_version or 'unknown'}",
         "Timeout": settings.timeout,

@@ -299,7 +299,7 @@ class _Translation:
 
 
 def read_record(version: dict[str, Any]) -> ReleaseRecord | None:
-    """What a version says that it is; None for one that others published."""
+    """The description of a version; None if somebody else published it."""
     text = version.get("Environment", {}).get("Variables", {}).get(RECORD)
     try:
         return msgspec.json.decode(text, type=ReleaseRecord) if text else None
@@ -314,7 +314,7 @@ def read_weights(alias: dict[str, Any]) -> dict[str, float]:
 
 
 def _read_revision(found: dict[str, Any]) -> dict[str, str]:
-    """The revision of a function or alias: with it AWS refuses a change of what another has changed meanwhile."""
+    """The revision of a function or alias: with it, AWS refuses to overwrite a change of somebody else."""
     return {"RevisionId": found["RevisionId"]} if found.get("RevisionId") else {}
 
 
@@ -359,7 +359,7 @@ def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _explain_failure(content: bytes, settings: LambdaSettings) -> str:
-    """What a function's failure means, with the setting to change."""
+    """Explains a function's failure, with the setting to change."""
     try:
         told = msgspec.json.decode(content)
         kind, text = str(told.get("errorType", "")), str(told.get("errorMessage", ""))

@@ -43,7 +43,7 @@ PAUSE = 15.0
 """Seconds between two looks at a canary's metrics, which have a point a minute."""
 FOLLOW_PAUSE = 2.0
 FEWEST = 20
-"""Invocations of a canary below which nothing is known of it."""
+"""Minimum number of invocations to judge a canary."""
 ERROR_RATE = 0.02
 LATENCY_RATIO = 2.0
 
@@ -85,7 +85,7 @@ class LambdaTarget(Target[LambdaSettings]):
         return [make_template(self.function_name, self.settings, make_record(shipment, None))]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The template with the weights of the alias. It talks to AWS: the live version stands in it."""
+        """The template with the weights of the alias. Asks AWS for the live version."""
         alias = self._require_alias()
         record = make_record(shipment, None)
         return [make_template(self.function_name, self.settings, record, (alias["FunctionVersion"], percent))]
@@ -359,7 +359,7 @@ class LambdaTarget(Target[LambdaSettings]):
         return next(release for release in self.releases() if str(release.number) == version)
 
     def _describe(self, configuration: dict[str, Any], image: str | None) -> dict[str, Any]:
-        """What a deployment decides of a configuration, in one form for what runs and what would."""
+        """The part of a configuration that a deploy sets, in one form for the current and the planned one."""
         keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
         variables = dict(configuration.get("Environment", {}).get("Variables", {}))
         variables.pop(RECORD, None)

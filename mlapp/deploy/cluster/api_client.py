@@ -49,7 +49,7 @@ class Cluster:
 
     @property
     def warnings(self) -> list[str]:
-        """What the server warned of, each once."""
+        """Warnings of the server, each once."""
         return self.transport.warnings
 
     @property
@@ -226,7 +226,7 @@ class Cluster:
         )
 
     def delete_object(self, document: Mapping[str, Any]) -> bool:
-        """Remove exactly this object, not a later one of its name; False when it is gone already."""
+        """Remove exactly this object, not a later one with its name; False if it does not exist any more."""
         kind = find_kind(dict(document))
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid := document["metadata"].get("uid"):

@@ -1,4 +1,4 @@
-"""What the API server refused, in words: who may not do what, which quota, which policy, which field is wrong."""
+"""Explains refusals of the API server: who may not do what, which quota, which policy, which field is wrong."""
 
 from __future__ import annotations
 

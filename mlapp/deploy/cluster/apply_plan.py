@@ -1,4 +1,4 @@
-"""Server-side apply of a plan, and the removal of what is no longer rendered."""
+"""Server-side apply of a plan, and removal of objects that are no longer rendered."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress:
 
 
 def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
-    """Remove what is no longer rendered; only of the listed kinds, and only what we applied."""
+    """Remove objects that are no longer rendered: only of the listed kinds, and only objects that mlapp applied."""
     for change in plan.removals:
         lock.check_held()
         if is_managed(change.document) and cluster.delete_object(change.document):

@@ -49,7 +49,7 @@ class RequestCounts:
         return self.seconds / self.timed if self.timed else 0.0
 
     def subtract_counts(self, before: RequestCounts) -> RequestCounts:
-        """What came on top of `before`; all of it when the counters were reset."""
+        """The increase since `before`; everything if the counters were reset."""
         if self.requests < before.requests:
             return self
         return RequestCounts(
@@ -151,7 +151,7 @@ class WatchedRelease:
         self._start = dict(self._latest)
 
     def read_counts(self) -> RequestCounts:
-        """What all its pods have counted since the watch began."""
+        """The counts of all its pods since the watch began."""
         self._scrape_pods()
         return sum(
             (counts.subtract_counts(self._start.get(pod, RequestCounts())) for pod, counts in self._latest.items()),

@@ -1,4 +1,4 @@
-"""What a release would change: every object is applied as a dry run first, so that a refusal changes nothing.
+"""Plans the changes of a release. Every object is first applied as a dry run, so that a refusal changes nothing.
 
 The dry runs find fields that others own, policies and quotas that refuse, and objects of the same name that are not
 ours, before the first object is written.
@@ -39,7 +39,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Change:
-    """One object: as it is (`before`) and as it would be (`after`); `document` is what is applied.
+    """One object: its current state (`before`), its planned state (`after`), and the applied `document`.
 
     `handover`: the replicas stay what they are, and are an autoscaler's from now on.
     """
@@ -52,7 +52,7 @@ class Change:
 
     @property
     def action(self) -> Action:
-        """What happens to it."""
+        """The kind of change."""
         if self.after is None:
             return "remove"
         if self.before is None:
@@ -135,7 +135,7 @@ def plan_changes(
         prunable: the kinds of object that the target makes and may remove, in the order of their removal.
         earlier: the documents of the release before, for the kinds that it had.
         keep: objects that stay although they are not rendered: those of a canary.
-        prune: whether what is no longer rendered goes.
+        prune: whether objects that are no longer rendered are removed.
         take_over: take fields that others own, and objects that others made.
 
     Raises:
@@ -166,7 +166,7 @@ def plan_changes(
 def ensure_namespace(cluster: Cluster, document: dict[str, Any]) -> Change:
     """Make the Namespace when it is missing; the one object that is made before all else can be tried.
 
-    Somebody else's Namespace is used as it is.
+    A Namespace of somebody else is used unchanged.
     """
     before = cluster.get_object(NAMESPACE, document["metadata"]["name"])
     if before is None:

@@ -51,7 +51,7 @@ class ClusterTarget(Target[S]):
 
     @property
     def names(self) -> Names:
-        """What the app's objects are called."""
+        """Names of the app's objects."""
         return Names(self.app)
 
     @cached_property
@@ -91,12 +91,12 @@ class ClusterTarget(Target[S]):
         """Return when what the documents run is up and answers.
 
         Args:
-            documents: what was applied; all of a release, or a part of it that runs.
+            documents: the applied documents; all of a release, or the part that runs.
             record: the release that they belong to.
             restored: it was live before, and is applied again because a later release failed.
 
         Raises:
-            RolloutError: it does not come up, with the reason.
+            RolloutError: it does not become ready, with the reason.
         """
 
     @abstractmethod
@@ -116,7 +116,7 @@ class ClusterTarget(Target[S]):
         """The documents of a canary, as far as the settings tell."""
 
     def require_cluster(self) -> None:
-        """Check that the cluster has all that the target needs, before anything is written.
+        """Check that the cluster has everything that the target needs, before anything is written.
 
         Raises:
             DeployError: it is too old, or an operator is missing.
@@ -124,7 +124,7 @@ class ClusterTarget(Target[S]):
         self.cluster.read_server_version()
 
     def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, when it is to be made."""
+        """The Namespace, if mlapp creates it."""
         return None
 
     def find_url(self, shipment: Shipment) -> str | None:
@@ -132,7 +132,7 @@ class ClusterTarget(Target[S]):
         return None
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
-        """The address that the cluster gave a release that is up; None where it is no news."""
+        """The address that the cluster gave a live release; None if it is known already."""
         return None
 
     def open_releases(self) -> Releases:
@@ -143,7 +143,7 @@ class ClusterTarget(Target[S]):
         """The cluster's version, and which context and namespace would be deployed to.
 
         Raises:
-            DeployError: it does not answer, is too old, or has no such namespace and is not to get one.
+            DeployError: it does not answer or is too old, or the namespace does not exist and mlapp does not create it.
         """
         self.require_cluster()
         if self.make_namespace() is None:

@@ -21,7 +21,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 VALIDATOR = "kubernetes_validate"
-"""What the client library imports where it is there, for a part of it that is not used here: seconds a command."""
+"""An optional import of the client library for a part that mlapp does not use. It costs seconds for each command."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def connect_cluster(settings: ConnectionSettings, section: str = "targets.k8s") 
 
 @contextmanager
 def _collect_logged_errors() -> Iterator[list[str]]:
-    """What is logged as an error meanwhile: the client library goes on without a login when its command fails."""
+    """Collects logged errors: the client library continues without a login if the login command fails."""
     said: list[str] = []
 
     def take_record(record: logging.LogRecord) -> bool:
@@ -102,7 +102,7 @@ def _collect_logged_errors() -> Iterator[list[str]]:
 
 @contextmanager
 def _block_import(module: str) -> Iterator[None]:
-    """Let an import of `module` fail meanwhile."""
+    """Let an import of `module` fail in this context."""
     if module in sys.modules:
         yield
         return

@@ -1,6 +1,6 @@
 """One deploy at a time: a Lease that is held, and kept alive, while objects are changed.
 
-A deploy that dies leaves a Lease that ends by itself after 30 s. Protocol: coordination.k8s.io/v1, as leader election
+The Lease of a killed deploy expires after 30 s. Protocol: coordination.k8s.io/v1, as leader election
 uses it; taking over an ended one goes through `resourceVersion`, so that only one of two can. Times are the server's:
 the clocks of those who deploy may differ by more than a Lease lasts.
 """

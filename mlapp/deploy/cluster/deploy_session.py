@@ -36,7 +36,7 @@ class InterruptedDeployError(DeployError):
 
 @dataclass
 class DeploySession(Generic[S]):
-    """What a deploy, a rollback and a canary share, while the lock is held.
+    """State shared by a deploy, a rollback and a canary while the lock is held.
 
     `target` says what differs from one target in a cluster to another: its kinds of object, how a release is waited
     for, and its address.
@@ -75,8 +75,8 @@ class DeploySession(Generic[S]):
         """Make `documents` the live release.
 
         Raises:
-            UnreachableError: the server went away; the release stays `pending`, and the next deploy goes on with it.
-            DeployError: it was refused, or did not come up; things are as before then, and the text says so.
+            UnreachableError: the server is unreachable; the release stays `pending`, and the next deploy continues it.
+            DeployError: it was refused or did not become ready. The previous state is restored, and the text says so.
         """
         try:
             records = self.releases.list_records()
@@ -197,7 +197,7 @@ class DeploySession(Generic[S]):
         return self.target.find_url(shipment)
 
     def _find_cluster_url(self, record: ReleaseRecord) -> str | None:
-        """The address that the cluster gave; None where it is no news, or there is none yet."""
+        """The address that the cluster gave; None if it is known already or not given yet."""
         with suppress(DeployError):  # the release is live, whether or not this can be looked up
             return self.target.find_given_url(record, self.progress)
         return None
@@ -211,7 +211,7 @@ class DeploySession(Generic[S]):
         repeats: int | None,
         note: str | None,
     ) -> ReleaseRecord:
-        """The release to work on: a new one, one that was interrupted and is gone on with, or the live one."""
+        """The release to work on: a new one, an interrupted one to continue, or the live one."""
         text, before, begun = to_yaml_all(documents), releases.find_live(records), releases.find_interrupted(records)
         if begun and begun.objects == text:
             self.progress(f"going on with release {begun.number}, which was interrupted")

@@ -55,7 +55,7 @@ def stream_logs(
 
 
 def _list_started_pods(cluster: Cluster, selector: str) -> dict[str, str]:
-    """The pods that have begun, and the phase of each."""
+    """The started pods, and the phase of each."""
     pods = cluster.list_objects(POD, selector)
     phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
     return {pod: phase for pod, phase in phases.items() if phase not in BEGINNING}
@@ -72,7 +72,7 @@ def _read_pod_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterat
     try:
         response = cluster.read_pod_log(pod, **query)
     except ApiError as error:
-        if error.code in (400, 404):  # its container has not begun, or is gone
+        if error.code in (400, 404):  # its container has not started, or does not exist any more
             raise _NotStartedError from None
         raise
     for line in response_lines(response):
@@ -124,7 +124,7 @@ def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iter
 
 
 def _iterate_until_refresh(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
-    """What comes until it is time to look for new pods; under load there is always a next line."""
+    """Lines until the next look for new pods; under load there is always a next line."""
     end = time.monotonic() + LOOK_AGAIN
     while (left := end - time.monotonic()) > 0:
         try:

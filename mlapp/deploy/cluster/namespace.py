@@ -9,7 +9,7 @@ from mlapp.deploy.cluster.settings import Namespace
 
 
 def make_namespace(wanted: str | Namespace | None) -> dict[str, Any] | None:
-    """The Namespace, when it is to be made."""
+    """The Namespace, if mlapp creates it."""
     if not isinstance(wanted, Namespace) or not wanted.create:
         return None
     own = {MANAGED_BY: "mlapp"}

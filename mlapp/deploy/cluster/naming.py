@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LONGEST = 40
 """Room is left in the 63 characters of a DNS label for `-canary`, `-config-0123abcd` and `-release-123456`."""
 SAFE = "bcdfghjklmnpqrstvwxz2456789"
-"""Letters of which Kubernetes makes the ends of names: no vowels, so that they spell nothing."""
+"""Letters in the generated suffixes of Kubernetes: no vowels, so that they spell no words."""
 
 
 def make_dns_label(text: str, longest: int = LONGEST) -> str:
@@ -32,13 +32,13 @@ def make_label_value(text: str) -> str:
 
 
 def short_digest(text: str) -> str:
-    """Eight hexadecimal digits that stand for `text`."""
+    """Eight hexadecimal digits of the hash of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Names:
-    """What each object of an app is called."""
+    """Name of each object of an app."""
 
     app: str
 
@@ -53,7 +53,7 @@ class Names:
         return f"{self.base}-canary"
 
     def is_own_name(self, name: str) -> bool:
-        """Whether `name` is one of ours, or of what controllers make of it: ReplicaSets and pods, by their hashes.
+        """Whether `name` belongs to the app, or to a ReplicaSet or pod that a controller made for it.
 
         `digits-v2-5d4f7bcc66-x2k9q` is a pod of the app `digits-v2`, and not of `digits`.
         """

@@ -82,7 +82,7 @@ class AnswerError(DeployError):
 
 
 def _extract_problem_detail(text: str) -> str:
-    """What a problem document says; the text itself, cut short, otherwise."""
+    """The detail of a problem document; any other text is cut."""
     try:
         problem = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a pod is doing, and what is wrong with it, in words."""
+"""Describes the state of a pod and its problem."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def pod_revision(pod: dict[str, Any]) -> str | None:
 
 
 def find_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Trouble | None:
-    """What keeps the pod from serving; None when nothing is known to. `events` are the pod's own."""
+    """The reason why the pod does not serve; None if none is known. `events` are the pod's own."""
     name = pod["metadata"]["name"]
     status = pod.get("status", {})
     if pod["metadata"].get("deletionTimestamp"):

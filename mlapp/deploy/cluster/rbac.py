@@ -19,7 +19,7 @@ def make_rbac(
     watched: Collection[Kind],
     namespace: str,
 ) -> list[dict[str, Any]]:
-    """ServiceAccount, Role and RoleBinding; a ClusterRole too where a Namespace is to be made.
+    """ServiceAccount, Role and RoleBinding; also a ClusterRole if mlapp creates the Namespace.
 
     Args:
         documents: all that may be applied.

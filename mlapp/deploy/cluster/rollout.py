@@ -39,7 +39,7 @@ UNCHECKED = frozenset({401, 403})
 
 
 class RolloutError(DeployError):
-    """The release did not come up. `what` is the reason."""
+    """The release did not become ready. `what` is the reason."""
 
 
 @dataclass
@@ -107,7 +107,7 @@ class RolloutWait:
             return
         kind, action, item = change
         if action == LISTED:
-            if kind is POD:  # those that are gone are in no later change
+            if kind is POD:  # deleted pods are in no later change
                 self.pods = {}
             for one in item["items"]:
                 self._take_change((kind, "ADDED", one))
@@ -132,7 +132,7 @@ class RolloutWait:
     def _report_changes(self) -> None:
         """Say what has changed since it was last said.
 
-        A startup probe that fails is no news: the server answers it when the model is loaded.
+        A failing startup probe is normal: the server answers it when the model is loaded.
         """
         for name, pod in self.pods.items():
             warnings = self.warnings.get(name, ())
@@ -226,7 +226,7 @@ class RolloutWait:
             raise RolloutError(refused.what, refused.todo)
 
     def _find_refusal(self) -> DeployError | None:
-        """Why the cluster makes no pod: a quota, a policy. A moment later it may be the word of a pod that is gone."""
+        """Why the cluster creates no pod: a quota, a policy. May be stale: it can outlive the pod that caused it."""
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
                 said = condition.get("message", "")
@@ -236,7 +236,7 @@ class RolloutWait:
         return None
 
     def _refusal_patience(self) -> float:
-        """Seconds for which pods may be refused: those that leave for the new ones fill a quota until they are gone."""
+        """Seconds for which pods may be refused: terminating pods count against a quota until they end."""
         leaving = self.deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
         return REFUSED_FOR + (leaving if self._count_available() else 0)
 
@@ -270,7 +270,7 @@ class RolloutWait:
 
 
 def _is_slow_pull(event: dict[str, Any]) -> bool:
-    """What takes longest while a pod starts; an image that is there already is no news."""
+    """The slowest step of a pod's start. Cached images are not reported."""
     reason, message = event.get("reason"), event.get("message") or ""
     return reason == "Pulling" or (reason == "Pulled" and message.startswith("Successfully"))
 
@@ -284,7 +284,7 @@ def _advise_on_trouble(found: Trouble) -> str:
 
 
 class ChangeFeed:
-    """Several watches as one stream of changes: a list, and what changes since. One that ends is begun again."""
+    """Several watches as one stream: a list, then the changes. A watch that ends is restarted."""
 
     def __init__(self, cluster: Cluster, timeout: float) -> None:
         self._cluster = cluster

@@ -1,4 +1,4 @@
-"""What the server in a pod is told: the settings that differ from their defaults, as environment variables."""
+"""Environment variables of the server in a pod: the settings that differ from their defaults."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Patch(Section, frozen=True):
 
 
 class ConnectionSettings(Protocol):
-    """What names a cluster and a namespace in it."""
+    """The settings that identify a cluster and a namespace."""
 
     @property
     def kubeconfig(self) -> str | None: ...
@@ -105,7 +105,7 @@ class ConnectionSettings(Protocol):
 
 
 class ClusterSettings(ConnectionSettings, Protocol):
-    """What the shared parts of a deploy read from a target's settings."""
+    """The settings that the shared parts of a deploy read."""
 
     @property
     def rollout(self) -> Rollout: ...

@@ -45,7 +45,7 @@ def start_canary(
 
     Raises:
         UnreachableError: the server went away; what there is of the canary stays.
-        DeployError: the canary is refused or does not come up; it is gone then.
+        DeployError: the canary is refused or does not become ready, and is removed.
     """
     plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     record = job.releases.create_record(
@@ -82,7 +82,7 @@ def promote_canary(job: DeploySession[Any]) -> ReleaseRecord:
     """Give the canary all traffic.
 
     Raises:
-        DeployError: there is no canary, or it is refused; the release before is live then.
+        DeployError: there is no canary, or it is refused; the previous release is live then.
     """
     records = job.releases.list_records()
     record, before = _find_canary(job, records), releases.find_live(records)

@@ -43,7 +43,7 @@ class Transport:
     _answered: bool = False
 
     def send_json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        """What `send` got, read as JSON."""
+        """The answer of `send` as JSON."""
         answer: dict[str, Any] = json.loads(self.send_call(method, path, **how).data)
         return answer
 

@@ -1,4 +1,4 @@
-"""The containers of an app on an engine: how they are found, made and told apart."""
+"""Finds, creates and identifies the containers of an app on an engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROGRAM = Path(tcp_proxy.__file__)
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a container's label keeps of its release."""
+    """Record of a release in a container's label."""
 
     number: int
     created: datetime
@@ -122,7 +122,7 @@ class Containers:
         return Server(container, record)
 
     def start_container(self, container: Container) -> None:
-        """Start a container. While two deploys make the app's network at once there may be two for a moment."""
+        """Start a container. Two simultaneous deploys may briefly create two networks of the app."""
         import docker.errors
 
         for left in reversed(range(AMBIGUOUS)):

@@ -1,4 +1,4 @@
-"""What the servers of an app print."""
+"""Output of an app's servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOK = 2.0
 
 
 def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, since: float | None) -> Iterator[LogLine]:
-    """What the running servers printed; when followed, what they and those of releases to come will print as well.
+    """Output of the running servers; with `follow`, also the later output of these and of later releases.
 
     Args:
         tail: the last so many lines of each; all when absent.
@@ -65,7 +65,7 @@ def _queue_lines(server: Server, queue: Queue[LogLine], options: dict[str, Any])
 
 
 def _read_server_lines(server: Server, *, follow: bool, **options: Any) -> Iterator[LogLine]:
-    # The SDK follows whatever is streamed, unless it is told not to.
+    # The SDK follows a stream by default.
     for raw in server.container.logs(stream=True, follow=follow, timestamps=True, **options):
         for text in raw.decode(errors="replace").splitlines():
             stamp, _, line = text.partition(" ")

@@ -132,7 +132,7 @@ def _switch_traffic(containers: Containers, server: Server, progress: Reporter) 
 
 
 def _publish_port(containers: Containers, before: Container | None, server: Server) -> None:
-    """Make a front, in the place of one with another port; that one is back when the new one cannot have its own."""
+    """Create a front, replacing one with another port. If the new port is taken, the old front is restored."""
     if before is not None:
         before.stop(timeout=0)
         before.rename(f"{containers.name}-before")
@@ -182,7 +182,7 @@ def _wait_for_answer(containers: Containers, server: Server) -> None:
 
 
 def _retire_server(server: Server, timeout: float) -> None:
-    """Stop a container for good: under `restart: always` the engine would start it again with the machine."""
+    """Stop and remove a container: with `restart: always` the engine would start it again after a reboot."""
     never: Any = {"Name": "no"}  # a policy that the SDK's types do not know
     server.container.update(restart_policy=never)
     server.container.stop(timeout=timeout)

@@ -100,7 +100,7 @@ class DockerTarget(Target[DockerSettings]):
             return removed + containers.remove_network_and_volume()
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
-        """What the server prints; when followed, that of releases to come as well."""
+        """Output of the server; with `follow`, also of later releases."""
         with self._open_containers() as containers:
             yield from logs.read_log_lines(containers, follow=follow, tail=tail, since=since)
 

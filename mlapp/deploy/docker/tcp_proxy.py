@@ -38,7 +38,7 @@ class PipeEnd(asyncio.Protocol):
             self.peer.transport.write(data)
 
     def eof_received(self) -> bool:
-        """Pass the end of one direction on; the other goes on."""
+        """Pass on the end of one direction; the other stays open."""
         if self.peer is not None and self.peer.transport is not None and not self.peer.transport.is_closing():
             with contextlib.suppress(OSError):
                 self.peer.transport.write_eof()

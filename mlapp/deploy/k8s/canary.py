@@ -1,4 +1,4 @@
-"""A release on trial: a second Deployment that gets a part of the traffic, until it is promoted or aborted.
+"""A canary: a second Deployment that gets a part of the traffic until it is promoted or aborted.
 
 Traffic only reaches the canary once its pods answer a prediction, and leaves it before they go.
 """
@@ -29,7 +29,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
 
     Raises:
         UnreachableError: the server went away; what there is of the canary stays.
-        DeployError: nothing is live, a canary is on trial already, or the canary does not come up; it is gone then.
+        DeployError: nothing is live, or there is a canary; or this canary does not become ready, and is removed.
     """
     records = job.releases.list_records()
     before = releases.find_live(records)
@@ -50,9 +50,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     documents = render_canary(shipment, job.settings, job.serve, replicas, percent)
     workload, traffic = _split_documents(job, documents)
     plan = job.plan_changes(workload, before, prune=False, take_over=take_over)
-    job.plan_changes(
-        traffic, before, prune=False, take_over=take_over
-    )  # a refusal of it must come before anything is written
+    job.plan_changes(traffic, before, prune=False, take_over=take_over)  # detect a refusal before anything is written
     goal = render_release(shipment, job.settings, job.serve)
     record = job.releases.create_record(
         shipment,
@@ -90,7 +88,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     """Make the canary the live release: first the live Deployment rolls to it, then the traffic, then the canary goes.
 
     Raises:
-        DeployError: there is no canary, or its release does not come up; the release before is live then.
+        DeployError: there is no canary, or its release does not become ready; the previous release is live then.
     """
     records = job.releases.list_records()
     record, before = _find_canary(records), releases.find_live(records)
@@ -144,7 +142,7 @@ def _find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord:
 
 
 def _compute_replicas(job: Session, percent: int) -> tuple[int, int]:
-    """Pods of the canary, enough for its part of the load and at least one; and the live pods that it is beside."""
+    """Number of pods of the canary, at least one and enough for its share of the load; and of the live pods."""
     deployment = job.cluster.get_object(DEPLOYMENT, job.names.base) or {}
     beside = int(deployment.get("spec", {}).get("replicas", 1))
     return share_of_replicas(beside, percent), beside
@@ -156,7 +154,7 @@ def share_of_replicas(beside: int, percent: int) -> int:
 
 
 def _split_documents(job: Session, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What runs, and what says where the traffic goes: the app's own Service and HTTPRoute."""
+    """The documents that run pods, and those that route traffic: the app's own Service and HTTPRoute."""
     traffic = [
         document
         for document in documents
@@ -172,7 +170,7 @@ def _remove_canary_release(job: Session, before: ReleaseRecord | None) -> None:
 
 
 def _move_traffic(job: Session, traffic: Documents) -> None:
-    """Send all traffic where these documents say, and wait until load balancers have heard of it."""
+    """Route all traffic as these documents say, and wait until load balancers have noticed."""
     shift = job.plan_changes(traffic, None, prune=False, take_over=True)
     execute_plan(job.cluster, shift, job.lock, job.progress)
     if shift.pending:

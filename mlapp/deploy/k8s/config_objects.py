@@ -1,4 +1,4 @@
-"""What the server is told: the ConfigMap of its variables, the ServiceAccount, and secrets from a vault."""
+"""Configuration of the server: the ConfigMap of its variables, the ServiceAccount, and secrets from a vault."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ FORMATS = ("yaml", "kustomize", "helm")
 
 
 def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path, format: str) -> list[Path]:
-    """Write the files; they are the owner's from then on, so nothing that is there is overwritten.
+    """Write the files for the user to keep. Nothing is overwritten.
 
     Raises:
         UsageError: no such format.
@@ -149,7 +149,7 @@ def _extract_values(document: dict[str, Any], values: dict[str, Any], marks: _Ma
         values["image"] = {"reference": repository}
         image = marks.put_mark("{{ .Values.image.reference }}")
     for container in (*pod["containers"], *pod.get("initContainers", [])):
-        if container["image"] == server:  # what pulls a model, or stands beside the server, has an image of its own
+        if container["image"] == server:  # sidecars and the container that pulls a model have images of their own
             container["image"] = image
     values["resources"] = pod["containers"][0]["resources"]
     pod["containers"][0]["resources"] = marks.put_mark("{{ toYaml .Values.resources | nindent 12 }}", block=True)
@@ -159,13 +159,13 @@ def _extract_values(document: dict[str, Any], values: dict[str, Any], marks: _Ma
 
 
 class _Marks:
-    """Words that stand in the YAML where a template's action will: YAML cannot hold one itself."""
+    """Placeholders in the YAML for actions of a template, which YAML cannot hold."""
 
     def __init__(self) -> None:
         self._actions: dict[str, tuple[str, bool, bool]] = {}
 
     def put_mark(self, action: str, *, number: bool = False, block: bool = False) -> str:
-        """A word for `action`. A `number` stands without quotes; a `block` is YAML of several lines."""
+        """A placeholder for `action`. A `number` has no quotes; a `block` is YAML of several lines."""
         mark = f"MARK{len(self._actions)}MARK"
         self._actions[mark] = (action, number, block)
         return mark

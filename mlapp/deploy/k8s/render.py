@@ -1,4 +1,4 @@
-"""From a Shipment and the settings to documents: pure, the same for the same input, talks to nobody."""
+"""From a Shipment and the settings to documents: pure, deterministic, without requests."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _finish_documents(
 
 
 def _label_revision(deployment: dict[str, Any]) -> None:
-    """Label the pods with a hash of all that makes them, so that a release's pods can be told from the others."""
+    """Label the pods with a hash of all that makes them, which distinguishes the pods of releases."""
     template = deployment["spec"]["template"]
     template["metadata"]["labels"] = {
         **template["metadata"]["labels"],

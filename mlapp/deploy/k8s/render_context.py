@@ -1,4 +1,4 @@
-"""What every part of rendering needs to know: names, labels, settings, and which of two tracks is rendered."""
+"""Shared input of all parts of rendering: names, labels, settings, and which of two tracks is rendered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RenderContext:
 
     @property
     def names(self) -> Names:
-        """What the objects are called."""
+        """Names of the objects."""
         return Names(self.shipment.app)
 
     @property
@@ -37,7 +37,7 @@ class RenderContext:
 
     @property
     def grace(self) -> float:
-        """Seconds for which the server, once told to stop, still answers and closes each connection it answers on.
+        """Seconds for which the server, after SIGTERM, still answers and closes connections.
 
         Its own default is none, which suits a laptop. Here clients hold connections through a load balancer, and one
         that is cut while a request is on its way is a request lost.

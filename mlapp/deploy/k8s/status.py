@@ -1,4 +1,4 @@
-"""How an app stands in the cluster: release, pods, traffic, autoscaler, events, and what is wrong."""
+"""State of an app in the cluster: release, pods, traffic, autoscaler, events, and problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pods keep on disk: PersistentVolumeClaims, and room for a model that is fetched at start."""
+"""Disks of pods: PersistentVolumeClaims, and space for a model that is fetched at start."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
         return render_canary(shipment, self.settings, self.serve, replicas, percent)
 
     def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, when it is to be made."""
+        """The Namespace, if mlapp creates it."""
         return make_namespace(self.settings.namespace)
 
     def find_url(self, shipment: Shipment) -> str:
@@ -51,7 +51,7 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
         return app_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
-        """The address that the cluster gave the Service; None where it is no news, or there is none yet."""
+        """The address that the cluster gave the Service; None if it is known already or not given yet."""
         if not service_address.is_given_by_cluster(record):
             return None
         if url := service_address.find_service_url(self.cluster, self.names, record):
@@ -76,7 +76,7 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
         rollout.wait_until_complete(self.rollout.timeout, job.lock)
 
     def status(self) -> Status:
-        """How the app stands."""
+        """The state of the app."""
         found = standing.read_status(self.cluster, self.open_releases(), by_route=self.settings.gateway is not None)
         if found.release is None and not found.replicas:
             self.cluster.require_namespace()

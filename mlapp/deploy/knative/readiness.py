@@ -12,7 +12,7 @@ from mlapp.deploy.cluster.pods import find_trouble, is_ready
 from mlapp.deploy.cluster.rollout import LISTED, ChangeFeed, RolloutError, RolloutWait
 
 FAILED_FOR = 10.0
-"""Seconds for which a condition may be False: while Knative reconciles, it is so for a moment."""
+"""Seconds for which a condition may be False: Knative sets it briefly while it reconciles."""
 
 
 @dataclass
@@ -21,7 +21,7 @@ class KnativeWait(RolloutWait):
 
     Args:
         traffic: percent of each revision, by its name.
-        may_sleep: whether a revision without pods will do: they stop when nobody asks.
+        may_sleep: whether a revision without pods counts as ready: pods stop when there are no requests.
     """
 
     traffic: dict[str, int] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class KnativeWait(RolloutWait):
                 self.progress(f"Service/{self.name}: {words}")
 
     def _is_observed(self) -> bool:
-        return False  # there is no Deployment of ours to look at
+        return False  # mlapp has no Deployment to look at
 
     def _is_complete(self) -> bool:
         status = self.item.get("status", {})
@@ -82,7 +82,7 @@ class KnativeWait(RolloutWait):
         return f"Service/{self.name} is not ready{after}: {'; '.join(told) or 'no pod answers'}{self._read_logs()}"
 
     def _read_logs(self) -> str:
-        """What is wrong with the pods, with the last lines of those that crash."""
+        """Problems of the pods, with the last lines of crashing ones."""
         for name, pod in self.pods.items():
             if found := find_trouble(pod, self.warnings.get(name, ())):
                 return f"; {found.text}{self._read_crash_log(found)}"

@@ -1,4 +1,4 @@
-"""The Service of a release: pure, the same for the same input, talks to nobody.
+"""The Service of a release: pure, deterministic, without requests.
 
 Each release's revision has a name of its own, from its content, and the traffic names revisions. Without names, all
 traffic would go to the newest revision that is ready: after an aborted canary, to the canary.

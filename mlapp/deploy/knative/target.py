@@ -55,7 +55,7 @@ class KnativeTarget(ClusterTarget[KnativeSettings]):
         return render_release(shipment, self.settings, self.serve, live=name, percent=percent)
 
     def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, when it is to be made."""
+        """The Namespace, if mlapp creates it."""
         return make_namespace(self.settings.namespace)
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
@@ -107,7 +107,7 @@ class KnativeTarget(ClusterTarget[KnativeSettings]):
             raise
 
     def status(self) -> Status:
-        """How the app stands."""
+        """The state of the app."""
         own = f"{labels.APP}={self.names.base}"
         with ThreadPoolExecutor(4) as pool:
             recorded = pool.submit(self.open_releases().list_records)

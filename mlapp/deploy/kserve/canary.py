@@ -325,7 +325,7 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
 
 
 def _remove_split(job: Session) -> None:
-    """Leave the traffic to KServe's own route, and wait until the Gateway has heard of it."""
+    """Leave the traffic to KServe's own route, and wait until the Gateway has noticed."""
     if job.settings.mode == "knative":
         return
     try:

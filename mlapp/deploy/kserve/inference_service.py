@@ -1,4 +1,4 @@
-"""From a Shipment and the settings to KServe's objects: pure, the same for the same input, talks to nobody.
+"""From a Shipment and the settings to KServe's objects: pure, deterministic, without requests.
 
 The image carries its model, so that the predictor is a container of ours by default: KServe adds nothing to its pods.
 With a model in a bucket the predictor is a `model` with a ServingRuntime of the image, and KServe's storage
@@ -57,7 +57,7 @@ class KServeContext:
 
     @property
     def names(self) -> Names:
-        """What the objects are called."""
+        """Names of the objects."""
         return Names(self.shipment.app)
 
     @property
@@ -81,7 +81,7 @@ class KServeContext:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Labels of this track's objects. KServe hands them on to all that it makes of an InferenceService."""
+        """Labels of this track's objects. KServe copies them to everything that it creates for an InferenceService."""
         own = {**self.settings.labels, **self.shipment.labels}
         return labels.object_labels(self.names, self.instance, None, own)
 
@@ -109,7 +109,7 @@ def render_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -
 
 
 def make_model_objects(context: KServeContext) -> list[dict[str, Any]]:
-    """What a model in a bucket needs besides: the version's manifest, and the runtime that serves it."""
+    """Additional objects for a model in a bucket: the version's manifest, and the runtime that serves it."""
     if context.storage_uri is None:
         return []
     made = [make_runtime(context)]
@@ -279,7 +279,7 @@ def make_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
 
 
 def make_runtime(context: KServeContext) -> dict[str, Any]:
-    """A ServingRuntime of the image, named by its content: a version that changes nothing of it makes no new one."""
+    """A ServingRuntime of the image, named by its content: a version that does not change it needs no new one."""
     container = make_container(context)
     if context.shipment.manifest:
         container["volumeMounts"] = [
@@ -342,7 +342,7 @@ def make_route(
 
 
 def _grace(context: KServeContext) -> float:
-    """Seconds for which the server, once told to stop, still answers."""
+    """Seconds for which the server, after it was asked to stop, still answers."""
     return context.serve.grace or float(context.settings.rollout.leave)
 
 

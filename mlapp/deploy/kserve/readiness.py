@@ -35,7 +35,7 @@ class ServiceWait(RolloutWait):
         mode: `standard` or `knative`.
         needs_ingress: whether its routes must be accepted too.
         percent: in Knative mode, what the newest revision gets of the traffic.
-        may_sleep: in Knative mode, whether a revision without pods will do: they stop when nobody asks.
+        may_sleep: in Knative mode, whether a revision without pods counts as ready: pods stop without requests.
     """
 
     service: str = ""
@@ -124,7 +124,7 @@ class ServiceWait(RolloutWait):
                 raise RolloutError(found, "Fix what it names; `mlapp status` shows the conditions.")
 
     def _find_failure(self) -> str | None:
-        """What KServe says of a spec that it cannot run."""
+        """KServe's message about a spec that it cannot run."""
         model = self.item.get("status", {}).get("modelStatus", {})
         info = model.get("lastFailureInfo") or {}
         if model.get("transitionStatus") in ("InvalidSpec", "BlockedByFailedLoad") and info:

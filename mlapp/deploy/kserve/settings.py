@@ -93,7 +93,7 @@ class KServeSettings(Section, frozen=True):
 
     @property
     def scaler(self) -> Literal["hpa", "keda", "knative", "none"]:
-        """What changes the number of pods."""
+        """The autoscaler of the pods."""
         if self.autoscaler is not None:
             return self.autoscaler
         if self.mode == "knative":

@@ -1,4 +1,4 @@
-"""How an app stands on KServe: release, pods, conditions, traffic, events, and what is wrong."""
+"""State of an app on KServe: release, pods, conditions, traffic, events, and problems."""
 
 from __future__ import annotations
 

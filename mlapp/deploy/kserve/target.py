@@ -63,7 +63,7 @@ class KServeTarget(ClusterTarget[KServeSettings]):
         return canary.render_canary(context, percent, live)
 
     def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, when it is to be made."""
+        """The Namespace, if mlapp creates it."""
         return make_namespace(self.settings.namespace)
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
@@ -109,7 +109,7 @@ class KServeTarget(ClusterTarget[KServeSettings]):
         wait.wait_until_complete(self.rollout.timeout, job.lock)
 
     def status(self) -> Status:
-        """How the app stands."""
+        """The state of the app."""
         found = read_status(self.cluster, self.open_releases(), self.settings.mode == "standard")
         if found.release is None and not found.replicas:
             self.cluster.require_namespace()

@@ -24,7 +24,7 @@ def predict_through_mesh(cluster: Cluster, model: str, inputs: Any) -> dict[str,
     """The answer of the Open Inference Protocol, as `{"predictions": [...]}`.
 
     Raises:
-        DeployError: there is no mesh in the namespace, or it answers with an error.
+        DeployError: the namespace has no mesh, or the mesh answers with an error.
         UsageError: the inputs have no form as tensors.
     """
     body = json.dumps(make_tensors(inputs)).encode()

@@ -1,4 +1,4 @@
-"""Seldon Core 2's objects of a release: pure, the same for the same input, talks to nobody.
+"""Seldon Core 2's objects of a release: pure, deterministic, without requests.
 
 The fields are those of the public documentation, https://docs.seldon.ai/seldon-core-2. Core 2 is under the Business
 Source License; nothing of it is copied here.
@@ -104,7 +104,7 @@ def _make_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]
 
 
 def _capability(shipment: Shipment) -> str:
-    """What only the app's own Server can do, so that Seldon loads the model nowhere else."""
+    """Capability of the app's own Server only, so that Seldon loads the model nowhere else."""
     return f"mlapp-{Names(shipment.app).base}"
 
 

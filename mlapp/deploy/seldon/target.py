@@ -63,7 +63,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         return render_canary(shipment, self.settings, percent)
 
     def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, when it is to be made."""
+        """The Namespace, if mlapp creates it."""
         return make_namespace(self.settings.namespace)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = lambda _: None, take_over: bool = False) -> Release:
@@ -116,7 +116,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         return pod_logs.stream_logs(self.cluster, self.names, follow, tail, since, self.container, selector)
 
     def status(self) -> Status:
-        """How the app stands."""
+        """The state of the app."""
         own = f"{labels.APP}={self.names.base}"
         selectors = {POD: f"{SERVER_LABEL}={self._server_name}" if self._server_name else SERVER_LABEL, EVENT: ""}
         kinds = (SELDON_MODEL, SELDON_SERVER, SELDON_EXPERIMENT, POD, EVENT)
