@@ -31,7 +31,7 @@ from mlapp.errors import DataError, MissingExtraError
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = Path(".mlapp/cache/data")
-"""Where cached reads lie, below the project's folder. May be deleted at any time."""
+"""Folder of cached reads, below the project's folder. May be deleted at any time."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -41,7 +41,7 @@ def cached(*, hours: float | None = None, folder: str | os.PathLike[str] = FOLDE
 
     Args:
         hours: how long a read is good for; until it is deleted when absent.
-        folder: where it lies.
+        folder: its folder.
 
     The decorated reader raises MissingExtraError without pyarrow, and DataError when it returns no DataFrame.
     """
@@ -87,7 +87,7 @@ def _read_through_cache(
 
 
 def _make_cache_key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    """What decides the result, hashed: the reader's code, its parameters, and the variables that it names."""
+    """Hash of what determines the result: the reader's code, its parameters, and the variables that it names."""
     try:
         code = inspect.getsource(read)
     except (OSError, TypeError):

@@ -68,7 +68,7 @@ def read(
     types: Types | None = None,
     **parameters: Any,
 ) -> pd.DataFrame | Iterator[pd.DataFrame]:
-    """Read items: all that a filter lets through, or those of one key.
+    """Read items: all that match a filter, or those of one key.
 
     Args:
         table: the table's name.

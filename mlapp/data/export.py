@@ -81,7 +81,7 @@ def _open_csv_writer(file: Path) -> Iterator[Writer]:
 
 
 def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
-    """Write rows; an empty text in quotes, to be told from a missing value."""
+    """Write rows; an empty text is quoted, to differ from a missing value."""
     import io
 
     texts = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind in "OU"]
@@ -167,6 +167,6 @@ def replace_file(file: Path) -> Iterator[Path]:
 
 
 def _is_write_error(error: OSError, file: Path, unfinished: Path | None) -> bool:
-    """Whether an error is about the file being written: what the reader meets meanwhile is its own to tell."""
+    """Whether an error concerns the written file; the reader reports its own errors."""
     named = str(error.filename or "")
     return unfinished is None or named in ("", str(unfinished), str(file))

@@ -24,7 +24,7 @@ BATCH = 1 << 17
 def fingerprint_table(table: pd.DataFrame) -> str:
     """The SHA-256 of the table's content, as 64 hexadecimal digits; the same in every process and on every run.
 
-    The values are read where they lie, at most `BATCH` rows of a column at a time: the table is never copied.
+    The values are read in place, at most `BATCH` rows of a column at a time: the table is never copied.
     Columns are hashed side by side in threads, as hashing leaves Python's lock.
     """
     with ThreadPoolExecutor() as threads:
@@ -73,7 +73,7 @@ def _iterate_buffers(column: pd.Series) -> Iterator[Any]:
 
 
 def _iterate_plain_buffers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
-    """Numbers and times as they lie in memory. A batch of a column that does not lie in one piece is copied."""
+    """Bytes of numbers and times in memory. A batch of a column that is not contiguous is copied."""
     import numpy as np
 
     for start in range(0, len(values), BATCH):
@@ -113,7 +113,7 @@ def _encode_arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any], Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = pc.fill_null(pa.array(column).cast("large_binary"), b"")  # what lies under a missing value is arbitrary
+    texts = pc.fill_null(pa.array(column).cast("large_binary"), b"")  # the bytes of a missing value are arbitrary
     texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     _, offsets, content = texts.buffers()
     ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
@@ -127,7 +127,7 @@ def _encode_objects(column: pd.Series) -> Iterator[bytes]:
 
 
 def _encode_object(value: object) -> bytes:
-    """One Python value with its type: 1, 1.0, True and "1" differ, and nothing depends on where it lies in memory."""
+    """One Python value with its type: 1, 1.0, True and "1" differ, and the address in memory does not matter."""
     import numpy as np
 
     kind = type(value).__qualname__.encode() + b":"

@@ -65,12 +65,12 @@ def read(
     Args:
         url: `mongodb://…` or `mongodb+srv://…`; `${NAME}` is taken from the environment.
         collection: `database.collection`, or the collection alone when the URL names the database.
-        query: a filter, or a list of stages to aggregate. A text `":name"` in it stands for a parameter:
+        query: a filter, or a list of stages to aggregate. A text `":name"` in it is replaced by a parameter:
             a value, never an operator or a field.
         fields: the fields to read, `address.city` too; all but `_id` when absent.
         chunks: give DataFrames of so many rows one after another, for what is larger than memory.
         types: pandas types for single columns, as `{"city": "category"}`.
-        parameters: the values. A date stands for its midnight in UTC.
+        parameters: the values. A date means its midnight in UTC.
 
     Raises:
         DataError: no connection, no such collection, a query that MongoDB refuses.
@@ -119,7 +119,7 @@ def source(
 
 
 def _value(name: str, value: Any) -> Any:
-    """A parameter's value, which is no part of a query.
+    """A parameter's value, which cannot change the query.
 
     Raises:
         UsageError: it holds operators, as {"$gt": ""}.

@@ -19,11 +19,11 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Column:
-    """What one column holds.
+    """Profile of one column.
 
     Attributes:
         missing: rows without a value.
-        distinct: different values; None where values cannot be told apart, as lists.
+        distinct: number of different values; None for values that cannot be compared, such as lists.
         minimum, maximum: of numbers, times and texts; None for others and for empty columns.
         counts: numbers and times: rows in each of `BINS` steps of equal size from minimum to maximum.
         top: texts, categories and booleans: the most frequent values and their rows.

@@ -1,4 +1,4 @@
-"""Connections that break: a read is made again while none of it is given away, else the error says how far it came."""
+"""Broken connections: a read is repeated if no row was returned yet; otherwise the error says how far it came."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     app.data_reader.redis("${REDIS_URL}", "clicks:{day}", day=date)
 
 A hash is a row. A text that holds a JSON object is one too, and each item of a list, entry of a stream and member of
-a sorted set. The column `key` has the key, without which rows could not be told apart.
+a sorted set. The column `key` holds the key, which identifies a row.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def read(
 
     Args:
         url: `redis://:${REDIS_PASSWORD}@host:port/0` or `rediss://…`; `${NAME}` is taken from the environment.
-        keys: a key, or a pattern of keys with `*`; `{name}` stands for a parameter, whose
-            value is taken as it is.
+        keys: a key, or a pattern of keys with `*`; `{name}` is replaced by a parameter, whose
+            value is used unchanged.
         fields: the columns to keep, `key` among them if it is wanted; all when absent.
         chunks: give DataFrames of so many rows one after another, for what is larger than memory.
         types: pandas types for single columns. Redis keeps texts: without a type, a column of a hash or stream whose
@@ -75,7 +75,7 @@ def read(
         parameters: the values.
 
     Raises:
-        DataError: no connection, no key that matches, a value that is no row.
+        DataError: there is no connection, no matching key, or a value is not a row.
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `redis` are not installed.
     """

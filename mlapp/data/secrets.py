@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # Up to the last @: a password that was not percent-encoded may hold any character. `host:8080/a@b` has none.
 _PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?!\d+[/?#])(?P<secret>\S+)(?=@)")
 _TOKEN = re.compile(r"(?P<before>\bhttps?://)(?P<secret>[^:/?#@\s]+)(?=@)", re.IGNORECASE)
-"""A token in the place of a user, as Git hosts and package indexes take it."""
+"""A token instead of a user, as Git hosts and package indexes accept it."""
 _SETTING = re.compile(
     r"(?P<before>(?:^|(?<=[?&;#,\s({\['\"]))"
     r"(?:(?:[\w.-]*[_.-])?sig|[\w.-]*(?:password|passwd|pwd|passphrase|secret|token(?!s|iz)|signature|credential"

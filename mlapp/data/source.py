@@ -1,4 +1,4 @@
-"""What a source of data is, for those of mlapp and for yours.
+"""The interface of a source of data, for those of mlapp and for yours.
 
 A source is a function named in the entry-point group `mlapp.sources`. Its name there becomes a method of
 `app.data_reader`: the entry point `sql` is what `app.data_reader.sql(…)` calls.

@@ -28,7 +28,7 @@ def judge_windows(
         windows: counts of all replicas, one for each version and window.
         baselines: version → its baseline.
         now: seconds since 1970: a window that ends later is open.
-        quality: version and beginning of a window → what is known of it.
+        quality: version and beginning of a window → its quality.
     """
     tests = settings.tests
     persistent: dict[str, Persistence] = {}

@@ -25,11 +25,11 @@ PATIENCE = 10.0
 PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
 FAR = timedelta(days=365)
-"""How long Alertmanager may take an alarm for active without hearing of it again: its end is told."""
+"""Time for which Alertmanager keeps an alarm active without an update. The end of an alarm is always sent."""
 
 
 class AlarmEvent(dict[str, Any]):
-    """What is sent: a dict whose entries are attributes too.
+    """The sent alarm: a dict whose entries are also attributes.
 
     `app`, `version`, `kind`, `column`, `value`, `threshold`, `text`; `status` is `firing` or `resolved`; `since` and
     `until` are those of the window, as ISO 8601 texts.
@@ -55,13 +55,13 @@ def event_of(app: str, report: WindowReport, alarm: Alarm, status: Literal["firi
 
 
 class Ledger:
-    """The beginnings and ends of alarms that were told. An entry is made once, by the first that makes it."""
+    """The sent beginnings and ends of alarms. The first process that sends one creates its entry."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
 
     def begin(self, version: str, alarm: Alarm, event: AlarmEvent) -> bool:
-        """Note that an alarm began; False where it has begun already."""
+        """Record that an alarm began; False if it had begun before."""
         return self._add(version, alarm.kind, alarm.column, event, is_begin=True)
 
     def end(self, version: str, kind: str, column: str, event: AlarmEvent) -> bool:
@@ -91,7 +91,7 @@ class Ledger:
 
 
 def send(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent], Any] | None) -> None:
-    """Tell everybody. One that cannot be reached is logged, and keeps nobody from hearing of it."""
+    """Send to all receivers. A failure is logged, and the other receivers still get the alarm."""
     for alert in alerts:
         try:
             url = expand_address(alert.webhook)

@@ -33,7 +33,7 @@ def make_batch(
 
     Args:
         results: for each part its predictions, or an error.
-        is_compact: join the parts where they can be: the requests are not told apart any more.
+        is_compact: join the parts where possible; requests are no longer distinguished.
     """
     if not _LISTS.issuperset(map(type, results)):
         answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]

@@ -11,7 +11,7 @@ from mlapp.monitoring.statistics import categories_p, js_distance, ks_p
 
 SERIES = "mlapp_feature_rows_total"
 Predictions = Mapping[tuple[str, str, str], float]
-"""Prediction's column, upper end (`le`) and value → rows: of a number the end is given, of a category the value."""
+"""Prediction's column, upper end (`le`) and value → rows: a number has the end, a category the value."""
 
 
 def explain_predictions(live: Predictions, trial: Predictions, most: float) -> str | None:

@@ -1,4 +1,4 @@
-"""What is done when a window is over: keep what was found in it, tell of alarms, train again, and tidy up."""
+"""Closes a window that has ended: stores its report, sends alarms, retrains, and removes old data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEWEST = 20
 
 @dataclass
 class Closed:
-    """What a run did."""
+    """Result of a run."""
 
     windows: int = 0
     sent: list[AlarmEvent] = field(default_factory=list)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPECIAL = 3
-"""Slots behind a column's bins: of a number below, above and missing; of a category new, (unused) and missing."""
+"""Slots after a column's bins: for a number below, above and missing; for a category new, (unused) and missing."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """What one replica counted of one version in one window; or the sum of several.
+    """Counts of one version by one replica in one window, or a sum of such counts.
 
     Attributes:
-        since, until: of the window, in seconds since 1970.
+        since, until: begin and end of the window, in seconds since 1970.
         rows: that were predicted.
         refused: rows that were refused, and `fields` those for each field.
         columns: of each feature and prediction: rows in each bin or value, then below, above and missing of a number,

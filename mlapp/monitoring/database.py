@@ -16,7 +16,7 @@ from mlapp.monitoring.segments import FORMAT, META, current
 from mlapp.monitoring.truth import Truth, encode_truths
 
 MEMORY = "512MB"
-"""What DuckDB may keep in memory; the rest goes to temporary files."""
+"""Memory limit of DuckDB; the rest goes to temporary files."""
 LOG = """CREATE VIEW log AS SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS request, NULL::INTEGER AS "row",
 NULL::TIMESTAMPTZ AS time, NULL::VARCHAR AS version, NULL::FLOAT AS latency, NULL::FLOAT AS weight,
 NULL::VARCHAR AS prediction WHERE false"""
@@ -167,7 +167,7 @@ def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[
     for file in files:
         try:
             schema = parquet.read_schema(file)
-        except FileNotFoundError:  # merged or forgotten meanwhile
+        except FileNotFoundError:  # merged or deleted in the meantime
             continue
         except (pa.ArrowException, OSError) as error:
             raise StoreError(

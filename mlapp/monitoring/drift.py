@@ -135,7 +135,7 @@ def _of_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
                     lambda now, before: f"{column.name} has values that training never saw in {now} of the rows.",
                 )
             )
-    # Of the baseline's own distribution function: one and a half times its largest standard error.
+    # One and a half times the largest standard error of the baseline's own distribution function.
     error = 0.75 / math.sqrt(trained)
     is_large = distance >= floor + (error if column.kind == "number" else 0.0)
     found.append(Finding("drift", column.name, distance, floor, p, is_large, f"{where}, {floor:.2f} is allowed."))

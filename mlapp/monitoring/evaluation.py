@@ -39,7 +39,7 @@ log = logging.getLogger("mlapp.monitoring")
 MOST = 100_000
 """Rows of one window that are evaluated; of more, those with the smallest hashes."""
 SEGMENTS = 20
-"""Values of a segment that are told apart: the most frequent ones."""
+"""Number of distinguished values of a segment: the most frequent ones."""
 
 
 @dataclass(frozen=True)

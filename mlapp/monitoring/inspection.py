@@ -1,4 +1,4 @@
-"""What is wrong: the windows of a project's app, judged."""
+"""Judges the windows of a project's app."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from mlapp.project import Project
 
 log = logging.getLogger("mlapp.monitoring")
 SHOWN = 24
-"""Windows that are looked at where nobody says since when; a day of them at least."""
+"""Number of windows to inspect by default, at least a day."""
 EVALUATED = 200
 """Windows that are evaluated, the last ones; reading the log of more takes long."""
 WARMING = 3
-"""Windows before the first that is shown: an alarm may have begun in them."""
+"""Windows before the first shown one: an alarm may have begun in them."""
 
 
 def place_of(project: Project) -> Place:
@@ -88,7 +88,7 @@ def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) ->
 def read_truths(
     pipeline: Pipeline, rules: Rules, place: Place, since: float, until: float, kind: str | None
 ) -> list[Truth]:
-    """What the app's truth_reader gives for a stretch of time.
+    """Truths of the app's truth_reader in an interval of time.
 
     Raises:
         UserCodeError: it raised. InputError: its columns or values are wrong.

@@ -44,7 +44,7 @@ class Answered:
 
 
 def flatten(batches: Sequence[RecordedBatch]) -> Answered:
-    """What was answered in some batches."""
+    """The answers of some batches."""
     parts = list(chain.from_iterable(batch.parts for batch in batches))
     predictions = list(chain.from_iterable(batch.predictions for batch in batches))
     sizes = [len(batch.parts) for batch in batches]
@@ -66,7 +66,7 @@ def make_log_table(
 
     Args:
         requests: the id of each request.
-        chosen: the rows that are logged, in order; each stands for `weight` rows.
+        chosen: the rows that are logged, in order; each represents `weight` rows.
         columns: the features of these rows.
     """
     counts = answered.counts
@@ -116,7 +116,7 @@ def own_columns(
 
 
 def columns_of(features: Any, names: Sequence[str], chosen: NDArray[Any], rows: int) -> dict[str, Any]:
-    """Rows of features as columns: of a table, an array, a dict of arrays or a list.
+    """Columns of rows of features: from a table, an array, a dict of arrays or a list.
 
     Args:
         chosen: the rows that are wanted, of `rows`.

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes of monitoring.
+"""Metrics of monitoring for Prometheus.
 
 `mlapp_feature_rows_total` is a histogram whose upper ends are quantiles of the training data: a rule adds it up over
 all pods, and compares it with `mlapp_feature_baseline_ratio`, the training data's own share below each end.
@@ -107,7 +107,7 @@ class MonitorMetrics:
             self._problems.labels(self._model, version, field, "refused").inc(count)
 
     def count(self, version: str, counter: Counter) -> None:
-        """Add what was counted since the last time; the counts may have begun from zero meanwhile."""
+        """Add the counts since the last call; they may have restarted from zero."""
         series = self._series.get(version)
         if series is None or series.counter is not counter:
             series = self._series[version] = _Series(counter, self._list_children(version, counter.baseline))

@@ -1,4 +1,4 @@
-"""Where counts, log, truths and reports lie: beside the model store, or at `monitor.url`.
+"""Location of counts, log, truths and reports: next to the model store, or at `monitor.url`.
 
 <app>/monitor/counts/<version>/<window>/<replica>-<number>.json      counts of one replica; the highest number counts
 <app>/monitor/log/<version>/<hour>/<replica>-<first>-<last>.parquet  rows that were logged; one range may hold others
@@ -96,7 +96,7 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
     """The place that the settings name.
 
     Args:
-        store: the model store, beside which it lies where `monitor.url` is absent.
+        store: the model store; without `monitor.url`, the location is next to it.
         root: the project's folder.
 
     Raises:

@@ -10,7 +10,7 @@ from mlapp.monitoring.persistence import Persistence
 from mlapp.monitoring.statistics import normal_tail
 
 FEWEST = 20
-"""Truths below which a metric is no alarm."""
+"""Minimum number of truths for an alarm."""
 CERTAIN, LIKELY = 4.5, 3.0
 """Standard errors: so far below is an alarm at once, or in two of three windows."""
 
@@ -31,11 +31,11 @@ class QualityJudge:
         known: MetricError | None,
         rows: int,
     ) -> Finding | None:
-        """What a window's metric says; None where it is as good as it must be.
+        """The alarm of a window's metric; None if it is good enough.
 
         Args:
             change: from the trained value, that is allowed: negative where more is better.
-            value: of the metric, live; `before` is the trained one, and `known` its error.
+            value: the live metric; `before` is the trained one, and `known` its standard error.
             rows: that the live metric was measured on.
         """
         if before is None or rows < FEWEST:

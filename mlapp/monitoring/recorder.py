@@ -1,4 +1,4 @@
-"""What a server keeps of its predictions: counts for drift, and rows for the log.
+"""Records a server's predictions: counts for drift, and rows for the log.
 
 The request path appends one entry a batch to a queue, after the answers are sent. A thread takes them out once a
 second. A full queue drops what comes, and counts it.
@@ -80,7 +80,7 @@ class RecordedModel(Protocol):
 
 @dataclass
 class _Live:
-    """A version that answers, and what was counted of it in the current window."""
+    """A served version, with its counts in the current window."""
 
     version: str
     counter: Counter
@@ -117,7 +117,7 @@ class Recorder:
         self.history: deque[Counts] = deque(maxlen=KEPT)
         """Counts of closed windows, of this process."""
         self.on_close: Callable[[str], None] | None = None
-        """Is told the name of each window that is over."""
+        """Receives the name of each window that has ended."""
         self._new_id = new_id
         self._seconds = seconds_of(settings.window)
         self._has_log = settings.logs != "off" and place is not None
@@ -208,7 +208,7 @@ class Recorder:
         return dict(self._baselines)
 
     def look(self) -> None:
-        """Count and log what has come since the last look, and write what there is."""
+        """Count and log new rows, and write the results."""
         now = time.time()
         self._drain(now)
         with self._lock:
@@ -236,7 +236,7 @@ class Recorder:
                 self._stopping.wait(PAUSE)
 
     def work(self, *, is_due: bool, is_last: bool = False) -> None:
-        """What the thread does. An error is logged, and the next round goes on.
+        """The thread's loop. An error is logged, and the loop continues.
 
         Args:
             is_due: look at all; else count only what has come.
@@ -321,7 +321,7 @@ class Recorder:
             self.metrics.refused(version, fields)
 
     def _of(self, version: str, window: Window) -> _Live:
-        """The counts of a window. Rows of one that was closed a moment ago count in the one that is open."""
+        """The counts of a window. Rows of a window that was just closed count in the open one."""
         live = self._live.get(version)
         if live is None or live.window.since < window.since:
             if live is not None:
@@ -395,7 +395,7 @@ def _stop(recorder: weakref.ref[Recorder]) -> None:
 
 
 def _cut(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:
-    """The batches in pieces of about so many rows: little memory is needed at once, and nobody waits long."""
+    """The batches in pieces of about so many rows, which limits memory and waiting time."""
     piece: list[RecordedBatch] = []
     rows = 0
     for batch in batches:

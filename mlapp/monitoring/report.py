@@ -207,7 +207,7 @@ def _bars(column: Column, live: list[int]) -> tuple[list[float], list[float], st
 
 
 def _spread(low: float, high: float, begin: float, width: float) -> Iterable[tuple[int, float]]:
-    """The bars that a bin lies in, with the share of it that each has."""
+    """The bars that overlap a bin, with the bin's share in each."""
     first = min(max(int((low - begin) // width), -1), BARS) + 1
     last = min(max(int((high - begin) // width), -1), BARS) + 1
     if last - first < 1 or high <= low:

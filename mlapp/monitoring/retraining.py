@@ -27,7 +27,7 @@ from mlapp.store.store import CHALLENGER, HELD
 log = logging.getLogger("mlapp.monitoring")
 PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
 LOWER = ("loss", "error", "mae", "mse", "rmse", "mape", "log_loss", "brier", "perplexity")
-"""Metrics of which less is better, by what their names end with."""
+"""Suffixes of the names of metrics where lower is better."""
 
 
 def retrain(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:

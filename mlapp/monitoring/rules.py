@@ -1,4 +1,4 @@
-"""What is kept of a column: `drop`, `hash` or `round(5)`, applied before anything is written."""
+"""Rules for the stored values of a column: `drop`, `hash` or `round(5)`, applied before anything is written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Rules:
 
 
 def _round_to_step(value: Any, step: float) -> Any:
-    """To the nearest multiple of `step`; what is no number is not kept."""
+    """Rounds to the nearest multiple of `step`; values that are not numbers are dropped."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BURST = 60.0
 """Seconds of the rate that may be kept at once, after a quiet time."""
 SPREAD = 0x9E3779B1
-"""What the hash of a request grows by from row to row (Fibonacci hashing, Knuth, TAOCP 6.4)."""
+"""Increment of a request's hash from row to row (Fibonacci hashing, Knuth, TAOCP 6.4)."""
 
 
 def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -55,7 +55,7 @@ class Sampler:
         return self._rate is None
 
     def choose(self, hashes: NDArray[np.uint64], seconds: float) -> tuple[NDArray[np.int64], float]:
-        """The positions to keep, and the rows that each of them stands for.
+        """The positions to keep, and the number of rows that each represents.
 
         Args:
             seconds: since the last choice.

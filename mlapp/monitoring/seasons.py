@@ -9,7 +9,7 @@ from mlapp.monitoring.counts import Counts
 
 
 def baseline_of(baseline: Baseline, counts: Counts) -> Baseline:
-    """The baseline with the counts of live rows in the place of those of training rows."""
+    """The baseline with counts of live rows instead of training rows."""
     return msgspec.structs.replace(
         baseline,
         features=[_column(column, counts) for column in baseline.features],

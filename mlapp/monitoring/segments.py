@@ -30,7 +30,7 @@ NAME = re.compile(r"(?P<replica>.+)-(?P<first>\d{9})-(?P<last>\d{9})(~(?P<genera
 
 @dataclass(frozen=True)
 class Segment:
-    """What a segment's name says. One of a later generation is the same without rows that were deleted."""
+    """Fields of a segment's name. A later generation is the same segment without deleted rows."""
 
     replica: str
     first: int

@@ -34,7 +34,7 @@ class Truth(msgspec.Struct, frozen=True):
 
 
 MOST = 10
-"""Entries that are told of many that are wrong."""
+"""Number of wrong entries to report."""
 
 
 class Truths:
@@ -48,7 +48,7 @@ class Truths:
         self._place, self._rules, self._kind = place, rules, kind
 
     def check(self, given: Any) -> list[Truth]:
-        """What a client sent: one object or a list of `{"id" | "keys", "truth"}`.
+        """The body of a request: one object or a list of `{"id" | "keys", "truth"}`.
 
         Raises:
             InputError: names the entry and the field.

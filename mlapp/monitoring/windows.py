@@ -1,4 +1,4 @@
-"""What is known of a version in a stretch of time: the form in which it is printed, stored and sent."""
+"""Report on a version in an interval of time: the form that is printed, stored and sent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         trained: the metric of the version's last split, with `trained_error`.
         rows: that it was measured on.
         estimated: whether it is an estimate from the model's confidence, without truths.
-        segment: of which it is, as `city=Rome`.
+        segment: the segment, such as `city=Rome`.
     """
 
     value: float
@@ -55,7 +55,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quality(msgspec.Struct, kw_only=True):
-    """What is known of a version's quality in one window.
+    """Quality of a version in one window.
 
     Attributes:
         truths: rows whose truth is known.
@@ -70,7 +70,7 @@ class Quality(msgspec.Struct, kw_only=True):
 
 
 class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one version in one window."""
+    """Report on one version in one window."""
 
     since: datetime
     until: datetime

@@ -1,4 +1,4 @@
-"""A thread that writes what a replica has to keep. It may wait for a bucket; nobody waits for it."""
+"""A thread that writes a replica's records. It may wait for a bucket; requests never wait for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_BYTES = 16 << 20
 MERGE = 60
 """Segments of an hour that become one."""
 SMALL = 128 << 10
-"""Bytes from which on a segment stays as it is."""
+"""Bytes from which a segment is not merged any more."""
 COMPLAIN = 60.0
 """Seconds between two lines about a place that cannot be reached."""
 
@@ -27,7 +27,7 @@ class Writer:
     """Writes segments of the log, and the newest counts of each window.
 
     Args:
-        dropped: is told the rows that were lost because the place could not be written.
+        dropped: receives the number of rows that were lost because the location could not be written.
     """
 
     def __init__(self, place: Place, replica: str, dropped: Callable[[int], None]) -> None:
@@ -65,10 +65,10 @@ class Writer:
         self._wake.set()
 
     def put_counts(self, folder: str, content: bytes) -> None:
-        """Write the counts of a window, in the place of those before.
+        """Write the counts of a window, replacing earlier ones.
 
         Args:
-            folder: of the window, below the place's root.
+            folder: the window's folder, below the location's root.
         """
         with self._lock:
             self._counts[folder] = content
@@ -96,7 +96,7 @@ class Writer:
             try:
                 self._write_counts(folder, content)
             except BaseException:
-                with self._lock:  # unless newer ones came meanwhile
+                with self._lock:  # unless newer ones arrived
                     for key, value in counts.items():
                         self._counts.setdefault(key, value)
                 raise

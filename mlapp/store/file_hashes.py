@@ -19,7 +19,7 @@ def hash_files(folder: Path) -> dict[str, StoredFile]:
     """Path below `folder` → hash and size, of every file there.
 
     Raises:
-        ModelError: the saver wrote a link, or a name that is no path on every system.
+        ModelError: the saver wrote a link, or a name that is not a valid path on every system.
     """
     files = {}
     for name in sorted(_entries(folder)):
@@ -73,7 +73,7 @@ def _unusable(manifest: Manifest, path: Path | str, name: str, state: str) -> St
 
 
 def _entries(folder: Path) -> Iterator[str]:
-    """The paths of everything below a folder that is no folder; a link to a folder is none."""
+    """The paths of all files below a folder; a link to a folder counts as a file."""
     for at, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(at, name))]
         for name in (*files, *links):

@@ -33,7 +33,7 @@ class JsonDocuments:
             self.decode(_FORMAT_KEY, content, _Format)
 
     def write_format(self) -> None:
-        """Say in a new store what its format is."""
+        """Record the format in a new store."""
         self._storage.create_key(_FORMAT_KEY, msgspec.json.encode(_Format(FORMAT)))
 
     def read_document(self, key: str, kind: type[Struct]) -> Struct:
@@ -41,7 +41,7 @@ class JsonDocuments:
         return self.decode(key, self._storage.read_key(key), kind)
 
     def decode(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
-        """The document in the content of a key, None where there is no such key."""
+        """The document in the content of a key; None if the key does not exist."""
         if content is None:
             raise StoreError(f"The model store {self._storage!r} has lost {key}.", "Restore it from a backup.")
         try:

@@ -1,4 +1,4 @@
-"""What the store knows of a version."""
+"""The manifest: everything that the store records about a version."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class Data(msgspec.Struct, frozen=True):
-    """What the model was trained on: the fingerprint of the table, its rows and columns."""
+    """The training data: the fingerprint of the table, its rows and columns."""
 
     fingerprint: str
     rows: int

@@ -1,4 +1,4 @@
-"""Object stores by their URL: Amazon's S3 and all that speak its protocol, Google Cloud Storage, Azure.
+"""Object stores by their URL: Amazon's S3 and compatible ones, Google Cloud Storage, Azure.
 
 Credentials come from where each cloud's own tools look, never from mlapp.yaml: `AWS_ACCESS_KEY_ID`, `~/.aws`, a pod's
 or an instance's role; `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. Another S3 is

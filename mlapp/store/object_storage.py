@@ -35,11 +35,11 @@ PROBE = ".writable"
 
 
 class ObjectStorage:
-    """What is under `shown`, as s3://bucket/prefix.
+    """A store at `shown`, such as s3://bucket/prefix.
 
     Args:
         client: obstore's, of that prefix.
-        cache: where files lie that were pulled or pushed; may be deleted at any time.
+        cache: folder of pulled and pushed files; may be deleted at any time.
     """
 
     def __init__(self, client: Any, shown: str, cache: Path) -> None:
@@ -210,7 +210,7 @@ class ObjectStorage:
         self._retry_request(upload_once)
 
     def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Reporter | None) -> None:
-        """Fetch a file in parts, each tried again by itself; it has its name once it is whole.
+        """Fetch a file in parts, each with its own retries. The file gets its name when it is complete.
 
         It is written beside `folder`, which holds nothing but what was asked for.
         """
@@ -253,7 +253,7 @@ class ObjectStorage:
 
 
 class _TransferProgress:
-    """How much of a file is through; told at every tenth."""
+    """Progress of a file, reported at every tenth."""
 
     def __init__(self, what: str, size: int, tell: Reporter | None) -> None:
         self._what, self._size, self._tell = what, size, tell

@@ -24,7 +24,7 @@ MANIFEST = "mlapp-manifest.json"
 
 @dataclass(frozen=True)
 class Signer:
-    """What signs and verifies the versions of a project, as the section `store` of its settings says.
+    """Signs and verifies the versions of a project by the section `store` of its settings.
 
     Attributes:
         root: the project's folder, which the paths of keys and certificates are relative to.
@@ -92,7 +92,7 @@ class Signer:
         """Check that one of a version's signatures is by who the settings name.
 
         Raises:
-            ConfigError: the settings name nobody. StoreError: there is no such signature.
+            ConfigError: the settings name no signer. StoreError: no signature is by one of them.
         """
         verifiers = list(self._verifiers())
         if not verifiers:
@@ -149,7 +149,7 @@ class Signer:
 
 
 def signed_content(manifest: Manifest) -> bytes:
-    """The manifest as it is signed: all of it but for its place in one store and the signatures themselves."""
+    """The signed part of the manifest: everything except its number in a store and the signatures."""
     bare = msgspec.structs.replace(manifest, version=0, folder="files/0", signatures=[])
     return msgspec.json.encode(bare, order="sorted")
 

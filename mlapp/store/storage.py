@@ -1,6 +1,6 @@
-"""What a store asks of the place that holds it. Every primitive adds or removes whole things; none changes one.
+"""The interface of a place that holds a store. Every primitive adds or removes whole objects; none changes one.
 
-That is all that a model store needs: a version's number and each entry of an alias' history are claimed by
+A model store needs no more: a version's number and each entry of an alias' history are claimed by
 creating a key that nobody else has. A folder and an object store (with conditional writes) give the same guarantees.
 """
 
@@ -30,7 +30,7 @@ class Storage(Protocol):
             from_reserve: the key frees space, or is needed to: it may use what is set aside for a full disk.
 
         Raises:
-            FullError: there is no space for it.
+            FullError: the disk is full.
         """
 
     def read_key(self, key: str) -> bytes | None:
@@ -43,7 +43,7 @@ class Storage(Protocol):
         """The names directly under a prefix, in no order."""
 
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> AbstractContextManager[Path]:
-        """A folder to write files into; they are under `prefix` when the block ends without an error, else gone."""
+        """A folder to write files into; they are under `prefix` if the block ends without an error, else removed."""
 
     def fetch_folder(
         self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False

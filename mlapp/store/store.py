@@ -176,10 +176,10 @@ class Store:
         return sorted(name for name in names if self.list_numbers(name))
 
     def resolve(self, app: str, reference: str | int = LATEST) -> int:
-        """The number that a number, an alias or `latest` stands for.
+        """Resolve a number, an alias or `latest` to a number.
 
         Raises:
-            UsageError: there is no such version or alias; names the nearest.
+            UsageError: the version or alias does not exist; names the nearest.
         """
         text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
         if not text.isdecimal() and text != LATEST and ALIAS.fullmatch(text):
@@ -315,7 +315,7 @@ class Store:
             )
         try:
             folder: str | None = self.manifest(app, number).folder
-        except StoreError:  # its files cannot be told from others: they stay
+        except StoreError:  # its files cannot be identified: they stay
             folder = None
         mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": _current_time()})
         try:
@@ -334,7 +334,7 @@ class Store:
         return number
 
     def list_expendable(self, app: str, keep: int) -> list[Manifest]:
-        """The versions that nobody asks for by name: all but the newest `keep` and those that an alias points at."""
+        """The versions to prune: all except the newest `keep` and those that an alias points at."""
         named = set(self.aliases(app).values())
         versions = self.versions(app, [])
         return [version for version in versions[: max(0, len(versions) - keep)] if version.version not in named]

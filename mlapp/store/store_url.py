@@ -14,7 +14,7 @@ from mlapp.store.store import Store
 
 SCHEMES = ("s3", "gs", "az")
 CACHE = Path(".mlapp/cache/models")
-"""Where the files of versions lie that were pulled, below the project's folder. May be deleted at any time."""
+"""Folder of pulled versions, below the project's folder. May be deleted at any time."""
 
 
 def open_store(settings: str | StoreSettings, root: Path) -> Store:

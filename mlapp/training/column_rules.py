@@ -1,4 +1,4 @@
-"""What may be stored of each column, as `monitor.columns` of mlapp.yaml says."""
+"""Which values of each column may be stored: `monitor.columns` of mlapp.yaml."""
 
 from __future__ import annotations
 

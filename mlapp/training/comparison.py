@@ -8,7 +8,7 @@ from typing import Any
 from mlapp.schema.cast import is_missing
 
 RELATIVE = 1e-4
-"""Of the value: 32-bit models sum in another order for one row than for many."""
+"""Relative tolerance: 32-bit models sum in another order for one row than for many."""
 ABSOLUTE = 1e-6
 
 
@@ -45,7 +45,7 @@ def is_close(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
         return is_close(left.tolist(), right.tolist(), absolute)
     if hasattr(left, "item") and hasattr(right, "item"):
         return is_close(left.item(), right.item(), absolute)
-    if "__eq__" not in {name for kind in type(left).__mro__[:-1] for name in vars(kind)}:  # nothing is known of it
+    if "__eq__" not in {name for kind in type(left).__mro__[:-1] for name in vars(kind)}:  # nothing to compare with
         return type(left) is type(right)
     try:
         return bool(left == right)

@@ -1,4 +1,4 @@
-"""Training that goes on from a version, in the place of one that begins."""
+"""Training that continues from a version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlapp.training import seeds
 
 
 def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, previous: ModelVersion) -> Any:
-    """The model of the version that the training goes on from.
+    """The model of the version from which the training continues.
 
     Raises:
         ModelError: it is of another framework, was kept as ONNX, or the app's own trainer decides how to fit.
@@ -66,10 +66,10 @@ def require_same_features(previous: ModelVersion, now: Schema) -> None:
 def proceed_training(
     trainer: Stage | None, framework: Framework, model: Any, begun: Any, features: Any, target: Any
 ) -> tuple[Stage | None, Any]:
-    """What is left to fit, and with which trainer: none where the framework itself went on.
+    """The model to fit and its trainer; no trainer if the framework itself continued.
 
     Raises:
-        ModelError: the model cannot go on.
+        ModelError: the model cannot continue.
     """
     if trainer is not None and not trainer.is_default and not framework.trains_from_weights:
         return trainer, begun.set_params(**model.get_params())

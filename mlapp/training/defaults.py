@@ -1,4 +1,4 @@
-"""What runs where the user declared nothing: the default loader, splitter and parser."""
+"""The stages of an app that declares none: the default loader, splitter and parser."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _parse_json_table(text: str | bytes) -> Any:
 
 
 def number_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
-    """The class of each row as a number, or None where the target is no class or a class has one row only."""
+    """The class of each row as a number, or None if the target is not a class or a class has only one row."""
     import numpy as np
 
     from mlapp.schema.infer import is_decimals

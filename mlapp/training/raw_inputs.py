@@ -1,4 +1,4 @@
-"""What a client sends to an app with a feature_loader: as the app declares it, or as training finds that it works."""
+"""Raw inputs of an app with a feature_loader: declared by the app, or inferred and tried by training."""
 
 from __future__ import annotations
 

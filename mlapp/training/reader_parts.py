@@ -1,4 +1,4 @@
-"""What the data_reader reads, part by part: for what needs one look at each row and not the whole table."""
+"""The data of the data_reader in parts, for work that needs each row once and never the whole table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that is trained already, of an app that reads no data: it becomes a version as it is."""
+"""A trained model of an app that reads no data becomes a version unchanged."""
 
 from __future__ import annotations
 

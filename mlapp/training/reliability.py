@@ -69,7 +69,7 @@ class Reliability:
         """The baseline with the errors, and with the distribution of predictions.
 
         Args:
-            rules: column → what may be stored of it.
+            rules: column → rule for its stored values.
         """
         return msgspec.structs.replace(
             baseline,
@@ -85,7 +85,7 @@ def metric_errors(
     """The standard error of each metric of a split; none where the rows cannot be drawn, or within the time.
 
     Args:
-        features, target: of the split, transformed.
+        features, target: those of the split, transformed.
     """
     import numpy as np
 
@@ -130,7 +130,7 @@ def calibrate(estimator: Any, features: Any, target: Any) -> Calibration | None:
     try:
         confidence, predicted = confidence_of(estimator, features)
         right = predicted == np.asarray(target).ravel()
-    except Exception:  # whatever a model that is no such classifier raises
+    except Exception:  # any error of a model that is not such a classifier
         return None
     if not len(confidence) or np.shape(right) != confidence.shape:
         return None
@@ -178,6 +178,6 @@ def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, fea
 
 
 def list_rows(predictions: Any) -> list[Any]:
-    """What a predictor returned, as a list with one entry a row."""
+    """The result of a predictor as a list with one entry for each row."""
     title = "the predictor"
     return normalization.to_rows(normalization.normalize(predictions, title), title)

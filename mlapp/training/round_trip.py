@@ -36,13 +36,13 @@ from mlapp.training.seeds import fix_seeds
 
 log = logging.getLogger("mlapp")
 SHARE, LEAST = 0.05, 1.0
-"""Of the training's seconds, and at least so many seconds: what the check may take beside saving and loading."""
+"""Limit of the check's time, without saving and loading: a share of the training's seconds, and a minimum."""
 ALONE = 16
 """Rows that are predicted alone."""
 CELLS = 50_000
 """Values that go through JSON."""
 CALLS = 5
-"""Of the whole sample, at most."""
+"""Limit for the whole sample."""
 DEPENDENT = (
     "gives a row another value beside other rows than alone. A server of this version does not batch requests, so that "
     "no client's answer depends on another's."
@@ -116,7 +116,7 @@ def check(
         predictions: of the trained model for the sample's features.
         cost: seconds that these took.
         folder: the model's files, where they are written already.
-        to_keep: as for `run`: a model that cannot be saved is checked as it is when it need not be.
+        to_keep: as for `run`. Otherwise a model that cannot be saved is checked without a round trip.
 
     Raises:
         ModelError: it cannot be saved or loaded, answers otherwise when loaded, or cannot predict one row alone.
@@ -125,7 +125,7 @@ def check(
     """
     budget = max(LEAST, SHARE * trained.duration)
     original = prediction.predictor_of_trained(trained)
-    with fix_seeds():  # the user's own random numbers go on as if nothing had been checked
+    with fix_seeds():  # the check does not change the user's random numbers
         loaded = _load(trained, folder) if folder is not None else _saved_and_loaded(trained, to_keep) or original
         return _Check(original, loaded, sample, trained.format).run(_rows_of(predictions, original), cost, budget)
 
@@ -339,7 +339,7 @@ def _records(features: Any) -> list[dict[str, Any]]:
 
 
 def _sendable_rows(features: Any, schema: Schema) -> Any:
-    """The rows without infinity, which JSON does not have; not more of them than go through it in a moment."""
+    """The rows without infinity, which JSON does not have; no more rows than JSON handles quickly."""
     import numpy as np
 
     width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))

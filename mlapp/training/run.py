@@ -41,23 +41,23 @@ def run(
 ) -> TrainedModel:
     """Train a model.
 
-    A model that is trained already, of an app without a data_reader, is taken as it is.
+    A trained model of an app without a data_reader is used unchanged.
 
     The model is built before the data is read: a wrong hyperparameter is an error at once, not after a long read.
 
     Args:
         parameters: by name, or `stage.name` where two stages share one.
         progress: called with the name of each step as it begins.
-        previous: the version whose model goes on learning, in the place of one that begins.
+        previous: the version whose model continues to learn, instead of a new one.
         to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
             the data is read then; in a notebook it can be trained and tried.
-        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
+        rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing of use.
-        ModelError: the model cannot go on from `previous`, cannot be saved and loaded, or cannot predict a row alone.
+        ModelError: the model cannot continue `previous`, cannot be saved and loaded, or cannot predict a row alone.
         UsageError: an unknown parameter, or a value of the wrong type.
-        DataError: empty data, no target, metrics that are no numbers, features that cannot be sent as JSON.
+        DataError: empty data, no target, metrics that are not numbers, features that cannot be sent as JSON.
         UserCodeError: one of the user's functions raised.
     """
     tell = progress or (lambda step: None)
@@ -135,7 +135,7 @@ def _read_data(
     tell: Reporter,
     rules: Mapping[str, str],
 ) -> Splits | TrainingStream:
-    """What the reader gives: part after part where it yields them to a trainer that takes parts, else split at once."""
+    """The data of the reader: in parts for a trainer that takes parts, else split at once."""
     tell("read")
     read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
@@ -150,7 +150,7 @@ def _read_data(
 
 
 def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
-    """What the data_loader makes of what the data_reader reads.
+    """Read and load the data: the result of the data_loader.
 
     Raises:
         UsageError: a parameter that neither takes. DataError: no data. UserCodeError: one of them raised.
@@ -172,7 +172,7 @@ def read_features(
     A target column may be there or not: tomorrow's data has none.
 
     Args:
-        parameters: of the reader, the loader and the parser, as for training.
+        parameters: those of the reader, the loader and the parser, as for training.
         trained_with: the parameters of the version's training. The loader and the parser get theirs from there where
             `parameters` says nothing: a parser that scaled scales again. The reader does not: other rows are read.
 
@@ -197,7 +197,7 @@ def read_features(
 def _remember_values(
     known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the loader and the parser had in training, by full name, but for what is given now or is the default."""
+    """Parameters of the loader and the parser in training, by full name, except those given now or left at default."""
     found = {}
     for parameter in known:
         names = (parameter.full_name, f"{parameter.stage.partition('_')[2]}.{parameter.name}", parameter.name)

@@ -1,4 +1,4 @@
-"""A few rows that stand for the features: for the schema of predictions, and for the check before a version exists."""
+"""A sample of the features: for the schema of predictions, and for the check before a version exists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlapp.schema.container import count_rows, take_rows
 ROWS = 100
 """Rows of the sample."""
 COLUMNS = 50
-"""Columns of which a row with a missing value is looked for."""
+"""Number of columns for which a row with a missing value is searched."""
 
 
 def sample_rows(features: Any) -> Any:

@@ -20,7 +20,7 @@ def fix_seeds() -> Iterator[None]:
     """
     state = random.getstate()
     random.seed(SEED)
-    # What is not imported yet draws nothing; importing it here would make every training pay for it.
+    # A library that is not imported draws no numbers; importing it here would slow every training.
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     numpy_state = numpy.random.get_state() if numpy else None
     torch_state = torch.get_rng_state() if torch else None

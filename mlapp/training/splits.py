@@ -24,13 +24,13 @@ class Splits:
     held twice.
 
     Args:
-        splits: by name; they are taken out of it.
+        splits: splits by name; they are removed from it.
         identity: fingerprint, rows and columns of the table that they are of.
         bound: stage → its parameters.
-        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
+        rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
 
     Attributes:
-        schema: of the first split's features, before the transformer.
+        schema: the schema of the first split's features, before the transformer.
         sample: some rows of these, see `sample_rows`.
         some: rows drawn from all of these.
         baseline: of the first split's features and target.
@@ -64,7 +64,7 @@ class Splits:
         return self._first[0]
 
     training = first
-    """What the trainer takes."""
+    """The trainer's input."""
 
     def iterate_splits(self) -> Iterator[tuple[str, Any, Any]]:
         """Name, transformed features and target of each split, once."""
@@ -87,14 +87,14 @@ def widen_schema(schema: Schema, features: Any) -> Schema:
 
 
 def identify_table(table: Any) -> tuple[str, int, int]:
-    """Fingerprint, rows and columns of what the loader gave; zeros for what is no table."""
+    """Fingerprint, rows and columns of the loader's result; zeros if it is not a table."""
     if hasattr(table, "columns") and hasattr(table, "iloc"):
         return fingerprint_table(table), len(table), len(table.columns)
     return "", count_rows(table) or 0, 0
 
 
 def names_of(table: Any) -> list[Any]:
-    """The names of a table's columns. To be asked before it is parsed: a parser may take columns out of it."""
+    """The names of a table's columns. Call it before the parser, which may remove columns."""
     return list(getattr(table, "columns", ()))
 
 
@@ -110,7 +110,7 @@ def describe(
 
     Args:
         features: as a client sends them; `transformed` as the model sees them.
-        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
+        rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
     """
     has_transformer = pipeline.stage("feature_transformer") is not None
     return Baseline(

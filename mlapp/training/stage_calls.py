@@ -1,6 +1,6 @@
 """One function a stage: calls the user's or the default one, and checks what came back.
 
-Each can be run by itself, in this process or as a task on a cluster: what a step needs is in its arguments.
+Each step can run alone, in this process or as a task on a cluster: its arguments hold everything that it needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Values = Mapping[str, Any]
 
 
 def call_reader(pipeline: Pipeline, parameters: Values) -> Any:
-    """What the data_reader returns.
+    """The result of the data_reader.
 
     Raises:
         DataError: it returned nothing. UserCodeError: it raised.
@@ -59,7 +59,7 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
 
 
 def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[str, Any]:
-    """Named splits, the first of which is trained on.
+    """Named splits; the first is the training data.
 
     Raises:
         DataError: not a dict of splits, or an empty one. UserCodeError: the splitter raised.
@@ -164,7 +164,7 @@ def splitter_stage(pipeline: Pipeline) -> Stage:
 
 
 def check_trainer_parameters(stage: Stage | None, framework: Framework, parameters: Values) -> None:
-    """Check what the framework's own trainer is told, before there are data to train it on.
+    """Check the parameters of the framework's own trainer, before data are read.
 
     Raises:
         UsageError: a parameter that cannot be.
@@ -229,7 +229,7 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
     """Call a stage's function; an error in it names the function and the user's line.
 
     Raises:
-        UserCodeError: it raised. An MlappError passes as it is.
+        UserCodeError: it raised. An MlappError is raised unchanged.
     """
     try:
         return stage(*data, **parameters)

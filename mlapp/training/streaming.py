@@ -8,7 +8,7 @@
             model.partial_fit(x, y, classes=[0, 1])
         return model
 
-Each part is split by itself. What is held out of the first parts is kept for the evaluation, up to `HELD_OUT` rows;
+Each part is split separately. What is held out of the first parts is kept for the evaluation, up to `HELD_OUT` rows;
 later parts are trained on whole. The schema and the fingerprint are those of all parts that the trainer took.
 """
 
@@ -48,7 +48,7 @@ class TrainingStream:
         bound: stage → its parameters.
 
     Raises:
-        DataError: there are no rows.
+        DataError: the data have no rows.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TrainingStream:
         del features
         others = ((stage_calls.call_transformer(pipeline, features), target) for features, target in pairs)
         self.training: tuple[Any, Any] = _split_pairs(chain([self.first], others))
-        """What the trainer takes: the features and the targets of all parts, as iterators."""
+        """The trainer's input: the features and the targets of all parts, as iterators."""
 
     @property
     def identity(self) -> tuple[str, int, int]:
@@ -99,7 +99,7 @@ class TrainingStream:
 
     @property
     def baseline(self) -> Baseline:
-        """Of a sample of every part so far, up to `DESCRIBED` rows."""
+        """Description of a sample of every part so far, up to `DESCRIBED` rows."""
         import pandas as pd
 
         features = pd.concat([features for features, _ in self._described], ignore_index=True)

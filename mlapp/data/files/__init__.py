@@ -65,16 +65,16 @@ def read(
 
     Args:
         path: a path or an address; `*` and `**` match files, `${NAME}` is taken from the environment, `{name}` from
-            the parameters; their values are names, and never lead elsewhere. A folder stands for all files in it.
+            the parameters; their values are names, and never lead elsewhere. A folder means all files in it.
         format: csv, parquet, json, arrow or excel; what the files' names say when absent.
         columns: the columns to read; all when absent.
         chunks: give DataFrames of so many rows one after another, for what is larger than memory.
         types: pandas types for single columns, as `{"code": "str"}`.
         encoding: of CSV; UTF-8 when absent.
-        sheet: of a workbook, by its name or number.
+        sheet: name or number of the sheet in a workbook.
 
     Raises:
-        DataError: no such file, no permission, a file that is empty, cut off or of another schema; names the file.
+        DataError: the file does not exist, may not be read, is empty or cut off, or has another schema; names the file.
         UsageError: an unknown column, format or parameter.
         MissingExtraError: the packages of the extra `files` are not installed.
     """

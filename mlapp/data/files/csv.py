@@ -74,7 +74,7 @@ def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.
     convert = arrow.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=dict(kinds))
     table = arrow.read_csv(stream, read, parse, convert)
     if len(set(table.column_names)) < len(table.column_names):
-        return table  # told by its caller
+        return table  # its caller reports it
     asked = [name for name in table.column_names if name not in kinds]
     names = [name for name in table.column_names if _is_text(table.field(name).type) and table.column(name).null_count]
     numbers = [name for name in asked if pa.types.is_integer(table.field(name).type) or _is_float(table, name)]

@@ -46,7 +46,7 @@ _TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class File:
-    """One file: its path in a filesystem, its name as it is shown, and what its folders `key=value` say of its rows."""
+    """One file: its path in a filesystem, its name as it is shown, and the columns from its folders `key=value`."""
 
     filesystem: fs.FileSystem
     path: str
@@ -253,6 +253,6 @@ def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Ite
 
 
 def _shorten_sdk_error(line: str) -> str:
-    """What an error of a cloud's SDK says at its end, past the keys and operations, and before its request's number."""
+    """The reason in an error of a cloud's SDK, between the operation and the number of the request."""
     found = re.search(r"(?:AWS|Azure) Error:? (.*?)(?: RequestId:.*)?$", line)
     return found[1] if found else line

@@ -1,4 +1,4 @@
-"""What goes wrong with a database, in words that say whose turn it is."""
+"""Errors of a database, with the person who can fix them."""
 
 from __future__ import annotations
 

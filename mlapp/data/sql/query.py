@@ -22,7 +22,7 @@ _BACKSLASHES = re.compile(_LEXEMES.format(text=r"'(?:[^'\\]|\\.|'')*'"), re.VERB
 
 @dataclass(frozen=True)
 class BoundQuery:
-    """A query as it is sent: its text, and the values in the order of the names."""
+    """A query to send: its text, and the values in the order of the names."""
 
     text: str
     values: dict[str, Any]
