@@ -203,7 +203,7 @@ class ModelHost:
         endpoint = self.open_endpoint()
         loaded = endpoint.current
         budget = Budget(self.settings, self.settings.timeout)
-        part = loaded.codec.accept_inputs(inputs)
+        part = loaded.codec.accept_inputs([inputs] if _is_record(inputs) else inputs)
         try:
             if loaded.is_stream:
                 items = endpoint.streams.stream_items(loaded, part, budget.timeout)
@@ -257,3 +257,8 @@ class ModelHost:
                 endpoint.metrics.callback_failed.inc()
 
         state.callbacks.submit(run)
+
+
+def _is_record(inputs: Any) -> bool:
+    """Whether inputs are one record, and not columns: a list of one is decoded on the short way."""
+    return type(inputs) is dict and not any(isinstance(value, (list, tuple)) for value in inputs.values())

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import threading
 
+from prometheus_client import Counter, Histogram
+
 from mlapp.serving.observability.metrics import Metrics
+
+MOST_SERIES = 200
+"""Series that are kept beside their metric: a client may send any method."""
 
 
 class ThreadMetrics(Metrics):
@@ -13,6 +18,7 @@ class ThreadMetrics(Metrics):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def begin_request(self) -> None:
         with self._lock:
@@ -22,5 +28,10 @@ class ThreadMetrics(Metrics):
         with self._lock:
             self._open -= 1
         self.in_flight.set(self._open)
-        self.requests.labels(method, handler, str(status)).inc()
-        self.seconds.labels(method, handler).observe(seconds)
+        found = self._series.get((method, handler, status))
+        if found is None:
+            found = self.requests.labels(method, handler, str(status)), self.seconds.labels(method, handler)
+            if len(self._series) < MOST_SERIES:
+                self._series[method, handler, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
