@@ -2,8 +2,8 @@
 
 - time: a prediction from Python, from a view, and through WSGI, against the codec path: decode, predict, encode.
 - memory: four preforked workers of gunicorn against one, as proportional set size (PSS).
-- Lambda: CPU time until the first answer, beyond that of a process that loads the model with its libraries and predicts;
-  and of a warm invocation beyond the model.
+- Lambda: CPU time until the first answer, beyond that of a process that loads the model with its libraries and
+  predicts; and of a warm invocation beyond the model.
 
 Times are CPU seconds, the best of some rounds: other work on the machine counts little.
 """

@@ -188,7 +188,7 @@ class Function:
         with self._translate():
             answer = self._client.invoke(FunctionName=self.name, Qualifier=version, Payload=payload)
             content = answer["Payload"].read()
-        if answer.get("FunctionError") or b'"statusCode":200' not in content:
+        if answer.get("FunctionError") or _read_status(content) != 200:
             raise DeployError(
                 f"{self.name}:{version} does not start: {_explain_failure(content, self._settings)}",
                 "See `mlapp logs --target lambda`.",
@@ -358,11 +358,20 @@ def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
     return found
 
 
+def _read_status(content: bytes) -> int | None:
+    """The status of an HTTP answer in a payload; None where it is none."""
+    try:
+        found = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        return None
+    return found.get("statusCode") if isinstance(found, dict) else None
+
+
 def _explain_failure(content: bytes, settings: LambdaSettings) -> str:
     """Explains a function's failure, with the setting to change."""
     try:
         told = msgspec.json.decode(content)
-        kind, text = str(told.get("errorType", "")), str(told.get("errorMessage", ""))
+        kind, text = str(told.get("errorType", "")), str(told.get("errorMessage") or content[:500].decode())
     except (msgspec.DecodeError, AttributeError):
         kind, text = "", content[:500].decode(errors="replace")
     if "timed out" in text or kind == "Sandbox.Timedout":

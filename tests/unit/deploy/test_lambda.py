@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from botocore.exceptions import ClientError
 
 from mlapp.aws_lambda.settings import LambdaSettings
 from mlapp.config import Serve
@@ -17,6 +16,7 @@ from mlapp.deploy.aws_lambda import LambdaTarget
 
 boto3 = pytest.importorskip("boto3")
 moto = pytest.importorskip("moto")
+requests = pytest.importorskip("requests")
 
 REGION = "eu-central-1"
 REPOSITORY = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/digits"
@@ -53,8 +53,6 @@ def answer_with(*values: Any) -> None:
     """Queue what the function answers to the next invocations."""
     body = json.dumps({"results": [json.dumps(value) for value in values], "region": REGION}).encode()
     headers = {"Content-Type": "application/json"}
-    import requests
-
     requests.post("http://motoapi.amazonaws.com/moto-api/static/lambda-simple/response", data=body, headers=headers)
 
 
@@ -169,6 +167,8 @@ def test_a_dry_run_is_a_template_and_a_diff_names_what_changes(account: str) -> 
 
 
 def test_a_missing_right_is_named(target: LambdaTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError
+
     def refuse(self: Any, operation: str, options: Any) -> Any:
         text = f"User: arn:aws:iam::1:user/me is not authorized to perform: lambda:{operation} on resource: digits"
         raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": text}}, operation)
@@ -237,3 +237,37 @@ def test_the_least_role_is_printed(tmp_path: Any, monkeypatch: Any, capsys: Any)
     deployer = json.dumps(found["DeployPolicy"])
     assert "lambda:UpdateAlias" in deployer
     assert "iam:PassRole" in deployer
+
+
+def test_commands_deploy_show_and_go_back(account: str, tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
+    from mlapp.cli.main import run
+
+    (tmp_path / "mlapp.yaml").write_text(
+        f"name: digits\ntargets: {{lambda: {{role: '{account}', region: {REGION}, url: none}}}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def mlapp(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            run(arguments)
+        found = capsys.readouterr()
+        assert not end.value.code, found.err
+        return found.out
+
+    def image(number: int) -> str:
+        return shipment(number).image
+
+    ready = {"statusCode": 200, "body": "{}"}
+    assert image(1) in mlapp("deploy", "--dry-run", "--image", image(1))
+    answer_with(ready)
+    mlapp("deploy", "--image", image(1))
+    assert "FunctionWeight: 0.25" in mlapp("deploy", "--dry-run", "--canary", "25", "--image", image(2))
+    answer_with(ready)
+    assert json.loads(mlapp("deploy", "--canary", "25", "--image", image(2), "--json"))["state"] == "canary"
+    assert json.loads(mlapp("promote", "--json"))["number"] == 2
+    answer_with(ready)
+    assert json.loads(mlapp("rollback", "--json"))["number"] == 1
+    assert json.loads(mlapp("status", "--json"))["traffic"] == {"1": 100}
+    assert len(json.loads(mlapp("releases", "--json"))) == 2
+    mlapp("delete", "--yes")
+    assert client().list_functions()["Functions"] == []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,85 @@ async def test_every_body_gets_the_servers_answer(app: Any, serve: Callable[...,
         assert wsgi.get("/m/predict").status_code == 405
         assert wsgi.get("/page").json() == {"found": [3.0]}
         assert 'handler="/predict"' in wsgi.get("/m/metrics").text
+
+
+TEMPLATES = Path(__file__).parents[3] / "templates"
+FLOWER = b'{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": %b}'
+ASKED: dict[str, list[bytes]] = {
+    "basic": [
+        b'{"inputs": [[%b]]}' % b",".join(b"%d" % (at % 17) for at in range(64)),
+        b"[[%b]]" % b",".join(b"%d.5" % (at % 15) for at in range(64)),
+        b'{"inputs": [[1, 2]]}',
+    ],
+    "aws-lambda": [
+        b'{"inputs": [%b, %b]}' % (FLOWER % b"0.2", FLOWER % b"null"),
+        b"[%b]" % (FLOWER % b"1.7e0"),
+        b'{"inputs": [%b]}' % (FLOWER % b'"wide"'),
+    ],
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("template", ASKED)
+async def test_a_template_answers_alike_in_every_program(
+    project: Path, serve: Callable[..., Any], template: str
+) -> None:
+    """The server, WSGI, Flask, Django and Lambda, bit by bit. MLServer has a test of its own."""
+    flask = pytest.importorskip("flask")
+    from django.test import Client, override_settings
+
+    from mlapp.aws_lambda.model_function import ModelFunction
+    from mlapp.aws_lambda.settings import LambdaSettings
+    from mlapp.embed.host import ModelHost
+    from mlapp.flask import blueprint
+    from mlapp.wsgi import create_wsgi
+
+    module = template.replace("-", "_")
+    source = (TEMPLATES / template / "{{ cookiecutter.name }}" / "app.py").read_text()
+    (project / f"{module}.py").write_text(source.replace("{{ cookiecutter.name }}", module))
+    app = importlib.import_module(module).app
+    app.train(**({"limit": 200} if template == "basic" else {}))
+    app.store().promote(app.name, app.save().version, "production")
+    site = flask.Flask("site")
+    site.register_blueprint(blueprint(app))
+    function = ModelFunction(ModelHost(app, "production"), LambdaSettings())
+    wsgi = httpx.Client(transport=httpx.WSGITransport(create_wsgi(app, model="production")), base_url="http://site")
+    event = {"version": "2.0", "rawPath": "/predict", "headers": {}, "requestContext": {"http": {"method": "POST"}}}
+    async with serve(app, "production") as server:
+        for body in ASKED[template]:
+            expected = await server.post("/predict", content=body)
+            found = [(answer.status_code, answer.content) for answer in [wsgi.post("/predict", content=body)]]
+            in_flask = site.test_client().post("/predict", data=body, content_type="application/json")
+            found.append((in_flask.status_code, in_flask.data))
+            with override_settings(MLAPP={"app": f"{module}:app"}):
+                in_django = Client().post("/m/predict", body, content_type="application/json")
+                found.append((in_django.status_code, in_django.content))
+            answer = json.loads(function.answer_event(json.dumps({**event, "body": body.decode()}).encode(), 30))
+            found.append((answer["statusCode"], answer["body"].encode()))
+            assert found == [(expected.status_code, expected.content)] * 4
+
+
+def test_a_loaded_model_is_called_from_threads_and_after_a_fork(app: Any) -> None:
+    predictor = app.load("production")
+    rows = list(range(200))
+
+    def predict(row: int) -> float:
+        return float(predictor.predict({"a": row, "b": 0.5})[0])
+
+    expected = [row + 0.5 for row in rows]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(predict, rows)) == expected
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writer, b"same" if [predict(row) for row in rows] == expected else b"other")
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == b"same"
 
 
 def test_urls_have_names(app: Any) -> None:
