@@ -38,7 +38,7 @@ class App(Pipeline):
 
     _trained: TrainedModel | None = None
     _predictor: Predictor | None = None
-    """Of the model trained last, once it has predicted."""
+    """Schema of the model that was trained last, once it has predicted."""
     _root: Path | None = None
     _settings: Settings | None = None
     _file: str | None = None
@@ -64,7 +64,7 @@ class App(Pipeline):
 
     @property
     def settings(self) -> Settings:
-        """What mlapp.yaml in the app's folder says.
+        """The settings in mlapp.yaml of the app's folder.
 
         Raises:
             ConfigError: it is wrong.
@@ -87,7 +87,7 @@ class App(Pipeline):
         """Run the pipeline in this process; `save` keeps the result as a version.
 
         Args:
-            from_: the version whose model goes on learning, in the place of one that begins.
+            from_: the version whose model continues to learn, instead of a new model.
             like: the version whose parameters are used again; those given here override them.
             parameters: as `named`, for names that Python does not allow, as `{"data_reader.limit": 10}`.
 
@@ -149,7 +149,7 @@ class App(Pipeline):
         Args:
             inputs: records, rows, columns or a DataFrame, as the server takes them; what the data_reader gives for
                 `parameters`, parsed as in the version's training, when absent.
-            version: of the store; the model trained last in this process, else the latest version, when absent.
+            version: a version of the store; by default the model trained last in this process, else the latest version.
 
         Raises:
             InputError: the inputs do not fit the schema. UsageError: unknown parameters or version.

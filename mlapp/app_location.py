@@ -20,7 +20,7 @@ class AppLocation:
         file: absolute; it need not exist.
         module: the name to import it by: `app`, or `shop.main` for a file of a package.
         variable: the name of the App in it; empty when the setting names none.
-        folder: where the module's top-level package lies, which Python must find.
+        folder: the folder of the module's top-level package, which Python must find.
     """
 
     file: Path

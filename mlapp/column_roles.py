@@ -1,4 +1,4 @@
-"""What the columns of a user's table are, where pandas alone reads them wrongly: codes, dates and identifiers."""
+"""Detects columns of a user's table that pandas alone reads wrongly: codes, dates and identifiers."""
 
 from __future__ import annotations
 

@@ -261,12 +261,12 @@ class Monitor(Section, frozen=True):
 
     @property
     def logs(self) -> Literal["off", "sample", "all"]:
-        """What of the predictions is logged."""
+        """Which predictions are logged."""
         return "off" if isinstance(self.log, bool) else self.log
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """The columns by whose values quality is told apart."""
+        """The columns for whose values quality is measured separately."""
         return (self.segment,) if isinstance(self.segment, str) else tuple(self.segment or ())
 
     @property

@@ -1,4 +1,4 @@
-"""What works on this machine and in this project, what is missing, and how to get it."""
+"""Reports what works on this machine and in this project, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _check_targets(start: Path) -> list[Finding]:
             target = open_target(name, app, settings)
             if isinstance(target, CheckTarget):
                 found.append(Finding(f"target {name}", True, target.check()))
-        except (MissingExtraError, plugins.PluginError):  # told with the extras and the plugins
+        except (MissingExtraError, plugins.PluginError):  # reported with the extras and the plugins
             continue
         except MlappError as error:
             found.append(Finding(f"target {name}", False, error.what, error.todo))

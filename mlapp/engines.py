@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_engine(project: Project) -> Engine:
-    """The engine that `engine:` in mlapp.yaml names. Talks to nobody.
+    """The engine that `engine:` in mlapp.yaml names. Makes no request.
 
     Raises:
         ConfigError: no installed package has an engine of that name.

@@ -45,7 +45,7 @@ class ProjectError(MlappError):
 
 
 class DataError(MlappError):
-    """What a stage returned, or a file held, cannot be used: empty, no target, not a table."""
+    """The result of a stage or the content of a file cannot be used: empty, no target, not a table."""
 
 
 class ModelError(MlappError):

@@ -25,7 +25,7 @@ def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
 
     Raises:
         InputError: rows of a CSV have more or fewer cells than its header.
-        UsageError: there is no such file, or it is of a kind that is not read.
+        UsageError: the file does not exist, or its format is not supported.
         DataError: it is empty, cut off or not what its suffix says.
     """
     if name == "-":

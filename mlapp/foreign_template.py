@@ -1,4 +1,4 @@
-"""Templates from elsewhere: fetched into a temporary folder, and looked through for code before any of it runs.
+"""Templates from elsewhere: fetched into a temporary folder, and searched for code before any of it runs.
 
 A template's hooks and Jinja extensions run as the user. Without any, the template is rendered in Jinja's sandbox, so
 that nothing in a name or a file calls Python.
@@ -23,7 +23,7 @@ def fetch_template(template: str) -> Iterator[Path]:
     """The folder of a template at a URL, for as long as the block lasts.
 
     Raises:
-        UsageError: it cannot be fetched, or is no template.
+        UsageError: it cannot be fetched, or is not a template.
     """
     from cookiecutter.config import get_user_config
     from cookiecutter.exceptions import CookiecutterException
@@ -43,7 +43,7 @@ def fetch_template(template: str) -> Iterator[Path]:
 
 
 def find_code(folder: Path) -> list[str]:
-    """What of a template runs when it is used: its hooks, and the Jinja extensions that it names."""
+    """Code of a template that runs when it is used: its hooks, and the Jinja extensions that it names."""
     hooks = [
         file.relative_to(folder).as_posix()
         for file in sorted(folder.rglob("hooks/*"))

@@ -111,7 +111,7 @@ def _may_replace(folder: Path) -> bool:
 
 
 def _make_settings(bundle: Bundle) -> dict[str, Any]:
-    """What model-settings.json holds. The runtime makes batches; MLServer does where `serve.batch_wait` is set."""
+    """The content of model-settings.json. The runtime makes batches; MLServer does where `serve.batch_wait` is set."""
     manifest, serve = bundle.model.manifest, bundle.settings.serve
     version = str(manifest.version)
     return {

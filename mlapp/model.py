@@ -54,7 +54,7 @@ class TrainedModel:
 
     @property
     def format(self) -> str:
-        """What the model is saved in: the user's own `saver`, the format he chose, or the framework's."""
+        """The format in which the model is saved: the user's `saver`, the chosen format, or the framework's own."""
         return model_format(self.pipeline, self.framework)
 
     @property
@@ -165,7 +165,7 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
 def _declared_framework(pipeline: Pipeline) -> str | None:
     """The framework that the app declares its models to be of; None where it leaves that open.
 
-    What the trainer returns is the model, where the app has one.
+    The model is the result of the trainer, if the app has one.
     """
     trainer, model = pipeline.stage("trainer"), pipeline.stage("model")
     if model is None:

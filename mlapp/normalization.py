@@ -1,4 +1,4 @@
-"""What a predictor returned, in one form for every way out.
+"""Normalizes the result of a predictor to one form for every output.
 
 A predictor may return what its library gives: a list, an array, a DataFrame, a sparse matrix, an Arrow or polars
 table, a tensor, objects of its own classes. `normalize` makes a list, an array, a Series or a DataFrame of it, with one
@@ -43,7 +43,7 @@ class _NoJsonError(TypeError):
 
 
 def normalize(predictions: Any, title: str) -> Any:
-    """What a predictor returned as a list, a NumPy array, a Series or a DataFrame with unique text names.
+    """The result of a predictor as a list, a NumPy array, a Series or a DataFrame with unique text names.
 
     Args:
         predictions: not a coroutine or an iterator: those are finished first.
@@ -379,7 +379,7 @@ def _no_rows(predictions: Any, title: str) -> DataError:
 
 
 def _without_form(predictions: Any, title: str, error: _NoJsonError) -> DataError:
-    """The error of a value that JSON does not hold, with its row where one can be told."""
+    """The error of a value that JSON does not hold, with its row if it is known."""
     where = ""
     for row, value in enumerate(predictions if isinstance(predictions, list) else ()):
         try:

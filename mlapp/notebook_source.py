@@ -11,7 +11,7 @@ from mlapp.errors import ProjectError
 def read_code_cells(path: Path) -> str:
     """The code cells of an .ipynb file as one Python source; lines that only IPython knows (`%…`, `!…`) become blank.
 
-    What only a person should run goes under `if __name__ == "__main__":`, which is true in Jupyter alone.
+    Put cells for interactive use under `if __name__ == "__main__":`, which is true in Jupyter alone.
 
     Raises:
         ProjectError: the file is not a notebook.

@@ -46,10 +46,10 @@ def list_plugins(group: str) -> dict[str, EntryPoint]:
 
 
 def load_plugin(group: str, name: str) -> Any:
-    """What the entry `name` of a group names.
+    """The object of the entry `name` of a group.
 
     Raises:
-        KeyError: there is no such entry.
+        KeyError: the entry does not exist.
         PluginError: it cannot be imported.
     """
     return _load_entry(list_plugins(group)[name])

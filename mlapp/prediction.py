@@ -43,7 +43,7 @@ class Predictor:
 
     Attributes:
         version: None for a model that was trained in this process and is not stored.
-        parameters: of the training run, by name, or `stage.name` where two stages share it.
+        parameters: those of the training run, by name, or `stage.name` where two stages share it.
         ignores_extra: columns that training did not know are ignored, and not refused: `serve.extra: ignore`.
     """
 
@@ -126,7 +126,7 @@ class Predictor:
         return convert_to_array(features) if self._wants_array else features
 
     def call_predictor(self, features: Any) -> Any:
-        """What the predictor returns for transformed features: a coroutine or an iterator where it is one.
+        """The predictor's result for transformed features; may be a coroutine or an iterator.
 
         Raises:
             UserCodeError: it raised.
@@ -311,7 +311,7 @@ def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) ->
 
 
 def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
-    """What a predictor gave for features, normalized and counted; the items of a stream as they are.
+    """The predictor's result for features, normalized and counted; items of a stream are unchanged.
 
     Raises:
         DataError: not one prediction a row; names the predictor and both counts.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: `step` of `steps` (None when nobody knows), counted from 1, and what was measured in it."""
+    """One report: `step` of `steps` (None if unknown), counted from 1, and its metrics."""
 
     step: int
     steps: int | None
@@ -26,7 +26,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def report(step: int, steps: int | None = None, **metrics: float) -> None:
-    """Tell from a trainer how far it is: `report(epoch, epochs, loss=0.3)`. Costs nothing when nobody listens.
+    """Report the progress of a trainer: `report(epoch, epochs, loss=0.3)`. Free without a listener.
 
     While parameters are searched, a call may raise to end a trial that is worse than the others were by then:
     let that exception pass.

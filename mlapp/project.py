@@ -133,7 +133,7 @@ class Project:
 
 
 def load_attribute(place: str, root: Path) -> Any:
-    """What `FILE:NAME` names in a project's folder.
+    """The object that `FILE:NAME` names in a project's folder.
 
     Raises:
         ProjectError: no such file, or nothing of that name in it. UserCodeError: the import raised.

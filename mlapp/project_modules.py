@@ -73,7 +73,7 @@ class ProjectModules:
 
 
 def _find_owner(namespace: Mapping[str, Any]) -> ProjectModules | None:
-    """The project whose file a module's namespace comes from; installed packages are nobody's."""
+    """The project whose file a module's namespace comes from; installed packages belong to none."""
     file = namespace.get("__file__")
     if not isinstance(file, str) or f"{os.sep}site-packages{os.sep}" in file:
         return None
@@ -93,7 +93,7 @@ def _import_for_caller(
     fromlist: Any = (),
     level: int = 0,
 ) -> ModuleType:
-    """Python's own `import`; one that stands in a project's code finds that project's modules."""
+    """Python's `import`, except that code of a project finds the modules of that project."""
     first = name.partition(".")[0]
     if globals is not None and (level or first not in sys.modules or any(one.has_module(first) for one in _all)):
         owner = _find_owner(globals)

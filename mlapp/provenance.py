@@ -1,4 +1,4 @@
-"""What a model was trained with, and what is here now: libraries, Python, git."""
+"""Records the libraries, Python and git state of a training, and compares them with the current ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def python_version() -> str:
 
 
 def compare_libraries(trained: Mapping[str, str], python: str) -> list[Difference]:
-    """What of a version's libraries and Python (to its minor version) differs from what is installed here."""
+    """Differences between a version's libraries and Python (minor version) and the installed ones."""
     here = installed_versions(trained)
     found = [
         Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version

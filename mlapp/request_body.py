@@ -1,4 +1,4 @@
-"""The body of a prediction request: a features file as it is, so that the server alone interprets it."""
+"""The body of a prediction request: an unchanged features file, which only the server interprets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RequestBody:
 
     @classmethod
     def of(cls, inputs: Any) -> RequestBody:
-        """A body with these inputs as JSON: records, rows or columns of plain values; a body stays as it is."""
+        """A body with these inputs as JSON: records, rows or columns of plain values; a body stays unchanged."""
         return inputs if isinstance(inputs, RequestBody) else cls(msgspec.json.encode({"inputs": inputs}))
 
 
@@ -35,7 +35,7 @@ def read_request_body(name: str) -> RequestBody:
     CSV, JSON, Arrow and `.npy` go as they are; JSON lines become one JSON document, and Parquet an Arrow stream.
 
     Raises:
-        UsageError: there is no such file, or it is of a kind that no server reads.
+        UsageError: the file does not exist, or no server reads its format.
         DataError: it is empty, not JSON, or not Parquet.
     """
     if name == "-":
@@ -71,7 +71,7 @@ def read_request_body(name: str) -> RequestBody:
 
 
 def _json(content: bytes, name: str) -> RequestBody:
-    """JSON as it is, with what is no request yet put under `inputs`; numbers keep every digit."""
+    """The JSON text; bare data are put under `inputs`. Numbers keep every digit."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     _check_json(content, name)
     try:

@@ -172,7 +172,7 @@ def _refuse_existing_folder(target: Path) -> None:
 
 
 def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
-    """What the template `tabular` needs to know of the user's table."""
+    """Variables of the template `tabular` from the user's table."""
     if not values.get("data") or not values.get("target"):
         raise UsageError(
             "Template 'tabular' needs a table and its target column.",

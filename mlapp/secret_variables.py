@@ -1,4 +1,4 @@
-"""Environment variables that hold secrets, told by name and value: they have no place where everyone can read them."""
+"""Recognizes environment variables with secrets by name and value: they must not be readable by everyone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = re.compile(
 """The end of a variable's name: `DB_PASSWORD`, and not `PASSWORD_FILE` or `TOKEN_LIMIT`."""
 
 PLAIN = re.compile(r"(true|false|yes|no|on|off|none|null|\d+(\.\d+)?|/.*|\$\{.*)?", re.IGNORECASE)
-"""Values that are no secret under whatever name: a switch, a number, a file's path, a reference."""
+"""Values that are never secret: a switch, a number, a file's path, a reference."""
 
 IN_ADDRESS = re.compile(r"://[^\s/@:]*:(?!\$\{)[^\s/@]+@")
 """An address with a password that is written out, as in DATABASE_URL."""
@@ -33,8 +33,8 @@ def refuse_secret_variables(place: str, variables: Mapping[str, str], where: str
 
     Args:
         place: of the variables in mlapp.yaml, as `image.env`.
-        where: in whose sight they would stand, as "in the image".
-        todo: what to do; `{name}` in it stands for the first one's name.
+        where: the place where they would be readable, such as "in the image".
+        todo: what to do; `{name}` is replaced by the first one's name.
 
     Raises:
         ConfigError: names each; no value is shown.

@@ -23,7 +23,7 @@ from mlapp.serving.web.problems import MEDIA, HttpError
 
 STREAM_MEDIA = "application/vnd.awslambda.http-integration-response"
 SEPARATOR = b"\0" * 8
-"""What stands between status and body of a stream."""
+"""Separator between status and body of a stream."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_http_event(event: dict[str, Any]) -> HttpEvent | None:
 
 
 def find_path(path: str) -> str:
-    """The model's path at the end of a URL's: before it may stand a stage, or where the function is mounted."""
+    """The model's path at the end of a URL, after a stage or the function's mount point."""
     return next((known for known in sorted(PATHS, key=len, reverse=True) if path.endswith(known)), path)
 
 

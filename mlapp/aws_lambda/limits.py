@@ -22,7 +22,7 @@ MARGIN = 0.25
 
 
 def explain_size(size: int, limit: int) -> str:
-    """What to say of an answer that is too large."""
+    """Explanation for an answer that is too large."""
     most = f"{limit // (1024 * 1024)} MB"
     return (
         f"The answer has {size} bytes as Lambda counts them, and it returns at most {most}. Send fewer rows in one "
@@ -38,7 +38,7 @@ def memory_in_mb() -> int:
 def warn_of_memory() -> bool:
     """Log when the process has needed nearly all of the function's memory, and return whether it has.
 
-    Lambda kills it at the limit, without a word of its own.
+    Lambda kills it at the limit without a message.
     """
     limit = memory_in_mb()
     unit = 1 if sys.platform == "darwin" else 1024

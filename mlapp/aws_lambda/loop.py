@@ -43,10 +43,10 @@ def open_function(bundle: Path | None) -> ModelFunction:
 
 
 def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
-    """Answer events for ever. A model that cannot be loaded is told to Lambda, and ends the process.
+    """Answer events forever. If the model cannot be loaded, report that to Lambda and end the process.
 
     Raises:
-        MlappError: the model cannot be loaded. OSError: Lambda has gone.
+        MlappError: the model cannot be loaded. OSError: Lambda closed the connection.
     """
     try:
         function = open_function(bundle)
@@ -70,10 +70,10 @@ def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
 
 
 def answer_invocation(api: RuntimeApi, function: ModelFunction, invocation: Invocation) -> None:
-    """Answer one event. Whatever goes wrong with it is its caller's to see, and the function goes on.
+    """Answer one event. An error goes to its caller, and the function continues.
 
     Raises:
-        OSError: Lambda has gone.
+        OSError: Lambda closed the connection.
     """
     try:
         answer = function.answer_event(invocation.body, invocation.remaining)

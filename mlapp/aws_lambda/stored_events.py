@@ -24,7 +24,7 @@ MEDIA = {
     ".arrow": b"application/vnd.apache.arrow.file",
     ".npy": b"application/x-npy",
 }
-"""What a file holds, by the end of its name. A `.gz` after that is unpacked."""
+"""Format of a file by its suffix. `.gz` is decompressed."""
 
 
 @dataclass(frozen=True)
@@ -122,5 +122,5 @@ def is_schedule(event: dict[str, Any]) -> bool:
 
 
 def schedule_name(event: dict[str, Any]) -> str:
-    """What the predictions of a scheduled event are called: its own time, so that a repetition replaces them."""
+    """File name of a scheduled event's predictions: its time, so that a repetition replaces them."""
     return str(event.get("time") or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))

@@ -1,4 +1,4 @@
-"""What a baseline is made of: plain data, stored as JSON beside the model's files and covered by their hashes."""
+"""The format of a baseline: plain data, stored as JSON next to the model's files and covered by their hashes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         kind: `number` has bins, `category` has values, `text` has only a share of missing values.
         rows: rows that were looked at; `missing` of them have no value.
-        center: of a number, in its own unit; bins are made of the distance from it (see `mlapp.baseline.bins`).
-        keys: of a number, the last key of each bin, in ascending order.
-        edges: of a number, the upper end of each bin, in its own unit.
-        low: of a number, the key of the least value that was seen.
-        minimum, maximum: of a number, the range that was seen.
-        values: of a category, from the most frequent on.
+        center: center of a number, in its own unit; bins are made of the distance from it (see `mlapp.baseline.bins`).
+        keys: for a number, the last key of each bin, in ascending order.
+        edges: for a number, the upper end of each bin, in its own unit.
+        low: for a number, the key of the least value.
+        minimum, maximum: for a number, the range of the values.
+        values: for a category, the values, most frequent first.
         counts: rows of each bin or value.
-        others: of a category, rows of values that are not in `values`.
-        singles: of a category, how many values were seen once.
-        step: of a number, to whose multiples values are rounded before they are counted.
+        others: for a category, rows of values that are not in `values`.
+        singles: for a category, the number of values with one row.
+        step: for a number, values are rounded to its multiples before they are counted.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rows: of the training split; the columns may be of a sample of them.
         features: as a client sends them.
-        transformed: as the model sees them; empty where there is no feature_transformer.
+        transformed: the features after the feature_transformer; empty without one.
         predictions: of the model on training rows.
         errors: split → metric → its error.
         target: JSON type of the target: integer, number, boolean, string; None where nothing is known.

@@ -26,7 +26,7 @@ def codes_of(values: NDArray[Any], center: Any) -> NDArray[np.uint16]:
 
     Args:
         values: float64, of any shape.
-        center: of the column, or one for each column.
+        center: center of the column, or one for each column.
     """
     distance = np.empty(values.shape, dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):

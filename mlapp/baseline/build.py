@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_ROWS = 100_000
-"""Rows that are looked at; of a larger table, a sample with a fixed seed."""
+"""Maximum number of rows; a larger table is sampled with a fixed seed."""
 MOST_BINS = 200
 CELLS = MOST_BINS * 64
 """Bins of all columns together: a wide table has fewer in each."""
@@ -27,9 +27,9 @@ MOST_COLUMNS = 512
 UNIQUE = 0.5
 """A text column in which a larger share of the values is distinct holds names or sentences, and is not binned."""
 NUMBERS = frozenset((int, float, bool, type(None)))
-"""Types of which NumPy makes floats."""
+"""Types that NumPy converts to floats."""
 LONGEST = 64
-"""Characters of a category: a longer text is no category."""
+"""Maximum number of characters of a category."""
 
 
 def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
@@ -49,7 +49,7 @@ def build_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Co
 
     Args:
         features: a DataFrame, or an array of one number or one row of numbers a row.
-        rules: column → what may be stored of it, see `mlapp.baseline.redaction`.
+        rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
     """
     import pandas as pd
 
@@ -68,7 +68,7 @@ def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: M
 
     Args:
         most: bins, or values of a category.
-        rules: column → what may be stored of it.
+        rules: column → rule for its stored values.
     """
     from pandas.api import types
 

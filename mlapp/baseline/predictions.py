@@ -52,7 +52,7 @@ def prediction_columns(rows: Sequence[Any], rules: Mapping[str, str] = NO_RULES)
     """The baseline of predictions.
 
     Args:
-        rules: column, as `prediction`, → what may be stored of it.
+        rules: column, such as `prediction` → rule for its stored values.
     """
     return [_column(name, values, rules) for name, values in split_predictions(rows).items()]
 

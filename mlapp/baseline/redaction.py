@@ -1,4 +1,4 @@
-"""What may be stored of a column: the rules `drop`, `hash` and `round(5)` of `monitor.columns`."""
+"""Rules for the stored values of a column: the rules `drop`, `hash` and `round(5)` of `monitor.columns`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLACEHOLDERS: dict[str, Any] = {
 
 
 def is_private(rules: Mapping[str, str], column: str) -> bool:
-    """Whether no value of the column may be stored as it is."""
+    """Whether the column's values may not be stored unchanged."""
     return rules.get(column) in ("drop", "hash")
 
 
@@ -36,7 +36,7 @@ def step_of(rules: Mapping[str, str], column: str) -> float | None:
 
 
 def round_to_step(value: Any, step: float) -> Any:
-    """The nearest multiple of `step`; None for what is no finite number."""
+    """The nearest multiple of `step`; None for a value that is not a finite number."""
     try:
         number = float(value)
     except (TypeError, ValueError):

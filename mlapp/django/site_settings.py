@@ -84,7 +84,7 @@ def import_app(site: SiteSettings) -> App:
 
 
 def find_app_file(site: SiteSettings) -> Path | None:
-    """The file of the app's module, without importing it; None where there is no such module."""
+    """The file of the app's module, without importing it; None if the module does not exist."""
     try:
         spec = importlib.util.find_spec(site.module)
     except ModuleNotFoundError:

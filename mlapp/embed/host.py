@@ -47,7 +47,7 @@ def check_follow(model: str | int | TrainedModel, settings: Serve) -> None:
     """Check that a model can be followed.
 
     Raises:
-        UsageError: it is no alias, or `serve.refresh` is 0.
+        UsageError: it is not an alias, or `serve.refresh` is 0.
     """
     if not isinstance(model, str) or model.isdigit():
         raise UsageError(f"follow=True, and model={model!r} never moves.", "Give an alias, as model='production'.")
@@ -57,7 +57,7 @@ def check_follow(model: str | int | TrainedModel, settings: Serve) -> None:
 
 @dataclass
 class ProcessState:
-    """What a host has in one process. The locks come from what `threading.Lock` is then: gevent replaces it late."""
+    """State of a host in one process. Its locks use the current `threading.Lock`, which gevent replaces late."""
 
     metrics: ThreadMetrics
     intake: Intake
@@ -114,7 +114,7 @@ class ModelHost:
 
     @property
     def state(self) -> ProcessState:
-        """What the host has in this process."""
+        """The host's state in this process."""
         state = self._state
         if state is None:
             # The first request makes the lock: gevent replaces `threading.Lock` after the fork, and a greenlet that

@@ -221,7 +221,7 @@ class PredictorDecorator(Decorator):
             batch: requests that wait at the same time go through it as one table; False gives it one at a time.
             max_batch: most rows of one call; `serve.max_batch` when absent.
             wait: seconds that a request may wait for company; `serve.batch_wait` when absent.
-            task: how batch prediction runs on a cluster; see `Task`. A server takes no notice of it.
+            task: how batch prediction runs on a cluster; see `Task`. A server ignores it.
         """
         options = PredictorOptions(make_task(self._role.name, task), batch, max_batch, wait)
 

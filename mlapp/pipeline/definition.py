@@ -1,4 +1,4 @@
-"""Where a declaration stands: in a file, which is run once, or in a notebook, whose cells are run again and again."""
+"""Location of a declaration: in a file, which runs once, or in a notebook, whose cells may run again."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _is_file(name: str) -> bool:
 
 
 def _lines(file: str, name: str) -> set[int]:
-    """The lines at which functions of a name begin in a file as it is now."""
+    """The lines at which functions of a name begin in the current file."""
     try:
         tree = ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError):

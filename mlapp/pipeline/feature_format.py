@@ -32,5 +32,5 @@ def _features_type(stage: Stage | None) -> Any:
 
 
 def convert_to_array(features: Any) -> Any:
-    """A DataFrame as a two-dimensional array, without a copy where its columns lie together; anything else as it is."""
+    """A DataFrame as a two-dimensional array, without a copy if its columns are contiguous; anything else unchanged."""
     return features.to_numpy() if hasattr(features, "to_numpy") else features

@@ -181,7 +181,7 @@ def flatten_parameters(
 def _convert_parameter(parameter: Parameter, value: Any) -> Any:
     if not isinstance(value, Recorded):
         return parameter.convert_value(value)
-    # Its text may stand for a function or an object, which only the default itself is.
+    # Its text may describe a function or an object; only the default itself is usable.
     if not parameter.is_required and plain_value(parameter.default) == value.value:
         return parameter.default
     return value.value if parameter.kind is Any else parameter.convert_value(value.value)
@@ -278,7 +278,7 @@ def _parameter_kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
         return argument.annotation
     if argument.default is inspect.Parameter.empty or argument.default is None:
         return Any
-    # An integer default without an annotation often stands for any number: LogisticRegression(tol=1).
+    # An integer default without an annotation often means any number: LogisticRegression(tol=1).
     # A library's class often takes more than a text where its default is one: KMeans(n_init="auto").
     if isinstance(argument.default, enum.Enum) or is_structure(argument.default):
         return type(argument.default)

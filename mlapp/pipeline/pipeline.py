@@ -29,7 +29,7 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
 class Pipeline:
-    """What an app declares.
+    """The declarations of an app.
 
     Args:
         name: names the model in the store, in URLs and on clusters: letters, digits, `.`, `_` and `-`.
@@ -100,17 +100,17 @@ class Pipeline:
 
     @property
     def model_options(self) -> ModelOptions:
-        """What `@app.model` was given; the defaults where the app declares no model."""
+        """The options of `@app.model`; the defaults if the app declares no model."""
         return self._find_options("model", ModelOptions)
 
     @property
     def predictor_options(self) -> PredictorOptions:
-        """What `@app.predictor` was given; the defaults where the app declares none."""
+        """The options of `@app.predictor`; the defaults if the app declares none."""
         return self._find_options("predictor", PredictorOptions)
 
     @property
     def feature_loader_options(self) -> FeatureLoaderOptions:
-        """What `@app.feature_loader` was given; the defaults where the app declares none."""
+        """The options of `@app.feature_loader`; the defaults if the app declares none."""
         return self._find_options("feature_loader", FeatureLoaderOptions)
 
     def _find_options(self, role: str, kind: type[Options]) -> Options:

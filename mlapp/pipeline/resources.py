@@ -1,4 +1,4 @@
-"""What a stage needs to run somewhere else."""
+"""Resources of a stage that runs on a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
 
 @dataclass(frozen=True)
 class Resources:
-    """What one task gets on a cluster. `cpu` in cores, `memory` and `disk` as Kubernetes quantities (`8Gi`).
+    """Resources of one task on a cluster. `cpu` in cores, `memory` and `disk` as Kubernetes quantities (`8Gi`).
 
     Raises:
         DeclarationError: one that Kubernetes would not take.
@@ -39,7 +39,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Task:
-    """How a stage runs as a task of its own. A run in this process needs none of it.
+    """How a stage runs as a task of its own. A run in this process ignores it.
 
     Args:
         cache: take the result of an earlier run with the same inputs and the same code.

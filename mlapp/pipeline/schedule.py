@@ -21,7 +21,7 @@ FIELDS: Mapping[str, tuple[int, int, tuple[str, ...]]] = {
     "month": (1, 12, MONTHS),
     "weekday": (0, 6, DAYS),
 }
-"""Of a cron expression, in their order: the least and the greatest number, and names for them from the least on."""
+"""Fields of a cron expression, in order: the least and the greatest number, and names from the least on."""
 TERM = re.compile(r"(\*|\?|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>\d+))?")
 
 
@@ -36,7 +36,7 @@ class Schedule:
         time: the parameter, a `datetime`, that gets the time for which a run was scheduled.
         promote_if: promote the new model if this metric is better than that of the model in production; `-` before
             it where lower is better.
-        predict: predict what the data_reader reads, in the place of training.
+        predict: predict the data of the data_reader instead of training.
         model: the version, alias or `latest` that predicts; it is looked up when a run begins.
 
     Raises:
@@ -105,7 +105,7 @@ class Schedule:
 
 
 def _find_cron_error(cron: str) -> str | None:
-    """What is wrong with a cron expression of five fields, as standard cron reads it; None when nothing is."""
+    """The error in a cron expression of five fields, as standard cron reads it; None if it is valid."""
     fields = cron.split()
     if len(fields) != len(FIELDS):
         return f"it has {len(fields)} fields, not {len(FIELDS)}"

@@ -18,7 +18,7 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 @dataclass(frozen=True)
 class Role:
-    """What a stage receives, in order, and whether its other arguments are parameters of the pipeline.
+    """The arguments of a stage, in order, and whether its other arguments are parameters of the pipeline.
 
     The stages that also run in serving (`parameters=False`) take none: a request has no way to give them.
     """
@@ -133,7 +133,7 @@ def describe_function(role: str, function: Callable[..., Any]) -> str:
 def resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature with its annotations as types; one that cannot be resolved counts as missing.
 
-    An annotation may name what only a type checker imports, so each is resolved by itself.
+    An annotation may name a type that only a type checker imports, so each is resolved separately.
     """
     signature = _raw_signature(function)
     scope = _annotation_scope(function)

@@ -1,4 +1,4 @@
-"""What a decorator is given besides the function, one class for each kind of stage."""
+"""Options of decorators, one class for each kind of stage."""
 
 from __future__ import annotations
 

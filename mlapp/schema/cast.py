@@ -52,7 +52,7 @@ def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
 
 def missing_marker(field: Field) -> Any:
-    """What a missing value of a column of objects was in training."""
+    """The missing value of a column of objects in training."""
     import pandas as pd
 
     return {"nan": float("nan"), "NA": pd.NA, "NaT": pd.NaT}.get(field.missing or "")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 INTERVAL = re.compile(r"[\[(](?P<left>\S+), (?P<right>\S+)[\])]")
 PLAIN = (None, "object", "str")
-"""Dtypes of categories that pandas gives their JSON values by itself."""
+"""Dtypes of categories whose values pandas converts to JSON."""
 
 
 def category_dtype(field: Field) -> pd.CategoricalDtype:
@@ -72,7 +72,7 @@ def _known_text(value: Any, field: Field, known: set[Any]) -> Any:
 
 
 def is_category(field: Field, value: Any) -> bool:
-    """Whether a JSON value stands for one of the field's categories. True is not 1."""
+    """Whether a JSON value is one of the field's categories. True is not 1."""
     is_bool = isinstance(value, bool)
     try:
         return any(value == known and isinstance(known, bool) == is_bool for known in field.categories or ())

@@ -1,4 +1,4 @@
-"""What msgspec checks a row's cells against, made from the schema, and columns made from cells that passed."""
+"""Types from the schema with which msgspec checks the cells of rows, and columns from the checked cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between the features that a model was trained on and those of today."""
+"""Differences between the features of a model's training and the current ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _find_differences(then: Field, now: Field) -> list[Difference]:
 
 
 def _is_below(one: float | str | None, other: float | str | None) -> bool:
-    """Whether the first is less; texts stand for times, in ISO form, whose order is that of the texts."""
+    """Whether the first is less; times are texts in ISO form, which sort in the order of time."""
     if isinstance(one, str) and isinstance(other, str):
         return one < other
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):

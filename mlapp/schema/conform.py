@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 10
-"""Problems of a kind that are told: a million say no more than the first."""
+"""Number of problems of a kind to report."""
 BLOCK = 20_000
 """Values that are checked together: few enough that other threads get their turn."""
 LARGEST_EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53, 16: 2.0**53}

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 DELIMITERS = ",;\t|"
 MISSING = frozenset(("", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "NaT"))
-"""What stands for a missing value in a column that is not of texts."""
+"""Missing values in a column without texts."""
 TRUTH = {"true": True, "false": False}
 MOST = 10
-"""Rows that are told of many that are wrong."""
+"""Number of wrong rows to report."""
 LONGEST_ROW = 1_000_000
 """Most cells of a line."""
 TOO_LONG = f"a line has more than {LONGEST_ROW} cells"
@@ -45,7 +45,7 @@ EMPTY = ""
 
 
 class CsvError(ValueError):
-    """The bytes are no CSV."""
+    """The bytes are not CSV."""
 
 
 def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
@@ -56,7 +56,7 @@ def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
 
     Raises:
         CsvError: not UTF-8 (or UTF-16 with a mark), or a quote that does not end.
-        InputError: a row has more or fewer cells than the header; a column is there twice; there are no rows.
+        InputError: a row has more or fewer cells than the header; a column is duplicated; there are no rows.
     """
     found, _ = next(read_csv_in_pieces(content, schema))
     return found
@@ -406,7 +406,7 @@ def _truth(cell: str | None) -> Any:
 
 
 def _any(cell: str | None) -> Any:
-    """What a cell without a known type reads as: a number without leading zeros, true or false, else a text."""
+    """The value of a cell without a known type: a number without leading zeros, true or false, else a text."""
     if cell is None:
         return None
     if re.fullmatch(r"[+-]?0\d+(\.\d*)?", cell):

@@ -52,7 +52,7 @@ def changed_column_error(name: str, column: pd.Series[Any], how: str) -> DataErr
 
 
 def advice(column: pd.Series[Any]) -> str:
-    """What to do about a column of a dtype, or of values of a type, that JSON does not have."""
+    """Advice for a column of a dtype, or with values of a type, that JSON lacks."""
     import pandas as pd
 
     dtype = column.dtype
@@ -69,7 +69,7 @@ def advice(column: pd.Series[Any]) -> str:
 
 
 def _dtype_name(column: pd.Series[Any]) -> str:
-    """What tells dtypes apart. Two ways of pandas to store the same texts are one."""
+    """Key that distinguishes dtypes. pandas' ways to store the same texts have one key."""
     import pandas as pd
 
     dtype = column.dtype

@@ -1,4 +1,4 @@
-"""What a schema is made of. Plain data: it goes into the manifest as JSON and comes back the same."""
+"""The format of a schema: plain data, stored in the manifest as JSON without loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FieldType = Literal["integer", "number", "boolean", "string", "datetime", "categ
 class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One column.
 
-    `categories` of a `category` are all that is accepted; of a `string` they are the values seen in training.
+    `categories` of a `category` are the accepted values; of a `string` they are the values seen in training.
     Values that JSON does not have are there as the texts that clients send, and `category_dtype` is their own dtype.
     `minimum` and `maximum` are what training saw: they describe, and refuse nothing.
     `missing` says what a missing value of a column of objects is: `nan`, `NA` or `NaT`; else it is None.
@@ -39,7 +39,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The shape of features or predictions, row by row.
 
     `table`: named columns, in `fields`. `array`: rows of numbers, each of `shape` (empty for one number a row)
-    and `dtype`. `any`: JSON values of which nothing is known.
+    and `dtype`. `any`: any JSON values.
 
     `unused`: columns that the training table had beside a table's fields, as the target. Requests may have them too.
     `container` is what holds the rows of `any`: a `series` of `dtype`, a `dict` of arrays, which are the `fields`, or a
@@ -74,7 +74,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RawInputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a client sends to an app with a feature_loader, as the `inputs` of a request.
+    """The `inputs` of a request to an app with a feature_loader.
 
     Attributes:
         example: one that works.
@@ -86,7 +86,7 @@ class RawInputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ModelSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What goes into a model and what comes out; `inputs` is what the app's feature_loader reads."""
+    """Input and output of a model; `inputs` is the input of the app's feature_loader."""
 
     features: Schema
     predictions: Schema

@@ -28,7 +28,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     A row without missing values serves as the example.
 
     Args:
-        columns: of the table that the features were parsed from. Those that are no features are known, and not used.
+        columns: those of the table before parsing. Columns that are not features are known, but not used.
     """
     import numpy as np
     import pandas as pd
@@ -117,7 +117,7 @@ def infer_predictions(predictions: Any) -> Schema:
     if values and all(isinstance(value, list) for value in values):
         return _schema_of_lists(values)
     dtype = _common_json_type(values)
-    if None in values:  # a missing number is NaN, and nothing stands for a missing flag
+    if None in values:  # a missing number is NaN; a missing flag has no value
         dtype = {"integer": "number", "boolean": None}.get(dtype or "", dtype)
     return Schema(kind="any", dtype=dtype, example=values[0] if values else None)
 
@@ -244,7 +244,7 @@ def _type_of_values(kinds: set[type], is_object: bool) -> FieldType:
 
 
 def _missing_marker(column: pd.Series[Any]) -> str | None:
-    """What most of the missing values of a column of objects are; None for Python's None."""
+    """The most frequent missing value of a column of objects; None for Python's None."""
     counts = column[column.isna()].map(type).value_counts()
     return {"float": "nan", "NAType": "NA", "NaTType": "NaT"}.get(counts.index[0].__name__)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 IS_AVAILABLE = simdjson is not None
 REFUSED = (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError)
-"""What simdjson raises for a text that it does not take."""
+"""Errors of simdjson for a text that it does not read."""
 LARGE = 1 << 19
 """Bytes from which a text gets a parser of its own: a parser keeps memory for the largest text that it read."""
 EXACT = 2**53
@@ -113,7 +113,7 @@ def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
     try:
         found = bytes(_parse(text).as_buffer(of_type="i" if is_whole else "d"))
         return _cast(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
-    except (*REFUSED, AttributeError):  # a scalar, or an object, is no array
+    except (*REFUSED, AttributeError):  # a scalar or an object is not an array
         return None
 
 

@@ -59,7 +59,7 @@ class Application:
         self._loading: asyncio.Lock | None = None
 
     def add_route(self, method: str, path: str, handler: Handler, *, is_open: bool = False) -> None:
-        """Answer a method and path with a handler. A path that ends in `/*` takes all that begins so.
+        """Answer a method and path with a handler. A path that ends in `/*` matches every path with that prefix.
 
         Args:
             method: `*` for any: the handler tells which ones the path takes.
@@ -216,7 +216,7 @@ class Application:
     ) -> Response:
         try:
             if b"content-length" in request.headers and b"transfer-encoding" in request.headers:
-                # RFC 9112, 6.3: two lengths are an attempt at smuggling. Not every HTTP server refuses them by itself.
+                # RFC 9112, 6.3: two lengths are an attempt at smuggling. Not every HTTP server refuses them.
                 raise HttpError(400, "The request has a Content-Length and a Transfer-Encoding.", headers=CLOSE)
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
                 return self._cors.preflight_response(request.headers)

@@ -31,7 +31,7 @@ def add_endpoint(application: Application, endpoint: Endpoint) -> None:
 
 
 def add_server_routes(application: Application) -> None:
-    """What there is once, however many models there are; a second call does nothing."""
+    """Routes that exist once for any number of models; a second call does nothing."""
     if application.has_route("/livez"):
         return
 
@@ -85,7 +85,7 @@ def _add_document_routes(application: Application, prefix: str) -> None:
 
 
 def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
-    """What each model has, under its prefix."""
+    """Routes of each model, under its prefix."""
     prefix = endpoint.prefix
 
     async def answer_predict(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What to serve: told by the command line, and handed by a parent to its workers."""
+"""What to serve: from the command line, passed from a parent to its workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlapp.errors import UsageError
 from mlapp.project import Project
 
 SAGEMAKER_ARGUMENT = "serve"
-"""What Amazon SageMaker appends to an image's entry point, whatever that is: `docker run IMAGE serve`."""
+"""The argument that Amazon SageMaker appends to any entry point: `docker run IMAGE serve`."""
 
 
 class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):

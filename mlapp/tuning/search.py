@@ -33,7 +33,7 @@ def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda 
         tell: gets all trials so far, about once a second.
 
     Raises:
-        UsageError: nothing to search, no such metric, another search is at it. MissingExtraError: no Optuna.
+        UsageError: nothing to search, an unknown metric, or another search is running. MissingExtraError: no Optuna.
         MlappError: the first trial's error, when every trial failed; a worker process died.
     """
     require_optuna()
@@ -148,7 +148,7 @@ class _Pruned(MlappError):
 
 
 def _progress_value(progress: Progress, question: Question) -> float | None:
-    """What a trainer reported, in the metric's direction: the metric itself, or a loss."""
+    """The value that a trainer reported, in the metric's direction: the metric itself, or a loss."""
     if question.metric in progress.metrics:
         return progress.metrics[question.metric]
     loss = progress.metrics.get("val_loss", progress.metrics.get("loss"))

@@ -1,4 +1,4 @@
-"""What can be searched: `Search` annotations, `Literal` and `bool`."""
+"""Search spaces: `Search` annotations, `Literal` and `bool`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def list_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     """The spaces of the user's stages, without the parameters that are given a value.
 
     Raises:
-        UsageError: there is nothing to search. DeclarationError: a Search on what is no number.
+        UsageError: there is nothing to search. DeclarationError: a Search on a parameter that is not a number.
     """
     found = list_searchable(pipeline, fixed)
     if not found:
@@ -67,7 +67,7 @@ def list_searchable(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]
     """The same, and none where there is nothing to search.
 
     Raises:
-        DeclarationError: a Search on what is no number.
+        DeclarationError: a Search on a parameter that is not a number.
     """
     found = []
     for parameter in declared_parameters(pipeline.stages.values()):

@@ -1,4 +1,4 @@
-"""The study: Optuna's, in SQLite, so that processes share it and a search that was killed goes on."""
+"""The study: Optuna's, in SQLite, so that processes share it and a killed search can continue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlapp.tuning.spaces import Space, list_spaces
 
 LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "mape")
 RUN = "run"
-"""What a trial that runs elsewhere remembers: the run, and its place in it."""
+"""Location of a remote trial: the run, and the position in it."""
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
@@ -64,12 +64,12 @@ class Asked:
     number: int
     parameters: Mapping[str, Any]
     handle: Any
-    """Optuna's trial, to report to and to ask whether to go on."""
+    """Optuna's trial: takes reports and decides whether to continue."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found; `study` is Optuna's own object."""
+    """Result of a search; `study` is Optuna's own object."""
 
     metric: str
     minimize: bool
@@ -86,7 +86,7 @@ class Found:
         return sorted(complete, key=lambda trial: (trial.value or 0.0) * (1 if self.minimize else -1))
 
     def record(self) -> dict[str, Any]:
-        """What a version's manifest keeps of the search."""
+        """Record of the search in a version's manifest."""
         return {
             "metric": self.metric,
             "minimize": self.minimize,
@@ -106,7 +106,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Question:
-    """What is searched for, as every process of a search knows it."""
+    """Definition of a search, shared by its processes."""
 
     name: str
     metric: str
@@ -138,7 +138,7 @@ class Question:
 
 
 class Study:
-    """Asks for the next trial's parameters, and is told what came of it.
+    """Provides the next trial's parameters, and receives its result.
 
     study = Study.open(pipeline, options, Question.of(pipeline, options))
     asked = study.ask()
@@ -150,7 +150,7 @@ class Study:
 
     @classmethod
     def open(cls, pipeline: Pipeline, options: Options, question: Question, *, worker: int | None = None) -> Study:
-        """Create the study, or go on with the one that is there.
+        """Create the study, or continue the existing one.
 
         Args:
             worker: its number, for a process beside the one that created the study.
@@ -172,7 +172,7 @@ class Study:
         )
         direction = "minimize" if question.minimize else "maximize"
         study = optuna.create_study(storage=storage, study_name=question.name, direction=direction, load_if_exists=True)
-        # A search that goes on must not draw again what it drew at first.
+        # A resumed search must not draw the same numbers again.
         drawn = len(study.get_trials(deepcopy=False))
         study.sampler = optuna.samplers.TPESampler(
             seed=options.seed + 1000 * drawn + (worker or 0), constant_liar=True, n_startup_trials=5

@@ -43,7 +43,7 @@ def serve_bodies() -> None:
 
 
 def _decode_body(server: socket.socket, task: bytes, buffers: list[Any]) -> bool:
-    """Decode one body and send what becomes of it; returns whether the process can go on.
+    """Decode one body and send the result; returns whether the process can continue.
 
     Args:
         buffers: the body, which is taken out.

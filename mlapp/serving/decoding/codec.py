@@ -26,7 +26,7 @@ from mlapp.serving.decoding.json_body import FEATURES, INPUTS, named_inputs_of
 
 @dataclass(frozen=True)
 class Recipe:
-    """What another process needs to make the same codec: the schema and how the app takes features, none of its code.
+    """Data for another process to make the same codec: the schema and the format of features, without code.
 
     Attributes:
         schema: a `ModelSchema` as MessagePack.
@@ -57,7 +57,7 @@ class Codec:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.on_refusal: Callable[[InputError], None] | None = None
-        """Is told of inputs that do not fit the schema."""
+        """Called for inputs that do not fit the schema."""
         self.collect: Callable[[Codec], Parts] = Parts
         """Makes what takes the pieces of a large body."""
         has_loader = predictor.pipeline.stage("feature_loader") is not None
@@ -75,7 +75,7 @@ class Codec:
 
     @cached_property
     def recipe(self) -> Recipe | None:
-        """What another process needs to decode the same; None where that needs the app's code."""
+        """Data for another process to decode in the same way; None if that needs the app's code."""
         predictor = self.predictor
         pipeline, schema = predictor.pipeline, predictor.schema
         if pipeline.stage("feature_loader") is not None or schema.features.container:

@@ -19,11 +19,11 @@ INPUTS = "inputs"
 FEATURES = "features"
 """UnionML's key: whole rows, and the answer is a bare list."""
 KEYS = (INPUTS, FEATURES)
-"""What the inputs may be under."""
+"""Keys that may hold the inputs."""
 MOST_AT_ONCE = 2_000_000
-"""Values of a large body that is decoded in one go: meanwhile no other thread runs."""
+"""Maximum values of a body that is decoded in one call, during which no other thread runs."""
 BUSINESS_KEYS = "keys"
-"""What names the rows in the caller's own terms, for the truth that comes later."""
+"""Key with the caller's names of the rows, for the truth that follows later."""
 SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _NUMBERS = frozenset((int, float, bool))
@@ -142,7 +142,7 @@ def encode_json(value: Any) -> bytes:
     """JSON; NumPy's and pandas' values as Python's, NaN and infinity as null."""
     try:
         return _encode(value)
-    except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are no texts, integers beyond 64 bits
+    except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are not texts, integers beyond 64 bits
         return json.dumps(to_json_value(value), allow_nan=False, separators=(",", ":"), default=str).encode()
 
 

@@ -15,7 +15,7 @@ BETWEEN = {
     b"{": re.compile(rb"\}\s*(,)\s*\{"),
     b'"': re.compile(rb'(?<!\\)"\s*(,)\s*"'),
 }
-"""What is between two items that begin so. A text may hold it as well."""
+"""Separator between two such items. A text may contain it too."""
 NUMBERS = re.compile(rb"(,)")
 LONGEST_START = 4096
 """Bytes in which the first item must begin."""

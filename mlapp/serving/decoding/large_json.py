@@ -59,7 +59,7 @@ def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> 
     if any(memoryview(text).tobytes().count(b"[") != 1 for text in columns.values()):  # a list within a list
         return None
     quotes = 2 + 2 * len(columns) + sum(memoryview(text).tobytes().count(b'"') for text in columns.values())
-    if body.count(b'"') != quotes:  # a name that is there twice
+    if body.count(b'"') != quotes:  # a duplicate name
         return None
     inputs: dict[str, Any] = {}
     for name, text in columns.items():

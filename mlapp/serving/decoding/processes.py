@@ -48,7 +48,7 @@ def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget,
 
     Raises:
         HttpError: 400, the decoder crashed; 413, it needs more memory than any request may; what `decode` raises.
-        InputError: what `decode` raises. CancelledBudgetError: nobody waits for it any more.
+        InputError: raised by `decode`. CancelledBudgetError: the client has left.
     """
     if len(body) < HUGE or codec.recipe is None or not _pool.can_start:
         return decode(codec, body, budget, *arguments)
@@ -110,10 +110,10 @@ class _Pool:
         self.can_start = Path(sys.executable or "").name.startswith("python") and hasattr(select, "poll")
 
     def run_task(self, codec: Codec, task: bytes, body: bytes, budget: Budget) -> tuple[Outcome, Any]:
-        """What became of a task.
+        """The outcome of a task.
 
         Raises:
-            HttpError: 400, the decoder crashed; 504, the time is up. CancelledBudgetError: nobody waits for it.
+            HttpError: 400, the decoder crashed; 504, the time is up. CancelledBudgetError: the client has left.
         """
         decoder = self._take_decoder()
         if decoder is None:

@@ -22,7 +22,7 @@ async def decode_in_thread(
     left: Callable[[], Awaitable[Any]] | None = None,
     executor: Executor | None = None,
 ) -> T:
-    """What `read` gives. It is told through the budget when nobody waits for it any more.
+    """The result of `read`. The budget tells it when the client has left.
 
     Args:
         left: gives an awaitable that ends when the client leaves.

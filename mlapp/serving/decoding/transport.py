@@ -27,7 +27,7 @@ Check = Callable[[], None]
 
 
 class Outcome(IntEnum):
-    """What a frame from a decoder says."""
+    """Kind of a frame from a decoder."""
 
     BEGIN = 0
     """The pieces so far do not count."""
@@ -51,7 +51,7 @@ class Sender:
         self._last: SentParts | None = None
 
     def collect(self, codec: Codec) -> SentParts:
-        """What sends the pieces of a body, from the first one again; for `Codec.collect`."""
+        """Sends the pieces of a body from the beginning; for `Codec.collect`."""
         if self._last is not None:
             self.send(Outcome.BEGIN, None)
         self._last = SentParts(codec, self)
@@ -59,7 +59,7 @@ class Sender:
 
     def send(self, outcome: Outcome, content: Any, *, is_packed: bool = False) -> None:
         """Raises:
-        ConnectionError: the server is gone. pickle.PicklingError and others: the content has no pickle.
+        ConnectionError: the server has ended. pickle.PicklingError and others: the content has no pickle.
         """
         buffers: list[pickle.PickleBuffer] = []
         payload = pickle.dumps((outcome, content), protocol=5, buffer_callback=buffers.append)
@@ -106,7 +106,7 @@ def send_frame(
         check: called when the receiver takes its time; what it raises ends the sending.
 
     Raises:
-        ConnectionError: the receiver is gone.
+        ConnectionError: the receiver has ended.
     """
     views = [memoryview(buffer) for buffer in buffers]
     head = HEADER.pack(len(payload), len(views), is_packed) + b"".join(SIZE.pack(view.nbytes) for view in views)
@@ -127,7 +127,7 @@ def receive_frame(source: socket.socket, check: Check, cells: Cells | None = Non
         cells: where packed cells go.
 
     Raises:
-        EOFError, ConnectionError: the sender is gone.
+        EOFError, ConnectionError: the sender has ended.
     """
     length, count, is_packed = HEADER.unpack(_receive(source, HEADER.size, check))
     sizes = [SIZE.unpack(_receive(source, SIZE.size, check))[0] for _ in range(count)]

@@ -29,7 +29,7 @@ ONE = (
 """The answer with one prediction, on a connection that stays open."""
 AROUND = len(b'{"predictions":[]')
 NO_PART = Part(0)
-"""Of a request whose body is not decoded."""
+"""State of a request whose body is not decoded."""
 CLOSE = b"connection: close\r\n"
 
 
@@ -68,11 +68,11 @@ class FastCycle(QueuedRequest):
 
     @property
     def message_event(self) -> FastCycle:
-        """What uvicorn sets when the connection is lost: see `set`."""
+        """uvicorn sets this when the connection is lost: see `set`."""
         return self
 
     def set(self) -> None:
-        """What uvicorn calls when the connection is lost: the request's place becomes free."""
+        """Called by uvicorn when the connection is lost: frees the request's place in the queue."""
         if not self.disconnected or self.response_complete:
             return
         self.response_complete = True

@@ -1,4 +1,4 @@
-"""Predicting a batch. If that fails, each half is tried by itself, and so on: only the bad requests fail."""
+"""Predicting a batch. If that fails, each half is tried separately, and so on: only the bad requests fail."""
 
 from __future__ import annotations
 

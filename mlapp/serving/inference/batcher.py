@@ -31,13 +31,13 @@ from mlapp.serving.web.problems import HttpError
 log = logging.getLogger("mlapp.serving")
 
 SHARE = 0.1
-"""Of a slow call's usual seconds: as long may a batch wait for the clients that were answered just now."""
+"""Share of a slow call's usual time for which a batch waits for clients that were just answered."""
 MOMENT = 0.005
 """Most seconds of that wait, from when they were answered: who comes later came by himself."""
 CLIENTS = 64
 """Calls of an `async def` predictor that may run side by side, however many rows they have."""
 FEW = 8
-"""Requests that are no overload, however they came."""
+"""Number of requests that never count as an overload."""
 GROWTH = 1.25
 """Rows that come during a call, for each row that it answers, from which on more come than can be answered."""
 CALLS = 2
@@ -101,7 +101,7 @@ class Batcher:
         self._called_rows = 0
 
     def predict_at_once(self, loaded: ServedModel, part: Part) -> list[Any] | None:
-        """The predictions for a request beside which nobody can ask in this turn of the event loop.
+        """The predictions for a request that is alone in this turn of the event loop.
 
         None: it has to queue up, because others wait or the model is not fast.
 
@@ -279,7 +279,7 @@ class Batcher:
         self._cancel_idle_call(item)
 
     def _cancel_idle_call(self, item: QueuedRequest) -> None:
-        """Cancel the call of an `async def` predictor that nobody waits for any more."""
+        """Cancel the call of an `async def` predictor whose clients have left."""
         call = item.call
         if call is not None and not any(other.is_waiting for other in self._calls.get(call, ())):
             call.cancel()
@@ -378,7 +378,7 @@ class Batcher:
         return results, after, time.perf_counter() - started
 
     def _note_batch(self, loaded: ServedModel, after: list[Any], rows: int, waited: float, seconds: float) -> None:
-        """What is to be done when a batch was answered."""
+        """Called after a batch was answered."""
         self._offered = 0
         self._metrics.note_batch(rows, waited, seconds)
         self._pace.add_call(seconds, rows)

@@ -195,7 +195,7 @@ class Endpoint:
             most: bytes from which on it is not quick.
 
         Raises:
-            HttpError: 504, the budget's time is up. ClientLeft: nobody waits for it.
+            HttpError: 504, the budget's time is up. ClientLeft: the client has left.
         """
         if size < most and self._decodes_fast:
             return read()
@@ -264,7 +264,7 @@ class Endpoint:
             del future  # it keeps its error, the error this frame, and the frame the request's features
 
     def describe_model(self) -> dict[str, Any]:
-        """What is known of the model, for people and programs that ask."""
+        """Description of the model, for people and programs."""
         loaded = self.current
         schema = loaded.predictor.schema
         return {

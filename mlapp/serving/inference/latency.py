@@ -37,9 +37,9 @@ class Latency:
         return self.is_fast and max(self.usual, self._row * rows) <= FAST
 
     def seconds(self, rows: int) -> float:
-        """Seconds that a call with so many rows is expected to take, told from the largest of the recent calls.
+        """Seconds that a call with so many rows is expected to take, estimated from the largest of the recent calls.
 
-        What is larger by far than all of them is taken for twice as long: the cost of a row is not known there.
+        For a much larger call the estimate is doubled, because the cost of a row is not known there.
         """
         if not self._sizes or not rows:
             return 0.0

@@ -35,7 +35,7 @@ class QueuedRequest:
         self.span: Any = None
         """The trace that waits for it, where there are traces."""
         self.call: asyncio.Task[None] | None = None
-        """Of an `async def` predictor: the call that it is in."""
+        """The call of an `async def` predictor that holds the request."""
 
     def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
         """Hand over the result, unless the deadline passed or the client left.
@@ -60,7 +60,7 @@ def split_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
 
 
 def has_no_waiter(items: list[QueuedRequest]) -> bool:
-    """Whether nobody waits any more: to try again would only keep others waiting."""
+    """Whether all clients have left: a retry would only delay others."""
     return not any(item.is_waiting for item in items)
 
 

@@ -1,4 +1,4 @@
-"""The features of an HTTP request: its body is received, unpacked, and decoded where that holds nobody up."""
+"""The features of an HTTP request: its body is received, unpacked, and decoded where that blocks no other request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.serving.web.http import Request, decompress_body
 from mlapp.serving.web.timeouts import request_timeout
 
 SMALL = 4096
-"""Bytes up to which a body of columns, each of which costs much by itself, is decoded in the event loop."""
+"""Maximum bytes of a body of columns that is decoded in the event loop; each column has a high fixed cost."""
 
 
 async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:

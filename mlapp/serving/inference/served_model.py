@@ -1,4 +1,4 @@
-"""A model that is ready to answer: the predictor, the codec made from its schema, and what is told about it."""
+"""A model that is ready to answer: the predictor, the codec made from its schema, and its description."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ServedModel:
     batching: bool = True
     """Whether requests may share a call: a row's prediction does not depend on the rows beside it."""
     baseline: Baseline | None = None
-    """What its training data looked like; None for a version that was stored without it."""
+    """Baseline of its training data; None for a version that was stored without it."""
 
     @property
     def version(self) -> str | None:
@@ -73,12 +73,12 @@ class ServedModel:
 
     @cached_property
     def feature_names(self) -> list[str]:
-        """The features' names; of an array's rows, their places."""
+        """The features' names; positions for rows of an array."""
         schema = self.predictor.schema.features
         return schema.names or [str(at) for at in range(math.prod(schema.shape))]
 
     def predict_features(self, features: Any) -> Any:
-        """What the predictor returns for features of the codec, not yet checked."""
+        """The predictor's unchecked result for features of the codec."""
         return self.predictor.call_predictor(self.predictor.transform_features(features))
 
     def list_rows(self, predictions: Any, rows: int) -> list[Any]:

@@ -41,7 +41,7 @@ class Streams:
         self._threads: ThreadPoolExecutor | None = None
 
     async def stream_items(self, loaded: ServedModel, part: Part, timeout: float) -> AsyncGenerator[Any, None]:
-        """What the predictor gives, item by item. Streams are not batched.
+        """The predictor's result, item by item. Streams are not batched.
 
         Raises:
             HttpError: 503, too many streams; 504, an item takes longer than `timeout` seconds.

@@ -50,7 +50,7 @@ class VersionWatcher:
         endpoint = self._endpoint
         try:
             version = await asyncio.to_thread(self._resolve_version)
-        except Exception as error:  # a store that cannot be reached for a moment: the next look may find it
+        except Exception as error:  # the store may be temporarily unreachable: the next look tries again
             log.warning("%s: %s", endpoint.name, error.what if isinstance(error, MlappError) else repr(error))
             return
         if version in (endpoint.current.predictor.version, self._refused):

@@ -41,7 +41,7 @@ class AccessLog:
         self._lines.append((time.time(), method, path, status, seconds, identity, client))
 
     def flush_lines(self) -> None:
-        """Write what is collected; a closed stdout is no reason to stop."""
+        """Write the collected lines; a closed stdout does not stop the server."""
         lines, self._lines = self._lines, []
         if not lines:
             return

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes. Names follow its conventions: base units, a label for each dimension, no raw paths.
+"""Metrics for Prometheus. Names follow its conventions: base units, a label for each dimension, no raw paths.
 
 With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before prometheus_client is imported; its values then live in
 files that every worker can read, and any worker answers with those of all.
@@ -51,7 +51,7 @@ class ModelMetrics:
     def note_batch(self, rows: int, waited: float, seconds: float) -> None:
         """A batch of so many rows was predicted in so many seconds; its first request waited before. In the event loop.
 
-        What is noted here is counted a little later.
+        Recorded events are counted a little later.
         """
         self._batches.append((rows, waited, seconds))
         self._metrics.schedule_update()
@@ -110,7 +110,7 @@ class Metrics:
     """All metrics of one server."""
 
     def __init__(self) -> None:
-        # One more series for each, which nobody reads.
+        # One unused series for each.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         registry = self.registry = CollectorRegistry()
@@ -187,7 +187,7 @@ class Metrics:
             self.schedule_update()
 
     def end_request(self, method: str, handler: str, status: int, seconds: float) -> None:
-        """A request that had begun was answered. `handler` is the route's template, or `other`.
+        """A started request was answered. `handler` is the route's template, or `other`.
 
         Called in the event loop. What is noted here is counted a little later, together with others.
         """
@@ -208,7 +208,7 @@ class Metrics:
         self.schedule_update()
 
     def schedule_update(self) -> None:
-        """Let what was noted be counted, together with what comes meanwhile."""
+        """Count the recorded events, and those that arrive in the meantime."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(DELAY, self.update_metrics)

@@ -21,7 +21,7 @@ from mlapp.serving.web.http import Asgi, Message, Receive, Scope, Send
 log = logging.getLogger("mlapp.serving")
 ASKED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 SERVER_FAULTS = frozenset(("DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"))
-"""Of the gRPC statuses that this server gives, those that are its own errors, not the client's."""
+"""The gRPC statuses that are errors of the server, not of the client."""
 EXPORTERS = "opentelemetry_traces_exporter"
 """OpenTelemetry's group of entry points."""
 
@@ -148,7 +148,7 @@ def tracing_from_environment(name: str, environ: Mapping[str, str] | None = None
     """Tracing as the `OTEL_*` variables say; None where they ask for none, or the extra is not installed.
 
     Args:
-        name: of the service, unless `OTEL_SERVICE_NAME` gives one.
+        name: name of the service, unless `OTEL_SERVICE_NAME` gives one.
     """
     environ = os.environ if environ is None else environ
     exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp")

@@ -94,7 +94,7 @@ def value_schema(field: Field) -> Json:
 
 
 def output_schema(schema: Schema) -> Json:
-    """JSON Schema of one prediction, as far as it is known."""
+    """JSON Schema of one prediction, as detailed as possible."""
     if schema.kind == "table":
         return {"type": "object", "properties": {field.name: {} for field in schema.fields}}
     if schema.kind == "array":

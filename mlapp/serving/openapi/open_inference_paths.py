@@ -28,7 +28,7 @@ READY: Json = {"type": "object", "properties": {"ready": {"type": "boolean"}}, "
 
 
 def v2_server_paths() -> Json:
-    """What the protocol asks of the server."""
+    """The protocol's paths about the server."""
     live = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
     about = {
         "type": "object",
@@ -74,7 +74,7 @@ def v2_server_paths() -> Json:
 
 
 def v2_model_paths(endpoint: Endpoint) -> Json:
-    """What the protocol asks of one model: of the one that answers, and of it by its version."""
+    """The protocol's paths about one model: without and with its version."""
     path = f"/v2/models/{endpoint.name}"
     found = _model_paths(endpoint, path, "v2", [])
     version = endpoint.current.version

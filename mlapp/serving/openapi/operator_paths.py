@@ -1,4 +1,4 @@
-"""What an operator asks: probes, metrics, which models there are."""
+"""Paths for operators: probes, metrics, list of models."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def component_reference(endpoint: Endpoint, name: str) -> Json:
 
 
 def other_bodies(endpoint: Endpoint) -> Json:
-    """What a body may be beside JSON: it has the same rows."""
+    """Formats of a body besides JSON, with the same rows."""
     schema = endpoint.current.predictor.schema.features
     columns = ", ".join(schema.names) or "those of training"
     text: Json = {"schema": {"type": "string", "description": f"A line a row, its columns {columns}."}}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlapp.serving.inference.endpoint import Endpoint
 
 REFUSALS = ("400", "408", "413", "415", "422", "500", "503", "504")
-"""What a prediction may end in, beside what was asked for."""
+"""Error responses of a prediction."""
 
 
 def problem_responses(*statuses: str) -> Json:

@@ -26,11 +26,11 @@ Told = Callable[[list[str]], None]
 
 
 def launch_server(plan: ServeSpec, listener: socket.socket, ready: Told, *, has_parent: bool = False) -> None:
-    """Load the models and serve them until the process is told to stop.
+    """Load the models and serve them until the process is asked to stop.
 
     Args:
         ready: gets a line for each model when connections are accepted.
-        has_parent: stop when standard input ends: the parent that held it is gone.
+        has_parent: stop when standard input ends, because the parent has ended.
 
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.

@@ -38,7 +38,7 @@ def run_server(
 
     Args:
         ready: called when connections are accepted.
-        has_parent: stop when standard input ends: the parent that held it is gone.
+        has_parent: stop when standard input ends, because the parent has ended.
 
     Raises:
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
@@ -116,7 +116,7 @@ class Server(uvicorn.Server):
         if has_parent:
             self._same = TWICE
             asyncio.get_running_loop().add_reader(0, self._wait_for_parent)
-        # What was loaded stays: the collector need not look at it again and again.
+        # Loaded objects stay: the garbage collector need not visit them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 5, 5)

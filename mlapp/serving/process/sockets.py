@@ -42,7 +42,7 @@ def choose_port(settings: Serve, environ: Mapping[str, str]) -> int:
     """The port: `PORT`, which platforms set, unless `MLAPP_SERVE__PORT` says otherwise; else the setting.
 
     Raises:
-        ConfigError: PORT is no port.
+        ConfigError: PORT is not a port.
     """
     given = environ.get("PORT")
     if not given or "MLAPP_SERVE__PORT" in environ:
@@ -53,7 +53,7 @@ def choose_port(settings: Serve, environ: Mapping[str, str]) -> int:
 
 
 def choose_default_host(environ: Mapping[str, str] | None = None) -> str:
-    """127.0.0.1 on a laptop; 0.0.0.0 in a container, where nobody could reach it otherwise."""
+    """127.0.0.1 on a laptop; 0.0.0.0 in a container, which is unreachable otherwise."""
     environ = os.environ if environ is None else environ
     contained = (
         "KUBERNETES_SERVICE_HOST" in environ

@@ -165,7 +165,7 @@ def _file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
                     path = os.path.join(folder, name)
                     try:
                         found.add((path, os.stat(path).st_mtime_ns))
-                    except OSError:  # gone in between
+                    except OSError:  # ended in between
                         continue
     return found
 

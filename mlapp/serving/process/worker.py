@@ -14,7 +14,7 @@ from mlapp.serving.serve_spec import ServeSpec
 
 
 def run_worker() -> int:
-    """Read the plan from standard input, serve, and tell through the pipe when that has begun."""
+    """Read the plan from standard input, serve, and report through the pipe when the server has started."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     listener, pipe = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     plan = msgspec.json.decode(_read_first_line(), type=ServeSpec)

@@ -182,7 +182,7 @@ def _parse(name: str, body: bytes) -> Any:
 
 
 def _ignore_status(status: str) -> None:
-    """Where there are no traces, nobody asks for a call's status."""
+    """Without traces, the status of a call is not needed."""
 
 
 async def _server_live(application: Application, request: Any, context: Any) -> Any:

@@ -36,7 +36,7 @@ HEADER = b"inference-header-content-length"
 BINARY = b"application/octet-stream"
 EXTENSIONS = ["binary_tensor_data"]
 METHODS = {"": ("GET", "HEAD"), "ready": ("GET", "HEAD"), "infer": ("POST",)}
-"""What a model can be asked, each with the methods that it takes."""
+"""Requests about a model, each with its methods."""
 Options = dict[str, Any]
 T = TypeVar("T")
 MOST_OBJECTS = 100_000
@@ -132,7 +132,7 @@ def find_model(application: Application, name: str, version: str | None) -> Endp
 
 
 def model_metadata(endpoint: Endpoint) -> dict[str, Any]:
-    """What the protocol tells of a model."""
+    """The protocol's description of a model."""
     loaded = endpoint.current
     schema = loaded.predictor.schema
     return {
@@ -317,7 +317,7 @@ def _parse_target(application: Application, request: Request) -> tuple[Endpoint,
     """The model of `NAME[/versions/V][/WORD]`, and what is asked of it: a word of `METHODS`.
 
     Raises:
-        HttpError: 404, there is no such path, model or version; 405, it takes another method.
+        HttpError: 404, the path, model or version does not exist; 405, wrong method.
     """
     name, *words = [part for part in request.tail.split("/") if part] or [""]
     version = words[1] if len(words) >= 2 and words[0] == "versions" else None

@@ -1,4 +1,4 @@
-"""What one request may cost before the model sees it, and what the bodies of all requests may hold together."""
+"""Limits of one request before the model sees it, and of the bodies of all requests together."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Budget:
             size: bytes of text that they refer to.
 
         Raises:
-            HttpError: 413, too many; 504, the time is up. CancelledBudgetError: nobody waits for them.
+            HttpError: 413, too many; 504, the time is up. CancelledBudgetError: the client has left.
         """
         self._cells -= cells
         self._size -= size
@@ -60,7 +60,7 @@ class Budget:
 
     def check(self) -> None:
         """Raises:
-        HttpError: 504, the time is up. CancelledBudgetError: nobody waits any more.
+        HttpError: 504, the time is up. CancelledBudgetError: the client has left.
         """
         if self._is_cancelled:
             raise CancelledBudgetError
@@ -68,7 +68,7 @@ class Budget:
             raise self.expired_error()
 
     def cancel(self) -> None:
-        """Let whatever draws on the budget end: nobody waits for it."""
+        """End all work on the budget, because the client has left."""
         self._is_cancelled = True
 
     def expired_error(self) -> HttpError:
@@ -92,14 +92,14 @@ class Intake:
         """Count bytes that came.
 
         Raises:
-            HttpError: 503, there is no room for them; nothing is counted then.
+            HttpError: 503, there is no room for them; they are not counted.
         """
         if self.held + size > self.limit:
             raise self.full()
         self.held += size
 
     def give(self, size: int) -> None:
-        """Count bytes that are no longer held."""
+        """Subtract bytes that are no longer held."""
         self.held -= size
 
     def full(self) -> HttpError:

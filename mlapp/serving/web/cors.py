@@ -12,13 +12,13 @@ MAX_AGE = b"600"
 
 
 class Cors:
-    """The origins that may call; `*` stands for all."""
+    """The allowed origins; `*` means all."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._origins = {origin.encode() for origin in origins}
 
     def response_headers(self, request: Mapping[bytes, bytes]) -> Headers:
-        """What the answer to a request carries."""
+        """The headers of an answer."""
         if not self._origins:
             return ()
         if b"*" in self._origins:

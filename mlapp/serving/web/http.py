@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 JSON = b"application/json"
 CLOSE = ((b"connection", b"close"),)
-"""The header of an answer that is given before the whole body has come: what still comes is nobody's."""
+"""The header of an answer before the end of the body: the rest of the body is ignored."""
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Request:
-    """One request. The body is read when it is asked for, and never more of it than is allowed."""
+    """One request. The body is read on demand, up to the limit."""
 
     def __init__(self, scope: Scope, receive: Receive, intake: Intake) -> None:
         self.scope = scope
@@ -37,11 +37,11 @@ class Request:
         self.identity = b""
         """The request's id, as the answer tells it."""
         self.tail = ""
-        """What follows the route's prefix, for routes that end in `/`."""
+        """The rest of the path after the route's prefix, for routes that end in `/`."""
 
     @cached_property
     def headers(self) -> dict[bytes, bytes]:
-        """The headers by name; of one that is there twice, the last."""
+        """Headers by name; the last duplicate wins."""
         return dict(self.scope["headers"])
 
     @property
@@ -95,11 +95,11 @@ class Request:
 
 
 class ClientLeft(Exception):
-    """The client closed the connection before it had its answer: there is nobody to answer."""
+    """The client closed the connection before the answer."""
 
 
 async def run_unless_left(work: Awaitable[T], left: Callable[[], Awaitable[None]]) -> T:
-    """What `work` gives. It is cancelled when the client leaves first.
+    """The result of `work`, which is cancelled if the client leaves first.
 
     Args:
         left: `Request.wait_until_left`.

@@ -65,7 +65,7 @@ class HttpError(Exception):
 
 
 def make_http_error(error: BaseException) -> HttpError:
-    """The answer for an error. What is not the client's fault is logged with its traceback, and told without it."""
+    """The answer for an error. An error of the server is logged with its traceback, and answered without it."""
     if isinstance(error, HttpError):
         return error
     if isinstance(error, InputError):
