@@ -161,3 +161,30 @@ def test_a_dry_run_prints_the_canary_without_a_cluster(mlapp, project, monkeypat
         service, route = documents
         assert service["metadata"]["name"] == "digits-canary"
         assert weights(route) == {"digits-predictor": 90, "digits-canary-predictor": 10}
+
+
+class Counters(dict):
+    """Metrics of pods by the start of their names: each look counts 50 more requests, of which some failed."""
+
+    def get(self, name: str, default: str = "") -> str:
+        self[name] = self.setdefault(name, 0) + 50
+        failed = self[name] if "canary" in name or name.endswith("00002") else 0
+        return (
+            "# TYPE http_requests counter\n"
+            f'http_requests_total{{handler="/predict",status="500"}} {failed}\n'
+            f'http_requests_total{{handler="/predict",status="200"}} {self[name]}\n'
+        )
+
+
+@pytest.mark.parametrize("mode", ["standard", "knative"])
+def test_a_canary_that_fails_requests_is_aborted_by_what_its_own_pods_count(api, target, ship, monkeypatch, mode):
+    monkeypatch.setattr("mlapp.deploy.cluster.canary_analysis.PAUSE", 0.05)
+    api.metrics = Counters()
+    place = target(mode=mode)
+    place.apply(ship(ONE))
+    place.canary(ship(TWO, "2"), 20)
+
+    with pytest.raises(DeployError, match=r"was aborted: 50.0% of its requests failed, against 0.0%"):
+        place.judge(30)
+
+    assert [release.state for release in place.releases()] == ["live", "aborted"]
