@@ -33,8 +33,10 @@ class Truth(msgspec.Struct, frozen=True):
     truth: str
 
 
-MOST = 10
+FAULTS = 10
 """Number of wrong entries to report."""
+LONGEST_ROW = 9
+"""Digits of a row's number."""
 
 
 class Truths:
@@ -62,7 +64,7 @@ class Truths:
             except ValueError as error:
                 field, _, detail = str(error).partition("|")
                 problems.append(Problem(detail, field=field, row=at))
-                if len(problems) == MOST:
+                if len(problems) == FAULTS:
                     break
         if problems or not entries:
             raise InputError(
@@ -108,7 +110,7 @@ class Truths:
                 raise ValueError("keys|monitor.columns drops all of them")
             return [Truth(None, 0, keys_text(kept), self._text(value))]
         request, _, row = str(entry["id"]).partition("#")
-        if not isinstance(entry["id"], (str, int)) or not request or (row and not row.isdecimal()):
+        if not isinstance(entry["id"], (str, int)) or not request or not _is_row(row):
             raise ValueError("id|it is not REQUEST or REQUEST#ROW")
         if isinstance(value, list) and not row:
             return [Truth(request, at, None, self._text(item)) for at, item in enumerate(value)]
@@ -187,6 +189,11 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
     out = io.BytesIO()
     parquet.write_table(table, out, compression="zstd")
     return out.getvalue()
+
+
+def _is_row(text: str) -> bool:
+    """Whether a text is the number of a row, or empty."""
+    return not text or (text.isdecimal() and len(text) <= LONGEST_ROW)
 
 
 def _is_plain(value: Any) -> bool:

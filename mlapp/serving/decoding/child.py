@@ -29,6 +29,8 @@ class _IdleError(Exception):
 
 def serve_bodies() -> None:
     """Decode one body after the other until the server goes, or has none for long."""
+    with contextlib.suppress(OSError):  # where memory is short, the server is not what ends
+        Path("/proc/self/oom_score_adj").write_text("1000")
     with socket.socket(fileno=os.dup(0)) as server:
         while True:
             server.settimeout(IDLE)

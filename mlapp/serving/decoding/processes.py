@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mlapp.errors import InputError
 from mlapp.serving.decoding import transport
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.transport import Outcome
-from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.budget import Budget, CancelledBudgetError
 from mlapp.serving.web.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
@@ -33,6 +34,8 @@ HUGE = 1024 * 1024
 """Bytes from which a body is decoded in a process: a smaller one takes less time than to send it there."""
 CELL = 8
 """Most bytes of a packed cell, which has one byte in the body at least."""
+MOMENT = 2.0
+"""Seconds that a decoder has to finish when nobody waits any more."""
 START = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from mlapp.serving.decoding.child import serve_bodies
@@ -101,6 +104,26 @@ class _Decoder:
         self.process.wait()
 
 
+class _Patience:
+    """Gives a decoder a moment to finish what nobody waits for any more: to start another costs more than most bodies."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._ends = 0.0
+
+    def check(self) -> None:
+        """Raises:
+        HttpError, CancelledBudgetError: as `Budget.check`, and the moment is over.
+        """
+        try:
+            self._budget.check()
+        except (HttpError, CancelledBudgetError):
+            now = time.monotonic()
+            self._ends = self._ends or now + MOMENT
+            if now > self._ends:
+                raise
+
+
 class _Pool:
     """The decoders that are idle. As many run as bodies are decoded at once."""
 
@@ -119,10 +142,12 @@ class _Pool:
         if decoder is None:
             return Outcome.UNFIT, None
         is_well = False
+        check = _Patience(budget).check
         try:
-            transport.send_frame(decoder.socket, task, [body], budget.check)
-            found = transport.receive_outcome(decoder.socket, codec, CELL * len(body), budget.check)
+            transport.send_frame(decoder.socket, task, [body], check)
+            found = transport.receive_outcome(decoder.socket, codec, CELL * len(body), check)
             is_well = True
+            budget.check()
             return found
         except (ConnectionError, EOFError):
             budget.check()

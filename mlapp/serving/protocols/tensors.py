@@ -295,8 +295,8 @@ def _tensor_column(tensor: Tensor) -> Any:
 def _reshape_array(name: str, array: Any, shape: Sequence[int]) -> Any:
     try:
         return array.reshape(tuple(shape))
-    except ValueError:
-        raise HttpError(400, f"Tensor '{name:.60}' has {array.size} values, not those of {list(shape)}.") from None
+    except (ValueError, OverflowError):
+        raise HttpError(400, f"Tensor '{name:.60}' has {array.size} values, not those of {list(shape)[:10]}.") from None
 
 
 def _check_shape(name: str, shape: Sequence[int]) -> None:

@@ -89,6 +89,13 @@ async def test_a_tensor_without_values_has_no_rows(client):
     assert "nothing to predict" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("shape", [[2**70, 2], [2**62, 2], [1] * 70, [2**40, 2**40]])
+async def test_a_shape_beyond_any_array_is_the_clients_fault(client, shape):
+    tensor = {"name": "inputs", "datatype": "FP64", "shape": shape, "data": [1, 2]}
+    answer = await client.post("/v2/models/numbers/infer", json={"inputs": [tensor]})
+    assert (answer.status_code, "2 values" in answer.json()["error"]) == (400, True), answer.text
+
+
 @pytest.mark.parametrize(
     ("media", "body", "status"),
     [

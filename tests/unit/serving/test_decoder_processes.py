@@ -154,10 +154,10 @@ async def test_a_decoder_ends_when_its_client_leaves(codec):
         await decoding
 
 
-@pytest.mark.parametrize(("what", "status"), [(crash, 400), (take_memory, 413)])
-async def test_what_ends_a_decoder_does_not_end_the_server(codec, what, status):
-    with pytest.raises(HttpError) as failed:
-        processes.decode_in_process(codec, what, b"[]", Budget(Serve(), 60))
-    assert failed.value.status == status
+async def test_what_ends_a_decoder_does_not_end_the_server(codec):
+    for what, status in ((crash, 400), (take_memory, 413)):
+        with pytest.raises(HttpError) as failed:
+            processes.decode_in_process(codec, what, b"[]", Budget(Serve(), 60))
+        assert failed.value.status == status
     part = processes.decode_in_process(codec, decode, b"[[1, 2]]", Budget(Serve(), 60))
     assert np.asarray(codec.combine_parts([part])).tolist() == [[1.0, 2.0]]
