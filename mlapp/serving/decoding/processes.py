@@ -105,7 +105,7 @@ class _Decoder:
 
 
 class _Patience:
-    """Gives a decoder a moment to finish what nobody waits for any more: to start another costs more than most bodies."""
+    """Gives a decoder a moment to finish what nobody waits for any more: to start another costs more than that."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

@@ -128,7 +128,8 @@ def test_quality_below_what_is_allowed_is_an_alarm(mlapp: Callable[..., Any], se
 
 
 def test_truths_of_the_wrong_type_are_refused(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:
-    for number, text in enumerate(('[{"id": "a", "truth": "yes"}]', '[{"id": "a"}]', '[{"truth": 1, "id": "#"}]', '[{"id": "a#3000000000", "truth": 1}]')):
+    wrong = ({"id": "a", "truth": "yes"}, {"id": "a"}, {"truth": 1, "id": "#"}, {"id": "a#3000000000", "truth": 1})
+    for number, text in enumerate(json.dumps([entry]) for entry in wrong):
         (tmp_path / f"{number}.json").write_text(text)
         found = mlapp("feedback", str(tmp_path / f"{number}.json"))
         assert found.code == 1, found.out
