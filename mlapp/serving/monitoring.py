@@ -10,13 +10,11 @@ from typing import Any
 
 from mlapp.config import Monitor
 from mlapp.errors import MissingExtraError, StoreError
-from mlapp.monitoring.alarms import judge_windows
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.history import read_counts
 from mlapp.monitoring.place import Place, seconds_of
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import make_recorder
-from mlapp.monitoring.report import MOST_WINDOWS, render_live
 from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.truth import Truths
 from mlapp.serving.application import Application
@@ -120,6 +118,10 @@ def _add_page(application: Application, endpoint: Endpoint, place: Place | None,
 
 def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
     """The live report: of all replicas where they share a place, else of this one."""
+    # Imported where they are used: a server that nobody asks for the report starts without them.
+    from mlapp.monitoring.alarms import judge_windows
+    from mlapp.monitoring.report import MOST_WINDOWS, render_live
+
     now = time.time()
     counts: Sequence[Counts] = recorder.current()
     if place is not None:

@@ -10,7 +10,6 @@ from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import decode_features, receive_body
 from mlapp.serving.observability import metrics as prometheus
-from mlapp.serving.openapi import make_document
 from mlapp.serving.protocols import invocations, kserve_v1, open_inference
 from mlapp.serving.web import swagger
 from mlapp.serving.web.http import Request, Response, run_unless_left
@@ -65,6 +64,9 @@ def _add_document_routes(application: Application, prefix: str) -> None:
         return Response(application.metrics.render_text(), prometheus.MEDIA)
 
     async def answer_openapi(request: Request) -> Response:
+        # Imported where it is used: a server that nobody asks for it starts without it.
+        from mlapp.serving.openapi import make_document
+
         return Response(encode_json(make_document(application, request.scope.get("root_path", ""))))
 
     async def answer_docs(request: Request) -> Response:
