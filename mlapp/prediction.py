@@ -24,6 +24,7 @@ from mlapp.pipeline.feature_format import convert_to_array, wants_array
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.schema import ModelSchema, Schema
+from mlapp.schema.array_columns import order_columns
 from mlapp.schema.container import build_features, count_rows
 from mlapp.schema.request_table import to_table
 from mlapp.schema.rows import RowCodec
@@ -103,10 +104,12 @@ class Predictor:
             InputError: they do not fit.
         """
         schema = self.schema.features
+        if type(inputs).__module__.partition(".")[0] in ("polars", "pyarrow"):
+            inputs = normalization.normalize(inputs, "The caller")
         if schema.kind == "table":
             return to_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
-            return _to_typed_array(inputs, schema.shape, schema.dtype)
+            return _to_typed_array(order_columns(inputs, schema), schema.shape, schema.dtype)
         return build_features(inputs, schema)
 
     def transform_features(self, features: Any) -> Any:
@@ -359,8 +362,10 @@ def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
         given = np.asarray(inputs)
         if not all(_is_castable(found, wanted.kind) for found in _value_types(inputs, given)):
             raise ValueError("a value is of another type")
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(wanted, copy=False)
+        if wanted.kind == "f" and given.dtype.kind in "fiu" and bool((np.isinf(array) & np.isfinite(given)).any()):
+            raise ValueError("a value is beyond it")
         # NumPy cuts off what an integer type does not hold.
         if wanted.kind in "iu" and given.dtype != wanted and not (array == given).all():
             raise ValueError("a value is beyond it or not whole")

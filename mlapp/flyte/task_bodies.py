@@ -37,7 +37,15 @@ from mlapp.training.column_rules import read_column_rules
 from mlapp.training.raw_inputs import raw_inputs
 from mlapp.training.reliability import Reliability, predict_sample
 from mlapp.training.sampling import sample_rows
-from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe, identify_table, names_of, widen_schema
+from mlapp.training.splits import (
+    PREDICTED_ROWS,
+    copy_rows,
+    describe,
+    identify_table,
+    name_columns,
+    names_of,
+    widen_schema,
+)
 from mlapp.tuning import Judge
 
 Bound = Mapping[str, Mapping[str, Any]]
@@ -120,8 +128,8 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     part = data_folder.read_part(splits, index.names[0])
     columns = names_of(part)
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
+    features_schema = name_columns(infer_schema(features, columns), features, part)
     del part
-    features_schema = infer_schema(features, columns)
     sample = round_trip.through_json(pipeline, declared, features_schema, sample_rows(features))
     some = copy_rows(draw_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)

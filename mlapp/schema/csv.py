@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
+from mlapp.schema.array_columns import check_names
 from mlapp.schema.fields import Field, Schema
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def read_csv_in_pieces(
     _refuse_untyped(columns, schema)
     if schema.kind != "array":
         _refuse_twice(columns, names)
+    order = None
+    if schema.kind == "array" and has_header and schema.columns:
+        check_names(header, schema)
+        order = [header.index(name) for name in schema.columns]
     before, count = 0, max(cells // max(width, 1), 1)
     while True:
         body, rows = source.take_columns(width, count, before)
@@ -99,6 +104,8 @@ def read_csv_in_pieces(
             return
         if not rows:
             raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
+        if order is not None:
+            body = [body[at] for at in order]
         yield _table(body, columns, schema), rows * width
         before += rows
 

@@ -44,6 +44,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `unused`: columns that the training table had beside a table's fields, as the target. Requests may have them too.
     `container` is what holds the rows of `any`: a `series` of `dtype`, a `dict` of arrays, which are the `fields`, or a
     `dataset` of PyTorch, whose rows are tensors of `shape` and `dtype`.
+    `columns` are the columns of training's table that the columns of an `array` came from, where that is known: for
+    inputs with names.
     `has_integer_names`: the table's columns are named by integers; clients send these as texts, as JSON has no other.
     """
 
@@ -55,6 +57,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unused: list[str] = []
     container: Literal["", "series", "dict", "dataset"] = ""
     has_integer_names: bool = False
+    columns: list[str] = []
 
     @property
     def labels(self) -> list[Any]:

@@ -108,6 +108,8 @@ def metric_errors(
         except MlappError:  # as ROC AUC of a resample with one class
             if attempt >= FEWEST and not found:
                 return {}
+        if found and not found[0]:  # the default metrics do not apply, and the split's own evaluation said so
+            return {}
         seconds = time.perf_counter() - started
         if seconds > BUDGET and (len(found) >= FEWEST or seconds > 2 * BUDGET):
             break

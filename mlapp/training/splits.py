@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from mlapp.baseline import Baseline, build_columns, draw_rows, target_kind
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
+from mlapp.schema.array_columns import find_columns
 from mlapp.schema.container import count_rows
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
@@ -50,8 +53,8 @@ class Splits:
         part = splits.pop(self._name)
         columns = names_of(part)
         features, target = stage_calls.call_parser(pipeline, part, self._parameters)
+        self.schema = name_columns(infer_schema(features, columns), features, part)
         del part
-        self.schema = infer_schema(features, columns)
         self.sample = sample_rows(features)
         self.some = copy_rows(draw_rows(features, PREDICTED_ROWS))
         transformed = stage_calls.call_transformer(pipeline, features)
@@ -75,6 +78,15 @@ class Splits:
             features = stage_calls.call_transformer(self._pipeline, features)
             yield name, features, target
             del features, target
+
+
+def name_columns(schema: Schema, features: Any, table: Any) -> Schema:
+    """The schema of an array with the names of the table's columns that it holds."""
+    if schema.kind != "array":
+        return schema
+    found = find_columns(features, table)
+    others = [name for name in names_of(table) if isinstance(name, str) and name not in found]
+    return msgspec.structs.replace(schema, columns=found, unused=others) if found else schema
 
 
 def widen_schema(schema: Schema, features: Any) -> Schema:

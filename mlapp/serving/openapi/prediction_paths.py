@@ -6,6 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mlapp.schema import Schema
 from mlapp.serving.decoding.json_body import KEYS
 from mlapp.serving.openapi.data_schemas import Json, inputs_schema, output_schema, rows_schemas
@@ -36,13 +38,24 @@ def model_components(endpoint: Endpoint) -> Json:
         own: Json = {"description": described, **((inputs.schema or {}) if inputs is not None else {})}
         if inputs is not None:
             own["examples"] = [inputs.example]
-        found: list[Json] = [own, {"description": described, "type": "array"}]
+        found: list[Json] = [own, {"description": described, "type": "array"}, own]
     else:
         features = endpoint.current.predictor.schema.features
         ignores = endpoint.settings.extra == "ignore"
         rows = rows_schemas(features, ignores_extra=ignores)
-        found = [inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}]
-    return {f"{endpoint.name}.Inputs": found[0], f"{endpoint.name}.Rows": found[1]}
+        whole = inputs_schema(
+            _whole_rows(endpoint, features), ignores_extra=ignores or endpoint.pipeline.features is not None
+        )
+        found = [inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}, whole]
+    return {
+        f"{endpoint.name}.{name}": schema for name, schema in zip(("Inputs", "Rows", "Features"), found, strict=True)
+    }
+
+
+def _whole_rows(endpoint: Endpoint, features: Schema) -> Schema:
+    """The schema of rows as the reader reads them: with the targets too."""
+    others = [name for name in endpoint.pipeline.targets if name not in (*features.names, *features.unused)]
+    return msgspec.structs.replace(features, unused=[*features.unused, *others])
 
 
 def component_reference(endpoint: Endpoint, name: str) -> Json:
@@ -96,13 +109,17 @@ def _predict_operation(endpoint: Endpoint) -> Json:
 
 
 def _predict_body(endpoint: Endpoint) -> Json:
-    inputs = component_reference(endpoint, "Inputs")
     objects: list[Json] = [
-        {"type": "object", "properties": {key: inputs}, "required": [key], "additionalProperties": False}
+        {
+            "type": "object",
+            "properties": {key: component_reference(endpoint, key.capitalize())},
+            "required": [key],
+            "additionalProperties": False,
+        }
         for key in KEYS
     ]
     objects[-1]["description"] = (
-        "As UnionML's clients send it: records may hold the target too, and the answer is a bare list."
+        "As UnionML's clients send it: whole rows, with or without the target. The answer is a bare list."
     )
     return {"anyOf": [*objects, component_reference(endpoint, "Rows")]}
 

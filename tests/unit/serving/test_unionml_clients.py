@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from jsonschema import Draft202012Validator
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -59,5 +60,9 @@ async def test_an_app_with_named_features_takes_these_out_of_the_row(serve) -> N
     async with serve(app) as client:
         whole = load_digits(as_frame=True).frame.head(3).to_dict(orient="records")
         response = await client.post("/predict", json={"features": whole})
+        document = (await client.get("/openapi.json")).json()
     assert response.status_code == 200
     assert len(response.json()) == 3
+    told = {**document["components"]["schemas"]["digits.Features"], "components": document["components"]}
+    assert Draft202012Validator(told).is_valid(whole)
+    assert not Draft202012Validator(told).is_valid([{"target": 1}])

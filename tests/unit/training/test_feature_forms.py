@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from mlapp import App
 from mlapp.errors import DataError, InputError
 from mlapp.schema.container import count_rows, take_rows
+from mlapp.schema.csv import read_csv
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.inference.served_model import serve_trained
 
@@ -151,6 +152,50 @@ def test_rows_of_any_form_are_taken_by_one_function(features: Any, expected: Any
     elif isinstance(features, pl.DataFrame):
         found = found.to_dict(as_series=False)
     assert (found if isinstance(found, (dict, list)) else found.tolist()) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_an_array_of_a_table_s_columns_takes_their_names(dtype: str) -> None:
+    app = App("arrays", target="y")
+    table = pd.DataFrame({"a": range(ROWS), "b": range(100, 100 + ROWS), "y": [0, 1] * (ROWS // 2)})
+    app.data_reader(lambda: table)
+    app.data_parser(lambda data: (data[["b", "a"]].to_numpy().astype(dtype), data["y"]))
+    app.model(LogisticRegression)
+    app.predictor(lambda model, features: features.tolist())
+    app.train()
+    record = {"a": 1, "b": 101}
+    frame = pd.DataFrame([record])
+    for inputs in ([[101, 1]], [record], record, {"a": [1], "b": [101]}, frame, frame[["b", "a"]], table[1:2]):
+        assert app.predict(inputs) == [[101, 1]]
+    assert served(app, [record]) == [[101, 1]]
+    schema = app._trained.schema.features
+    assert read_csv(b"a,b,y\n1,101,0\n", schema) == read_csv(b"101,1\n", schema) == [[101, 1]]
+    for inputs in ([{"a": 1, "c": 2}], frame[["a"]]):
+        with pytest.raises(InputError, match="column 'b' is missing"):
+            app.predict(inputs)
+
+
+def test_an_array_of_floats_refuses_what_it_would_make_infinite() -> None:
+    app = an_app(lambda data: np.ones((len(data), 2), "float32"), lambda model, features: features.tolist())
+    app.train()
+    assert app.predict([[1.5, None]])[0][0] == 1.5
+    with pytest.raises(InputError, match="not an array of float32: a value is beyond it"):
+        app.predict([[1e39, 1.0]])
+
+
+def test_tables_of_polars_and_arrow_are_predicted_as_pandas_are() -> None:
+    app = App("tables", target="y")
+    table = pd.DataFrame({"n": range(ROWS), "s": ["a", None] * (ROWS // 2), "y": [0, 1] * (ROWS // 2)})
+    table["d"] = pd.date_range("2024-01-01", periods=ROWS)
+    app.data_reader(lambda: table)
+    app.model(LogisticRegression)
+    app.trainer(lambda model, features, target: model)
+    app.evaluator(lambda model, features, target: 1.0)
+    app.predictor(lambda model, features: features.astype(str).to_numpy().tolist())
+    app.train()
+    arrow = pa.Table.from_pandas(table)
+    for other in (pl.from_pandas(table), pl.from_pandas(table).lazy(), arrow, arrow.to_batches()[0]):
+        assert app.predict(other) == app.predict(table)
 
 
 def test_lists_in_cells_stay_lists() -> None:

@@ -1,0 +1,85 @@
+"""The names of an array's columns: training on an array does not tell them, and its table had them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlapp.errors import InputError, Problem
+from mlapp.schema.fields import Schema
+
+ROWS = 100
+"""Rows whose values are compared."""
+MOST_COLUMNS = 5_000
+"""Columns of a table beyond which nothing is looked for."""
+
+
+def find_columns(features: Any, table: Any) -> list[str]:
+    """The column of a table that each column of an array came from, found by the values of some rows.
+
+    Returns:
+        One name for each column of the array; none where a column was computed, or two of the table are alike.
+
+    Args:
+        features: an array of numbers, one row for each row of the table.
+    """
+    import numpy as np
+
+    names = list(getattr(table, "columns", ()))
+    if getattr(features, "ndim", 0) != 2 or not hasattr(table, "iloc") or len(features) != len(table):
+        return []
+    if not all(isinstance(name, str) for name in names) or len(names) > MOST_COLUMNS:
+        return []
+    rows = np.linspace(0, len(table) - 1, min(len(table), ROWS)).astype(int)
+    known: dict[bytes, list[str]] = {}
+    for name in dict.fromkeys(names):
+        column = table[name]
+        if getattr(column.dtype, "kind", "O") in "biuf" and column.ndim == 1:
+            some = column.iloc[rows]
+            if features.dtype.kind == "f":
+                some = some.to_numpy(dtype=features.dtype, na_value=np.nan)
+            known.setdefault(np.asarray(some).astype(features.dtype).tobytes(), []).append(name)
+    found = [known.get(np.ascontiguousarray(features[rows, at]).tobytes(), []) for at in range(features.shape[1])]
+    chosen = [names[0] for names in found if len(names) == 1]
+    return chosen if len(chosen) == len(found) == len(set(chosen)) else []
+
+
+def order_columns(inputs: Any, schema: Schema) -> Any:
+    """Inputs with the names of training's columns as rows in training's order; others as they are.
+
+    Args:
+        inputs: records, columns or a table have names.
+
+    Raises:
+        InputError: a column is missing or unknown. A target and other columns of training's table are left out.
+    """
+    if not schema.columns:
+        return inputs
+    if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):
+        if not all(isinstance(name, str) for name in inputs.columns):
+            return inputs
+        check_names(list(inputs.columns), schema)
+        return inputs[schema.columns].to_numpy()
+    if isinstance(inputs, Mapping) and any(isinstance(value, (list, tuple)) for value in inputs.values()):
+        check_names(list(map(str, inputs)), schema)
+        return [list(row) for row in zip(*(inputs[name] for name in schema.columns), strict=False)]
+    records = [inputs] if isinstance(inputs, Mapping) else inputs
+    if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
+        return inputs
+    for record in records:
+        check_names(list(map(str, record)), schema)
+    return [[record[name] for name in schema.columns] for record in records]
+
+
+def check_names(given: Sequence[str], schema: Schema) -> None:
+    """Check that names are those of the array's columns, in any order, and others that training's table had.
+
+    Raises:
+        InputError: names those that are not.
+    """
+    problems = [Problem(f"column '{name}' is missing", field=name) for name in schema.columns if name not in given]
+    known = {*schema.columns, *schema.unused}
+    problems += [Problem(f"column '{name}' is unknown", field=name) for name in given if name not in known]
+    problems += [Problem(f"column '{name}' is there twice", field=name) for name in set(given) if given.count(name) > 1]
+    if problems:
+        raise InputError(problems[:10], f"Send these columns: {', '.join(schema.columns)}; or rows without names.")
