@@ -11,3 +11,4 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Environment = Annotated[
     str | None, typer.Option("--env", help="Use the settings of this key of `environments:` in mlapp.yaml.")
 ]
+Version = Annotated[str, typer.Argument(help="A version, an alias or `latest`.")]

@@ -1,0 +1,76 @@
+"""`mlapp models delete` and `prune`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Json, Version, Yes
+from mlapp.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlapp.store import Manifest, Store
+
+
+def delete_version(version: Version, yes: Yes = False) -> None:
+    """Delete a version and its files; its number is never given again.
+
+    Example:
+
+      mlapp models delete 3
+    """
+    from mlapp.project import Project
+
+    project = Project.find()
+    number = project.store.resolve(project.name, version)
+    output.ask_confirmation(f"Delete version {number} of {project.name} for good?", yes=yes)
+    project.store.delete(project.name, number)
+    output.print_note(f"Version {number} of {project.name} is deleted.")
+
+
+def prune_versions(
+    keep: Annotated[int, typer.Option(min=1, help="The newest versions that stay.")],
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which versions would go.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete old versions, but none that an alias points at.
+
+    Examples:
+
+      mlapp models prune --keep 10 --dry-run
+
+      mlapp models prune --keep 10 --yes
+    """
+    from mlapp.project import Project
+
+    project = Project.find()
+    going = project.store.list_expendable(project.name, keep)
+    listed = ", ".join(str(version.version) for version in going)
+    if going and not dry_run:
+        output.ask_confirmation(f"Delete for good of {project.name}: {listed}?", yes=yes)
+    gone = going if dry_run else [version for version in going if _try_delete(project.store, version)]
+    size = sum(file.size for version in gone for file in version.files.values())
+    if json:
+        output.print_json({"versions": [version.version for version in gone], "bytes": size, "deleted": not dry_run})
+        return
+    if not going:
+        output.print_note(
+            f"Nothing goes: {project.name} has no version beside the newest {keep} and those with an alias."
+        )
+    elif dry_run:
+        output.print_note(f"Versions to go: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")
+    else:
+        output.print_note(f"Versions deleted: {len(gone)}, with {size / 1e6:.1f} MB.")
+
+
+def _try_delete(store: Store, version: Manifest) -> bool:
+    """Delete a version; false if an alias points at it now, or if it does not exist."""
+    try:
+        store.delete(version.app, version.version)
+    except UsageError as error:  # an alias was moved to it in the meantime, or another process deleted it
+        output.print_note(f"{error.what} It is left as it is.")
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""`mlapp models sign` and `verify`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Json, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlapp.project import Project
+    from mlapp.store import Store
+
+
+def sign_version(
+    version: Version = "latest",
+    private_key: Annotated[str | None, typer.Option(help="PEM file of the key; store.private_key if absent.")] = None,
+    signing_certificate: Annotated[str | None, typer.Option(help="PEM file of the key's certificate.")] = None,
+    certificate_chain: Annotated[
+        list[str] | None, typer.Option(help="PEM file of an authority above the certificate; several may be given.")
+    ] = None,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="Sign with the identity of this CI job or of a login (Sigstore).")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Sign a version, in the format of OpenSSF Model Signing.
+
+    Prints its number. A version may have several signatures, and keeps them when it is copied.
+
+    Examples:
+
+      mlapp models sign 7 --private-key ~/keys/models.pem
+
+      mlapp models sign production --keyless
+    """
+    from mlapp.project import Project
+
+    project = Project.find()
+    given = {
+        "private_key": _resolve_here(private_key),
+        "signing_certificate": _resolve_here(signing_certificate),
+        "certificate_chain": [_resolve_here(name) for name in certificate_chain or []],
+    }
+    store = _open_store_with_keys(project, given)
+    number = store.sign_version(project.name, version, keyless=keyless)
+    if json:
+        output.print_json({"app": project.name, "version": number})
+        return
+    output.print_note(f"Version {number} of {project.name} is signed.")
+    output.print_result(str(number))
+
+
+def verify_version(
+    version: Version = "latest",
+    public_key: Annotated[str | None, typer.Option(help="PEM file of the key; store.public_key if absent.")] = None,
+    certificate_chain: Annotated[
+        list[str] | None, typer.Option(help="PEM file of an authority whose certificates count.")
+    ] = None,
+    identity: Annotated[str | None, typer.Option(help="Whose keyless signature counts.")] = None,
+    identity_provider: Annotated[str | None, typer.Option(help="The provider that vouches for the identity.")] = None,
+    json: Json = False,
+) -> None:
+    """Check a version's files and that it has a valid signature. Exits with 1 if it has none.
+
+    Examples:
+
+      mlapp models verify production
+
+      mlapp models verify 7 --public-key models.pub
+    """
+    from mlapp.project import Project
+
+    project = Project.find()
+    given = {
+        "public_key": _resolve_here(public_key),
+        "certificate_chain": [_resolve_here(name) for name in certificate_chain or []],
+        "identity": identity,
+        "identity_provider": identity_provider,
+    }
+    number = _open_store_with_keys(project, given).verify_version(project.name, version)
+    if json:
+        output.print_json({"app": project.name, "version": number, "verified": True})
+        return
+    output.print_note(f"Version {number} of {project.name} has a valid signature.")
+    output.print_result(str(number))
+
+
+def _resolve_here(name: str | None) -> str | None:
+    """A path of the command line is relative to the folder that the command runs in, not to the project's."""
+    return None if name is None else str(Path(name).expanduser().absolute())
+
+
+def _open_store_with_keys(project: Project, given: Mapping[str, Any]) -> Store:
+    """The project's store; keys given as flags replace those of the settings."""
+    import msgspec
+
+    chosen = {name: value for name, value in given.items() if value}
+    return project.open_store(msgspec.structs.replace(project.settings.store, **chosen))
