@@ -64,12 +64,15 @@ async def test_every_example_fits_its_schema_and_is_answered_as_described(kind, 
     async with serve(app, trained) as client:
         document = (await client.get("/openapi.json")).json()
         found = list(bodies(document))
-        paths = {"/predict", "/invocations", f"/v1/models/{kind}:predict", f"/v2/models/{kind}/infer"}
+        paths = {"/predict", "/invocations", f"/v1/models/{kind}:predict", f"/v2/models/{kind}/infer", "/feedback"}
         assert {path for path, *_ in found} == paths
         for path, media, schema, example in found:
             validator(schema, document).validate(example)
             sent = {"content": example} if media == "text/csv" else {"json": example}
             answer = await client.post(path, **sent, headers={"content-type": media})
+            if path == "/feedback":  # a model that is not stored has no place for truths
+                assert answer.status_code == 503, answer.text
+                continue
             assert answer.status_code == 200, (path, media, answer.text)
             told = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
             validator(told, document).validate(answer.json())
