@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from mlapp.aws_lambda import limits
 from mlapp.aws_lambda.model_function import InvocationError, ModelFunction
 from mlapp.aws_lambda.runtime_api import Invocation, RuntimeApi, RuntimeApiError
 from mlapp.aws_lambda.settings import LambdaSettings
-from mlapp.config import decode_section
+from mlapp.config import Monitor, decode_section
 from mlapp.embed.host import ModelHost
 from mlapp.errors import MlappError
 from mlapp.project import Project
@@ -36,10 +37,17 @@ def open_function(bundle: Path | None) -> ModelFunction:
     else:
         opened = bundles.open(bundle)
         project, version = opened.project, opened.manifest.version
+    project = _without_monitoring(project)
     settings = decode_section(LambdaSettings, project.settings.targets.get("lambda") or {}, "targets.lambda")
     host = ModelHost(project.app, version, project.settings.serve, project.store)
     host.open_endpoint()
     return ModelFunction(host, settings)
+
+
+def _without_monitoring(project: Project) -> Project:
+    """The project with monitoring off: Lambda freezes the process between two events, and a recorder with it."""
+    settings = msgspec.structs.replace(project.settings, monitor=Monitor(log="off", drift=False))
+    return dataclasses.replace(project, settings=settings)
 
 
 def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
