@@ -10,6 +10,7 @@ import msgspec
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import onnx_export, threads, tree_structure
+from mlapp.frameworks.column_types import require_column_types
 from mlapp.frameworks.framework import Framework, cannot_proceed_error
 
 FILE = "model.txt"
@@ -45,9 +46,10 @@ class LightGBMFramework(Framework):
         """Fit.
 
         Raises:
-            DataError: a column has a name that LightGBM does not take, or two have one as it reads them.
+            DataError: a column has a name or a type that LightGBM does not take, or two have one name as it reads them.
         """
         _require_names(features)
+        require_column_types("LightGBM", features, category_kinds="Oiufb", takes_arrow=False)
         return model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:

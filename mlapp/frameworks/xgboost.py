@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import onnx_export, threads, tree_structure
+from mlapp.frameworks.column_types import require_column_types
 from mlapp.frameworks.framework import Framework, cannot_proceed_error
 
 FILES = {"ubj": "model.ubj", "json": "model.json"}
@@ -38,6 +39,9 @@ class XGBoostFramework(Framework):
         """
         _require_numbers(model, target)
         _require_names(features)
+        if getattr(model, "enable_categorical", True) is False:
+            _require_no_categories(features)
+        require_column_types("XGBoost", features, category_kinds="Oiu", takes_arrow=True)
         return model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
@@ -171,6 +175,15 @@ def _require_numbers(model: Any, target: Any) -> None:
 
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
+
+
+def _require_no_categories(features: Any) -> None:
+    found = [str(name) for name, dtype in getattr(features, "dtypes", {}).items() if str(dtype) == "category"]
+    if found:
+        raise DataError(
+            f"The features have columns of categories, which the model does not take as it is: '{found[0]}'.",
+            "Let the model take them: XGBClassifier(enable_categorical=True).",
+        )
 
 
 def _require_names(features: Any) -> None:

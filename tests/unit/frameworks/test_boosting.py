@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -113,3 +114,34 @@ def test_xgboost_s_classes_begin_at_0():
     app.model(xgboost.XGBClassifier)
     with pytest.raises(DataError, match="from 0 on; the target holds 1, 2"):
         app.train()
+
+
+@pytest.mark.parametrize(
+    ("model", "column", "told"),
+    [
+        (xgboost.XGBRegressor, ["a", "b"] * 10, "XGBoost takes no texts: column 'x'"),
+        (lightgbm.LGBMRegressor, ["a", "b"] * 10, "LightGBM takes no texts: column 'x'"),
+        (xgboost.XGBRegressor, pd.cut(pd.Series(range(20)), 2), "XGBoost takes no categories of interval"),
+        (lightgbm.LGBMRegressor, pd.cut(pd.Series(range(20)), 2), "LightGBM takes no categories of interval"),
+        (xgboost.XGBRegressor, pd.Categorical([True, False] * 10), "XGBoost takes no categories of bool"),
+        (lightgbm.LGBMRegressor, pd.array(range(20), "int64[pyarrow]"), "LightGBM takes no columns of Arrow's types"),
+        (xgboost.XGBRegressor, pd.date_range("2024-01-01", periods=20), "XGBoost takes no times"),
+    ],
+)
+def test_a_column_that_the_library_does_not_take_is_named(model: Any, column: Any, told: str) -> None:
+    app = App("columns", target="y")
+    app.data_reader(lambda: pd.DataFrame({"x": column, "y": range(20)}))
+    settings = {"enable_categorical": True} if model is xgboost.XGBRegressor else {}
+    app.model(lambda: model(n_estimators=1, **settings))
+    with pytest.raises(DataError, match=told) as raised:
+        app.train()
+    assert "table['x']" in raised.value.todo
+
+
+def test_categories_need_a_setting_of_xgboost() -> None:
+    app = App("columns", target="y")
+    app.data_reader(lambda: pd.DataFrame({"x": pd.Categorical(["a", "b"] * 10), "y": range(20)}))
+    app.model(lambda: xgboost.XGBRegressor(n_estimators=1))
+    with pytest.raises(DataError, match="columns of categories.*'x'") as raised:
+        app.train()
+    assert "enable_categorical=True" in raised.value.todo

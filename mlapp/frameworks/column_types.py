@@ -1,0 +1,48 @@
+"""Types of columns that the boosting libraries do not take: their own messages name no column, or crash in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.errors import DataError
+
+
+def require_column_types(library: str, features: Any, *, category_kinds: str, takes_arrow: bool) -> None:
+    """Check that a library can train on the columns of a table.
+
+    Args:
+        library: its name, for the error.
+        category_kinds: what categories may be, as NumPy's `dtype.kind`: `O` are texts.
+        takes_arrow: columns in Arrow's types are taken.
+
+    Raises:
+        DataError: names the first column that it cannot train on, and what to do.
+    """
+    if not hasattr(features, "columns") or not hasattr(features, "iloc"):
+        return
+    import pandas as pd
+
+    for name, column in features.items():
+        dtype = column.dtype
+        if isinstance(dtype, pd.CategoricalDtype):
+            kind = dtype.categories.dtype
+            if kind.kind not in category_kinds or (kind.kind == "O" and not pd.api.types.is_string_dtype(kind)):
+                raise DataError(
+                    f"{library} takes no categories of {kind}: column '{name}'.",
+                    f"Make texts of them: table['{name}'] = table['{name}'].cat.rename_categories(str).",
+                )
+        elif pd.api.types.is_string_dtype(dtype) and not column.map(lambda value: not isinstance(value, str)).all():
+            raise DataError(
+                f"{library} takes no texts: column '{name}'.",
+                f"Make categories of them: table['{name}'] = table['{name}'].astype('category').",
+            )
+        elif isinstance(dtype, pd.ArrowDtype) and not takes_arrow:
+            raise DataError(
+                f"{library} takes no columns of Arrow's types: column '{name}' is {dtype}.",
+                f"Make numbers of NumPy of it: table['{name}'] = table['{name}'].astype('float64').",
+            )
+        elif dtype.kind in "mM":
+            raise DataError(
+                f"{library} takes no times: column '{name}'.",
+                f"Make a number of it: table['{name}'].dt.dayofweek, or the seconds since a day.",
+            )
