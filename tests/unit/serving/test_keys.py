@@ -53,7 +53,9 @@ async def test_with_a_key_each_path_answers(numbers, serve, headers):
         for path in PATHS:
             for method in METHODS:
                 answer = await client.request(method, path, headers=headers, content=b"[[1, 2]]")
-                assert answer.status_code in (200, 307, 400, 404, 405, 422), (method, path, answer.status_code)
+                has_no_place = path == "/feedback" and answer.status_code == 503  # of a model that is not stored
+                expected = (200, 307, 400, 404, 405, 422)
+                assert has_no_place or answer.status_code in expected, (method, path, answer.status_code)
 
 
 async def test_what_is_open_is_so_without_a_key(numbers, serve):
