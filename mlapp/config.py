@@ -173,13 +173,13 @@ class Drift(Section, frozen=True):
     """`monitor.drift:` when a difference from the training data is an alarm."""
 
     q: Annotated[
-        float, Meta(gt=0, lt=1, description="Share of false alarms that is accepted, over all columns of a window.")
+        float, Meta(gt=0, lt=1, description="Accepted share of false alarms, over all columns of a window.")
     ] = 0.001
     effect: Annotated[
         float, Meta(ge=0, le=1, description="Least Kolmogorov-Smirnov distance of a number that is an alarm.")
     ] = 0.05
     persist: Annotated[
-        str, Meta(pattern=r"^[1-9]\d*/[1-9]\d*$", description="In how many of the last windows it must be seen.")
+        str, Meta(pattern=r"^[1-9]\d*/[1-9]\d*$", description="In how many of the last windows it must appear.")
     ] = "2/3"
     min_rows: Annotated[int, Meta(ge=1, description="Rows below which a window is not tested.")] = 300
     seasonal: Annotated[
@@ -209,7 +209,7 @@ class Retrain(Section, frozen=True):
     on: Annotated[Literal["quality"], Meta(description="The kind of alarm; drift alone never retrains.")] = "quality"
     run: Annotated[Literal["flyte", "local"], Meta(description="Where the training runs.")] = "local"
     at_most: Annotated[str, Meta(pattern=r"^\d+/(hour|day|week)$", description="How often, as 1/day.")] = "1/day"
-    min_labels: Annotated[int, Meta(ge=0, description="Truths that must be known.")] = 500
+    min_labels: Annotated[int, Meta(ge=0, description="Minimum number of known truths.")] = 500
 
 
 class Promote(Section, frozen=True):
@@ -229,7 +229,7 @@ class Monitor(Section, frozen=True):
         Drift | bool, Meta(description="Thresholds of drift; false counts nothing and raises no alarm of it.")
     ] = msgspec.field(default_factory=Drift)
     log: Annotated[
-        Literal["off", "sample", "all"] | bool, Meta(description="What of the predictions is logged: off, sample, all.")
+        Literal["off", "sample", "all"] | bool, Meta(description="Which predictions are logged: off, sample, all.")
     ] = "off"
     url: Annotated[str | None, Meta(description="Where counts and log go; beside the model store when absent.")] = None
     window: Annotated[str, Meta(pattern=r"^[1-9]\d*(s|m|h|d)$", description="Length of a window, at least 1s.")] = "1h"
@@ -239,11 +239,11 @@ class Monitor(Section, frozen=True):
     rows: Annotated[
         str, Meta(pattern=r"^\d+(\.\d+)?/(s|m|h)$", description="Most rows of the sample, for each replica.")
     ] = "10/s"
-    keep: Annotated[str, Meta(pattern=r"^\d+(s|m|h|d)$", description="How long counts and log are kept.")] = "30d"
+    keep: Annotated[str, Meta(pattern=r"^\d+(s|m|h|d)$", description="Retention of counts and log.")] = "30d"
     max_size: Annotated[
         str, Meta(pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$", description="Most bytes of the log.")
     ] = "2GB"
-    segment: Annotated[list[str] | str | None, Meta(description="Columns by whose values quality is told apart.")] = (
+    segment: Annotated[list[str] | str | None, Meta(description="Columns for whose values quality is measured separately.")] = (
         None
     )
     quality: Annotated[
