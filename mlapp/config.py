@@ -243,7 +243,7 @@ class Monitor(Section, frozen=True):
     max_size: Annotated[
         str, Meta(pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$", description="Most bytes of the log.")
     ] = "2GB"
-    segment: Annotated[list[str] | str | None, Meta(description="Columns for whose values quality is measured separately.")] = (
+    segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = (
         None
     )
     quality: Annotated[
