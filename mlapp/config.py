@@ -243,9 +243,7 @@ class Monitor(Section, frozen=True):
     max_size: Annotated[
         str, Meta(pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$", description="Most bytes of the log.")
     ] = "2GB"
-    segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = (
-        None
-    )
+    segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = None
     quality: Annotated[
         dict[str, float], Meta(description="Metric to the change that is an alarm, as accuracy: -0.03.")
     ] = {}
