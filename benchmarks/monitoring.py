@@ -1,7 +1,6 @@
-"""`python -m benchmarks.monitoring cost|kills|report|evaluation`: what monitoring costs, and how much it can take.
+"""`python -m benchmarks.monitoring cost|report|evaluation`: what monitoring costs, and how much it can take.
 
 cost: CPU of the server for each request, memory and p99 with `monitor:` off, drift, sample and all, in turns.
-kills: 200 kills of a process that writes the log; every segment must be readable.
 report: 24 windows of 64 features as a page. evaluation: 1e7 logged rows with truths, by the app's evaluator.
 """
 
@@ -12,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -113,14 +113,156 @@ def _run_rounds(
         print(f"  {mode:7}{cpu:7.1f}  " + "  ".join(f"{ratio:.3f}" for ratio in ratios) + f"  {extra:+.0f}", flush=True)
 
 
+WIDE = """
+import numpy as np
+import pandas as pd
+from mlapp import App
+
+app = App("wide", target="y")
+
+
+class First:
+    classes_ = np.array([0, 1])
+
+    def fit(self, features, target):
+        return self
+
+    def predict(self, features):
+        return (np.asarray(features)[:, 0] > 0).astype(int)
+
+
+@app.data_reader
+def read(rows: int = 20_000) -> pd.DataFrame:
+    values = np.random.default_rng(0).normal(size=(rows, COLUMNS))
+    table = pd.DataFrame(values, columns=[f"f{at}" for at in range(COLUMNS)])
+    return table.assign(y=(table["f0"] > 0).astype(int))
+
+
+app.model(First)
+
+
+@app.saver
+def save(model, path) -> None:
+    (path / "first").write_text("")
+
+
+@app.loader
+def load(path) -> First:
+    return First()
+
+
+@app.evaluator
+def evaluate(model, features, target) -> dict[str, float]:
+    return {"accuracy": float((model.predict(features) == np.asarray(target)).mean())}
+"""
+
+
+def _wide_project(folder: Path, columns: int, settings: str) -> None:
+    (folder / "app.py").write_text(WIDE.replace("COLUMNS", str(columns)))
+    (folder / "mlapp.yaml").write_text(f"monitor: {settings}\n")
+    subprocess.run([PROGRAM, "train"], cwd=folder, check=True, capture_output=True, env=ENVIRON)
+
+
+def measure_report(arguments: argparse.Namespace) -> int:
+    """Write the page of 24 windows of 64 features."""
+    import msgspec
+    import numpy as np
+
+    from mlapp.baseline import read_baseline
+    from mlapp.monitoring.counts import Counter, Counts
+    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.report import write_report
+    from mlapp.project import Project
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _wide_project(folder, 64, "{window: 1h}")
+        project = Project.find(folder)
+        baseline = read_baseline(project.store.get("wide").files)
+        assert baseline is not None
+        place, random = place_of(project), np.random.default_rng(1)
+        begin = int(time.time() // 3600 - 24) * 3600
+        for number in range(24):
+            counter = Counter(baseline)
+            counter.add_features(random.normal(size=(2_000, 64)))
+            counter.add_predictions({"prediction": random.integers(0, 2, 2_000).tolist()})
+            since = begin + number * 3600
+            counts = Counts(version="1", since=since, until=since + 3600, rows=2_000, columns=counter.columns())
+            place.storage.create_key(place.key(f"counts/1/{since}-3600/r-000000001.json"), msgspec.json.encode(counts))
+        for _ in range(3):
+            started = time.process_time()
+            write_report(project, folder / "report.html")
+            took = time.process_time() - started
+        print(f"report: {took:.2f} s of CPU, {(folder / 'report.html').stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def measure_evaluation(arguments: argparse.Namespace) -> int:
+    """Evaluate logged rows of 24 windows, all with truths, in a process of its own."""
+    import numpy as np
+    import pyarrow as pa
+
+    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.place import Place
+    from mlapp.monitoring.segments import FORMAT, META, encode_table, hour_of
+    from mlapp.project import Project
+
+    rows, columns, windows = arguments.rows, 16, 24
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _wide_project(folder, columns, "{window: 1h, log: all, max_size: 100GB}")
+        place: Place = place_of(Project.find(folder))
+        random, each = np.random.default_rng(1), 100_000
+        begin = int(time.time() // 3600 - windows) * 3600
+        for number in range(rows // each):
+            at = begin + number * windows * 3600 // (rows // each)
+            values = random.normal(size=(columns, each))
+            ids = pa.array([f"r{number}-{row}" for row in range(each)])
+            own = {
+                "id": ids, "request": ids, "row": pa.array(np.zeros(each, np.int32)),
+                "time": pa.array(np.full(each, at * 1_000_000)).cast(pa.timestamp("us", tz="UTC")),
+                "version": pa.repeat(pa.scalar("1"), each), "latency": pa.array(np.full(each, 0.001, np.float32)),
+                "weight": pa.array(np.ones(each, np.float32)),
+            }  # fmt: skip
+            table = pa.table({**own, **{f"f{column}": values[column] for column in range(columns)}})
+            table = table.append_column("prediction", pa.array((values[0] > 0).astype(np.int64)))
+            key = place.key("log/1", hour_of(at), f"r-{number + 1:09}-{number + 1:09}.parquet")
+            content = encode_table(table.replace_schema_metadata({META: FORMAT}), is_quick=True)
+            place.storage.create_key(key, content)
+            truths = pa.table({
+                "request": ids, "row": own["row"], "keys": pa.nulls(each, pa.string()),
+                "truth": pa.array((values[0] > 0).astype(int).astype(str)), "received": pa.array(np.full(each, number)),
+            })  # fmt: skip
+            day = time.strftime("%Y-%m-%d", time.gmtime())
+            place.storage.create_key(place.key("truth", day, f"{number}.parquet"), encode_table(truths))
+        for number in range(windows):
+            since = begin + number * 3600
+            content = b'{"version":"1","since":%d,"until":%d,"rows":%d}' % (since, since + 3600, rows // windows)
+            place.storage.create_key(place.key(f"counts/1/{since}-3600/r-000000001.json"), content)
+        started, before = time.perf_counter(), os.times()
+        subprocess.run(
+            [PROGRAM, "monitor", "--json"], cwd=folder, check=True, stdout=(folder / "out").open("wb"), env=ENVIRON
+        )
+        after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        found = json.loads((folder / "out").read_text())["windows"]
+        known = sum(window["truths"] for window in found)
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        took = time.perf_counter() - started
+        print(f"evaluation: {known} truths, {took:.0f} s, {cpu:.0f} s of CPU, peak of all children {memory:.2f} GB")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description=__doc__)
-    parser.add_argument("what", choices=["cost"])
+    parser.add_argument("what", choices=["cost", "report", "evaluation"])
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load (default 5)")
     parser.add_argument("--rounds", type=int, default=5, help="(default 5)")
     parser.add_argument("--scenarios", nargs="+", default=["rows", "records"])
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of the evaluation (default 1e7)")
     arguments = parser.parse_args()
-    return measure_cost(arguments)
+    chosen = {"cost": measure_cost, "report": measure_report, "evaluation": measure_evaluation}
+    return chosen[arguments.what](arguments)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InputError, Problem
+from mlapp.monitoring.closing import close_windows
+from mlapp.monitoring.inspection import place_of
+from mlapp.monitoring.segments import encode_table
 from tests.unit.monitoring.service import LOANS, YAML, Service, rows
 
 pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +237,60 @@ def test_a_version_without_a_baseline_is_counted(mlapp: Callable[..., Any], serv
     service.stop()
     found = mlapp("monitor", "--json")
     assert json.loads(found.out)["windows"][0]["rows"] == 400
+
+
+def test_two_runs_at_once_tell_each_alarm_once(mlapp: Callable[..., Any], service: Service) -> None:
+    for number, shift in enumerate((8, 8, 0, 0)):
+        service.predict(rows(400, shift, number), f"r{number}")
+        service.next_window()
+    service.stop()
+    assert service.project.app is not None  # imported once, before the threads
+    with ThreadPoolExecutor(2) as threads:
+        closed = list(threads.map(close_windows, [service.project] * 2))
+    sent = [(event["column"], event["status"]) for one in closed for event in one.sent]
+    assert sorted(sent) == sorted(
+        (column, status) for column in ("income", "prediction") for status in ("firing", "resolved")
+    )
+
+
+def test_a_metric_that_is_no_number_is_left_out(
+    mlapp: Callable[..., Any], service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions = service.predict(rows(100), "r")
+    service.stop()
+    (tmp_path / "truths.json").write_text(
+        json.dumps([{"id": f"r#{at}", "truth": value} for at, value in enumerate(predictions)])
+    )
+    assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
+    found = {"accuracy": float("nan"), "f1": 0.5}
+    monkeypatch.setattr("mlapp.monitoring.evaluation.Evaluation.metrics", lambda *arguments: found)
+    (window,) = windows(mlapp)
+    assert (window["state"], window["metrics"], window["truths"]) == ("quiet", {"f1": 0.5}, 100)
+
+
+def test_a_segment_with_another_schema_is_read_beside_the_others(mlapp: Callable[..., Any], service: Service) -> None:
+    service.predict(rows(100), "r")
+    service.stop()
+    place = place_of(service.project)
+    (hour,) = place.names("log", "1")
+    (name,) = place.names("log", "1", hour)
+    table = parquet.read_table(io.BytesIO(place.storage.read_key(place.key("log", "1", hour, name)) or b""))
+    other = table.set_column(table.schema.get_field_index("income"), "income", table["income"].cast("string"))
+    other = other.append_column("bonus", other["row"])
+    place.storage.create_key(place.key("log", "1", hour, "other-000000001-000000001.parquet"), encode_table(other))
+    found = mlapp("monitor", "sql", "SELECT count(*) AS rows, count(bonus) AS bonus FROM log", "--json")
+    assert json.loads(found.out) == [{"rows": 200, "bonus": 100}]
+    assert windows(mlapp)[0]["rows"] == 100
+
+
+def test_replicas_whose_clocks_differ_by_minutes_count_in_the_windows_of_their_own_clocks(
+    mlapp: Callable[..., Any], service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.predict(rows(100), "first")
+    service.stop()
+    other = Service(service.project.root, monkeypatch)
+    other.now -= 180
+    other.predict(rows(100), "second")
+    other.stop()
+    assert [window["rows"] for window in windows(mlapp)] == [100, 100]
+    assert mlapp("monitor", "run").code == 0
