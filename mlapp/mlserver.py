@@ -68,7 +68,7 @@ class MlappRuntime(MLModel):
             budget = self._open_budget()
             endpoint, loaded = self._endpoint, self._endpoint.current
             given = _read_tensors(payload, budget)
-            part = await endpoint.decode_body(
+            part = await endpoint.run_decoder(
                 lambda: accept_tensors(loaded.codec, given), sum(tensor.array.nbytes for tensor in given), budget
             )
             found = await predict_part_as_tensors(endpoint, loaded, part, budget)

@@ -54,10 +54,10 @@ def prediction_columns(rows: Sequence[Any], rules: Mapping[str, str] = NO_RULES)
     Args:
         rules: column, such as `prediction` → rule for its stored values.
     """
-    return [_column(name, values, rules) for name, values in split_predictions(rows).items()]
+    return [_summarize_prediction_column(name, values, rules) for name, values in split_predictions(rows).items()]
 
 
-def _column(name: str, values: list[Any], rules: Mapping[str, str]) -> Column:
+def _summarize_prediction_column(name: str, values: list[Any], rules: Mapping[str, str]) -> Column:
     import pandas as pd
 
     if is_private(rules, name):

@@ -320,10 +320,10 @@ def _query_git(root: Path, *arguments: str) -> str | None:
 def describe_files(folder: Path) -> dict[str, BundleFile]:
     """The files of a bundle under construction: path → entry of the manifest."""
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-    return {path.relative_to(folder).as_posix(): _describe_file(path) for path in found}
+    return {path.relative_to(folder).as_posix(): _make_bundle_file(path) for path in found}
 
 
-def _describe_file(path: Path) -> BundleFile:
+def _make_bundle_file(path: Path) -> BundleFile:
     if path.is_symlink():
         return BundleFile(link=os.readlink(path))
     status = path.stat()

@@ -25,9 +25,9 @@ def feedback(
 
       mlapp feedback paid-loans.csv
     """
+    from mlapp.monitoring.column_privacy import ColumnPrivacy
     from mlapp.monitoring.history import read_baselines
     from mlapp.monitoring.inspection import place_of
-    from mlapp.monitoring.rules import Rules
     from mlapp.monitoring.truth import Truths, from_table
     from mlapp.project import Project
 
@@ -35,7 +35,7 @@ def feedback(
     numbers = project.store.list_numbers(project.name)
     baselines = read_baselines(project.store, project.name, map(str, numbers[-1:]))
     kind = next((baseline.target for baseline in baselines.values()), None)
-    truths = Truths(place_of(project), Rules(project.settings.monitor.columns, project.name), kind)
+    truths = Truths(place_of(project), ColumnPrivacy(project.settings.monitor.columns, project.name), kind)
     found = _read(file)
     is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
     accepted = truths.write(truths.check(found if is_entries else from_table(found)))

@@ -76,7 +76,7 @@ def _copy_version(app: str, source: Store, version: str, target: Store) -> None:
     number = target.find_number(manifest)
     if number is None:
         with output.show_progress() as tell:
-            number = target.adopt_version(source.get(app, manifest.version, progress=tell), progress=tell).version
+            number = target.import_version(source.get(app, manifest.version, progress=tell), progress=tell).version
         output.print_note(f"Version {manifest.version} of {app} is version {number} in {target.storage!r}.")
     else:
         output.print_note(f"Version {manifest.version} of {app} is in {target.storage!r} already, as version {number}.")

@@ -138,15 +138,15 @@ def forget(
 
       mlapp monitor forget --key customer=4711 --yes
     """
+    from mlapp.monitoring.column_privacy import ColumnPrivacy
     from mlapp.monitoring.forgetting import forget as delete
     from mlapp.monitoring.inspection import place_of
-    from mlapp.monitoring.rules import Rules
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     pairs = dict(_pair(text) for text in key)
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
-    rows = delete(place_of(project), pairs, Rules(project.settings.monitor.columns, project.name))
+    rows = delete(place_of(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name))
     typer.echo(f"{rows} rows deleted")
 
 

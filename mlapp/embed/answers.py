@@ -10,7 +10,7 @@ from typing import Any
 
 from mlapp.embed.host import ModelHost
 from mlapp.errors import MissingExtraError, MlappError, StoreError
-from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.truth import Truths
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding.json_body import decode_json, encode_answer, encode_json
@@ -188,7 +188,7 @@ class ModelSite:
 
     def _answer_feedback(self, endpoint: Endpoint, request: WebRequest) -> Answer:
         """Keep truths. It is answered once they are kept."""
-        place, rules = self.host.place, Rules(self.host.app.settings.monitor.columns, endpoint.name)
+        place, rules = self.host.place, ColumnPrivacy(self.host.app.settings.monitor.columns, endpoint.name)
         if place is None:
             raise HttpError(503, "This program has no place to keep truths: set monitor.url.")
         body = self._read_body(request)

@@ -36,7 +36,7 @@ def keep_version(store: Store, version: ModelVersion, metric: str = "") -> Model
     )
     if kept is not None:
         return store.get(version.app, kept.version)
-    taken = store.adopt_version(version)
+    taken = store.import_version(version)
     if metric and is_better(store, taken.manifest, metric):
         store.promote(taken.app, taken.version, ALIAS)
     return taken

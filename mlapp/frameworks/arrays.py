@@ -57,7 +57,7 @@ def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
     return values.astype(np.float32).reshape(len(values), -1), None
 
 
-def require_finite(values: Any, features: Any) -> None:
+def require_finite_features(values: Any, features: Any) -> None:
     """Check that no number of the features is missing or infinite.
 
     Raises:

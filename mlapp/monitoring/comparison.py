@@ -11,13 +11,13 @@ import numpy as np
 from mlapp import prediction
 from mlapp.baseline.predictions import prediction_columns, split_predictions
 from mlapp.errors import DataError
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import distance_of
 from mlapp.monitoring.evaluation import Evaluation, features_of
 from mlapp.monitoring.inspection import place_of, read_truths
 from mlapp.monitoring.live_rows import join_truths
-from mlapp.monitoring.rules import Rules
 from mlapp.project import Project
 from mlapp.training.reliability import list_rows
 
@@ -58,7 +58,7 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
         DataError: nothing was logged, or features are not logged as they were.
     """
     app, store, settings = project.app, project.store, project.settings.monitor
-    place, rules = place_of(project), Rules(settings.columns, app.name)
+    place, rules = place_of(project), ColumnPrivacy(settings.columns, app.name)
     evaluation = Evaluation(app, store, place, settings)
     stored = [store.get(app.name, version) for version in versions]
     names = {name for one in stored for name in one.manifest.schema.features.names}

@@ -17,11 +17,11 @@ from mlapp.baseline import Baseline, read_baseline
 from mlapp.config import Monitor
 from mlapp.errors import MlappError
 from mlapp.frameworks.metrics import classification_metrics, regression_metrics
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.database import Database, open_database
 from mlapp.monitoring.live_rows import join_truths, rows_of
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.quality import FEWEST, QualityJudge, live_error
-from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.segments import log_column
 from mlapp.monitoring.truth import Truth
 from mlapp.monitoring.windows import Metric, Quality
@@ -60,7 +60,7 @@ class Evaluation:
 
     def __init__(self, pipeline: Pipeline, store: Store, place: Place, settings: Monitor) -> None:
         self._pipeline, self._store, self._place, self._settings = pipeline, store, place, settings
-        self._rules = Rules(settings.columns, pipeline.name)
+        self._rules = ColumnPrivacy(settings.columns, pipeline.name)
         self._versions: dict[str, _Evaluated | None] = {}
         self._judge = QualityJudge()
 

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import UsageError
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.database import log_keys, truth_keys
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.segments import FORMAT, META, Segment, encode_table, require_pyarrow
 
 
-def forget(place: Place, keys: Mapping[str, str], rules: Rules) -> int:
+def forget(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
     """Delete the rows that have all these keys, from the log and the truths; returns how many of the log.
 
     Args:

@@ -11,11 +11,11 @@ from typing import Any
 from mlapp.baseline import Baseline
 from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.monitoring.alarms import judge_windows
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
 from mlapp.monitoring.history import read_baselines, read_counts
 from mlapp.monitoring.place import Place, Window, open_place, seconds_of
-from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.truth import Truth, Truths, from_table
 from mlapp.monitoring.windows import WindowReport
 from mlapp.pipeline import Pipeline
@@ -86,7 +86,7 @@ def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) ->
 
 
 def read_truths(
-    pipeline: Pipeline, rules: Rules, place: Place, since: float, until: float, kind: str | None
+    pipeline: Pipeline, rules: ColumnPrivacy, place: Place, since: float, until: float, kind: str | None
 ) -> list[Truth]:
     """Truths of the app's truth_reader in an interval of time.
 
@@ -135,7 +135,7 @@ def _quality(
     try:
         app = project.app
         kind = next((baseline.target for baseline in baselines.values()), None)
-        rules = Rules(settings.columns, app.name)
+        rules = ColumnPrivacy(settings.columns, app.name)
         since, until = min(window.since for _, window in shown), max(window.until for _, window in shown)
         truths = read_truths(app, rules, place, since, until, kind)
         return dict(Evaluation(app, project.store, place, settings).windows(shown, truths))

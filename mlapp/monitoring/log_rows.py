@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlapp.monitoring.batch import RecordedBatch
-from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.segments import make_table
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def make_log_table(
     chosen: NDArray[np.int64],
     weight: float,
     columns: Mapping[str, Any],
-    rules: Rules,
+    rules: ColumnPrivacy,
 ) -> pa.Table:
     """The log's rows.
 

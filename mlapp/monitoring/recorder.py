@@ -25,11 +25,11 @@ from mlapp.baseline.predictions import split_predictions
 from mlapp.config import Monitor
 from mlapp.errors import InputError
 from mlapp.monitoring.batch import RecordedBatch, make_batch
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.log_rows import Answered, columns_of, flatten, make_log_table, new_ids
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, Window, new_replica, rate_of, seconds_of
-from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.sampling import Sampler, hash_rows
 from mlapp.monitoring.segments import encode_tables, hour_of
 from mlapp.monitoring.writer import Writer
@@ -122,7 +122,7 @@ class Recorder:
         self._seconds = seconds_of(settings.window)
         self._has_log = settings.logs != "off" and place is not None
         self._sampler = Sampler(rate_of(settings.rows) if settings.logs == "sample" else None)
-        self._rules = Rules(settings.columns, app)
+        self._rules = ColumnPrivacy(settings.columns, app)
         self._queue: deque[RecordedBatch] = deque()
         self._refusals: deque[tuple[str, float, InputError]] = deque(maxlen=10_000)
         self._added = self._taken = 0  # each is changed by one thread alone

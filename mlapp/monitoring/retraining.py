@@ -129,4 +129,4 @@ def _on_flyte(project: Project, origin: dict[str, str]) -> ModelVersion:
             raise MlappError(f"The training on Flyte failed: {found.stderr.strip()[-500:]}", "See `mlapp runs list`.")
         version = open_store(folder, Path(folder)).get(project.name)
         manifest = msgspec.structs.replace(version.manifest, origin={**version.manifest.origin, **origin})
-        return project.store.adopt_version(ModelVersion(manifest, version.files))
+        return project.store.import_version(ModelVersion(manifest, version.files))

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MissingExtraError
-from mlapp.monitoring.rules import Rules
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +86,7 @@ def make_table(
     predictions: Sequence[Any],
     own: Mapping[str, Any],
     keys: Sequence[Mapping[str, Any] | None],
-    rules: Rules,
+    rules: ColumnPrivacy,
 ) -> pa.Table:
     """Rows of the log as an Arrow table.
 

@@ -11,6 +11,7 @@ import numpy as np
 from mlapp import prediction
 from mlapp.baseline.build import build_columns, text_of
 from mlapp.errors import DataError
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import distances
@@ -18,7 +19,6 @@ from mlapp.monitoring.evaluation import features_of
 from mlapp.monitoring.inspection import place_of
 from mlapp.monitoring.live_rows import rows_of
 from mlapp.monitoring.place import Window
-from mlapp.monitoring.rules import Rules
 from mlapp.project import Project
 from mlapp.training.reliability import list_rows
 
@@ -57,7 +57,7 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
     number = store.resolve(app.name, version or project.settings.serve.model)
     stored = store.get(app.name, number)
     predictor = prediction.load_predictor(app, stored)
-    rules = Rules(project.settings.monitor.columns, app.name)
+    rules = ColumnPrivacy(project.settings.monitor.columns, app.name)
     if rules.changes(stored.manifest.schema.features.names):
         changed = [name for name in stored.manifest.schema.features.names if rules.changes([name])]
         raise DataError(

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import InputError, Problem
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.rules import Rules
 from mlapp.schema.infer import to_json_value
 
 MOST = 1_000_000
@@ -46,7 +46,7 @@ class Truths:
         kind: JSON type of the target, where it is known.
     """
 
-    def __init__(self, place: Place, rules: Rules, kind: str | None = None) -> None:
+    def __init__(self, place: Place, rules: ColumnPrivacy, kind: str | None = None) -> None:
         self._place, self._rules, self._kind = place, rules, kind
 
     def check(self, given: Any) -> list[Truth]:

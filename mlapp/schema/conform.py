@@ -12,9 +12,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, suggest_nearest
+from mlapp.schema.bulk_check import accepts_column
 from mlapp.schema.cast import cast, fits_zone, is_missing, is_zoned_dtype
 from mlapp.schema.category import as_sent, is_category
-from mlapp.schema.column_check import accepts_column
 from mlapp.schema.fields import Field, Schema, float_bound, integer_bounds
 
 if TYPE_CHECKING:

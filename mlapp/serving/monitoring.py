@@ -10,12 +10,12 @@ from typing import Any
 
 from mlapp.config import Monitor
 from mlapp.errors import MissingExtraError, StoreError
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.history import read_counts
 from mlapp.monitoring.place import Place, seconds_of
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import make_recorder
-from mlapp.monitoring.rules import Rules
 from mlapp.monitoring.truth import Truths
 from mlapp.serving.application import Application
 from mlapp.serving.decoding.json_body import check_values, decode_json, encode_json
@@ -45,7 +45,7 @@ def monitor_endpoint(
     Args:
         place: where counts, log and truths go; None keeps counts in memory.
     """
-    _add_feedback(application, endpoint, place, Rules(settings.columns, endpoint.name))
+    _add_feedback(application, endpoint, place, ColumnPrivacy(settings.columns, endpoint.name))
     recorder = make_recorder(endpoint.name, settings, place, application.metrics.registry, new_request_id)
     if recorder is None:
         return None
@@ -63,7 +63,7 @@ def monitor_endpoint(
     return recorder
 
 
-def _add_feedback(application: Application, endpoint: Endpoint, place: Place | None, rules: Rules) -> None:
+def _add_feedback(application: Application, endpoint: Endpoint, place: Place | None, rules: ColumnPrivacy) -> None:
     """`POST /feedback`. It is answered once the truths are kept."""
 
     async def feedback(request: Request) -> Response:
@@ -72,7 +72,7 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
         body, budget = await receive_body(endpoint, request)
         baseline = endpoint.current.baseline
         truths = Truths(place, rules, None if baseline is None else baseline.target)
-        checked = await endpoint.decode_body(
+        checked = await endpoint.run_decoder(
             lambda: truths.check(_decode_truths(body, budget)), len(body), budget, request.wait_until_left
         )
         try:

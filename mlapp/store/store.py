@@ -110,7 +110,7 @@ class Store:
             manifest = self._sign_new(manifest, folder)
         return self._claim_number(manifest)
 
-    def adopt_version(self, version: ModelVersion, *, progress: Reporter | None = None) -> ModelVersion:
+    def import_version(self, version: ModelVersion, *, progress: Reporter | None = None) -> ModelVersion:
         """Take in a version that was made elsewhere, as the next version here.
 
         Raises:

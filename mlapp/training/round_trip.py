@@ -95,7 +95,7 @@ def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, featu
         else:
             _require_same_rows(convert_to_array(features), decoded)
     else:
-        decoded = _decode_inputs(predictor, features, _list_of(features))
+        decoded = _decode_inputs(predictor, features, _to_client_rows(features))
         for name in features if isinstance(features, dict) else [None]:
             _require_same_rows(*((each if name is None else each[name]) for each in (features, decoded)))
     return Sample(features, decoded)
@@ -323,7 +323,7 @@ def _decode_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> An
         raise changed_column_error(problem.field, column, problem.detail) from error
 
 
-def _list_of(features: Any) -> list[Any]:
+def _to_client_rows(features: Any) -> list[Any]:
     """Rows as a client sends them."""
     if isinstance(features, dict):
         return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]

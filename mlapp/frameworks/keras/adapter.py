@@ -81,7 +81,7 @@ class KerasFramework(Framework):
         if target is None:
             raise DataError("The default trainer of Keras needs a target.", "Write an @app.trainer for this model.")
         inputs = arrays.features_to_array(features)
-        arrays.require_finite(inputs, features)
+        arrays.require_finite_features(inputs, features)
         _use_threads(1)
         keras.utils.set_random_seed(seed)
         tried = _try_model(model, inputs[:32])

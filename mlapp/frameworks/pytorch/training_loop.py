@@ -71,7 +71,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
     if target is None:
         raise DataError("The default trainer of PyTorch needs a target.", "Write an @app.trainer for this module.")
     inputs = tensors.features_to_tensor(features)
-    arrays.require_finite(inputs.cpu().float().numpy(), features)
+    arrays.require_finite_features(inputs.cpu().float().numpy(), features)
     model.to(device)
     wanted, labels = tensors.target_to_tensor(target, _count_outputs(model, inputs, device))
     loss_of = torch.nn.functional.cross_entropy if labels is not None else _squared_error

@@ -179,7 +179,7 @@ class Endpoint:
         if not loaded.is_stream:
             loaded.list_rows(predictions, part.rows)
 
-    async def decode_body(
+    async def run_decoder(
         self,
         read: Callable[[], T],
         size: int,
@@ -221,13 +221,13 @@ class Endpoint:
         Args:
             decode: a function of a module, called with the codec, the body, the budget and the arguments; it gives a
                 `Part`, or a tuple that ends in one.
-            left, most: as for `decode_body`.
+            left, most: as for `run_decoder`.
 
         Raises:
-            HttpError, ClientLeft: as for `decode_body`; and what `decode` raises.
+            HttpError, ClientLeft: as for `run_decoder`; and what `decode` raises.
         """
         read = partial(decode_in_process, loaded.codec, decode, body, budget, *arguments)
-        return await self.decode_body(read, len(body), budget, left, most)
+        return await self.run_decoder(read, len(body), budget, left, most)
 
     @cached_property
     def _loaders(self) -> ThreadPoolExecutor:

@@ -35,7 +35,7 @@ source, url, cache, rounds = sys.argv[1:]
 version, store = open_store(source, Path()).get("numbers"), open_store(url, Path(cache))
 print("ready", flush=True)
 for _ in range(int(rounds)):
-    number = store.adopt_version(version).version
+    number = store.import_version(version).version
     store.promote("numbers", number, "staging")
     print(number, flush=True)
 """

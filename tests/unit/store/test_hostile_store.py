@@ -182,7 +182,7 @@ def test_a_manifest_whose_names_lead_elsewhere_is_refused_by_everything(
         lambda: store.manifest("numbers", 1),
         lambda: store.get("numbers", 1),
         lambda: store.versions("numbers"),
-        lambda: open_store("copy", tmp_path).adopt_version(store.get("numbers", 1)),
+        lambda: open_store("copy", tmp_path).import_version(store.get("numbers", 1)),
     ):
         with pytest.raises(StoreError, match=r"numbers/versions/000001.json of the model store .* is "):
             use()
@@ -234,7 +234,7 @@ def test_a_pipe_in_the_place_of_a_file_does_not_wait_for_a_writer(store: Store, 
 
 def test_a_copy_holds_what_the_manifest_lists(store: Store, tmp_path: Path) -> None:
     copy = open_store("copy", tmp_path)
-    version = copy.adopt_version(store.get("numbers", 1))
+    version = copy.import_version(store.get("numbers", 1))
     assert {path.name for path in version.files.iterdir()} == set(version.manifest.files)
 
 

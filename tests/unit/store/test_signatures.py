@@ -162,9 +162,9 @@ def test_a_copy_keeps_its_signatures_and_an_unsigned_one_is_refused(
     signed = opened().get("numbers", 1)
     other = opened(url="other", **REQUIRED)
     with pytest.raises(StoreError, match="it is not signed"):
-        other.adopt_version(unsigned)
+        other.import_version(unsigned)
     assert other.list_numbers("numbers") == []
-    assert other.adopt_version(signed).version == 1
+    assert other.import_version(signed).version == 1
     assert other.get("numbers", 1).manifest.signatures == signed.manifest.signatures
 
 

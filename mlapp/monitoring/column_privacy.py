@@ -1,4 +1,4 @@
-"""Rules for the stored values of a column: `drop`, `hash` or `round(5)`, applied before anything is written."""
+"""ColumnPrivacy for the stored values of a column: `drop`, `hash` or `round(5)`, applied before anything is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.baseline.build import text_of
 ROUND = re.compile(r"round\(\s*(\d+(?:\.\d+)?)\s*\)")
 
 
-class Rules:
+class ColumnPrivacy:
     """The rules of `monitor.columns`.
 
     Args:
