@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import numbers
 from collections import Counter
 from collections.abc import Iterable
@@ -183,6 +184,8 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
     if kind in ("integer", "number", "datetime") and column.notna().any():
         if kind == "number":
             low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))
+            if isinstance(field.example, float) and math.isinf(field.example):  # which no client can send
+                field = msgspec.structs.replace(field, example=0.0 if low is None else low)
         else:
             low, high = to_json_value(column.min()), to_json_value(column.max())
         return msgspec.structs.replace(field, minimum=low, maximum=high)

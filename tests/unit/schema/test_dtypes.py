@@ -209,3 +209,11 @@ def test_columns_of_one_request_are_decoded_as_rows_are_by_several_threads() -> 
     with ThreadPoolExecutor(4) as threads:
         assert all(found == expected for found in threads.map(predictor.predict, forms * 8))
         assert list(threads.map(predictor.predict, records)) == [[row] for row in expected]
+
+
+def test_an_example_can_be_sent_where_training_had_infinity() -> None:
+    _, schema = schema_of([np.inf, 1.5, 2.5, -np.inf] * 2)
+    assert schema.example_inputs() == [{"x": 0.0}]
+    assert decoded(msgspec.json.encode(schema.example_inputs()), schema)["x"].tolist() == [0.0]
+    _, schema = schema_of([np.inf, 1.5] * 4)
+    assert to_table(schema.example_inputs(), schema)["x"].tolist() == [1.5]
