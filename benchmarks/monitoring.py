@@ -94,7 +94,7 @@ def _run_rounds(
         order = list(servers.items())
         for mode, (process, url) in order if number % 2 else reversed(order):
             before = process.cpu_times()
-            found = load.run(f"{url}/predict", body, 32, arguments.seconds)
+            found = load.run(f"{url}/predict", [body], 32, arguments.seconds)
             time.sleep(1.5)  # until what was recorded last is counted too
             after = process.cpu_times()
             assert not found.errors, found
