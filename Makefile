@@ -13,7 +13,7 @@ demo: .venv-demo/ready
 
 test: .venv/ready
 	@# The tests share the cores: libraries that spin on all of them would wait for each other.
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-3} --dist loadgroup $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -37,6 +37,18 @@ def build(C: float = 1.0) -> LogisticRegression:
 """
 
 
+INTEGRATION = Path(__file__).parent / "integration"
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module of integration tests, and all of Flyte's, in one worker: each starts its servers once."""
+    for item in items:
+        if item.path.is_relative_to(INTEGRATION) and item.get_closest_marker("xdist_group") is None:
+            folder, module = item.path.parent.name, item.path.stem
+            item.add_marker(pytest.mark.xdist_group("flyte" if folder == "flyte" else f"{folder}.{module}"))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what is left out for want of a cluster: none can be installed for a run of the tests."""
     for name, tests in {

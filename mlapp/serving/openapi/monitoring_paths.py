@@ -10,6 +10,7 @@ from mlapp.serving.openapi.responses import json_response, problem_responses, re
 if TYPE_CHECKING:
     from mlapp.serving.inference.endpoint import Endpoint
 
+VALUE = ["string", "number", "boolean"]
 TRUTH: Json = {
     "type": "object",
     "properties": {
@@ -23,7 +24,11 @@ TRUTH: Json = {
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
             "minProperties": 1,
         },
-        "truth": {"description": "The true value; a list for all rows of a request by its id."},
+        "truth": {
+            "type": [*VALUE, "array"],
+            "items": {"type": VALUE},
+            "description": "The true value; a list for all rows of a request by its id.",
+        },
     },
     "required": ["truth"],
     "oneOf": [{"required": ["id"]}, {"required": ["keys"]}],

@@ -103,9 +103,14 @@ negative_data_rejection.expected-statuses = ["4xx", 504]
 include-path-regex = "/infer$"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 408, 504]
 
+# A truth is of the target's type.
+[[operations]]
+include-path-regex = "/feedback$"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 408, 422, 504]
+
 # The cells of a split are of the types of its columns, in whatever order they are.
 [[operations]]
-include-path-regex = "/invocations$"
+include-path-regex = "(/invocations|:predict)$"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 408, 422, 504]
 """
 

@@ -66,4 +66,4 @@ def test_registering_an_app_takes_as_many_calls_as_the_page_says(project: Callab
     opened = Project.find(project(FLOWERS))
     asking_and_uploading = 2
     calls = len(render_documents(opened, "registry.example/flowers:1")) + asking_and_uploading
-    assert f"Registering an app is {calls} calls" in PAGE
+    assert f"Registering an app takes {calls} API calls" in PAGE

@@ -21,8 +21,10 @@ from mlapp.flyte import app_source, local_run
 from mlapp.project import Project
 
 FOLDER = Path(__file__).parents[3] / "templates"
-TEMPLATES = sorted({path.relative_to(FOLDER).parts[0] for path in FOLDER.glob("*/*/**/app.[ip]*")} - {"microservices"})
-"""Those of one app. That of several has a test of its own."""
+OTHERS = {"microservices", "flask", "django", "aws-lambda"}
+"""One of several apps, which has a test of its own, and those with the model of `basic`."""
+TEMPLATES = sorted({path.relative_to(FOLDER).parts[0] for path in FOLDER.glob("*/*/**/app.[ip]*")} - OTHERS)
+"""Those of one app, each with a model of its own."""
 
 CACHED = """
 import pandas as pd
