@@ -94,8 +94,13 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
 
 
 @cli.command("iam")
-def eject_iam(environment: Environment = None) -> None:
-    """Print the least role that the function on AWS Lambda needs.
+def eject_iam(
+    target: Annotated[
+        str | None, typer.Option(help="lambda or sagemaker; the one in mlapp.yaml, or else lambda, when absent.")
+    ] = None,
+    environment: Environment = None,
+) -> None:
+    """Print the least role that the app needs on AWS.
 
     With the policy of who deploys it, as a CloudFormation template.
 
@@ -104,12 +109,15 @@ def eject_iam(environment: Environment = None) -> None:
       mlapp eject iam > iam.yaml
       aws cloudformation deploy --stack-name digits-iam --template-file iam.yaml --capabilities CAPABILITY_NAMED_IAM
     """
-    from mlapp.deploy.aws_lambda import LambdaTarget
+    from mlapp.deploy.target import IamTarget
     from mlapp.deploy.yaml_dump import to_yaml_all
     from mlapp.project import Project
 
-    place = open_command_target(Project.find(environment=environment), "lambda")
-    assert isinstance(place, LambdaTarget)
+    project = Project.find(environment=environment)
+    configured = [name for name in ("lambda", "sagemaker") if name in project.settings.targets]
+    place = open_command_target(project, target or (configured[0] if configured else "lambda"))
+    if not isinstance(place, IamTarget):
+        raise UsageError(f"The target {place.name} is not on AWS.", "Name one that is: --target sagemaker.")
     typer.echo(to_yaml_all([place.iam()]), nl=False)
 
 

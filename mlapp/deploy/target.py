@@ -250,6 +250,15 @@ class RegistryTarget(Protocol):
 
 
 @runtime_checkable
+class IamTarget(Protocol):
+    """Runs on AWS, with a role there."""
+
+    def iam(self) -> dict[str, Any]:
+        """A CloudFormation template of the least role, and of the rights of who deploys."""
+        ...
+
+
+@runtime_checkable
 class DiffTarget(Protocol):
     """Can say what `apply` would change."""
 

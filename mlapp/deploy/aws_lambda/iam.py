@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.deploy.aws.iam import PUSH_IMAGES, make_arn, make_pass_statement, make_policy, make_statement, make_trust
 
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"},
-    ],
-}
+SERVICE = "lambda.amazonaws.com"
 DEPLOYER_FUNCTION = [
     "AddPermission",
     "CreateAlias",
@@ -35,20 +31,6 @@ DEPLOYER_FUNCTION = [
     "UpdateFunctionConfiguration",
     "UpdateFunctionUrlConfig",
 ]
-DEPLOYER_REPOSITORY = [
-    "BatchCheckLayerAvailability",
-    "BatchGetImage",
-    "CompleteLayerUpload",
-    "CreateRepository",
-    "DescribeRepositories",
-    "GetDownloadUrlForLayer",
-    "GetRepositoryPolicy",
-    "InitiateLayerUpload",
-    "PutImage",
-    "SetRepositoryPolicy",
-    "TagResource",
-    "UploadLayerPart",
-]
 NETWORK = [
     "AssignPrivateIpAddresses",
     "CreateNetworkInterface",
@@ -70,9 +52,9 @@ def make_iam_template(function: str, repository: str, settings: LambdaSettings) 
         "Type": "AWS::IAM::Role",
         "Properties": {
             "RoleName": f"{function}-lambda",
-            "AssumeRolePolicyDocument": TRUST,
+            "AssumeRolePolicyDocument": make_trust(SERVICE),
             "Policies": [
-                {"PolicyName": "least", "PolicyDocument": _document(_function_statements(function, settings))}
+                {"PolicyName": "least", "PolicyDocument": make_policy(_function_statements(function, settings))}
             ],
         },
     }
@@ -80,7 +62,7 @@ def make_iam_template(function: str, repository: str, settings: LambdaSettings) 
         "Type": "AWS::IAM::ManagedPolicy",
         "Properties": {
             "ManagedPolicyName": f"{function}-lambda-deploy",
-            "PolicyDocument": _document(_deployer_statements(function, repository, settings)),
+            "PolicyDocument": make_policy(_deployer_statements(function, repository, settings)),
         },
     }
     return {
@@ -94,40 +76,32 @@ def make_iam_template(function: str, repository: str, settings: LambdaSettings) 
 
 
 def _function_statements(function: str, settings: LambdaSettings) -> list[dict[str, Any]]:
-    logs = f"arn:${{AWS::Partition}}:logs:*:${{AWS::AccountId}}:log-group:/aws/lambda/{function}"
+    logs = make_arn("logs", f"log-group:/aws/lambda/{function}")
     found = [
-        _allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], [logs, f"{logs}:*"], is_sub=True)
+        make_statement(
+            ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], [logs, f"{logs}:*"], is_template=True
+        )
     ]
     if settings.output:
         bucket, _, prefix = settings.output.removeprefix("s3://").partition("/")
         prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
-        found.append(_allow(["s3:PutObject"], [f"arn:${{AWS::Partition}}:s3:::{bucket}/{prefix}*"], is_sub=True))
+        found.append(
+            make_statement(["s3:PutObject"], [f"arn:${{AWS::Partition}}:s3:::{bucket}/{prefix}*"], is_template=True)
+        )
     if settings.vpc:
-        found.append(_allow([f"ec2:{action}" for action in NETWORK], ["*"]))
+        found.append(make_statement([f"ec2:{action}" for action in NETWORK], ["*"]))
     return found
 
 
 def _deployer_statements(function: str, repository: str, settings: LambdaSettings) -> list[dict[str, Any]]:
-    own = f"arn:${{AWS::Partition}}:lambda:*:${{AWS::AccountId}}:function:{function}"
-    images = f"arn:${{AWS::Partition}}:ecr:*:${{AWS::AccountId}}:repository/{repository}"
-    logs = f"arn:${{AWS::Partition}}:logs:*:${{AWS::AccountId}}:log-group:/aws/lambda/{function}"
+    own = make_arn("lambda", f"function:{function}")
+    images = make_arn("ecr", f"repository/{repository}")
+    logs = make_arn("logs", f"log-group:/aws/lambda/{function}")
     role: Any = settings.role or {"Fn::GetAtt": ["FunctionRole", "Arn"]}
     return [
-        _allow([f"lambda:{action}" for action in DEPLOYER_FUNCTION], [own, f"{own}:*"], is_sub=True),
-        _allow([f"ecr:{action}" for action in DEPLOYER_REPOSITORY], [images], is_sub=True),
-        _allow(["ecr:GetAuthorizationToken", "sts:GetCallerIdentity", "cloudwatch:GetMetricStatistics"], ["*"]),
-        _allow(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_sub=True),
-        {
-            **_allow(["iam:PassRole"], [role]),
-            "Condition": {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}},
-        },
+        make_statement([f"lambda:{action}" for action in DEPLOYER_FUNCTION], [own, f"{own}:*"], is_template=True),
+        make_statement([f"ecr:{action}" for action in PUSH_IMAGES], [images], is_template=True),
+        make_statement(["ecr:GetAuthorizationToken", "sts:GetCallerIdentity", "cloudwatch:GetMetricStatistics"], ["*"]),
+        make_statement(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_template=True),
+        make_pass_statement(role, SERVICE),
     ]
-
-
-def _allow(actions: list[str], resources: list[Any], is_sub: bool = False) -> dict[str, Any]:
-    named = [{"Fn::Sub": resource} for resource in resources] if is_sub else resources
-    return {"Effect": "Allow", "Action": actions, "Resource": named}
-
-
-def _document(statements: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": statements}

@@ -22,6 +22,7 @@ from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.sagemaker import documents
 from mlapp.deploy.sagemaker.documents import ReleaseRecord
 from mlapp.deploy.sagemaker.endpoint import Endpoint
+from mlapp.deploy.sagemaker.iam import make_iam_template
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 from mlapp.deploy.target import (
     DeployError,
@@ -65,8 +66,16 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
         """The app's repository in ECR: SageMaker pulls from nowhere else."""
-        name = self.settings.repository or re.sub(r"[^a-z0-9]+", "-", self.app.lower()).strip("-")
-        return open_repository(self._endpoint.session, name, self.settings.tags, progress)
+        return open_repository(self._endpoint.session, self.repository_name, self.settings.tags, progress)
+
+    @property
+    def repository_name(self) -> str:
+        """The name of the ECR repository."""
+        return self.settings.repository or re.sub(r"[^a-z0-9]+", "-", self.app.lower()).strip("-")
+
+    def iam(self) -> dict[str, Any]:
+        """A CloudFormation template of the endpoint's least role, and of the rights of who deploys it."""
+        return make_iam_template(documents.endpoint_name(self.app, self.settings), self.repository_name, self.settings)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """A CloudFormation template of what would be deployed, as release 1."""
@@ -285,9 +294,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         if self.settings.role is None:
             raise DeployError(
                 "targets.sagemaker.role is missing: SageMaker pulls the image and writes logs with an execution role.",
-                "Set its ARN. It trusts sagemaker.amazonaws.com, and needs ecr:GetAuthorizationToken, "
-                "ecr:BatchGetImage, ecr:GetDownloadUrlForLayer, logs:CreateLogGroup, logs:CreateLogStream and "
-                "logs:PutLogEvents.",
+                "Set its ARN. `mlapp eject iam --target sagemaker` prints the least role.",
             )
 
     def _make_template(self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None) -> dict[str, Any]:

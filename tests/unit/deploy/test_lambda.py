@@ -239,6 +239,28 @@ def test_the_least_role_is_printed(tmp_path: Any, monkeypatch: Any, capsys: Any)
     assert "iam:PassRole" in deployer
 
 
+def test_the_least_role_of_another_target_is_printed_too(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
+    from mlapp.cli.main import run
+
+    (tmp_path / "mlapp.yaml").write_text("name: digits\ntargets: {sagemaker: {autoscaling: {}}}\n")
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["eject", "iam"], ["eject", "iam", "--target", "sagemaker"]):
+        with pytest.raises(SystemExit) as end:
+            run(arguments)
+        assert not end.value.code
+        found = yaml.safe_load(capsys.readouterr().out)["Resources"]
+        role = json.dumps(found["ExecutionRole"])
+        assert "sagemaker.amazonaws.com" in role
+        assert "ecr:BatchGetImage" in role
+        deployer = json.dumps(found["DeployPolicy"])
+        assert "sagemaker:UpdateEndpointWeightsAndCapacities" in deployer
+        assert "application-autoscaling:PutScalingPolicy" in deployer
+    with pytest.raises(SystemExit) as end:
+        run(["eject", "iam", "--target", "docker"])
+    assert end.value.code == 2
+    assert "not on AWS" in capsys.readouterr().err
+
+
 def test_commands_deploy_show_and_go_back(account: str, tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
     from mlapp.cli.main import run
 

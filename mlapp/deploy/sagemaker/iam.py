@@ -1,0 +1,113 @@
+"""The least that the endpoint, and its deployer, may do: as a CloudFormation template of IAM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.deploy.aws.iam import PUSH_IMAGES, make_arn, make_pass_statement, make_policy, make_statement, make_trust
+from mlapp.deploy.sagemaker.settings import SageMakerSettings
+
+SERVICE = "sagemaker.amazonaws.com"
+PULL_IMAGES = ["BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer"]
+NETWORK = [
+    "CreateNetworkInterface",
+    "CreateNetworkInterfacePermission",
+    "DeleteNetworkInterface",
+    "DeleteNetworkInterfacePermission",
+    "DescribeDhcpOptions",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+    "DescribeVpcs",
+]
+DEPLOYER_ENDPOINT = [
+    "AddTags",
+    "CreateEndpoint",
+    "CreateEndpointConfig",
+    "CreateModel",
+    "DeleteEndpoint",
+    "DeleteEndpointConfig",
+    "DeleteModel",
+    "DescribeEndpoint",
+    "DescribeModel",
+    "InvokeEndpoint",
+    "ListTags",
+    "UpdateEndpoint",
+    "UpdateEndpointWeightsAndCapacities",
+]
+SCALING = ["DeregisterScalableTarget", "DescribeScalableTargets", "PutScalingPolicy", "RegisterScalableTarget"]
+
+
+def make_iam_template(endpoint: str, repository: str, settings: SageMakerSettings) -> dict[str, Any]:
+    """The execution role of the endpoint, and the policy of its deployer.
+
+    Args:
+        endpoint: the endpoint's name.
+        repository: the name of the ECR repository.
+    """
+    role = {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "RoleName": f"{endpoint}-sagemaker",
+            "AssumeRolePolicyDocument": make_trust(SERVICE),
+            "Policies": [
+                {
+                    "PolicyName": "least",
+                    "PolicyDocument": make_policy(_endpoint_statements(endpoint, repository, settings)),
+                }
+            ],
+        },
+    }
+    deployer = {
+        "Type": "AWS::IAM::ManagedPolicy",
+        "Properties": {
+            "ManagedPolicyName": f"{endpoint}-sagemaker-deploy",
+            "PolicyDocument": make_policy(_deployer_statements(endpoint, repository, settings)),
+        },
+    }
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": f"IAM of the mlapp endpoint {endpoint}: what it may do, and what its deployer may do",
+        "Resources": {"ExecutionRole": role, "DeployPolicy": deployer},
+        "Outputs": {
+            "RoleArn": {"Description": "For targets.sagemaker.role", "Value": {"Fn::GetAtt": ["ExecutionRole", "Arn"]}}
+        },
+    }
+
+
+def _endpoint_statements(endpoint: str, repository: str, settings: SageMakerSettings) -> list[dict[str, Any]]:
+    logs = make_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{endpoint}")
+    images = make_arn("ecr", f"repository/{repository}")
+    found = [
+        make_statement(["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"], ["*"]),
+        make_statement([f"ecr:{action}" for action in PULL_IMAGES], [images], is_template=True),
+        make_statement(
+            ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+            [logs, f"{logs}:*"],
+            is_template=True,
+        ),
+    ]
+    if settings.vpc:
+        found.append(make_statement([f"ec2:{action}" for action in NETWORK], ["*"]))
+    return found
+
+
+def _deployer_statements(endpoint: str, repository: str, settings: SageMakerSettings) -> list[dict[str, Any]]:
+    own = [make_arn("sagemaker", f"{kind}/{endpoint}*") for kind in ("endpoint", "endpoint-config", "model")]
+    images = make_arn("ecr", f"repository/{repository}")
+    logs = make_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{endpoint}")
+    role: Any = settings.role or {"Fn::GetAtt": ["ExecutionRole", "Arn"]}
+    anywhere = ["sagemaker:ListModels", "ecr:GetAuthorizationToken", "sts:GetCallerIdentity"]
+    found = [
+        make_statement([f"sagemaker:{action}" for action in DEPLOYER_ENDPOINT], own, is_template=True),
+        make_statement([f"ecr:{action}" for action in PUSH_IMAGES], [images], is_template=True),
+        make_statement([*anywhere, "cloudwatch:GetMetricStatistics"], ["*"]),
+        make_statement(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_template=True),
+        make_pass_statement(role, SERVICE),
+    ]
+    if settings.autoscaling is not None:
+        found.append(make_statement([f"application-autoscaling:{action}" for action in SCALING], ["*"]))
+        linked = "sagemaker.application-autoscaling.amazonaws.com"  # the role that AWS makes with the first target
+        condition = {"StringEquals": {"iam:AWSServiceName": linked}}
+        found.append({**make_statement(["iam:CreateServiceLinkedRole"], ["*"]), "Condition": condition})
+    return found
