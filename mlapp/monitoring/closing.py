@@ -47,7 +47,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     reports = [report for report in inspect(project, now=now) if report.until.timestamp() + grace <= now]
     closed = Closed()
     told = _teller(project, place, closed)
-    fresh = [report for report in reports if report.state != "empty" and _claim(place, report)]
+    fresh = _claim_windows(place, [report for report in reports if report.state != "empty"])
     closed.windows = len(fresh)
     for report in fresh:
         drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
@@ -62,15 +62,32 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     return closed
 
 
+def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[WindowReport]:
+    """The windows that this run closes, from old to new: all that are open, or none while another run closes them.
+
+    The newest open window decides between two runs. An alarm that begins in one window and ends in another is then
+    sent by one run, in order.
+    """
+    waiting = [report for report in reports if not _is_closed(place, report)]
+    if not waiting or not _claim(place, waiting[-1]):
+        return []
+    return [report for report in waiting[:-1] if _claim(place, report)] + waiting[-1:]
+
+
+def _is_closed(place: Place, report: WindowReport) -> bool:
+    return f"{report.version}.json" in place.names("windows", _window_of(report).name)
+
+
 def _claim(place: Place, report: WindowReport) -> bool:
-    """Keep what was found; False where somebody else has."""
-    window = Window(int(report.since.timestamp()), int((report.until - report.since).total_seconds()))
-    key = place.key("windows", window.name, f"{report.version}.json")
-    if f"{report.version}.json" in place.names("windows", window.name):
-        return False
+    """Keep what was found; False where another run has."""
+    key = place.key("windows", _window_of(report).name, f"{report.version}.json")
     # With a time, so that a second one with the same content is not taken for the first one, come again.
     content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
     return place.storage.create_key(key, content)
+
+
+def _window_of(report: WindowReport) -> Window:
+    return Window(int(report.since.timestamp()), int((report.until - report.since).total_seconds()))
 
 
 def _teller(
