@@ -76,9 +76,18 @@ class Problem:
 class InputError(MlappError):
     """Features that do not fit the model's schema. `problems` names each field, at most ten."""
 
+    title = "The inputs do not fit the model"
+    """What a server's answer is called."""
+
     def __init__(self, problems: Iterable[Problem], todo: str = "Send what the model's schema asks for.") -> None:
         self.problems = tuple(problems)[:10]
         super().__init__("; ".join(problem.detail for problem in self.problems), todo)
+
+
+class TruthError(InputError):
+    """Truths that do not fit the model's predictions, or name none."""
+
+    title = "The truths do not fit the model"
 
 
 class UserCodeError(MlappError):

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import InputError, Problem
+from mlapp.errors import Problem, TruthError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
 from mlapp.schema.infer import to_json_value
@@ -53,7 +53,7 @@ class Truths:
         """The body of a request: one object or a list of `{"id" | "keys", "truth"}`.
 
         Raises:
-            InputError: names the entry and the field.
+            TruthError: names the entry and the field.
         """
         entries = given if isinstance(given, list) else [given]
         problems: list[Problem] = []
@@ -67,7 +67,7 @@ class Truths:
                 if len(problems) == FAULTS:
                     break
         if problems or not entries:
-            raise InputError(
+            raise TruthError(
                 problems or [Problem("the list is empty", field="truth")],
                 'Send {"id": …, "truth": …} or {"keys": {…}, "truth": …}.',
             )
@@ -136,7 +136,7 @@ def from_table(table: Any) -> list[dict[str, Any]]:
     """The entries of a table with the columns `id` and `truth`, or key columns and `truth`.
 
     Raises:
-        InputError: it has no such columns.
+        TruthError: it has no such columns.
     """
     from mlapp.training import defaults
 
@@ -144,7 +144,7 @@ def from_table(table: Any) -> list[dict[str, Any]]:
     names = [str(name) for name in frame.columns]
     keys = [name for name in names if name not in ("id", "truth")]
     if "truth" not in names or ("id" not in names and not keys):
-        raise InputError(
+        raise TruthError(
             [Problem(f"the truths have the columns {', '.join(names) or 'none'}", field="truth")],
             "Give the columns id and truth, or key columns and truth.",
         )

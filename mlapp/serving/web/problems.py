@@ -21,7 +21,7 @@ TITLES = {
     408: "The request took too long to arrive",
     413: "The body is too large",
     415: "The body is of a type that is not accepted",
-    422: "The inputs do not fit the model",
+    422: InputError.title,
     431: "The headers are too large",
     500: "The model could not predict",
     503: "The server is busy",
@@ -38,22 +38,29 @@ class HttpError(Exception):
         detail: one sentence for the client.
         errors: the fields and rows that are wrong.
         headers: further response headers.
+        title: of the kind of error; that of its status when None.
     """
 
     def __init__(
-        self, status: int, detail: str, errors: Sequence[Problem] = (), headers: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[Problem] = (),
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        title: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = errors
         self.headers = headers
+        self.title = title or TITLES.get(status, "Error")
 
     def problem_body(self) -> bytes:
         """The problem as JSON; `errors` holds `{"detail", "field", "row"}`, the last two where they are known."""
         content: dict[str, Any] = {
             "type": "about:blank",
-            "title": TITLES.get(self.status, "Error"),
+            "title": self.title,
             "status": self.status,
             "detail": self.detail,
         }
@@ -69,7 +76,8 @@ def make_http_error(error: BaseException) -> HttpError:
     if isinstance(error, HttpError):
         return error
     if isinstance(error, InputError):
-        return HttpError(422, "; ".join(problem.detail for problem in error.problems), error.problems)
+        detail = "; ".join(problem.detail for problem in error.problems)
+        return HttpError(422, detail, error.problems, title=error.title)
     if isinstance(error, UserCodeError):
         log.error("%s", error.what, exc_info=error.__cause__)
         return HttpError(500, "The model's code raised an error. Its operator finds it in the server's log.")

@@ -79,6 +79,7 @@ def test_what_is_predicted_is_logged_by_its_id_and_the_truth_finds_it(monitored:
         for wrong in ({"id": "one"}, {"truth": True}, {"id": "one", "truth": "yes"}, [], 3):
             refused = client.post("/feedback", json=wrong)
             assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+            assert refused.json()["title"] == "The truths do not fit the model"
     until(lambda: monitored.metric("mlapp_log_rows_total") == 4)
     until(lambda: len(list((monitored.project / ".mlapp/store/sums/monitor/log").rglob("*.parquet"))) > 0)
     rows = logged(monitored, "SELECT * FROM log ORDER BY a")
