@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from mlapp.deploy.aws.session import AwsSession, is_missing
 from mlapp.deploy.target import RegistryPlace
 from mlapp.reporting import Reporter
+
+
+def default_repository_name(app: str) -> str:
+    """The repository of an app whose settings name none: ECR takes small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", app.lower()).strip("-")
 
 
 def open_repository(session: AwsSession, name: str, tags: Mapping[str, str], progress: Reporter) -> RegistryPlace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.aws_lambda.settings import LambdaSettings
-from mlapp.deploy.aws.iam import PUSH_IMAGES, make_arn, make_pass_statement, make_policy, make_statement, make_trust
+from mlapp.deploy.aws.iam import PUSH_IMAGES, make_arn, make_pass_statement, make_role_template, make_statement
 
 SERVICE = "lambda.amazonaws.com"
 DEPLOYER_FUNCTION = [
@@ -48,31 +48,15 @@ def make_iam_template(function: str, repository: str, settings: LambdaSettings) 
         function: the function's name.
         repository: the name of the ECR repository.
     """
-    role = {
-        "Type": "AWS::IAM::Role",
-        "Properties": {
-            "RoleName": f"{function}-lambda",
-            "AssumeRolePolicyDocument": make_trust(SERVICE),
-            "Policies": [
-                {"PolicyName": "least", "PolicyDocument": make_policy(_function_statements(function, settings))}
-            ],
-        },
-    }
-    deployer = {
-        "Type": "AWS::IAM::ManagedPolicy",
-        "Properties": {
-            "ManagedPolicyName": f"{function}-lambda-deploy",
-            "PolicyDocument": make_policy(_deployer_statements(function, repository, settings)),
-        },
-    }
-    return {
-        "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": f"IAM of the mlapp function {function}: what it may do, and what its deployer may do",
-        "Resources": {"FunctionRole": role, "DeployPolicy": deployer},
-        "Outputs": {
-            "RoleArn": {"Description": "For targets.lambda.role", "Value": {"Fn::GetAtt": ["FunctionRole", "Arn"]}}
-        },
-    }
+    return make_role_template(
+        function,
+        "lambda",
+        "function",
+        "FunctionRole",
+        SERVICE,
+        _function_statements(function, settings),
+        _deployer_statements(function, repository, settings),
+    )
 
 
 def _function_statements(function: str, settings: LambdaSettings) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from mlapp.aws_lambda.settings import LambdaSettings
-from mlapp.deploy.aws.ecr import open_repository
+from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.aws_lambda.documents import RECORD, make_configuration, make_record, make_template
 from mlapp.deploy.aws_lambda.function import Function, read_record, read_weights
@@ -66,7 +66,7 @@ class LambdaTarget(Target[LambdaSettings]):
 
     @property
     def repository_name(self) -> str:
-        return self.settings.repository or re.sub(r"[^a-z0-9]+", "-", self.app.lower()).strip("-")
+        return self.settings.repository or default_repository_name(self.app)
 
     @property
     def platforms(self) -> Sequence[str]:

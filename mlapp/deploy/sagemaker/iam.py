@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.deploy.aws.iam import PUSH_IMAGES, make_arn, make_pass_statement, make_policy, make_statement, make_trust
+from mlapp.deploy.aws.iam import PUSH_IMAGES, make_arn, make_pass_statement, make_role_template, make_statement
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 
 SERVICE = "sagemaker.amazonaws.com"
@@ -45,34 +45,15 @@ def make_iam_template(endpoint: str, repository: str, settings: SageMakerSetting
         endpoint: the endpoint's name.
         repository: the name of the ECR repository.
     """
-    role = {
-        "Type": "AWS::IAM::Role",
-        "Properties": {
-            "RoleName": f"{endpoint}-sagemaker",
-            "AssumeRolePolicyDocument": make_trust(SERVICE),
-            "Policies": [
-                {
-                    "PolicyName": "least",
-                    "PolicyDocument": make_policy(_endpoint_statements(endpoint, repository, settings)),
-                }
-            ],
-        },
-    }
-    deployer = {
-        "Type": "AWS::IAM::ManagedPolicy",
-        "Properties": {
-            "ManagedPolicyName": f"{endpoint}-sagemaker-deploy",
-            "PolicyDocument": make_policy(_deployer_statements(endpoint, repository, settings)),
-        },
-    }
-    return {
-        "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": f"IAM of the mlapp endpoint {endpoint}: what it may do, and what its deployer may do",
-        "Resources": {"ExecutionRole": role, "DeployPolicy": deployer},
-        "Outputs": {
-            "RoleArn": {"Description": "For targets.sagemaker.role", "Value": {"Fn::GetAtt": ["ExecutionRole", "Arn"]}}
-        },
-    }
+    return make_role_template(
+        endpoint,
+        "sagemaker",
+        "endpoint",
+        "ExecutionRole",
+        SERVICE,
+        _endpoint_statements(endpoint, repository, settings),
+        _deployer_statements(endpoint, repository, settings),
+    )
 
 
 def _endpoint_statements(endpoint: str, repository: str, settings: SageMakerSettings) -> list[dict[str, Any]]:

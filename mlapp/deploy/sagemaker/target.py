@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
-from mlapp.deploy.aws.ecr import open_repository
+from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.sagemaker import documents
 from mlapp.deploy.sagemaker.documents import ReleaseRecord
@@ -71,7 +71,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
     @property
     def repository_name(self) -> str:
         """The name of the ECR repository."""
-        return self.settings.repository or re.sub(r"[^a-z0-9]+", "-", self.app.lower()).strip("-")
+        return self.settings.repository or default_repository_name(self.app)
 
     def iam(self) -> dict[str, Any]:
         """A CloudFormation template of the endpoint's least role, and of the rights of who deploys it."""
