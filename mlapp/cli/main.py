@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from mlapp.cli import (
-    abort,
     build,
+    canary,
     data,
     delete,
     deploy,
@@ -27,7 +27,6 @@ from mlapp.cli import (
     monitor,
     output,
     predict,
-    promote,
     releases,
     rollback,
     runs,
@@ -63,8 +62,8 @@ cli.command("status", cls=TargetCommand)(status.show_status)
 cli.command("logs", cls=TargetCommand)(logs.print_logs)
 cli.command("releases", cls=TargetCommand)(releases.list_releases)
 cli.command("rollback", cls=TargetCommand)(rollback.roll_back)
-cli.command("promote", cls=TargetCommand)(promote.promote_canary)
-cli.command("abort", cls=TargetCommand)(abort.abort_canary)
+cli.command("promote", cls=TargetCommand)(canary.promote_canary)
+cli.command("abort", cls=TargetCommand)(canary.abort_canary)
 cli.command("delete", cls=TargetCommand)(delete.delete_app)
 cli.add_typer(eject.cli, name="eject")
 cli.add_typer(models.cli, name="models")

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from mlapp.config import Section
 from mlapp.deploy.cluster import canary_analysis, labels, object_kinds, pod_client, releases
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.api_client import Cluster
@@ -25,18 +24,19 @@ from mlapp.deploy.cluster.change_plan import (
 )
 from mlapp.deploy.cluster.connection import connect_cluster
 from mlapp.deploy.cluster.deploy_session import DeploySession, open_session
+from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import Kind
 from mlapp.deploy.cluster.plan_diff import unified_diff
 from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.rbac import make_rbac
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
-from mlapp.deploy.cluster.settings import Canary, Rollout
+from mlapp.deploy.cluster.settings import Canary, ClusterSection, Rollout
 from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, Target, ignore_progress
 from mlapp.errors import UsageError
 from mlapp.reporting import Reporter
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=ClusterSection)
 
 
 class ClusterTarget(Target[S]):
@@ -57,22 +57,17 @@ class ClusterTarget(Target[S]):
     @cached_property
     def cluster(self) -> Cluster:
         """The cluster; connected to when it is first needed."""
-        settings: Any = self.settings
-        return Cluster(connect_cluster(settings, f"targets.{self.name}"))
+        return Cluster(connect_cluster(self.settings, f"targets.{self.name}"))
 
     @property
     def rollout(self) -> Rollout:
         """How a release starts: `rollout` of the settings."""
-        settings: Any = self.settings
-        rollout: Rollout = settings.rollout
-        return rollout
+        return self.settings.rollout
 
     @property
     def canary_limits(self) -> Canary:
         """When a canary is aborted: `canary` of the settings."""
-        settings: Any = self.settings
-        limits: Canary = settings.canary
-        return limits
+        return self.settings.canary
 
     @property
     def pod_selector(self) -> str:
@@ -125,7 +120,7 @@ class ClusterTarget(Target[S]):
 
     def make_namespace(self) -> dict[str, Any] | None:
         """The Namespace, if mlapp creates it."""
-        return None
+        return make_namespace(self.settings.namespace)
 
     def find_url(self, shipment: Shipment) -> str | None:
         """Where the app will answer, as far as the settings tell."""
@@ -206,9 +201,8 @@ class ClusterTarget(Target[S]):
 
     def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The least Role that deploying this needs; asks the kubeconfig for the namespace when none is set."""
-        settings: Any = self.settings
         try:
-            namespace = settings.namespace_name or self.cluster.namespace
+            namespace = self.settings.namespace_name or self.cluster.namespace
         except DeployError:
             raise UsageError(
                 "Which namespace is the Role for? Neither mlapp.yaml nor a kubeconfig says.",

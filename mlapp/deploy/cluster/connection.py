@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mlapp.deploy.cluster.settings import ConnectionSettings
+from mlapp.deploy.cluster.settings import ClusterSection
 from mlapp.deploy.target import DeployError
 from mlapp.errors import MissingExtraError, suggest_nearest
 
@@ -39,7 +39,7 @@ class Connection:
         return f"{self.context}, namespace {self.namespace}"
 
 
-def connect_cluster(settings: ConnectionSettings, section: str = "targets.k8s") -> Connection:
+def connect_cluster(settings: ClusterSection, section: str = "targets.k8s") -> Connection:
     """A client for the settings' cluster and namespace; nothing is asked of the cluster yet.
 
     Raises:

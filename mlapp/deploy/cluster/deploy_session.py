@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlapp.config import Section, Serve
+from mlapp.config import Serve
 from mlapp.deploy.cluster import releases
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import UnreachableError
@@ -18,6 +18,7 @@ from mlapp.deploy.cluster.change_plan import ChangePlan, Key, ensure_namespace, 
 from mlapp.deploy.cluster.deploy_lock import DeployLock, LockLostError, hold_lock
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
+from mlapp.deploy.cluster.settings import ClusterSection
 from mlapp.deploy.target import DeployError, Shipment
 from mlapp.deploy.yaml_dump import to_yaml_all
 from mlapp.reporting import Reporter
@@ -25,7 +26,7 @@ from mlapp.reporting import Reporter
 if TYPE_CHECKING:
     from mlapp.deploy.cluster.cluster_target import ClusterTarget
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=ClusterSection)
 
 
 class InterruptedDeployError(DeployError):

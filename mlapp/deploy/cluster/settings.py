@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from mlapp.config import Section
@@ -91,24 +92,39 @@ class Patch(Section, frozen=True):
     json: Annotated[list[dict[str, Any]] | None, Meta(description="A JSON patch, RFC 6902.")] = None
 
 
-class ConnectionSettings(Protocol):
-    """The settings that identify a cluster and a namespace."""
+class ClusterSection(Section, frozen=True):
+    """The settings that every target in a cluster has."""
+
+    kubeconfig: Annotated[
+        str | None,
+        Meta(description="kubeconfig file; KUBECONFIG, ~/.kube/config or the pod's own account when absent."),
+    ] = None
+    context: Annotated[str | None, Meta(description="Context of the kubeconfig; its current one when absent.")] = None
+    namespace: Annotated[
+        Annotated[str, Meta(pattern=DNS_LABEL)] | Namespace | None,
+        Meta(description="Namespace, or a mapping of name, create and pod_security; the context's when absent."),
+    ] = None
+    labels: Annotated[dict[str, str], Meta(description="Labels of every object.")] = {}
+    annotations: Annotated[dict[str, str], Meta(description="Annotations of every object.")] = {}
+    rollout: Rollout = msgspec.field(default_factory=Rollout)
+    canary: Canary = msgspec.field(default_factory=Canary)
+    patches: Annotated[list[Patch], Meta(description="Changes to the rendered objects, in order.")] = []
 
     @property
-    def kubeconfig(self) -> str | None: ...
-
-    @property
-    def context(self) -> str | None: ...
-
-    @property
-    def namespace_name(self) -> str | None: ...
+    def namespace_name(self) -> str | None:
+        """The namespace's name; None for the context's."""
+        return self.namespace.name if isinstance(self.namespace, Namespace) else self.namespace
 
 
-class ClusterSettings(ConnectionSettings, Protocol):
-    """The settings that the shared parts of a deploy read."""
+class ServingPodSection(ClusterSection, frozen=True):
+    """The settings of targets whose platform makes the pods of our image, such as KServe and Knative."""
 
-    @property
-    def rollout(self) -> Rollout: ...
-
-    @property
-    def canary(self) -> Canary: ...
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Requests that a pod handles at the same time (`containerConcurrency`); 0 for no limit."),
+    ] = None
+    gpus: Annotated[int, Meta(ge=0, description="GPUs of each pod (`nvidia.com/gpu`).")] = 0
+    resources: PodResources = msgspec.field(default_factory=PodResources)
+    env: Annotated[dict[str, Text], Meta(description="Environment variables of the server.")] = {}
+    secrets: Annotated[dict[str, SecretVariable], Meta(description="Environment variables from Secrets.")] = {}
+    image_pull_secrets: Annotated[list[str], Meta(description="Secrets for the image's registry.")] = []

@@ -9,16 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.deploy.cluster import labels, releases
-from mlapp.deploy.cluster.api_errors import UnreachableError
+from mlapp.deploy.cluster import canary_trial, labels
 from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
 from mlapp.deploy.cluster.change_plan import list_own_objects
-from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, ROUTE, SERVICE
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.settings import KubernetesSettings
-from mlapp.deploy.target import DeployError, Shipment
+from mlapp.deploy.target import Shipment
 
 Documents = Sequence[dict[str, Any]]
 Session = DeploySession[KubernetesSettings]
@@ -31,15 +30,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         UnreachableError: the server went away; what there is of the canary stays.
         DeployError: nothing is live, or there is a canary; or this canary does not become ready, and is removed.
     """
-    records = job.releases.list_records()
-    before = releases.find_live(records)
-    if before is None:
-        raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
-    if (trial := releases.find_canary(records)) or (trial := releases.find_interrupted(records)):
-        raise DeployError(
-            f"Release {trial.number} is not decided yet ({trial.state}); nothing was changed.",
-            "`mlapp promote` or `mlapp abort` a canary; deploy again what was interrupted.",
-        )
+    before, records = canary_trial.require_live(job)
     replicas, beside = _compute_replicas(job, percent)
     share = percent if job.settings.gateway else round(100 * replicas / (replicas + beside))
     if share != percent:
@@ -52,35 +43,13 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     plan = job.plan_changes(workload, before, prune=False, take_over=take_over)
     job.plan_changes(traffic, before, prune=False, take_over=take_over)  # detect a refusal before anything is written
     goal = render_release(shipment, job.settings, job.serve)
-    record = job.releases.create_record(
-        shipment,
-        goal,
-        records,
-        by=job.read_author(),
-        percent=share,
-        note=f"canary at {share} %",
-        url=job.find_url(shipment),
-    )
+    record = canary_trial.create_record(job, shipment, goal, records, share, job.find_url(shipment))
     job.progress(f"release {record.number} as a canary: {plan.summary}")
-    try:
+    with canary_trial.undo_failed_start(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(workload, record)
         shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
         execute_plan(job.cluster, shift, job.lock, job.progress)
-    except KeyboardInterrupt:
-        _remove_canary_release(job, before)
-        job.releases.mark_state(record, "aborted", "interrupted")
-        raise InterruptedDeployError(
-            f"Interrupted: the canary is gone again, and release {before.number} is live.", "Start it again to try it."
-        ) from None
-    except UnreachableError:
-        raise
-    except DeployError as error:
-        _remove_canary_release(job, before)
-        job.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
-        raise DeployError(
-            f"The canary failed: {error.what}\nIt is gone again; release {before.number} is live.", error.todo
-        ) from error
     return job.releases.mark_state(record, "canary")
 
 
@@ -90,8 +59,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     Raises:
         DeployError: there is no canary, or its release does not become ready; the previous release is live then.
     """
-    records = job.releases.list_records()
-    record, before = _find_canary(records), releases.find_live(records)
+    record, before, records = canary_trial.require_canary(job)
     workload, traffic = _split_documents(job, record.documents)
     keep = [
         key
@@ -101,19 +69,9 @@ def promote_canary(job: Session) -> ReleaseRecord:
     plan = job.plan_changes(
         workload, before, keep=[*keep, *((item["kind"], item["metadata"]["name"]) for item in traffic)]
     )
-    try:
+    with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(workload, record)
-    except KeyboardInterrupt:
-        raise InterruptedDeployError(
-            f"Interrupted: release {record.number} rolls out while its canary still serves.",
-            "`mlapp promote` again to finish, `mlapp abort` to go back.",
-        ) from None
-    except UnreachableError:
-        raise
-    except DeployError as error:
-        _remove_canary_release(job, before)
-        raise job.restore_release(record, before, record.documents, error) from error
     _move_traffic(job, traffic)
     _remove_canary_objects(job)
     prune_objects(job.cluster, plan, job.lock, job.progress)
@@ -122,8 +80,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
 
 def abort_canary(job: Session) -> ReleaseRecord:
     """Take the canary away, and give all traffic back to the live release."""
-    records = job.releases.list_records()
-    record, before = _find_canary(records), releases.find_live(records)
+    record, before, _ = canary_trial.require_canary(job)
     _remove_canary_release(job, before)
     if before:
         # A promotion that was interrupted has changed the live Deployment already.
@@ -132,13 +89,6 @@ def abort_canary(job: Session) -> ReleaseRecord:
         job.wait_for_rollout(before.documents, before)
         prune_objects(job.cluster, plan, job.lock, job.progress)
     return job.releases.mark_state(record, "aborted")
-
-
-def _find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord:
-    record = releases.find_canary(records)
-    if record is None:
-        raise DeployError("There is no canary.", "Start one: `mlapp deploy --target k8s --canary 10`.")
-    return record
 
 
 def _compute_replicas(job: Session, percent: int) -> tuple[int, int]:

@@ -11,16 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from mlapp.config import Section
-from mlapp.deploy.cluster.settings import (
-    DNS_LABEL,
-    Canary,
-    Namespace,
-    Patch,
-    Quantity,
-    Rollout,
-    SecretVariable,
-    Text,
-)
+from mlapp.deploy.cluster.settings import DNS_LABEL, ClusterSection, Quantity, SecretVariable, Text
 
 Percent = Annotated[int, Meta(ge=1, le=100)]
 
@@ -190,21 +181,10 @@ class ServiceAccount(Section, frozen=True):
     token: Annotated[bool, Meta(description="Whether to mount its token; serving needs none.")] = False
 
 
-class KubernetesSettings(Section, frozen=True):
+class KubernetesSettings(ClusterSection, frozen=True):
     """`targets.k8s`: where and how the app runs on Kubernetes."""
 
-    kubeconfig: Annotated[
-        str | None,
-        Meta(description="kubeconfig file; KUBECONFIG, ~/.kube/config or the pod's own account when absent."),
-    ] = None
-    context: Annotated[str | None, Meta(description="Context of the kubeconfig; its current one when absent.")] = None
-    namespace: Annotated[
-        Annotated[str, Meta(pattern=DNS_LABEL)] | Namespace | None,
-        Meta(description="Namespace, or a mapping of name, create and pod_security; the context's when absent."),
-    ] = None
     owner: Annotated[str | None, Meta(description="Owner of the app; the label mlapp/owner.")] = None
-    labels: Annotated[dict[str, str], Meta(description="Labels of every object.")] = {}
-    annotations: Annotated[dict[str, str], Meta(description="Annotations of every object.")] = {}
     pod_annotations: Annotated[
         dict[str, str], Meta(description="Annotations of the pods, for example for a mesh.")
     ] = {}
@@ -240,11 +220,3 @@ class KubernetesSettings(Section, frozen=True):
     ] = None
     priority_class: Annotated[str | None, Meta(description="PriorityClass.")] = None
     runtime_class: Annotated[str | None, Meta(description="RuntimeClass, such as nvidia.")] = None
-    rollout: Rollout = msgspec.field(default_factory=Rollout)
-    canary: Canary = msgspec.field(default_factory=Canary)
-    patches: Annotated[list[Patch], Meta(description="Changes to the rendered objects, in order.")] = []
-
-    @property
-    def namespace_name(self) -> str | None:
-        """The namespace's name; None for the context's."""
-        return self.namespace.name if isinstance(self.namespace, Namespace) else self.namespace

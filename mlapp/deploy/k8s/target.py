@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from mlapp.deploy.cluster import labels, object_kinds
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
-from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.rollout import RolloutWait
@@ -41,10 +40,6 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
         scaling = self.settings.autoscaling
         replicas = canary.share_of_replicas(scaling.min if scaling else self.settings.replicas, percent)
         return render_canary(shipment, self.settings, self.serve, replicas, percent)
-
-    def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, if mlapp creates it."""
-        return make_namespace(self.settings.namespace)
 
     def find_url(self, shipment: Shipment) -> str:
         """The URL of the app: outside where it has one, inside the cluster otherwise."""

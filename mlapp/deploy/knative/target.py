@@ -6,28 +6,27 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mlapp.deploy.cluster import labels, pods, single_step_canary
-from mlapp.deploy.cluster.app_status import find_revision, list_events, make_replica, object_name
-from mlapp.deploy.cluster.cluster_target import ClusterTarget
+from mlapp.deploy.cluster import canary_trial, labels, pods, single_step_canary
+from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
 from mlapp.deploy.cluster.deploy_session import DeploySession
-from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
+from mlapp.deploy.cluster.revision_target import RevisionTarget
 from mlapp.deploy.knative.readiness import KnativeWait, describe_condition
 from mlapp.deploy.knative.service import render_release, revision_name
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.errors import UsageError
-from mlapp.reporting import Reporter
 
 INSTALL = "Have Knative Serving installed, or use --target k8s."
 
 
-class KnativeTarget(ClusterTarget[KnativeSettings]):
+class KnativeTarget(RevisionTarget[KnativeSettings]):
     """An app as a Knative Service in one namespace of one cluster."""
 
     name = "knative"
     settings_type = KnativeSettings
+    service_kind = KNATIVE_SERVICE
     prunable = (KNATIVE_SERVICE,)
     watched = (KNATIVE_SERVICE,)
 
@@ -53,20 +52,6 @@ class KnativeTarget(ClusterTarget[KnativeSettings]):
             live = None
         name = revision_name(live.documents) if live else f"{self.names.base}-live"
         return render_release(shipment, self.settings, self.serve, live=name, percent=percent)
-
-    def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, if mlapp creates it."""
-        return make_namespace(self.settings.namespace)
-
-    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
-        """The address that Knative gave it: `status.url`."""
-        found = self.cluster.get_object(KNATIVE_SERVICE, self.names.base) or {}
-        url = found.get("status", {}).get("url")
-        return str(url) if url else None
-
-    def select_release_pods(self, record: ReleaseRecord) -> str:
-        """Pods by their revision."""
-        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_revision(record.documents)}"
 
     def wait_for_release(
         self,
@@ -154,12 +139,12 @@ class KnativeTarget(ClusterTarget[KnativeSettings]):
         self, job: DeploySession[KnativeSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """A second revision, with a part of the traffic."""
-        before = single_step_canary.require_live(job)
+        before, records = canary_trial.require_live(job)
         name = revision_name(before.documents)
         documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
         if revision_name(documents) == name:
             raise DeployError(f"Release {before.number} is the same: there is nothing to try.", "Deploy a change.")
-        return single_step_canary.start_canary(job, shipment, percent, documents, before, take_over)
+        return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 
     def promote_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:
         """All traffic to the canary's revision; no pod is started."""

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from mlapp.deploy.cluster import releases
-from mlapp.deploy.cluster.api_errors import ApiError, UnreachableError
+from mlapp.deploy.cluster import canary_trial
+from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
-from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
 from mlapp.deploy.cluster.patches import apply_patches
 from mlapp.deploy.cluster.releases import ReleaseRecord
@@ -98,15 +98,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         UnreachableError: the server went away; what there is of the canary stays.
         DeployError: nothing is live, nothing here can split traffic, or the canary does not come up; it is gone then.
     """
-    records = job.releases.list_records()
-    before = releases.find_live(records)
-    if before is None:
-        raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
-    if (trial := releases.find_canary(records)) or (trial := releases.find_interrupted(records)):
-        raise DeployError(
-            f"Release {trial.number} is not decided yet ({trial.state}); nothing was changed.",
-            "`mlapp promote` or `mlapp abort` a canary; deploy again what was interrupted.",
-        )
+    before, records = canary_trial.require_live(job)
     context = KServeContext(shipment, job.settings, job.serve)
     method = choose_method(context)
     route = _require_split(job, before, method)
@@ -125,37 +117,15 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         traffic = _patch(context, [_copy_route(context, percent, route)])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
     goal = objects.render_release(shipment, job.settings, job.serve)
-    record = job.releases.create_record(
-        shipment,
-        goal,
-        records,
-        by=job.read_author(),
-        percent=percent,
-        note=f"canary at {percent} %",
-        url=before.release.url,
-    )
+    record = canary_trial.create_record(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
-    try:
+    with canary_trial.undo_failed_start(job, record, before, lambda: _remove_canary(job, before, record)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(_readable(documents), record)
         if traffic and not _has_weights(job):
             shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
             execute_plan(job.cluster, shift, job.lock, job.progress)
             _wait_until_accepted(job, traffic[0]["metadata"]["name"])
-    except KeyboardInterrupt:
-        _remove_canary(job, before, record)
-        job.releases.mark_state(record, "aborted", "interrupted")
-        raise InterruptedDeployError(
-            f"Interrupted: the canary is gone again, and release {before.number} is live.", "Start it again to try it."
-        ) from None
-    except UnreachableError:
-        raise
-    except DeployError as error:
-        _remove_canary(job, before, record)
-        job.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
-        raise DeployError(
-            f"The canary failed: {error.what}\nIt is gone again; release {before.number} is live.", error.todo
-        ) from error
     return job.releases.mark_state(record, "canary")
 
 
@@ -167,8 +137,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     Raises:
         DeployError: there is no canary, or its release does not come up; the release before is live then.
     """
-    records = job.releases.list_records()
-    record, before = _find_canary(records), releases.find_live(records)
+    record, before, records = canary_trial.require_canary(job)
     goal = record.documents
     keeping = goal
     current = _find_service(job)
@@ -177,19 +146,9 @@ def promote_canary(job: Session) -> ReleaseRecord:
         _service_of(keeping)["spec"]["canary"] = trials  # it serves until the live pods are there
     keep = [("HTTPRoute", _split_name(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
-    try:
+    with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_split(job)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(goal, record)
-    except KeyboardInterrupt:
-        raise InterruptedDeployError(
-            f"Interrupted: release {record.number} rolls out while its canary still serves.",
-            "`mlapp promote` again to finish, `mlapp abort` to go back.",
-        ) from None
-    except UnreachableError:
-        raise
-    except DeployError as error:
-        _remove_split(job)
-        raise job.restore_release(record, before, record.documents, error) from error
     _remove_split(job)
     _remove_second_service(job)
     if keeping is not goal:
@@ -201,17 +160,9 @@ def promote_canary(job: Session) -> ReleaseRecord:
 
 def abort_canary(job: Session) -> ReleaseRecord:
     """Take the canary away, and give all traffic back to the live release."""
-    records = job.releases.list_records()
-    record, before = _find_canary(records), releases.find_live(records)
+    record, before, _ = canary_trial.require_canary(job)
     _remove_canary(job, before, record)
     return job.releases.mark_state(record, "aborted")
-
-
-def _find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord:
-    record = releases.find_canary(records)
-    if record is None:
-        raise DeployError("There is no canary.", "Start one: `mlapp deploy --target kserve --canary 10`.")
-    return record
 
 
 def _require_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
-from mlapp.config import Section
-from mlapp.deploy.cluster.settings import (
-    DNS_LABEL,
-    Canary,
-    Namespace,
-    Patch,
-    PodResources,
-    Rollout,
-    SecretVariable,
-    Text,
-)
+from mlapp.deploy.cluster.settings import ServingPodSection
 
 
-class KServeSettings(Section, frozen=True):
+class KServeSettings(ServingPodSection, frozen=True):
     """`targets.kserve`: where and how the app runs on KServe."""
 
-    kubeconfig: Annotated[
-        str | None,
-        Meta(description="kubeconfig file; KUBECONFIG, ~/.kube/config or the pod's own account when absent."),
-    ] = None
-    context: Annotated[str | None, Meta(description="Context of the kubeconfig; its current one when absent.")] = None
-    namespace: Annotated[
-        Annotated[str, Meta(pattern=DNS_LABEL)] | Namespace | None,
-        Meta(description="Namespace, or a mapping of name, create and pod_security; the context's when absent."),
-    ] = None
     mode: Annotated[
         Literal["standard", "knative"],
         Meta(description="KServe's deployment mode. It cannot change while the app is deployed."),
@@ -46,10 +26,6 @@ class KServeSettings(Section, frozen=True):
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Maximum seconds of a request; KServe's default when absent."),
     ] = None
-    concurrency: Annotated[
-        Annotated[int, Meta(ge=0)] | None,
-        Meta(description="Requests that a pod handles at the same time (`containerConcurrency`); 0 for no limit."),
-    ] = None
     autoscaler: Annotated[
         Literal["hpa", "keda", "knative", "none"] | None,
         Meta(
@@ -57,8 +33,6 @@ class KServeSettings(Section, frozen=True):
             "`max_replicas` is more than `min_replicas`, and `none` if not."
         ),
     ] = None
-    gpus: Annotated[int, Meta(ge=0, description="GPUs of each pod (`nvidia.com/gpu`).")] = 0
-    resources: PodResources = msgspec.field(default_factory=PodResources)
     storage_uri: Annotated[
         str | None,
         Meta(
@@ -67,24 +41,11 @@ class KServeSettings(Section, frozen=True):
             "reads, and the image's own model otherwise."
         ),
     ] = None
-    labels: Annotated[dict[str, str], Meta(description="Labels of every object.")] = {}
-    annotations: Annotated[dict[str, str], Meta(description="Annotations of every object.")] = {}
-    env: Annotated[dict[str, Text], Meta(description="Environment variables of the server.")] = {}
-    secrets: Annotated[dict[str, SecretVariable], Meta(description="Environment variables from Secrets.")] = {}
     service_account: Annotated[
         str | None, Meta(description="ServiceAccount of the pods, for example with the bucket's credentials.")
     ] = None
-    image_pull_secrets: Annotated[list[str], Meta(description="Secrets for the image's registry.")] = []
     node_selector: Annotated[dict[str, str], Meta(description="Labels that nodes must have.")] = {}
     tolerations: Annotated[list[dict[str, Any]], Meta(description="Tolerations, in Kubernetes form.")] = []
-    rollout: Rollout = msgspec.field(default_factory=Rollout)
-    canary: Canary = msgspec.field(default_factory=Canary)
-    patches: Annotated[list[Patch], Meta(description="Changes to the rendered objects, in order.")] = []
-
-    @property
-    def namespace_name(self) -> str | None:
-        """The namespace's name; None for the context's."""
-        return self.namespace.name if isinstance(self.namespace, Namespace) else self.namespace
 
     @property
     def most_replicas(self) -> int:

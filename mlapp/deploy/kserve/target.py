@@ -7,29 +7,28 @@ from functools import cached_property
 from typing import Any
 
 from mlapp.deploy.cluster import labels, object_kinds
-from mlapp.deploy.cluster.app_status import find_revision
-from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
-from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_live
+from mlapp.deploy.cluster.revision_target import RevisionTarget
 from mlapp.deploy.kserve import canary
 from mlapp.deploy.kserve.inference_service import CONTAINER, KServeContext, render_release
+from mlapp.deploy.kserve.installed_version import refuse_old_kserve
 from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.kserve.settings_check import refuse_contradictions
 from mlapp.deploy.kserve.status import read_status
 from mlapp.deploy.target import DeployError, Shipment, Status
-from mlapp.reporting import Reporter
 
 INSTALL = "Have KServe 0.17 or later installed, or use --target k8s."
 
 
-class KServeTarget(ClusterTarget[KServeSettings]):
+class KServeTarget(RevisionTarget[KServeSettings]):
     """An app as an InferenceService in one namespace of one cluster."""
 
     name = "kserve"
     settings_type = KServeSettings
+    service_kind = INFERENCE_SERVICE
     prunable = (
         object_kinds.ROUTE,
         object_kinds.INFERENCE_SERVICE,
@@ -45,9 +44,10 @@ class KServeTarget(ClusterTarget[KServeSettings]):
         return super().check()
 
     def require_cluster(self) -> None:
-        """A cluster that is new enough, with KServe's v1beta1."""
+        """A cluster that is new enough, with KServe 0.17 or later."""
         super().require_cluster()
         self.cluster.require_kind(INFERENCE_SERVICE, INSTALL)
+        refuse_old_kserve(self.cluster, INSTALL)
         if self.settings.storage_uri is not None:
             self.cluster.require_kind(SERVING_RUNTIME, INSTALL)
 
@@ -61,20 +61,6 @@ class KServeTarget(ClusterTarget[KServeSettings]):
         context = KServeContext(shipment, self.settings, self.serve)
         live = self._live_service if canary.choose_method(context) == "spec" else None
         return canary.render_canary(context, percent, live)
-
-    def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, if mlapp creates it."""
-        return make_namespace(self.settings.namespace)
-
-    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
-        """The address that KServe gave it: `status.url`."""
-        found = self.cluster.get_object(INFERENCE_SERVICE, self.names.base) or {}
-        url = found.get("status", {}).get("url")
-        return str(url) if url else None
-
-    def select_release_pods(self, record: ReleaseRecord) -> str:
-        """Pods by their revision: both revisions of a Knative canary belong to one InferenceService."""
-        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_revision(record.documents)}"
 
     def wait_for_release(
         self,

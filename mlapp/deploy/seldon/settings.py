@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
-from mlapp.config import Section
-from mlapp.deploy.cluster.settings import DNS_LABEL, Canary, Namespace, Patch, Quantity, Rollout
+from mlapp.deploy.cluster.settings import ClusterSection, Quantity
 
 
-class SeldonSettings(Section, frozen=True):
+class SeldonSettings(ClusterSection, frozen=True):
     """`targets.seldon`: where and how the app runs on Seldon Core 2."""
 
-    kubeconfig: Annotated[
-        str | None,
-        Meta(description="kubeconfig file; KUBECONFIG, ~/.kube/config or the pod's own account when absent."),
-    ] = None
-    context: Annotated[str | None, Meta(description="Context of the kubeconfig; its current one when absent.")] = None
-    namespace: Annotated[
-        Annotated[str, Meta(pattern=DNS_LABEL)] | Namespace | None,
-        Meta(description="Namespace, or a mapping of name, create and pod_security; the context's when absent."),
-    ] = None
     storage_uri: Annotated[
         str | None,
         Meta(
@@ -49,13 +38,3 @@ class SeldonSettings(Section, frozen=True):
     memory: Annotated[Quantity | None, Meta(description="Memory that the model needs, by which Seldon places it.")] = (
         None
     )
-    labels: Annotated[dict[str, str], Meta(description="Labels of every object.")] = {}
-    annotations: Annotated[dict[str, str], Meta(description="Annotations of every object.")] = {}
-    rollout: Rollout = msgspec.field(default_factory=Rollout)
-    canary: Canary = msgspec.field(default_factory=Canary)
-    patches: Annotated[list[Patch], Meta(description="Changes to the rendered objects, in order.")] = []
-
-    @property
-    def namespace_name(self) -> str | None:
-        """The namespace's name; None for the context's."""
-        return self.namespace.name if isinstance(self.namespace, Namespace) else self.namespace

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mlapp.deploy.cluster import labels, pods, single_step_canary
+from mlapp.deploy.cluster import canary_trial, labels, pods, single_step_canary
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
-from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.object_kinds import EVENT, POD, SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, SERVICE
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
 from mlapp.deploy.cluster.rollout import RolloutError
@@ -61,10 +60,6 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The documents of a canary."""
         return render_canary(shipment, self.settings, percent)
-
-    def make_namespace(self) -> dict[str, Any] | None:
-        """The Namespace, if mlapp creates it."""
-        return make_namespace(self.settings.namespace)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = lambda _: None, take_over: bool = False) -> Release:
         """Ship it, once there is a Server that can run it."""
@@ -173,9 +168,9 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         self, job: DeploySession[SeldonSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """A second Model, and an Experiment with weights."""
-        before = single_step_canary.require_live(job)
+        before, records = canary_trial.require_live(job)
         documents = self.render_canary(shipment, percent)
-        return single_step_canary.start_canary(job, shipment, percent, documents, before, take_over)
+        return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 
     def promote_canary(self, job: DeploySession[SeldonSettings]) -> ReleaseRecord:
         """The live Model loads the version while the Experiment still serves; then the Experiment goes."""

@@ -19,7 +19,7 @@ WEBHOOK = 'admission webhook "inferenceservice.kserve-webhook-server.validator" 
 class KServeDouble(ApiDouble):
     """A cluster with KServe.
 
-    `gateway`: whether KServe makes HTTPRoutes, and a Gateway accepts them. `weights`: whether its own route splits for
+    `minor`: 20 is KServe 0.20; `readable`: whether the controller's Deployment may be read. `gateway`: whether KServe makes HTTPRoutes, and a Gateway accepts them. `weights`: whether its own route splits for
     `spec.canary`, as versions after 0.20.0 do. `default_mode`: what an unknown annotation falls back to.
     """
 
@@ -32,8 +32,24 @@ class KServeDouble(ApiDouble):
         self.accepting = True
         self.weights = False
         self.minor = 20
+        self.readable = True
         self.idle = False
         self.modes = {"Standard": "Standard", "Knative": "Knative"}
+
+    def read(self, key: Key) -> dict[str, Any]:
+        """Also the controller's Deployment, and the CRD's schema, which every user may read."""
+        if key == ("deployments", "kserve", "kserve-controller-manager"):
+            if not self.readable:
+                raise Refused(403, "Forbidden", 'deployments.apps "kserve-controller-manager" is forbidden')
+            manager = {"name": "manager", "image": f"kserve/kserve-controller:v0.{self.minor}.0"}
+            return {"spec": {"template": {"spec": {"containers": [manager]}}}}
+        if key == ("serving.kserve.io", "", "v1beta1"):
+            logger = ("batchSize", "mode", "url") if self.minor >= 17 else ("mode", "url")
+            schema: dict[str, Any] = {"properties": {name: {} for name in logger}}
+            for name in ("logger", "predictor", "spec"):
+                schema = {"properties": {name: schema}}
+            return {"components": {"schemas": {"io.kserve.serving.v1beta1.InferenceService": schema}}}
+        return super().read(key)
 
     def admit(self, plural: str, item: dict[str, Any], live: dict[str, Any] | None) -> None:
         """The validating webhook."""

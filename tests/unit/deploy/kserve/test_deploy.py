@@ -154,6 +154,20 @@ def test_a_cluster_without_kserve_or_with_an_old_one_is_told_before_anything_is_
     assert api.names("configmaps") == api.names("leases") == []
 
 
+@pytest.mark.parametrize("readable", [True, False], ids=["by the controller's image", "by the schema"])
+def test_a_kserve_before_0_17_is_refused_before_anything_is_written(api, target, ship, readable):
+    api.minor, api.readable = 16, readable
+
+    for act in (target().check, lambda: target().apply(ship(ONE)), lambda: target().diff(ship(ONE))):
+        what = said(act)
+        assert "KServe in context test is version 0.16; mlapp needs 0.17" in what or not readable
+        assert "KServe in context test is older than 0.17" in what or readable
+
+    assert {method for method, _ in api.requests} == {"GET"}
+    api.minor = 17
+    assert target().apply(ship(ONE)).state == "live"
+
+
 def test_a_kserve_that_takes_another_mode_is_told(api, target, ship):
     api.modes["Standard"] = "Serverless"
 

@@ -1,0 +1,53 @@
+"""`mlapp promote` and `mlapp abort`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment, Json
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_canary_target
+
+if TYPE_CHECKING:
+    from mlapp.deploy import Release
+
+
+def promote_canary(
+    target: TargetName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """Make the canary the live release.
+
+    Example:
+
+      mlapp promote --target k8s
+    """
+    place = open_canary_target(environment, target, namespace, context)
+    _print_release(place.promote(progress=output.print_note), "is live", json)
+
+
+def abort_canary(
+    target: TargetName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    environment: Environment = None,
+    json: Json = False,
+) -> None:
+    """Take the canary away; the live release serves all traffic again.
+
+    Example:
+
+      mlapp abort --target k8s
+    """
+    place = open_canary_target(environment, target, namespace, context)
+    _print_release(place.abort(progress=output.print_note), "was taken away", json)
+
+
+def _print_release(release: Release, outcome: str, json: bool) -> None:
+    if json:
+        output.print_json(release)
+    else:
+        output.print_note(f"Release {release.number} {outcome}.")

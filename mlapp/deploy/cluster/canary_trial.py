@@ -1,0 +1,112 @@
+"""What every canary in a cluster has in common: when one may start, its record, and the way back when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlapp.deploy.cluster import releases
+from mlapp.deploy.cluster.api_errors import UnreachableError
+from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.cluster.releases import ReleaseRecord
+from mlapp.deploy.target import DeployError, Shipment
+
+Records = Sequence[ReleaseRecord]
+
+
+def require_live(job: DeploySession[Any]) -> tuple[ReleaseRecord, Records]:
+    """The live release that a canary is beside, and all recorded releases.
+
+    Raises:
+        DeployError: nothing is live, or a release is not decided yet.
+    """
+    records = job.releases.list_records()
+    before = releases.find_live(records)
+    if before is None:
+        raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
+    if (trial := releases.find_canary(records)) or (trial := releases.find_interrupted(records)):
+        raise DeployError(
+            f"Release {trial.number} is not decided yet ({trial.state}); nothing was changed.",
+            "`mlapp promote` or `mlapp abort` a canary; deploy again what was interrupted.",
+        )
+    return before, records
+
+
+def require_canary(job: DeploySession[Any]) -> tuple[ReleaseRecord, ReleaseRecord | None, Records]:
+    """The canary, the live release, and all recorded releases.
+
+    Raises:
+        DeployError: there is no canary.
+    """
+    records = job.releases.list_records()
+    record = releases.find_canary(records)
+    if record is None:
+        raise DeployError("There is no canary.", f"Start one: `mlapp deploy --target {job.target.name} --canary 10`.")
+    return record, releases.find_live(records), records
+
+
+def create_record(
+    job: DeploySession[Any],
+    shipment: Shipment,
+    goal: Sequence[dict[str, Any]],
+    records: Records,
+    percent: int,
+    url: str | None,
+) -> ReleaseRecord:
+    """Record a canary before anything of it is written; `goal` is what its promotion applies."""
+    return job.releases.create_record(
+        shipment, goal, records, by=job.read_author(), percent=percent, note=f"canary at {percent} %", url=url
+    )
+
+
+@contextmanager
+def undo_failed_start(
+    job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord, undo: Callable[[], None]
+) -> Iterator[None]:
+    """Start a canary inside the block. When that fails, `undo` gives all traffic back to `before`.
+
+    Raises:
+        UnreachableError: the server went away; what there is of the canary stays.
+        DeployError: the canary was refused, did not become ready or was interrupted, and is removed.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        undo()
+        job.releases.mark_state(record, "aborted", "interrupted")
+        raise InterruptedDeployError(
+            f"Interrupted: the canary is gone again, and release {before.number} is live.", "Start it again to try it."
+        ) from None
+    except UnreachableError:
+        raise
+    except DeployError as error:
+        undo()
+        job.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
+        raise DeployError(
+            f"The canary failed: {error.what}\nIt is gone again; release {before.number} is live.", error.todo
+        ) from error
+
+
+@contextmanager
+def undo_failed_promotion(
+    job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord | None, undo: Callable[[], None]
+) -> Iterator[None]:
+    """Make a canary live inside the block. When that fails, `undo` removes the canary and `before` is applied again.
+
+    Raises:
+        UnreachableError: the server went away; the next `mlapp promote` continues.
+        DeployError: the release was refused or did not become ready, or was interrupted while its canary still serves.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedDeployError(
+            f"Interrupted: release {record.number} rolls out while its canary still serves.",
+            "`mlapp promote` again to finish, `mlapp abort` to go back.",
+        ) from None
+    except UnreachableError:
+        raise
+    except DeployError as error:
+        undo()
+        raise job.restore_release(record, before, record.documents, error) from error

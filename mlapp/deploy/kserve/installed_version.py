@@ -1,0 +1,68 @@
+"""The version of KServe in a cluster, and the refusal of one that is too old.
+
+KServe writes its version nowhere in its API. The tag of its controller's image says it. A user who may not read that
+Deployment sees the CRD's schema at `/openapi/v3`: `spec.predictor.logger.batchSize` is new in 0.17
+(config/crd/full/serving.kserve.io_inferenceservices.yaml of v0.16.0 and v0.17.0). The CRDs of kserve-crd-minimal have
+no schema of `spec`; then the version is unknown, and the deploy goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.api_errors import ApiError
+
+OLDEST = (0, 17)
+CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
+SCHEMA = "/openapi/v3/apis/serving.kserve.io/v1beta1"
+NEW_FIELD = "batchSize"
+
+_TAG = re.compile(r":v?(\d+)\.(\d+)[^@]*")
+
+
+def refuse_old_kserve(cluster: Cluster, todo: str) -> None:
+    """Check that KServe is 0.17 or later, as far as the user may read it.
+
+    Raises:
+        ApiError: it is older.
+    """
+    version = read_controller_version(cluster)
+    least = ".".join(map(str, OLDEST))
+    if version is None and _has_old_schema(cluster):
+        raise ApiError(
+            f"KServe in {cluster.connection.context} is older than {least}: its InferenceService has no "
+            f"spec.predictor.logger.{NEW_FIELD}.",
+            todo,
+            404,
+        )
+    if version is not None and version < OLDEST:
+        found = ".".join(map(str, version))
+        raise ApiError(
+            f"KServe in {cluster.connection.context} is version {found}; mlapp needs {least} or later.", todo, 404
+        )
+
+
+def read_controller_version(cluster: Cluster) -> tuple[int, int] | None:
+    """Major and minor version by the controller's image; None where it is not readable or has another kind of tag."""
+    deployment = _read_if_allowed(cluster, CONTROLLER)
+    containers = deployment.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
+    image = next((str(each.get("image")) for each in containers if each.get("name") == "manager"), "")
+    found = _TAG.search(image.rpartition("/")[2])
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _has_old_schema(cluster: Cluster) -> bool:
+    schemas = _read_if_allowed(cluster, SCHEMA).get("components", {}).get("schemas", {})
+    found: Any = next((schema for name, schema in schemas.items() if name.endswith(".InferenceService")), {})
+    for name in ("spec", "predictor", "logger"):
+        found = found.get("properties", {}).get(name, {})
+    return bool(found.get("properties")) and NEW_FIELD not in found["properties"]
+
+
+def _read_if_allowed(cluster: Cluster, path: str) -> dict[str, Any]:
+    with suppress(ApiError):
+        return cluster.transport.send_json("GET", path, verb="get", object="KServe's version")
+    return {}
