@@ -19,8 +19,9 @@ WEBHOOK = 'admission webhook "inferenceservice.kserve-webhook-server.validator" 
 class KServeDouble(ApiDouble):
     """A cluster with KServe.
 
-    `minor`: 20 is KServe 0.20; `readable`: whether the controller's Deployment may be read. `gateway`: whether KServe makes HTTPRoutes, and a Gateway accepts them. `weights`: whether its own route splits for
-    `spec.canary`, as versions after 0.20.0 do. `default_mode`: what an unknown annotation falls back to.
+    `minor`: 20 is KServe 0.20. `readable`: whether the controller may be read. `gateway`: whether KServe makes
+    HTTPRoutes, and a Gateway accepts them. `weights`: whether its own route splits for `spec.canary`, as versions after
+    0.20.0 do. `default_mode`: what an unknown annotation falls back to.
     """
 
     def __init__(self) -> None:
