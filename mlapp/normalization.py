@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp.errors import DataError
+from mlapp.schema.durations import count_nanoseconds, format_duration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -303,7 +304,7 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
-        return msgspec.to_builtins(value.to_pytimedelta() if library == "pandas" else value)  # type: ignore[attr-defined]
+        return format_duration(count_nanoseconds(value))
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, (Decimal, numbers.Real)):

@@ -76,13 +76,14 @@ def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: M
     if is_private(rules, name):
         return Column(name=name, kind="text", rows=rows, missing=missing)
     is_bool = types.is_bool_dtype(values.dtype)
-    if not is_bool and (types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)):
+    is_number = types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)
+    if not is_bool and (is_number or _is_duration(values.dtype)):
         return _number(name, numbers_of(values), most, step_of(rules, name))
     return category_of(name, texts_of(values), most)
 
 
 def numbers_of(values: Any) -> NDArray[np.float64]:
-    """Numbers as float64, dates as seconds since 1970, what is missing or no number as NaN."""
+    """Numbers as float64, dates as seconds since 1970, durations as seconds, what is missing or no number as NaN."""
     import numpy as np
     import pandas as pd
     from pandas.api import types
@@ -99,10 +100,16 @@ def numbers_of(values: Any) -> NDArray[np.float64]:
         stamps = values.dt.tz_localize(None) if getattr(values.dt, "tz", None) is not None else values
         seconds = stamps.to_numpy(dtype="datetime64[ns]").astype(np.int64) / 1e9
         return np.where(values.isna(), np.nan, seconds)
-    if not types.is_numeric_dtype(values.dtype):
+    if _is_duration(values.dtype):
+        values = values.astype("timedelta64[ns]").dt.total_seconds()
+    elif not types.is_numeric_dtype(values.dtype):
         values = pd.to_numeric(values, errors="coerce")
     found: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan)
     return found
+
+
+def _is_duration(dtype: Any) -> bool:
+    return str(dtype).startswith(("timedelta64[", "duration["))
 
 
 def texts_of(values: Any) -> list[str | None]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from mlapp.schema import Field, Schema
+from mlapp.schema.text_forms import TEXT_FORMS
 
 ROUND = re.compile(r"round\(\s*(\d+(?:\.\d+)?)\s*\)")
 NO_RULES: Mapping[str, str] = MappingProxyType({})
@@ -20,6 +21,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "number": 0.0,
     "boolean": False,
     "datetime": "2000-01-01T00:00:00",
+    **{name: form.placeholder for name, form in TEXT_FORMS.items()},
 }
 """JSON type → the example of a column whose values may not be stored."""
 

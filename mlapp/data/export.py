@@ -81,9 +81,10 @@ def _open_csv_writer(file: Path) -> Iterator[Writer]:
 
 
 def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
-    """Write rows; an empty text is quoted, to differ from a missing value."""
+    """Write rows; an empty text is quoted, to differ from a missing value, and bytes are base64."""
     import io
 
+    part = _encode_bytes(part)
     texts = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind in "OU"]
     if not any((part.iloc[:, at] == "").any() for at in texts):
         part.to_csv(text, index=False, header=header)
@@ -95,6 +96,20 @@ def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
     rows = io.StringIO()
     marked.to_csv(rows, index=False, header=header)
     text.write(rows.getvalue().replace(EMPTY_TEXT, '""'))
+
+
+def _encode_bytes(part: pd.DataFrame) -> pd.DataFrame:
+    """The table with the texts of bytes in their place, as requests have them."""
+    from mlapp.schema.text_forms import write_text
+
+    objects = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind == "O"]
+    encoded = part
+    for at in objects:
+        column = part.iloc[:, at].astype(object)
+        if any(isinstance(value, bytes) for value in column):
+            encoded = encoded.copy(deep=False) if encoded is part else encoded
+            encoded.isetitem(at, [write_text(value) if isinstance(value, bytes) else value for value in column])
+    return encoded
 
 
 @contextmanager

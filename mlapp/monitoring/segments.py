@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MissingExtraError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
+from mlapp.schema.cast import is_missing
+from mlapp.schema.text_forms import write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,13 +190,17 @@ def _array(values: Any) -> Any:
     if isinstance(values, np.ndarray):
         return pa.array(np.ascontiguousarray(values), from_pandas=True)
     try:
-        return pa.array(values, from_pandas=True)
+        found = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        return pa.array([None if value is None else _text(value) for value in _list_values(values)], pa.string())
+        found = None
+    if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods would be numbers in SQL
+        return found
+    return pa.array([None if is_missing(value) else _text(value) for value in _list_values(values)], pa.string())
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    text = value if isinstance(value, str) else write_text(value)
+    return json.dumps(value, default=str) if text is None else text
 
 
 def _list_values(values: Any) -> list[Any]:

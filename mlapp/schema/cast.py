@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.schema.category import cast_categories
 from mlapp.schema.fields import Field
+from mlapp.schema.text_forms import TEXT_FORMS, read_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,8 @@ def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
             return _as_objects(column, field, str) if field.dtype == "object" else column.astype(_dtype(field))
         case "integer" | "number" | "boolean":
             return _cast_numbers(column, field)
+    if field.type in TEXT_FORMS:
+        return read_values(column, field, missing_marker(field))
     return _as_objects(column, field, None) if field.dtype == "object" else column.infer_objects()
 
 

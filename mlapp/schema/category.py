@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlapp.schema.durations import parse_duration
 from mlapp.schema.fields import Field
+from mlapp.schema.text_forms import TEXT_FORMS, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 INTERVAL = re.compile(r"[\[(](?P<left>\S+), (?P<right>\S+)[\])]")
 PLAIN = (None, "object", "str")
 """Dtypes of categories whose values pandas converts to JSON."""
+REWRITTEN = ("datetime64", "timedelta64", "time", "uuid")
+"""Dtypes of categories that have several texts."""
 
 
 def category_dtype(field: Field) -> pd.CategoricalDtype:
@@ -41,10 +46,12 @@ def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
         return column
     from mlapp.schema.infer import to_json_value
 
-    if str(column.dtype) not in ("object", "str"):
+    if str(column.dtype) != "str":
         column = column.astype(object).map(to_json_value)
-    known = set(field.categories or ()) if str(field.category_dtype).startswith(("datetime64", "timedelta64")) else None
-    return column if known is None else column.map(lambda value: _known_text(value, field, known))
+    if not str(field.category_dtype).startswith(REWRITTEN):
+        return column
+    known = set(field.categories or ())
+    return column.map(lambda value: _known_text(value, field, known))
 
 
 def _known_text(value: Any, field: Field, known: set[Any]) -> Any:
@@ -58,7 +65,10 @@ def _known_text(value: Any, field: Field, known: set[Any]) -> Any:
     dtype = str(field.category_dtype)
     try:
         if dtype.startswith("timedelta64"):
-            return next((text for text in known if pd.Timedelta(text) == pd.Timedelta(value)), value)
+            return next((text for text in known if parse_duration(text) == parse_duration(value)), value)
+        if dtype in TEXT_FORMS:
+            text = str(write_text(TEXT_FORMS[dtype].read(value, "object")))
+            return text if text in known else value
         time = pd.Timestamp(value)
         zone = dtype.partition(", ")[2].removesuffix("]")
         if not fits_zone(msgspec.structs.replace(field, dtype=dtype), time):
@@ -94,12 +104,17 @@ def cast_categories(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
 def _index(values: list[Any], dtype: str) -> Any:
     """The categories themselves, from their JSON values."""
+    import numpy as np
     import pandas as pd
 
     if dtype.startswith("datetime64"):
         return pd.to_datetime(pd.Index(values, dtype=object), format="ISO8601", utc="," in dtype).astype(dtype)
     if dtype.startswith("timedelta64"):
-        return pd.to_timedelta(pd.Index(values, dtype=object)).astype(dtype)
+        return pd.Index(np.array([parse_duration(value) for value in values], "m8[ns]")).astype(dtype)
+    if dtype == "date":
+        return pd.Index([datetime.date.fromisoformat(value) for value in values], dtype=object)
+    if dtype in TEXT_FORMS:
+        return pd.Index([TEXT_FORMS[dtype].read(value, "object") for value in values], dtype=object)
     if dtype.startswith("period["):
         return pd.PeriodIndex(values, dtype=dtype)
     if dtype.startswith("interval["):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlapp.schema.durations import parse_duration
 from mlapp.schema.fields import Field, Schema
 
 
@@ -41,17 +42,17 @@ def _find_differences(then: Field, now: Field) -> list[Difference]:
             shown = ", ".join(new[:5]) + (", …" if len(new) > 5 else "")
             found.append(Difference(name, f"has new values: {shown}", then.type == "category"))
     low, high = (then.minimum, now.minimum), (then.maximum, now.maximum)
-    if _is_below(low[1], low[0]):
+    if _is_below(low[1], low[0], now):
         found.append(Difference(name, f"goes down to {low[1]}, was {low[0]} at least", False))
-    if _is_below(high[0], high[1]):
+    if _is_below(high[0], high[1], now):
         found.append(Difference(name, f"goes up to {high[1]}, was {high[0]} at most", False))
     return found
 
 
-def _is_below(one: float | str | None, other: float | str | None) -> bool:
-    """Whether the first is less; times are texts in ISO form, which sort in the order of time."""
+def _is_below(one: float | str | None, other: float | str | None, field: Field) -> bool:
+    """Whether the first is less; times and periods are texts in ISO form, which sort in the order of time."""
     if isinstance(one, str) and isinstance(other, str):
-        return one < other
+        return parse_duration(one) < parse_duration(other) if field.type == "duration" else one < other
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
         return one < other
     return False

@@ -16,6 +16,7 @@ from mlapp.schema.bulk_check import accepts_column
 from mlapp.schema.cast import cast, fits_zone, is_missing, is_zoned_dtype
 from mlapp.schema.category import as_sent, is_category
 from mlapp.schema.fields import Field, Schema, float_bound, integer_bounds
+from mlapp.schema.text_forms import TEXT_FORMS, accepts_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ WANTED = {
     "string": "a text",
     "datetime": "a date or time, as 2026-01-31T12:00:00",
     "category": "one of the categories",
+    **{name: form.wanted for name, form in TEXT_FORMS.items()},
 }
 
 
@@ -205,7 +207,7 @@ def _accepts_value(field: Field, value: Any) -> bool:
             return is_time and fits_zone(field, value)
         case "category":
             return is_category(field, value)
-    return True
+    return accepts_text(field, value) if field.type in TEXT_FORMS else True
 
 
 def _is_finite(value: Any) -> bool:

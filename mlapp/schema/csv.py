@@ -378,7 +378,7 @@ def _reader(field: Field | None) -> Callable[[str | None], Any]:
     if field.type == "category" and not all(isinstance(value, str) for value in field.categories or ()):
         known = {str(value): value for value in field.categories or ()}
         return lambda cell: None if _is_missing(cell) else known.get(cell or "", _any(cell))
-    if field.type in ("string", "category"):
+    if field.type in ("string", "category", "bytes"):  # `null` is base64, too
         return _same
     return lambda cell: None if _is_missing(cell) else cell
 

@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ADVICE = {
-    "timedelta": "Turn it into a number: .dt.total_seconds().",
-    "duration": "Turn it into a number: .dt.total_seconds().",
-    "period": "Turn it into times or texts: .dt.to_timestamp() or .astype(str).",
     "interval": "Turn it into a category, .astype('category'), or a number: use the interval's mid.",
     "complex": "Give its real and imaginary part a column each.",
-    "binary": "Turn it into text: .str.decode('utf-8').",
+    "fixed_size_binary": "Turn it into bytes of any length: .astype('binary[pyarrow]').",
     "dictionary": "Turn it into a category: .astype('category').",
-    "time": "Turn it into a number, as the seconds since midnight.",
+    "time": "Use Python's times without a zone, or a number, as the seconds since midnight.",
     "datetime": "Turn it into a column of times: pd.to_datetime(column).",
     "Timestamp": "Turn it into a column of times: pd.to_datetime(column).",
-    "Timedelta": "Turn it into a number: pd.to_timedelta(column).dt.total_seconds().",
-    "bytes": "Turn it into text: .str.decode('utf-8').",
+    "timedelta": "Turn it into a column of durations: pd.to_timedelta(column).",
+    "Timedelta": "Turn it into a column of durations: pd.to_timedelta(column).",
+    "Period": "Turn it into a column of periods: pd.Series(pd.PeriodIndex(column)).",
     "date": "Turn it into a category of times: pd.to_datetime(column).astype('category').",
     "ndarray": "Turn the arrays into lists, [list(row) for row in column], or give each of their numbers a column.",
-    "UUID": "Turn it into text: .astype(str).",
 }
+ADVICE_ON_CATEGORIES = (
+    "Let its categories be numbers, texts, times or intervals of numbers: .cat.rename_categories(str)."
+)
 OTHERWISE = "Turn it into numbers, texts, times or a category in the data_reader, or write an @app.feature_loader."
 
 
@@ -59,6 +59,8 @@ def advice(column: pd.Series[Any]) -> str:
     if isinstance(dtype, pd.CategoricalDtype):
         column = pd.Series(dtype.categories)
         dtype = column.dtype
+        if not pd.api.types.is_object_dtype(dtype):
+            return ADVICE_ON_CATEGORIES
     if pd.api.types.is_object_dtype(dtype):
         missing = {type(value).__name__ for value in column[column.isna()]}
         if len(missing) > 1:

@@ -8,7 +8,21 @@ from typing import Any, Literal
 
 import msgspec
 
-FieldType = Literal["integer", "number", "boolean", "string", "datetime", "category", "any"]
+FieldType = Literal[
+    "integer",
+    "number",
+    "boolean",
+    "string",
+    "datetime",
+    "duration",
+    "time",
+    "period",
+    "bytes",
+    "uuid",
+    "category",
+    "any",
+]
+"""From `duration` to `uuid`, the values are texts in JSON: see `mlapp.schema.text_forms`."""
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ import msgspec
 from mlapp.errors import DataError
 from mlapp.schema.container import is_dataset
 from mlapp.schema.fields import Field, FieldType, Schema
+from mlapp.schema.text_forms import TEXT_FORMS, find_form, find_form_of_values, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,12 +152,17 @@ def to_json_value(value: Any) -> Any:
         return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, (datetime.datetime, datetime.date)):
         return None if value != value else value.isoformat()
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and not value.ndim:
+        import pandas as pd
+
+        return to_json_value(pd.Timedelta(value) if value.dtype.kind == "m" else pd.Timestamp(value))
     if hasattr(value, "tolist"):
         found = value.tolist()
         return float(found) if type(found) is type(value) else to_json_value(found)  # NumPy's long float gives itself
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
-    return str(value)
+    text = write_text(value)
+    return str(value) if text is None else text
 
 
 def _find_complete_row(table: pd.DataFrame) -> dict[str, Any]:
@@ -181,7 +187,8 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
         missing=_missing_marker(column) if nullable and column.dtype == object else None,
         example=example.get(name),
     )
-    if kind in ("integer", "number", "datetime") and column.notna().any():
+    is_ordered = kind in ("integer", "number", "datetime") or (kind in TEXT_FORMS and TEXT_FORMS[kind].is_ordered)
+    if is_ordered and column.notna().any():
         if kind == "number":
             low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))
             if isinstance(field.example, float) and math.isinf(field.example):  # which no client can send
@@ -195,7 +202,7 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
         return msgspec.structs.replace(
             field,
             categories=to_json_value(categories.tolist()),
-            category_dtype=str(categories.dtype),
+            category_dtype=_category_dtype(categories),
             ordered=bool(column.dtype.ordered),
         )
     if kind == "string":
@@ -203,6 +210,14 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
         if len(values) <= MOST_CATEGORIES:
             return msgspec.structs.replace(field, categories=sorted(to_json_value(list(values))))
     return field
+
+
+def _category_dtype(categories: pd.Index[Any]) -> str:
+    """The dtype of categories; for objects that JSON lacks, the name of their type."""
+    kinds = {type(value) for value in categories} if categories.dtype == object else set()
+    if kinds == {datetime.date}:
+        return "date"
+    return find_form_of_values(kinds) or str(categories.dtype)
 
 
 def _field_type(column: pd.Series[Any]) -> FieldType:
@@ -220,6 +235,9 @@ def _field_type(column: pd.Series[Any]) -> FieldType:
         return "number"
     if types.is_datetime64_any_dtype(dtype):
         return "datetime"
+    form = find_form(column)
+    if form is not None:
+        return form
     return _type_of_values(
         {type(value) for value in column.dropna().head(10_000)}, is_object=types.is_object_dtype(dtype)
     )
@@ -237,6 +255,9 @@ def _type_of_values(kinds: set[type], is_object: bool) -> FieldType:
         return "datetime"
     if not is_object:
         return "any"
+    form = find_form_of_values(kinds)
+    if form is not None:
+        return form
     if all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
         return "boolean"
     if any(issubclass(kind, (bool, np.bool_)) for kind in kinds):

@@ -41,7 +41,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
     found = reader.read_all()
     for field in found.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType):
+        if pa.types.is_nested(kind) or (isinstance(kind, pa.BaseExtensionType) and kind != pa.uuid()):
             raise HttpError(400, f"The column '{field.name:.60}' is of type {field.type!s:.60}: send plain values.")
         budget.take(found.num_rows * (OBJECT if _is_object(kind) else 1))
     for column in found.columns:

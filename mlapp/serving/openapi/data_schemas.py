@@ -7,6 +7,7 @@ from typing import Any
 from mlapp.schema import Field, Schema
 from mlapp.schema.cast import is_zoned_dtype
 from mlapp.schema.fields import integer_bounds
+from mlapp.schema.text_forms import TEXT_FORMS
 
 Json = dict[str, Any]
 UNUSED: Json = {"description": "A column of the training data that the model does not use. It is ignored."}
@@ -88,8 +89,10 @@ def value_schema(field: Field) -> Json:
             found = {"type": "string", "format": "date-time" if has_zone else "date-time-local"}
         case "category":
             found = {"enum": list(field.categories or [])}
-        case _:
+        case "any":
             return {}
+        case _:
+            found = dict(TEXT_FORMS[field.type].json_schema)
     return {"anyOf": [found, {"type": "null"}]} if field.nullable else found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlapp import App, frameworks
 from mlapp.errors import InputError
 from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema, Schema, infer_schema
+from mlapp.schema.durations import format_duration, parse_duration
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.request_table import to_table
 from mlapp.serving.decoding.codec import Codec
@@ -67,6 +71,22 @@ COLUMNS: dict[str, Any] = {
     "times_in_utc_arrow": pd.array(DAYS.tz_localize("UTC"), pd.ArrowDtype(pa.timestamp("us", "UTC"))),
     "dates_arrow": arrow(pa.date32(), [datetime.date(2024, 1, 1), None]),
     "dates": objects(datetime.date(2024, 1, 1), None),
+    "durations": HOURS,
+    "durations_in_seconds": HOURS.astype("timedelta64[s]"),
+    "durations_or_none": pd.Series([pd.Timedelta(-1, "ns"), pd.NaT] * 4),
+    "durations_arrow": pd.array([pd.Timedelta(1, "ms"), None] * 4, pd.ArrowDtype(pa.duration("ms"))),
+    "clocks": objects(datetime.time(12, 30), datetime.time(1, 2, 3, 4)),
+    "clocks_or_none": objects(datetime.time(12, 30), None),
+    "clocks_arrow": arrow(pa.time64("us"), [datetime.time(1, 2, 3, 4), None]),
+    "clocks_arrow_in_seconds": arrow(pa.time32("s"), [datetime.time(1, 2, 3), None]),
+    "months": pd.period_range("2024-01", periods=ROWS, freq="M"),
+    "quarters_or_none": pd.Series(pd.array([pd.Period("2024Q3"), None] * 4, "period[Q-DEC]")),
+    "weeks": pd.period_range("2024-01", periods=ROWS, freq="W"),
+    "bytes": objects(b"a", b"\xff\x00"),
+    "bytes_or_nan": objects(b"", np.nan),
+    "bytes_arrow": arrow(pa.binary(), [b"a\xff", None]),
+    "uuids": objects(uuid.UUID(int=1), uuid.UUID(int=2**127)),
+    "uuids_or_none": objects(uuid.UUID(int=1), None),
     "category": pd.Categorical(["a", "b"] * 4),
     "category_ordered": pd.Categorical(["S", "M"] * 4, ["S", "M", "L"], ordered=True),
     "category_of_integers": pd.Categorical([1, 2] * 4),
@@ -79,6 +99,10 @@ COLUMNS: dict[str, Any] = {
     "category_of_whole_intervals": pd.cut(pd.Series(np.arange(ROWS)), [-1, 3, 9], right=False),
     "category_of_timedeltas": pd.Categorical(HOURS),
     "category_of_periods": pd.Categorical(pd.period_range("2024-01", periods=ROWS, freq="M")),
+    "category_of_dates": pd.Categorical([datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)] * 4),
+    "category_of_clocks": pd.Categorical([datetime.time(1), datetime.time(2)] * 4),
+    "category_of_bytes": pd.Categorical([b"a", b"\xff"] * 4),
+    "category_of_uuids": pd.Categorical([uuid.UUID(int=1), uuid.UUID(int=2)] * 4),
     "category_string": pd.Categorical(pd.array(["a", "b"] * 4, "string")),
     "category_of_objects": pd.Categorical(pd.Index(["a", "b"] * 4, dtype=object)),
     "category_of_mixed": pd.Categorical(pd.Index(["a", 1] * 4, dtype=object)),
@@ -150,6 +174,15 @@ def test_ordered_categories_can_be_compared() -> None:
         ("category_of_integers", True, "True is not one of 1, 2"),
         ("float32", 1e39, "1e[+]39 is beyond float32"),
         ("float16", 70000, "70000 is beyond float16"),
+        ("durations", "P1M", "'P1M' is not a duration"),  # pandas reads it as a minute
+        ("durations", 5, "5 is not a duration"),
+        ("durations_in_seconds", "PT0.5S", "'PT0.5S' is not a duration"),
+        ("clocks", "12:30:00Z", "is not a time of day without a zone"),
+        ("clocks_arrow_in_seconds", "12:30:00.5", "is not a time of day"),
+        ("months", "2024-01-15", "'2024-01-15' is not a period"),
+        ("months", "NaT", "'NaT' is not a period"),
+        ("bytes", "a", "'a' is not a text in base64"),
+        ("uuids", "1", "'1' is not a UUID"),
     ],
 )
 def test_what_would_become_another_value_is_refused(name: str, sent: Any, says: str) -> None:
@@ -181,6 +214,8 @@ def test_a_record_whose_cells_are_lists_is_one_row() -> None:
         ("category_of_times", "2024-01-02"),
         ("category_of_times_in_berlin", "2024-01-01T23:00:00Z"),
         ("category_of_timedeltas", "PT1H"),
+        ("category_of_timedeltas", "0 days 01:00:00"),
+        ("category_of_clocks", "02:00"),
     ],
 )
 def test_a_category_may_be_written_in_another_way(name: str, sent: str) -> None:
@@ -188,6 +223,27 @@ def test_a_category_may_be_written_in_another_way(name: str, sent: str) -> None:
     assert to_table([{"x": sent}], schema)["x"][0] == table["x"][1]
     with pytest.raises(InputError, match="is not one of"):
         to_table([{"x": "2031-01-01T12:00:00Z"}], schema)
+
+
+@pytest.mark.parametrize(
+    ("sent", "hours"),
+    [("PT1H30M", 1.5), ("P1DT2H", 26), ("-PT0.5H", None), ("1 days 02:00:00", 26), ("P-1DT23H0M0S", -1), ("P1W", 168)],
+)
+def test_durations_are_iso_8601_or_pandas_text(sent: str, hours: float | None) -> None:
+    _, schema = schema_of(COLUMNS["durations"])
+    if hours is None:
+        with pytest.raises(InputError, match="is not a duration"):
+            to_table([{"x": sent}], schema)
+    else:
+        assert to_table([{"x": sent}], schema)["x"][0] == pd.Timedelta(hours=hours)
+
+
+@given(st.integers(-(2**63) + 1, 2**63 - 1))
+def test_a_duration_keeps_its_nanoseconds(nanoseconds: int) -> None:
+    duration = pd.Timedelta(nanoseconds)
+    texts = format_duration(nanoseconds), duration.isoformat(), str(duration)
+    assert [parse_duration(text) for text in texts] == [nanoseconds] * 3
+    assert pd.Timedelta(texts[0]) == duration
 
 
 def test_a_time_without_a_zone_is_utc_where_training_s_are() -> None:

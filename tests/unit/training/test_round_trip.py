@@ -180,16 +180,12 @@ def test_a_feature_loader_s_features_are_checked_without_json() -> None:
 
 
 COLUMNS = {
-    "timedelta": (pd.to_timedelta(range(ROWS), "h"), "total_seconds"),
-    "period": (pd.period_range("2020-01", periods=ROWS, freq="M"), "to_timestamp"),
+    "timedeltas as objects": (pd.Series([datetime.timedelta(1)] * ROWS, dtype=object), "to_timedelta"),
     "interval": (pd.IntervalIndex.from_breaks(range(ROWS + 1)), "category"),
     "complex": (np.arange(ROWS) * 1j, "real and imaginary"),
-    "bytes": ([b"x"] * ROWS, "decode"),
-    "time": ([datetime.time(1)] * ROWS, "seconds since midnight"),
+    "time with a zone": ([datetime.time(1, tzinfo=datetime.UTC)] * ROWS, "seconds since midnight"),
     "moments as objects": (pd.Series([datetime.datetime(2024, 1, 1)] * ROWS, dtype=object), "to_datetime"),
-    "category of bytes": (pd.Categorical([b"a", b"b"] * 30), "decode"),
-    "category of times": (pd.Categorical([datetime.time(1), datetime.time(2)] * 30), "seconds since midnight"),
-    "category of dates": (pd.Categorical([datetime.date(2024, 1, 1)] * ROWS), "to_datetime"),
+    "category of intervals of times": (pd.cut(pd.date_range("2024", periods=ROWS), 3), "rename_categories"),
     "two kinds of missing": (pd.Series(["a", None, np.nan, "b"] * 15, dtype=object), "in one way"),
     "arrays": (pd.Series([np.array([1.0, 2.0])] * ROWS), "lists"),
 }

@@ -10,6 +10,7 @@ import datetime
 import io
 import os
 import tempfile
+import uuid
 import warnings
 import zlib
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from xgboost import XGBRegressor
 from mlapp import App, normalization, prediction, training
 from mlapp.config import Serve
 from mlapp.data.export import export_table
-from mlapp.errors import InputError, MlappError
+from mlapp.errors import DataError, InputError, MlappError
 from mlapp.features_file import read_features_file
 from mlapp.flyte import task_bodies
 from mlapp.schema.infer import to_json_value
@@ -57,6 +58,11 @@ TRUTHS = [True, False] * 5
 TIMES = [pd.Timestamp("2024-01-31T23:59:59"), *pd.date_range("1969-12-31", periods=9, freq="25h")]
 ZONED = [time.tz_localize("UTC") for time in TIMES]
 DATES = [time.date() for time in TIMES]
+DURATIONS = [pd.Timedelta(hours=hour, seconds=-30) for hour in range(10)]
+MONTHS = list(pd.period_range("2024-01", periods=10, freq="M"))
+CLOCKS = [datetime.time(hour, 30, second, microsecond) for hour, second, microsecond in [(1, 0, 0), (23, 59, 1)] * 5]
+BYTES = [b"a", b"\xff", b"", b"YQ==", b"\x00\n"] * 2
+UUIDS = [uuid.UUID(int=2**at) for at in range(10)]
 
 
 def arrow(kind: pa.DataType) -> pd.ArrowDtype:
@@ -100,10 +106,19 @@ DTYPES: dict[str, tuple[Any, list[Any]]] = {
     "arrow timestamp zoned": (arrow(pa.timestamp("ns", "America/New_York")), ZONED),
     "arrow date32": (arrow(pa.date32()), DATES),
     "arrow decimal": (arrow(pa.decimal128(10, 2)), [Decimal("1.25"), Decimal("2.5")] * 5),
-    "timedelta64[ns]": ("timedelta64[ns]", [pd.Timedelta(hours=hour) for hour in range(10)]),
-    "period[M]": ("period[M]", list(pd.period_range("2024-01", periods=10, freq="M"))),
-    "objects of times": ("object", [datetime.time(hour) for hour in range(10)]),
-    "objects of bytes": ("object", [b"a", b"\xff"] * 5),
+    **{f"timedelta64[{unit}]": (f"timedelta64[{unit}]", DURATIONS) for unit in ("s", "ms", "us", "ns")},
+    "arrow duration": (arrow(pa.duration("us")), DURATIONS),
+    "period[M]": ("period[M]", MONTHS),
+    "period[W]": ("period[W-SUN]", list(pd.period_range("2024-01", periods=10, freq="W"))),
+    "objects of times": ("object", CLOCKS),
+    "objects of zoned times": ("object", [datetime.time(hour, tzinfo=datetime.UTC) for hour in range(10)]),
+    "arrow time": (arrow(pa.time64("us")), CLOCKS),
+    "arrow time in nanoseconds": (arrow(pa.time64("ns")), CLOCKS),
+    "objects of bytes": ("object", BYTES),
+    "arrow binary": (arrow(pa.binary()), BYTES),
+    "arrow binary of one size": (arrow(pa.binary(1)), [b"a", b"\xff"] * 5),
+    "objects of UUIDs": ("object", UUIDS),
+    "objects of timedeltas": ("object", [duration.to_pytimedelta() for duration in DURATIONS]),
     "category": ("category", [text for text in TEXTS if text]),
     "ordered": ("ordered", [text for text in TEXTS if text]),
     "category of integers": ("category", INTEGERS),
@@ -112,15 +127,22 @@ DTYPES: dict[str, tuple[Any, list[Any]]] = {
     "category of times": ("category", TIMES),
     "category of zoned": ("category", ZONED),
     "category of dates": ("category", DATES),
-    "category of timedeltas": ("category", [pd.Timedelta(minutes=minute) for minute in range(10)]),
-    "category of periods": ("category", list(pd.period_range("2024-01", periods=10, freq="M"))),
+    "category of timedeltas": ("category", DURATIONS),
+    "category of periods": ("category", MONTHS),
+    "category of clocks": ("category", CLOCKS),
+    "category of bytes": ("category", BYTES),
+    "category of UUIDs": ("category", UUIDS),
     "category of decimals": ("category", [Decimal("0.1"), Decimal("2.5")] * 5),
     "interval": ("interval", FLOATS),
+    "interval of times": ("interval", TIMES),
 }
 LIMITED = {
     "new.csv": ("objects of lists", "objects of records", "objects of all"),
-    "new.parquet": ("objects of records", "category of timedeltas"),
-    "Arrow": ("objects of lists", "objects of records", "interval", "category of periods", "category of zoned"),
+    "new.parquet": ("objects of records", "category of timedeltas", "category of UUIDs"),
+    "Arrow": (
+        *("objects of lists", "objects of records", "interval", "category of zoned"),
+        *("category of periods", "period[M]", "period[W]", "category of UUIDs"),
+    ),
     "v2": ("large nullable", "large arrow"),
     "gRPC": ("large nullable", "large arrow"),
 }
@@ -249,7 +271,7 @@ class Answers:
             try:
                 rows = predictor.predict(read_features_file(name, predictor.schema.features, folder))
                 self.found[f"mlapp predict {name}"] = normalization.to_rows(rows, "predictor")
-            except InputError as error:
+            except (InputError, DataError) as error:
                 self.found[f"mlapp predict {name}"] = error.what
         out = folder / "flyte.parquet"
         task_bodies.run_predict(self.app, {}, version, out)

@@ -1,0 +1,215 @@
+"""Values that JSON lacks, and the texts that stand for them: durations, times of day, periods, bytes and UUIDs.
+
+One table says for each type which columns have it, what its text is and how the text is read. The schema's inference,
+its checks, CSV, OpenAPI and the categories all look there.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlapp.schema.durations import UNITS, count_nanoseconds, format_duration, parse_duration
+from mlapp.schema.fields import Field, FieldType
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLOCK = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
+LONGEST = 64
+"""Characters of a period's text."""
+UNIT = re.compile(r"\[(n?s|ms|us)\]")
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """How the values of one type are sent.
+
+    Attributes:
+        dtypes: the start of the dtypes that have it, as `str(dtype)` gives them.
+        kind: the type of the values in a column of objects, `module.name`; empty where no such column is taken.
+        wanted: what a value should be, for errors.
+        placeholder: an example where no value may be stored.
+        json_schema: of the texts.
+        read: a text, or a value of Python's or pandas', and the dtype → the value in that dtype. It raises ValueError
+            for a text of another form and for what the dtype does not hold exactly.
+        is_ordered: the least and the largest value mean something.
+    """
+
+    dtypes: tuple[str, ...]
+    kind: str
+    wanted: str
+    placeholder: str
+    json_schema: dict[str, Any]
+    read: Callable[[Any, str], Any]
+    is_ordered: bool = False
+
+
+def find_form(column: pd.Series[Any]) -> FieldType | None:
+    """The type of a column whose dtype alone says that JSON lacks its values; None for any other."""
+    dtype = str(column.dtype)
+    return next((name for name, form in TEXT_FORMS.items() if dtype.startswith(form.dtypes)), None)
+
+
+def find_form_of_values(kinds: set[type]) -> FieldType | None:
+    """The type of a column of objects that are all of one class which JSON lacks."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
+    return next((name for name, form in TEXT_FORMS.items() if names == {form.kind}), None)
+
+
+def read_values(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[Any]:
+    """A column of texts, or of the values themselves, in the field's dtype.
+
+    Args:
+        marker: the missing value of a column of objects.
+
+    Raises:
+        ValueError: a text has another form.
+    """
+    import pandas as pd
+
+    from mlapp.schema.cast import is_missing, pandas_dtype
+
+    if field.dtype != "object" and str(column.dtype) == field.dtype:
+        return column
+    read = TEXT_FORMS[field.type].read
+    is_object = field.dtype == "object"
+    lacking = marker if is_object else None
+    values = [lacking if is_missing(value) else read(value, field.dtype) for value in column.tolist()]
+    if is_object:
+        return pd.Series(values, index=column.index, dtype=object)
+    return pd.Series(pd.array(values, dtype=pandas_dtype(field.dtype)), index=column.index)
+
+
+def accepts_text(field: Field, value: Any) -> bool:
+    """Whether a value that is not missing is one of the column, or a text of one."""
+    try:
+        TEXT_FORMS[field.type].read(value, field.dtype)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def write_text(value: Any) -> str | None:
+    """The text that is sent for a value of one of the types; None for any other value."""
+    if isinstance(value, datetime.timedelta):
+        return format_duration(count_nanoseconds(value))
+    if isinstance(value, datetime.time):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    is_text = isinstance(value, uuid.UUID) or type(value).__name__ == "Period"
+    return str(value) if is_text else None
+
+
+def _read_duration(value: Any, dtype: str) -> Any:
+    import numpy as np
+
+    found = UNIT.search(dtype)
+    unit: Any = found[1] if found else "ns"
+    if not isinstance(value, (str, datetime.timedelta)):
+        raise TypeError(value)
+    nanoseconds = parse_duration(value) if isinstance(value, str) else count_nanoseconds(value)
+    count, rest = divmod(nanoseconds, UNITS[unit])
+    if rest or not -(2**63) < count < 2**63:
+        raise ValueError(value)
+    return np.timedelta64(count, unit)
+
+
+def _read_time(value: Any, dtype: str) -> datetime.time:
+    if isinstance(value, str):
+        if not CLOCK.fullmatch(value):
+            raise ValueError(value)
+        value = datetime.time.fromisoformat(value)
+    if not isinstance(value, datetime.time) or value.tzinfo is not None or value.fold:
+        raise TypeError(value)
+    found = UNIT.search(dtype)
+    if found and value.microsecond * 1000 % UNITS[found[1]]:
+        raise ValueError(value)
+    return value
+
+
+def _read_period(value: Any, dtype: str) -> Any:
+    import pandas as pd
+
+    if not isinstance(value, (str, pd.Period)):
+        raise TypeError(value)
+    wanted: Any = pd.PeriodDtype(dtype.removeprefix("period[").removesuffix("]"))
+    found: Any = pd.Period(value, freq=wanted.freq) if isinstance(value, str) and len(value) < LONGEST else value
+    # A date within a month is not that month: it would lose its day.
+    if not isinstance(found, pd.Period) or found.freq != wanted.freq or (value is not found and str(found) != value):
+        raise ValueError(value)
+    return found
+
+
+def _read_bytes(value: Any, dtype: str) -> bytes:
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except binascii.Error as error:
+            raise ValueError(value) from error
+    if not isinstance(value, bytes):
+        raise TypeError(value)
+    return value
+
+
+def _read_uuid(value: Any, dtype: str) -> uuid.UUID:
+    if isinstance(value, uuid.UUID):
+        return value
+    if not UUID.fullmatch(value):
+        raise ValueError(value)
+    return uuid.UUID(value)
+
+
+TEXT_FORMS: dict[FieldType, TextForm] = {
+    "duration": TextForm(
+        dtypes=("timedelta64[", "duration["),
+        kind="",
+        wanted="a duration, as PT90S or P1DT2H",
+        placeholder="PT0S",
+        json_schema={"type": "string", "format": "duration"},
+        read=_read_duration,
+        is_ordered=True,
+    ),
+    "time": TextForm(
+        dtypes=("time32[", "time64[us]"),  # Python's times, which Arrow's become, have no nanoseconds
+        kind="datetime.time",
+        wanted="a time of day without a zone, as 12:30:00",
+        placeholder="00:00:00",
+        json_schema={"type": "string", "format": "time-local"},
+        read=_read_time,
+        is_ordered=True,
+    ),
+    "period": TextForm(
+        dtypes=("period[",),
+        kind="",
+        wanted="a period as pandas writes it, as 2026-01 for a month",
+        placeholder="2000-01",
+        json_schema={"type": "string"},
+        read=_read_period,
+        is_ordered=True,
+    ),
+    "bytes": TextForm(
+        dtypes=("binary[", "large_binary["),
+        kind="builtins.bytes",
+        wanted="a text in base64",
+        placeholder="",
+        json_schema={"type": "string", "contentEncoding": "base64"},
+        read=_read_bytes,
+    ),
+    "uuid": TextForm(
+        dtypes=(),
+        kind="uuid.UUID",
+        wanted="a UUID",
+        placeholder="00000000-0000-0000-0000-000000000000",
+        json_schema={"type": "string", "format": "uuid"},
+        read=_read_uuid,
+    ),
+}
