@@ -71,7 +71,19 @@ TEXTS = APP.format(
     predictor="@app.predictor\ndef predict(model, features: pd.DataFrame) -> list[float]:\n"
     "    return [1.0] * len(features)",
 )
-APPS = {"numbers": NUMBERS, "texts": TEXTS}
+RAW = APP.format(
+    name="raw",
+    table='{"a": np.arange(50.0), "b": 0.5}',
+    predictor="@app.feature_loader\ndef load_features(raw) -> pd.DataFrame:\n"
+    '    return pd.DataFrame({"a": [1.0], "b": [1.0]})',
+)
+ASYNC = APP.format(
+    name="async",
+    table='{"a": np.arange(50.0), "b": 0.5}',
+    predictor="@app.predictor\nasync def predict(model, features: pd.DataFrame) -> list[float]:\n"
+    "    return model.predict(features).tolist()",
+)
+APPS = {"numbers": NUMBERS, "texts": TEXTS, "raw": RAW, "async": ASYNC}
 INFER = "/v2/models/{app}/infer"
 JSON, CSV, NPY, ARROW = "application/json", "text/csv", "application/x-npy", "application/vnd.apache.arrow.stream"
 Body = tuple[str, str, str, Callable[[], bytes]]
@@ -126,6 +138,13 @@ BODIES: dict[str, Body] = {
     "JSON rows": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[1,1]", "]}")),
     "JSON long rows": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[0.123456789,0.123456789]", "]}")),
     "JSON records": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', '{"a":1,"b":1}', "]}")),
+    "JSON long records": (
+        "numbers",
+        "/predict",
+        JSON,
+        lambda: fill('{"inputs":[', '{"a":0.1234567890123,"b":0.1234567890123}', "]}"),
+    ),
+    "JSON most records": ("numbers", "/predict", JSON, lambda: b"[" + b",".join([b'{"":1}'] * 660_000) + b"]"),
     "JSON columns": ("numbers", "/predict", JSON, lambda: columns("1")),
     "JSON split": (
         "numbers",
@@ -261,6 +280,7 @@ def measure(project: Path, path: str, media: str, body: bytes, headers: str = ""
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="a part of the bodies' names")
+    parser.add_argument("--app", choices=APPS, help="the app that gets every body, instead of the one it fits")
     parser.add_argument("--gzip", action="store_true", help="send the bodies packed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -276,6 +296,7 @@ def main() -> None:
         for name, (app, path, media, make) in BODIES.items():
             if arguments.only and arguments.only.lower() not in name.lower():
                 continue
+            app = arguments.app or app
             body = make()
             headers = "Content-Encoding: gzip\r\n" if arguments.gzip else ""
             sent = gzip.compress(body, 1) if arguments.gzip else body

@@ -17,8 +17,9 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, 
 from mlserver.utils import get_model_uri
 
 from mlapp import bundle as bundles
+from mlapp.schema.rows import Part
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.served_model import load_served_model
+from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.open_inference import accept_tensors, model_metadata, predict_part_as_tensors
@@ -67,10 +68,7 @@ class MlappRuntime(MLModel):
                 raise MLServerError(f"'{self.name}' streams its predictions: send to {place}.")
             budget = self._open_budget()
             endpoint, loaded = self._endpoint, self._endpoint.current
-            given = _read_tensors(payload, budget)
-            part = await endpoint.run_decoder(
-                lambda: accept_tensors(loaded.codec, given), sum(tensor.array.nbytes for tensor in given), budget
-            )
+            part = await self._accept_payload(loaded, payload, budget)
             found = await predict_part_as_tensors(endpoint, loaded, part, budget)
             return self._make_answer(payload, found, loaded.version or "")
         except MLServerError:
@@ -93,7 +91,7 @@ class MlappRuntime(MLModel):
             return
         try:
             budget = self._open_budget()
-            part = accept_tensors(loaded.codec, _read_tensors(payload, budget))
+            part = await self._accept_payload(loaded, payload, budget)
             schema = loaded.predictor.schema.predictions
             async with aclosing(self._endpoint.streams.stream_items(loaded, part, budget.timeout)) as items:
                 async for item in items:
@@ -103,6 +101,13 @@ class MlappRuntime(MLModel):
             raise
         except Exception as error:
             raise _translate_error(error) from error
+
+    async def _accept_payload(self, loaded: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
+        """The features in a request's tensors."""
+        codec, given = loaded.codec, _read_tensors(payload, budget)
+        size = sum(tensor.array.nbytes for tensor in given)
+        raw = await self._endpoint.run_decoder(lambda: accept_tensors(codec.reader, given), size, budget)
+        return await self._endpoint.load_features(codec, raw, size, budget)
 
     def _open_budget(self) -> Budget:
         settings = self._endpoint.settings

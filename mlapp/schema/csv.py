@@ -40,6 +40,12 @@ QUOTES = re.compile('"+')
 LINE = re.compile(r"[^\r\n]+")
 LINE_END = re.compile(r"[\r\n]")
 WHOLE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
+NO_NUMBER = re.compile(r"[^0-9eE.+\n-]")
+NO_DIGIT = re.compile(r"[^0-9+\n-]")
+WHOLE_NUMBER = re.compile(r"(?:^|\n)[+-]?\d+(?:\n|$)")
+LEADING_ZERO = re.compile(r"(?:^|\n)[+-]?0\d")
+ZERO_FIRST = re.compile(r"[+-]?0\d+(\.\d*)?")
+"""A number with leading zeros, as those of a postal code: a text."""
 Cells = Sequence["str | None"]
 EMPTY = ""
 """An empty cell in quotes. One without is None."""
@@ -331,7 +337,11 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
 
     if width == 1 and field is not None and field.nullable:
         cells = [cell or None for cell in cells]  # writers put quotes around the empty cell of an only column
-    numbers = _numbers(cells, {"integer": "int64", "number": "float64"}.get("" if field is None else field.type))
+    if field is None or field.type == "any":
+        dtype = _guess_dtype(cells)
+    else:
+        dtype = {"integer": "int64", "number": "float64"}.get(field.type)
+    numbers = _numbers(cells, dtype)
     if numbers is not None:
         return numbers
     read = _reader(field)
@@ -344,6 +354,22 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
     if kinds == {bool}:
         return np.array(values)
     return pd.Series(values, dtype=object)
+
+
+def _guess_dtype(cells: Cells) -> str | None:
+    """The dtype of cells without a known type that look like whole numbers, or like floats; None for any others.
+
+    It saves looking at each of them: `_any` would give the same.
+    """
+    try:
+        text = "\n".join(cells)  # type: ignore[arg-type]
+    except TypeError:  # a missing cell
+        return None
+    if NO_NUMBER.search(text) or LEADING_ZERO.search(text):
+        return None
+    if not NO_DIGIT.search(text):
+        return "int64"
+    return None if WHOLE_NUMBER.search(text) else "float64"
 
 
 def _numbers(cells: Cells, dtype: str | None) -> Any:
@@ -416,7 +442,7 @@ def _any(cell: str | None) -> Any:
     """The value of a cell without a known type: a number without leading zeros, true or false, else a text."""
     if cell is None:
         return None
-    if re.fullmatch(r"[+-]?0\d+(\.\d*)?", cell):
+    if ZERO_FIRST.fullmatch(cell):
         return cell
     value = TRUTH.get(cell.lower(), cell)
     return _number(cell) if value is cell and cell not in MISSING else value

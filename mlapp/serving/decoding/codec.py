@@ -21,7 +21,8 @@ from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema
 from mlapp.schema.container import count_rows, is_dataset
 from mlapp.schema.rows import Part, RowCodec
-from mlapp.serving.decoding.json_body import FEATURES, INPUTS, named_inputs_of
+from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, named_inputs_of
+from mlapp.serving.web.problems import HttpError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Recipe:
         schema: a `ModelSchema` as MessagePack.
         takes_array, ignores_extra: as of `Predictor`.
         targets, features: as of `Pipeline`.
+        is_raw: as of `Codec`.
+        has_loader: whether the app has a feature_loader.
     """
 
     schema: bytes
@@ -39,6 +42,8 @@ class Recipe:
     ignores_extra: bool
     targets: tuple[str, ...]
     features: tuple[str, ...] | None
+    is_raw: bool
+    has_loader: bool
 
     def make_codec(self) -> Codec:
         """A codec without a model."""
@@ -48,28 +53,46 @@ class Recipe:
             pipeline, None, frameworks.get_framework("python"), schema, ignores_extra=self.ignores_extra
         )
         predictor.__dict__["takes_array"] = self.takes_array
-        return Codec(predictor)
+        return Codec(predictor, is_raw=self.is_raw, has_loader=self.has_loader)
 
 
 class Codec:
-    """Bodies and features of one loaded model."""
+    """Bodies and features of one loaded model.
 
-    def __init__(self, predictor: Predictor) -> None:
+    Args:
+        is_raw: a body becomes the inputs in it, and not features; nothing of the app is called.
+        has_loader: whether the app has a feature_loader; None: as the predictor's pipeline says.
+    """
+
+    def __init__(self, predictor: Predictor, *, is_raw: bool = False, has_loader: bool | None = None) -> None:
         self.predictor = predictor
+        self.is_raw = is_raw
+        own = predictor.pipeline.stage("feature_loader") is not None
+        self.has_loader = own if has_loader is None else has_loader
         self.on_refusal: Callable[[InputError], None] | None = None
         """Called for inputs that do not fit the schema."""
         self.collect: Callable[[Codec], Parts] = Parts
         """Makes what takes the pieces of a large body."""
-        has_loader = predictor.pipeline.stage("feature_loader") is not None
         self._rows = (
-            None if has_loader else RowCodec(predictor.schema.features, (INPUTS,), takes_array=predictor.takes_array)
+            None
+            if self.has_loader or is_raw
+            else RowCodec(predictor.schema.features, (INPUTS,), takes_array=predictor.takes_array)
         )
+
+    @cached_property
+    def reader(self) -> Codec:
+        """The codec that decodes a body without the app's code: a raw one where the features need it, else this one.
+
+        Of what a raw one reads, `load_part` makes features.
+        """
+        needs_app = self.has_loader or self.predictor.schema.features.container
+        return Codec(self.predictor, is_raw=True) if needs_app and not self.is_raw else self
 
     @property
     def is_by_row(self) -> bool:
         """Whether the features of a list of inputs are those of its pieces, one behind the other."""
         schema = self.predictor.schema.features
-        if schema.kind == "any" or self.predictor.pipeline.stage("feature_loader") is not None:
+        if schema.kind == "any" or self.has_loader or self.is_raw:
             return False
         return all(field.type != "any" for field in schema.fields)  # its column's type depends on all the values
 
@@ -78,7 +101,7 @@ class Codec:
         """Data for another process to decode in the same way; None if that needs the app's code."""
         predictor = self.predictor
         pipeline, schema = predictor.pipeline, predictor.schema
-        if pipeline.stage("feature_loader") is not None or schema.features.container:
+        if self.reader is not self:
             return None
         return Recipe(
             msgspec.msgpack.encode(schema),
@@ -86,6 +109,8 @@ class Codec:
             predictor.ignores_extra,
             pipeline.targets,
             pipeline.features,
+            self.is_raw,
+            self.has_loader,
         )
 
     @property
@@ -111,7 +136,21 @@ class Codec:
         part = self.accept_inputs(self._features_of(inputs) if key == FEATURES else inputs, first)
         part.is_unionml = key == FEATURES
         if keys is not None:
-            part.keys = _one_a_row(keys, part.rows)
+            part.keys = keys if self.is_raw else check_business_keys(keys, part.rows)
+        return part
+
+    def load_part(self, raw: Part) -> Part:
+        """The features in what `reader` made of a body.
+
+        Raises:
+            InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
+        """
+        if self.reader is self:
+            return raw
+        part = self.accept_inputs(raw.features)
+        part.is_unionml = raw.is_unionml
+        if raw.keys is not None:
+            part.keys = check_business_keys(raw.keys, part.rows)
         return part
 
     def accept_inputs(self, inputs: Any, first: int = 0) -> Part:
@@ -123,6 +162,8 @@ class Codec:
         Raises:
             InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
         """
+        if self.is_raw:
+            return Part(1, features=_limit_objects(inputs))
         rows = self._rows
         if rows is not None:
             part = rows.convert(inputs) if isinstance(inputs, list) else rows.from_matrix(inputs)
@@ -144,7 +185,7 @@ class Codec:
     def _features_of(self, inputs: Any) -> Any:
         """The features in what a client of UnionML sends: whole rows, as a reader reads them."""
         pipeline = self.predictor.pipeline
-        if pipeline.stage("feature_loader") is not None:
+        if self.has_loader:
             return inputs
 
         def is_feature(name: str) -> bool:
@@ -164,7 +205,7 @@ class Codec:
         schema = self.predictor.schema.features
         if schema.kind != "table" or getattr(inputs, "ndim", 0) != 2 or not hasattr(inputs, "strides"):
             return inputs
-        if inputs.shape[1] != len(schema.fields) or self.predictor.pipeline.stage("feature_loader") is not None:
+        if inputs.shape[1] != len(schema.fields) or self.has_loader:
             return inputs
         import pandas as pd
 
@@ -244,23 +285,18 @@ class Parts:
         self._parts.append(part)
 
 
-def _one_a_row(keys: Any, rows: int) -> Any:
-    """Business keys: one object for all rows, or a list with one a row.
+def _limit_objects(inputs: Any) -> Any:
+    """The same inputs.
 
     Raises:
-        InputError: they are neither.
+        HttpError: 413, a table has so many texts that to hand them over would hold up the server.
     """
-    if isinstance(keys, dict) and _are_plain(keys):
-        return keys
-    if isinstance(keys, list) and len(keys) == rows and all(isinstance(row, dict) and _are_plain(row) for row in keys):
-        return keys
-    raise InputError(
-        [Problem("keys is neither an object of texts and numbers nor a list of one such object a row", field="keys")]
-    )
-
-
-def _are_plain(keys: dict[str, Any]) -> bool:
-    return all(isinstance(value, (str, int, float, bool)) or value is None for value in keys.values())
+    objects = 0
+    if hasattr(inputs, "iloc"):
+        objects = len(inputs) * sum(dtype.kind == "O" for dtype in inputs.dtypes)
+    if objects > MOST_AT_ONCE:
+        raise HttpError(413, f"The body has more than {MOST_AT_ONCE} texts for a feature_loader. Send fewer rows.")
+    return inputs
 
 
 def concatenate_features(features: list[Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import Problem
+from mlapp.errors import InputError, Problem
 from mlapp.normalization import MANY
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import TwiceError
@@ -111,6 +111,21 @@ def check_values(body: bytes, most: int = MOST_AT_ONCE) -> int:
     return found
 
 
+def check_business_keys(keys: Any, rows: int) -> Any:
+    """Business keys: one object for all rows, or a list with one a row.
+
+    Raises:
+        InputError: they are neither.
+    """
+    if isinstance(keys, dict) and _are_plain(keys):
+        return keys
+    if isinstance(keys, list) and len(keys) == rows and all(isinstance(row, dict) and _are_plain(row) for row in keys):
+        return keys
+    raise InputError(
+        [Problem("keys is neither an object of texts and numbers nor a list of one such object a row", field="keys")]
+    )
+
+
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
     """The answer's body: `predictions`, then what is the same for every answer."""
     return b'{"predictions":' + encode_list(predictions) + tail
@@ -144,6 +159,10 @@ def encode_json(value: Any) -> bytes:
         return _encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are not texts, integers beyond 64 bits
         return json.dumps(to_json_value(value), allow_nan=False, separators=(",", ":"), default=str).encode()
+
+
+def _are_plain(keys: dict[str, Any]) -> bool:
+    return all(isinstance(value, (str, int, float, bool)) or value is None for value in keys.values())
 
 
 def _count_keys(content: Any, most: int) -> int:

@@ -63,12 +63,11 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
             column that is there twice, a row that does not fit the schema.
     """
     schema = codec.predictor.schema.features
-    has_loader = codec.predictor.pipeline.stage("feature_loader") is not None
     parts = codec.collect(codec)
     try:
         pieces = read_csv_in_pieces(
             body,
-            UNKNOWN if has_loader else schema,
+            UNKNOWN if codec.has_loader else schema,
             widest=widest(codec),
             cells=CHUNK if codec.is_by_row else len(body) + 1,
         )
@@ -82,8 +81,7 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
 
 def widest(codec: Codec) -> int:
     """The most columns that can be meant: each costs as much as thousands of rows."""
-    has_loader = codec.predictor.pipeline.stage("feature_loader") is not None
-    return max(WIDEST_LOADED if has_loader else WIDEST, 2 * len(codec.predictor.schema.features.names))
+    return max(WIDEST_LOADED if codec.has_loader else WIDEST, 2 * len(codec.predictor.schema.features.names))
 
 
 def check_width(columns: int, codec: Codec) -> None:

@@ -2,7 +2,8 @@
 
 Parsing a large body is a handful of C calls that hold the interpreter's lock for tenths of a second: meanwhile nobody
 else is answered. A decoder process has a lock of its own, a limit of memory, and is killed when the request's time is
-up, or when its client leaves. It has the schema and none of the app's code: what a feature_loader reads stays here.
+up, or when its client leaves. It has the schema and none of the app's code: for a feature_loader it decodes the raw
+inputs, of which the server's process makes features.
 """
 
 from __future__ import annotations
@@ -51,12 +52,28 @@ def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget,
 
     Raises:
         HttpError: 400, the decoder crashed; 413, it needs more memory than any request may; what `decode` raises.
-        InputError: raised by `decode`. CancelledBudgetError: the client has left.
+        InputError: raised by `decode`. UserCodeError: the feature_loader raised. CancelledBudgetError: the client has
+            left.
     """
-    if len(body) < HUGE or codec.recipe is None or not _pool.can_start:
-        return decode(codec, body, budget, *arguments)
-    task = pickle.dumps((codec.recipe, decode, budget, arguments))
-    outcome, content = _pool.run_task(codec, task, body, budget)
+    return load_features(codec, read_in_process(codec, decode, body, budget, *arguments))
+
+
+def load_features(codec: Codec, found: Any) -> Any:
+    """What `read_in_process` gave, with features: the app's feature_loader is called.
+
+    Raises:
+        InputError, UserCodeError: as for `Codec.load_part`.
+    """
+    return (*found[:-1], codec.load_part(found[-1])) if isinstance(found, tuple) else codec.load_part(found)
+
+
+def read_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *arguments: Any) -> Any:
+    """As `decode_in_process`, without the app's code: a part may hold raw inputs, for `load_features`."""
+    reader = codec.reader
+    if len(body) < HUGE or not _pool.can_start:
+        return decode(reader, body, budget, *arguments)
+    task = pickle.dumps((reader.recipe, decode, budget, arguments))
+    outcome, content = _pool.run_task(reader, task, body, budget)
     if outcome is Outcome.RESULT:
         return content if len(content) > 1 else content[0]
     if outcome is Outcome.REFUSED:
@@ -66,7 +83,7 @@ def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget,
         raise error
     if outcome is Outcome.HTTP:
         raise HttpError(*content)
-    return decode(codec, body, budget, *arguments)
+    return decode(reader, body, budget, *arguments)
 
 
 class _Decoder:

@@ -6,6 +6,7 @@ decoded: none of them is held twice, and no call of the receiver makes more than
 
 from __future__ import annotations
 
+import io
 import pickle
 import socket
 import struct
@@ -89,7 +90,7 @@ class SentParts(Parts):
             self._sender.send(Outcome.PIECE, (part.rows, pickle.PickleBuffer(part.packed), None), is_packed=True)
             return
         features = part.features
-        if not _has_objects(features):
+        if self._codec.is_raw or not _has_objects(features):
             self._sender.send(Outcome.PIECE, (part.rows, None, features))
             return
         for at in range(0, len(features), OBJECTS):
@@ -145,7 +146,9 @@ def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check
     cells, parts = Cells(most), Parts(codec)
     while True:
         payload, buffers = receive_frame(source, check, cells)
-        outcome, content = pickle.loads(payload, buffers=buffers)  # noqa: S301 - of our own process
+        outcome, content = pickle.Unpickler(  # noqa: S301 - of our own process
+            _TurnTakingReader(payload), buffers=buffers
+        ).load()
         check()
         if outcome is Outcome.PIECE:
             rows, packed, features = content
@@ -160,6 +163,16 @@ def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check
             return outcome, (*others, part)
         else:
             return outcome, content
+
+
+class _TurnTakingReader(io.BytesIO):
+    """A pickle to read. `read`, which is called for each frame of 64 kB, lets other threads run.
+
+    Otherwise none would run before all objects of a large pickle are made.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size)
 
 
 class Cells:

@@ -61,7 +61,7 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[
     """
     parts = [item.part for item in items]
     try:
-        if len(items) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0]):
+        if _is_sliced(loaded, parts):
             return predict_in_slices(loaded, items[0])
         rows, features, predictions = predict_batch(loaded, parts, sum(part.rows for part in parts))
     except Exception as error:
@@ -84,14 +84,9 @@ async def try_batch_async(
     """
     parts = [item.part for item in items]
     try:
-        features = await _transform_batch(loaded, parts, thread)
-        try:
-            predictions = await loaded.predictor.call_predictor(features)
-        except MlappError:
-            raise
-        except Exception as error:
-            raise UserCodeError(loaded.predictor.stage.title, error) from error
-        rows = loaded.list_rows(predictions, sum(part.rows for part in parts))
+        if _is_sliced(loaded, parts):
+            return await _predict_in_slices_async(loaded, items[0], thread)
+        rows, features, predictions = await _predict_batch_async(loaded, parts, thread)
     except Exception as error:
         if len(items) == 1 or has_no_waiter(items):
             failed()
@@ -103,8 +98,46 @@ async def try_batch_async(
     return split_rows(rows, parts), [(features, predictions)]
 
 
+def _is_sliced(loaded: ServedModel, parts: list[Part]) -> bool:
+    """Whether the only part has very many rows, which may be predicted apart."""
+    return len(parts) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0])
+
+
+async def _predict_in_slices_async(loaded: ServedModel, item: QueuedRequest, thread: Executor) -> Attempt:
+    """As `predict_in_slices`. Other requests get their turn between two slices."""
+    part = item.part
+    found = PackedRows()
+    calls = []
+    for at in range(0, part.rows, SLICE):
+        piece = loaded.codec.slice_part(part, at, at + SLICE)
+        rows, features, predictions = await _predict_batch_async(loaded, [piece], thread)
+        found.extend(rows)
+        if loaded.predictor.pipeline.callbacks:
+            calls.append((features, predictions))
+        await asyncio.sleep(0)
+    return [found], calls
+
+
+async def _predict_batch_async(loaded: ServedModel, parts: list[Part], thread: Executor) -> tuple[list[Any], Any, Any]:
+    """As `predict_batch`, for an `async def` predictor. A batch of many rows is made, and listed, in a thread."""
+    features = await _transform_batch(loaded, parts, thread)
+    try:
+        predictions = await loaded.predictor.call_predictor(features)
+    except MlappError:
+        raise
+    except Exception as error:
+        raise UserCodeError(loaded.predictor.stage.title, error) from error
+    rows = sum(part.rows for part in parts)
+    if rows > SLICE:
+        return await asyncio.to_thread(loaded.list_rows, predictions, rows), features, predictions
+    return loaded.list_rows(predictions, rows), features, predictions
+
+
 async def _transform_batch(loaded: ServedModel, parts: list[Part], thread: Executor) -> Any:
-    features = loaded.codec.combine_parts(parts)
+    if sum(part.rows for part in parts) > SLICE:
+        features = await asyncio.to_thread(loaded.codec.combine_parts, parts)
+    else:
+        features = loaded.codec.combine_parts(parts)
     if loaded.predictor.pipeline.stage("feature_transformer") is None:
         return loaded.predictor.transform_features(features)
     return await asyncio.get_running_loop().run_in_executor(thread, loaded.predictor.transform_features, features)

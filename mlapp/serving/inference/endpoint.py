@@ -20,9 +20,10 @@ from mlapp.monitoring.recorder import Recorder
 from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
 from mlapp.schema.rows import Part
+from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.decoding.processes import decode_in_process
+from mlapp.serving.decoding.processes import load_features, read_in_process
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.batcher import Batcher
 from mlapp.serving.inference.latency import Latency
@@ -81,7 +82,7 @@ class Endpoint:
         self.batcher = Batcher(self.metrics, **queueing, spans=spans)
         self.recorder: Recorder | None = None
         self._is_traced = tracing is not None
-        self._decoding = Latency()
+        self._loading = Latency()
         self._is_warm = False
         self.is_plain = False
         """Whether a request's body becomes features in the event loop, and predictions one answer, with no span."""
@@ -94,9 +95,9 @@ class Endpoint:
         return self._is_warm
 
     @property
-    def _decodes_fast(self) -> bool:
-        """Whether a small body becomes features in no time: a feature_loader of the user's may download them."""
-        return self._decoding.is_fast or self.pipeline.stage("feature_loader") is None
+    def _loads_fast(self) -> bool:
+        """Whether small inputs become features in no time: a feature_loader of the user's may download them."""
+        return self._loading.is_fast or self.pipeline.stage("feature_loader") is None
 
     async def start_model(self) -> None:
         """Warm the model; a second call does nothing.
@@ -197,14 +198,35 @@ class Endpoint:
         Raises:
             HttpError: 504, the budget's time is up. ClientLeft: the client has left.
         """
-        if size < most and self._decodes_fast:
-            return read()
+        return read() if size < most else await decode_in_thread(read, budget, left)
+
+    async def load_features(
+        self,
+        codec: Codec,
+        found: T,
+        size: int,
+        budget: Budget,
+        left: Callable[[], Awaitable[Any]] | None = None,
+    ) -> T:
+        """Features in place of the raw inputs that a decoder found, by the app's feature_loader.
+
+        Args:
+            found: a `Part`, or a tuple that ends in one.
+            size, left: as for `run_decoder`.
+
+        Raises:
+            HttpError, ClientLeft: as for `run_decoder`. InputError, UserCodeError: as for `Codec.load_part`.
+        """
+        if codec.reader is codec:
+            return found
+        load = partial(load_features, codec, found)
+        if size < LARGE and self._loads_fast:
+            return load()  # type: ignore[no-any-return]
         started = time.perf_counter()
         # A feature_loader may wait for others, as in a download: it does not take the place of a decoder.
-        own = self.pipeline.stage("feature_loader") is not None
-        found = await decode_in_thread(read, budget, left, self._loaders if own else None)
-        self._decoding.add_call(time.perf_counter() - started, 1)
-        return found
+        loaded: T = await decode_in_thread(load, budget, left, self._loaders if codec.has_loader else None)
+        self._loading.add_call(time.perf_counter() - started, 1)
+        return loaded
 
     async def decode_features(
         self,
@@ -226,8 +248,9 @@ class Endpoint:
         Raises:
             HttpError, ClientLeft: as for `run_decoder`; and what `decode` raises.
         """
-        read = partial(decode_in_process, loaded.codec, decode, body, budget, *arguments)
-        return await self.run_decoder(read, len(body), budget, left, most)
+        read = partial(read_in_process, loaded.codec, decode, body, budget, *arguments)
+        found = await self.run_decoder(read, len(body), budget, left, most)
+        return await self.load_features(loaded.codec, found, len(body), budget, left)
 
     @cached_property
     def _loaders(self) -> ThreadPoolExecutor:

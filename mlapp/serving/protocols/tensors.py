@@ -16,7 +16,7 @@ import msgspec
 from mlapp.normalization import MANY
 from mlapp.schema import Field, Schema
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import check_values, encode_json
+from mlapp.serving.decoding.json_body import MOST_AT_ONCE, check_values, encode_json
 from mlapp.serving.decoding.json_chunks import PIECE, cut_json_array
 from mlapp.serving.inference.packed_rows import PackedRows
 from mlapp.serving.web.budget import Budget
@@ -187,10 +187,16 @@ def tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
     if not tensors:
         raise HttpError(400, "There are no inputs.")
     schema = codec.predictor.schema.features
-    own = codec.predictor.pipeline.stage("feature_loader") is not None
+    own = codec.has_loader
     one = tensors[0].array
     if len(tensors) == 1 and (schema.kind != "table" or tensors[0].name not in schema.names):
-        return one if tensors[0].datatype != "BYTES" and not own else one.tolist()
+        if tensors[0].datatype != "BYTES" and not own:
+            return one
+        if own and one.size > MOST_AT_ONCE:
+            raise HttpError(
+                413, f"The tensor has more than {MOST_AT_ONCE} values, which a feature_loader takes as a list."
+            )
+        return one.tolist()
     if schema.kind != "table" and not own:
         raise HttpError(400, f"The model takes one tensor, '{INPUTS}'; {len(tensors)} came.")
     columns = {tensor.name: _tensor_column(tensor) for tensor in tensors}

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp import App
 from mlapp.config import Serve
 from mlapp.errors import InputError
 from mlapp.prediction import predictor_of_trained
@@ -23,6 +24,7 @@ from mlapp.serving.inference import endpoint
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import ClientLeft
 from mlapp.serving.web.problems import HttpError
+from tests.unit.serving.conftest import Sums
 
 pytestmark = pytest.mark.anyio
 RECORDS = [
@@ -117,6 +119,48 @@ async def test_a_large_request_is_predicted_in_slices(numbers, serve, monkeypatc
         tensor = {"name": "inputs", "datatype": "FP64", "shape": [200, 2], "data": rows.ravel().tolist()}
         answer = await client.post("/v2/models/numbers/infer", json={"inputs": [tensor]})
         assert answer.json()["outputs"][0]["data"] == rows.sum(axis=1).tolist()
+
+
+async def test_a_feature_loader_gets_what_is_decoded_there_and_runs_in_the_server(serve):
+    app, given = App("raw", target="y"), []
+    app.data_reader(lambda: {"a": [1.0, 2.0] * 10, "y": [0, 1] * 10})
+    app.model(Sums)
+
+    @app.feature_loader
+    def load(inputs) -> pd.DataFrame:
+        given.append((os.getpid(), inputs))
+        return pd.DataFrame({"a": [1.0, 2.0]})
+
+    tables = {"text/csv": TABLE.to_csv(index=False).encode(), "application/vnd.apache.arrow.stream": arrow()}
+    async with serve(app) as client:
+        for inputs in (RECORDS, [], {"a": "b"}, "text", None, 3, [[1, [2.5, "é"]], None]):
+            answer = await client.post("/predict", json={"inputs": inputs, "keys": [{"id": 1}, {"id": 2}]})
+            assert (answer.json()["predictions"], given.pop()) == ([1.0, 2.0], (os.getpid(), inputs))
+        for media, body in tables.items():
+            await client.post("/predict", content=body, headers={"content-type": media})
+            assert given.pop()[1].to_csv(index=False) == TABLE.to_csv(index=False)
+        wrong = await client.post("/predict", json={"inputs": [1], "keys": [{"id": 1}]})
+        assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "keys")
+        assert (await client.post("/predict", content=b"[1, 2")).status_code == 400
+
+
+async def test_an_async_predictor_gets_a_large_request_in_slices(serve, monkeypatch):
+    from mlapp.serving.inference import batch_predict
+
+    monkeypatch.setattr(batch_predict, "SLICE", 70)
+    app, rows = App("slow", target="y"), []
+    app.data_reader(lambda: {"a": [1.0, 2.0] * 10, "y": [0, 1] * 10})
+    app.model(Sums)
+
+    @app.predictor
+    async def predict(model, features: pd.DataFrame) -> list[float]:
+        rows.append(len(features))
+        return model.predict(features).tolist()
+
+    async with serve(app) as client:
+        rows.clear()
+        answer = await client.post("/predict", json=[[row] for row in range(200)])
+    assert (answer.json()["predictions"], rows) == (list(map(float, range(200))), [70, 70, 60])
 
 
 def sleep_long(codec, body, budget):
