@@ -39,11 +39,11 @@ def source_of_project(project: Project) -> Source:
         ProjectError: see `Project.app`.
     """
     return Source(
-        project.app, project.root, project.settings.app, project.settings, project.environment, _data_size(project)
+        project.app, project.root, project.settings.app, project.settings, project.environment, read_data_size(project)
     )
 
 
-def _data_size(project: Project) -> int | None:
+def read_data_size(project: Project) -> int | None:
     """Cells in the data of the latest version; None without one, and in a container, which needs no answer."""
     if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
         return None

@@ -6,22 +6,25 @@ import re
 import textwrap
 
 from mlapp.flyte.errors import RunFailedError
-from mlapp.flyte.interface import Run, TaskRun
+from mlapp.flyte.interface import Run
+from mlapp.flyte.pod_reasons import find_pull_error
 
-DECLARES = {
+_DECLARES = {
     "read": "data_reader",
     "split": "data_splitter",
     "evaluate": "evaluator",
     "data": "data_reader",
     "batch": "predictor",
 }
-"""The stage that says how a task runs, where it is not the trainer."""
+"""The stage that declares how a task runs, where it is not the trainer."""
 FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
 STAGE_LINE = re.compile(r"\n\s*in task: (\w+)\s*$")
 """The last line of a task's error, which names the part of a fused task that failed."""
+STAGE_ERROR = "StageError: "
+"""Comes before the message of an error that our task wrote."""
+MORE_MEMORY = "resources=Resources(memory='16Gi')"
 OUT_OF_MEMORY = "OOMKilled"
 KILLED = re.compile(r"exit(ed with)? code:? \(?(137|247)|signal: killed")
-CANNOT_PULL = re.compile(r"ImagePullBackOff|ErrImagePull|InvalidImageName|ErrImageNeverPull")
 TIMED_OUT = re.compile(r"timed? ?out|TIMED_OUT|deadline exceeded|DeadlineExceeded", re.IGNORECASE)
 LOST_STORAGE = re.compile(
     r"(SlowDown|ServiceUnavailable|Could not connect to the endpoint|EndpointConnectionError|FlyteDownloadDataException"
@@ -36,25 +39,35 @@ def explain_failure(run: Run) -> RunFailedError:
         return RunFailedError(f"Run {run.id} was aborted{f': {run.error}' if run.error else '.'}", f"See {run.url}")
     step = next((step for step in run.steps if step.phase == "failed"), None)
     text = (step.error if step else None) or run.error or ""
-    name = f"Task {step.name}" if step else f"Run {run.id}"
+    stage = step.name if step else ""
+    name = f"Task {stage}" if step else f"Run {run.id}"
     return (
-        _explain_memory(name, step, text)
+        _explain_stage_error(name, run, text)  # first: the user's own text may speak of images, memory or storage
+        or _explain_memory(name, stage, text)
         or explain_pull(name, text)
-        or _explain_task_error(name, run, text)
         or _explain_storage(name, run, text)
-        or _explain_timeout(name, step, text)
+        or _explain_trace(name, run, text)
+        or _explain_timeout(name, stage, text)
         or RunFailedError(f"{name} failed: {summarize(text) or 'Flyte gives no reason'}", f"See {run.url}")
     )
 
 
 def explain_pull(name: str, text: str) -> RunFailedError | None:
     """The error of an image that the cluster cannot pull; None when `text` says something else."""
-    if not CANNOT_PULL.search(text):
+    message = find_pull_error(text)
+    if message is None:
         return None
     return RunFailedError(
-        f"{name}: the cluster cannot pull the image: {summarize(text)}",
+        f"{name}: the cluster cannot pull the image: {message}",
         "Check that it is pushed, and that the cluster has credentials for its registry.",
     )
+
+
+def write_declaration(stage: str, option: str) -> str:
+    """The decorator that declares an option of a stage's task, as `@app.data_reader(timeout=60)`."""
+    decorator = _DECLARES.get(stage, "trainer")
+    instead = ", or @app.model where the app has no trainer" if decorator == "trainer" else ""
+    return f"@app.{decorator}({option}){instead}"
 
 
 def find_failed_stage(text: str | None) -> str | None:
@@ -70,22 +83,25 @@ def summarize(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _explain_memory(name: str, step: TaskRun | None, text: str) -> RunFailedError | None:
+def _explain_memory(name: str, stage: str, text: str) -> RunFailedError | None:
     is_out_of_memory = OUT_OF_MEMORY in text
     if not is_out_of_memory and not KILLED.search(text):
         return None
-    stage = DECLARES.get(step.name if step else "", "trainer")
-    instead = ", or @app.model where the app has no trainer" if stage == "trainer" else ""
     return RunFailedError(
         f"{name} ran out of memory." if is_out_of_memory else f"{name} was killed, most often for want of memory.",
-        f"Give it more: @app.{stage}(resources=Resources(memory='16Gi')){instead}. Then run it again.",
+        f"Give it more: {write_declaration(stage, MORE_MEMORY)}. Then run it again.",
     )
 
 
-def _explain_task_error(name: str, run: Run, text: str) -> RunFailedError | None:
+def _explain_stage_error(name: str, run: Run, text: str) -> RunFailedError | None:
     """The error that our task wrote: the user's traceback, and our two lines."""
+    return _explain_trace(name, run, text) if STAGE_ERROR in text else None
+
+
+def _explain_trace(name: str, run: Run, text: str) -> RunFailedError | None:
+    """An error with a traceback, as of an app that cannot be imported in the task."""
     trace, message = split_error(text)
-    if "StageError: " not in text and not trace:
+    if STAGE_ERROR not in text and not trace:
         return None
     what, _, todo = message.partition("\n")
     return RunFailedError(f"{name} failed: {what or 'no reason given'}", todo or f"See {run.url}", trace)
@@ -100,13 +116,12 @@ def _explain_storage(name: str, run: Run, text: str) -> RunFailedError | None:
     )
 
 
-def _explain_timeout(name: str, step: TaskRun | None, text: str) -> RunFailedError | None:
+def _explain_timeout(name: str, stage: str, text: str) -> RunFailedError | None:
     if not TIMED_OUT.search(text):
         return None
-    stage = DECLARES.get(step.name if step else "", "trainer")
     return RunFailedError(
         f"{name} took longer than its timeout: {summarize(text)}",
-        f"Give it more time, in seconds: @app.{stage}(timeout=3600). Or give it less data.",
+        f"Give it more time, in seconds: {write_declaration(stage, 'timeout=3600')}. Or give it less data.",
     )
 
 
@@ -121,7 +136,7 @@ def split_error(text: str) -> tuple[str, str]:
         trace = trace.rpartition(FRAME_OF_OURS)[0]
     trace = trace.strip()
     message = textwrap.dedent(found.group(2)).strip()
-    if "StageError: " not in message:
+    if STAGE_ERROR not in message:
         return trace, message.splitlines()[0]
-    message = message.partition("StageError: ")[2]
+    message = message.partition(STAGE_ERROR)[2]
     return (trace if trace.startswith("Traceback") and "mlapp.flyte.tasks." not in trace else ""), message

@@ -70,16 +70,18 @@ def download_file(connection: Connection, url: str, file: Path, again: str = "ml
     import requests
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        place = connection.call_client(connection.client.get_download_signed_url, url)
-    except FlyteError as error:
-        if "NOT_FOUND" in error.what:
-            raise _expired_error(url, again) from error
-        _download_direct(connection, url, file)
-        return
+    signed_url = url
+    if not url.startswith(("http://", "https://")):  # else flyteadmin has signed it already
+        try:
+            signed_url = connection.call_client(connection.client.get_download_signed_url, url).signed_url
+        except FlyteError as error:
+            if "NOT_FOUND" in error.what:
+                raise _expired_error(url, again) from error
+            _download_direct(connection, url, file)
+            return
     with (
         connection.translate_errors(),
-        requests.get(place.signed_url, stream=True, timeout=TIMEOUT, verify=_tls_verification(connection)) as answer,
+        requests.get(signed_url, stream=True, timeout=TIMEOUT, verify=_tls_verification(connection)) as answer,
         file.open("wb") as target,
     ):
         if answer.status_code in (403, 404, 410):

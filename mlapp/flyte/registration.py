@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,8 +22,11 @@ from flytekit.tools.translator import get_serializable
 
 from mlapp.flyte import app_source, code_archive, code_fingerprint, file_transfer, schedules
 from mlapp.flyte.connection import Connection
+from mlapp.flyte.default_resources import default_resources
 from mlapp.flyte.errors import FlyteError
+from mlapp.flyte.failures import write_declaration
 from mlapp.flyte.interface import Registration
+from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import CODE_REVISION
 from mlapp.flyte.workflow import AppWorkflow, predict_workflow, train_workflow, tune_workflow
 from mlapp.project import Project
@@ -31,6 +35,8 @@ from mlapp.reporting import Reporter
 from mlapp.tuning import list_searchable
 
 UNUSED_IMAGE = "unused:0"
+ABOVE_LIMIT = re.compile(r"Requested (\w+) \w+ \[(.+?)\] is greater than current limit .+? \[(.+?)\]")
+"""flyteadmin's words for a task that asks for more than the platform's limit (its `task_validator.go`)."""
 DESTINATION = "."
 """Where a container unpacks the code: its working directory."""
 
@@ -144,7 +150,12 @@ class _CodeRelease:
 def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
     git = read_git_state(project.root)
     archive, digest = code_archive.archive_code(project, tell)
-    settings = {"flyte": project.settings.flyte, "app": project.settings.app, "environment": project.environment}
+    settings = {
+        "flyte": project.settings.flyte,
+        "app": project.settings.app,
+        "environment": project.environment,
+        "memory": default_resources(None, app_source.read_data_size(project)).memory,
+    }
     return _CodeRelease(
         archive, digest, code_fingerprint.compute_registration_version(digest, image, settings, git), git
     )
@@ -190,8 +201,24 @@ def _create_entity(connection: Connection, entity: Any) -> str:
     except FlyteError as error:
         # Left by a registration that was interrupted: the same version has the same content.
         if "ALREADY_EXISTS" not in error.what:
-            raise
+            raise _explain_limit(str(place.name), error.what) or error from error
     return str(place.name)
+
+
+def _explain_limit(entity: str, refusal: str) -> FlyteError | None:
+    """The error of a task that asks for more than Flyte allows one task; None for other refusals."""
+    match = ABOVE_LIMIT.search(refusal)
+    if match is None:
+        return None
+    kind, asked, limit = match.groups()
+    task = entity.rpartition(".")[2]
+    option = "disk" if kind == "EPHEMERAL_STORAGE" else kind.lower()
+    value = limit if option in ("cpu", "gpu") else f"'{limit}'"
+    less = write_declaration(split_stage_names(task)[0], f"resources=Resources({option}={value})")
+    return FlyteError(
+        f"Task {task} asks for {option} {asked}, and Flyte allows a task {limit}.",
+        f"Declare less: {less}. Or ask the operator to raise task_resources.limits in Flyte's configuration.",
+    )
 
 
 def _describe_entity(entity: Any) -> tuple[str, Identifier, Any]:

@@ -7,6 +7,7 @@ flytepropeller runs the pods of a run in the namespace `<project>-<domain>`, wit
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,17 @@ class RunPod:
     Attributes:
         node: the task's node in the workflow, as `train-evaluate-save`.
         reason: why its container ended, in the kubelet's words, as `OOMKilled`; empty while it runs.
+        waits_for: why it has not started; empty once it has.
     """
 
     name: str
     node: str
     reason: str
+    waits_for: str = ""
+
+    def is_of(self, node: str) -> bool:
+        """Whether it belongs to a task; the runs of a map task `trial` are `trial-n0`, `trial-n1`, …"""
+        return re.fullmatch(rf"{re.escape(node)}(-n\d+)?", self.node) is not None
 
 
 class RunPods:
@@ -67,7 +74,12 @@ class RunPods:
         )
         pods = sorted(found.items, key=lambda pod: str(pod.metadata.creation_timestamp)) if found else []
         return [
-            RunPod(pod.metadata.name, (pod.metadata.labels or {}).get("node-id", ""), _read_end_reason(pod))
+            RunPod(
+                pod.metadata.name,
+                (pod.metadata.labels or {}).get("node-id", ""),
+                _read_end_reason(pod),
+                _read_wait_reason(pod),
+            )
             for pod in pods
         ]
 
@@ -101,3 +113,13 @@ def _read_end_reason(pod: Any) -> str:
             if state and state.terminated and state.terminated.exit_code:
                 return str(state.terminated.reason or f"exit code {state.terminated.exit_code}")
     return str((pod.status and pod.status.reason) or "")
+
+
+def _read_wait_reason(pod: Any) -> str:
+    for condition in (pod.status and pod.status.conditions) or ():
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return str(condition.message or condition.reason or "")
+    for status in (pod.status and pod.status.container_statuses) or ():
+        if status.state and status.state.waiting:
+            return ": ".join(filter(None, (status.state.waiting.reason, status.state.waiting.message)))
+    return ""

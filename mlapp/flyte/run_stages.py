@@ -13,9 +13,11 @@ from flytekit.models.core.identifier import NodeExecutionIdentifier, WorkflowExe
 from mlapp.errors import UsageError
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError, RunFailedError
-from mlapp.flyte.failures import CANNOT_PULL, explain_pull, find_failed_stage
+from mlapp.flyte.failures import explain_pull, find_failed_stage
 from mlapp.flyte.interface import Phase, Run, TaskRun
-from mlapp.flyte.task_executions import WAITING_PHASES, list_task_executions
+from mlapp.flyte.pod_reasons import CANNOT_PULL, describe_reason
+from mlapp.flyte.run_pods import RunPods
+from mlapp.flyte.task_executions import TaskExecution, list_task_executions
 from mlapp.flyte.task_specs import STEPS
 
 NODE_PHASES: Mapping[int, Phase] = {
@@ -38,10 +40,16 @@ def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
     Raises:
         UsageError: the run does not exist.
     """
-    with NamedRun(run):
-        nodes, _ = connection.call_client(
-            connection.client.list_node_executions, execution_id(connection, run), limit=100
-        )
+    nodes: list[Any] = []
+    token = ""
+    while True:
+        with NamedRun(run):
+            page, token = connection.call_client(
+                connection.client.list_node_executions, execution_id(connection, run), limit=100, token=token
+            )
+        nodes += page
+        if not token:
+            break
     nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
     nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
     return tuple(step for node in nodes for step in _steps_of(node, _whole_error(connection, node)))
@@ -57,8 +65,8 @@ def _whole_error(connection: Connection, node: Any) -> str | None:
 
 
 def _with_task_error(connection: Connection, node: Any, text: str) -> str:
-    """A node's error with those of its task's attempts, where the node's own does not hold them."""
-    for execution in list_task_executions(connection, node.id):
+    """A node's error with that of its task's last attempt, where the node's own does not hold it."""
+    for execution in list_task_executions(connection, node.id)[-1:]:
         task = connection.call_client(connection.client.get_task_execution, execution.id)
         said = task.closure.error.message if task.closure.error else execution.reason
         if said and said not in text:
@@ -131,10 +139,19 @@ class WaitingReasons:
         self._reasons.pop(node, None)
         if not executions:
             return
-        if executions[-1].phase not in WAITING_PHASES:
+        if not executions[-1].is_waiting:
             self._begun.add(node)
-        elif executions[-1].reason:
-            self._reasons[node] = executions[-1].reason
+        elif reason := self._find_reason(node, executions[-1]):
+            self._reasons[node] = describe_reason(reason)
+
+    def _find_reason(self, node: str, execution: TaskExecution) -> str:
+        """The reason by Flyte; for a map task, which has none, by its pods, where a kubeconfig reaches them."""
+        if not execution.runs:
+            return execution.reason
+        pods = RunPods.connect(self._connection.settings)
+        reasons = (pod.waits_for for pod in pods.list_pods(self._run) if pod.is_of(node)) if pods else iter(())
+        reason = next(filter(None, reasons), "")
+        return f"none of its {len(execution.runs)} runs has started{f': {reason}' if reason else ''}"
 
     def add_to(self, run: Run) -> Run:
         """The run with what is known of its waiting tasks."""

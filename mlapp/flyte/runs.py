@@ -34,6 +34,7 @@ from mlapp.flyte.run_stages import (
     split_stage_names,
 )
 from mlapp.flyte.schedules import NEWEST
+from mlapp.flyte.task_executions import list_task_executions
 from mlapp.reporting import Reporter
 
 WORKFLOWS = get_args(Workflow)
@@ -219,12 +220,15 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
     Raises:
         UsageError: the run does not exist, or has ended.
     """
-    current = _make_run(connection, _get_execution(connection, run))
-    if current.is_over:
-        end = "was aborted" if current.phase == "aborted" else current.phase
-        raise UsageError(f"Run {run} is over already: it {end}.", f"See {current.url}")
     with NamedRun(run):
-        connection.call_client(connection.client.terminate_execution, execution_id(connection, run), reason)
+        try:
+            connection.call_client(connection.client.terminate_execution, execution_id(connection, run), reason)
+        except FlyteError as error:
+            if "FAILED_PRECONDITION" not in error.what:
+                raise
+            current = _make_run(connection, _get_execution(connection, run))
+            end = "was aborted" if current.phase == "aborted" else current.phase
+            raise UsageError(f"Run {run} is over already: it {end}.", f"See {current.url}") from error
 
 
 def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
@@ -239,9 +243,8 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
         _get_execution(connection, run)
     for node in dict.fromkeys(step.node for step in stages):
         place = NodeExecutionIdentifier(node, execution_id(connection, run))
-        executions, _ = connection.call_client(connection.client.list_task_executions_paginated, place)
         name = " + ".join(split_stage_names(node))
-        found += [(name, log.uri) for execution in executions for log in execution.closure.logs]
+        found += [(name, link) for execution in list_task_executions(connection, place) for link in execution.logs]
     return found
 
 

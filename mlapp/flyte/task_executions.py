@@ -1,4 +1,4 @@
-"""The task executions of a node: the only place where Flyte says why a pod has not started."""
+"""The attempts of a node's task: the only place where Flyte says why a pod has not started, and where logs are."""
 
 from __future__ import annotations
 
@@ -6,39 +6,64 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyteidl.admin import task_execution_pb2
+from flyteidl.core import execution_pb2
 from flytekit.clients.raw import RawSynchronousFlyteClient
-from flytekit.models.core.execution import TaskExecutionPhase
 from flytekit.models.core.identifier import NodeExecutionIdentifier, TaskExecutionIdentifier
 
 from mlapp.flyte.connection import Connection
 
-WAITING_PHASES = frozenset({TaskExecutionPhase.UNDEFINED, TaskExecutionPhase.QUEUED, 7, 8})
-"""Phases in which no code of the user runs yet. 7 is INITIALIZING and 8 WAITING_FOR_RESOURCES, which flytekit's
-enumeration lacks (flyteidl/core/execution.proto, TaskExecution.Phase)."""
-MOST = 100
-"""Attempts and trials of one node that are looked at."""
+Phase = execution_pb2.TaskExecution
+"""flytekit's own enumeration lacks some of the phases."""
+WAITING_PHASES = frozenset({Phase.UNDEFINED, Phase.QUEUED, Phase.INITIALIZING, Phase.WAITING_FOR_RESOURCES})
+"""Phases in which no code of the user runs yet. A pod that pulls its image is INITIALIZING."""
+MOST = 1000
+"""Attempts of one node that are looked at."""
 
 
 @dataclass(frozen=True)
 class TaskExecution:
-    """One attempt of a task: its phase by flyteidl's numbers, and the cluster's reason for it."""
+    """One attempt of a task, or all runs of a map task.
+
+    Attributes:
+        phase: by flyteidl's numbers. reason: the cluster's, for the phase; a map task has none.
+        logs: the links to its logs. runs: of a map task, the phases of its runs that have begun.
+    """
 
     id: TaskExecutionIdentifier
     phase: int
     reason: str
+    logs: tuple[str, ...] = ()
+    runs: tuple[int, ...] = ()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no pod of it has started."""
+        return self.phase in WAITING_PHASES or bool(self.runs and WAITING_PHASES.issuperset(self.runs))
 
 
 def list_task_executions(connection: Connection, node: NodeExecutionIdentifier) -> list[TaskExecution]:
-    """The attempts of a node's task, in their order. flytekit's own model drops the reason."""
+    """The attempts of a node's task, from first to last: Flyte lists them in any order.
+
+    Reads Flyte's own messages, because flytekit's model drops the reason.
+    """
     request = task_execution_pb2.TaskExecutionListRequest(node_execution_id=node.to_flyte_idl(), limit=MOST)
     page: Any = connection.call_client(
         RawSynchronousFlyteClient.list_task_executions_paginated, connection.client, request
     )
     return [
-        TaskExecution(
-            TaskExecutionIdentifier.from_flyte_idl(execution.id),
-            execution.closure.phase,
-            execution.closure.reason or (execution.closure.reasons[-1].message if execution.closure.reasons else ""),
-        )
-        for execution in page.task_executions
+        _read_task_execution(execution)
+        for execution in sorted(page.task_executions, key=lambda execution: execution.id.retry_attempt)
     ]
+
+
+def _read_task_execution(execution: Any) -> TaskExecution:
+    closure = execution.closure
+    runs = closure.metadata.external_resources
+    logs = [log.uri for part in (closure, *runs) for log in part.logs]
+    return TaskExecution(
+        TaskExecutionIdentifier.from_flyte_idl(execution.id),
+        closure.phase,
+        closure.reason or (closure.reasons[-1].message if closure.reasons else ""),
+        tuple(logs),
+        tuple(run.phase for run in runs),
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.interface import Registration
@@ -17,6 +18,7 @@ from tests.integration.flyte.preloaded import preloaded
 APP = """
 import datetime
 import os
+import time
 from typing import Annotated
 
 import pandas as pd
@@ -42,10 +44,14 @@ def build(C: Annotated[float, Search(0.01, 100, log=True)] = 1.0, penalty=None) 
     return LogisticRegression(C=C, max_iter=200)
 
 
-@app.trainer(resources=Resources(cpu=1, memory="1Gi"), retries=1)
+@app.trainer(resources=Resources(cpu=1, memory="700Mi"), retries=1, secrets=["database/password"])
 def fit(model, features, target, fail: str = ""):
-    if fail == "memory":
-        os.kill(os.getpid(), 9)
+    held = []
+    while fail == "memory":
+        held.append(b"x" * 50_000_000)
+        time.sleep(0.02)
+    if fail == "secret":
+        fail = os.environ["PASSWORD"]
     if fail:
         raise ValueError(f"bad luck: {fail}")
     return model.fit(features, target)
@@ -82,7 +88,7 @@ admin:
 @pytest.fixture(scope="session")
 def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flyteadmin]:
     with preloaded() as processes, Flyteadmin(tmp_path_factory.mktemp("flyte")).serving() as admin:
-        admin.start = processes.start
+        admin.propeller.start = processes.start
         yield admin
 
 
@@ -136,3 +142,16 @@ def registered(engine: FlytekitEngine, versions: dict[str, Registration]) -> Reg
         versions["one"] = engine.register_project(engine.build_image(print), print)
         engine.deploy_schedules(versions["one"], print)
     return versions["one"]
+
+
+@pytest.fixture
+def cluster(admin: Flyteadmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubeconfig that reaches the pods."""
+    kubeconfig = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+        "clusters": [{"name": "here", "cluster": {"server": admin.web}}],
+        "users": [{"name": "me", "user": {}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))

@@ -23,6 +23,9 @@ from typing import Any, Protocol
 class Process(Protocol):
     """What a container is, to the small Flyte."""
 
+    @property
+    def pid(self) -> int: ...
+
     def kill(self) -> None: ...
 
     def wait(self) -> int: ...
@@ -32,12 +35,12 @@ class Fork:
     """One fork."""
 
     def __init__(self, pid: int, code_file: Path) -> None:
-        self._pid = pid
+        self.pid = pid
         self._code_file = code_file
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):  # it has ended
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """Its exit code, or the negative number of the signal that ended it: comes through a pipe when it has ended."""

@@ -23,7 +23,9 @@ from mlapp.flyte.errors import FlyteError, UnreachableError
 from mlapp.flyte.file_transfer import ExpiredError
 from mlapp.flyte.interface import Registration
 from mlapp.project import Project
-from tests.integration.flyte.flyteadmin import DOMAIN, PROJECT, Execution, Flyteadmin, WorkflowPhase
+from tests.integration.flyte.flyteadmin import Flyteadmin
+from tests.integration.flyte.propeller import Execution, WorkflowPhase
+from tests.integration.flyte.validation import DOMAIN, PROJECT
 
 
 def test_no_configuration(mlapp: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.integration.flyte.flyteadmin import Flyteadmin, WorkflowPhase
+from tests.integration.flyte.flyteadmin import Flyteadmin
+from tests.integration.flyte.propeller import WorkflowPhase
 
 IMAGE = "registry.example/flowers:1"
 
@@ -24,12 +25,12 @@ def pyflyte(*arguments: str, config: Path, cwd: Path) -> str:
 def test_register(admin: Flyteadmin, configured: Path, root: Path) -> None:
     options = ["--destination-dir", ".", "--image", IMAGE, "--version", "by-hand"]
     pyflyte("register", *options, "workflows.py", config=configured, cwd=root)
-    container = admin.tasks["flowers.train.train", "by-hand"].closure.compiled_task.template.container
+    container = admin.propeller.tasks["flowers.train.train", "by-hand"].template.container
     arguments = list(container.args)
     assert arguments[arguments.index("--dest-dir") + 1] == "."
     names = {name for name, version in admin.workflows if version == "by-hand"}
     assert names == {"flowers.train", "flowers.predict", "workflows.train_and_predict"}
-    assert ("flowers.train.evaluate-save", "by-hand") in admin.tasks
+    assert ("flowers.train.evaluate-save", "by-hand") in admin.propeller.tasks
     plan = admin.plans["flowers.train", "by-hand"]
     assert plan.spec.default_inputs.parameters["c"].default.scalar.primitive.float_value == 1.0
 

@@ -14,13 +14,14 @@ from flyteidl.core.execution_pb2 import NodeExecution
 
 from mlapp import training
 from mlapp.errors import UsageError
-from mlapp.flyte import run_stages, runs
+from mlapp.flyte import runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Registration, Run
 from mlapp.project import Project
 from tests.integration.flyte.conftest import CONFIG
-from tests.integration.flyte.flyteadmin import Flyteadmin, new_process
+from tests.integration.flyte.flyteadmin import Flyteadmin
+from tests.integration.flyte.propeller import new_process
 
 REGISTERING = [
     "GetLaunchPlan",  # is it there already?
@@ -71,7 +72,9 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
     before = len(admin.calls)
     seen: list[Run] = []
     with monkeypatch.context() as patch:
-        patch.setattr(admin, "start", new_process)  # for each of these tasks one that has imported nothing yet
+        patch.setattr(
+            admin.propeller, "start", new_process
+        )  # for each of these tasks one that has imported nothing yet
         started = engine.start_run("train", {"C": "0.1", "limit": 120}, registered)
         done = engine.follow_run(started.id, seen.append)
 
@@ -131,13 +134,6 @@ def test_a_failed_task_shows_the_user_s_traceback(
     assert engine.read_run(again.id).steps[0].cached
 
 
-def test_a_task_without_memory_is_told_what_to_set(engine: FlytekitEngine, registered: Registration) -> None:
-    started = engine.start_run("train", {"fail": "memory", "limit": 120}, registered)
-    with pytest.raises(RunFailedError, match="Task train ran out of memory") as raised:
-        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.2)
-    assert "@app.trainer(resources=Resources(memory=" in raised.value.todo
-
-
 def test_a_wrong_parameter_starts_nothing(engine: FlytekitEngine, admin: Flyteadmin, registered: Registration) -> None:
     before = len(admin.calls)
     with pytest.raises(UsageError, match="No stage takes a parameter 'CC'"):
@@ -159,36 +155,6 @@ def test_a_run_can_be_left_alone_listed_and_stopped(
     assert "was aborted: enough" in mlapp("runs", "show", run).err
     with pytest.raises(UsageError, match="There is no run 'nothing'"):
         engine.read_run("nothing")
-
-
-def test_a_pod_that_cannot_start_says_why(
-    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reason = "Unschedulable:0/1 nodes are available: 1 Insufficient nvidia.com/gpu. " + "preemption: no victims. " * 9
-    monkeypatch.setattr(run_stages, "WAITS_AFTER", 0.0)
-    monkeypatch.setitem(admin.pending, "split", reason)
-    started = engine.start_run("train", {"limit": 90}, registered)
-
-    def see(run: Run) -> None:
-        waiting = [step for step in run.steps if step.waits_for]
-        if waiting:
-            assert (waiting[0].name, waiting[0].phase, waiting[0].waits_for) == ("split", "running", reason)
-            admin.pending.clear()
-
-    assert runs.follow_run(engine.connection, started.id, see, pause=0.1).phase == "succeeded"
-    assert not admin.pending
-
-
-def test_an_image_that_cannot_be_pulled_ends_the_wait(
-    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_stages, "WAITS_AFTER", 0.0)
-    monkeypatch.setitem(admin.pending, "split", 'ImagePullBackOff: Back-off pulling image "registry.example/flowers:1"')
-    started = engine.start_run("train", {"limit": 80}, registered)
-    with pytest.raises(RunFailedError, match="Task split: the cluster cannot pull the image") as raised:
-        runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.1)
-    assert f"mlapp runs abort {started.id}" in raised.value.todo
-    engine.abort_run(started.id, "no image")
 
 
 def test_a_run_that_is_over_cannot_be_stopped(engine: FlytekitEngine, registered: Registration) -> None:
