@@ -36,7 +36,7 @@ def open_function(bundle: Path | None) -> ModelFunction:
         version: str | int = project.settings.serve.model or "latest"
     else:
         opened = bundles.open(bundle)
-        project, version = opened.project, opened.manifest.version
+        project, version = opened.served_project, opened.settings.serve.model
     project = _without_monitoring(project)
     settings = decode_section(LambdaSettings, project.settings.targets.get("lambda") or {}, "targets.lambda")
     host = ModelHost(project.app, version, project.settings.serve, project.store)

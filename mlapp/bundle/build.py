@@ -32,6 +32,7 @@ from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
+from mlapp.store.manifest import FORMAT as STORE_FORMAT
 from mlapp.store.store import AliasEntry
 
 PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
@@ -56,6 +57,7 @@ def build_bundle(
     settings_of: str | None = None,
     output: Path | None = None,
     upgrade: bool = False,
+    has_model: bool = True,
     warn: Reporter,
 ) -> Bundle:
     """Bundle a project. The same project gives the same bundle, which is then made only once.
@@ -65,6 +67,7 @@ def build_bundle(
         settings_of: the key of `environments:` whose settings the bundle serves with.
         output: the folder to make it in; `.mlapp/bundles` of the project when absent.
         upgrade: resolve the requirements again, to the newest versions that fit.
+        has_model: whether the version is in it. One without is the same for every version with the same libraries.
         warn: takes one line about each thing that is worth a look.
 
     Raises:
@@ -73,14 +76,19 @@ def build_bundle(
         UsageError: no such version or alias. StoreError: the model cannot be read.
     """
     refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
-    version = project.store.get(project.name, model)
+    if has_model or project.settings.store.verify == "required":  # then a signature is checked, over the files
+        version = project.store.get(project.name, model)
+        manifest = version.manifest
+    else:
+        manifest = project.store.manifest(project.name, project.store.resolve(project.name, model))
     python = project.settings.image.python or "{}.{}".format(*sys.version_info)
     parent = (output or project.root / ".mlapp" / "bundles").resolve()
     try:
         parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".bundle-", dir=parent))
         try:
-            return _fill_bundle(staging, parent, project, version, python, settings_of, upgrade, warn)
+            shipped = version if has_model else None
+            return _fill_bundle(staging, parent, project, manifest, shipped, python, settings_of, upgrade, warn)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -95,7 +103,8 @@ def _fill_bundle(
     staging: Path,
     parent: Path,
     project: Project,
-    version: ModelVersion,
+    manifest: Manifest,
+    version: ModelVersion | None,
     python: str,
     settings_of: str | None,
     upgrade: bool,
@@ -103,21 +112,22 @@ def _fill_bundle(
 ) -> Bundle:
     _copy_code(project, staging / bundle.CODE, warn)
     _warn_of_credentials(staging / bundle.CODE, warn)
-    _copy_model(version, staging / bundle.MODEL)
-    if project.settings.serve.wsgi is not None:
+    _write_store(version, staging / bundle.MODEL)
+    if version is not None and project.settings.serve.wsgi is not None:
         _write_aliases(project, version, staging / bundle.MODEL)
     extra = "[sign]" if project.settings.store.has_signatures else ""
     packages, source = write_requirements(
-        project, version.manifest.libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn
+        project, manifest.libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn
     )
-    _warn_of_differences(version.manifest, packages, python, warn)
-    bill = sbom.make_cyclonedx(version.manifest, packages, distribution.version())
+    _warn_of_differences(manifest, packages, python, warn)
+    model = version.manifest if version else None
+    bill = sbom.make_cyclonedx(manifest.app, model, packages, distribution.version())
     (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")
-    manifest = BundleManifest(
+    content = BundleManifest(
         format=bundle.FORMAT,
-        app=version.app,
-        version=version.version,
-        created=_compute_creation_time(project.root, version.manifest),
+        app=manifest.app,
+        version=model.version if model else bundle.NO_VERSION,
+        created=_compute_creation_time(project.root, model),
         python=python,
         mlapp=distribution.version(),
         requirements=source,
@@ -126,8 +136,8 @@ def _fill_bundle(
         source=_read_git_remote(project.root),
         files=describe_files(staging),
     )
-    (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-    folder = parent / f"{manifest.app}-{manifest.version}-{bundle.hash_manifest(manifest)}"
+    (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+    folder = parent / f"{content.app}-{content.version or bundle.CODE_ONLY}-{bundle.hash_manifest(content)}"
     if not folder.exists():
         staging.chmod(0o755)
         try:
@@ -169,8 +179,15 @@ def _warn_of_credentials(code: Path, warn: Reporter) -> None:
             warn(f"{name} holds a password in an address, and is shipped: write ${{VARIABLE}} in its place.")
 
 
-def _copy_model(version: ModelVersion, target: Path) -> None:
-    """A store of this version alone. Its files are hard links where the disk allows: no store ever changes one."""
+def _write_store(version: ModelVersion | None, target: Path) -> None:
+    """A store of this version alone, or of none.
+
+    Its files are hard links where the disk allows: no store ever changes one.
+    """
+    target.mkdir()
+    (target / "store.json").write_bytes(msgspec.json.encode({"format": STORE_FORMAT}))
+    if version is None:
+        return
     for name in version.manifest.files:
         copy = target / version.app / version.manifest.folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +203,6 @@ def _copy_model(version: ModelVersion, target: Path) -> None:
     entry = target / version.app / "versions" / f"{version.version:06}.json"
     entry.parent.mkdir(parents=True)
     entry.write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
-    (target / "store.json").write_bytes(msgspec.json.encode({"format": version.manifest.format}))
 
 
 def _write_aliases(project: Project, version: ModelVersion, target: Path) -> None:
@@ -290,7 +306,7 @@ def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], pyt
         warn(f"The image has Python {python}, but {model.python} trained the model.")
 
 
-def _compute_creation_time(root: Path, model: Manifest) -> int:
+def _compute_creation_time(root: Path, model: Manifest | None) -> int:
     """Seconds since 1970 as the bundle's time of creation: computed from its content instead of the clock."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is not None:
@@ -298,7 +314,8 @@ def _compute_creation_time(root: Path, model: Manifest) -> int:
             raise ConfigError(f"SOURCE_DATE_EPOCH is '{given}'.", "Set it to whole seconds since 1970, or unset it.")
         return int(given)
     committed = _query_git(root, "log", "-1", "--format=%ct")
-    return max(int(model.created.timestamp()), int(committed) if committed and committed.isdecimal() else 0)
+    trained = int(model.created.timestamp()) if model else 0
+    return max(trained, int(committed) if committed and committed.isdecimal() else 0)
 
 
 def _read_git_remote(root: Path) -> str | None:

@@ -5,7 +5,7 @@
     requirements.txt      locked, with hashes; installable by pip and by uv
     sbom.cdx.json         the same as a CycloneDX bill of materials, and the model
     wheels/               mlapp itself, when the one that runs here is on no package index
-    model/                a model store that holds the one version
+    model/                a model store that holds the one version, or none where a platform mounts it
     code/                 the project
 """
 
@@ -22,9 +22,10 @@ import msgspec
 
 from mlapp import config
 from mlapp.app import App
-from mlapp.bundle.mounted_model import find_mounted_store
+from mlapp.bundle.mounted_model import FOLDER, find_mounted_store
+from mlapp.bundle.mounted_model import MANIFEST as MOUNTED_MANIFEST
 from mlapp.config import Settings
-from mlapp.errors import MlappError
+from mlapp.errors import MlappError, StoreError
 from mlapp.project import Project
 from mlapp.provenance import GitState
 from mlapp.store import ModelVersion
@@ -38,6 +39,10 @@ SBOM = "sbom.cdx.json"
 CODE = "code"
 MODEL = "model"
 WHEELS = "wheels"
+NO_VERSION = 0
+"""The version of a bundle that holds no model."""
+CODE_ONLY = "code"
+"""What stands for the version in the name of such a bundle, and of its image."""
 
 
 class BundleError(MlappError):
@@ -57,6 +62,7 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Content of a bundle. It depends on nothing else, so that the same project gives the same bundle.
 
     Attributes:
+        version: the model version in it; 0 when it holds none, because a platform mounts one: see `mounted_model`.
         created: seconds since 1970: `SOURCE_DATE_EPOCH`, or when the newer of commit and model was made.
         python: the minor version of Python that it is for, as 3.11.
         mlapp: the version of mlapp that serves it.
@@ -117,6 +123,21 @@ class Bundle:
             monitor = msgspec.structs.replace(monitor, url=url)
         settings = msgspec.structs.replace(settings, store=store, serve=serve, monitor=monitor)
         return Project(self.root, settings, self.manifest.environment)
+
+    @property
+    def served_project(self) -> Project:
+        """`project`, for a server.
+
+        Raises:
+            StoreError: the bundle holds no model, and none is mounted.
+        """
+        if self.project.settings.serve.model == str(NO_VERSION):
+            raise StoreError(
+                f"This image of {self.manifest.app} holds no model: it was built for a platform that mounts one.",
+                f"Set {FOLDER} to the folder of a version's files and {MOUNTED_MANIFEST} to its manifest, or build "
+                "an image with its model: `mlapp build`.",
+            )
+        return self.project
 
     @cached_property
     def model(self) -> ModelVersion:

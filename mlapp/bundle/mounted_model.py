@@ -27,7 +27,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
     Args:
         app: the app of the bundle.
         own: the bundle's own store.
-        version: the version in it.
+        version: the version in it; 0 when it holds none.
 
     Raises:
         StoreError: the folder does not exist, or its manifest cannot be read or belongs to another app.
@@ -40,6 +40,11 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
         raise StoreError(
             f"{FOLDER} names {folder}, and there is no such folder.",
             "See that the platform has downloaded the model: `mlapp status` and the log of its init container.",
+        )
+    if version == 0 and not environment.get(MANIFEST):
+        raise StoreError(
+            f"{FOLDER} names {folder}, and nothing says which version its files are.",
+            f"Set {MANIFEST} to the version's manifest: this image holds none.",
         )
     file = Path(environment.get(MANIFEST) or own / app / "versions" / f"{version:06}.json")
     try:

@@ -11,15 +11,18 @@ from mlapp.bundle.requirement_lines import LockedPackage
 from mlapp.store import Manifest
 
 
-def make_cyclonedx(model: Manifest, packages: Iterable[LockedPackage], own: str) -> dict[str, Any]:
+def make_cyclonedx(
+    app_name: str, model: Manifest | None, packages: Iterable[LockedPackage], own: str
+) -> dict[str, Any]:
     """The document, as plain data. It has no time of its own, and its serial number comes from what it lists.
 
     Args:
+        model: the model in the bundle; None when it holds none.
         own: mlapp's version, for a bundle that brings mlapp as a wheel and has it in no lock.
     """
     listed = {package.name: package.version for package in packages}
     listed.setdefault(distribution.NAME, own)
-    components = [
+    components: list[dict[str, Any]] = [
         {
             "type": "library",
             "bom-ref": f"pkg:pypi/{name}@{version}",
@@ -29,18 +32,25 @@ def make_cyclonedx(model: Manifest, packages: Iterable[LockedPackage], own: str)
         }
         for name, version in sorted(listed.items())
     ]
-    app = f"{model.app}@{model.version}"
-    learned = {
-        "type": "machine-learning-model",
-        "bom-ref": f"model:{app}",
-        "name": model.model or model.app,
-        "version": str(model.version),
-        "hashes": [
-            {"alg": "SHA-256", "content": digest} for digest in sorted({file.sha256 for file in model.files.values()})
-        ],
-    }
     references = [component["bom-ref"] for component in components]
-    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join([app, *references, *(str(h) for h in learned["hashes"])]))
+    component = {"type": "application", "bom-ref": f"app:{app_name}", "name": app_name}
+    hashes: list[dict[str, str]] = []
+    if model is not None:
+        app = f"{model.app}@{model.version}"
+        component.update({"bom-ref": f"app:{app}", "version": str(model.version)})
+        hashes = [
+            {"alg": "SHA-256", "content": digest} for digest in sorted({file.sha256 for file in model.files.values()})
+        ]
+        learned = {
+            "type": "machine-learning-model",
+            "bom-ref": f"model:{app}",
+            "name": model.model or model.app,
+            "version": str(model.version),
+            "hashes": hashes,
+        }
+        components.insert(0, learned)
+    subject = component["bom-ref"].removeprefix("app:")
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join([subject, *references, *map(str, hashes)]))
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -48,14 +58,9 @@ def make_cyclonedx(model: Manifest, packages: Iterable[LockedPackage], own: str)
         "serialNumber": f"urn:uuid:{identity}",
         "version": 1,
         "metadata": {
-            "component": {
-                "type": "application",
-                "bom-ref": f"app:{app}",
-                "name": model.app,
-                "version": str(model.version),
-            },
+            "component": component,
             "tools": {"components": [{"type": "application", "name": "mlapp", "version": own}]},
         },
-        "components": [learned, *components],
-        "dependencies": [{"ref": f"app:{app}", "dependsOn": [learned["bom-ref"], *references]}],
+        "components": components,
+        "dependencies": [{"ref": component["bom-ref"], "dependsOn": [each["bom-ref"] for each in components]}],
     }

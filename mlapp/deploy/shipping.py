@@ -44,8 +44,9 @@ def make_shipment(
     if image is None and not target.ships_image:
         manifest, image = _find_manifest(project, model), ""
     elif image is None:
-        manifest = project.store.manifest(project.name, project.store.resolve(project.name, model))
-        image = _build_shipped_image(project, manifest, settings_of, target, progress)
+        manifest = project.store.signed_manifest(project.name, project.store.resolve(project.name, model))
+        has_model = project.settings.serve.wsgi is not None or not target.fetches_model(_version_uri(project, manifest))
+        image = _build_shipped_image(project, manifest, settings_of, target, has_model, progress)
     elif target.needs_registry and not PINNED.fullmatch(image):
         raise UsageError(
             f"--image {image} does not name an image by its digest.",
@@ -88,7 +89,7 @@ def monitor_schedule(settings: Settings) -> str | None:
 def _find_manifest(project: Project, model: str) -> Manifest | None:
     """The version's manifest; None when the store that an image was built from is not here."""
     try:
-        return project.store.manifest(project.name, project.store.resolve(project.name, model))
+        return project.store.signed_manifest(project.name, project.store.resolve(project.name, model))
     except UsageError:
         if model != "latest":
             raise
@@ -104,7 +105,12 @@ def _version_uri(project: Project, manifest: Manifest | None) -> str | None:
 
 
 def _build_shipped_image(
-    project: Project, manifest: Manifest, settings_of: str | None, target: Target[Any], progress: Reporter
+    project: Project,
+    manifest: Manifest,
+    settings_of: str | None,
+    target: Target[Any],
+    has_model: bool,
+    progress: Reporter,
 ) -> str:
     from mlapp.images.project_image import build_project_image
     from mlapp.images.push import RegistryLogin
@@ -124,6 +130,7 @@ def _build_shipped_image(
         tag=place.repository if place else None,
         platform=list(target.platforms) if isinstance(target, RegistryTarget) else None,
         login=RegistryLogin(place.user, place.password) if place else None,
+        has_model=has_model,
         pushed=push,
         progress=progress,
         warn=lambda text: progress(f"Warning: {text}"),

@@ -183,6 +183,14 @@ class Target(ABC, Generic[S]):
         self.settings = settings
         self.serve = serve or Serve()
 
+    def fetches_model(self, model_uri: str | None) -> bool:
+        """Whether the platform fetches the version at start, so that the image need not hold it.
+
+        Args:
+            model_uri: the version's location, when the model store is in a bucket.
+        """
+        return False
+
     @abstractmethod
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents that `apply` would send, as plain data in that order. Makes no request."""

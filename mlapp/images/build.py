@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlapp.bundle import Bundle
-from mlapp.bundle.bundle import MODEL
+from mlapp.bundle.bundle import CODE_ONLY, MODEL
 from mlapp.errors import ConfigError
 from mlapp.images import assemble, dependencies, oci_archive, user_dockerfile
 from mlapp.images.base import Base, find_base, find_python_home
@@ -107,7 +107,7 @@ def image_reference(bundle: Bundle, tag: str | None = None) -> str:
     Raises:
         ConfigError: it is none.
     """
-    default = f"{bundle.manifest.version}-{bundle.hash}"
+    default = f"{bundle.manifest.version or CODE_ONLY}-{bundle.hash}"
     name = tag or bundle.settings.image.name or re.sub(r"[^a-z0-9]+", "-", bundle.manifest.app.lower()).strip("-")
     if not REFERENCE.fullmatch(name):
         raise ConfigError(

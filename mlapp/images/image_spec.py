@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from mlapp.bundle import Bundle
+from mlapp.bundle.bundle import NO_VERSION
 from mlapp.config import Settings
 from mlapp.errors import ConfigError, suggest_nearest
 
@@ -99,14 +100,15 @@ def _image_labels(bundle: Bundle) -> dict[str, str]:
     """OCI's annotations, and mlapp's own: content of the image, and location of its bill of materials."""
     manifest = bundle.manifest
     created = datetime.fromtimestamp(manifest.created, timezone.utc)
+    version = str(manifest.version) if manifest.version != NO_VERSION else None
     found = {
         "org.opencontainers.image.title": manifest.app,
-        "org.opencontainers.image.version": str(manifest.version),
+        "org.opencontainers.image.version": version,
         "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "org.opencontainers.image.source": manifest.source,
         "org.opencontainers.image.revision": code_revision(bundle),
         "mlapp.app": manifest.app,
-        "mlapp.model.version": str(manifest.version),
+        "mlapp.model.version": version,
         "mlapp.bundle": bundle.hash,
         "mlapp.sbom": f"{APP}/sbom.cdx.json",
     }

@@ -23,6 +23,7 @@ def bundle_project(
     settings_of: str | None = None,
     output: Path | None = None,
     upgrade: bool = False,
+    has_model: bool = True,
     warn: Reporter,
 ) -> Bundle:
     """`mlapp.bundle.build.build_bundle`, for those who may not have the packages that it needs.
@@ -36,7 +37,9 @@ def bundle_project(
         if error.name and error.name.startswith("mlapp"):
             raise
         raise MissingExtraError("Bundles and images", "docker") from None
-    return build_bundle(project, model, settings_of=settings_of, output=output, upgrade=upgrade, warn=warn)
+    return build_bundle(
+        project, model, settings_of=settings_of, output=output, upgrade=upgrade, has_model=has_model, warn=warn
+    )
 
 
 def build_project_image(
@@ -47,6 +50,7 @@ def build_project_image(
     tag: str | None = None,
     platform: list[str] | None = None,
     upgrade: bool = False,
+    has_model: bool = True,
     scanned: bool = False,
     pushed: bool = False,
     login: RegistryLogin | None = None,
@@ -56,6 +60,7 @@ def build_project_image(
 ) -> list[Image]:
     """Build the image of a project and one version of its model; scan it if `scanned`, and then push it if `pushed`.
 
+    Without `has_model` the version decides the libraries only, and a platform mounts its files beside the image.
     The first of the images is the one to run: of several platforms that are pushed, it is the list of them.
 
     Raises:
@@ -69,7 +74,9 @@ def build_project_image(
         )
     scanner = scan.find_scanner() if scanned else []
     progress("bundle the project")
-    bundle = bundle_project(project, model=model, settings_of=settings_of, upgrade=upgrade, warn=warn)
+    bundle = bundle_project(
+        project, model=model, settings_of=settings_of, upgrade=upgrade, has_model=has_model, warn=warn
+    )
     images = build_images(bundle, project_root=project.root, tag=tag, platform=platform, progress=progress, warn=warn)
     for image in images if scanned else ():
         progress(f"scan {image.reference}")

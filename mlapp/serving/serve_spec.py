@@ -61,7 +61,7 @@ def find_projects(apps: Sequence[str], bundle: str | None, environment: str | No
     if bundle is not None:
         if apps and list(apps) != [SAGEMAKER_ARGUMENT]:
             raise UsageError("Apps and --bundle are both given.", "Give one of them: a bundle holds its app.")
-        return [bundles.open(bundle).project]
+        return [bundles.open(bundle).served_project]
     if not apps:
         return [Project.find(environment=environment)]
     found = []

@@ -226,6 +226,17 @@ class Store:
             )
         return manifest
 
+    def signed_manifest(self, app: str, number: int) -> Manifest:
+        """The manifest of one version with all of its signatures, those of `mlapp models sign` too.
+
+        Raises:
+            StoreError: it is not readable, or is that of another version.
+        """
+        signatures = _signatures_key(app, number)
+        keys = [f"{signatures}/{name}" for name in sorted(self.storage.list_names(signatures))]
+        more = [content.decode(errors="replace") for content in self.storage.read_keys(keys) if content]
+        return join_signatures(self.manifest(app, number), more)
+
     def get(self, app: str, reference: str | int = LATEST, *, progress: Reporter | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
 
@@ -285,11 +296,7 @@ class Store:
 
     def _fetch_version(self, app: str, reference: str | int, progress: Reporter | None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256, and with all of its signatures."""
-        manifest = self.manifest(app, self.resolve(app, reference))
-        signatures = _signatures_key(app, manifest.version)
-        keys = [f"{signatures}/{name}" for name in sorted(self.storage.list_names(signatures))]
-        more = [content.decode(errors="replace") for content in self.storage.read_keys(keys) if content]
-        manifest = join_signatures(manifest, more)
+        manifest = self.signed_manifest(app, self.resolve(app, reference))
         prefix = f"{app}/{manifest.folder}"
         refuse_unlisted_files(manifest, self.storage.list_unfetched(prefix, manifest.files), repr(self.storage))
         folder = self.storage.fetch_folder(prefix, manifest.files, progress)

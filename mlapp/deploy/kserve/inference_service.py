@@ -23,7 +23,7 @@ from mlapp.deploy.cluster.patches import apply_patches
 from mlapp.deploy.cluster.server_environment import server_variables
 from mlapp.deploy.cluster.settings import Patch
 from mlapp.deploy.kserve.settings import KServeSettings
-from mlapp.deploy.kserve.settings_check import SCHEMES, refuse_contradictions
+from mlapp.deploy.kserve.settings_check import is_readable, refuse_contradictions
 from mlapp.deploy.target import Shipment
 
 SECTION = "targets.kserve"
@@ -76,8 +76,7 @@ class KServeContext:
         shipment, given = self.shipment, self.settings.storage_uri
         if given is not None:
             return given.replace("{version}", shipment.model_version or "").replace("{app}", shipment.app)
-        place = shipment.model_uri
-        return place if place is not None and place.startswith(SCHEMES) else None
+        return shipment.model_uri if is_readable(shipment.model_uri) else None
 
     @property
     def labels(self) -> dict[str, str]:

@@ -19,6 +19,11 @@ SCHEMES = (
 )
 
 
+def is_readable(uri: str | None) -> bool:
+    """Whether KServe can download from there."""
+    return uri is not None and uri.startswith(SCHEMES)
+
+
 def refuse_contradictions(settings: KServeSettings) -> None:
     """Check the settings against each other.
 
@@ -50,7 +55,7 @@ def refuse_contradictions(settings: KServeSettings) -> None:
             "Use `autoscaler: knative`, or at least 1.",
         )
     uri = settings.storage_uri
-    if uri is not None and not uri.startswith(SCHEMES):
+    if uri is not None and not is_readable(uri):
         raise ConfigError(
             f"targets.kserve.storage_uri: KServe does not read {uri}.",
             "Use s3://, gs://, pvc://, oci://, https:// or hf://.",

@@ -16,7 +16,7 @@ from mlapp.deploy.kserve.inference_service import CONTAINER, KServeContext, rend
 from mlapp.deploy.kserve.installed_version import refuse_old_kserve
 from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.settings import KServeSettings
-from mlapp.deploy.kserve.settings_check import refuse_contradictions
+from mlapp.deploy.kserve.settings_check import is_readable, refuse_contradictions
 from mlapp.deploy.kserve.status import read_status
 from mlapp.deploy.target import DeployError, Shipment, Status
 
@@ -50,6 +50,10 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         refuse_old_kserve(self.cluster, INSTALL)
         if self.settings.storage_uri is not None:
             self.cluster.require_kind(SERVING_RUNTIME, INSTALL)
+
+    def fetches_model(self, model_uri: str | None) -> bool:
+        """Whether KServe's storage initializer downloads the version into /mnt/models."""
+        return self.settings.storage_uri is not None or is_readable(model_uri)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order in which they are applied."""

@@ -10,9 +10,11 @@ import tarfile
 import time
 from io import BytesIO
 
+import docker
+import msgspec
 import pytest
 
-from mlapp import images
+from mlapp import images, training
 from mlapp.errors import MlappError
 from mlapp.images.base import find_base, find_python_home
 from mlapp.images.engine import connect_engine
@@ -72,6 +74,28 @@ def test_nothing_of_the_environment_gets_in(root, built, monkeypatch):
     assert warned == [
         ".env looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml."
     ]
+
+
+def test_an_image_without_its_model_serves_the_version_that_is_mounted(root, built, tmp_path):
+    """As KServe's storage initializer leaves it: the files in /mnt/models, the manifest from a ConfigMap."""
+    project = Project.find(root)
+    first = build_project_image(project, has_model=False)[0]
+    second = project.store.put(training.run(project.app))
+    assert build_project_image(project, has_model=False)[0].id == first.id, "a new version is no new image"
+    assert first.layers[-2] != built.layers[-2]
+    with connect_engine() as client, pytest.raises(docker.errors.NotFound):
+        client.api.get_archive(client.api.create_container(first.id, ["true"])["Id"], "/app/model/imaged")
+    (tmp_path / "version.json").write_bytes(msgspec.json.encode(second.manifest))
+    run = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", "none"]
+    mounts = ["-v", f"{second.files}:/mnt/models:ro", "-v", f"{tmp_path / 'version.json'}:/etc/mlapp/version.json:ro"]
+    names = ["-e", "MLAPP_MODEL_FOLDER=/mnt/models", "-e", "MLAPP_MODEL_MANIFEST=/etc/mlapp/version.json"]
+    ask = "from mlapp import bundle; found = bundle.open('/app').served_project; print(found.app.load('2').predict("
+    code = ["--entrypoint", "/opt/venv/bin/python", first.id, "-c", f"{ask}[{{'length': 3.0}}]))"]
+    done = subprocess.run([*run, *mounts, *names, *code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[1]", done.stderr
+    done = subprocess.run([*run, first.id], capture_output=True, text=True)
+    assert done.returncode
+    assert "holds no model" in done.stdout + done.stderr
 
 
 def test_bytecode_is_there_and_holds_no_time(built):

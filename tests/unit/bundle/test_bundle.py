@@ -10,6 +10,8 @@ import zipfile
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
@@ -17,6 +19,8 @@ from mlapp import bundle, prediction, training
 from mlapp.bundle import BundleError
 from mlapp.bundle.build import build_bundle
 from mlapp.errors import ConfigError, StoreError, UsageError
+from mlapp.images.build import image_reference
+from mlapp.images.image_spec import make_image_spec
 from mlapp.project import Project
 
 
@@ -77,6 +81,49 @@ def test_a_version_that_a_platform_mounts_is_served_instead_and_checked(project,
     monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(tmp_path / "none"))
     with pytest.raises(StoreError, match="there is no such folder"):
         _ = bundle.open(folder).model
+
+
+def write_keys(folder):
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "private.pem").write_bytes(private)
+    (folder / "public.pem").write_bytes(public)
+
+
+def test_a_bundle_without_its_model_serves_every_version_that_is_mounted_and_signed(project, tmp_path, monkeypatch):
+    write_keys(project.root)
+    (project.root / ".gitignore").write_text(".mlapp/\nprivate.pem\n")
+    (project.root / "mlapp.yaml").write_text("store: {public_key: public.pem, verify: required}\n")
+    monkeypatch.setenv("MLAPP_STORE__PRIVATE_KEY", "private.pem")
+    signing = Project.find(project.root).store
+    monkeypatch.delenv("MLAPP_STORE__PRIVATE_KEY")
+    other = project.store.put(training.run(project.app))
+    for version in (1, other.version):
+        signing.sign_version("flowers", version)
+
+    found = made(project, model=1, has_model=False)
+
+    assert found.hash == made(project, model=2, has_model=False).hash, "a new version is no new image"
+    assert [name for name in found.manifest.files if name.startswith("model/")] == ["model/store.json"]
+    assert image_reference(found).startswith("flowers:code-")
+    assert "mlapp.model.version" not in make_image_spec(found).labels
+    bill = json.loads((found.folder / "sbom.cdx.json").read_bytes())
+    assert "machine-learning-model" not in {component["type"] for component in bill["components"]}
+    with pytest.raises(StoreError, match="holds no model"):
+        _ = bundle.open(found.folder).served_project
+    mounted = shutil.copytree(other.files, tmp_path / "mnt" / "models")
+    monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(mounted))
+    with pytest.raises(StoreError, match="nothing says which version"):
+        _ = bundle.open(found.folder).served_project
+    file = tmp_path / "version.json"
+    monkeypatch.setenv("MLAPP_MODEL_MANIFEST", str(file))
+    file.write_bytes(msgspec.json.encode(project.store.manifest("flowers", 2)))
+    with pytest.raises(StoreError, match="it is not signed"):
+        _ = bundle.open(found.folder).model
+    file.write_bytes(msgspec.json.encode(project.store.signed_manifest("flowers", 2)))
+    assert bundle.open(found.folder).model.version == 2
+    assert bundle.open(found.folder).served_project.settings.serve.model == "2"
 
 
 def test_a_bundle_that_was_changed_or_cut_is_refused(project, tmp_path):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from api_double import ONE, TWO, Refused
 
 from mlapp.deploy import DeployError
+from mlapp.deploy.shipping import make_shipment
+from mlapp.images.build import Image
+from mlapp.project import Project
 
 MANIFEST = '{"app":"digits","version":1}'
 
@@ -152,6 +156,33 @@ def test_a_cluster_without_kserve_or_with_an_old_one_is_told_before_anything_is_
     api.operators.clear()
     assert "does not know InferenceService: KServe is not installed" in said(target().check)
     assert api.names("configmaps") == api.names("leases") == []
+
+
+@pytest.mark.parametrize(
+    ("store", "settings", "has_model"),
+    [("models", {}, True), ("s3://models", {}, False), ("models", {"storage_uri": "pvc://models/{version}"}, False)],
+)
+def test_an_image_holds_the_model_only_where_kserve_does_not_fetch_it(
+    project, mlapp, target, monkeypatch, store, settings, has_model
+):
+    folder = project()
+    assert mlapp("train").code == 0
+    (folder / "mlapp.yaml").write_text("image: {name: registry.example/flowers}\n")
+    found = Project.find(folder)
+    own = found.store
+    changed = msgspec.structs.replace(found.settings, store=msgspec.structs.replace(found.settings.store, url=store))
+    monkeypatch.setattr(Project, "store", property(lambda self: own))
+    built = []
+
+    def build(project, **options):
+        built.append(options["has_model"])
+        return [Image("registry.example/flowers:1", "sha256:1", "linux/amd64", 1, (), "sha256:" + "1" * 64)]
+
+    monkeypatch.setattr("mlapp.images.project_image.build_project_image", build)
+    shipment = make_shipment(Project(folder, changed, None), target(**settings), progress=lambda _: None)
+
+    assert built == [has_model]
+    assert ("model" in target(**settings).render(shipment)[-1]["spec"]["predictor"]) is not has_model
 
 
 @pytest.mark.parametrize("readable", [True, False], ids=["by the controller's image", "by the schema"])
