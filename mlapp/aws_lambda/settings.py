@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from mlapp.config import Section
@@ -14,6 +15,32 @@ class Vpc(Section, frozen=True):
 
     subnets: Annotated[list[str], Meta(min_length=1, description="Ids of subnets.")]
     security_groups: Annotated[list[str], Meta(min_length=1, description="Ids of security groups.")]
+
+
+class S3Trigger(Section, frozen=True):
+    """`triggers.s3:` new files in a bucket."""
+
+    bucket: Annotated[str, Meta(min_length=3, description="Name of an existing bucket in the function's region.")]
+    prefix: Annotated[str, Meta(description="Beginning of the keys, as `new/`.")] = ""
+    suffix: Annotated[str, Meta(description="End of the keys, as `.csv`.")] = ""
+
+
+class SqsTrigger(Section, frozen=True):
+    """`triggers.sqs:` messages of a queue."""
+
+    queue: Annotated[str, Meta(min_length=1, description="Name or ARN of an existing queue.")]
+    batch: Annotated[int, Meta(ge=1, le=10, description="Maximum number of messages of an invocation.")] = 10
+
+
+class Triggers(Section, frozen=True):
+    """`triggers:` what invokes the live release, besides its URL and callers."""
+
+    s3: Annotated[S3Trigger | None, Meta(description="New files in a bucket.")] = None
+    sqs: Annotated[SqsTrigger | None, Meta(description="Messages of a queue.")] = None
+    schedule: Annotated[
+        Annotated[str, Meta(pattern=r"^(rate|cron)\(.+\)$")] | None,
+        Meta(description="Predict what the app's reader reads: `rate(1 hour)` or `cron(0 6 * * ? *)`, in UTC."),
+    ] = None
 
 
 class LambdaSettings(Section, frozen=True):
@@ -50,6 +77,9 @@ class LambdaSettings(Section, frozen=True):
             "When absent, those for files go to `predictions/` in their own bucket."
         ),
     ] = None
+    triggers: Annotated[Triggers, Meta(description="What invokes the live release, besides its URL and callers.")] = (
+        msgspec.field(default_factory=Triggers)
+    )
     concurrency: Annotated[
         Annotated[int, Meta(ge=0)] | None, Meta(description="Reserved concurrency; the account's when absent.")
     ] = None

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.aws_lambda.settings import LambdaSettings, Triggers
+from mlapp.deploy.aws_lambda.trigger_documents import make_trigger_resources
 from mlapp.deploy.target import Shipment
 from mlapp.images.image_spec import VENV
 
@@ -23,6 +24,9 @@ MOST_EXAMPLE = 1500
 """Bytes of an example in the record: all variables of a function together have 4 kB."""
 
 
+NO_TRIGGERS = Triggers()
+
+
 class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Description of a version, from its environment."""
 
@@ -31,18 +35,19 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     code_revision: str | None = None
     by: str | None = None
     example: list[Any] | None = None
+    triggers: Triggers = NO_TRIGGERS
 
     def make_shipment(self, app: str) -> Shipment:
         """The shipment."""
         return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
 
 
-def make_record(shipment: Shipment, by: str | None) -> ReleaseRecord:
-    """The record of a shipment. An example that is long is left out."""
+def make_record(shipment: Shipment, by: str | None, triggers: Triggers = NO_TRIGGERS) -> ReleaseRecord:
+    """The record of a shipment, with the triggers that it gets when it goes live. A long example is left out."""
     example = None if shipment.example is None else list(shipment.example)
     if len(msgspec.json.encode(example)) > MOST_EXAMPLE:
         example = None
-    return ReleaseRecord(shipment.image, shipment.model_version, shipment.code_revision, by, example)
+    return ReleaseRecord(shipment.image, shipment.model_version, shipment.code_revision, by, example, triggers)
 
 
 def make_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[str, Any]:
@@ -119,6 +124,7 @@ def make_template(
             for key, permission in PUBLIC.items():
                 properties = {"FunctionName": {"Ref": "Live"}, "Principal": "*", **permission}
                 resources[f"Public{key}"] = {"Type": "AWS::Lambda::Permission", "Properties": properties}
+    resources.update(make_trigger_resources(name, settings.triggers))
     template: dict[str, Any] = {"AWSTemplateFormatVersion": "2010-09-09"}
     if not settings.role:
         template["Parameters"] = {"RoleArn": {"Type": "String", "Description": "The role that the function runs as"}}

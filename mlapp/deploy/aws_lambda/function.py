@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from mlapp.aws_lambda.limits import ANSWER
 from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.deploy.aws.canary_metrics import Counts, MetricSource
 from mlapp.deploy.aws.session import AwsSession, is_missing
 from mlapp.deploy.aws_lambda.documents import LIVE, PUBLIC, RECORD, ReleaseRecord, make_configuration, make_url
 from mlapp.deploy.target import DeployError
@@ -221,34 +222,11 @@ class Function:
                         seen.add(event["eventId"])
                         yield event
 
-    def count_calls(self, version: str, start: datetime) -> tuple[float, float, float]:
-        """Invocations of a version by `live` since the minute of `start`, those that failed, and the mean of their
-        milliseconds.
-        """
-        client = self.session.client("cloudwatch")
-        dimensions = [
-            {"Name": "FunctionName", "Value": self.name},
-            {"Name": "Resource", "Value": f"{self.name}:{LIVE}"},
-            {"Name": "ExecutedVersion", "Value": version},
-        ]
-
-        begin, end = start.replace(second=0, microsecond=0), datetime.now(timezone.utc) + timedelta(minutes=1)
-
-        def read(metric: str, statistic: str) -> float:
-            found = client.get_metric_statistics(
-                Namespace="AWS/Lambda",
-                MetricName=metric,
-                Dimensions=dimensions,
-                StartTime=begin,
-                EndTime=end,
-                Period=60,
-                Statistics=[statistic],
-            )["Datapoints"]
-            values = [point[statistic] for point in found]
-            return sum(values) if statistic == "Sum" else sum(values) / len(values) if values else 0.0
-
-        with self._translate():
-            return read("Invocations", "Sum"), read("Errors", "Sum"), read("Duration", "Average")
+    def count_calls(self, version: str, start: datetime) -> Counts:
+        """What a version answered to requests to the alias `live` since the minute of `start`."""
+        place = {"FunctionName": self.name, "Resource": f"{self.name}:{LIVE}", "ExecutedVersion": version}
+        source = MetricSource(self.session, "AWS/Lambda", "Invocations", "Errors", "Duration")
+        return source.read_counts(place, start)
 
     def _wait(self, waiter: str, **options: Any) -> None:
         self._client.get_waiter(waiter).wait(

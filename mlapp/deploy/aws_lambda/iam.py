@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.aws_lambda.settings import LambdaSettings, SqsTrigger, Triggers
 from mlapp.deploy.aws.iam import PUSH_IMAGES, make_arn, make_pass_statement, make_role_template, make_statement
+from mlapp.deploy.aws_lambda.trigger_documents import name_rule
 
 SERVICE = "lambda.amazonaws.com"
 DEPLOYER_FUNCTION = [
@@ -25,6 +26,7 @@ DEPLOYER_FUNCTION = [
     "ListVersionsByFunction",
     "PublishVersion",
     "PutFunctionConcurrency",
+    "RemovePermission",
     "TagResource",
     "UpdateAlias",
     "UpdateFunctionCode",
@@ -39,6 +41,11 @@ NETWORK = [
     "DescribeSubnets",
     "UnassignPrivateIpAddresses",
 ]
+
+
+QUEUE = ["DeleteMessage", "GetQueueAttributes", "ReceiveMessage"]
+MAPPING = ["Create", "Delete", "Update"]
+RULE = ["DeleteRule", "PutRule", "PutTargets", "RemoveTargets"]
 
 
 def make_iam_template(function: str, repository: str, settings: LambdaSettings) -> dict[str, Any]:
@@ -72,6 +79,16 @@ def _function_statements(function: str, settings: LambdaSettings) -> list[dict[s
         found.append(
             make_statement(["s3:PutObject"], [f"arn:${{AWS::Partition}}:s3:::{bucket}/{prefix}*"], is_template=True)
         )
+    triggers = settings.triggers
+    if triggers.s3:
+        read = f"arn:${{AWS::Partition}}:s3:::{triggers.s3.bucket}/"
+        found.append(make_statement(["s3:GetObject"], [f"{read}{triggers.s3.prefix}*"], is_template=True))
+        if not settings.output:
+            found.append(make_statement(["s3:PutObject"], [f"{read}predictions/*"], is_template=True))
+    if triggers.sqs:
+        found.append(
+            make_statement([f"sqs:{action}" for action in QUEUE], [_queue_arn(triggers.sqs)], is_template=True)
+        )
     if settings.vpc:
         found.append(make_statement([f"ec2:{action}" for action in NETWORK], ["*"]))
     return found
@@ -88,4 +105,29 @@ def _deployer_statements(function: str, repository: str, settings: LambdaSetting
         make_statement(["ecr:GetAuthorizationToken", "sts:GetCallerIdentity", "cloudwatch:GetMetricStatistics"], ["*"]),
         make_statement(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_template=True),
         make_pass_statement(role, SERVICE),
+        *_trigger_statements(function, settings.triggers),
     ]
+
+
+def _trigger_statements(function: str, triggers: Triggers) -> list[dict[str, Any]]:
+    """What making, changing and removing the triggers needs."""
+    found = []
+    if triggers.s3:
+        bucket = f"arn:${{AWS::Partition}}:s3:::{triggers.s3.bucket}"
+        found.append(
+            make_statement(["s3:GetBucketNotification", "s3:PutBucketNotification"], [bucket], is_template=True)
+        )
+    if triggers.sqs:
+        arn = _queue_arn(triggers.sqs)
+        found.append(make_statement(["sqs:GetQueueUrl", "sqs:GetQueueAttributes"], [arn], is_template=True))
+        # IAM knows no narrower resource for these.
+        found.append(make_statement([f"lambda:{action}EventSourceMapping" for action in MAPPING], ["*"]))
+        found.append(make_statement(["lambda:ListEventSourceMappings"], ["*"]))
+    if triggers.schedule:
+        rule = make_arn("events", f"rule/{name_rule(function)}")
+        found.append(make_statement([f"events:{action}" for action in RULE], [rule], is_template=True))
+    return found
+
+
+def _queue_arn(trigger: SqsTrigger) -> str:
+    return trigger.queue if trigger.queue.startswith("arn:") else make_arn("sqs", trigger.queue)

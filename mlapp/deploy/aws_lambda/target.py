@@ -17,12 +17,24 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
-from mlapp.aws_lambda.settings import LambdaSettings
+import msgspec
+
+from mlapp.aws_lambda.settings import LambdaSettings, Triggers
+from mlapp.deploy.aws.canary_metrics import Limits, watch_canary
 from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
-from mlapp.deploy.aws_lambda.documents import RECORD, make_configuration, make_record, make_template
+from mlapp.deploy.aws_lambda.documents import (
+    NO_TRIGGERS,
+    RECORD,
+    ReleaseRecord,
+    make_configuration,
+    make_record,
+    make_template,
+)
 from mlapp.deploy.aws_lambda.function import Function, read_record, read_weights
 from mlapp.deploy.aws_lambda.iam import make_iam_template
+from mlapp.deploy.aws_lambda.trigger_documents import refuse_contradictions
+from mlapp.deploy.aws_lambda.triggers import TriggerSet
 from mlapp.deploy.target import (
     DeployError,
     LogLine,
@@ -42,10 +54,7 @@ PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
 PAUSE = 15.0
 """Seconds between two looks at a canary's metrics, which have a point a minute."""
 FOLLOW_PAUSE = 2.0
-FEWEST = 20
-"""Minimum number of invocations to judge a canary."""
-ERROR_RATE = 0.02
-LATENCY_RATIO = 2.0
+LIMITS = Limits(calls=20, error_rate=0.02, latency_ratio=2.0)
 
 
 class LambdaTarget(Target[LambdaSettings]):
@@ -75,6 +84,7 @@ class LambdaTarget(Target[LambdaSettings]):
     def check(self) -> str:
         session = self._function.session
         self._require_role()
+        self._require_triggers()
         return f"AWS account {session.account}, region {session.region}"
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
@@ -82,20 +92,20 @@ class LambdaTarget(Target[LambdaSettings]):
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """A CloudFormation template of what would be deployed."""
-        return [make_template(self.function_name, self.settings, make_record(shipment, None))]
+        return [make_template(self.function_name, self.settings, make_record(shipment, None, self.settings.triggers))]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The template with the weights of the alias. Asks AWS for the live version."""
         alias = self._require_alias()
-        record = make_record(shipment, None)
+        record = make_record(shipment, None, self.settings.triggers)
         return [make_template(self.function_name, self.settings, record, (alias["FunctionVersion"], percent))]
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         function = self._function
         live = function.find_configuration("live") if function.find_alias() else None
-        wanted = self._describe(make_configuration(self.settings, make_record(shipment, None)), shipment.image)
-        record = read_record(live) if live else None
-        running = {} if live is None else self._describe(live, record.image if record else None)
+        planned = make_record(shipment, None, self.settings.triggers)
+        wanted = self._describe(make_configuration(self.settings, planned), planned)
+        running = {} if live is None else self._describe(live, read_record(live))
         before, after = (to_yaml_all([found]) if found else "" for found in (running, wanted))
         lines = difflib.unified_diff(
             before.splitlines(keepends=True),
@@ -108,7 +118,9 @@ class LambdaTarget(Target[LambdaSettings]):
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         function = self._function
         self._require_role()
+        self._require_triggers()
         alias = function.find_alias()
+        before = self._read_triggers("live") if alias else NO_TRIGGERS
         self._refuse_canary(alias)
         is_new = function.find_configuration() is None
         version = self._publish(shipment, alias, is_new, progress)
@@ -116,6 +128,7 @@ class LambdaTarget(Target[LambdaSettings]):
         progress(f"{self.function_name}:live is version {version}")
         function.set_concurrency()
         function.set_url()
+        self._set_triggers(version, before, progress)
         return self._find_release(version)
 
     def canary(
@@ -136,43 +149,29 @@ class LambdaTarget(Target[LambdaSettings]):
     def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
         """Watch the canary by CloudWatch's metrics, which come some minutes late; then promote or abort it."""
         alias, version = self._require_canary()
-        start, end, told = datetime.now(timezone.utc), time.monotonic() + seconds, ""
-        while True:
-            left = end - time.monotonic()
-            time.sleep(max(0.0, min(PAUSE, left)))
-            calls, errors, latency = self._function.count_calls(version, start)
-            live_calls, live_errors, live_latency = self._function.count_calls(alias["FunctionVersion"], start)
-            line = f"canary: {calls:.0f} invocations, {errors:.0f} failed, {latency:.1f} ms; live: {live_calls:.0f}, "
-            line += f"{live_errors:.0f} failed, {live_latency:.1f} ms"
-            if line != told:
-                progress(line)
-                told = line
-            if calls >= FEWEST:
-                allowed = live_errors / live_calls if live_calls else 0.0
-                reason = None
-                if errors / calls > allowed + ERROR_RATE:
-                    reason = f"{errors / calls:.1%} of its invocations failed, against {allowed:.1%}"
-                elif live_calls >= FEWEST and latency > live_latency * LATENCY_RATIO:
-                    reason = f"its invocations took {latency:.1f} ms, against {live_latency:.1f} ms"
-                if reason:
-                    self.abort(progress=progress)
-                    raise DeployError(
-                        f"The canary, release {version}, was aborted: {reason}. The release before serves all.",
-                        "See `mlapp logs --target lambda`.",
-                    )
-            if left <= 0:
-                break
-        if calls < FEWEST:
-            raise DeployError(
-                f"The canary had {calls:.0f} invocations in {seconds:.0f} s, too few to judge by. It stays on trial.",
-                "`mlapp promote` or `mlapp abort` it. CloudWatch's metrics come some minutes late: watch it longer.",
-            )
-        return self.promote(progress=progress)
+        live, start, function = alias["FunctionVersion"], datetime.now(timezone.utc), self._function
+        reason = watch_canary(
+            lambda: function.count_calls(version, start),
+            lambda: function.count_calls(live, start),
+            seconds,
+            LIMITS,
+            PAUSE,
+            progress,
+        )
+        if reason is None:
+            return self.promote(progress=progress)
+        self.abort(progress=progress)
+        raise DeployError(
+            f"The canary, release {version}, was aborted: {reason}. Release {live} serves all requests.",
+            "See `mlapp logs --target lambda`.",
+        )
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         alias, version = self._require_canary()
+        before = self._read_triggers(alias["FunctionVersion"])
         self._function.point_alias(version, {}, alias)
         progress(f"{self.function_name}:live is version {version}")
+        self._set_triggers(version, before, progress)
         return self._find_release(version)
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
@@ -257,16 +256,22 @@ class LambdaTarget(Target[LambdaSettings]):
             )
         progress(f"ask version {wanted} for a prediction")
         self._try_version(str(wanted), known[wanted].shipment)
+        triggers = self._read_triggers(str(live))
         self._function.point_alias(str(wanted), {}, alias)
         progress(f"{self.function_name}:live is version {wanted}")
+        self._set_triggers(str(wanted), triggers, progress)
         return self._find_release(str(wanted))
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         if self._function.find_configuration() is None:
             return []
+        alias = self._function.find_alias()
+        removed = []
+        if alias is not None:
+            removed = self._triggers.remove_triggers(self._read_triggers("live"), alias["AliasArn"], progress)
         progress(f"remove the function {self.function_name}")
         self._function.delete()
-        return [f"function {self.function_name}"]
+        return [*removed, f"function {self.function_name}"]
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         seen: set[str] = set()
@@ -295,7 +300,7 @@ class LambdaTarget(Target[LambdaSettings]):
         function = self._function
         known = {version["Version"] for version in function.list_versions()}
         progress(f"publish {shipment.image}")
-        version = function.publish(make_record(shipment, self._who()))
+        version = function.publish(make_record(shipment, self._who(), self.settings.triggers))
         try:
             progress(f"ask version {version} for a prediction")
             self._try_version(version, shipment)
@@ -333,6 +338,35 @@ class LambdaTarget(Target[LambdaSettings]):
                 "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints the least one.",
             )
 
+    @cached_property
+    def _triggers(self) -> TriggerSet:
+        return TriggerSet(self._function.session, self.function_name)
+
+    def _require_triggers(self) -> None:
+        refuse_contradictions(self.settings)
+        self._triggers.require_sources(self.settings)
+
+    def _read_triggers(self, qualifier: str) -> Triggers:
+        """The triggers that a version was deployed with."""
+        found = self._function.find_configuration(qualifier)
+        record = read_record(found) if found else None
+        return record.triggers if record else NO_TRIGGERS
+
+    def _set_triggers(self, version: str, before: Triggers, progress: Reporter) -> None:
+        """Make the triggers of the version that is live now.
+
+        Raises:
+            DeployError: AWS refuses; the version is live nevertheless, which is said.
+        """
+        alias = self._require_alias()
+        try:
+            self._triggers.set_triggers(self._read_triggers(version), before, alias["AliasArn"], progress)
+        except DeployError as error:
+            raise DeployError(
+                f"Release {version} is live, but not all of its triggers are set: {error.what}",
+                f"{error.todo} Then deploy again.",
+            ) from error
+
     def _require_alias(self) -> dict[str, Any]:
         alias = self._function.find_alias()
         if alias is None:
@@ -358,7 +392,7 @@ class LambdaTarget(Target[LambdaSettings]):
     def _find_release(self, version: str) -> Release:
         return next(release for release in self.releases() if str(release.number) == version)
 
-    def _describe(self, configuration: dict[str, Any], image: str | None) -> dict[str, Any]:
+    def _describe(self, configuration: dict[str, Any], record: ReleaseRecord | None) -> dict[str, Any]:
         """The part of a configuration that a deploy sets, in one form for the current and the planned one."""
         keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
         variables = dict(configuration.get("Environment", {}).get("Variables", {}))
@@ -369,12 +403,13 @@ class LambdaTarget(Target[LambdaSettings]):
         vpc = configuration.get("VpcConfig") or {}
         return {
             "FunctionName": self.function_name,
-            "ImageUri": image,
+            "ImageUri": record.image if record else None,
             **{key: configuration[key] for key in keys if key in configuration},
             "EntryPoint": config.get("EntryPoint", []),
             "Environment": variables,
             "SubnetIds": vpc.get("SubnetIds", []),
             "SecurityGroupIds": vpc.get("SecurityGroupIds", []),
+            "Triggers": msgspec.to_builtins(record.triggers if record else NO_TRIGGERS),
         }
 
 

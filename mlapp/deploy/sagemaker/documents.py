@@ -11,7 +11,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -47,6 +47,13 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     def make_shipment(self, app: str) -> Shipment:
         """What was shipped."""
         return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
+
+
+def make_record(shipment: Shipment, number: int, by: str | None = None, note: str | None = None) -> ReleaseRecord:
+    """The record of a release that is made now."""
+    example = list(shipment.example) if shipment.example is not None else None
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    return ReleaseRecord(number, now, shipment.image, shipment.model_version, shipment.code_revision, example, by, note)
 
 
 def endpoint_name(app: str, settings: SageMakerSettings) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mlapp.deploy.aws.session import AwsSession
@@ -19,7 +20,18 @@ from mlapp.request_body import RequestBody
 PAUSE = 10.0
 """Seconds between two looks at an endpoint: starting instances takes minutes."""
 READY = "InService"
+CONFLICT = re.compile(r"already existing|already exists|in-progress|in progress")
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+
+
+class ConcurrentDeployError(DeployError):
+    """Another deploy changes the endpoint; this one has changed nothing that serves."""
+
+    def __init__(self, endpoint: str, reason: str) -> None:
+        super().__init__(
+            f"Another deploy of the endpoint {endpoint} is under way ({reason}); nothing was changed.",
+            "Wait until that has ended, look at `mlapp releases`, and deploy again.",
+        )
 
 
 class Endpoint:
@@ -63,9 +75,41 @@ class Endpoint:
                         found.append(record)
         return sorted(found, key=lambda entry: entry[0].number)
 
+    def find_numbers(self, current: dict[str, Any] | None = None) -> tuple[int | None, int | None]:
+        """The live release and the canary, by the name of the endpoint's configuration.
+
+        Raises:
+            DeployError: the endpoint runs a configuration that mlapp did not make.
+        """
+        current = current or self.describe()
+        if current is None:
+            return None, None
+        found = re.fullmatch(rf"{re.escape(self.name)}-r(\d+)(?:-r(\d+))?", current["EndpointConfigName"])
+        if found is None:
+            raise DeployError(
+                f"The endpoint {self.name} runs {current['EndpointConfigName']}, which mlapp did not make.",
+                "Set targets.sagemaker.endpoint to another name, or delete that endpoint.",
+            )
+        return int(found[1]), int(found[2]) if found[2] else None
+
+    def require_canary(self) -> tuple[int, int]:
+        """The numbers of the live release and of the canary.
+
+        Raises:
+            DeployError: there is no canary.
+        """
+        live, trial = self.find_numbers()
+        if live is None or trial is None:
+            raise DeployError("There is no canary.", "Start one: `mlapp deploy --target sagemaker --canary 10`.")
+        return live, trial
+
     def create_model(self, serve: Any, record: ReleaseRecord) -> None:
-        """Make a release's Model and the configuration that gives it all traffic."""
-        with self.session.translate_errors():
+        """Make a release's Model and the configuration that gives it all traffic.
+
+        Raises:
+            ConcurrentDeployError: another deploy has made the release of this number meanwhile.
+        """
+        with self._translate_conflicts():
             self.client.create_model(
                 **documents.make_model(self.name, self.settings, serve, record),
                 Tags=documents.make_tags(self.app, self.settings, record),
@@ -88,10 +132,11 @@ class Endpoint:
         come up, it goes back by itself.
 
         Raises:
+            ConcurrentDeployError: another deploy updates the endpoint.
             DeployError: it did not come up, in SageMaker's words.
         """
         current = self.describe()
-        with self.session.translate_errors():
+        with self._translate_conflicts():
             if current is None:
                 progress(f"create the endpoint {self.name}")
                 tags = documents.make_tags(self.app, self.settings)
@@ -109,7 +154,7 @@ class Endpoint:
             {"VariantName": documents.variant_name(number), "DesiredWeight": float(share)}
             for number, share in weights.items()
         ]
-        with self.session.translate_errors():
+        with self._translate_conflicts():
             self.client.update_endpoint_weights_and_capacities(
                 EndpointName=self.name, DesiredWeightsAndCapacities=wanted
             )
@@ -166,6 +211,20 @@ class Endpoint:
             return False
         self._remove_scaling(current)
         return self._delete(lambda: self.client.delete_endpoint(EndpointName=self.name))
+
+    @contextmanager
+    def _translate_conflicts(self) -> Iterator[None]:
+        """`translate_errors`, with what SageMaker says when two deploys write at once."""
+        from botocore.exceptions import ClientError
+
+        with self.session.translate_errors():
+            try:
+                yield
+            except ClientError as error:
+                text = error.response["Error"].get("Message", "")
+                if CONFLICT.search(text):
+                    raise ConcurrentDeployError(self.name, text) from error
+                raise
 
     def _delete(self, call: Any) -> bool:
         from botocore.exceptions import ClientError

@@ -10,16 +10,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
+from mlapp.deploy.aws.canary_metrics import Counts, Limits, MetricSource, watch_canary
 from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.sagemaker import documents
+from mlapp.deploy.sagemaker.deployment import Deployment
 from mlapp.deploy.sagemaker.documents import ReleaseRecord
 from mlapp.deploy.sagemaker.endpoint import Endpoint
 from mlapp.deploy.sagemaker.iam import make_iam_template
@@ -87,14 +88,14 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff from the live release's Model to what would run."""
-        live = self._find_numbers()[0]
+        live = self._endpoint.find_numbers()[0]
         running: dict[str, Any] = {}
         if live is not None:
             with self._endpoint.session.translate_errors():
                 name = documents.release_name(self._endpoint.name, live)
                 found = self._endpoint.client.describe_model(ModelName=name)
             running = self._describe(found["PrimaryContainer"], found["ExecutionRoleArn"])
-        model = documents.make_model(self._endpoint.name, self.settings, self.serve, self._make_record(shipment, 0))
+        model = documents.make_model(self._endpoint.name, self.settings, self.serve, documents.make_record(shipment, 0))
         wanted = self._describe(model["PrimaryContainer"], model["ExecutionRoleArn"])
         before, after = (to_yaml_all([each]) if each else "" for each in (running, wanted))
         name = self._endpoint.name
@@ -108,14 +109,14 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Start the release's instances beside the live ones, and stop those when it answers."""
-        return self._apply_shipment(shipment, progress, None)
+        return self._ship_release(shipment, None, progress)
 
     def status(self) -> Status:
         """How the app stands."""
         endpoint = self._endpoint
         current = endpoint.describe()
         releases = {release.number: release for release in self.releases()}
-        live, trial = self._find_numbers(current)
+        live, trial = endpoint.find_numbers(current)
         problems, replicas, traffic = [], [], {}
         if current is not None:
             if current["EndpointStatus"] != "InService":
@@ -149,7 +150,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def releases(self) -> list[Release]:
         """The releases whose Models are kept, oldest first."""
-        live, trial = self._find_numbers()
+        live, trial = self._endpoint.find_numbers()
         return [
             self._make_release(record, self._find_state(record.number, state, live, trial))
             for record, state in self._endpoint.list_records()
@@ -157,7 +158,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Run an earlier release's image again, as a new release."""
-        live, _ = self._find_numbers()
+        live, _ = self._endpoint.find_numbers()
         known = {record.number: record for record, state in self._endpoint.list_records() if state is None}
         earlier = [number for number in known if live is None or number < live]
         if to is None and not earlier:
@@ -166,12 +167,12 @@ class SageMakerTarget(Target[SageMakerSettings]):
         if number not in known:
             listed = ", ".join(map(str, known)) or "none"
             raise DeployError(f"There is no release {number}.", f"Releases: {listed}. See `mlapp releases`.")
-        return self._apply_shipment(known[number].make_shipment(self.app), progress, f"rollback to {number}")
+        return self._ship_release(known[number].make_shipment(self.app), f"rollback to {number}", progress)
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove the endpoint, its Models and configurations. The images stay in ECR."""
         endpoint = self._endpoint
-        live, trial = self._find_numbers()
+        live, trial = self._endpoint.find_numbers()
         records = endpoint.list_records()
         removed = [f"Endpoint/{endpoint.name}"] if endpoint.delete_endpoint() else []
         if trial is not None and live is not None:
@@ -213,75 +214,35 @@ class SageMakerTarget(Target[SageMakerSettings]):
     ) -> Release:
         """A second variant with `percent` of the weight; it gets traffic once its instances are in service."""
         self._require_role()
-        live = self._require_undecided()
-        record = self._start_release(shipment, f"canary at {percent} %", progress)
-        endpoint, numbers = self._endpoint, (live, record.number)
-        try:
-            config = endpoint.create_config({live: 100 - percent, record.number: percent})
-            endpoint.switch(config, numbers, progress)
-            self._check_prediction(record, progress)
-        except DeployError as error:
-            self._restore(live, progress)
-            endpoint.delete_config(documents.canary_name(endpoint.name, *numbers))
-            endpoint.note_state(record.number, "failed")
-            raise DeployError(
-                f"The canary failed: {error.what}\nIt is gone again; release {live} is live.", error.todo
-            ) from error
-        return self._make_release(record, "canary")
+        return self._make_release(self._open_deployment(progress).start_canary(shipment, percent), "canary")
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         """All traffic to the canary, then the live release's instances stop."""
-        live, trial = self._require_canary()
-        endpoint = self._endpoint
-        endpoint.set_weights({live: 0, trial: 100})
-        progress(f"release {trial} gets all traffic")
-        endpoint.switch(documents.release_name(endpoint.name, trial), (trial,), progress)
-        endpoint.delete_config(documents.canary_name(endpoint.name, live, trial))
-        return self._find_release(trial)
+        return self._find_release(self._open_deployment(progress).promote_canary())
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
         """All traffic to the live release, then the canary's instances stop."""
-        live, trial = self._require_canary()
-        endpoint = self._endpoint
-        endpoint.set_weights({live: 100, trial: 0})
-        progress(f"release {live} gets all traffic")
-        endpoint.switch(documents.release_name(endpoint.name, live), (live,), progress)
-        endpoint.delete_config(documents.canary_name(endpoint.name, live, trial))
-        endpoint.note_state(trial, "aborted")
-        return self._find_release(trial)
+        return self._find_release(self._open_deployment(progress).abort_canary())
 
     def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
         """Watch both variants by CloudWatch's metrics, then promote or abort."""
-        live, trial = self._require_canary()
-        start, end = datetime.now(timezone.utc), time.monotonic() + seconds
-        limits = self.settings.canary
-        while True:
-            time.sleep(max(0.0, min(JUDGE_PAUSE, end - time.monotonic())))
-            counts = {number: self._read_counts(number, start) for number in (live, trial)}
-            (before, before_errors, before_latency), (requests, errors, latency) = counts[live], counts[trial]
-            rate, usual = errors / max(requests, 1), before_errors / max(before, 1)
-            progress(
-                f"canary: {requests:.0f} requests, {rate:.1%} failed; live: {before:.0f} requests, {usual:.1%} failed"
-            )
-            reason = None
-            if requests >= limits.requests and rate > usual + limits.error_rate:
-                reason = f"{rate:.1%} of its requests failed, against {usual:.1%}"
-            elif min(requests, before) >= limits.requests and latency > before_latency * limits.latency_ratio:
-                reason = f"its requests took {latency / 1000:.1f} ms, against {before_latency / 1000:.1f} ms"
-            if reason:
-                self.abort(progress=progress)
-                raise DeployError(
-                    f"The canary, release {trial}, was aborted: {reason}. Release {live} serves all traffic.",
-                    "`mlapp logs` shows the instances; targets.sagemaker.canary holds the limits.",
-                )
-            if time.monotonic() >= end:
-                break
-        if requests < limits.requests:
-            raise DeployError(
-                f"The canary had {requests:.0f} requests in {seconds:.0f} s, too few to judge by. It stays on trial.",
-                f"`mlapp promote` or `mlapp abort` it; targets.sagemaker.canary.requests is {limits.requests}.",
-            )
-        return self.promote(progress=progress)
+        live, trial = self._endpoint.require_canary()
+        start, limits = datetime.now(timezone.utc), self.settings.canary
+        reason = watch_canary(
+            lambda: self._read_counts(trial, start),
+            lambda: self._read_counts(live, start),
+            seconds,
+            Limits(limits.requests, limits.error_rate, limits.latency_ratio),
+            JUDGE_PAUSE,
+            progress,
+        )
+        if reason is None:
+            return self.promote(progress=progress)
+        self.abort(progress=progress)
+        raise DeployError(
+            f"The canary, release {trial}, was aborted: {reason}. Release {live} serves all traffic.",
+            "`mlapp logs` shows the instances; targets.sagemaker.canary holds the limits.",
+        )
 
     @property
     def _url(self) -> str:
@@ -299,121 +260,11 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def _make_template(self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None) -> dict[str, Any]:
         endpoint = documents.endpoint_name(self.app, self.settings)
-        record = self._make_record(shipment, number)
+        record = documents.make_record(shipment, number)
         return documents.make_template(endpoint, self.settings, self.serve, record, canary)
-
-    def _make_record(
-        self, shipment: Shipment, number: int, by: str | None = None, note: str | None = None
-    ) -> ReleaseRecord:
-        example = list(shipment.example) if shipment.example is not None else None
-        now = datetime.now(timezone.utc).replace(microsecond=0)
-        return ReleaseRecord(
-            number, now, shipment.image, shipment.model_version, shipment.code_revision, example, by, note
-        )
 
     def _describe(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
         return {"image": container["Image"], "environment": container.get("Environment") or {}, "role": role}
-
-    def _start_release(self, shipment: Shipment, note: str | None, progress: Reporter) -> ReleaseRecord:
-        endpoint = self._endpoint
-        with endpoint.session.translate_errors():
-            author = endpoint.session.client("sts").get_caller_identity()["Arn"]
-        number = max((record.number for record, _ in endpoint.list_records()), default=0) + 1
-        record = self._make_record(shipment, number, author, note)
-        endpoint.create_model(self.serve, record)
-        progress(f"release {number}: Model/{documents.release_name(endpoint.name, number)}")
-        return record
-
-    def _apply_shipment(self, shipment: Shipment, progress: Reporter, note: str | None) -> Release:
-        self._require_role()
-        current = self._endpoint.describe()
-        live, trial = self._find_numbers(current)
-        if trial is not None:
-            raise DeployError(
-                f"Release {trial} is on trial as a canary; nothing was changed.",
-                "First decide on it: `mlapp promote` or `mlapp abort`.",
-            )
-        self._require_idle(current)
-        record = self._start_release(shipment, note, progress)
-        endpoint = self._endpoint
-        try:
-            endpoint.switch(documents.release_name(endpoint.name, record.number), (record.number,), progress)
-            self._check_prediction(record, progress)
-        except DeployError as error:
-            endpoint.note_state(record.number, "failed")
-            if live is None:
-                raise DeployError(
-                    f"Release {record.number} failed: {error.what}",
-                    f"{error.todo} There is no earlier release; `mlapp delete` removes what was made.",
-                ) from error
-            self._restore(live, progress)
-            raise DeployError(
-                f"Release {record.number} failed: {error.what}\nWent back: release {live} is live.", error.todo
-            ) from error
-        self._trim_releases(record.number)
-        return self._make_release(record, "live")
-
-    def _restore(self, live: int, progress: Reporter) -> None:
-        """Run the live release's configuration again, unless SageMaker went back to it by itself."""
-        endpoint = self._endpoint
-        name = documents.release_name(endpoint.name, live)
-        current = endpoint.describe()
-        if current is None or current["EndpointConfigName"] != name or current["EndpointStatus"] != "InService":
-            endpoint.switch(name, (live,), progress)
-        progress(f"went back to release {live}")
-
-    def _check_prediction(self, record: ReleaseRecord, progress: Reporter) -> None:
-        if record.example is None:
-            return
-        variant = documents.variant_name(record.number)
-        answer = self._endpoint.invoke(RequestBody.of(record.example), variant)
-        progress(f"variant {variant} answers: {str(answer['predictions'])[:60]}")
-
-    def _trim_releases(self, live: int) -> None:
-        records = [record.number for record, _ in self._endpoint.list_records() if record.number != live]
-        for number in records[: max(0, len(records) - self.settings.history + 1)]:
-            self._endpoint.delete_release(number)
-
-    def _require_idle(self, current: dict[str, Any] | None) -> None:
-        if current is not None and current["EndpointStatus"] in ("Creating", "Updating", "RollingBack", "Deleting"):
-            raise DeployError(
-                f"The endpoint {self._endpoint.name} is {current['EndpointStatus']}: another deploy is under way; "
-                "nothing was changed.",
-                "Wait until that has ended; `mlapp status` shows how it stands.",
-            )
-
-    def _require_undecided(self) -> int:
-        current = self._endpoint.describe()
-        live, trial = self._find_numbers(current)
-        if live is None:
-            raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
-        if trial is not None:
-            raise DeployError(
-                f"Release {trial} is not decided yet (canary); nothing was changed.",
-                "`mlapp promote` or `mlapp abort` it first.",
-            )
-        self._require_idle(current)
-        return live
-
-    def _require_canary(self) -> tuple[int, int]:
-        live, trial = self._find_numbers()
-        if live is None or trial is None:
-            raise DeployError("There is no canary.", "Start one: `mlapp deploy --target sagemaker --canary 10`.")
-        return live, trial
-
-    def _find_numbers(self, current: dict[str, Any] | None = None) -> tuple[int | None, int | None]:
-        """The live release and the canary, by the name of the endpoint's configuration."""
-        current = current or self._endpoint.describe()
-        if current is None:
-            return None, None
-        pattern = rf"{re.escape(self._endpoint.name)}-r(\d+)(?:-r(\d+))?"
-        found = re.fullmatch(pattern, current["EndpointConfigName"])
-        if found is None:
-            raise DeployError(
-                f"The endpoint {self._endpoint.name} runs {current['EndpointConfigName']}, which mlapp did not make.",
-                "Set targets.sagemaker.endpoint to another name, or delete that endpoint.",
-            )
-        return int(found[1]), int(found[2]) if found[2] else None
 
     def _find_state(self, number: int, noted: str | None, live: int | None, trial: int | None) -> State:
         if number == live:
@@ -423,6 +274,13 @@ class SageMakerTarget(Target[SageMakerSettings]):
         if noted == "failed":
             return "failed"
         return "aborted" if noted == "aborted" else "superseded"
+
+    def _open_deployment(self, progress: Reporter) -> Deployment:
+        return Deployment(self._endpoint, self.serve, progress)
+
+    def _ship_release(self, shipment: Shipment, note: str | None, progress: Reporter) -> Release:
+        self._require_role()
+        return self._make_release(self._open_deployment(progress).ship_release(shipment, note), "live")
 
     def _find_release(self, number: int) -> Release:
         return next(release for release in self.releases() if release.number == number)
@@ -440,27 +298,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
             self._url,
         )
 
-    def _read_counts(self, number: int, start: datetime) -> tuple[float, float, float]:
-        """Requests, those that failed, and the mean microseconds of a variant since `start`."""
-        client = self._endpoint.session.client("cloudwatch")
-        dimensions = [
-            {"Name": "EndpointName", "Value": self._endpoint.name},
-            {"Name": "VariantName", "Value": documents.variant_name(number)},
-        ]
-
-        def read(metric: str, statistic: str) -> list[float]:
-            with self._endpoint.session.translate_errors():
-                points = client.get_metric_statistics(
-                    Namespace="AWS/SageMaker",
-                    MetricName=metric,
-                    Dimensions=dimensions,
-                    StartTime=start - timedelta(minutes=1),
-                    EndTime=datetime.now(timezone.utc) + timedelta(minutes=1),
-                    Period=60,
-                    Statistics=[statistic],
-                )["Datapoints"]
-            return [float(point[statistic]) for point in points]
-
-        latencies = read("ModelLatency", "Average")
-        mean = sum(latencies) / len(latencies) if latencies else 0.0
-        return sum(read("Invocations", "Sum")), sum(read("Invocation5XXErrors", "Sum")), mean
+    def _read_counts(self, number: int, start: datetime) -> Counts:
+        place = {"EndpointName": self._endpoint.name, "VariantName": documents.variant_name(number)}
+        metrics = ("Invocations", "Invocation5XXErrors", "ModelLatency")  # the last in microseconds
+        return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 0.001).read_counts(place, start)

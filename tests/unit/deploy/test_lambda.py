@@ -141,7 +141,7 @@ def test_a_canary_is_judged_by_cloudwatch(target: LambdaTarget, is_worse: bool) 
                 Namespace="AWS/Lambda", MetricData=[{"MetricName": metric, "Value": value, "Dimensions": dimensions}]
             )
     if is_worse:
-        with pytest.raises(DeployError, match="aborted: 9.0% of its invocations failed"):
+        with pytest.raises(DeployError, match="aborted: 9.0% of its requests failed"):
             target.judge(0.01)
         assert target.status().traffic == {1: 100}
     else:

@@ -135,6 +135,80 @@ def test_a_release_that_fails_leaves_the_one_before_live(target, image, words):
     assert [each.state for each in place.releases()] == ["live", "failed", "failed"]
 
 
+@pytest.mark.parametrize(
+    ("errors", "latency", "outcome"),
+    [
+        (0, 5_000, None),
+        (9, 5_000, "aborted: 9.0% of its requests failed, against 0.0%"),
+        (0, 9_000, "9.0 ms, against 5.0 ms"),
+    ],
+    ids=["as good", "fails", "is slow"],
+)
+def test_a_canary_is_judged_by_cloudwatch(aws, target, errors, latency, outcome):
+    place, lines = target(), []
+    place.apply(ship(ONE))
+    place.canary(ship(TWO, "2"), 20)
+    with pytest.raises(DeployError, match="too few to judge by"):
+        place.judge(0.01)
+    for variant, failed, slow in (("r1", 0, 5_000), ("r2", errors, latency)):
+        own = [{"Name": "EndpointName", "Value": "digits"}, {"Name": "VariantName", "Value": variant}]
+        values = {"Invocations": 100, "Invocation5XXErrors": failed, "ModelLatency": slow}
+        data = [{"MetricName": name, "Value": value, "Dimensions": own} for name, value in values.items()]
+        boto3.client("cloudwatch", REGION).put_metric_data(Namespace="AWS/SageMaker", MetricData=data)
+
+    if outcome is None:
+        assert place.judge(0.01, progress=lines.append).state == "live"
+        assert "canary: 100 requests, 0 failed, 5.0 ms; live: 100 requests, 0 failed, 5.0 ms" in lines
+        assert place.status().traffic == {2: 100}
+    else:
+        with pytest.raises(DeployError, match=re.escape(outcome)):
+            place.judge(0.01)
+        assert place.status().traffic == {1: 100}
+        assert place.releases()[-1].state == "aborted"
+
+
+def refuse(operation: str, text: str) -> Callable[..., None]:
+    def call(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "ValidationException", "Message": text}}, operation)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [
+        ("create_model", "Cannot create already existing model arn:aws:sagemaker:eu-west-1:1:model/digits-r2"),
+        ("update_endpoint", "Cannot update in-progress endpoint arn:aws:sagemaker:eu-west-1:1:endpoint/digits"),
+    ],
+)
+def test_of_two_deploys_at_once_the_second_changes_nothing_and_says_so(target, monkeypatch, operation, text):
+    place = target()
+    place.apply(ship(ONE))
+    with monkeypatch.context() as patched:
+        patched.setattr(place._endpoint.client, operation, refuse(operation, text))
+        for act in (lambda: place.apply(ship(TWO, "2")), lambda: place.canary(ship(TWO, "2"), 10)):
+            with pytest.raises(DeployError, match="Another deploy of the endpoint digits is under way") as caught:
+                act()
+            assert text in caught.value.what
+    assert place.status().traffic == {1: 100}
+    assert place.apply(ship(TWO, "2")).state == "live"
+
+
+def test_what_another_deploy_made_live_meanwhile_is_not_taken_back(aws, target, monkeypatch):
+    place = target()
+    place.apply(ship(ONE))
+
+    def fail_after_another(body: Any, variant: str) -> None:
+        target().apply(ship(TWO, "3"))
+        raise DeployError("The model answers 500.", "Look at it.")
+
+    monkeypatch.setattr(place._endpoint, "invoke", fail_after_another)
+    with pytest.raises(DeployError, match="Another deploy of the endpoint digits is under way"):
+        place.apply(ship(TWO, "2"))
+
+    assert aws.describe_endpoint(EndpointName="digits")["EndpointConfigName"] == "digits-r3"
+
+
 def test_autoscaling_follows_the_variant_that_serves(target):
     place = target(autoscaling={"min": 2, "max": 6, "requests": 100})
     client = boto3.client("application-autoscaling", region_name=REGION)

@@ -1,0 +1,103 @@
+"""The triggers of a function as data: a bucket's notification, a queue's mapping, and a rule of EventBridge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.aws_lambda.settings import LambdaSettings, S3Trigger, SqsTrigger, Triggers
+from mlapp.errors import ConfigError
+
+EVENT = "s3:ObjectCreated:*"
+
+
+def refuse_contradictions(settings: LambdaSettings) -> None:
+    """Check the triggers against the other settings.
+
+    Raises:
+        ConfigError: predictions would have no place to go, or would trigger the function themselves.
+    """
+    triggers = settings.triggers
+    if triggers.schedule is not None and settings.output is None:
+        raise ConfigError(
+            "targets.lambda.triggers.schedule is set, and its predictions have no place to go.",
+            "Set targets.lambda.output, as s3://bucket/predictions.",
+        )
+    if triggers.s3 is not None and settings.output is not None:
+        place = f"s3://{triggers.s3.bucket}/{triggers.s3.prefix}"
+        if f"{settings.output.rstrip('/')}/".startswith(place):
+            raise ConfigError(
+                f"targets.lambda.output {settings.output} lies in {place}, whose new files invoke the function.",
+                "Name another folder or bucket for the predictions, or a prefix for triggers.s3.",
+            )
+
+
+def name_rule(function: str) -> str:
+    """Name of the rule of EventBridge."""
+    return f"{function[:58]}-mlapp"
+
+
+def notification_id(function: str) -> str:
+    """Id of our entry in a bucket's notifications."""
+    return f"mlapp-{function}"
+
+
+def make_notification(trigger: S3Trigger, function: str, alias_arn: Any) -> dict[str, Any]:
+    """Our entry in a bucket's notifications."""
+    entry: dict[str, Any] = {"Id": notification_id(function), "LambdaFunctionArn": alias_arn, "Events": [EVENT]}
+    rules = [
+        {"Name": name, "Value": value}
+        for name, value in (("prefix", trigger.prefix), ("suffix", trigger.suffix))
+        if value
+    ]
+    if rules:
+        entry["Filter"] = {"Key": {"FilterRules": rules}}
+    return entry
+
+
+def make_mapping(trigger: SqsTrigger, queue_arn: Any) -> dict[str, Any]:
+    """Arguments of `CreateEventSourceMapping`, except the function's name. Messages that fail are retried alone."""
+    return {
+        "EventSourceArn": queue_arn,
+        "BatchSize": trigger.batch,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+    }
+
+
+def make_trigger_resources(function: str, triggers: Triggers) -> dict[str, Any]:
+    """Resources of a CloudFormation template, which has the function's alias as `Live`.
+
+    The notifications of a bucket belong to the template that made the bucket: ours is in the permission's metadata.
+    """
+    live: dict[str, Any] = {"Ref": "Live"}
+    allow = {"FunctionName": live, "Action": "lambda:InvokeFunction"}
+    found: dict[str, Any] = {}
+    if triggers.s3 is not None:
+        bucket = triggers.s3.bucket
+        found["S3Permission"] = {
+            "Type": "AWS::Lambda::Permission",
+            "Metadata": {"Bucket": bucket, "Notification": make_notification(triggers.s3, function, live)},
+            "Properties": {
+                **allow,
+                "Principal": "s3.amazonaws.com",
+                "SourceAccount": {"Ref": "AWS::AccountId"},
+                "SourceArn": {"Fn::Sub": f"arn:${{AWS::Partition}}:s3:::{bucket}"},
+            },
+        }
+    if triggers.sqs is not None:
+        queue = triggers.sqs.queue
+        arn = {"Fn::Sub": f"arn:${{AWS::Partition}}:sqs:${{AWS::Region}}:${{AWS::AccountId}}:{queue}"}
+        mapping = make_mapping(triggers.sqs, queue if queue.startswith("arn:") else arn)
+        found["Queue"] = {"Type": "AWS::Lambda::EventSourceMapping", "Properties": {"FunctionName": live, **mapping}}
+    if triggers.schedule is not None:
+        rule = {
+            "Name": name_rule(function),
+            "ScheduleExpression": triggers.schedule,
+            "Targets": [{"Id": "live", "Arn": live}],
+        }
+        found["Schedule"] = {"Type": "AWS::Events::Rule", "Properties": rule}
+        source = {"Fn::GetAtt": ["Schedule", "Arn"]}
+        found["SchedulePermission"] = {
+            "Type": "AWS::Lambda::Permission",
+            "Properties": {**allow, "Principal": "events.amazonaws.com", "SourceArn": source},
+        }
+    return found

@@ -1,0 +1,233 @@
+"""What invokes the alias `live`: a bucket's notifications, a queue, and a schedule of EventBridge.
+
+Each method is idempotent, and leaves what others made: a bucket has one document of notifications for all its users.
+
+Source: https://docs.aws.amazon.com/lambda/latest/dg/with-s3.html, with-sqs.html and
+https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlapp.aws_lambda.settings import LambdaSettings, S3Trigger, SqsTrigger, Triggers
+from mlapp.deploy.aws.session import AwsSession, is_missing
+from mlapp.deploy.aws_lambda.documents import LIVE
+from mlapp.deploy.aws_lambda.trigger_documents import make_mapping, make_notification, name_rule, notification_id
+from mlapp.deploy.target import DeployError
+from mlapp.reporting import Reporter
+
+STATEMENTS = {"s3": "mlappS3", "schedule": "mlappSchedule"}
+"""Ids of the statements of the alias's policy, by the kind of trigger that they allow."""
+
+
+class TriggerSet:
+    """The triggers of one function."""
+
+    def __init__(self, session: AwsSession, function: str) -> None:
+        self._session = session
+        self._function = function
+
+    def require_sources(self, settings: LambdaSettings) -> None:
+        """Check that the bucket and the queue exist and fit, before anything is changed.
+
+        Raises:
+            DeployError: one does not exist, a right is missing, or the queue gives the function too little time.
+        """
+        triggers = settings.triggers
+        if triggers.s3 is not None:
+            self._read_notifications(triggers.s3.bucket)
+        if triggers.sqs is not None:
+            found = self._read_queue(triggers.sqs.queue)
+            visible = int(found["VisibilityTimeout"])
+            if visible < settings.timeout:
+                raise DeployError(
+                    f"The queue {triggers.sqs.queue} hides a message for {visible} s, and the function may take "
+                    f"{settings.timeout} s: Lambda refuses that.",
+                    f"Set the queue's visibility timeout to {6 * settings.timeout} s, or lower targets.lambda.timeout.",
+                )
+
+    def set_triggers(self, wanted: Triggers, before: Triggers, alias_arn: str, progress: Reporter) -> None:
+        """Make the triggers `wanted`; remove those of `before` that are not wanted any more."""
+        self.remove_triggers(
+            Triggers(
+                s3=before.s3 if before.s3 and not _same_bucket(before, wanted) else None,
+                sqs=before.sqs if before.sqs and not _same_queue(before, wanted) else None,
+                schedule=before.schedule if wanted.schedule is None else None,
+            ),
+            alias_arn,
+            progress,
+        )
+        if wanted.s3 is not None:
+            self._set_notification(wanted.s3, alias_arn, progress)
+        if wanted.sqs is not None:
+            self._set_mapping(wanted.sqs, alias_arn, progress)
+        if wanted.schedule is not None:
+            self._set_schedule(wanted.schedule, alias_arn, progress)
+
+    def remove_triggers(self, triggers: Triggers, alias_arn: str, progress: Reporter) -> list[str]:
+        """Remove triggers, as far as they exist; the names of those that did."""
+        removed = []
+        if triggers.s3 is not None and self._remove_notification(triggers.s3.bucket):
+            removed.append(f"notification of s3://{triggers.s3.bucket}")
+        if triggers.sqs is not None and self._remove_mapping(triggers.sqs.queue, alias_arn):
+            removed.append(f"mapping of queue {triggers.sqs.queue}")
+        if triggers.schedule is not None and self._remove_schedule():
+            removed.append(f"rule {name_rule(self._function)}")
+        for name in removed:
+            progress(f"remove the {name}")
+        return removed
+
+    def _read_notifications(self, bucket: str) -> dict[str, Any]:
+        with self._session.translate_errors():
+            found = self._session.client("s3").get_bucket_notification_configuration(Bucket=bucket)
+        return {key: value for key, value in found.items() if key != "ResponseMetadata"}
+
+    def _write_notifications(self, bucket: str, content: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+        changed = {**content, "LambdaFunctionConfigurations": entries}
+        with self._session.translate_errors():
+            self._session.client("s3").put_bucket_notification_configuration(
+                Bucket=bucket, NotificationConfiguration=changed
+            )
+
+    def _set_notification(self, trigger: S3Trigger, alias_arn: str, progress: Reporter) -> None:
+        source = f"arn:{_partition(alias_arn)}:s3:::{trigger.bucket}"
+        self._allow("s3", "s3.amazonaws.com", source)
+        content = self._read_notifications(trigger.bucket)
+        entries = content.get("LambdaFunctionConfigurations") or []
+        wanted = make_notification(trigger, self._function, alias_arn)
+        others = [entry for entry in entries if entry["Id"] != wanted["Id"]]
+        if entries != [*others, wanted]:
+            self._write_notifications(trigger.bucket, content, [*others, wanted])
+            progress(f"new files in s3://{trigger.bucket}/{trigger.prefix} invoke {self._function}:{LIVE}")
+
+    def _remove_notification(self, bucket: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        self._forbid("s3")
+        try:
+            content = self._read_notifications(bucket)
+        except DeployError as error:
+            if isinstance(error.__cause__, ClientError) and error.__cause__.response["Error"]["Code"] == "NoSuchBucket":
+                return False
+            raise
+        entries = content.get("LambdaFunctionConfigurations") or []
+        others = [entry for entry in entries if entry["Id"] != notification_id(self._function)]
+        if len(others) != len(entries):
+            self._write_notifications(bucket, content, others)
+        return len(others) != len(entries)
+
+    def _read_queue(self, queue: str) -> dict[str, str]:
+        """The attributes of a queue by its name or ARN."""
+        client = self._session.client("sqs")
+        options = {}
+        if queue.startswith("arn:"):
+            options = {"QueueOwnerAWSAccountId": queue.split(":")[4]}
+        with self._session.translate_errors():
+            url = client.get_queue_url(QueueName=queue.rpartition(":")[2], **options)["QueueUrl"]
+            found: dict[str, str] = client.get_queue_attributes(
+                QueueUrl=url, AttributeNames=["QueueArn", "VisibilityTimeout"]
+            )["Attributes"]
+        return found
+
+    def _find_mapping(self, queue: str, alias_arn: str) -> dict[str, Any] | None:
+        """The mapping of a queue, which may not exist any more, to the alias."""
+        with self._session.translate_errors():
+            pages = self._session.client("lambda").get_paginator("list_event_source_mappings")
+            found = [
+                mapping
+                for page in pages.paginate(FunctionName=alias_arn)
+                for mapping in page["EventSourceMappings"]
+                if queue in (mapping["EventSourceArn"], mapping["EventSourceArn"].rpartition(":")[2])
+            ]
+        return found[0] if found else None
+
+    def _set_mapping(self, trigger: SqsTrigger, alias_arn: str, progress: Reporter) -> None:
+        wanted = make_mapping(trigger, self._read_queue(trigger.queue)["QueueArn"])
+        found = self._find_mapping(trigger.queue, alias_arn)
+        client = self._session.client("lambda")
+        with self._session.translate_errors():
+            if found is None:
+                client.create_event_source_mapping(FunctionName=alias_arn, **wanted)
+                progress(f"messages of the queue {trigger.queue} invoke {self._function}:{LIVE}")
+            elif found.get("BatchSize") != trigger.batch:
+                client.update_event_source_mapping(
+                    UUID=found["UUID"], FunctionName=alias_arn, BatchSize=trigger.batch,
+                    FunctionResponseTypes=wanted["FunctionResponseTypes"],
+                )  # fmt: skip
+
+    def _remove_mapping(self, queue: str, alias_arn: str) -> bool:
+        found = self._find_mapping(queue, alias_arn)
+        if found is None:
+            return False
+        with self._session.translate_errors():
+            self._session.client("lambda").delete_event_source_mapping(UUID=found["UUID"])
+        return True
+
+    def _set_schedule(self, schedule: str, alias_arn: str, progress: Reporter) -> None:
+        client, name = self._session.client("events"), name_rule(self._function)
+        with self._session.translate_errors():
+            rule = client.put_rule(Name=name, ScheduleExpression=schedule, State="ENABLED")["RuleArn"]
+        self._allow("schedule", "events.amazonaws.com", rule)
+        with self._session.translate_errors():
+            client.put_targets(Rule=name, Targets=[{"Id": "live", "Arn": alias_arn}])
+        progress(f"the schedule {schedule} invokes {self._function}:{LIVE}")
+
+    def _remove_schedule(self) -> bool:
+        from botocore.exceptions import ClientError
+
+        client, name = self._session.client("events"), name_rule(self._function)
+        self._forbid("schedule")
+        with self._session.translate_errors():
+            try:
+                client.remove_targets(Rule=name, Ids=["live"])
+                client.delete_rule(Name=name)
+            except ClientError as error:
+                if not is_missing(error):
+                    raise
+                return False
+        return True
+
+    def _allow(self, kind: str, principal: str, source: str) -> None:
+        """Let a service of AWS invoke the alias for one source, in place of an earlier source."""
+        from botocore.exceptions import ClientError
+
+        place = {"FunctionName": self._function, "Qualifier": LIVE, "StatementId": STATEMENTS[kind]}
+        account = {"SourceAccount": self._session.account} if kind == "s3" else {}
+        with self._session.translate_errors():
+            client = self._session.client("lambda")
+            for is_last in (False, True):
+                try:
+                    client.add_permission(
+                        **place, Action="lambda:InvokeFunction", Principal=principal, SourceArn=source, **account
+                    )
+                    return
+                except ClientError as error:
+                    if is_last or error.response["Error"].get("Code") != "ResourceConflictException":
+                        raise
+                    client.remove_permission(**place)
+
+    def _forbid(self, kind: str) -> None:
+        from botocore.exceptions import ClientError
+
+        with self._session.translate_errors():
+            try:
+                self._session.client("lambda").remove_permission(
+                    FunctionName=self._function, Qualifier=LIVE, StatementId=STATEMENTS[kind]
+                )
+            except ClientError as error:
+                if not is_missing(error):
+                    raise
+
+
+def _same_bucket(before: Triggers, wanted: Triggers) -> bool:
+    return before.s3 is not None and wanted.s3 is not None and before.s3.bucket == wanted.s3.bucket
+
+
+def _same_queue(before: Triggers, wanted: Triggers) -> bool:
+    return before.sqs is not None and wanted.sqs is not None and before.sqs.queue == wanted.sqs.queue
+
+
+def _partition(arn: str) -> str:
+    """`aws`, or `aws-cn` and the like."""
+    return arn.split(":")[1]

@@ -1,0 +1,168 @@
+"""What changes an endpoint: a release, a canary and its end, with the way back when it fails.
+
+SageMaker has no lock. Of two deploys at once, the second finds the number of its release taken (`CreateModel`), or the
+endpoint busy (`UpdateEndpoint`), and changes nothing.
+"""
+
+from __future__ import annotations
+
+from mlapp.config import Serve
+from mlapp.deploy.sagemaker import documents
+from mlapp.deploy.sagemaker.documents import ReleaseRecord
+from mlapp.deploy.sagemaker.endpoint import BUSY, READY, ConcurrentDeployError, Endpoint
+from mlapp.deploy.target import DeployError, Shipment
+from mlapp.reporting import Reporter
+from mlapp.request_body import RequestBody
+
+
+class Deployment:
+    """One change of an endpoint."""
+
+    def __init__(self, endpoint: Endpoint, serve: Serve, progress: Reporter) -> None:
+        self._endpoint = endpoint
+        self._serve = serve
+        self._progress = progress
+
+    def ship_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
+        """Make a shipment the live release.
+
+        Raises:
+            DeployError: a canary is on trial, another deploy is under way, or the release does not come up; the one
+                before is live then.
+        """
+        endpoint = self._endpoint
+        current = endpoint.describe()
+        live, trial = endpoint.find_numbers(current)
+        if trial is not None:
+            raise DeployError(
+                f"Release {trial} is on trial as a canary; nothing was changed.",
+                "First decide on it: `mlapp promote` or `mlapp abort`.",
+            )
+        self._require_idle()
+        record = self._create_release(shipment, note)
+        config = documents.release_name(endpoint.name, record.number)
+        try:
+            endpoint.switch(config, (record.number,), self._progress)
+            self._check_prediction(record)
+        except ConcurrentDeployError:
+            endpoint.note_state(record.number, "failed")
+            raise
+        except DeployError as error:
+            endpoint.note_state(record.number, "failed")
+            if live is None:
+                raise DeployError(
+                    f"Release {record.number} failed: {error.what}",
+                    f"{error.todo} There is no earlier release; `mlapp delete` removes what was made.",
+                ) from error
+            self._restore_live(live, config)
+            raise DeployError(
+                f"Release {record.number} failed: {error.what}\nWent back: release {live} is live.", error.todo
+            ) from error
+        self._trim_releases(record.number)
+        return record
+
+    def start_canary(self, shipment: Shipment, percent: int) -> ReleaseRecord:
+        """Start a second variant with `percent` of the weight.
+
+        Raises:
+            DeployError: nothing is live, another deploy is under way, or the canary does not come up, and is removed.
+        """
+        endpoint = self._endpoint
+        live = self._require_undecided()
+        record = self._create_release(shipment, f"canary at {percent} %")
+        config = documents.canary_name(endpoint.name, live, record.number)
+        try:
+            endpoint.create_config({live: 100 - percent, record.number: percent})
+            endpoint.switch(config, (live, record.number), self._progress)
+            self._check_prediction(record)
+        except ConcurrentDeployError:
+            endpoint.delete_config(config)
+            endpoint.note_state(record.number, "failed")
+            raise
+        except DeployError as error:
+            self._restore_live(live, config)
+            endpoint.delete_config(config)
+            endpoint.note_state(record.number, "failed")
+            raise DeployError(
+                f"The canary failed: {error.what}\nIt is gone again; release {live} is live.", error.todo
+            ) from error
+        return record
+
+    def promote_canary(self) -> int:
+        """Give all traffic to the canary, then stop the live release's instances; the canary's number."""
+        live, trial = self._endpoint.require_canary()
+        self._end_trial(trial, live, trial)
+        return trial
+
+    def abort_canary(self) -> int:
+        """Give all traffic to the live release, then stop the canary's instances; the canary's number."""
+        live, trial = self._endpoint.require_canary()
+        self._end_trial(live, live, trial)
+        self._endpoint.note_state(trial, "aborted")
+        return trial
+
+    def _end_trial(self, winner: int, live: int, trial: int) -> None:
+        endpoint = self._endpoint
+        self._require_idle()
+        endpoint.set_weights({number: 100 if number == winner else 0 for number in (live, trial)})
+        self._progress(f"release {winner} gets all traffic")
+        endpoint.switch(documents.release_name(endpoint.name, winner), (winner,), self._progress)
+        endpoint.delete_config(documents.canary_name(endpoint.name, live, trial))
+
+    def _create_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
+        """Make the Model and configuration of a release with the next number."""
+        endpoint = self._endpoint
+        with endpoint.session.translate_errors():
+            author = endpoint.session.client("sts").get_caller_identity()["Arn"]
+        number = max((record.number for record, _ in endpoint.list_records()), default=0) + 1
+        record = documents.make_record(shipment, number, author, note)
+        endpoint.create_model(self._serve, record)
+        self._progress(f"release {number}: Model/{documents.release_name(endpoint.name, number)}")
+        return record
+
+    def _restore_live(self, live: int, failed: str) -> None:
+        """Run the live release's configuration again, unless SageMaker or another deploy has replaced the failed one.
+
+        Args:
+            failed: the configuration that was tried.
+        """
+        endpoint = self._endpoint
+        name = documents.release_name(endpoint.name, live)
+        current = endpoint.describe()
+        is_live = current is not None and current["EndpointConfigName"] == name
+        if current is not None and current["EndpointConfigName"] not in (name, failed):
+            raise ConcurrentDeployError(endpoint.name, f"it runs {current['EndpointConfigName']}")
+        if current is None or not is_live or current["EndpointStatus"] != READY:
+            endpoint.switch(name, (live,), self._progress)
+        self._progress(f"went back to release {live}")
+
+    def _check_prediction(self, record: ReleaseRecord) -> None:
+        if record.example is None:
+            return
+        variant = documents.variant_name(record.number)
+        answer = self._endpoint.invoke(RequestBody.of(record.example), variant)
+        self._progress(f"variant {variant} answers: {str(answer['predictions'])[:60]}")
+
+    def _trim_releases(self, live: int) -> None:
+        endpoint = self._endpoint
+        records = [record.number for record, _ in endpoint.list_records() if record.number != live]
+        for number in records[: max(0, len(records) - endpoint.settings.history + 1)]:
+            endpoint.delete_release(number)
+
+    def _require_idle(self) -> None:
+        current = self._endpoint.describe()
+        if current is not None and current["EndpointStatus"] in BUSY:
+            raise ConcurrentDeployError(self._endpoint.name, f"it is {current['EndpointStatus']}")
+
+    def _require_undecided(self) -> int:
+        """The number of the live release, beside which there is no canary yet."""
+        live, trial = self._endpoint.find_numbers()
+        if live is None:
+            raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
+        if trial is not None:
+            raise DeployError(
+                f"Release {trial} is not decided yet (canary); nothing was changed.",
+                "`mlapp promote` or `mlapp abort` it first.",
+            )
+        self._require_idle()
+        return live
