@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import ctypes
 import gc
 import json
@@ -30,17 +31,21 @@ import pandas as pd
 from mlapp import App
 from mlapp.config import Monitor, Serve
 from mlapp.monitoring.metrics import MonitorMetrics
+from mlapp.monitoring.place import Place
 from mlapp.monitoring.recorder import Recorder
 from mlapp.serving import create_asgi
 from mlapp.serving.inference.latency import Latency
 from mlapp.serving.observability import access_log, metrics
 from mlapp.serving.process.server import configure
 from mlapp.serving.web.request_id import new_request_id
+from mlapp.store import open_store
 
 COLUMNS = 64
 ROWS = 40
 CONNECTIONS = 32
 SCENARIOS = ("rows", "records", "lone")
+MODES = ("off", "drift", "sample", "all")
+"""What is recorded: nothing, counts, and the log of a sample or of all rows."""
 REQUESTS = 6_400
 """Requests that are counted. A whole number of rounds of all connections."""
 NEVER = 1e9
@@ -112,7 +117,7 @@ class Fast(Latency):
 class Client:
     """The server in this process, and requests to it."""
 
-    def __init__(self, scenario: str) -> None:
+    def __init__(self, scenario: str, mode: str = "drift") -> None:
         access_log.DELAY = metrics.DELAY = NEVER
         self._null = os.open(os.devnull, os.O_WRONLY)
         app = make_app(scenario)
@@ -121,11 +126,20 @@ class Client:
         application.access_log = access_log.AccessLog(self._null)
         endpoint = application.endpoints[0]
         endpoint.batcher._pace = Fast()
-        self.recorder = Recorder(
-            app.name, Monitor(), None, MonitorMetrics(application.metrics.registry, app.name), new_request_id
-        )
-        endpoint.record_with(self.recorder)
+        self.recorder = None if mode == "off" else self._make_recorder(app.name, mode)
+        endpoint.recorder = endpoint.batcher.recorder = None  # the one of create_asgi, which has a thread
+        if self.recorder is not None:
+            endpoint.record_with(self.recorder)
         self._scenario = scenario
+
+    def _make_recorder(self, app: str, mode: str) -> Recorder:
+        metrics = MonitorMetrics(self.application.metrics.registry, app)
+        if mode == "drift":
+            return Recorder(app, Monitor(), None, metrics, new_request_id)
+        folder = tempfile.mkdtemp(prefix="mlapp-log-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        place = Place(open_store(folder, Path(folder)).storage, app)
+        return Recorder(app, Monitor(log="sample" if mode == "sample" else "all"), place, metrics, new_request_id)
 
     async def connect(self) -> None:
         """Warm the model, and open the connections."""
@@ -168,7 +182,9 @@ class Client:
         self.application.metrics.update_metrics()
         if self.application.access_log is not None:
             self.application.access_log.flush_lines()
-        self.recorder.look()
+        if self.recorder is not None:
+            self.recorder.look()
+            self.recorder.write_waiting()
         answered = sum(transport.answers for transport in self.transports) - before
         assert answered == requests, f"{answered} of {requests} requests were answered"
         assert all(transport.last.startswith(b"HTTP/1.1 200") for transport in self.transports), self.transports[0].last
@@ -198,9 +214,9 @@ _CALLGRIND = (ord("C") << 24) | (ord("T") << 16)
 START_COUNTING, STOP_COUNTING = _CALLGRIND + 4, _CALLGRIND + 5
 
 
-async def drive(scenario: str, requests: int) -> None:
+async def drive(scenario: str, mode: str, requests: int) -> None:
     """Answer requests: the part that runs in valgrind."""
-    client, switch = Client(scenario), make_switch()
+    client, switch = Client(scenario, mode), make_switch()
     await client.connect()
     await client.ask(4 * CONNECTIONS)
     gc.collect()
@@ -211,7 +227,7 @@ async def drive(scenario: str, requests: int) -> None:
     switch(STOP_COUNTING)
 
 
-def count_instructions(scenario: str, requests: int = REQUESTS) -> int:
+def count_instructions(scenario: str, mode: str = "drift", requests: int = REQUESTS) -> int:
     """Instructions a request.
 
     Raises:
@@ -220,7 +236,8 @@ def count_instructions(scenario: str, requests: int = REQUESTS) -> int:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "counts"
         command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={output}"]
-        command += [sys.executable, "-m", "benchmarks.instructions", "--drive", scenario, "--requests", str(requests)]
+        command += [sys.executable, "-m", "benchmarks.instructions", "--drive", scenario, "--modes", mode]
+        command += ["--requests", str(requests)]
         variables = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         subprocess.run(
             command, check=True, env=variables, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
@@ -228,24 +245,27 @@ def count_instructions(scenario: str, requests: int = REQUESTS) -> int:
         found = TOTAL.findall(output.read_text())
         keep = os.environ.get("MLAPP_BENCH_CALLGRIND")
         if keep:
-            shutil.copy(output, f"{keep}.{scenario}")
+            shutil.copy(output, f"{keep}.{scenario}.{mode}")
     return int(found[-1]) // requests
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["drift"], help="of monitoring (default drift)")
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--drive", choices=SCENARIOS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:
-        asyncio.run(drive(arguments.drive, arguments.requests))
+        asyncio.run(drive(arguments.drive, arguments.modes[0], arguments.requests))
         return 0
     if shutil.which("valgrind") is None:
         print("valgrind is missing: `apt-get install valgrind`.", file=sys.stderr)
         return 1
     for scenario in arguments.scenarios:
-        print(f"{scenario}: {count_instructions(scenario, arguments.requests):,} instructions a request")
+        for mode in arguments.modes:
+            count = count_instructions(scenario, mode, arguments.requests)
+            print(f"{scenario}, monitoring {mode}: {count:,} instructions a request", flush=True)
     return 0
 
 

@@ -105,6 +105,7 @@ class App(Pipeline):
             {**recorded, **(parameters or {}), **named},
             previous=previous,
             rules=training.read_column_rules(self.root),
+            check_schema=lambda schema: training.check_monitored_columns(schema, self.root),
         )
         return self._trained
 

@@ -14,6 +14,7 @@ from mlapp.config import Settings
 from mlapp.deploy import CheckTarget, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.project import Project
+from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics
 
 ENABLES = {
     "docker": "mlapp build, mlapp deploy --target docker",
@@ -156,9 +157,18 @@ def _check_project(start: Path) -> list[Finding]:
         findings.append(Finding("store", True, f"{len(numbers)} versions in {project.store.storage!r}"))
         if numbers:
             findings.append(_check_libraries(project, numbers[-1]))
+            findings += _check_monitored_names(project, numbers[-1])
     except MlappError as error:
         findings.append(Finding("store", False, error.what, error.todo))
     return findings
+
+
+def _check_monitored_names(project: Project, number: int) -> list[Finding]:
+    """What `monitor:` names and the newest version does not have."""
+    manifest, settings = project.store.manifest(project.name, number), project.settings.monitor
+    errors = find_unknown_columns(settings, manifest.schema.features)
+    errors += find_unknown_metrics(settings, manifest.headline)
+    return [Finding("monitor", False, error.what, error.todo) for error in errors]
 
 
 def _check_libraries(project: Project, number: int) -> Finding:

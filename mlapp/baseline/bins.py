@@ -8,7 +8,6 @@ finds the bin of a value by one look-up; `numpy.searchsorted` on 200 edges costs
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEYS = 1 << 16
-UPPER = 1 if sys.byteorder == "little" else 0
-"""Which half of a float32 is the upper one."""
 
 
-def codes_of(values: NDArray[Any], center: Any) -> NDArray[np.uint16]:
+def codes_of(values: NDArray[Any], center: Any) -> NDArray[np.uint32]:
     """The upper bits of each value's distance from the center, not yet in order: `ORDER` makes them keys.
 
     Args:
@@ -31,7 +28,8 @@ def codes_of(values: NDArray[Any], center: Any) -> NDArray[np.uint16]:
     distance = np.empty(values.shape, dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         np.subtract(values, center, out=distance, casting="same_kind")
-    codes: NDArray[np.uint16] = distance.view(np.uint16).reshape(*values.shape, 2)[..., UPPER]
+    codes = distance.view(np.uint32)
+    codes >>= np.uint32(16)
     return codes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,6 +93,12 @@ def train_model(
     if json:
         output.print_json(version.manifest)
         return
+    from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics
+
+    settings, manifest = project.settings.monitor, version.manifest
+    unknown = find_unknown_columns(settings, manifest.schema.features)
+    for error in unknown + find_unknown_metrics(settings, manifest.headline):
+        output.print_note(f"Warning: {error.what} {error.todo}")
     found = version.manifest.metrics
     if not found:
         output.print_note(f"{version.app} version {version.version} is in the store, as it is. Next: mlapp serve")
@@ -109,7 +116,10 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
     previous = None if start_from is None else project.store.get(app.name, start_from)
     with output.show_progress() as tell:
         rules = training.read_column_rules(project.root)
-        trained = training.run(app, values, progress=tell, previous=previous, to_keep=True, rules=rules)
+        check = partial(training.check_monitored_columns, root=project.root)
+        trained = training.run(
+            app, values, progress=tell, previous=previous, to_keep=True, rules=rules, check_schema=check
+        )
         tell("save")
         return project.store.put(trained, git=read_git_state(project.root), progress=tell)
 

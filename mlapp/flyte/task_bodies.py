@@ -33,7 +33,7 @@ from mlapp.schema.infer import to_json_value
 from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
-from mlapp.training.column_rules import read_column_rules
+from mlapp.training.monitored_names import check_monitored_columns, read_column_rules
 from mlapp.training.raw_inputs import raw_inputs
 from mlapp.training.reliability import Reliability, predict_sample
 from mlapp.training.sampling import sample_rows
@@ -130,6 +130,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
     features_schema = name_columns(infer_schema(features, columns), features, part)
     del part
+    check_monitored_columns(features_schema)
     sample = round_trip.through_json(pipeline, declared, features_schema, sample_rows(features))
     some = copy_rows(draw_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)

@@ -6,15 +6,28 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-_LISTS = frozenset((list,))
+
+class RequestNames(NamedTuple):
+    """What the log needs to know of the requests of a batch, in order.
+
+    Attributes:
+        ids: of each request; None where it has none.
+        rows: of each request; None where each has one.
+        keys: of each request; None where none has keys.
+    """
+
+    ids: list[bytes | None]
+    rows: list[int] | None
+    keys: list[Any] | None
 
 
 class RecordedBatch(NamedTuple):
     """Features and predictions of one call of a model.
 
     Attributes:
-        parts: the features of the requests that were answered, in order.
+        parts: the features of the requests that were answered, in order, as `strip_parts` gives them.
         predictions: one a row of the parts.
+        requests: None where nothing is logged.
         seconds: that the call took.
         at: when it was answered, in seconds since 1970.
     """
@@ -22,23 +35,34 @@ class RecordedBatch(NamedTuple):
     model: Any
     parts: Sequence[Any]
     predictions: Sequence[Any]
+    requests: RequestNames | None
     seconds: float
     at: float
 
 
 def make_batch(
-    model: Any, parts: Sequence[Any], results: Sequence[Any], seconds: float, at: float, *, is_compact: bool
+    model: Any, parts: Sequence[Any], results: Sequence[Any], seconds: float, at: float, *, is_logged: bool
 ) -> RecordedBatch | None:
     """The part of a batch that was answered with predictions; None where nothing was.
 
     Args:
         results: for each part its predictions, or an error.
-        is_compact: join the parts where possible; requests are no longer distinguished.
+        is_logged: keep what the log needs.
     """
-    if not _LISTS.issuperset(map(type, results)):
+    try:
+        predictions = list(chain.from_iterable(results))
+    except TypeError:  # an error is no list
         answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]
         if not answered:
             return None
         parts, results = [part for part, _ in answered], [result for _, result in answered]
-    predictions = results[0] if len(results) == 1 else list(chain.from_iterable(results))
-    return RecordedBatch(model, model.join_parts(parts) if is_compact else parts, predictions, seconds, at)
+        predictions = list(chain.from_iterable(results))
+    names = None
+    if is_logged:
+        keys = [part.keys for part in parts]
+        names = RequestNames(
+            [part.id for part in parts],
+            None if len(parts) == len(predictions) else [part.rows for part in parts],
+            keys if any(keys) else None,
+        )
+    return RecordedBatch(model, model.strip_parts(parts), predictions, names, seconds, at)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlapp.baseline import Baseline, Column
 from mlapp.baseline.build import count_missing, count_texts, numbers_of
+from mlapp.baseline.predictions import NAME, split_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,6 +85,11 @@ class Counter:
         """Count predictions, as `split_predictions` gives them."""
         self.predictions.add_columns(columns)
 
+    def add_answers(self, rows: Sequence[Any]) -> None:
+        """Count predictions, one a row, as an answer holds them."""
+        if not self.predictions.add_floats(rows):
+            self.add_predictions(split_predictions(rows))
+
     def columns(self) -> dict[str, list[int]]:
         """The counts of each column so far."""
         return {**self.features.columns(), **self.predictions.columns()}
@@ -119,12 +125,16 @@ class Slots:
         dtype = np.uint16 if at < 1 << 16 else np.int32
         tables = [lookup(column.low, column.keys, self.first[column.name]).astype(dtype) for column in numbers]
         self._table: NDArray[Any] = np.concatenate(tables) if tables else np.zeros(0, dtype=dtype)
-        self._offsets = np.arange(len(numbers), dtype=np.int32) << 16
+        self._offsets = np.arange(len(numbers), dtype=np.uint32) << np.uint32(16)
         self._codes = {
             column.name: {value: at for at, value in enumerate(column.values)}
             for column in columns
             if column.kind == "category"
         }
+
+    def __len__(self) -> int:
+        """How many columns are counted."""
+        return len(self._columns)
 
     def clear(self) -> None:
         """Begin from zero."""
@@ -136,7 +146,7 @@ class Slots:
         if not len(self.counts):
             return
         if hasattr(features, "columns"):
-            if len(self._numbers) == len(self._columns) == features.shape[1] and _is_block(features):
+            if len(self._numbers) == len(self._columns) == features.shape[1] and is_block(features):
                 self._add_numbers(features.to_numpy())
             else:
                 self.add_columns({str(name): values for name, values in features.items()})
@@ -152,6 +162,17 @@ class Slots:
             self._add_numbers(cells)
         elif cells.shape[1] == len(self._columns):
             self.add_columns({name: cells[:, at] for at, name in enumerate(self._columns)})
+
+    def add_floats(self, values: Sequence[Any]) -> bool:
+        """Count numbers, if there is one column and it holds numbers. Returns whether they were counted."""
+        if self._numbers != [NAME] or len(self._columns) != 1:
+            return False
+        try:
+            numbers = np.fromiter(values, np.float64, len(values))
+        except (TypeError, ValueError, OverflowError):
+            return False
+        self._add_numbers(numbers[:, None])
+        return True
 
     def add_columns(self, columns: Mapping[str, Any]) -> None:
         """Count rows, column by column; unknown columns are left out."""
@@ -181,8 +202,11 @@ class Slots:
             rounded = np.flatnonzero(steps)
             cells = cells.copy()
             cells[:, rounded] = np.round(cells[:, rounded] / steps[rounded]) * steps[rounded]
-        at = self._table[codes_of(cells, self._centers[which]) + self._offsets[which]]
-        self.counts += np.bincount(at.ravel(), minlength=len(self.counts))
+        places = codes_of(cells, self._centers[which])
+        places += self._offsets[which]
+        # `take` costs half of an index. Every place is in the table: "wrap" leaves out the check.
+        slots = self._table.take(places.ravel(), mode="wrap")
+        self.counts += np.bincount(slots, minlength=len(self.counts))
 
     def _add_category(self, name: str, codes: Mapping[str, int], texts: Mapping[str | None, int]) -> None:
         first, width = self.first[name], len(codes)
@@ -202,7 +226,7 @@ def width_of(column: Column) -> int:
     return len(column.counts) + SPECIAL
 
 
-def _is_block(table: Any) -> bool:
+def is_block(table: Any) -> bool:
     """Whether all columns of a DataFrame are floats or integers of one type."""
     dtypes = table.dtypes
     first = dtypes.iloc[0]

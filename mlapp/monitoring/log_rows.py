@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,15 @@ import numpy as np
 
 from mlapp.monitoring.batch import RecordedBatch
 from mlapp.monitoring.column_privacy import ColumnPrivacy
+from mlapp.monitoring.counts import is_block
 from mlapp.monitoring.segments import make_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
+
+AT_ONCE = 256
+"""Rows that are transposed at once."""
 
 
 @dataclass(frozen=True)
@@ -24,63 +27,77 @@ class Answered:
     """Rows that one version answered, in order.
 
     Attributes:
-        parts: of each request.
+        parts: their features.
         predictions: of each row.
+        ids, counts, keys: of each request its id, its number of rows, and its business keys; `keys` is empty where no
+            request has any.
         seconds, times: of each request, how long the model was called, and when it had answered (since 1970).
     """
 
     parts: list[Any]
     predictions: list[Any]
+    ids: list[bytes]
+    counts: NDArray[np.int64]
+    keys: list[Any]
     seconds: NDArray[np.float64]
     times: NDArray[np.float64]
-
-    @cached_property
-    def counts(self) -> NDArray[np.int64]:
-        """How many rows each request has."""
-        return np.fromiter((part.rows for part in self.parts), dtype=np.int64, count=len(self.parts))
 
     def __len__(self) -> int:
         return len(self.predictions)
 
 
 def flatten(batches: Sequence[RecordedBatch]) -> Answered:
-    """The answers of some batches."""
-    parts = list(chain.from_iterable(batch.parts for batch in batches))
-    predictions = list(chain.from_iterable(batch.predictions for batch in batches))
-    sizes = [len(batch.parts) for batch in batches]
+    """The answers of some batches, whose requests all have ids."""
+    parts = list(chain.from_iterable([batch.parts for batch in batches]))
+    predictions = list(chain.from_iterable([batch.predictions for batch in batches]))
+    ids, counts = requests_of(batches)
+    names = [batch.requests for batch in batches if batch.requests is not None]
+    keys: list[Any] = []
+    if any(one.keys for one in names):
+        keys = [key for one in names for key in one.keys or [None] * len(one.ids)]
+    sizes = [len(one.ids) for one in names]
     seconds = np.repeat([batch.seconds for batch in batches], sizes)
     times = np.repeat([batch.at for batch in batches], sizes)
-    return Answered(parts, predictions, seconds, times)
+    return Answered(parts, predictions, ids, counts, keys, seconds, times)
+
+
+def requests_of(batches: Sequence[RecordedBatch]) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Id and number of rows of each request."""
+    names = [batch.requests for batch in batches if batch.requests is not None]
+    ids: list[Any] = list(chain.from_iterable([one.ids for one in names]))
+    if all(one.rows is None for one in names):
+        return ids, np.ones(len(ids), dtype=np.int64)
+    rows = chain.from_iterable([one.rows or [1] * len(one.ids) for one in names])
+    return ids, np.fromiter(rows, dtype=np.int64, count=len(ids))
 
 
 def make_log_table(
     version: str,
     answered: Answered,
-    requests: Sequence[bytes],
     chosen: NDArray[np.int64],
-    weight: float,
+    weights: NDArray[np.float32],
     columns: Mapping[str, Any],
     rules: ColumnPrivacy,
 ) -> pa.Table:
     """The log's rows.
 
     Args:
-        requests: the id of each request.
-        chosen: the rows that are logged, in order; each represents `weight` rows.
+        chosen: the rows that are logged, in order.
+        weights: how many rows each of these represents.
         columns: the features of these rows.
     """
     counts = answered.counts
     ends = np.cumsum(counts)
     of = np.searchsorted(ends, chosen, side="right")
     rows = chosen - (ends - counts)[of]
-    own = own_columns(version, requests, counts, of, rows)
+    own = own_columns(version, answered.ids, counts, of, rows)
     own["time"] = answered.times[of]
     own["latency"] = answered.seconds[of].astype(np.float32)
-    own["weight"] = np.full(len(chosen), weight, dtype=np.float32)
+    own["weight"] = weights
     keys: list[Any] = []
-    if any(part.keys is not None for part in answered.parts):
+    if answered.keys:
         pairs = zip(of.tolist(), rows.tolist(), strict=True)
-        keys = [_key_of(answered.parts[part].keys, row) for part, row in pairs]
+        keys = [_key_of(answered.keys[request], row) for request, row in pairs]
     is_whole = len(chosen) == len(answered)
     predictions = answered.predictions if is_whole else [answered.predictions[at] for at in chosen.tolist()]
     return make_table(columns, predictions, own, keys, rules)
@@ -123,6 +140,9 @@ def columns_of(features: Any, names: Sequence[str], chosen: NDArray[Any], rows: 
     """
     is_whole = len(chosen) == rows
     if hasattr(features, "columns"):
+        if is_block(features):
+            cells = features.to_numpy()
+            return dict(zip(map(str, features.columns), _transpose(cells if is_whole else cells[chosen]), strict=True))
         some = features if is_whole else features.iloc[chosen]
         return {str(name): values for name, values in some.items()}
     if isinstance(features, Mapping):
@@ -130,16 +150,19 @@ def columns_of(features: Any, names: Sequence[str], chosen: NDArray[Any], rows: 
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf":
         some = (features if is_whole else features[chosen]).reshape(len(chosen), -1)
         if some.shape[1] == len(names):
-            return dict(zip(names, np.ascontiguousarray(some.T), strict=True))
+            return dict(zip(names, _transpose(some), strict=True))
         return {"features": some.tolist()}
     if isinstance(features, list):
         return {"features": features if is_whole else [features[at] for at in chosen.tolist()]}
     return {}
 
 
-def new_ids(parts: Sequence[Any], new_id: Callable[[], bytes]) -> list[bytes]:
-    """The id of each request; a new one where it has none."""
-    return [part.id or new_id() for part in parts]
+def _transpose(cells: NDArray[Any]) -> NDArray[Any]:
+    """Columns as rows, each contiguous; some rows at a time, which stay in the processor's cache."""
+    found = np.empty(cells.shape[::-1], dtype=cells.dtype)
+    for start in range(0, len(cells), AT_ONCE):
+        found[:, start : start + AT_ONCE] = cells[start : start + AT_ONCE].T
+    return found
 
 
 def _take(part: Any, chosen: NDArray[Any]) -> Any:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -105,7 +106,9 @@ def _train(project: Project, settings: Retrain) -> ModelVersion:
     from mlapp import training
     from mlapp.provenance import read_git_state
 
-    trained = training.run(project.app, {}, rules=training.read_column_rules(project.root))
+    rules = training.read_column_rules(project.root)
+    check = partial(training.check_monitored_columns, root=project.root)
+    trained = training.run(project.app, {}, rules=rules, check_schema=check)
     return project.store.put(trained, git=read_git_state(project.root), origin=origin)
 
 

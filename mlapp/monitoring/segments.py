@@ -108,8 +108,8 @@ def make_table(
         "row": own["row"],
         "time": pa.array(times).cast(pa.timestamp("us", tz="UTC")),
         "version": own["version"],
-        "latency": pa.array(own["latency"]),
-        "weight": pa.array(own["weight"]),
+        "latency": own["latency"],
+        "weight": own["weight"],
     }
     for name in dict.fromkeys(name for row in keys for name in (row or ())):
         if not rules.is_dropped(name):
@@ -117,13 +117,14 @@ def make_table(
             arrays[f"key.{name}"] = pa.array([None if value is None else _text(value) for value in values], pa.string())
     for name, values in columns.items():
         if not rules.is_dropped(name):
-            arrays[log_column(name)] = _array(
-                rules.apply(name, _list_values(values)) if rules.changes([name]) else values
-            )
+            arrays[log_column(name)] = rules.apply(name, _list_values(values)) if rules.changes([name]) else values
     for name, values in _prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
-            arrays[name] = _array(rules.apply(name, values) if rules.changes([name]) else values)
-    return pa.table(arrays).replace_schema_metadata({META: FORMAT})
+            arrays[name] = rules.apply(name, values) if rules.changes([name]) else values
+    columns_found = {name: _as_arrow(values) for name, values in arrays.items()}
+    # Of a column without missing values, Parquet need not say which are missing.
+    fields = [pa.field(name, found.type, nullable=found.null_count > 0) for name, found in columns_found.items()]
+    return pa.table(list(columns_found.values()), pa.schema(fields, {META: FORMAT}))
 
 
 def log_column(name: str) -> str:
@@ -153,16 +154,6 @@ def encode_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
     return out.getvalue()
 
 
-def encode_tables(tables: Sequence[pa.Table]) -> bytes:
-    """Tables of one version, one behind the other, as a segment that is quick to make."""
-    import pyarrow as pa
-
-    if len(tables) == 1:
-        return encode_table(tables[0], is_quick=True)
-    whole = pa.concat_tables(tables, promote_options="permissive")
-    return encode_table(whole.replace_schema_metadata({META: FORMAT}), is_quick=True)
-
-
 def merge_tables(contents: Iterable[bytes]) -> bytes:
     """Several segments as one."""
     import pyarrow as pa
@@ -183,12 +174,16 @@ def _prediction_arrays(predictions: Sequence[Any]) -> dict[str, list[Any]]:
     return {"prediction": list(predictions)}
 
 
-def _array(values: Any) -> Any:
+def _as_arrow(values: Any) -> Any:
+    """A column as an Arrow array; NaN is missing. Values of several types become texts."""
     import numpy as np
     import pyarrow as pa
 
+    if isinstance(values, pa.Array):
+        return values
     if isinstance(values, np.ndarray):
-        return pa.array(np.ascontiguousarray(values), from_pandas=True)
+        has_missing = values.dtype.kind not in "iub" and (values.dtype.kind != "f" or bool(np.isnan(values).any()))
+        return pa.array(np.ascontiguousarray(values), from_pandas=has_missing)
     try:
         found = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):

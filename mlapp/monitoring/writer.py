@@ -80,7 +80,7 @@ class Writer:
             self._wake.clear()
             is_last = self._stopping
             try:
-                self._write_all()
+                self.write_all()
             except Exception as error:
                 self._complain(error)
                 if not self._stopping:
@@ -89,7 +89,7 @@ class Writer:
             if is_last:
                 return
 
-    def _write_all(self) -> None:
+    def write_all(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, {}
         for folder, content in counts.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -16,7 +16,7 @@ from mlapp.pipeline.feature_format import wants_batches
 from mlapp.pipeline.parameters import Parameter, Recorded, declared_parameters, flatten_parameters
 from mlapp.progress import listen_progress
 from mlapp.reporting import Reporter
-from mlapp.schema import ModelSchema, infer_predictions
+from mlapp.schema import ModelSchema, Schema, infer_predictions
 from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, ready, round_trip, stage_calls
@@ -38,6 +38,7 @@ def run(
     previous: ModelVersion | None = None,
     to_keep: bool = False,
     rules: Mapping[str, str] = NO_RULES,
+    check_schema: Callable[[Schema], None] | None = None,
 ) -> TrainedModel:
     """Train a model.
 
@@ -52,6 +53,7 @@ def run(
         to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
             the data is read then; in a notebook it can be trained and tried.
         rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
+        check_schema: called with the features' schema before the model is trained; may raise.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing of use.
@@ -80,6 +82,8 @@ def run(
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
     data = _read_data(pipeline, trainer, bound, tell, rules)
+    if check_schema is not None:
+        check_schema(data.schema)
     if previous is not None:
         continuation.require_same_features(previous, data.schema)
     sample = round_trip.through_json(pipeline, framework, data.schema, data.sample)

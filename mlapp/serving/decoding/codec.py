@@ -244,12 +244,18 @@ class Codec:
         rows = features.iloc[start:end].reset_index(drop=True) if hasattr(features, "iloc") else features[start:end]
         return Part(count, features=rows)
 
-    def join_parts(self, parts: Sequence[Part]) -> Sequence[Part]:
-        """Packed cells of several requests as one part; any others as they are."""
-        packed = [part.packed for part in parts]
-        if len(packed) == 1 or None in packed:
-            return parts
-        return [Part(sum([part.rows for part in parts]), b"".join(packed))]  # type: ignore[arg-type]
+    @staticmethod
+    def strip_parts(parts: Sequence[Part]) -> Sequence[Any]:
+        """What `combine_stripped` needs of parts: their packed cells alone, where all have them."""
+        packed: list[Any] = [part.packed for part in parts]
+        return packed if all(packed) else parts
+
+    def combine_stripped(self, parts: list[Any]) -> Any:
+        """The features of what `strip_parts` gave, as one table, array or list."""
+        try:
+            return self.combine_parts([Part(0, bytearray().join(parts))])  # type: ignore[arg-type]
+        except TypeError:  # not all are packed
+            return self.combine_parts([part if isinstance(part, Part) else Part(0, part) for part in parts])
 
     def can_combine(self, features: Any) -> bool:
         """Whether features of that kind can be put behind those of another request."""

@@ -67,9 +67,13 @@ class ServedModel:
         """The features of several requests as one table, array or list."""
         return self.codec.combine_parts(parts)
 
-    def join_parts(self, parts: Sequence[Any]) -> Sequence[Any]:
-        """The same features in as few parts as they can be without a table made of them."""
-        return self.codec.join_parts(parts)
+    def strip_parts(self, parts: Sequence[Any]) -> Sequence[Any]:
+        """The features of several requests in few objects: what `combine_stripped` takes."""
+        return self.codec.strip_parts(parts)
+
+    def combine_stripped(self, parts: list[Any]) -> Any:
+        """As `combine`, of stripped parts of one batch or more."""
+        return self.codec.combine_stripped(parts)
 
     @cached_property
     def feature_names(self) -> list[str]:

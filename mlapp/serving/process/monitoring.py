@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from mlapp.config import Monitor
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.recording import find_place
@@ -16,6 +17,7 @@ from mlapp.project import Project
 from mlapp.serving.application import Application
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.monitoring import monitor_endpoint
+from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics
 
 log = logging.getLogger("mlapp.serving")
 GRACE = 4.0
@@ -29,10 +31,21 @@ def add(application: Application, endpoint: Endpoint, project: Project, bundle: 
         bundle: the folder of the bundle that is served, if it is one.
     """
     settings = project.settings.monitor
+    _warn_of_unknown_names(settings, endpoint)
     place = find_place(settings, project.store, project.root, endpoint.name)
     recorder = monitor_endpoint(application, endpoint, settings, place)
     if recorder is not None and place is not None and settings.run:
-        recorder.on_close = _Closer(project, place, bundle).close_soon
+        recorder.on_close(_Closer(project, place, bundle).close_soon)
+
+
+def _warn_of_unknown_names(settings: Monitor, endpoint: Endpoint) -> None:
+    """Log what `monitor:` names and the model does not have. The server answers all the same."""
+    loaded = endpoint.current
+    errors = find_unknown_columns(settings, loaded.predictor.schema.features)
+    if loaded.manifest is not None:
+        errors += find_unknown_metrics(settings, loaded.manifest.headline)
+    for error in errors:
+        log.warning("%s: %s %s", endpoint.name, error.what, error.todo)
 
 
 class _Closer:

@@ -95,9 +95,7 @@ class Service:
         """Write what is there, as the end of a server does."""
         self.now += 2 * self.seconds
         self.recorder.look()
-        writer = self.recorder._writer
-        assert writer is not None
-        writer._write_all()
+        self.recorder.write_waiting()
 
 
 def rows(count: int, shift: float = 0.0, seed: int = 1) -> pd.DataFrame:

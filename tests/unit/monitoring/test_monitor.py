@@ -294,3 +294,23 @@ def test_replicas_whose_clocks_differ_by_minutes_count_in_the_windows_of_their_o
     other.stop()
     assert [window["rows"] for window in windows(mlapp)] == [100, 100]
     assert mlapp("monitor", "run").code == 0
+
+
+@pytest.mark.parametrize("setting", ["columns: {incom: drop}", "segment: ctiy"])
+def test_a_column_that_does_not_exist_is_refused_before_training(setting, project, mlapp) -> None:
+    root = project(LOANS, mlapp__yaml=f"monitor: {{{setting}}}\n")
+    found = mlapp("train")
+    assert (found.code, len(found.err.strip().splitlines()[-2:])) == (2, 2)
+    assert "mlapp.yaml: monitor." in found.err
+    assert "Did you mean" in found.err
+    assert not (root / ".mlapp/store/loans/1").exists()
+
+
+def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlapp) -> None:
+    project(LOANS, mlapp__yaml="monitor: {columns: {customer: hash}, quality: {acuracy: -0.03}}\n")
+    warning = "monitor.quality.acuracy: the evaluator returns no 'acuracy'. Did you mean 'accuracy'?"
+    trained = mlapp("train")
+    assert (trained.code, warning in trained.err) == (0, True)
+    assert "no feature is called 'customer'" in trained.err
+    found = mlapp("doctor")
+    assert warning in found.out + found.err

@@ -1,0 +1,123 @@
+"""The open window of each version that answers, and the counts of closed ones that a server remembers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from mlapp.baseline import Baseline
+from mlapp.monitoring.counts import Counter, Counts
+from mlapp.monitoring.metrics import MonitorMetrics
+from mlapp.monitoring.place import Window
+from mlapp.monitoring.writer import Writer
+
+TICK = 1.0
+"""Seconds after a window's end in which its last rows are counted."""
+PUBLISH = 5.0
+"""Seconds between two updates of the series of Prometheus, under load."""
+FEW = 5_000
+"""Rows since the last look, below which the series are updated at once."""
+KEPT = 48
+"""Windows that a server remembers."""
+FAR = 10.0
+"""Seconds between two writes of the counts to a bucket; to a folder they are written at every look."""
+
+
+@dataclass
+class LiveWindow:
+    """The open window of a version, with its counts."""
+
+    version: str
+    counter: Counter
+    counts: Counts
+    window: Window
+    changed: bool = False
+    written: float = 0.0
+    published: float = 0.0
+    published_rows: int = 0
+    seen_rows: int = 0
+
+
+class LiveWindows:
+    """Opens, writes and closes windows. Its caller sees that one thread at a time uses it.
+
+    Args:
+        writer: writes the counts; None keeps them in memory.
+        is_near: whether the writer writes to a local folder.
+    """
+
+    def __init__(self, seconds: int, metrics: MonitorMetrics, writer: Writer | None, *, is_near: bool) -> None:
+        self.baselines: dict[str, Baseline] = {}
+        self.on_close: Callable[[str], None] | None = None
+        """Receives the name of each window that has ended."""
+        self._history: deque[Counts] = deque(maxlen=KEPT)
+        self._open: dict[str, LiveWindow] = {}
+        self._seconds = seconds
+        self._metrics, self._writer, self._is_near = metrics, writer, is_near
+
+    def find(self, version: str, at: float) -> LiveWindow:
+        """The window of a time, which is opened. Rows of a window that was just closed count in the open one."""
+        window = Window.of(at, self._seconds)
+        live = self._open.get(version)
+        if live is None or live.window.since < window.since:
+            if live is not None:
+                self._close(live)
+            counter = live.counter if live is not None else Counter(self.baselines.get(version) or Baseline())
+            counts = Counts(version=version, since=window.since, until=window.until)
+            live = self._open[version] = LiveWindow(version, counter, counts, window)
+        live.changed = True
+        return live
+
+    def list_counts(self) -> list[Counts]:
+        """The counts of closed windows that are remembered, and of open ones."""
+        return [*self._history, *map(_snapshot, self._open.values())]
+
+    def close_past(self, now: float) -> None:
+        """Close the windows that are over."""
+        for live in [live for live in self._open.values() if live.window.until + TICK <= now]:
+            self._close(live)
+            del self._open[live.version]
+
+    def write_changed(self, now: float, *, is_last: bool = False) -> None:
+        """Publish and write the counts that have changed.
+
+        Args:
+            is_last: also those whose time to be written has not come.
+        """
+        for live in self._open.values():
+            self._publish(live, now)
+            if live.changed and (self._is_near or is_last or now - live.written >= FAR):
+                self._write(live, _snapshot(live))
+                live.changed, live.written = False, now
+
+    def _publish(self, live: LiveWindow, now: float) -> None:
+        """Update the series of Prometheus: hundreds, which costs more than counting some thousand rows."""
+        rows, live.seen_rows = live.counts.rows - live.seen_rows, live.counts.rows
+        if live.counts.rows == live.published_rows or (rows >= FEW and now - live.published < PUBLISH):
+            return
+        self._metrics.count(live.version, live.counter)
+        if now - live.published >= PUBLISH:
+            live.published = now
+            self._metrics.distances(live.version, live.counter.baseline, live.counter.columns())
+        live.published_rows = live.counts.rows
+
+    def _close(self, live: LiveWindow) -> None:
+        found = _snapshot(live)
+        self._history.append(found)
+        self._write(live, found)
+        self._metrics.count(live.version, live.counter)
+        self._metrics.distances(live.version, live.counter.baseline, found.columns)
+        live.counter.clear()
+        if self.on_close is not None and (found.rows or found.refused):
+            self.on_close(live.window.name)
+
+    def _write(self, live: LiveWindow, found: Counts) -> None:
+        if self._writer is not None and (found.rows or found.refused):
+            self._writer.put_counts(f"counts/{live.version}/{live.window.name}", msgspec.json.encode(found))
+
+
+def _snapshot(live: LiveWindow) -> Counts:
+    return msgspec.structs.replace(live.counts, fields=dict(live.counts.fields), columns=live.counter.columns())

@@ -1,0 +1,91 @@
+"""The columns and metrics that `monitor:` of mlapp.yaml names: which values may be stored, and whether they exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlapp import config
+from mlapp.config import Monitor
+from mlapp.errors import ConfigError, suggest_nearest
+from mlapp.schema import Schema
+
+OTHERS = ("prediction", "key.", "feature.")
+"""How the names of the log's columns begin that are no features."""
+
+
+def read_column_rules(root: Path | None = None) -> dict[str, str]:
+    """Column → `drop`, `hash` or `round(STEP)`.
+
+    Args:
+        root: the project's folder; the current one when absent.
+    """
+    return dict(config.load_settings(root or Path.cwd()).monitor.columns)
+
+
+def check_monitored_columns(schema: Schema, root: Path | None = None) -> None:
+    """See that the columns that `monitor:` names exist, before a model is trained.
+
+    Raises:
+        ConfigError: a segment that is no feature, or a rule whose name is a feature's but for one character. A rule of
+            any other name may be one for a business key, which no schema knows.
+    """
+    settings = config.load_settings(root or Path.cwd()).monitor
+    for error in find_unknown_columns(settings, schema):
+        if not isinstance(error, UnknownKeyError):
+            raise error
+
+
+class UnknownKeyError(ConfigError):
+    """A rule for a name that may be a business key."""
+
+
+def find_unknown_columns(settings: Monitor, schema: Schema) -> list[ConfigError]:
+    """What may be wrong with the columns that the settings name; nothing for features that are no table."""
+    if schema.kind != "table":
+        return []
+    names = schema.names
+    found: list[ConfigError] = []
+    for name in settings.columns:
+        if name in names or name.startswith(OTHERS):
+            continue
+        meant = next((other for other in names if _is_slip(name, other)), None)
+        if meant is not None:
+            found.append(_unknown_name(f"columns.{name}", f"'{name}' is no feature. Did you mean '{meant}'?", names))
+        else:
+            what = f"mlapp.yaml: monitor.columns.{name}: no feature is called '{name}'."
+            found.append(UnknownKeyError(what, "The rule holds for business keys of that name only."))
+    for name in settings.segments:
+        if name not in names and not name.startswith(OTHERS):
+            found.append(_unknown_name("segment", f"'{name}' is no feature.{suggest_nearest(name, names)}", names))
+    return found
+
+
+def _is_slip(given: str, known: str) -> bool:
+    """Whether two names differ by one character, or by two that are swapped."""
+    given, known = given.casefold(), known.casefold()
+    for _ in range(2):  # without the beginning that both have, then without the end
+        same = next(
+            (at for at, (a, b) in enumerate(zip(given, known, strict=False)) if a != b), min(len(given), len(known))
+        )
+        given, known = given[same:][::-1], known[same:][::-1]
+    return max(len(given), len(known)) <= 1 or (len(given) == 2 and given == known[::-1])
+
+
+def find_unknown_metrics(settings: Monitor, metrics: Iterable[str]) -> list[ConfigError]:
+    """The metrics that the settings name and no evaluator returned.
+
+    Args:
+        metrics: of the split that a version is judged by.
+    """
+    names = list(metrics)
+    return [
+        _unknown_name(f"quality.{name}", f"the evaluator returns no '{name}'.{suggest_nearest(name, names)}", names)
+        for name in settings.quality
+        if name not in names
+    ]
+
+
+def _unknown_name(setting: str, what: str, known: Iterable[str]) -> ConfigError:
+    listed = ", ".join(list(known)[:20]) or "none"
+    return ConfigError(f"mlapp.yaml: monitor.{setting}: {what}", f"Correct it in mlapp.yaml. Known: {listed}.")
