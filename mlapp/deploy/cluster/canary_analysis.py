@@ -13,9 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlapp.config import Serve
 from mlapp.deploy.cluster import releases
+from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
+from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.object_kinds import POD
 from mlapp.deploy.cluster.pod_client import request_pod
 from mlapp.deploy.cluster.pods import is_ready
@@ -84,8 +87,8 @@ def judge_canary(job: DeploySession[Any], seconds: float) -> ReleaseRecord:
     if before is None or record is None:
         raise DeployError("There is no canary.", f"Start one: `mlapp deploy --target {job.target.name} --canary 10`.")
     live_pods, trial_pods = (
-        WatchedRelease(job, job.target.select_release_pods(before)),
-        WatchedRelease(job, job.target.select_release_pods(record)),
+        WatchedRelease(job, before),
+        WatchedRelease(job, record),
     )
     end = time.monotonic() + seconds
     told = ""
@@ -143,9 +146,9 @@ def describe_counts(live: RequestCounts, trial: RequestCounts) -> str:
 class WatchedRelease:
     """One release's pods. What a pod has counted stays known when it goes, or cannot be asked for once."""
 
-    def __init__(self, job: DeploySession[Any], selector: str) -> None:
+    def __init__(self, job: DeploySession[Any], record: ReleaseRecord) -> None:
         self._job = job
-        self._selector = selector
+        self._record = record
         self._latest: dict[str, RequestCounts] = {}
         self._scrape_pods()
         self._start = dict(self._latest)
@@ -159,13 +162,23 @@ class WatchedRelease:
         )
 
     def _scrape_pods(self) -> None:
-        for pod in self._job.cluster.list_objects(POD, self._selector):
+        target = self._job.target
+        for pod in self._job.cluster.list_objects(POD, target.select_release_pods(self._record)):
             if is_ready(pod):
                 name = pod["metadata"]["name"]
                 with suppress(ApiError):
-                    status, text = request_pod(self._job.cluster, self._job.serve, name, "GET", "/metrics")
-                    if status == 200:
-                        self._latest[name] = parse_counts(text.decode())
+                    if (counts := target.read_counts(name, self._record)) is not None:
+                        self._latest[name] = counts
+
+
+def request_metrics(cluster: Cluster, serve: Serve, pod: str, port: int = PORT) -> str | None:
+    """The text of a pod's `/metrics`; None when it answers with an error.
+
+    Raises:
+        ApiError: the pod cannot be asked.
+    """
+    status, text = request_pod(cluster, serve, pod, "GET", "/metrics", port=port)
+    return text.decode() if status == 200 else None
 
 
 def parse_counts(text: str) -> RequestCounts:

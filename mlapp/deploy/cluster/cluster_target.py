@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from mlapp.deploy.cluster import canary_analysis, labels, object_kinds, pod_client, releases
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.canary_analysis import RequestCounts, parse_counts, request_metrics
 from mlapp.deploy.cluster.change_plan import (
     Change,
     ChangePlan,
@@ -78,6 +79,15 @@ class ClusterTarget(Target[S]):
         """Labels of the pods of a release that is live or a canary."""
         instance = self.names.canary if record.state == "canary" else self.names.base
         return f"{labels.INSTANCE}={instance},{labels.NAME}={self.names.base}"
+
+    def read_counts(self, pod: str, record: ReleaseRecord) -> RequestCounts | None:
+        """What a pod has counted of the requests to a release, since it started; None when it answers with an error.
+
+        Raises:
+            ApiError: the pod cannot be asked.
+        """
+        text = request_metrics(self.cluster, self.serve, pod)
+        return None if text is None else parse_counts(text)
 
     @abstractmethod
     def wait_for_release(

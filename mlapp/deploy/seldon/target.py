@@ -7,15 +7,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from mlapp.config import Serve
 from mlapp.deploy.cluster import canary_trial, labels, pods, single_step_canary
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
+from mlapp.deploy.cluster.canary_analysis import RequestCounts, request_metrics
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, POD, SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, SERVICE
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
 from mlapp.deploy.cluster.rollout import RolloutError
 from mlapp.deploy.seldon.mesh import predict_through_mesh
+from mlapp.deploy.seldon.model_counts import PORT as AGENT_PORT
+from mlapp.deploy.seldon.model_counts import parse_model_counts
 from mlapp.deploy.seldon.objects import SERVER_CONTAINER, refuse_contradictions, render_canary, render_release
 from mlapp.deploy.seldon.readiness import describe_conditions, wait_until_ready
 from mlapp.deploy.seldon.settings import SeldonSettings
@@ -107,13 +111,14 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """Lines of the Server's pods, which may run other models too."""
-        selector = f"{SERVER_LABEL}={self._server_name}" if self._server_name else SERVER_LABEL
-        return pod_logs.stream_logs(self.cluster, self.names, follow, tail, since, self.container, selector)
+        return pod_logs.stream_logs(
+            self.cluster, self.names, follow, tail, since, self.container, self._server_selector
+        )
 
     def status(self) -> Status:
         """The state of the app."""
         own = f"{labels.APP}={self.names.base}"
-        selectors = {POD: f"{SERVER_LABEL}={self._server_name}" if self._server_name else SERVER_LABEL, EVENT: ""}
+        selectors = {POD: self._server_selector, EVENT: ""}
         kinds = (SELDON_MODEL, SELDON_SERVER, SELDON_EXPERIMENT, POD, EVENT)
         with ThreadPoolExecutor(6) as pool:
             recorded = pool.submit(self.open_releases().list_records)
@@ -157,12 +162,15 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             place=self.cluster.place,
         )
 
-    def judge(self, seconds: float, *, progress: Reporter = lambda _: None) -> Release:
-        """Not here: MLServer's pods run several models, and mlapp's own metrics are not theirs."""
-        raise UsageError(
-            "The target seldon cannot judge a canary: MLServer does not count requests by release.",
-            "Leave --auto-promote out, and decide by Seldon's own metrics: `mlapp promote` or `mlapp abort`.",
-        )
+    def select_release_pods(self, record: ReleaseRecord) -> str:
+        """The Server's pods: MLServer runs both models of an Experiment in the same ones, where they fit."""
+        return self._server_selector
+
+    def read_counts(self, pod: str, record: ReleaseRecord) -> RequestCounts | None:
+        """What Seldon's agent in a pod of the Server has counted of the release's model."""
+        text = request_metrics(self.cluster, Serve(), pod, AGENT_PORT)
+        model = self.names.canary if record.state == "canary" else self.names.base
+        return None if text is None else parse_model_counts(text, model)
 
     def start_canary(
         self, job: DeploySession[SeldonSettings], shipment: Shipment, percent: int, take_over: bool
@@ -185,6 +193,10 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         if self.settings.server_image:
             return self.names.base
         return self.settings.server
+
+    @property
+    def _server_selector(self) -> str:
+        return f"{SERVER_LABEL}={self._server_name}" if self._server_name else SERVER_LABEL
 
     def _require_server(self) -> None:
         """See that some Server can run the model, before anything is written."""

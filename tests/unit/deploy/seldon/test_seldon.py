@@ -103,6 +103,46 @@ def test_a_canary_is_an_experiment_that_goes_when_it_is_decided(api, target):
     assert place.status().traffic == {2: 100}
 
 
+class Counters(dict):
+    """Metrics of the agent beside MLServer: each look counts 50 more requests to each model."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.code = code
+        self.requests = 0
+
+    def get(self, name: str, default: str = "") -> str:
+        if name != "mlserver-0":
+            return default
+        self.requests += 50
+        lines = ["# TYPE seldon_model_infer counter", "# TYPE seldon_model_infer_seconds counter"]
+        for model, code in (("digits", "200"), ("digits-canary", self.code), ("digits-canary", "200")):
+            own = f'server="mlserver",server_replica="0",model="{model}",model_internal="{model}_1",code="{code}"'
+            lines.append(f'seldon_model_infer_total{{{own},method_type="rest"}} {self.requests}')
+            lines.append(f'seldon_model_infer_seconds_total{{{own},method_type="rest"}} {self.requests * 0.01}')
+        return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("code", ["200", "Internal"])
+def test_a_canary_is_judged_by_what_the_agents_count_of_its_model(api, target, monkeypatch, code):
+    monkeypatch.setattr("mlapp.deploy.cluster.canary_analysis.PAUSE", 0.05)
+    place, lines = target(), []
+    place.apply(ship("1"))
+    place.canary(ship("2"), 25)
+    with pytest.raises(DeployError, match="too few to judge by"):
+        place.judge(0.1)
+    api.metrics = Counters(code)
+    if code == "200":
+        assert place.judge(0.2, progress=lines.append).state == "live"
+        assert any("0.0% failed, 10.0 ms; live: " in line for line in lines)
+        assert api.get("models", "digits")["spec"]["storageUri"] == "s3://models/digits/2"
+    else:
+        with pytest.raises(DeployError, match=r"aborted: 50.0% of its requests failed, against 0.0%"):
+            place.judge(30)
+        assert [release.state for release in place.releases()] == ["live", "aborted"]
+    assert api.names("experiments") == []
+
+
 def test_a_version_that_does_not_load_leaves_the_one_before_live(api, target):
     place = target()
     place.apply(ship("1"))
@@ -133,8 +173,6 @@ def test_a_server_is_made_where_an_image_is_given_and_asked_for_where_none_fits(
 def test_a_cluster_without_seldon_and_settings_without_a_place_are_refused(api, target):
     with pytest.raises(ConfigError, match=r"targets.seldon.storage_uri is missing"):
         target(storage_uri=None).check()
-    with pytest.raises(UsageError, match="cannot judge a canary"):
-        target().judge(60)
     api.operators.clear()
     with pytest.raises(DeployError, match="does not know Model: Seldon Core 2 is not installed"):
         target().apply(ship())
