@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -124,7 +125,10 @@ def deploy_app(
     if canary is not None and isinstance(place, CanaryTarget):
         release = place.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
         if seconds:
-            release = place.judge(seconds, progress=output.print_note)
+            from mlapp.monitoring.canary_quality import CanaryQuality
+
+            quality = CanaryQuality(project, time.time())
+            release = place.judge(seconds, progress=output.print_note, compare_quality=quality)
     else:
         release = place.apply(shipment, progress=output.print_note, take_over=force_conflicts)
     if json:

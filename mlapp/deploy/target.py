@@ -10,7 +10,7 @@ entry-point group `mlapp.targets`; ours come in by the same door.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,8 @@ from mlapp.reporting import Reporter
 S = TypeVar("S", bound=Section)
 
 
+CompareQuality = Callable[[str | None, str | None], str | None]
+"""Gets the versions of the live release and of the canary, and says why the canary's is worse; None if it is not."""
 State = Literal["pending", "live", "canary", "superseded", "failed", "aborted"]
 
 
@@ -303,8 +305,10 @@ class CanaryTarget(Protocol):
         """Give `percent` of the traffic to `shipment`, beside the live release."""
         ...
 
-    def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
-        """Watch the canary for `seconds`; then promote it, or abort it by its error rate and latency."""
+    def judge(
+        self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
+    ) -> Release:
+        """Watch the canary for `seconds`; then promote it, or abort it by its error rate, latency and quality."""
         ...
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:

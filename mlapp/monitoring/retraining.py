@@ -19,6 +19,7 @@ import msgspec
 from mlapp.config import Promote, Retrain
 from mlapp.errors import MlappError
 from mlapp.monitoring.comparison import compare_live
+from mlapp.monitoring.metric_direction import is_better
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
@@ -27,8 +28,6 @@ from mlapp.store.store import CHALLENGER, HELD
 
 log = logging.getLogger("mlapp.monitoring")
 PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
-LOWER = ("loss", "error", "mae", "mse", "rmse", "mape", "log_loss", "brier", "perplexity")
-"""Suffixes of the names of metrics where lower is better."""
 
 
 def retrain(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:
@@ -80,13 +79,6 @@ def promote_if_better(project: Project, challenger: int, champion: str, settings
     if alias is not None:
         store.promote(project.name, challenger, alias)
     return True
-
-
-def is_better(metric: str, new: float | None, old: float | None) -> bool:
-    """Whether a metric has improved; a version without it never has."""
-    if new is None or old is None:
-        return False
-    return new < old if metric.casefold().endswith(LOWER) else new > old
 
 
 def _claim(place: Place, settings: Retrain, now: float) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from mlapp.deploy.aws.session import AwsSession
-from mlapp.deploy.target import DeployError
+from mlapp.deploy.target import CompareQuality, DeployError, Release
 from mlapp.reporting import Reporter
 
 
@@ -76,6 +76,11 @@ class MetricSource:
         return Counts(calls, errors, mean * self.milliseconds)
 
 
+def compare_versions(compare: CompareQuality | None, live: Release, trial: Release) -> str | None:
+    """Why the quality of the canary's version is worse; None if it is not, or is not compared."""
+    return None if compare is None else compare(live.shipment.model_version, trial.shipment.model_version)
+
+
 def watch_canary(
     read_canary: Callable[[], Counts],
     read_live: Callable[[], Counts],
@@ -83,11 +88,13 @@ def watch_canary(
     limits: Limits,
     pause: float,
     progress: Reporter,
+    explain_quality: Callable[[], str | None],
 ) -> str | None:
     """Watch a canary for a time; why it is worse than the live release, as soon as it is, or None.
 
     Args:
         pause: seconds between two looks.
+        explain_quality: why the canary's quality is worse, or None.
 
     Raises:
         DeployError: it had too few calls to judge by; it stays on trial.
@@ -101,7 +108,7 @@ def watch_canary(
         if line != told:
             progress(line)
             told = line
-        if reason := _find_reason(canary, live, limits):
+        if reason := _find_reason(canary, live, limits) or explain_quality():
             return reason
         if left <= 0:
             break

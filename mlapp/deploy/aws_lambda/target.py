@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlapp.aws_lambda.settings import LambdaSettings, Triggers
-from mlapp.deploy.aws.canary_metrics import Limits, watch_canary
+from mlapp.deploy.aws.canary_metrics import Limits, compare_versions, watch_canary
 from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.aws_lambda.documents import (
@@ -36,6 +36,7 @@ from mlapp.deploy.aws_lambda.iam import make_iam_template
 from mlapp.deploy.aws_lambda.trigger_documents import refuse_contradictions
 from mlapp.deploy.aws_lambda.triggers import TriggerSet
 from mlapp.deploy.target import (
+    CompareQuality,
     DeployError,
     LogLine,
     RegistryPlace,
@@ -146,7 +147,9 @@ class LambdaTarget(Target[LambdaSettings]):
         progress(f"version {version} gets {percent} % of the requests")
         return self._find_release(version)
 
-    def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
+    def judge(
+        self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
+    ) -> Release:
         """Watch the canary by CloudWatch's metrics, which come some minutes late; then promote or abort it."""
         alias, version = self._require_canary()
         live, start, function = alias["FunctionVersion"], datetime.now(timezone.utc), self._function
@@ -157,6 +160,7 @@ class LambdaTarget(Target[LambdaSettings]):
             LIMITS,
             PAUSE,
             progress,
+            lambda: compare_versions(compare_quality, self._find_release(live), self._find_release(version)),
         )
         if reason is None:
             return self.promote(progress=progress)

@@ -2,7 +2,8 @@
 
 Read from each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, the requests
 of health checks and of the scraper left out; and `mlapp_feature_rows_total`, the predictions. Counts are compared from
-the beginning of the watch on; a pod that is restarted begins again at zero, and is then taken as it is.
+the beginning of the watch on; a pod that is restarted begins again at zero, and is then taken as it is. Quality comes
+from the prediction log.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mlapp.deploy.cluster.pod_client import request_pod
 from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.settings import Canary
-from mlapp.deploy.target import DeployError
+from mlapp.deploy.target import CompareQuality, DeployError
 from mlapp.monitoring.canary import SERIES, explain_predictions
 
 NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
@@ -76,8 +77,13 @@ class RequestCounts:
         )
 
 
-def judge_canary(job: DeploySession[Any], seconds: float) -> ReleaseRecord:
+def judge_canary(
+    job: DeploySession[Any], seconds: float, compare_quality: CompareQuality | None = None
+) -> ReleaseRecord:
     """Watch for `seconds`, then promote; abort as soon as the canary is clearly worse.
+
+    Args:
+        compare_quality: says why the canary's version is worse than the live one, where truths are known.
 
     Raises:
         DeployError: it was aborted, with the numbers; or it had too few requests to tell, and stays.
@@ -107,6 +113,9 @@ def judge_canary(job: DeploySession[Any], seconds: float) -> ReleaseRecord:
             told = line
             job.progress(line)
         reason = explain_worse(live, trial, job.target.canary_limits)
+        if reason is None and compare_quality is not None:
+            versions = before.release.shipment.model_version, record.release.shipment.model_version
+            reason = compare_quality(*versions)
         if reason:
             record = job.target.abort_canary(job)
             raise DeployError(

@@ -33,7 +33,7 @@ from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.rbac import make_rbac
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import Canary, ClusterSection, Rollout
-from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, Target, ignore_progress
+from mlapp.deploy.target import CompareQuality, DeployError, LogLine, Release, Shipment, Target, ignore_progress
 from mlapp.errors import UsageError
 from mlapp.reporting import Reporter
 
@@ -240,10 +240,12 @@ class ClusterTarget(Target[S]):
         with self._open_session(progress) as job:
             return self.start_canary(job, shipment, percent, take_over).release
 
-    def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
+    def judge(
+        self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
+    ) -> Release:
         """Watch the canary, then promote or abort it."""
         with self._open_session(progress) as job:
-            return canary_analysis.judge_canary(job, seconds).release
+            return canary_analysis.judge_canary(job, seconds, compare_quality).release
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         """Make the canary live."""

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
-from mlapp.deploy.aws.canary_metrics import Counts, Limits, MetricSource, watch_canary
+from mlapp.deploy.aws.canary_metrics import Counts, Limits, MetricSource, compare_versions, watch_canary
 from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.sagemaker import documents
@@ -26,6 +26,7 @@ from mlapp.deploy.sagemaker.endpoint import Endpoint
 from mlapp.deploy.sagemaker.iam import make_iam_template
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 from mlapp.deploy.target import (
+    CompareQuality,
     DeployError,
     LogLine,
     RegistryPlace,
@@ -224,7 +225,9 @@ class SageMakerTarget(Target[SageMakerSettings]):
         """All traffic to the live release, then the canary's instances stop."""
         return self._find_release(self._open_deployment(progress).abort_canary())
 
-    def judge(self, seconds: float, *, progress: Reporter = ignore_progress) -> Release:
+    def judge(
+        self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
+    ) -> Release:
         """Watch both variants by CloudWatch's metrics, then promote or abort."""
         live, trial = self._endpoint.require_canary()
         start, limits = datetime.now(timezone.utc), self.settings.canary
@@ -235,6 +238,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
             Limits(limits.requests, limits.error_rate, limits.latency_ratio),
             JUDGE_PAUSE,
             progress,
+            lambda: compare_versions(compare_quality, self._find_release(live), self._find_release(trial)),
         )
         if reason is None:
             return self.promote(progress=progress)

@@ -78,6 +78,12 @@ class Service:
         self.now = float(Window.of(time.time(), self.seconds).since - 8 * self.seconds)
         monkeypatch.setattr("mlapp.monitoring.recorder.time", SimpleNamespace(time=lambda: self.now))
 
+    def serve(self, version: str) -> None:
+        """Let another version answer."""
+        app = self.project.app
+        self.model = serve_version(app, self.project.store.get(app.name, version))
+        self.recorder.watch(self.model)
+
     def predict(self, rows: pd.DataFrame, request: str, keys: Any = None) -> list[Any]:
         """Answer one request."""
         part = self.model.codec.accept_inputs(rows.to_dict("records"))

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InputError, Problem
+from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
 from mlapp.monitoring.inspection import place_of
 from mlapp.monitoring.segments import encode_table
@@ -131,6 +132,30 @@ def test_quality_below_what_is_allowed_is_an_alarm(mlapp: Callable[..., Any], se
     assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
     (window,) = windows(mlapp)
     assert (window["state"], window["metrics"]["accuracy"]) == ("quiet", 1.0)
+
+
+def test_a_canary_is_compared_by_the_truths_of_its_own_rows(
+    mlapp: Callable[..., Any], service: Service, tmp_path: Path
+) -> None:
+    project, truths = service.project, []
+    assert mlapp("train").code == 0
+    compare = CanaryQuality(project, service.now - 1)
+    for version in ("1", "2"):
+        service.serve(version)
+        predictions = service.predict(rows(500), version)
+        wrong = 100 if version == "2" else 20
+        truths += [
+            {"id": f"{version}#{at}", "truth": 1 - value if at < wrong else value}
+            for at, value in enumerate(predictions)
+        ]
+    service.stop()
+    assert compare("1", "2") is None  # no truth is known yet
+    (tmp_path / "truths.json").write_text(json.dumps(truths))
+    assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
+    compare = CanaryQuality(project, service.now - 4 * service.seconds)
+    assert compare("1", "2") == "its accuracy is 0.800 on 500 rows whose truth is known, against 0.960 on 500"
+    assert CanaryQuality(project, service.now - 4 * service.seconds)("2", "1") is None
+    assert compare("1", "1") is None
 
 
 def test_truths_of_the_wrong_type_are_refused(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:

@@ -188,3 +188,15 @@ def test_a_canary_that_fails_requests_is_aborted_by_what_its_own_pods_count(api,
         place.judge(30)
 
     assert [release.state for release in place.releases()] == ["live", "aborted"]
+
+
+def test_a_canary_whose_live_quality_is_worse_is_aborted(api, target, ship, monkeypatch):
+    monkeypatch.setattr("mlapp.deploy.cluster.canary_analysis.PAUSE", 0.05)
+    place = target(mode="standard")
+    place.apply(ship(ONE))
+    place.canary(ship(TWO, "2"), 20)
+
+    with pytest.raises(DeployError, match="was aborted: version 2 is worse than 1"):
+        place.judge(30, compare_quality=lambda live, trial: f"version {trial} is worse than {live}")
+
+    assert [release.state for release in place.releases()] == ["live", "aborted"]

@@ -1,0 +1,100 @@
+"""A canary's quality against the live release's, where truths are known while it is watched."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from mlapp.errors import MlappError
+from mlapp.monitoring.column_privacy import ColumnPrivacy
+from mlapp.monitoring.evaluation import Evaluation
+from mlapp.monitoring.inspection import place_of, read_truths
+from mlapp.monitoring.metric_direction import is_better
+from mlapp.monitoring.place import Window
+from mlapp.monitoring.quality import FEWEST, LIKELY
+from mlapp.monitoring.windows import Metric, Quality
+from mlapp.project import Project
+
+log = logging.getLogger("mlapp.monitoring")
+PAUSES = 10
+"""Time between two looks at the log, as a multiple of what a look takes."""
+
+
+class CanaryQuality:
+    """Compares two versions by the rows that each logged, and whose truths are known.
+
+    Args:
+        since: when the watch began, in seconds since 1970.
+    """
+
+    def __init__(self, project: Project, since: float) -> None:
+        self._project, self._since = project, int(since)
+        self._next_look = 0.0
+        self._reason: str | None = None
+
+    def __call__(self, live: str | None, trial: str | None) -> str | None:
+        """Why the canary's version is worse; None if it is not, or not known to be.
+
+        A metric is worse by more than `monitor.quality` allows, or than nothing where it does not name the metric, and
+        by more than chance explains.
+        """
+        if live is None or trial is None or live == trial or self._project.settings.monitor.logs == "off":
+            return None
+        started = time.monotonic()
+        if started < self._next_look:
+            return self._reason
+        try:
+            self._reason = self._compare(live, trial)
+        except MlappError as error:
+            log.warning("The quality of the canary is not known: %s", error.what)
+        self._next_look = time.monotonic() + PAUSES * (time.monotonic() - started)
+        return self._reason
+
+    def _compare(self, live: str, trial: str) -> str | None:
+        project, now = self._project, time.time()
+        place, settings = place_of(project), project.settings.monitor
+        if not place.names("log"):
+            return None
+        app = project.app
+        truths = read_truths(app, ColumnPrivacy(settings.columns, app.name), place, self._since, now, None)
+        window = Window(self._since, int(now) + 1 - self._since)
+        found = Evaluation(app, project.store, place, settings).windows([(live, window), (trial, window)], truths)
+        return explain_quality(found[live, window.since], found[trial, window.since], settings.quality)
+
+
+def explain_quality(live: Quality, trial: Quality, allowed: dict[str, float]) -> str | None:
+    """Why a canary's quality is worse than the live release's; None if it is not, or too few truths are known.
+
+    Args:
+        allowed: metric → its change that is allowed.
+    """
+    if min(live.truths, trial.truths) < FEWEST:
+        return None
+    for name, now in trial.details.items():
+        before = live.details.get(name)
+        if before is None or now.segment is not None or now.estimated or before.estimated:
+            continue
+        change = abs(now.value - before.value)
+        error = _error_of(before, now)
+        is_worse = is_better(name, before.value, now.value)
+        if is_worse and error is not None and change > abs(allowed.get(name, 0.0)) and change > LIKELY * error:
+            return (
+                f"its {name} is {now.value:.3f} on {now.rows} rows whose truth is known, "
+                f"against {before.value:.3f} on {before.rows}"
+            )
+    return None
+
+
+def _error_of(before: Metric, now: Metric) -> float | None:
+    """The standard error of the difference; None where it is not known. A share has at least one wrong row."""
+    errors = []
+    for metric in (before, now):
+        error = metric.error
+        if not error and 0 <= metric.value <= 1:
+            share = min(max(metric.value, 1 / (metric.rows + 2)), 1 - 1 / (metric.rows + 2))
+            error = math.sqrt(share * (1 - share) / metric.rows)
+        if error is None:
+            return None
+        errors.append(error)
+    return math.hypot(*errors)
