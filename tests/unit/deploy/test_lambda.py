@@ -13,6 +13,7 @@ from mlapp.aws_lambda.settings import LambdaSettings
 from mlapp.config import Serve
 from mlapp.deploy import DeployError, Shipment
 from mlapp.deploy.aws_lambda import LambdaTarget
+from tests.operations import CODE, operate_without_code, write_log_group
 
 boto3 = pytest.importorskip("boto3")
 moto = pytest.importorskip("moto")
@@ -146,6 +147,18 @@ def test_a_canary_is_judged_by_cloudwatch(target: LambdaTarget, is_worse: bool) 
         assert target.status().traffic == {1: 100}
     else:
         assert target.judge(0.01).number == 2
+
+
+def test_every_operation_works_without_the_code(mlapp: Any, project: Any, target: LambdaTarget, account: str) -> None:
+    answer = {"predictions": [7], "model": "digits", "version": "1"}
+    for act in (target.apply, target.apply, lambda shipped: target.canary(shipped, 20)):
+        answer_with(answer)
+        act(shipment(len(target.releases()) + 1))
+    write_log_group("/aws/lambda/digits", REGION)
+    settings = f"name: digits\ntargets: {{lambda: {{role: '{account}', region: {REGION}}}}}\n"
+
+    root = project(CODE, mlapp__yaml=settings)
+    operate_without_code(mlapp, root, "lambda", answer=lambda: answer_with(answer))
 
 
 def test_a_dry_run_is_a_template_and_a_diff_names_what_changes(account: str) -> None:

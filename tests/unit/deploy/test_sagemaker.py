@@ -23,6 +23,7 @@ from mlapp.config import Serve, Settings
 from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.deploy.sagemaker import SageMakerTarget
 from mlapp.errors import ConfigError
+from tests.operations import CODE, operate_without_code, write_log_group
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker"
@@ -207,6 +208,17 @@ def test_what_another_deploy_made_live_meanwhile_is_not_taken_back(aws, target, 
         place.apply(ship(TWO, "2"))
 
     assert aws.describe_endpoint(EndpointName="digits")["EndpointConfigName"] == "digits-r3"
+
+
+def test_every_operation_works_without_the_code(mlapp, project, target):
+    place = target()
+    place.apply(ship(ONE))
+    place.apply(ship(TWO))
+    place.canary(ship(ONE), 20)
+    write_log_group("/aws/sagemaker/Endpoints/digits", REGION)
+    settings = f"name: digits\ntargets: {{sagemaker: {{role: '{ROLE}'}}}}\n"
+
+    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "sagemaker")
 
 
 def test_autoscaling_follows_the_variant_that_serves(target):

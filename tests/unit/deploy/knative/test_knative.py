@@ -16,6 +16,7 @@ from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.deploy.knative import KnativeSettings, KnativeTarget
 from mlapp.deploy.knative.service import render_release
 from mlapp.errors import ConfigError, UsageError
+from tests.operations import CODE, operate_without_code
 
 PLURAL = "services.serving.knative.dev"
 CLOUD_RUN = {"name", "image", "ports", "env", "resources", "startupProbe", "livenessProbe"}
@@ -184,3 +185,16 @@ def test_settings_are_closed():
     with pytest.raises(ConfigError, match="replicas"):
         decode_section(KnativeSettings, {"replicas": 1}, "targets.knative")
     assert msgspec.structs.asdict(KnativeSettings())["min_replicas"] == 0
+
+
+def test_every_operation_works_without_the_code(mlapp, project, target):
+    place = target()
+    for act in (
+        lambda: place.apply(ship(ONE)),
+        lambda: place.apply(ship(TWO, "2")),
+        lambda: place.canary(ship(ONE, "3"), 20),
+    ):
+        act()
+    settings = "name: digits\ntargets: {knative: {rollout: {leave: 0}}}\n"
+
+    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "knative")

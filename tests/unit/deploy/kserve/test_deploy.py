@@ -10,6 +10,7 @@ from mlapp.deploy import DeployError
 from mlapp.deploy.shipping import make_shipment
 from mlapp.images.build import Image
 from mlapp.project import Project
+from tests.operations import CODE, operate_without_code
 
 MANIFEST = '{"app":"digits","version":1}'
 
@@ -236,3 +237,13 @@ def test_a_quota_is_named_with_the_setting(api, target, ship):
 
     assert "InferenceService/digits exceeds the namespace's quota 'few'" in caught.value.what
     assert "targets.kserve.resources" in caught.value.todo
+
+
+def test_every_operation_works_without_the_code(mlapp, project, target, ship):
+    place = target(mode="knative")
+    place.apply(ship(ONE))
+    place.apply(ship(TWO))
+    place.canary(ship(ONE), 20)
+    settings = "name: digits\ntargets: {kserve: {mode: knative, rollout: {leave: 0}}}\n"
+
+    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "kserve")

@@ -14,6 +14,7 @@ from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.deploy.seldon import SeldonTarget
 from mlapp.deploy.seldon.mesh import make_tensors
 from mlapp.errors import ConfigError, UsageError
+from tests.operations import CODE, operate_without_code
 
 PLACE = "s3://models/digits/{version}"
 
@@ -176,6 +177,16 @@ def test_a_cluster_without_seldon_and_settings_without_a_place_are_refused(api, 
     api.operators.clear()
     with pytest.raises(DeployError, match="does not know Model: Seldon Core 2 is not installed"):
         target().apply(ship())
+
+
+def test_every_operation_works_without_the_code(mlapp, project, target):
+    place = target()
+    place.apply(ship("1"))
+    place.apply(ship("2"))
+    place.canary(ship("1"), 20)
+    settings = f"name: digits\ntargets: {{seldon: {{storage_uri: '{PLACE}', rollout: {{leave: 0}}}}}}\n"
+
+    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "seldon")
 
 
 @pytest.mark.parametrize(
