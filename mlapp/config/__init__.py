@@ -1,0 +1,25 @@
+"""mlapp.yaml as typed settings."""
+
+from mlapp.config.load import load_settings, merge_settings
+from mlapp.config.monitor import Alert, Drift, Monitor, Promote, Retrain
+from mlapp.config.section import FILE, PREFIX, Section, decode_section
+from mlapp.config.settings import Flyte, Image, Serve, Settings, Store
+
+__all__ = [
+    "FILE",
+    "PREFIX",
+    "Alert",
+    "Drift",
+    "Flyte",
+    "Image",
+    "Monitor",
+    "Promote",
+    "Retrain",
+    "Section",
+    "Serve",
+    "Settings",
+    "Store",
+    "decode_section",
+    "load_settings",
+    "merge_settings",
+]

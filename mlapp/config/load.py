@@ -1,0 +1,154 @@
+"""Reads the settings of a project.
+
+A setting is looked up in this order: a command's flag, an environment variable `MLAPP_SECTION__KEY`, the
+environment chosen with `--env` (the file's `environments:`), mlapp.yaml, the default in its section.
+An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlapp.config.section import FILE, PREFIX, decode_section, list_section_fields, strip_optional
+from mlapp.config.settings import Settings
+from mlapp.errors import ConfigError, suggest_nearest
+
+
+def load_settings(root: Path, environment: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings of the project in `root`; all defaults when it has no mlapp.yaml.
+
+    Args:
+        root: the folder of mlapp.yaml.
+        environment: a key of `environments:`, laid over the rest.
+        environ: the environment variables; `os.environ` when absent.
+
+    Raises:
+        ConfigError: not YAML, an unknown key or environment, a value of the wrong type.
+    """
+    raw = _expand_store(_read_yaml(root / FILE))
+    if environment is not None:
+        environments = raw.get("environments") or {}
+        if environment not in environments:
+            known = ", ".join(environments) or "none"
+            raise ConfigError(
+                f"{FILE} has no environment '{environment}'; it has {known}."
+                f"{suggest_nearest(environment, environments)}",
+                f"Add it under `environments:` in {root / FILE}, or choose another --env.",
+            )
+        raw = merge_settings(raw, _expand_store(environments[environment] or {}))
+    raw = merge_settings(raw, _read_environment(os.environ if environ is None else environ))
+    _refuse_blank(raw.get("serve"))
+    return decode_section(Settings, raw)
+
+
+def _refuse_blank(serve: object) -> None:
+    """Refuse settings that are given but blank where their absence would open the server.
+
+    Raises:
+        ConfigError: no key in api_keys, a blank one, or a `${VARIABLE}`; a blank host or TLS file; one of two of these.
+    """
+    if not isinstance(serve, Mapping):
+        return
+    if "api_keys" in serve:
+        keys = serve["api_keys"]
+        if not keys or (isinstance(keys, list) and not all(str(key or "").strip() for key in keys)):
+            raise ConfigError(
+                "serve.api_keys is given, but it is empty or has an empty key.",
+                "Give keys, in mlapp.yaml or as MLAPP_SERVE__API_KEYS=a,b, or remove the setting to serve without.",
+            )
+        if isinstance(keys, list) and any(str(key).strip().startswith("${") for key in keys):
+            raise ConfigError(
+                "serve.api_keys has a key that looks like a variable; variables are not replaced there.",
+                "Set the variable MLAPP_SERVE__API_KEYS to the keys themselves.",
+            )
+    for name in ("host", "tls_cert", "tls_key"):
+        if name in serve and serve[name] is not None and not str(serve[name]).strip():
+            raise ConfigError(f"serve.{name} is given, but it is empty.", f"Give serve.{name} a value, or remove it.")
+    given = [name for name in ("tls_cert", "tls_key") if serve.get(name) is not None]
+    if len(given) == 1:
+        raise ConfigError(
+            f"serve.{given[0]} is given alone.",
+            "Give both serve.tls_cert and serve.tls_key: HTTP and gRPC need them.",
+        )
+
+
+def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` in it; mappings are merged, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge_settings(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _expand_store(raw: dict[str, Any]) -> dict[str, Any]:
+    """`store: URL` as `store: {url: URL}`: another URL changes nothing of what is required of its versions."""
+    store = raw.get("store") if isinstance(raw, dict) else None
+    return {**raw, "store": {"url": store}} if isinstance(store, str) else raw
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", "Make it a readable UTF-8 file.") from None
+    import yaml
+
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{line} is not YAML: {getattr(error, 'problem', error)}", "Fix that line.") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{file} holds a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines."
+        )
+    return {key: _with_texts_as_keys(value) for key, value in raw.items()}
+
+
+def _with_texts_as_keys(value: Any) -> Any:
+    """YAML 1.1, which PyYAML reads, takes the key `on` for true and `off` for false."""
+    if isinstance(value, dict):
+        return {
+            ("on" if key else "off") if isinstance(key, bool) else key: _with_texts_as_keys(inner)
+            for key, inner in value.items()
+        }
+    return [_with_texts_as_keys(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """`MLAPP_SERVE__PORT=80` as `{"serve": {"port": "80"}}`; a list is separated by commas."""
+    raw: dict[str, Any] = {}
+    known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        path = name[len(PREFIX) :].lower().split("__")
+        if len(path) == 1 and path[0] not in known:
+            continue  # not a setting: MLAPP_TEST_… and the like
+        if path == ["store"]:
+            path = ["store", "url"]
+        place = raw
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = _split_list_value(known.get(path[0]), path[1:], text)
+    return raw
+
+
+def _split_list_value(kind: Any, path: list[str], text: str) -> Any:
+    for key in path:
+        fields = list_section_fields(kind)
+        kind = fields.get(key) if fields else None
+    if kind is not None and isinstance(strip_optional(kind), msgspec.inspect.ListType):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
