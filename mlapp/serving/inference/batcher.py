@@ -35,9 +35,11 @@ SHARE = 0.1
 MOMENT = 0.005
 """Most seconds of that wait, from when they were answered: who comes later came by himself."""
 CLIENTS = 64
-"""Calls of an `async def` predictor that may run side by side, however many rows they have."""
+"""Calls of an `async def` predictor that may run side by side, however many rows they have; and requests that wait for
+a call of their own without counting as an overload.
+"""
 FEW = 8
-"""Number of requests that never count as an overload."""
+"""Requests that share calls and never count as an overload."""
 GROWTH = 1.25
 """Rows that come during a call, for each row that it answers, from which on more come than can be answered."""
 CALLS = 2
@@ -174,8 +176,21 @@ class Batcher:
                 wait = running if waiting >= FEW else 0.0
         if not self._batch:
             return wait + waiting * pace.usual
+        if self._has_large_requests():
+            return wait + waiting * pace.seconds(self._rows // waiting)
         calls = self._rows // self._max_batch
         return wait + calls * pace.seconds(self._max_batch)
+
+    def _has_large_requests(self) -> bool:
+        """Whether no two of the usual requests that wait share a call."""
+        return 2 * self._rows > self._max_batch * max(len(self._waiting), 1)
+
+    def _most_clients(self) -> int:
+        """Number of requests that may wait without being an overload: clients that wait for their answers.
+
+        Where each has a call of its own, clients that start one after the other look like one.
+        """
+        return FEW if self._batch and not self._has_large_requests() else CLIENTS
 
     def _refuse_if_full(self, loaded: ServedModel, rows: int) -> None:
         """Raises:
@@ -188,7 +203,7 @@ class Batcher:
         elif loaded.is_async:
             is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
         elif self._is_overloaded:  # more come than can be answered: who is taken now waits for one call at most
-            is_full = waiting >= FEW and (before + rows > self._max_batch or not self._batch)
+            is_full = waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
         else:
             is_full = waiting > 0 and wait > self._max_wait
         if not is_full and (self._queue is not None or loaded.is_async or waiting == 0 or wait <= self._max_wait):
@@ -203,7 +218,7 @@ class Batcher:
 
     def _watch_load(self, rows: int) -> None:
         """Tell an overload from clients that wait for their answers: of these, no more ask again than were answered."""
-        grows = self._offered > GROWTH * rows and len(self._waiting) >= FEW
+        grows = self._offered > GROWTH * rows and len(self._waiting) >= self._most_clients()
         self._offered = 0
         self._turns = self._turns + 1 if grows != self._is_overloaded else 0
         if self._turns >= CALLS:

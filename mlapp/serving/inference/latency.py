@@ -37,13 +37,14 @@ class Latency:
         return self.is_fast and max(self.usual, self._row * rows) <= FAST
 
     def seconds(self, rows: int) -> float:
-        """Seconds that a call with so many rows is expected to take, estimated from the largest of the recent calls.
+        """Seconds that a call with so many rows is expected to take: the median of the largest recent calls, scaled.
 
         For a much larger call the estimate is doubled, because the cost of a row is not known there.
         """
         if not self._sizes or not rows:
             return 0.0
-        largest, seconds = max(self._sizes)
+        largest = max(self._sizes)[0]
+        seconds = median(seconds for count, seconds in self._sizes if count == largest)
         return max(self.usual, seconds * min(rows / largest, 2.0))
 
     def add_call(self, seconds: float, rows: int) -> None:

@@ -182,17 +182,18 @@ async def test_a_batch_that_failed_is_not_tried_again_for_nobody(numbers, serve)
 
 
 async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, serve):
-    free = threading.Event()
+    started, free = threading.Event(), threading.Event()
 
     def predict(model, features: np.ndarray):
         if (features < 0).any():
-            free.wait()
+            started.set()
+            free.wait(20)
         time.sleep(0.06)
         return features[:, 0].tolist()
 
     async with serve(with_predictor(numbers[0], predict, batch=False), max_wait=0.1) as client:
         asked = [asyncio.create_task(ask(client, -1))]
-        await asyncio.sleep(0.01)
+        await asyncio.to_thread(started.wait, 20)
         asked += [asyncio.create_task(ask(client, value)) for value in range(1, 10)]
         full = await asked[-1]
         assert (full.status_code, full.headers["retry-after"]) == (503, "1")
@@ -204,13 +205,13 @@ async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, s
         assert 2 <= len(accepted) <= 4
 
 
-@pytest.mark.parametrize(("clients", "rows"), [(4, 1000), (64, 1), (16, 500)])
+@pytest.mark.parametrize(("clients", "rows"), [(4, 1000), (64, 1), (64, 1000)])
 async def test_clients_that_wait_for_their_answers_are_no_overload(numbers, serve, clients, rows):
     def predict(model, features: np.ndarray):
-        time.sleep(0.01)
+        time.sleep(0.003)
         return features[:, 0].tolist()
 
-    async with serve(with_predictor(numbers[0], predict)) as client:
+    async with serve(with_predictor(numbers[0], predict, max_batch=64)) as client:
 
         async def ask_again(value: int) -> list[int]:
             return [(await ask(client, *[value] * rows)).status_code for _ in range(4)]
