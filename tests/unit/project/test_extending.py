@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -20,9 +21,27 @@ from mlapp.errors import UsageError
 from mlapp.flyte.errors import RunFailedError
 from mlapp.frameworks import registry
 from mlapp.project import Project
+from tests.servers import free_port, is_open
 
 PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
 BLOCKS = dict(re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+
+
+SERVER = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"predictions": [50.0]}')
+    do_POST = do_GET
+
+HTTPServer(("127.0.0.1", int(sys.argv[-1])), Handler).serve_forever()
+"""
+"""What the page's target starts in place of `mlapp serve`, which takes a second each time."""
 
 
 class Rents(BaseHTTPRequestHandler):
@@ -54,8 +73,8 @@ def project(tmp_path: Path, rents: str, monkeypatch: pytest.MonkeyPatch) -> Iter
     info = site / "acme_mlapp-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-mlapp\nVersion: 1.0\n")
-    groups = re.findall(r'entry-points\."(.+?)"\]\n(.+)', BLOCKS["pyproject.toml"])
-    (info / "entry_points.txt").write_text("".join(f"[{group}]\n{entry}\n".replace('"', "") for group, entry in groups))
+    entries = BLOCKS["pyproject.toml"].partition("\n[project.entry-points")[2].replace('"', "")
+    (info / "entry_points.txt").write_text(f"[{entries.removeprefix('.').replace('[project.entry-points.', '[')}")
     for name, code in BLOCKS.items():
         if name.startswith("acme_mlapp/"):
             (site / name).parent.mkdir(exist_ok=True)
@@ -93,6 +112,48 @@ def test_the_target_deploys_and_goes_back(project: Project) -> None:
     assert target.status().release == target.releases()[2]
     assert target.delete() == ["000001.json", "000002.json", "000003.json"]
     assert target.status().release is None
+
+
+def test_the_target_with_every_command_runs_them_all(project: Project, mlapp: Any) -> None:
+    port = free_ports(5)
+    (project.root / "server.py").write_text(SERVER)
+    source = Path(importlib.util.find_spec("acme_mlapp.machine").origin)
+    source.write_text(source.read_text().replace('"-m", "mlapp", "serve"', '"server.py"'))
+    (project.root / "mlapp.yaml").write_text(f"name: rents\ntargets: {{machine: {{port: {port}}}}}\n")
+    (project.root / "rows.json").write_text('[{"rooms": 3}]')
+    project.app.save(project.app.train(limit=10, test_size=0.1, shuffle=False))
+    assert len(BLOCKS["acme_mlapp/machine.py"].splitlines()) <= 150
+
+    def run(*arguments: str, code: int = 0) -> Any:
+        ran = mlapp(*arguments)
+        assert ran.code == code, (arguments, ran.err)
+        return json.loads(ran.out) if "--json" in arguments else ran.out
+
+    try:
+        assert "percent: 25" in run("deploy", "--canary", "25", "--dry-run")
+        assert "+{'app': 'rents'" in run("deploy", "--diff", code=1)
+        assert run("deploy", "--json")["state"] == "live"
+        assert run("deploy", "--diff") == ""
+        assert json.loads(run("predict", "--target", "machine", "--features", "rows.json")) == [50.0]
+        assert run("deploy", "--canary", "25", "--json")["state"] == "canary"
+        assert run("status", "--json")["traffic"] == {"1": 75, "2": 25}
+        assert run("abort", "--json")["state"] == "aborted"
+        assert run("deploy", "--canary", "25", "--auto-promote", "0.1s", "--json")["number"] == 3
+        assert run("rollback", "--json")["note"] == "rollback to 1"
+        assert [each["state"] for each in run("releases", "--json")] == ["superseded", "aborted", "superseded", "live"]
+        assert "GET /readyz" in run("logs", "--tail", "20")
+        assert "There is no canary release of rents." in mlapp("promote").err
+    finally:
+        removed = run("delete", "--yes", "--json")
+    assert removed == ["process of release 4"]
+
+
+def free_ports(count: int) -> int:
+    """A port after which so many are free."""
+    while True:
+        port = free_port()
+        if not any(is_open(port + 1 + at) for at in range(count)):
+            return port
 
 
 def test_the_engine_trains_in_another_process(project: Project) -> None:
