@@ -1,10 +1,9 @@
 """Batching without waiting: whatever waits when the model is free goes through the predictor as one table.
 
 A lone request never waits for company unless a wait is set: the first of a turn of the event loop asks for a flush in
-the next turn, and the flush takes all that came meanwhile. While a slow predictor runs in its thread, requests collect.
-When it has done, the clients that it answered are about to ask again: the next batch gives them a moment, a small share
-of what it will take, and goes as soon as there are as many rows as there were. Without it, the clients would fall into
-two halves, and each would wait for the other's call.
+the next turn, and the flush takes all that came meanwhile. After a batch of several rows, it takes one turn more for as
+long as turns bring requests: the clients that were answered together ask again together. While a slow predictor runs in
+its thread, requests collect; when it has done, the next batch waits a little for the clients that it answered.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from mlapp.schema.rows import Part
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
 from mlapp.serving.inference.latency import Latency
 from mlapp.serving.inference.queued_request import Done, QueuedRequest, deliver_results
+from mlapp.serving.inference.returning_clients import ReturningClients
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.observability.tracing import BatchSpans
@@ -30,10 +30,6 @@ from mlapp.serving.web.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
 
-SHARE = 0.1
-"""Share of a slow call's usual time for which a batch waits for clients that were just answered."""
-MOMENT = 0.005
-"""Most seconds of that wait, from when they were answered: who comes later came by himself."""
 CLIENTS = 64
 """Calls of an `async def` predictor that may run side by side, however many rows they have; and requests that wait for
 a call of their own without counting as an overload.
@@ -93,8 +89,7 @@ class Batcher:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._enough = 0
-        self._company = 0
-        self._freed = 0.0
+        self._returning = ReturningClients()
         self._busy = False
         self._thread: ThreadPoolExecutor | None = None
         self.recorder: Recorder | None = None
@@ -163,7 +158,7 @@ class Batcher:
         elif self._timer is not None and rows >= self._enough:
             self._timer.cancel()
             self._timer = None
-            asyncio.get_running_loop().call_soon(self._flush_queue)
+            asyncio.get_running_loop().call_soon(self._end_wait)
 
     def expected_wait(self) -> float:
         """Seconds that a request would wait that came now, by the measured pace: all calls before its own."""
@@ -256,16 +251,33 @@ class Batcher:
         """Flush in the next turn of the event loop; where that may pay, when there are enough rows or time is up."""
         self._scheduled = True
         loop = asyncio.get_running_loop()
-        wait = self._wait
-        if wait:
-            self._enough = self._max_batch
-        elif self._company > self._rows and not self._pace.is_fast:
-            moment = min(SHARE * self._pace.usual, MOMENT)
-            wait, self._enough = self._freed + moment - loop.time(), min(self._company, self._max_batch)
-        if wait > 0 and self._rows < self._enough:
-            self._timer = loop.call_later(wait, self._flush_queue)
+        wait, returning, rows = self._wait, self._returning, self._rows
+        self._enough = self._max_batch
+        if not wait and returning.rows > rows:
+            self._enough = min(returning.rows, self._max_batch)
+            if self._pace.is_fast:
+                loop.call_soon(self._flush_when_quiet, 0)
+                return
+            wait = returning.remaining_wait(rows, self._pace.usual, loop.time())
+        if wait > 0 and rows < self._enough:
+            self._timer = loop.call_later(wait, self._end_wait)
         else:
             loop.call_soon(self._flush_queue)
+
+    def _flush_when_quiet(self, seen: int) -> None:
+        """Flush if there are enough rows, or the last turn of the event loop brought no more than `seen`."""
+        rows = self._rows
+        if rows >= self._enough or rows <= seen:
+            self._flush_queue()
+        else:
+            asyncio.get_running_loop().call_soon(self._flush_when_quiet, rows)
+
+    def _end_wait(self) -> None:
+        """Flush when there are enough rows, or time is up."""
+        self._timer = None
+        if not self._wait:
+            self._returning.end_wait(self._rows, asyncio.get_running_loop().time())
+        self._flush_queue()
 
     def _set_deadline(self, expires: float) -> None:
         """Look at the deadlines at a time of `perf_counter`. One timer for all requests: one for each is dear."""
@@ -338,6 +350,7 @@ class Batcher:
             call.add_done_callback(self._finish_async_call)
         elif self._pace.expects_fast(rows):
             results, after, seconds = self._run_batch(loaded, batch)
+            self._returning.rows = rows if self._batch else 0
             deliver_results(batch, results)
             self._record(loaded, batch, results, rows, seconds)
             # In the next turn, when the answers are sent: a client that is alone waits for nothing else.
@@ -374,9 +387,9 @@ class Batcher:
         """The thread has done a batch, and is free for the next."""
         self._busy = False
         self._running = []
-        self._company = rows + self._rows if self._batch else 0
         self._watch_load(rows)
-        self._freed = asyncio.get_running_loop().time()
+        if self._batch:
+            self._returning.note_answers(rows + self._rows, asyncio.get_running_loop().time())
         if self._waiting and not self._scheduled:
             self._schedule_flush()
         self._metrics.note_batch(rows, waited, seconds)
