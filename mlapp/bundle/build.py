@@ -32,8 +32,8 @@ from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
+from mlapp.store.aliases import AliasEntry
 from mlapp.store.manifest import FORMAT as STORE_FORMAT
-from mlapp.store.store import AliasEntry
 
 PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
 """An address with a password that is not taken from the environment."""

@@ -6,6 +6,7 @@ import re
 
 from mlapp.pipeline.pipeline import NAME as APP
 
+LATEST = "latest"
 ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 FOLDER = re.compile(r"files/[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -23,4 +24,4 @@ def is_relative_path(name: str) -> bool:
     )
 
 
-__all__ = ["ALIAS", "APP", "FOLDER", "SHA256", "VERSION", "WORD", "is_relative_path"]
+__all__ = ["ALIAS", "APP", "FOLDER", "LATEST", "SHA256", "VERSION", "WORD", "is_relative_path"]

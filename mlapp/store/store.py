@@ -14,40 +14,31 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from mlapp import distribution, provenance
 from mlapp.errors import ConfigError, StoreError, UsageError, suggest_nearest
 from mlapp.model import TrainedModel
-from mlapp.pipeline.values import plain_value
 from mlapp.provenance import GitState
 from mlapp.reporting import Reporter
-from mlapp.schema.infer import to_json_value
+from mlapp.store.aliases import AliasEntry, Aliases, is_alias, require_alias
 from mlapp.store.file_hashes import check_files, hash_files, refuse_unlisted_files
 from mlapp.store.json_documents import JsonDocuments
-from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
-from mlapp.store.names import ALIAS, APP
+from mlapp.store.manifest import Manifest
+from mlapp.store.manifests import Manifests, make_manifest, signatures_key
+from mlapp.store.names import APP, LATEST
+from mlapp.store.numbered_keys import current_time, parse_numbers
 from mlapp.store.signatures import Signer, join_signatures
 from mlapp.store.storage import FullError, Storage
 
-LATEST = "latest"
 CHALLENGER = "challenger"
 """The alias of a version that monitoring trained; to point it at a version does not release it."""
 HELD = "held"
 """The key of a manifest's origin that keeps the version from being `latest` until it is released."""
-
-
-class AliasEntry(msgspec.Struct, frozen=True):
-    """One move of an alias: to which version (None when it was removed), and when, in UTC."""
-
-    version: int | None
-    moved: datetime
 
 
 @dataclass(frozen=True)
@@ -76,6 +67,8 @@ class Store:
         self.storage = storage
         self._signer = signer
         self._documents = JsonDocuments(storage)
+        self._manifests = Manifests(storage, self._documents)
+        self._aliases = Aliases(storage, self._documents)
 
     def check_writable(self) -> None:
         """Find out before a long training that its model could not be kept."""
@@ -106,7 +99,7 @@ class Store:
         with self.storage.upload_folder(f"{app}/files/{identity}", progress) as folder:
             trained.save(folder)
             files = hash_files(folder)
-            manifest = _manifest_of(trained, files, identity, git, origin, tuning)
+            manifest = make_manifest(trained, files, identity, git, origin, tuning)
             manifest = self._sign_new(manifest, folder)
         return self._claim_number(manifest)
 
@@ -143,11 +136,7 @@ class Store:
 
     def list_numbers(self, app: str) -> list[int]:
         """The numbers of the versions that are there, from old to new."""
-        self._documents.check_format()
-        return sorted(
-            _parse_numbers(self.storage.list_names(f"{app}/versions"))
-            - _parse_numbers(self.storage.list_names(f"{app}/deleted"))
-        )
+        return self._manifests.list_numbers(app)
 
     def versions(
         self, app: str, damaged: list[StoreError] | None = None, *, newest: int | None = None
@@ -158,17 +147,23 @@ class Store:
             damaged: takes the error of each manifest that cannot be read; the first is raised when absent.
             newest: read only so many of the newest.
         """
-        numbers = self.list_numbers(app)[-newest if newest else None :]
-        contents = self.storage.read_keys([_manifest_key(app, number) for number in numbers])
-        found = []
-        for number, content in zip(numbers, contents, strict=True):
-            try:
-                found.append(self._manifest(app, number, content))
-            except StoreError as error:
-                if damaged is None:
-                    raise
-                damaged.append(error)
-        return found
+        return self._manifests.read_all(app, damaged, newest=newest)
+
+    def manifest(self, app: str, number: int) -> Manifest:
+        """The manifest of one version.
+
+        Raises:
+            StoreError: it is not readable, or is that of another version.
+        """
+        return self._manifests.read_one(app, number)
+
+    def signed_manifest(self, app: str, number: int) -> Manifest:
+        """The manifest of one version with all of its signatures, those of `mlapp models sign` too.
+
+        Raises:
+            StoreError: it is not readable, or is that of another version.
+        """
+        return self._manifests.read_signed(app, number)
 
     def apps(self) -> list[str]:
         """The names of the apps that have versions here."""
@@ -182,10 +177,10 @@ class Store:
             UsageError: the version or alias does not exist; names the nearest.
         """
         text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
-        if not text.isdecimal() and text != LATEST and ALIAS.fullmatch(text):
-            last = self._last_move(app, text)  # cheap: servers look often where an alias points
-            if last is not None and last.version is not None:
-                return last.version
+        if not text.isdecimal() and is_alias(text):
+            target = self._aliases.find_target(app, text)  # cheap: servers look often where an alias points
+            if target is not None:
+                return target
         numbers = self.list_numbers(app)
         if text.isdecimal():
             if int(text) in numbers:
@@ -206,36 +201,6 @@ class Store:
             f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
             f"Point it at a version: `mlapp models promote VERSION {text}`.",
         )
-
-    def manifest(self, app: str, number: int) -> Manifest:
-        """The manifest of one version.
-
-        Raises:
-            StoreError: it is not readable, or is that of another version.
-        """
-        key = _manifest_key(app, number)
-        return self._manifest(app, number, self.storage.read_key(key))
-
-    def _manifest(self, app: str, number: int, content: bytes | None) -> Manifest:
-        key = _manifest_key(app, number)
-        manifest = self._documents.decode(key, content, Manifest)
-        if (manifest.app, manifest.version) != (app, number):
-            raise StoreError(
-                f"{key} of the model store {self.storage!r} is that of version {manifest.version} of '{manifest.app}'.",
-                "Restore it from a backup; do not trust this version.",
-            )
-        return manifest
-
-    def signed_manifest(self, app: str, number: int) -> Manifest:
-        """The manifest of one version with all of its signatures, those of `mlapp models sign` too.
-
-        Raises:
-            StoreError: it is not readable, or is that of another version.
-        """
-        signatures = _signatures_key(app, number)
-        keys = [f"{signatures}/{name}" for name in sorted(self.storage.list_names(signatures))]
-        more = [content.decode(errors="replace") for content in self.storage.read_keys(keys) if content]
-        return join_signatures(self.manifest(app, number), more)
 
     def get(self, app: str, reference: str | int = LATEST, *, progress: Reporter | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
@@ -267,9 +232,9 @@ class Store:
         """
         version = self._fetch_version(app, reference, None)
         text = self._require_signer().sign_version(version.manifest, version.files, keyless=keyless)
-        prefix = _signatures_key(app, version.version)
+        prefix = signatures_key(app, version.version)
         while True:
-            last = max(_parse_numbers(self.storage.list_names(prefix)), default=0)
+            last = max(parse_numbers(self.storage.list_names(prefix)), default=0)
             if self.storage.create_key(f"{prefix}/{last + 1:06}.json", text.encode()):
                 return version.version
 
@@ -324,7 +289,7 @@ class Store:
             folder: str | None = self.manifest(app, number).folder
         except StoreError:  # its files cannot be identified: they stay
             folder = None
-        mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": _current_time()})
+        mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": current_time()})
         try:
             is_ours = self.storage.create_key(*mark, from_reserve=True)
         except FullError:
@@ -335,7 +300,7 @@ class Store:
             is_ours = self.storage.create_key(*mark)
         if folder is not None:
             self.storage.delete_prefix(f"{app}/{folder}")
-        self.storage.delete_prefix(_signatures_key(app, number))
+        self.storage.delete_prefix(signatures_key(app, number))
         if not is_ours:
             raise UsageError(f"Version {number} of '{app}' was deleted by another process.", "See `mlapp models list`.")
         return number
@@ -352,20 +317,7 @@ class Store:
         Args:
             damaged: takes the error of each alias that cannot be read; the first is raised when absent.
         """
-        found = {}
-        for alias in self.storage.list_names(f"{app}/aliases"):
-            if not ALIAS.fullmatch(alias) or alias == LATEST:
-                continue
-            try:
-                last = self._last_move(app, alias)
-            except StoreError as error:
-                if damaged is None:
-                    raise
-                damaged.append(error)
-                continue
-            if last is not None and last.version is not None:
-                found[alias] = last.version
-        return found
+        return self._aliases.list_targets(app, damaged)
 
     def alias_history(self, app: str, alias: str) -> list[AliasEntry]:
         """The moves of an alias, from old to new.
@@ -373,17 +325,8 @@ class Store:
         Raises:
             UsageError: a name that cannot be an alias.
         """
-        _require_alias(alias)
-        prefix = f"{app}/aliases/{alias}"
-        return [
-            self._documents.read_document(f"{prefix}/{at:06}.json", AliasEntry)
-            for at in sorted(_parse_numbers(self.storage.list_names(prefix)))
-        ]
-
-    def _last_move(self, app: str, alias: str) -> AliasEntry | None:
-        prefix = f"{app}/aliases/{alias}"
-        last = max(_parse_numbers(self.storage.list_names(prefix)), default=None)
-        return None if last is None else self._documents.read_document(f"{prefix}/{last:06}.json", AliasEntry)
+        require_alias(alias)
+        return self._aliases.read_history(app, alias)
 
     def promote(self, app: str, reference: str | int, alias: str) -> int:
         """Point an alias at a version, in one step for every reader.
@@ -391,33 +334,30 @@ class Store:
         Raises:
             UsageError: no such version, or a name that cannot be an alias.
         """
-        _require_alias(alias)
+        require_alias(alias)
         number = self.resolve(app, reference)
         if alias != CHALLENGER:
             self.release(app, number)
-        entry = msgspec.json.encode(AliasEntry(number, _current_time()))
-        while True:
-            last = max(_parse_numbers(self.storage.list_names(f"{app}/aliases/{alias}")), default=0)
-            if self.storage.create_key(f"{app}/aliases/{alias}/{last + 1:06}.json", entry, from_reserve=True):
-                return number
+        self._aliases.move(app, alias, number)
+        return number
 
     def release(self, app: str, number: int) -> None:
         """Let a version that was held be `latest`, as promoting it does."""
         if self._is_held(app, number):
             self.storage.create_key(
-                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": _current_time()})
+                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": current_time()})
             )
 
     def _is_held(self, app: str, number: int) -> bool:
         """Whether a version waits for its promotion."""
         if HELD not in self.manifest(app, number).origin:
             return False
-        return number not in _parse_numbers(self.storage.list_names(f"{app}/released"))
+        return number not in parse_numbers(self.storage.list_names(f"{app}/released"))
 
     def _claim_number(self, manifest: Manifest) -> ModelVersion:
         """Make the version. An error leaves its files: the manifest may be there, with only the answer lost."""
         prefix = f"{manifest.app}/versions"
-        number = max(_parse_numbers(self.storage.list_names(prefix)), default=0)
+        number = max(parse_numbers(self.storage.list_names(prefix)), default=0)
         while True:
             number += 1
             claimed = msgspec.structs.replace(manifest, version=number)
@@ -425,65 +365,3 @@ class Store:
                 return ModelVersion(
                     claimed, self.storage.fetch_folder(f"{claimed.app}/{claimed.folder}", claimed.files)
                 )
-
-
-def _manifest_of(
-    trained: TrainedModel,
-    files: dict[str, StoredFile],
-    identity: str,
-    git: GitState | None,
-    origin: Mapping[str, str] | None,
-    tuning: Mapping[str, Any] | None,
-) -> Manifest:
-    """The manifest of a version that has no number yet."""
-    return Manifest(
-        format=FORMAT,
-        app=trained.pipeline.name,
-        version=0,
-        created=trained.started,
-        duration=round(trained.duration, 6),
-        parameters=plain_value(dict(trained.parameters)),
-        metrics={
-            split: {name: to_json_value(value) for name, value in found.items()}
-            for split, found in trained.metrics.items()
-        },
-        schema=trained.schema,
-        framework=trained.framework.name,
-        model_format=trained.format,
-        libraries=provenance.installed_versions((*trained.framework.libraries, "pandas")),
-        python=provenance.python_version(),
-        mlapp=distribution.version(),
-        data=Data(trained.fingerprint, trained.rows, trained.columns),
-        files=files,
-        folder=f"files/{identity}",
-        git=git,
-        origin=dict(origin or {"engine": "local"}),
-        tuning=dict(tuning) if tuning else None,
-        parent=trained.parent,
-        batching=trained.batching,
-        model=trained.kind_name,
-    )
-
-
-def _require_alias(alias: str) -> None:
-    if not ALIAS.fullmatch(alias) or alias == LATEST:
-        raise UsageError(
-            f"'{alias}' cannot be an alias.",
-            "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",
-        )
-
-
-def _signatures_key(app: str, number: int) -> str:
-    return f"{app}/signatures/{number:06}"
-
-
-def _manifest_key(app: str, number: int) -> str:
-    return f"{app}/versions/{number:06}.json"
-
-
-def _parse_numbers(names: Iterable[str]) -> set[int]:
-    return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
-
-
-def _current_time() -> datetime:
-    return datetime.now(timezone.utc)

@@ -1,0 +1,92 @@
+"""The aliases of an app's versions, each with its history."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from mlapp.errors import StoreError, UsageError
+from mlapp.store.json_documents import JsonDocuments
+from mlapp.store.names import ALIAS, LATEST
+from mlapp.store.numbered_keys import current_time, parse_numbers
+from mlapp.store.storage import Storage
+
+
+class AliasEntry(msgspec.Struct, frozen=True):
+    """One move of an alias: to which version (None when it was removed), and when, in UTC."""
+
+    version: int | None
+    moved: datetime
+
+
+class Aliases:
+    """The aliases in a store. The last entry of an alias's history is where it points."""
+
+    def __init__(self, storage: Storage, documents: JsonDocuments) -> None:
+        self._storage = storage
+        self._documents = documents
+
+    def list_targets(self, app: str, damaged: list[StoreError] | None = None) -> dict[str, int]:
+        """The version of each alias.
+
+        Args:
+            damaged: receives the error of each alias that cannot be read. If None, the first error is raised.
+        """
+        found = {}
+        for alias in self._storage.list_names(f"{app}/aliases"):
+            if not is_alias(alias):
+                continue
+            try:
+                version = self.find_target(app, alias)
+            except StoreError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+                continue
+            if version is not None:
+                found[alias] = version
+        return found
+
+    def find_target(self, app: str, alias: str) -> int | None:
+        """The version that an alias points at, or None."""
+        prefix = f"{app}/aliases/{alias}"
+        last = max(parse_numbers(self._storage.list_names(prefix)), default=None)
+        if last is None:
+            return None
+        return self._documents.read_document(f"{prefix}/{last:06}.json", AliasEntry).version
+
+    def read_history(self, app: str, alias: str) -> list[AliasEntry]:
+        """The moves of an alias, from old to new."""
+        prefix = f"{app}/aliases/{alias}"
+        return [
+            self._documents.read_document(f"{prefix}/{at:06}.json", AliasEntry)
+            for at in sorted(parse_numbers(self._storage.list_names(prefix)))
+        ]
+
+    def move(self, app: str, alias: str, number: int) -> None:
+        """Point an alias at a version, atomically for every reader."""
+        prefix = f"{app}/aliases/{alias}"
+        entry = msgspec.json.encode(AliasEntry(number, current_time()))
+        while True:
+            last = max(parse_numbers(self._storage.list_names(prefix)), default=0)
+            if self._storage.create_key(f"{prefix}/{last + 1:06}.json", entry, from_reserve=True):
+                return
+
+
+def is_alias(text: str) -> bool:
+    """Whether a text is valid as an alias."""
+    return text != LATEST and ALIAS.fullmatch(text) is not None
+
+
+def require_alias(alias: str) -> None:
+    """Check the name of an alias.
+
+    Raises:
+        UsageError: it is not valid.
+    """
+    if not is_alias(alias):
+        raise UsageError(
+            f"'{alias}' cannot be an alias.",
+            "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",
+        )

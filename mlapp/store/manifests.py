@@ -1,0 +1,132 @@
+"""The manifests of an app's versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlapp import distribution, provenance
+from mlapp.errors import StoreError
+from mlapp.model import TrainedModel
+from mlapp.pipeline.values import plain_value
+from mlapp.provenance import GitState
+from mlapp.schema.infer import to_json_value
+from mlapp.store.json_documents import JsonDocuments
+from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
+from mlapp.store.numbered_keys import parse_numbers
+from mlapp.store.signatures import join_signatures
+from mlapp.store.storage import Storage
+
+
+class Manifests:
+    """The manifests in a store. A version exists if its manifest does and it is not marked as deleted."""
+
+    def __init__(self, storage: Storage, documents: JsonDocuments) -> None:
+        self._storage = storage
+        self._documents = documents
+
+    def list_numbers(self, app: str) -> list[int]:
+        """The numbers of the existing versions, from old to new."""
+        self._documents.check_format()
+        return sorted(
+            parse_numbers(self._storage.list_names(f"{app}/versions"))
+            - parse_numbers(self._storage.list_names(f"{app}/deleted"))
+        )
+
+    def read_all(
+        self, app: str, damaged: list[StoreError] | None = None, *, newest: int | None = None
+    ) -> list[Manifest]:
+        """The manifests of all versions, from old to new.
+
+        Args:
+            damaged: receives the error of each manifest that cannot be read. If None, the first error is raised.
+            newest: read only this number of the newest ones.
+        """
+        numbers = self.list_numbers(app)[-newest if newest else None :]
+        contents = self._storage.read_keys([_manifest_key(app, number) for number in numbers])
+        found = []
+        for number, content in zip(numbers, contents, strict=True):
+            try:
+                found.append(self._decode_manifest(app, number, content))
+            except StoreError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return found
+
+    def read_one(self, app: str, number: int) -> Manifest:
+        """The manifest of one version.
+
+        Raises:
+            StoreError: it is not readable, or belongs to another version.
+        """
+        return self._decode_manifest(app, number, self._storage.read_key(_manifest_key(app, number)))
+
+    def read_signed(self, app: str, number: int) -> Manifest:
+        """The manifest of one version, with the signatures that were added later.
+
+        Raises:
+            StoreError: it is not readable, or belongs to another version.
+        """
+        signatures = signatures_key(app, number)
+        keys = [f"{signatures}/{name}" for name in sorted(self._storage.list_names(signatures))]
+        more = [content.decode(errors="replace") for content in self._storage.read_keys(keys) if content]
+        return join_signatures(self.read_one(app, number), more)
+
+    def _decode_manifest(self, app: str, number: int, content: bytes | None) -> Manifest:
+        key = _manifest_key(app, number)
+        manifest = self._documents.decode(key, content, Manifest)
+        if (manifest.app, manifest.version) != (app, number):
+            raise StoreError(
+                f"{key} of the model store {self._storage!r} is that of version {manifest.version} "
+                f"of '{manifest.app}'.",
+                "Restore it from a backup; do not trust this version.",
+            )
+        return manifest
+
+
+def make_manifest(
+    trained: TrainedModel,
+    files: dict[str, StoredFile],
+    identity: str,
+    git: GitState | None,
+    origin: Mapping[str, str] | None,
+    tuning: Mapping[str, Any] | None,
+) -> Manifest:
+    """The manifest of a version that has no number yet."""
+    return Manifest(
+        format=FORMAT,
+        app=trained.pipeline.name,
+        version=0,
+        created=trained.started,
+        duration=round(trained.duration, 6),
+        parameters=plain_value(dict(trained.parameters)),
+        metrics={
+            split: {name: to_json_value(value) for name, value in found.items()}
+            for split, found in trained.metrics.items()
+        },
+        schema=trained.schema,
+        framework=trained.framework.name,
+        model_format=trained.format,
+        libraries=provenance.installed_versions((*trained.framework.libraries, "pandas")),
+        python=provenance.python_version(),
+        mlapp=distribution.version(),
+        data=Data(trained.fingerprint, trained.rows, trained.columns),
+        files=files,
+        folder=f"files/{identity}",
+        git=git,
+        origin=dict(origin or {"engine": "local"}),
+        tuning=dict(tuning) if tuning else None,
+        parent=trained.parent,
+        batching=trained.batching,
+        model=trained.kind_name,
+    )
+
+
+def signatures_key(app: str, number: int) -> str:
+    """The prefix of the signatures that were added to a version."""
+    return f"{app}/signatures/{number:06}"
+
+
+def _manifest_key(app: str, number: int) -> str:
+    return f"{app}/versions/{number:06}.json"
