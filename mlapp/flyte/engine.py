@@ -213,11 +213,11 @@ class FlytekitEngine(Engine):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / task_bodies.MANIFEST
             file.write_bytes(manifest)
-            url = file_transfer.upload_file(self.connection, file, task_bodies.MANIFEST, root)
-        for name in version.manifest.files:
-            file_transfer.upload_file(self.connection, version.files / name, f"{task_bodies.FILES}/{name}", root)
+            files = {f"{task_bodies.FILES}/{name}": version.files / name for name in version.manifest.files}
+            urls = file_transfer.upload_files(self.connection, {task_bodies.MANIFEST: file, **files}, root)
+        url = urls[task_bodies.MANIFEST].removesuffix(f"/{task_bodies.MANIFEST}")
         kind = BlobType(format="", dimensionality=BlobType.BlobDimensionality.MULTIPART)
-        return Literal(scalar=Scalar(blob=Blob(BlobMetadata(kind), url.removesuffix(f"/{task_bodies.MANIFEST}"))))
+        return Literal(scalar=Scalar(blob=Blob(BlobMetadata(kind), url)))
 
 
 def _optional_folder_literal(given: Any) -> Any:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 
+AT_ONCE = 4
+"""Files in transfer at the same time: each takes a call of flyteadmin and a request to the store."""
 TIMEOUT = 60
 """Seconds without a byte after which a transfer has failed."""
 
@@ -56,6 +60,28 @@ def upload_file(connection: Connection, file: Path, name: str, root: str) -> str
             "Check the store's permissions for signed URLs, and this machine's clock.",
         )
     return str(place.native_url)
+
+
+def upload_files(connection: Connection, files: Mapping[str, Path], root: str) -> dict[str, str]:
+    """Put files under `root`, several at a time; name → where it is.
+
+    Raises:
+        FlyteError: the object store refused one.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        urls = pool.map(lambda name: upload_file(connection, files[name], name, root), files)
+        return dict(zip(files, urls, strict=True))
+
+
+def download_files(connection: Connection, url: str, names: Iterable[str], folder: Path) -> None:
+    """Get files below `url` into a folder, several at a time.
+
+    Raises:
+        ExpiredError: one has expired.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(lambda name: download_file(connection, f"{url}/{name}", folder / name), names):
+            pass
 
 
 def download_file(connection: Connection, url: str, file: Path, again: str = "mlapp train --remote") -> None:

@@ -40,10 +40,8 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
             raise UsageError(
                 f"Run {run} trained '{manifest.app}', and this project is '{app}'.", "Fetch it in that one's folder."
             )
-        for file in manifest.files:
-            file_transfer.download_file(
-                connection, f"{url}/{task_bodies.FILES}/{file}", folder / task_bodies.FILES / file
-            )
+        files = [f"{task_bodies.FILES}/{file}" for file in manifest.files]
+        file_transfer.download_files(connection, url, files, folder)
         return promotion.keep_version(store, task_bodies.open_version(folder), promote_if)
 
 

@@ -38,6 +38,13 @@ from mlapp.flyte.task_executions import list_task_executions
 from mlapp.reporting import Reporter
 
 WORKFLOWS = get_args(Workflow)
+LAST_STEPS: Mapping[str, str] = {
+    "train": "save",
+    "train_split": "save",
+    "predict": "batch",
+    "tune": "trial",
+    "tune_split": "trial",
+}
 PAUSE = 2.0
 """Seconds between two calls while a run is followed, at least."""
 LONGEST_PAUSE = 10.0
@@ -143,8 +150,8 @@ def follow_run(
                 raise UnreachableError(error.what, f"The run goes on. Come back: mlapp runs wait {run}") from error
         else:
             # The steps say most, and one call gets them all. The run itself is asked for when they look finished.
-            asks_run = not asks_run and _looks_finished(current)
-            if current.is_over:
+            asks_run = _is_last_done(current) or (not asks_run and _looks_finished(current))
+            if current.is_over and any(step.phase in ("queued", "running") for step in current.steps):
                 time.sleep(pause)
                 with suppress(UnreachableError):  # how it ended is known; the tasks' last news are not worth an error
                     current = _add_task_runs(current, list_stages(connection, run))
@@ -246,6 +253,12 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
         name = " + ".join(split_stage_names(node))
         found += [(name, link) for execution in list_task_executions(connection, place) for link in execution.logs]
     return found
+
+
+def _is_last_done(run: Run) -> bool:
+    """Whether the last step of one of the app's own workflows succeeded: only the run's own end is missing."""
+    last = LAST_STEPS.get(run.workflow.rpartition(".")[2])
+    return any(step.name == last and step.phase == "succeeded" for step in run.steps)
 
 
 def _looks_finished(run: Run) -> bool:

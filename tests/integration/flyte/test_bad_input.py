@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from flyteidl.admin import execution_pb2
+from flyteidl.admin import node_execution_pb2
 from flyteidl.core import literals_pb2
 
 from mlapp.errors import ConfigError
@@ -21,11 +21,11 @@ from mlapp.flyte import runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.errors import FlyteError, UnreachableError
 from mlapp.flyte.file_transfer import ExpiredError
-from mlapp.flyte.interface import Registration
+from mlapp.flyte.interface import Registration, Run
 from mlapp.project import Project
 from tests.integration.flyte.flyteadmin import Flyteadmin
-from tests.integration.flyte.propeller import Execution, WorkflowPhase
-from tests.integration.flyte.validation import DOMAIN, PROJECT
+from tests.integration.flyte.propeller import NodePhase, WorkflowPhase
+from tests.integration.flyte.runs import end_run
 
 
 def test_no_configuration(mlapp: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,16 +95,6 @@ def test_changes_that_are_not_committed_mark_the_version(engine: FlytekitEngine,
     assert said[0].startswith("git has changes that are not committed")
 
 
-def ended(admin: Flyteadmin, registered: Registration, name: str, phase: int) -> Execution:
-    """A run that is there, without its having run."""
-    plan = admin.plans["flowers.train", registered.version]
-    message = execution_pb2.Execution(spec=execution_pb2.ExecutionSpec(launch_plan=plan.id))
-    message.id.project, message.id.domain, message.id.name = PROJECT, DOMAIN, name
-    message.closure.phase = phase
-    admin.executions[name] = Execution(message, {})
-    return admin.executions[name]
-
-
 def test_a_start_whose_answer_was_lost_is_no_second_run(
     engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +115,7 @@ def test_a_start_whose_answer_was_lost_is_no_second_run(
 
 
 def test_outputs_that_have_expired(engine: FlytekitEngine, admin: Flyteadmin, registered: Registration) -> None:
-    execution = ended(admin, registered, "old", WorkflowPhase.SUCCEEDED)
+    execution = end_run(admin, registered, "old", WorkflowPhase.SUCCEEDED)
     with pytest.raises(FlyteError, match="Run old has no output 'model'"):
         engine.fetch_model("old")
     gone = literals_pb2.Blob(uri=str(admin.root / "store" / "gone"))
@@ -138,7 +128,7 @@ def test_outputs_that_have_expired(engine: FlytekitEngine, admin: Flyteadmin, re
 def test_a_network_that_drops_in_the_middle(
     engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execution = ended(admin, registered, "long", WorkflowPhase.RUNNING)
+    execution = end_run(admin, registered, "long", WorkflowPhase.RUNNING)
     said: list[str] = []
 
     def drop() -> None:
@@ -162,10 +152,27 @@ def test_a_network_that_drops_in_the_middle(
     assert raised.value.todo == "The run goes on. Come back: mlapp runs wait long"
 
 
+def test_the_end_of_a_run_is_seen_with_one_call_after_its_last_task(
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration
+) -> None:
+    execution = end_run(admin, registered, "ending", WorkflowPhase.RUNNING)
+    save = execution.nodes["evaluate-save"] = node_execution_pb2.NodeExecution()
+    save.id.node_id = "evaluate-save"
+    save.closure.phase = NodePhase.SUCCEEDED
+    before = len(admin.calls)
+
+    def end(run: Run) -> None:
+        if run.steps:
+            execution.message.closure.phase = WorkflowPhase.SUCCEEDED
+
+    runs.follow_run(engine.connection, "ending", end, pause=0)
+    assert admin.methods(before) == ["GetExecution", "ListNodeExecutions", "GetExecution"]
+
+
 def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
     admin: Flyteadmin, registered: Registration, root: Path
 ) -> None:
-    ended(admin, registered, "longer", WorkflowPhase.RUNNING)
+    end_run(admin, registered, "longer", WorkflowPhase.RUNNING)
     before = len(admin.calls)
     command = [sys.executable, "-m", "mlapp", "runs", "wait", "longer"]
     following = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)

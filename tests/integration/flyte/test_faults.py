@@ -19,7 +19,7 @@ from mlapp.project import Project
 from tests.conftest import FLOWERS
 from tests.integration.flyte.flyteadmin import Flyteadmin
 from tests.integration.flyte.propeller import WorkflowPhase
-from tests.integration.flyte.test_bad_input import ended as end_run
+from tests.integration.flyte.runs import end_run
 
 
 @pytest.fixture(autouse=True)

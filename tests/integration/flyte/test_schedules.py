@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pandas as pd
+import pytest
 from flyteidl.core import literals_pb2
 
 from mlapp import training
@@ -16,6 +18,8 @@ from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.interface import Registration
 from mlapp.store import ModelVersion
 from tests.integration.flyte.flyteadmin import Flyteadmin
+from tests.integration.flyte.propeller import WorkflowPhase
+from tests.integration.flyte.runs import end_run
 
 
 def test_a_schedule_is_a_launch_plan(admin: Flyteadmin, registered: Registration) -> None:
@@ -109,3 +113,34 @@ def test_a_schedule_is_activated_in_the_version_that_was_deployed_last(
     assert engine.active_version() is None
     assert engine.switch_schedule("nightly", active=True).version == registered.version
     assert engine.active_version() == registered.version
+
+
+def test_a_schedule_that_is_no_longer_declared_is_deactivated(
+    engine: FlytekitEngine, registered: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.switch_schedule("nightly", active=True)
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.delitem(engine.project.app.schedules, "nightly")
+        engine.deploy_schedules(registered, said.append)
+    assert said == ["schedule nightly is no longer declared, and switched off"]
+    assert engine.active_version() is None
+    engine.switch_schedule("nightly", active=True)
+
+
+def test_predictions_of_a_schedule_s_runs_are_written_to_the_current_folder(
+    admin: Flyteadmin, registered: Registration, root: Path, mlapp: Callable[..., Any]
+) -> None:
+    for name, phase in (("scored", WorkflowPhase.SUCCEEDED), ("broken", WorkflowPhase.FAILED)):
+        execution = end_run(admin, registered, name, phase)
+        execution.message.spec.launch_plan.name = "flowers.predict.daily"
+        file = admin.root / "store" / f"{name}.parquet"
+        pd.DataFrame({"prediction": [1, 2]}).to_parquet(file)
+        blob = literals_pb2.Blob(uri=str(file))
+        execution.outputs["predictions"] = literals_pb2.Literal(scalar=literals_pb2.Scalar(blob=blob))
+    ran = mlapp("schedule", "runs", "daily", "--fetch")
+    assert ran.code == 0, ran.err
+    written = [file.name for file in root.glob("daily-*.parquet")]
+    assert written == ["daily-scored.parquet"]
+    assert pd.read_parquet(root / written[0])["prediction"].tolist() == [1, 2]
+    (root / written[0]).unlink()

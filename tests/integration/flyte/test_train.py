@@ -13,7 +13,7 @@ import pytest
 from flyteidl.core.execution_pb2 import NodeExecution
 
 from mlapp import training
-from mlapp.errors import UsageError
+from mlapp.errors import StoreError, UsageError
 from mlapp.flyte import runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.errors import RunFailedError
@@ -21,7 +21,8 @@ from mlapp.flyte.interface import Registration, Run
 from mlapp.project import Project
 from tests.integration.flyte.conftest import CONFIG
 from tests.integration.flyte.flyteadmin import Flyteadmin
-from tests.integration.flyte.propeller import new_process
+from tests.integration.flyte.propeller import WorkflowPhase, new_process
+from tests.integration.flyte.runs import end_run
 
 REGISTERING = [
     "GetLaunchPlan",  # is it there already?
@@ -72,9 +73,7 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
     before = len(admin.calls)
     seen: list[Run] = []
     with monkeypatch.context() as patch:
-        patch.setattr(
-            admin.propeller, "start", new_process
-        )  # for each of these tasks one that has imported nothing yet
+        patch.setattr(admin.propeller, "start", new_process)  # each task has one that has imported nothing yet
         started = engine.start_run("train", {"C": "0.1", "limit": 120}, registered)
         done = engine.follow_run(started.id, seen.append)
 
@@ -100,6 +99,14 @@ def test_a_run_gives_the_version_that_a_run_here_gives(
     assert version.manifest.git is not None
     assert not version.manifest.git.dirty
     assert engine.fetch_model(started.id).version == version.version
+
+    copy = end_run(admin, registered, "tampered", WorkflowPhase.SUCCEEDED)
+    folder = Path(admin.executions[started.id].outputs["model"].scalar.blob.uri)
+    (folder / "files" / "model.skops").write_bytes(b"another model")
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace(started.id, "tampered"))
+    copy.outputs = admin.executions[started.id].outputs
+    with pytest.raises(StoreError, match="model.skops"):
+        engine.fetch_model("tampered")
 
     predicting = engine.start_run("predict", {"limit": 10}, registered, version=version)
     runs.follow_run(engine.connection, predicting.id, seen.append, pause=0.2)

@@ -1,4 +1,4 @@
-"""What Flyte's tests share: each project's modules are forgotten after its test."""
+"""What Flyte's tests share: each project's modules are forgotten after its test, and flytekit caches nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def has_no_local_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """flytekit's own cache outlives the files that it names."""
+    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "false")
 
 
 @pytest.fixture(autouse=True)

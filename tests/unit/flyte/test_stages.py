@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlapp.flyte import task_bodies
+from mlapp.flyte import data_folder, task_bodies
 from mlapp.flyte.interface import TrialResult
 from mlapp.project import Project
 from mlapp.tuning import Judge
@@ -62,3 +62,14 @@ def test_a_trial_that_fails_says_why(splits: Path) -> None:
     result = tried(splits, 99.0)
     assert result.error is not None
     assert "raised ValueError: too much" in result.error[0]
+
+
+def test_a_reader_that_yields_parts_is_read_to_its_end(project: Callable[..., Path], tmp_path: Path) -> None:
+    parts = APP.replace("-> pd.DataFrame:", "-> Iterator[pd.DataFrame]:").replace(
+        'return pd.DataFrame({"x": range(60), "y": [0] * 30 + [1] * 30})',
+        'yield from (pd.DataFrame({"x": [at], "y": [at % 2]}) for at in range(9))',
+    )
+    app = Project.find(project(f"from collections.abc import Iterator\n{parts}")).app
+    (tmp_path / "parts").mkdir()
+    task_bodies.run_read(app, {}, tmp_path / "parts")
+    assert list(data_folder.read_part(tmp_path / "parts", task_bodies.TABLE)["x"]) == list(range(9))

@@ -124,10 +124,8 @@ def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, St
     assert [node.id for node in train.nodes] == ["read", "split", "train", "evaluate-save"]
 
 
-def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_s_own_workflow_can_use_it(tasks: dict[str, StageTask]) -> None:
     import flytekit
-
-    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "false")  # flytekit's own cache outlives the files it names
 
     train = workflow.train_workflow(tasks["train"].source.app)
 
@@ -214,3 +212,13 @@ def test_a_cached_reader_reads_again_when_a_data_file_changes(project: Callable[
     assert cache_version() == before
     (root / "flowers.csv").write_text("length,kind\n2,a\n")
     assert cache_version() != before
+
+
+@pytest.mark.parametrize(("declared", "tasks"), [("", ["train-evaluate-save"]), ("(cache=True)", None)])
+def test_a_split_that_shares_the_task_of_its_training_is_done_again(
+    project: Callable[..., Path], declared: str, tasks: list[str] | None
+) -> None:
+    """`<app>.train_split` takes split data, so it needs a task that begins with the training."""
+    text = PLAIN.replace("@app.data_reader", f"@app.data_reader{declared}")
+    follows = workflow.split_workflow(app_source.source_of_project(Project.find(project(text))), "train")
+    assert (None if follows is None else [node.id for node in follows.nodes]) == tasks
