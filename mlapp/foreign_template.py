@@ -1,14 +1,15 @@
 """Templates from elsewhere: fetched into a temporary folder, and searched for code before any of it runs.
 
 A template's hooks and Jinja extensions run as the user. Without any, the template is rendered in Jinja's sandbox, so
-that nothing in a name or a file calls Python.
+that nothing in a name or a file calls Python, and every path that it writes is below the new project.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def fetch_template(template: str) -> Iterator[Path]:
     """The folder of a template at a URL, for as long as the block lasts.
 
     Raises:
-        UsageError: it cannot be fetched, or is not a template.
+        UsageError: it cannot be fetched, is not a template, or has a link to a file outside of it.
     """
     from cookiecutter.config import get_user_config
     from cookiecutter.exceptions import CookiecutterException
@@ -39,6 +40,7 @@ def fetch_template(template: str) -> Iterator[Path]:
                 f"Template '{template}' cannot be used: {error}",
                 "Check the folder or URL; a template has a cookiecutter.json.",
             ) from error
+        _refuse_links(Path(place))
         yield Path(place)
 
 
@@ -59,18 +61,45 @@ def find_code(folder: Path) -> list[str]:
     return [*hooks, *(f"the Jinja extension {name}" for name in extensions)]
 
 
+def _refuse_links(folder: Path) -> None:
+    """Refuse links that lead out of a template: the files behind them would be copied into the project."""
+    root = folder.resolve()
+    for at, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(at, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise UsageError(
+                    f"The template has the link {path.relative_to(folder)} to a place outside of it.",
+                    "Use another template, or ask its author to put the file in.",
+                )
+
+
 @contextmanager
-def render_in_sandbox() -> Iterator[None]:
-    """Let cookiecutter render in Jinja's sandbox."""
-    from cookiecutter import environment, utils
+def render_in_sandbox(folder: Path) -> Iterator[None]:
+    """Let cookiecutter render in Jinja's sandbox, and write nothing outside of a folder.
+
+    Raises:
+        UsageError: a template calls Python, or names a file outside of the folder.
+    """
+    from cookiecutter import environment, generate, utils
     from jinja2.exceptions import SecurityError
     from jinja2.sandbox import SandboxedEnvironment
 
     class Sandbox(environment.StrictEnvironment, SandboxedEnvironment):  # type: ignore[misc]
         """cookiecutter's environment, in which a template calls nothing but its filters."""
 
-    before = utils.StrictEnvironment
-    utils.StrictEnvironment = Sandbox
+    class PathSandbox(Sandbox):
+        """The one that renders the paths of files, and gives the templates of their contents."""
+
+        def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Any:
+            return _PathTemplate(super().from_string(source, *args, **kwargs), folder)
+
+    def create_path_sandbox(context: dict[str, Any]) -> Any:
+        options = context.get("cookiecutter", {}).get("_jinja2_env_vars", {})
+        return PathSandbox(context=context, keep_trailing_newline=True, **options)
+
+    before = utils.StrictEnvironment, generate.create_env_with_context
+    utils.StrictEnvironment, generate.create_env_with_context = Sandbox, create_path_sandbox
     try:
         yield
     except SecurityError as error:
@@ -78,4 +107,24 @@ def render_in_sandbox() -> Iterator[None]:
             f"The template calls Python: {error}", "If you trust it, let it run: mlapp init … --yes."
         ) from error
     finally:
-        utils.StrictEnvironment = before
+        utils.StrictEnvironment, generate.create_env_with_context = before
+
+
+class _PathTemplate:
+    """A template of a path that cookiecutter writes to."""
+
+    def __init__(self, template: Any, folder: Path) -> None:
+        self._template = template
+        self._folder = folder
+
+    def render(self, **context: Mapping[str, Any]) -> str:
+        """Raises:
+        UsageError: the path leads out of the folder.
+        """
+        path: str = self._template.render(**context)
+        is_below = Path(os.path.normpath(self._folder / path)).is_relative_to(self._folder)
+        if ".." in Path(path).parts or not is_below:
+            raise UsageError(
+                f"The template writes to {path!r}, which is outside of the project.", "Use another template."
+            )
+        return path

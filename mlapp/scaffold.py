@@ -134,7 +134,7 @@ def _render_asking(
                 f"Template '{template}' runs code on this machine: {', '.join(code)}.",
                 "Read it; if you trust it, let it run: mlapp init … --yes.",
             )
-        with foreign_template.render_in_sandbox():
+        with foreign_template.render_in_sandbox(folder):
             return _render_template(str(place), context, folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +11,18 @@ from typing import Any
 
 from mlapp.errors import MlappError, UsageError
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal acts on, in texts of clients, models and stores; not tabs and ends of lines."""
+
+
+def escape_controls(text: str) -> str:
+    """A text that a terminal shows, and does nothing else."""
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
 
 def print_note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(escape_controls(text), file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:
@@ -26,7 +35,7 @@ def print_error(error: MlappError) -> None:
     from mlapp.data.secrets import redact_secrets
 
     red, plain = ("\033[31m", "\033[0m") if _has_color(sys.stderr) else ("", "")
-    print_note(f"{red}Error:{plain} {redact_secrets(error.what)}")
+    print(f"{red}Error:{plain} {escape_controls(redact_secrets(error.what))}", file=sys.stderr)
     print_note(f"{error.todo}")
 
 
@@ -86,7 +95,8 @@ def show_progress() -> Iterator[Callable[[str], None]]:
 def _format_cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return escape_controls(text.replace("\n", "\\n"))
 
 
 def _has_color(stream: Any) -> bool:

@@ -31,6 +31,8 @@ from mlapp.serving.web.timeouts import request_timeout
 
 log = logging.getLogger("mlapp.serving")
 EVENTS = b"text/event-stream"
+LONGEST_LENGTH = 18
+"""Digits of a content-length; a longer one is as good as none."""
 OPEN = ("/livez", "/readyz", "/health")
 """Paths that need no API key: probes send none."""
 PATHS = {
@@ -241,7 +243,7 @@ class ModelSite:
         """
         limit = self.host.settings.max_body
         told = request.headers.get(b"content-length", b"")
-        length = int(told) if told.isdigit() else None
+        length = int(told) if told.isdigit() and len(told) <= LONGEST_LENGTH else None
         if length is not None and length > limit:
             raise too_large_error(limit)
         most = limit + 1 if length is None else length

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import http.client
 import logging
 import time
 import urllib.error
@@ -114,7 +116,8 @@ def body_of(event: AlarmEvent, format: str) -> Any:
     if format == "slack":
         mark = ":rotating_light:" if event["status"] == "firing" else ":white_check_mark:"
         title = f"{mark} *{event['app']}* version {event['version']}, {event['kind']} {event['status']}"
-        return {"text": f"{title}\n{event['text']}"}
+        # A client's value could be a link, or call everybody: https://api.slack.com/reference/surfaces/formatting.
+        return {"text": f"{title}\n{html.escape(event['text'], quote=False)}"}
     if format == "alertmanager":
         now = datetime.now(timezone.utc)
         is_firing = event["status"] == "firing"
@@ -142,10 +145,14 @@ def _post(url: str, shown: str, body: bytes, format: str) -> None:
         return
     if format == "alertmanager" and "/api/" not in url:
         url = url.rstrip("/") + "/api/v2/alerts"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
+    try:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
+    except ValueError:
+        log.error("An alarm was not sent: %s is no http or https URL.", shown)
+        return
     for pause in (*PAUSES, None):
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310
+            with _opener.open(request, timeout=PATIENCE):
                 return
         except urllib.error.HTTPError as error:
             if (error.code < 500 and error.code != 429) or pause is None:
@@ -155,4 +162,17 @@ def _post(url: str, shown: str, body: bytes, format: str) -> None:
             if pause is None:
                 log.error("An alarm was not sent: %s cannot be reached: %s.", shown, getattr(error, "reason", error))
                 return
+        except (http.client.HTTPException, ValueError) as error:  # whose text may hold the URL
+            log.error("An alarm was not sent: %s: %s.", shown, type(error).__name__)
+            return
         time.sleep(pause)
+
+
+class _RefusingRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST becomes a GET without the alarm, at an address that the receiver chooses."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_RefusingRedirects)

@@ -31,12 +31,21 @@ class Database:
         segments: key of a segment of the log → its local file.
     """
 
-    def __init__(self, connection: Any, segments: Mapping[str, Path]) -> None:
+    def __init__(self, connection: Any, segments: Mapping[str, Path], truths: Sequence[Path]) -> None:
         self.execute = connection.execute
+        self._files = [*segments.values(), *truths]
         self._hours: dict[tuple[str, str], list[Path]] = {}
         for key, file in segments.items():
             *_, version, hour, _ = key.split("/")
             self._hours.setdefault((version, hour), []).append(file)
+
+    def deny_other_files(self) -> None:
+        """Let further statements read these tables only: no other file, address, extension, or attached database.
+
+        DuckDB does not let a statement undo it (https://duckdb.org/docs/stable/operations_manual/securing_duckdb).
+        """
+        self.execute(f"SET allowed_paths={_list_of(self._files)}")
+        self.execute("SET enable_external_access=false")
 
     def log_of(self, version: str, window: Window) -> str:
         """A table with the segments of one version that may hold rows of a window. Others are not read."""
@@ -85,15 +94,15 @@ def open_database(
             if truths:
                 files.append(Path(folder) / "given.parquet")
                 files[-1].write_bytes(encode_truths(truths, 0))
-            _view(connection, "truth", files, TRUTH)
-            yield Database(connection, {key: file for key, file in segments.items() if file in readable})
+            known = _view(connection, "truth", files, TRUTH)
+            yield Database(connection, {key: file for key, file in segments.items() if file in readable}, sorted(known))
         finally:
             connection.close()
             shutil.rmtree(Path(folder) / "spill", ignore_errors=True)
 
 
 def query(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """The names and rows of a query's result.
+    """The names and rows of a query's result. It reads the log and the truths, and no other file or address.
 
     Raises:
         DataError: the query is wrong.
@@ -101,6 +110,7 @@ def query(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     with open_database(place) as connection:
         import duckdb
 
+        connection.deny_other_files()
         try:
             result = connection.execute(sql)
             return [column[0] for column in result.description or ()], result.fetchall()
@@ -186,5 +196,9 @@ def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[
 
 def _table_of(files: Iterable[Path]) -> str:
     """The table function that reads the files."""
-    listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-    return f"read_parquet([{listed}], union_by_name=true)"
+    return f"read_parquet({_list_of(files)}, union_by_name=true)"
+
+
+def _list_of(files: Iterable[Path]) -> str:
+    """A list of texts in SQL."""
+    return "[" + ", ".join("'" + str(file).replace("'", "''") + "'" for file in files) + "]"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from mlapp.config import Alert
-from mlapp.monitoring.alerts import AlarmEvent, send
+from mlapp.monitoring.alerts import AlarmEvent, body_of, send
 from tests import servers
 from tests.integration.serving.conftest import PATIENCE, run, until
 
@@ -29,11 +29,22 @@ class Hook:
 
     def __init__(self) -> None:
         self.bodies: list[Any] = []
-        bodies = self.bodies
+        self.followed: list[str] = []
+        bodies, followed = self.bodies, self.followed
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                if self.path.endswith("/moved"):
+                    self.send_response(302)
+                    self.send_header("location", "/elsewhere")
+                    self.end_headers()
+                    return
                 bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                followed.append(self.path)
                 self.send_response(200)
                 self.end_headers()
 
@@ -111,6 +122,21 @@ def test_slack_and_json_bodies_arrive(hook: Hook) -> None:
     slack, plain = hook.bodies[before:]
     assert slack == {"text": ":rotating_light: *sums* version 1, drift firing\na is distributed differently."}
     assert plain == dict(EVENT)
+
+
+def test_what_a_client_sent_is_text_in_slack() -> None:
+    event = AlarmEvent({**EVENT, "text": "city has new values: <!channel>, <https://example.org|log in>."})
+    assert "&lt;!channel&gt;, &lt;https://example.org|log in&gt;" in body_of(event, "slack")["text"]
+
+
+@pytest.mark.parametrize("address", ["{hook}/moved", "file:///etc/hostname", "http://[", "{hook}\r\nX: y"])
+def test_an_address_that_leads_elsewhere_is_reported_and_keeps_nobody_from_hearing(
+    hook: Hook, caplog: pytest.LogCaptureFixture, address: str
+) -> None:
+    before = len(hook.bodies)
+    send(EVENT, [Alert(webhook=address.format(hook=hook.url)), Alert(webhook=hook.url)], None)
+    assert (len(hook.bodies), hook.followed) == (before + 1, [])
+    assert "An alarm was not sent" in caplog.text
 
 
 def test_a_receiver_that_is_away_keeps_nobody_from_hearing(

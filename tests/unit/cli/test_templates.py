@@ -168,6 +168,40 @@ def test_the_hooks_of_a_template_from_elsewhere_run_only_when_allowed(mlapp: Cal
     assert ran.exists()
 
 
+@pytest.mark.parametrize(
+    ("variables", "files"),
+    [
+        ({"at": "../../../victim"}, {"{{ cookiecutter.name }}/{{ cookiecutter.at }}": "theirs"}),
+        ({"at": "{{ '/'.join(['..'] * 3) }}/victim"}, {"{{ cookiecutter.name }}/{{ cookiecutter.at }}": "theirs"}),
+        ({"name": "../../victim"}, {"{{ cookiecutter.name }}/app.py": "theirs"}),
+        ({"at": "../../victim", "_copy_without_render": ["*copied*"]},
+         {"{{ cookiecutter.name }}/{{ cookiecutter.at }}copied/app.py": "theirs"}),
+    ],
+    ids=["file", "expression", "project", "copied folder"],
+)  # fmt: skip
+def test_a_template_from_elsewhere_writes_nothing_outside_of_the_project(
+    mlapp: Callable, tmp_path: Path, variables: dict, files: dict[str, str]
+) -> None:
+    (tmp_path / "victim").write_text("mine")
+    url = in_git(tmp_path / "template", {"cookiecutter.json": json.dumps({"name": "mine", **variables}), **files})
+    refused = mlapp("init", "--template", url, cwd=tmp_path)
+    assert (refused.code, "outside of the project" in refused.err) == (2, True), refused.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["template", "victim"]
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_link_in_a_template_from_elsewhere_does_not_bring_a_file_of_this_machine(
+    mlapp: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("mine")
+    folder = tmp_path / "template/{{ cookiecutter.name }}"
+    folder.mkdir(parents=True)
+    (folder / "app.py").symlink_to(tmp_path / "secret")
+    refused = mlapp("init", "one", "--template", in_git(tmp_path / "template", {}), cwd=tmp_path)
+    assert (refused.code, (tmp_path / "one").exists()) == (2, False)
+    assert "has the link {{ cookiecutter.name }}/app.py" in refused.err
+
+
 def test_a_template_from_elsewhere_calls_no_python_without_being_allowed(mlapp: Callable, tmp_path: Path) -> None:
     call = "{{ cookiecutter.__class__.__mro__[1].__subclasses__() }}"
     url = in_git(tmp_path / "template", {"{{ cookiecutter.name }}/app.py": f"A = '''{call}'''\n"})

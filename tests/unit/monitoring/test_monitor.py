@@ -192,6 +192,27 @@ def test_a_person_s_rows_are_forgotten(mlapp: Callable[..., Any], service: Servi
     assert json.loads(mlapp("monitor", "sql", sql, "--json").out)[0]["l"] == 0
 
 
+def test_a_query_reads_the_log_and_no_other_file(mlapp: Callable[..., Any], service: Service, tmp_path: Path) -> None:
+    service.predict(rows(3), "r")
+    service.stop()
+    (tmp_path / "secret.csv").write_text("password\n123\n")
+    for query in (
+        f"SELECT * FROM read_csv('{tmp_path}/secret.csv')",
+        f"SELECT * FROM '{tmp_path}/secret.csv'",
+        f"COPY log TO '{tmp_path}/copy.csv'",
+        f"ATTACH '{tmp_path}/other.db'",
+        "SELECT * FROM read_parquet('http://127.0.0.1:9/x.parquet')",
+        "LOAD httpfs",
+        f"SET enable_external_access=true; SELECT * FROM read_csv('{tmp_path}/secret.csv')",
+        f"SET allowed_paths=['{tmp_path}/secret.csv']; SELECT * FROM read_csv('{tmp_path}/secret.csv')",
+    ):
+        refused = mlapp("monitor", "sql", query)
+        assert (refused.code, "123" in refused.out) == (1, False), (query, refused)
+    assert not (tmp_path / "copy.csv").exists()
+    shown = mlapp("monitor", "sql", "SELECT count(*) AS n, chr(27) || '[2J' || chr(10) || 'x' AS city FROM log").out
+    assert shown.splitlines()[1] == "3  \\x1b[2J\\nx", "a client's text gives orders to the terminal"
+
+
 def test_refused_rows_are_counted_by_field(mlapp: Callable[..., Any], service: Service) -> None:
     for window in range(2):
         service.predict(rows(400, seed=window), f"r{window}")
