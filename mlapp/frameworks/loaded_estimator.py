@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.errors import ModelError
 from mlapp.frameworks.tree_structure import damaged_model_error, is_walk_finite, is_within
-from mlapp.frameworks.trusted_types import FUNCTIONS, PARTIAL
+from mlapp.frameworks.trusted_types import FUNCTIONS, PARTIAL, resolve_name
 
 LEAF = -1
 """What scikit-learn's `Tree` has for the children of a leaf."""
@@ -37,11 +37,14 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
 
     Raises:
         ModelError: a node of a tree refers to a node or a feature that does not exist; a vectorizer, of a class
-            that is not in `trusted`, opens files that a request names; or a `functools.partial`, which is not in
-            `trusted`, calls anything but the functions that estimators hold by default.
+            that is not in `trusted`, opens files that a request names; a `functools.partial`, which is not in
+            `trusted`, calls anything but the functions that estimators hold by default; or an attribute hides a method
+            of scikit-learn, which may be the one that checks the number of columns.
     """
     for held in _walk(model):
         kind = f"{type(held.value).__module__}.{type(held.value).__qualname__}"
+        if kind.startswith("sklearn.") and kind not in trusted:
+            _require_own_methods(held.value)
         if kind == "sklearn.tree._tree.Tree":
             _require_sound_tree(held)
         elif kind == "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
@@ -65,13 +68,15 @@ def _walk(model: Any) -> Iterator[Held]:
 
 
 def _parts(held: Held) -> Iterator[Held]:
+    import numpy as np
+
     value = held.value
     if isinstance(value, Mapping):
         parts = list(value.values())
     elif isinstance(value, (list, tuple, set, frozenset)):
         parts = list(value)
-    elif getattr(getattr(value, "dtype", None), "kind", "") == "O":
-        parts = value.ravel().tolist()
+    elif isinstance(value, np.ndarray):  # not what merely has a `dtype`: a file gives an estimator any attribute
+        parts = np.asarray(value).ravel().tolist() if value.dtype.kind == "O" else []
     elif isinstance(value, partial):
         parts = [value.func, value.args, value.keywords]
     else:
@@ -121,11 +126,17 @@ def _require_sound_predictor(held: Held) -> None:
 
 def _require_known_function(function: Any) -> None:
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-    if name not in FUNCTIONS:
+    if name not in FUNCTIONS or resolve_name(name) is not function:  # an object may only claim to be one of them
         raise ModelError(
             f"The model holds types that are not declared trusted: a {PARTIAL} of {name}.",
             f"If you know it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",
         )
+
+
+def _require_own_methods(value: Any) -> None:
+    for name in getattr(value, "__dict__", {}):
+        if callable(getattr(type(value), name, None)):
+            raise damaged_model_error()
 
 
 def _require_content(vectorizer: Any, kind: str) -> None:

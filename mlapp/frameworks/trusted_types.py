@@ -2,6 +2,10 @@
 
 A name in a file is trusted by what it resolves to, not by its text: scikit-learn's modules re-export
 `functools.partial`, `gzip.GzipFile` and others, and a name such as `sklearn.pipeline.partial` is not scikit-learn's.
+
+skops trusts more without asking (`skops/io/_trusted_types.py` of 0.16): numbers, texts and containers; dtypes, ufuncs
+and bit generators of NumPy; ufuncs of SciPy; and estimators, losses and links of scikit-learn. None of them takes a
+function, a module or a path but from the same file. It does not trust methods, `operator.*`, or time zones.
 """
 
 from __future__ import annotations
@@ -89,7 +93,9 @@ PARTIAL = "functools.partial"
 `loaded_estimator` looks at what it would call.
 """
 VALUES = frozenset(("datetime.date", "pandas.Interval", "pandas._libs.interval.Interval"))
-"""Plain values that an encoder's categories are, as of `pd.cut`."""
+"""Plain values that an encoder's categories are, as of `pd.cut`. skops calls the constructor with what the file holds,
+and both take plain values only. They are trusted by name, as neither package re-exports the name for anything else.
+"""
 METRICS = ("sklearn.metrics._classification", "sklearn.metrics._ranking", "sklearn.metrics._regression")
 """Modules whose public functions are the metrics that a scorer calls."""
 
@@ -106,7 +112,7 @@ def is_trusted(name: str) -> bool:
     package = module.partition(".")[0]
     if package not in PACKAGES:
         return False
-    found = _resolve(module, attribute)
+    found = resolve_name(name)
     if found is None or (found.__module__, getattr(found, "__qualname__", attribute)) != (module, attribute):
         return False
     if name in TYPES:
@@ -116,7 +122,9 @@ def is_trusted(name: str) -> bool:
     return name in FUNCTIONS or (module in METRICS and callable(found) and not attribute.startswith("_"))
 
 
-def _resolve(module: str, attribute: str) -> Any:
+def resolve_name(name: str) -> Any:
+    """The object of a name `module.Name` of `PACKAGES`; None where there is none."""
+    module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):
@@ -126,5 +134,5 @@ def _resolve(module: str, attribute: str) -> Any:
 
 def _bases(package: str) -> tuple[type, ...]:
     """The classes of `BASES` that the installed release has."""
-    resolved = (_resolve(*name.rpartition(".")[::2]) for name in BASES.get(package, ()))
+    resolved = (resolve_name(name) for name in BASES.get(package, ()))
     return tuple(base for base in resolved if isinstance(base, type))

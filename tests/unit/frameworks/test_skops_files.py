@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
-from sklearn.utils import all_estimators
+from sklearn.utils import Bunch, all_estimators
 from skops import io
 
 from mlapp.errors import ModelError
@@ -226,6 +227,27 @@ MODELS = {
 def test_a_tree_that_would_end_the_process_is_refused(trick: str, tmp_path: Path) -> None:
     io.dump(MODELS[trick](), tmp_path / "model.skops")
     with pytest.raises(ModelError, match="refers to a node or a feature that does not exist"):
+        load(tmp_path / "model.skops")
+
+
+def test_no_attribute_hides_trees_or_the_check_of_the_columns(tmp_path: Path) -> None:
+    none = functools.partial(np.max, np.zeros((1, 0)), 0)  # gives an empty array to who calls it without arguments
+    for hidden in ({"dtype": Bunch(kind="O"), "ravel": none}, {"_validate_X_predict": np.median}):
+        forest = RandomForestClassifier(2, random_state=0).fit(ROWS, CLASSES)
+        if "dtype" in hidden:
+            forest.estimators_[1] = _tree(left_child=10**6)
+        forest.__dict__.update(hidden)
+        (tmp_path / "model.skops").write_bytes(io.dumps(forest))
+        with pytest.raises(ModelError):
+            load(tmp_path / "model.skops")
+
+
+def test_a_partial_is_of_a_function_and_not_of_what_claims_to_be_one(tmp_path: Path) -> None:
+    kernel = RBF()
+    kernel.__dict__.update({"__module__": "numpy", "__qualname__": "mean"})
+    model = FunctionTransformer(functools.partial(kernel)).fit(ROWS)
+    (tmp_path / "model.skops").write_bytes(io.dumps(model))
+    with pytest.raises(ModelError, match=r"a functools.partial of numpy.mean"):
         load(tmp_path / "model.skops")
 
 
