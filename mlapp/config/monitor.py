@@ -93,7 +93,10 @@ class Monitor(Section, frozen=True):
     alerts: list[Alert] = []
     retrain: Retrain | None = None
     promote: Promote | None = None
-    run: Annotated[bool, Meta(description="Whether `mlapp serve` runs `mlapp monitor run` beside it.")] = True
+    run: Annotated[
+        Literal["flyte"] | bool,
+        Meta(description="Whether `mlapp serve`, or a CronJob, runs `mlapp monitor run`; flyte: a schedule on Flyte."),
+    ] = True
 
     def __post_init__(self) -> None:
         """YAML reads `off` as false."""

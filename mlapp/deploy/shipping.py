@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 
 from mlapp import provenance
-from mlapp.config import Settings
 from mlapp.deploy.target import DeployError, RegistryTarget, Shipment, Target
 from mlapp.errors import UsageError
-from mlapp.monitoring.place import seconds_of
+from mlapp.monitoring.run_schedule import make_cron
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.store import Manifest
@@ -62,7 +61,7 @@ def make_shipment(
         code_revision=f"{git.commit[:12]}{'-dirty' if git.dirty else ''}" if git else None,
         example=_example(manifest),
         model_uri=_version_uri(project, manifest),
-        monitor_schedule=monitor_schedule(project.settings),
+        monitor_schedule=None if project.settings.monitor.run == "flyte" else make_cron(project.settings),
         manifest=msgspec.json.encode(manifest).decode() if manifest else None,
     )
 
@@ -71,19 +70,6 @@ def _example(manifest: Manifest | None) -> Any:
     if manifest is None:
         return None
     return manifest.schema.example_inputs(has_feature_loader=manifest.schema.inputs is not None)
-
-
-def monitor_schedule(settings: Settings) -> str | None:
-    """How often `mlapp monitor run` is due: once a window, at most every minute; None where it would find nothing."""
-    monitor = settings.monitor
-    place = monitor.url or settings.store.url
-    if "://" not in place or place.startswith("file://") or (monitor.tests is None and monitor.logs == "off"):
-        return None
-    minutes = max(1, seconds_of(monitor.window) // 60)
-    if minutes < 60:
-        return f"*/{minutes} * * * *" if minutes > 1 else "* * * * *"
-    hours = min(minutes // 60, 24)
-    return "2 * * * *" if hours == 1 else "2 0 * * *" if hours == 24 else f"2 */{hours} * * *"
 
 
 def _find_manifest(project: Project, model: str) -> Manifest | None:

@@ -31,6 +31,11 @@ class Source:
     environment: str | None = None
     size: int | None = None
 
+    @property
+    def project(self) -> Project:
+        """The project, in the folder where the code is now."""
+        return Project(self.root, self.settings, self.environment)
+
 
 def source_of_project(project: Project) -> Source:
     """The source of a project's app.

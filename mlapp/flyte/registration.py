@@ -28,7 +28,8 @@ from mlapp.flyte.failures import write_declaration
 from mlapp.flyte.interface import Registration
 from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import CODE_REVISION
-from mlapp.flyte.workflow import AppWorkflow, predict_workflow, train_workflow, tune_workflow
+from mlapp.flyte.workflow import AppWorkflow, monitor_workflow, predict_workflow, train_workflow, tune_workflow
+from mlapp.monitoring.run_schedule import make_cron
 from mlapp.project import Project
 from mlapp.provenance import GitState, read_git_state
 from mlapp.reporting import Reporter
@@ -156,6 +157,8 @@ def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
         "environment": project.environment,
         "memory": default_resources(None, app_source.read_data_size(project)).memory,
     }
+    if project.settings.monitor.run == "flyte":
+        settings["monitor"] = make_cron(project.settings)
     return _CodeRelease(
         archive, digest, code_fingerprint.compute_registration_version(digest, image, settings, git), git
     )
@@ -187,8 +190,12 @@ def _list_launch_plans(
 
 
 def _list_workflows(origin: app_source.Source) -> list[AppWorkflow]:
-    """The app's workflows, `<app>.train` first; `<app>.tune` only where the app declares what to search."""
+    """The app's workflows, `<app>.train` first; `<app>.monitor` only with `monitor: {run: flyte}`, and `<app>.tune`
+    only where the app declares what to search.
+    """
     made = [train_workflow(origin), predict_workflow(origin)]
+    if schedules.MONITOR in schedules.list_schedules(origin):
+        made.append(monitor_workflow(origin))
     return [*made, tune_workflow(origin)] if list_searchable(origin.app, {}) else made
 
 

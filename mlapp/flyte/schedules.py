@@ -16,7 +16,7 @@ from flytekit.models.core.identifier import Identifier, ResourceType
 from flytekit.models.launch_plan import LaunchPlanState
 from flytekit.models.schedule import Schedule as FlyteSchedule
 
-from mlapp.errors import DeclarationError
+from mlapp.errors import ConfigError, DeclarationError
 from mlapp.flyte import promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
@@ -25,15 +25,50 @@ from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.interface import ScheduleState
 from mlapp.flyte.task_graph import VERSION, get_task_graph
-from mlapp.flyte.workflow import predict_workflow, train_workflow
+from mlapp.flyte.workflow import monitor_workflow, predict_workflow, train_workflow
+from mlapp.monitoring.run_schedule import make_cron
 from mlapp.pipeline import bind_parameters
 from mlapp.pipeline.parameters import values_of_stage
 from mlapp.pipeline.schedule import Schedule
 from mlapp.reporting import Reporter
 
-WORKFLOWS = ("train", "predict")
+WORKFLOWS = ("train", "predict", "monitor")
 """Those that schedules run."""
+MONITOR = "monitor"
+"""The name of the schedule that runs `mlapp monitor run`."""
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
+
+
+class MonitorSchedule(Schedule):
+    """Runs `mlapp monitor run`, in place of training or predicting."""
+
+    @property
+    def workflow(self) -> str:
+        return "monitor"
+
+
+def list_schedules(source: Source) -> dict[str, Schedule]:
+    """The schedules that the app declares; and that of monitoring, with `monitor: {run: flyte}`.
+
+    Raises:
+        DeclarationError: one of the app's has the name of monitoring's. ConfigError: Flyte cannot read what a server
+            records.
+    """
+    declared: dict[str, Schedule] = dict(source.app.schedules)
+    if source.settings.monitor.run != "flyte":
+        return declared
+    cron = make_cron(source.settings)
+    if cron is None:
+        raise ConfigError(
+            "mlapp.yaml: monitor.run is flyte, and Flyte cannot read what the server records: it is in a local folder.",
+            "Set monitor.url to a bucket, or leave monitor.run out.",
+        )
+    if MONITOR in declared:
+        raise DeclarationError(
+            f"Schedule '{MONITOR}' has the name of the one that runs `mlapp monitor run`.",
+            "Give it another name, or leave monitor.run out of mlapp.yaml.",
+        )
+    return {**declared, MONITOR: MonitorSchedule(MONITOR, cron=cron)}
 
 
 def make_launch_plans(source: Source) -> list[LaunchPlan]:
@@ -44,7 +79,7 @@ def make_launch_plans(source: Source) -> list[LaunchPlan]:
         DeclarationError: the parameter for the scheduled time is not a datetime; a schedule predicts, and the cluster
             cannot reach the store.
     """
-    return [_make_launch_plan(source, schedule) for schedule in source.app.schedules.values()]
+    return [_make_launch_plan(source, schedule) for schedule in list_schedules(source).values()]
 
 
 def list_active_plans(connection: Connection, app: str) -> dict[str, Any]:
@@ -70,9 +105,9 @@ def deploy_schedules(
     Args:
         create: makes the launch plan of a schedule in that version.
     """
-    app = source.app.name
+    app, declared = source.app.name, list_schedules(source)
     running = list_active_plans(connection, app)
-    for name, schedule in source.app.schedules.items():
+    for name, schedule in declared.items():
         now = running.get(name)
         if now is not None and now.id.name != plan_name(app, schedule):
             _set_plan_state(connection, now.id, LaunchPlanState.INACTIVE)  # it trained before, and now it predicts
@@ -91,7 +126,7 @@ def deploy_schedules(
         else:
             tell(f"schedule {name} was switched off, and stays off: mlapp schedule activate {name}")
     for name, plan in running.items():
-        if name not in source.app.schedules:
+        if name not in declared:
             _set_plan_state(connection, plan.id, LaunchPlanState.INACTIVE)
             tell(f"schedule {name} is no longer declared, and switched off")
 
@@ -100,13 +135,13 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     """The declared schedules, and those still active that are declared no more. One without a version was never
     deployed.
     """
-    app, running = source.app.name, list_active_plans(connection, source.app.name)
-    found = []
-    for name, schedule in source.app.schedules.items():
+    app, declared = source.app.name, list_schedules(source)
+    running, found = list_active_plans(connection, app), []
+    for name, schedule in declared.items():
         versions = [running[name]] if name in running else _deployed_last(connection, plan_names(app, name))
         found.append(_make_state(schedule, versions[0].id.version if versions else "", name in running))
     for name, plan in running.items():
-        if name not in source.app.schedules:
+        if name not in declared:
             found.append(ScheduleState(name, "no longer declared", True, plan.id.version))
     return found
 
@@ -189,7 +224,8 @@ def stop_schedules(connection: Connection, app: str) -> list[str]:
 def _make_launch_plan(source: Source, schedule: Schedule) -> LaunchPlan:
     made = get_task_graph(source).entities
     if schedule.name not in made:
-        workflow = predict_workflow(source) if schedule.predict else train_workflow(source)
+        makers = {"train": train_workflow, "predict": predict_workflow, "monitor": monitor_workflow}
+        workflow = makers[schedule.workflow](source)
         given = _encode_schedule_values(source, schedule)
         made[schedule.name] = LaunchPlan.create(
             f"{workflow.name}.{schedule.name}",
@@ -207,6 +243,8 @@ def _make_launch_plan(source: Source, schedule: Schedule) -> LaunchPlan:
 
 def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any]:
     """The values that the schedule gives, as Flyte carries them."""
+    if isinstance(schedule, MonitorSchedule):
+        return {}
     own = _inputs(source, schedule)
     given = dict(schedule.parameters)
     if schedule.time is not None:

@@ -25,8 +25,10 @@ from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
 from mlapp.flyte.interface import TrialResult
 from mlapp.model import TrainedModel, load_estimator, require_savable
+from mlapp.monitoring.closing import close_windows
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, declared_parameters, flatten_parameters
+from mlapp.project import Project
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.infer import to_json_value
@@ -312,6 +314,13 @@ def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
         return msgspec.json.encode(TrialResult(error=(error.what, error.todo))).decode()
     means = {name: statistics.fmean(metrics[name] for metrics in measured) for name in measured[0]}
     return msgspec.json.encode(TrialResult(metrics={**means})).decode()
+
+
+def run_monitor(project: Project) -> str:
+    """Close the windows that have ended. Returns what was done, in words."""
+    closed = close_windows(project)
+    lines = [f"{closed.windows} windows closed, {len(closed.sent)} alarms begun or ended."]
+    return "\n".join(lines + [f"{event['status']}: {event['text']}" for event in closed.sent])
 
 
 def _read_fitted(folder: Path) -> FittedModel:

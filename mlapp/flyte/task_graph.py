@@ -45,7 +45,7 @@ VERSION = "model_version"
 TUNING = "tuning"
 """The input with the search that found the parameters, as JSON; empty when there was none."""
 Metrics = dict[str, dict[str, float]]
-OTHER_TASKS = ("batch", "data", "trial")
+OTHER_TASKS = ("batch", "data", "monitor", "trial")
 """The tasks of the workflows beside `<app>.train`."""
 
 
@@ -171,6 +171,12 @@ class TaskGraph:
             store.require_signed(version)
             return version
         return store.get(self.name, given[VERSION] or "latest")
+
+    def _make_monitor_task(self) -> StageTask:
+        def run_monitor(given: dict[str, Any]) -> Any:
+            return task_bodies.run_monitor(self.source.project)
+
+        return self._make_task("monitor", run_monitor, [], {}, {"closed": str}, workflow="monitor")
 
     def _make_data_task(self) -> StageTask:
         own = self.task_inputs("data")

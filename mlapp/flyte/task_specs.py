@@ -47,6 +47,7 @@ STEPS: Mapping[str, TaskSpec] = {
         ("predictor", *READING, "feature_transformer"),
         ("feature_transformer", "predictor", "on_predict", "model", "loader"),
     ),
+    "monitor": TaskSpec((), ("evaluator",), is_cached=False),
     "data": TaskSpec((*READING, "data_splitter"), (*READING, "data_splitter")),
     "trial": TaskSpec((*FITTING, "evaluator"), ("trainer", "model", "data_parser", "feature_transformer", "evaluator")),
 }

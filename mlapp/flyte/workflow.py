@@ -95,6 +95,11 @@ def predict_workflow(app: App | Source) -> AppWorkflow:
     return _get_or_make(app, _make_predict_workflow)
 
 
+def monitor_workflow(app: App | Source) -> AppWorkflow:
+    """`<app>.monitor`: closes the windows of the deployed model that have ended, as `mlapp monitor run` does."""
+    return _get_or_make(app, _make_monitor_workflow)
+
+
 def tune_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.tune`: the same data for many trials at once, as a map task.
 
@@ -161,6 +166,13 @@ def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
     workflow = AppWorkflow(f"{plan.name}.predict", inputs)
     batch = workflow.add_task(plan.get_task("batch"), "batch")
     workflow.add_workflow_output("predictions", batch["predictions"], FlyteFile)
+    return workflow
+
+
+def _make_monitor_workflow(plan: TaskGraph) -> AppWorkflow:
+    workflow = AppWorkflow(f"{plan.name}.monitor", {})
+    closed = workflow.add_task(plan.get_task("monitor"), "monitor")
+    workflow.add_workflow_output("closed", closed["closed"], str)
     return workflow
 
 

@@ -34,7 +34,7 @@ def add(application: Application, endpoint: Endpoint, project: Project, bundle: 
     _warn_of_unknown_names(settings, endpoint)
     place = find_place(settings, project.store, project.root, endpoint.name)
     recorder = monitor_endpoint(application, endpoint, settings, place)
-    if recorder is not None and place is not None and settings.run:
+    if recorder is not None and place is not None and settings.run is True:
         recorder.on_close(_Closer(project, place, bundle).close_soon)
 
 

@@ -13,9 +13,11 @@ import pytest
 from flyteidl.core import literals_pb2
 
 from mlapp import training
+from mlapp.errors import ConfigError
 from mlapp.flyte import promotion, runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.interface import Registration
+from mlapp.project import Project
 from mlapp.store import ModelVersion
 from tests.integration.flyte.flyteadmin import Flyteadmin
 from tests.integration.flyte.propeller import WorkflowPhase
@@ -144,3 +146,28 @@ def test_predictions_of_a_schedule_s_runs_are_written_to_the_current_folder(
     assert written == ["daily-scored.parquet"]
     assert pd.read_parquet(root / written[0])["prediction"].tolist() == [1, 2]
     (root / written[0]).unlink()
+
+
+def test_monitoring_s_windows_are_closed_by_a_schedule(
+    admin: Flyteadmin, engine: FlytekitEngine, registered: Registration, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RUN", "flyte"), ("URL", "s3://bucket/live"), ("WINDOW", "15m")):
+        monkeypatch.setenv(f"MLAPP_MONITOR__{name}", value)
+    watching = FlytekitEngine(Project.find(root))
+    own = watching.register_project(watching.build_image(print), print)
+    watching.deploy_schedules(own, print)
+    plan = admin.plans["flowers.monitor.monitor", own.version]
+    assert plan.spec.entity_metadata.schedule.cron_schedule.schedule == "*/15 * * * *"
+    assert plan.spec.workflow_id.name == "flowers.monitor"
+    assert {state.name for state in watching.deployed_schedules() if state.active} == {"monitor", "nightly"}
+    engine.deploy_schedules(registered, print)  # of settings without it
+    assert {state.name for state in engine.deployed_schedules() if state.active} == {"nightly"}
+
+
+def test_a_schedule_that_cannot_read_what_a_server_records_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_MONITOR__RUN", "flyte")
+    watching = FlytekitEngine(Project.find(root))
+    with pytest.raises(ConfigError, match="Flyte cannot read what the server records"):
+        watching.register_project(watching.build_image(print), print)

@@ -360,3 +360,17 @@ def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlap
     assert "no feature is called 'customer'" in trained.err
     found = mlapp("doctor")
     assert warning in found.out + found.err
+
+
+def test_a_task_of_flyte_closes_the_windows_too(mlapp: Callable[..., Any], service: Service) -> None:
+    workflow = pytest.importorskip("mlapp.flyte.workflow", reason="needs mlapp-kit[flyte]")
+    from mlapp.flyte import app_source
+
+    for number in range(2):
+        service.predict(rows(400, 8, number), f"r{number}")
+        service.next_window()
+    service.stop()
+    closed = workflow.monitor_workflow(app_source.source_of_project(service.project))()
+    assert closed.startswith("2 windows closed, ")
+    assert "firing: income is distributed differently" in closed
+    assert close_windows(service.project).windows == 0

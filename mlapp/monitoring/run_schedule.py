@@ -1,0 +1,19 @@
+"""How often `mlapp monitor run` is due where no server runs it: the schedule of a CronJob, or of Flyte."""
+
+from __future__ import annotations
+
+from mlapp.config import Settings
+from mlapp.monitoring.place import seconds_of
+
+
+def make_cron(settings: Settings) -> str | None:
+    """A cron expression: once a window, at most every minute; None where it would find nothing."""
+    monitor = settings.monitor
+    place = monitor.url or settings.store.url
+    if "://" not in place or place.startswith("file://") or (monitor.tests is None and monitor.logs == "off"):
+        return None
+    minutes = max(1, seconds_of(monitor.window) // 60)
+    if minutes < 60:
+        return f"*/{minutes} * * * *" if minutes > 1 else "* * * * *"
+    hours = min(minutes // 60, 24)
+    return "2 * * * *" if hours == 1 else "2 0 * * *" if hours == 24 else f"2 */{hours} * * *"
