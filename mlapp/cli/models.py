@@ -136,7 +136,8 @@ def compare_versions(
         str | None, typer.Option("--on", metavar="live:TIME", help="Compare them on logged features, as live:7d.")
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print a Markdown table, for the comment of a pull request.")
+        bool,
+        typer.Option("--markdown", help="Print a Markdown table, also of one version, for a pull request."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -154,7 +155,7 @@ def compare_versions(
     from mlapp.project import Project
     from mlapp.store.version_query import compare_side_by_side
 
-    if len(versions) < 2:
+    if len(versions) < 2 and not markdown:
         raise UsageError("There is one version to compare.", "Give two or more: mlapp models compare 3 7.")
     project = Project.find()
     numbers = [project.store.resolve(project.name, version) for version in versions]
@@ -168,8 +169,12 @@ def compare_versions(
         )
         return
     print_rows = output.print_markdown if markdown else output.print_table
+    columns = ["", *(f"version {number}" for number in numbers)]
+    if len(numbers) == 1:
+        print_rows(columns, [[name, *values] for name, values in rows])
+        return
     print_rows(
-        ["", *(f"version {number}" for number in numbers), ""],
+        [*columns, ""],
         [[name, *values, "differs" if any(value != values[0] for value in values) else ""] for name, values in rows],
     )
 

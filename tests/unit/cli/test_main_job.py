@@ -51,6 +51,7 @@ def test_models_are_listed_sorted_filtered_and_compared(mlapp: Callable, project
         "Error: No version has a metric 'acuracy'. Did you mean"
     )
 
+    assert mlapp("models", "compare", "1", "--markdown").out.splitlines()[0] == "|  | version 1 |"
     compared = mlapp("models", "compare", "1", "production").out.splitlines()
     assert compared[0].split() == ["version", "1", "version", "2"]
     assert any(line.split() == ["C", "0.0001", "1", "differs"] for line in compared)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,59 @@ def test_jobs_get_no_more_rights_than_they_need(shop, mlapp):
         assert rights <= {
             ("contents", "read"), ("id-token", "write"), ("packages", "write"), ("pull-requests", "write")
         }  # fmt: skip
+
+
+def run_script(root: Path, name: str, **tools: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the pipeline's scripts with tools that are scripts themselves, and write what they are called with."""
+    folder = root / "tools"
+    folder.mkdir(exist_ok=True)
+    for tool, text in tools.items():
+        (folder / tool).write_text(f'#!/bin/sh\necho "{tool} $*" >>{root}/calls\n{text}\n')
+        (folder / tool).chmod(0o755)
+    (root / "calls").unlink(missing_ok=True)
+    path = f"{folder}:/usr/bin:/bin"
+    return subprocess.run(
+        ["bash", f".ci/{name}.sh"], cwd=root, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+
+
+PYTHON = f'case "$1" in -m) exit 5;; *) exec {sys.executable} "$@";; esac'
+
+
+def test_a_release_is_signed_by_the_identity_of_the_job_alone(shop, mlapp):
+    root = shop / "models/shop"
+    mlapp("eject", "ci", "--format", "github", cwd=root)
+    workflow = yaml.safe_load((shop / ".github/workflows/shop-deploy.yml").read_text())
+    jobs = workflow["jobs"]
+    assert {name for name, job in jobs.items() if "id-token" in job["permissions"]} == set(jobs), "OIDC, no keys"
+    assert jobs["release"]["permissions"]["id-token"] == "write"
+    steps = jobs["release"]["steps"]
+    names = [step.get("uses", step.get("id", "")).partition("@")[0] for step in steps]
+    assert names.index("sigstore/cosign-installer") < names.index("release")
+    assert steps[names.index("sigstore/cosign-installer")]["if"] == "vars.MLAPP_SIGN == ''"
+    assert steps[-1]["env"] == {"SIGN": "${{ vars.MLAPP_SIGN }}"}
+    assert "PRIVATE_KEY" not in str(workflow)
+
+    trained = 'case "$1" in train) echo "{\\"version\\": 7}";; build) echo registry/shop@sha256:1;; esac'
+    done = run_script(root, "release", mlapp=trained, python=PYTHON, cosign="")
+    assert done.returncode == 0, done.stderr
+    calls = (root / "calls").read_text()
+    assert "mlapp models sign 7 --keyless\n" in calls
+    assert "cosign sign --yes registry/shop@sha256:1\n" in calls
+    assert "IMAGE=registry/shop@sha256:1" in (root / ".mlapp/release.env").read_text()
+    (root / "tools/cosign").unlink()
+    assert "the image is not signed" in run_script(root, "release", mlapp=trained, python=PYTHON).stderr
+
+
+def test_a_first_model_is_compared_with_none(shop, mlapp):
+    root = shop / "models/shop"
+    mlapp("eject", "ci", "--format", "github", cwd=root)
+    answers = 'case "$2" in pull) exit 1;; list) echo "[{}]";; compare) echo "table of $*";; esac'
+    done = run_script(root, "pull-request", mlapp=answers, python=PYTHON)
+    assert done.returncode == 0, done.stderr
+    comment = (root / ".mlapp/comment.md").read_text()
+    assert "There is no version `production` to compare it with." in comment
+    assert "table of models compare 1 --markdown" in comment
 
 
 def test_both_formats_share_the_scripts_and_nothing_is_overwritten(shop, mlapp):

@@ -21,7 +21,9 @@ mlapp train "${small[@]}" --json >.mlapp/trained.json
     echo
     mlapp models compare 1 2 --markdown
   else
-    mlapp models compare 1 1 --markdown
+    echo "There is no version \`production\` to compare it with."
+    echo
+    mlapp models compare 1 --markdown
   fi
 } >.mlapp/comment.md
 unset MLAPP_STORE__URL MLAPP_STORE__VERIFY

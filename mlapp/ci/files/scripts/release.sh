@@ -10,7 +10,11 @@ version=$(python -c 'import json; print(json.load(open(".mlapp/trained.json"))["
 # shellcheck disable=SC2086 # several words: --private-key FILE
 [ "${SIGN:=--keyless}" = off ] || mlapp models sign "$version" $SIGN
 image=$(mlapp build --model "$version" --push)
-if [ "$SIGN" = --keyless ] && command -v cosign >/dev/null; then
-  cosign sign --yes "$image"
+if [ "$SIGN" = --keyless ]; then
+  if command -v cosign >/dev/null; then
+    cosign sign --yes "$image"
+  else
+    echo "cosign is not installed: the image is not signed." >&2
+  fi
 fi
 printf 'MODEL_VERSION=%s\nIMAGE=%s\n' "$version" "$image" >.mlapp/release.env
