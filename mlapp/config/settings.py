@@ -22,6 +22,9 @@ class Serve(Section, frozen=True):
         int | None, Meta(description="Port of the Open Inference Protocol over gRPC; off when absent.")
     ] = None
     workers: Annotated[int, Meta(ge=1, description="Processes that share the socket.")] = 1
+    preload: Annotated[
+        bool, Meta(description="Load the model once and fork the workers, which share its memory, where that is safe.")
+    ] = True
     model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
     runtime: Annotated[
         Literal["native", "onnx"],

@@ -39,9 +39,6 @@ from mlapp.store import Store
 
 log = logging.getLogger("mlapp.serving")
 
-SHAREABLE = frozenset(("sklearn", "xgboost", "lightgbm"))
-"""Frameworks whose loaded models hold no threads: a forked child may go on with its parent's. Others load again."""
-
 
 def check_follow(model: str | int | TrainedModel, settings: Serve) -> None:
     """Check that a model can be followed.
@@ -109,7 +106,7 @@ class ModelHost:
         """Begin without threads, locks and counts. The first thing that a forked child does."""
         self._state: ProcessState | None = None
         self._locks: dict[str, threading.Lock] = {}
-        if self._loaded is not None and self._loaded.predictor.framework.name not in SHAREABLE:
+        if self._loaded is not None and not self._loaded.survives_fork:
             self._loaded = None
 
     @property

@@ -29,6 +29,8 @@ class Framework(ABC):
     """The extra of mlapp that installs the framework."""
     weights_only: ClassVar[bool] = False
     """`save` keeps weights alone: the app's model function builds the model, and `restore` reads them into it."""
+    survives_fork: ClassVar[bool] = False
+    """A model that was loaded and has not predicted works in a forked child: it holds no threads and no devices."""
     trains_from_weights: ClassVar[bool] = False
     """`proceed` does not fit: it gives the model the weights to begin with, and the trainer goes on."""
 

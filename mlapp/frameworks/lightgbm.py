@@ -38,6 +38,7 @@ class LightGBMFramework(Framework):
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm", "numpy", "scikit-learn")
     formats: ClassVar[tuple[str, ...]] = ("txt",)
     extra: ClassVar[str | None] = "lightgbm"
+    survives_fork: ClassVar[bool] = True
 
     def owns(self, kind: type) -> bool:
         return self.module_owns(kind, "lightgbm")

@@ -34,6 +34,7 @@ class SklearnFramework(Framework):
     formats: ClassVar[tuple[str, ...]] = ("skops", "joblib", "onnx")
     suffixes: ClassVar[tuple[str, ...]] = (".skops", ".joblib", ".pkl")
     extra: ClassVar[str | None] = "sklearn"
+    survives_fork: ClassVar[bool] = True
 
     def owns(self, kind: type) -> bool:
         return self.module_owns(kind, "sklearn")

@@ -27,6 +27,7 @@ class XGBoostFramework(Framework):
     formats: ClassVar[tuple[str, ...]] = ("ubj", "json")
     suffixes: ClassVar[tuple[str, ...]] = (".ubj",)
     extra: ClassVar[str | None] = "xgboost"
+    survives_fork: ClassVar[bool] = True
 
     def owns(self, kind: type) -> bool:
         return self.module_owns(kind, "xgboost")

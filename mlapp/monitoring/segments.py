@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MissingExtraError
@@ -72,15 +73,13 @@ def hour_of(time: float) -> str:
 
 
 def require_pyarrow(what: str) -> None:
-    """See that pyarrow is there.
+    """See that pyarrow is installed. It is imported where it is used: a server that starts does not wait for it.
 
     Raises:
         MissingExtraError: it is not.
     """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(what, "monitor") from None
+    if find_spec("pyarrow") is None:
+        raise MissingExtraError(what, "monitor")
 
 
 def make_table(

@@ -49,6 +49,11 @@ class ServedModel:
         """The version as text; None for a model that is not stored."""
         return None if self.predictor.version is None else str(self.predictor.version)
 
+    @property
+    def survives_fork(self) -> bool:
+        """Whether a forked child may go on with its parent's model, which has predicted nothing yet."""
+        return self.predictor.framework.survives_fork
+
     @cached_property
     def is_async(self) -> bool:
         """Whether the predictor is an `async def`."""

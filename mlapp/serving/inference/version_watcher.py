@@ -21,6 +21,7 @@ class VersionWatcher:
     Args:
         reference: an alias or `latest`.
         within: what a model of the app is loaded in.
+        switched: called after each switch.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class VersionWatcher:
         store: Store,
         reference: str,
         within: Callable[[], AbstractContextManager[None]] = nullcontext,
+        switched: Callable[[], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._store = store
         self._reference = reference
         self._within = within
+        self._switched = switched
         self._refused: int | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -67,6 +70,8 @@ class VersionWatcher:
             return
         self._refused = None
         endpoint.switch_model(fresh)
+        if self._switched is not None:
+            self._switched()
 
     def _resolve_version(self) -> int:
         return self._store.resolve(self._endpoint.name, self._reference)

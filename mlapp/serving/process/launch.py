@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mlapp.errors import ConfigError, UsageError
@@ -14,8 +15,8 @@ from mlapp.project import Project, load_attribute
 from mlapp.project_modules import ProjectModules
 from mlapp.serving import routes
 from mlapp.serving.application import Application
-from mlapp.serving.asgi import make_endpoint
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.inference.version_watcher import VersionWatcher
 from mlapp.serving.observability.tracing import tracing_from_environment
 from mlapp.serving.process import monitoring
@@ -23,28 +24,51 @@ from mlapp.serving.process.server import run_server
 from mlapp.serving.serve_spec import ServeSpec
 
 Told = Callable[[list[str]], None]
+EMPTY: Mapping[str, ServedModel] = MappingProxyType({})
 
 
-def launch_server(plan: ServeSpec, listener: socket.socket, ready: Told, *, has_parent: bool = False) -> None:
+def launch_server(
+    plan: ServeSpec,
+    listener: socket.socket,
+    ready: Told,
+    models: Mapping[str, ServedModel] = EMPTY,
+    *,
+    parent: int | None = None,
+    switched: Callable[[], None] | None = None,
+) -> None:
     """Load the models and serve them until the process is asked to stop.
 
     Args:
         ready: gets a line for each model when connections are accepted.
-        has_parent: stop when standard input ends, because the parent has ended.
+        models: those that are loaded already, by the names of their apps.
+        parent: a file descriptor whose end tells that the parent has ended: stop then.
+        switched: called after another version has taken a model's place.
 
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.
     """
-    made = build_application(plan)
+    made = build_application(plan, models, switched)
 
     def announce_start() -> None:
         ready([line for endpoint in made.endpoints for line in _announcement_lines(endpoint)])
 
-    run_server(made, listener, plan.settings, announce_start, has_parent=has_parent)
+    run_server(made, listener, plan.settings, announce_start, parent=parent)
 
 
-def build_application(plan: ServeSpec) -> Application:
+def choose_context(found: Sequence[Project], project: Project) -> Callable[[], AbstractContextManager[None]]:
+    """What an app is imported in, and its models are loaded in: modules of its own where there are several apps."""
+    if len(found) == 1:
+        return nullcontext
+    return ProjectModules.of_project(project.root, project.import_paths).activate_modules
+
+
+def build_application(
+    plan: ServeSpec, models: Mapping[str, ServedModel] = EMPTY, switched: Callable[[], None] | None = None
+) -> Application:
     """All of the plan's models behind one application; each of several under its name.
+
+    Args:
+        models, switched: as for `launch_server`.
 
     Raises:
         MlappError: an app cannot be imported, a model cannot be loaded, two apps have one name.
@@ -56,21 +80,18 @@ def build_application(plan: ServeSpec) -> Application:
         settings, _load_user_api(plan, found), tracing_from_environment(",".join(project.name for project in found))
     )
     for project in found:
-        within = (
-            ProjectModules.of_project(project.root, project.import_paths).activate_modules
-            if len(found) > 1
-            else contextlib.nullcontext
-        )
+        within = choose_context(found, project)
         with within():
             app, store = project.app, project.store
             if any(endpoint.name == app.name for endpoint in made.endpoints):
                 raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
             prefix = "" if len(found) == 1 else f"/{app.name}"
-            endpoint = make_endpoint(made, app, settings.model, store, settings, prefix)
+            loaded = models.get(app.name) or load_served_model(app, settings.model, store, settings)
+            endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
         monitoring.add(made, endpoint, project, plan.bundle)
         routes.add_endpoint(made, endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
-            follower = VersionWatcher(endpoint, store, settings.model, within)
+            follower = VersionWatcher(endpoint, store, settings.model, within, switched)
             made.on_start.append(follower.start_watching)
             made.on_close.append(follower.stop_watching)
     if settings.grpc_port is not None:

@@ -36,13 +36,13 @@ def run_server(
     settings: Serve,
     ready: Callable[[], None],
     *,
-    has_parent: bool = False,
+    parent: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
 
     Args:
         ready: called when connections are accepted.
-        has_parent: stop when standard input ends, because the parent has ended.
+        parent: a file descriptor whose end tells that the parent has ended: stop then.
 
     Raises:
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
@@ -56,7 +56,7 @@ def run_server(
             f"The TLS files cannot be used: {error}", "Check serve.tls_cert and serve.tls_key in mlapp.yaml."
         ) from None
     server = Server(config, application, settings.grace, ready)
-    _run_event_loop(server.serve_models(listener, has_parent=has_parent))
+    _run_event_loop(server.serve_models(listener, parent))
 
 
 def configure(application: Application, settings: Serve) -> uvicorn.Config:
@@ -114,12 +114,12 @@ class Server(uvicorn.Server):
         self._closes = math.inf
         self._same = 0.0
 
-    async def serve_models(self, listener: socket.socket, *, has_parent: bool) -> None:
+    async def serve_models(self, listener: socket.socket, parent: int | None) -> None:
         """Warm the models, serve, and clean up."""
         await self._application.start_models()
-        if has_parent:
+        if parent is not None:
             self._same = TWICE
-            asyncio.get_running_loop().add_reader(0, self._wait_for_parent)
+            asyncio.get_running_loop().add_reader(parent, self._follow_parent, parent)
         # Loaded objects stay: the garbage collector need not visit them.
         gc.collect()
         gc.freeze()
@@ -128,8 +128,8 @@ class Server(uvicorn.Server):
         await self.serve(sockets=[listener])
         await self._application.close_models()
 
-    def _wait_for_parent(self) -> None:
-        asyncio.get_running_loop().remove_reader(0)
+    def _follow_parent(self, parent: int) -> None:
+        asyncio.get_running_loop().remove_reader(parent)
         self.handle_exit(signal.SIGTERM, None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Several processes that share one socket. One that dies is replaced; on a change of the code all are.
 
-The parent imports none of the user's code. Each worker has a pipe to say that it is ready, and its standard input
-from the parent: when that ends, the parent is gone, and the worker goes too.
+Workers are forked from the parent where their models can be shared that way (`preload`). Else the parent imports none
+of the user's code, and each worker loads its own. When the served alias moves, one of the forked workers has tried the
+new version before the parent loads it; then new workers take the places of the old ones, one at a time.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from mlapp.errors import MlappError
 from mlapp.reporting import Reporter
+from mlapp.serving.process.worker_process import ForkServer, Worker, spawn_worker
 from mlapp.serving.serve_spec import ServeSpec
 
 PAUSE = 0.5
@@ -48,82 +47,148 @@ class Supervisor:
         self._failed = False
         self._told = False
         self._changed = asyncio.Event()
-        self._workers: dict[int, asyncio.subprocess.Process] = {}
+        self._workers: dict[int, Worker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fork_server: ForkServer | None = None
+        self._renewing = asyncio.Lock()
         self._metrics = Path(tempfile.mkdtemp(prefix="mlapp-metrics-"))
 
     def run_workers(self) -> None:
         """Serve until SIGTERM or SIGINT.
 
         Raises:
-            MlappError: a worker could not start; it has said why.
+            MlappError: a model cannot be loaded; or a worker could not start, and has said why.
         """
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         try:
+            self._preload_models()
             asyncio.run(self._run_until_stopped())
         finally:
             shutil.rmtree(self._metrics, ignore_errors=True)
         if self._failed:
             raise MlappError("The server could not start.", "The lines above say why.")
 
+    def _preload_models(self) -> None:
+        """Load the models here, where the workers can share them."""
+        if self._plan.reload or not self._plan.settings.preload:
+            return
+        from mlapp.serving.process.preload import preload_models  # late: a parent that loads nothing needs little
+
+        models = preload_models(self._plan)
+        if models is not None:
+            self._fork_server = ForkServer(self._plan, self._listener, models)
+
     async def _run_until_stopped(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop_worker, number)
+            loop.add_signal_handler(number, self._stop_workers, number)
+        loop.add_signal_handler(signal.SIGCHLD, self._notice_ends)
         watcher = loop.create_task(self._watch_code()) if self._watched else None
-        await asyncio.gather(*(self._keep_worker() for _ in range(self._plan.settings.workers)))
+        for place in range(self._plan.settings.workers):
+            self._keep_task(asyncio.create_task(self._keep_worker(place)))
+        while self._tasks:
+            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         if watcher is not None:
             watcher.cancel()
 
-    def _stop_worker(self, number: int) -> None:
+    def _keep_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _stop_workers(self, number: int) -> None:
         self._stopping = True
         self._changed.set()
         for worker in list(self._workers.values()):
-            if worker.returncode is None:
-                worker.send_signal(number)
+            worker.send_signal(number)
 
-    async def _keep_worker(self) -> None:
-        """Keep one worker alive."""
+    def _notice_ends(self) -> None:
+        for worker in list(self._workers.values()):
+            worker.check_end()
+
+    async def _keep_worker(self, place: int, first: Worker | None = None) -> None:
+        """Keep one worker alive.
+
+        Args:
+            place: its number; the first watches the alias.
+            first: one that runs already.
+        """
         pause = PAUSE
         while not self._stopping:
             started = time.monotonic()
-            worker, is_ready = await self._start_worker()
-            code = await worker.wait()
+            worker = first or self._start_worker(place)
+            first = None
+            await worker.reported.wait()
+            if worker.lines is not None and not self._told:
+                self._told = True
+                for line in worker.lines:
+                    self._tell(line)
+            await worker.ended.wait()
             self._forget_worker(worker.pid)
-            if self._stopping:
+            code = worker.exit_code
+            if self._stopping or worker.is_leaving:
                 return
             if self._watched and code != 0:
                 await self._changed.wait()  # the code is wrong: wait until it is fixed
-            elif not is_ready and not self._told:
+            elif worker.lines is None and not self._told:
                 self._failed = True
-                self._stop_worker(signal.SIGTERM)
+                self._stop_workers(signal.SIGTERM)
                 return
             elif code != 0 or not self._watched:
                 self._tell(f"Worker {worker.pid} ended ({_describe_exit(code)}); another takes its place.")
                 pause = PAUSE if time.monotonic() - started > LONGEST else min(2 * pause, LONGEST)
                 await asyncio.sleep(pause)
 
-    async def _start_worker(self) -> tuple[asyncio.subprocess.Process, bool]:
-        """Start a worker and wait until it is ready, or has ended."""
-        reading, writing = os.pipe()
-        worker = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "mlapp.serving.process.worker",
-            str(self._listener.fileno()),
-            str(writing),
-            stdin=asyncio.subprocess.PIPE,
-            pass_fds=(self._listener.fileno(), writing),
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
-        )
-        os.close(writing)
+    def _start_worker(self, place: int) -> Worker:
+        if self._fork_server is None:
+            worker = spawn_worker(self._plan, self._listener)
+        else:
+            worker = self._fork_server.fork_worker(watches=place == 0)
+            worker.on_switch = lambda: self._keep_task(asyncio.create_task(self._renew_workers()))
+        worker.place = place
         self._workers[worker.pid] = worker
-        assert worker.stdin is not None
-        worker.stdin.write(msgspec.json.encode(self._plan) + b"\n")
-        content = await asyncio.to_thread(_read_all, reading)
-        if content and not self._told:
-            self._told = True
-            for line in msgspec.json.decode(content):
-                self._tell(line)
-        return worker, bool(content)
+        return worker
+
+    async def _renew_workers(self) -> None:
+        """Load the version that a worker has switched to, and let new workers take the places of the old ones."""
+        async with self._renewing:
+            if self._stopping or not self._load_again():
+                return
+            for old in list(self._workers.values()):
+                fresh = self._start_worker(old.place)
+                fresh.is_leaving = True  # unless it can take the place
+                self._keep_task(asyncio.create_task(self._keep_worker(old.place, fresh)))
+                await fresh.reported.wait()
+                if self._stopping:
+                    return
+                if fresh.lines is None:
+                    self._tell(f"Worker {fresh.pid} could not start; worker {old.pid} stays.")
+                    continue
+                leaving = fresh if old.ended.is_set() else old
+                fresh.is_leaving = False
+                leaving.is_leaving = True
+                leaving.send_signal(signal.SIGTERM)
+
+    def _load_again(self) -> bool:
+        """Load the models here once more. The event loop waits: signals go to the workers at once all the same."""
+        from mlapp.serving.process.preload import preload_models
+
+        assert self._fork_server is not None
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, lambda number, frame: self._stop_workers(number))
+        try:
+            models = preload_models(self._plan)
+        except MlappError as error:
+            self._tell(f"The workers keep the models that they have loaded: {error.what}")
+            return False
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if models is not None:
+            self._fork_server.models = models
+        return models is not None
 
     def _forget_worker(self, pid: int) -> None:
         from prometheus_client.multiprocess import mark_process_dead
@@ -145,13 +210,7 @@ class Supervisor:
             self._changed.set()
             self._changed = asyncio.Event()
             for worker in list(self._workers.values()):
-                if worker.returncode is None:
-                    worker.terminate()
-
-
-def _read_all(file: int) -> bytes:
-    with os.fdopen(file, "rb") as pipe:
-        return pipe.read()
+                worker.send_signal(signal.SIGTERM)
 
 
 def _file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""One of several processes of a server. Started by `workers.Supervisor`; not by hand."""
+"""A spawned worker of a server. Started by `worker_process.spawn_worker`; not by hand."""
 
 from __future__ import annotations
 
@@ -10,27 +10,20 @@ import sys
 import msgspec
 
 from mlapp.errors import MlappError
+from mlapp.serving.process.worker_process import print_failure, serve_plan
 from mlapp.serving.serve_spec import ServeSpec
 
 
 def run_worker() -> int:
-    """Read the plan from standard input, serve, and report through the pipe when the server has started."""
+    """Read the plan from standard input, and serve."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     listener, pipe = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     plan = msgspec.json.decode(_read_first_line(), type=ServeSpec)
-
-    def report_ready(lines: list[str]) -> None:
-        with os.fdopen(pipe, "wb") as file:
-            file.write(msgspec.json.encode(lines))
-
     try:
-        from mlapp.serving.process.launch import launch_server
-
-        launch_server(plan.with_fresh_settings() if plan.reload else plan, listener, report_ready, has_parent=True)
+        plan = plan.with_fresh_settings() if plan.reload else plan
     except MlappError as error:
-        print(f"Error: {error.what}\n{error.todo}", file=sys.stderr, flush=True)
-        return error.exit_code
-    return 0
+        return print_failure(error)
+    return serve_plan(plan, listener, pipe, parent=0)
 
 
 def _read_first_line() -> bytes:

@@ -8,7 +8,17 @@ import re
 from collections.abc import Mapping
 
 SOUND = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_prefix = os.urandom(8).hex().encode() + b"-"
+
+
+def _draw_prefix() -> None:
+    global _prefix
+    _prefix = os.urandom(8).hex().encode() + b"-"
+
+
+_prefix = b""
+_draw_prefix()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_draw_prefix)
 _numbers = itertools.count()
 
 
