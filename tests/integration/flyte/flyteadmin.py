@@ -38,6 +38,7 @@ from flyteidl.service import admin_pb2_grpc, dataproxy_pb2, dataproxy_pb2_grpc
 
 from tests.integration.flyte import validation
 from tests.integration.flyte.object_store import make_handler
+from tests.integration.flyte.preloaded import preloaded
 from tests.integration.flyte.propeller import Execution, Literals, Propeller, WorkflowPhase
 from tests.integration.flyte.validation import DOMAIN, LIMITS, PROJECT
 
@@ -186,13 +187,17 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return common_pb2.NamedEntity(resource_type=request.resource_type, id=request.id, metadata=metadata)
 
     def UpdateNamedEntity(self, request: Any, context: Any) -> Any:
-        self.descriptions[self._named_entity(request, context)] = request.metadata.description
+        name = self._named_entity(request, context)
+        if request.resource_type == identifier_pb2.LAUNCH_PLAN:
+            self.descriptions[name] = request.metadata.description
         return common_pb2.NamedEntityUpdateResponse()
 
     def _named_entity(self, request: Any, context: Any) -> str:
         name = str(request.id.name)
-        if name not in {plan for plan, _ in self.plans}:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type launch plan {name}")
+        kind = identifier_pb2.ResourceType.Name(request.resource_type)
+        kept = {"TASK": self.propeller.tasks, "WORKFLOW": self.workflows, "LAUNCH_PLAN": self.plans}[kind]
+        if name not in {known for known, _ in kept}:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type {kind} {name}")
         return name
 
     def GetVersion(self, request: Any, context: Any) -> Any:
@@ -417,6 +422,7 @@ def _get(message: Any, path: str) -> Any:
 
 
 if __name__ == "__main__":
-    with Flyteadmin(Path(sys.argv[1])).serving() as admin:
-        print(admin.address, os.getpid(), flush=True)
+    with preloaded() as processes, Flyteadmin(Path(sys.argv[1])).serving() as admin:
+        admin.propeller.start = processes.start
+        print(admin.address, admin.web, os.getpid(), flush=True)
         threading.Event().wait()

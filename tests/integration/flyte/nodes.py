@@ -7,10 +7,13 @@ pod_helper.go, `demystifyPendingHelper` and `DemystifyFailure`, Flyte 1.16.8).
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,7 @@ class Pod:
     image: str
     requests: dict[str, float]
     log: Path
+    timeout: float = 0.0
     reason: str = ""
     ended: tuple[str, int] | None = None
     is_deleted: bool = False
@@ -105,8 +109,9 @@ class Nodes:
             raise PodError("Aborted", "aborted", is_final=True)
         process = start()
         tell(Phase.RUNNING, "")
-        killed = threading.Event()
-        ended = threading.Event()
+        killed, ended, late = threading.Event(), threading.Event(), threading.Event()
+        if pod.timeout:
+            threading.Thread(target=_kill_after, args=(process, pod.timeout, late, ended), daemon=True).start()
         limit = pod.requests.get("memory")
         if limit:
             threading.Thread(target=_kill_above, args=(process, limit, killed, ended), daemon=True).start()
@@ -116,6 +121,8 @@ class Nodes:
         pod.ended = (OOM_KILLED if killed.is_set() else "Error" if code else "Completed", code)
         if is_aborted():
             pod.is_deleted = True
+        elif late.is_set():
+            raise PodError("TimeoutExpired", f"task execution timeout [{pod.timeout:g}s] expired")
         elif killed.is_set() or code == 137:
             message = (
                 "Pod failed. No message received from kubernetes."
@@ -197,6 +204,15 @@ def _kill_above(process: Process, limit: float, killed: threading.Event, ended: 
             return
 
 
+def _kill_after(process: Process, seconds: float, late: threading.Event, ended: threading.Event) -> None:
+    """What flytepropeller does to a task above its timeout."""
+    if not ended.wait(seconds):
+        late.set()
+        for pid in [*_family(process.pid)][1:]:
+            _signal(pid)
+        process.kill()
+
+
 def _family(pid: int) -> Iterator[int]:
     yield pid
     try:
@@ -208,10 +224,6 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _signal(pid: int) -> None:
-    import os
-    import signal
-    from contextlib import suppress
-
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

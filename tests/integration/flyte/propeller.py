@@ -274,6 +274,7 @@ class Propeller:
             container.image,
             read_quantities(container.resources.requests),
             folder / "log",
+            template.metadata.timeout.seconds,
         )
 
         def start() -> Process:
