@@ -12,7 +12,7 @@ import struct
 import types
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ LONGEST_START = 4096
 """Bytes in which the first row must begin."""
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
+T = TypeVar("T")
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -76,6 +77,7 @@ class RowCodec:
         self._last: tuple[bytes, Callable[[bytes], Part] | None] = b"", None
         """How the last body began, up to its first row, and what decodes it: those of one client begin alike."""
         self._rows: dict[type, Callable[[list[Any]], Part]] = {}
+        self._numbers: dict[bytes, Callable[[bytes], Part | None]] = {}
         self.join: Callable[[list[Part]], Any] | None = None
         """The features of several parts that are packed or tuples; None where no part is."""
         self.from_matrix: Callable[[Any], Part | None] = lambda inputs: None
@@ -98,6 +100,12 @@ class RowCodec:
             return decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, OverflowError, TwiceError, RecursionError):
             return None
+
+    def decode_numbers(self, body: bytes) -> Part | None:
+        """As `decode`, for rows of numbers that simdjson reads: 1 MB in 3 ms. None for all others, in no more time."""
+        shape = SHAPE.match(body, 0, LONGEST_START)
+        read = None if shape is None else self._numbers.get((shape["key"] or b"") + shape["row"])
+        return None if read is None else read(body)
 
     def convert(self, inputs: list[Any]) -> Part | None:
         """The rows of a list; None for a list of another form, or one that does not fit the schema."""
@@ -201,15 +209,17 @@ class RowCodec:
         for bracket, row in rows.items():
             names = width if bracket == b"{" else 0
             rows_type: Any = types.GenericAlias(list, (row,))
-            direct = numbers if bracket == b"[" else None
-            self._fast[bracket] = _number_decoder(direct, "", _decoder(rows_type, "", names, texts, part))
+            keys = {"": rows_type}
+            for key in self._keys:
+                keys[key] = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
+            for key, body in keys.items():
+                form = key.encode() + bracket
+                general = self._fast[form] = _decoder(body, key, names, texts, part)
+                if numbers is not None and bracket == b"[":
+                    self._numbers[form] = _number_decoder(numbers, key, lambda body: None)
+                    self._fast[form] = _number_decoder(numbers, key, general)
             for kind in (dict,) if names else (list, tuple):
                 self._rows[kind] = _converter(rows_type, part)
-            for key in self._keys:
-                body = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
-                self._fast[key.encode() + bracket] = _number_decoder(
-                    direct, key, _decoder(body, key, names, texts, part)
-                )
 
     def _frame_of(self, cells: Any) -> Any:
         if self._takes_array and cells.dtype.names is None:
@@ -253,15 +263,13 @@ def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[A
     return run
 
 
-def _number_decoder(numbers: NumberRows | None, key: str, general: Callable[[bytes], Part]) -> Callable[[bytes], Part]:
-    """A decoder that tries rows of numbers first."""
-    if numbers is None:
-        return general
+def _number_decoder(numbers: NumberRows, key: str, general: Callable[[bytes], T]) -> Callable[[bytes], Part | T]:
+    """A decoder of rows of numbers; what simdjson refuses is left to `general`."""
     from mlapp.schema.number_rows import REFUSED
 
     read = numbers.read
 
-    def run(body: bytes) -> Part:
+    def run(body: bytes) -> Part | T:
         try:
             count, cells = read(body, key)
         except REFUSED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding import media_types
 from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.decoding.processes import HUGE
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
@@ -14,6 +15,9 @@ from mlapp.serving.web.timeouts import request_timeout
 
 SMALL = 4096
 """Maximum bytes of a body of columns that is decoded in the event loop; each column has a high fixed cost."""
+
+WIDE = 16
+"""Columns from which a body of up to 1 MB has so few rows that rows of numbers are decoded in the event loop."""
 
 
 async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
@@ -45,7 +49,13 @@ async def decode_features(
         InputError: it does not fit the schema.
     """
     limit, media = endpoint.settings.max_body, request.media
-    most = LARGE if media_types.is_json_type(media) else SMALL
+    is_json = media_types.is_json_type(media)
+    if is_json and LARGE <= len(body) < HUGE and loaded.codec.width >= WIDE:
+        numbers = loaded.codec.decode_numbers(body)
+        if numbers is not None:
+            budget.take(numbers.rows * loaded.codec.width)
+            return numbers
+    most = LARGE if is_json else SMALL
     part: Part = await endpoint.decode_features(
         loaded, media_types.decode_body, body, budget, request.wait_until_left, (media, limit), most
     )
