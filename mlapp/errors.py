@@ -6,6 +6,7 @@ import difflib
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from mlapp.distribution import install_command
@@ -74,13 +75,17 @@ class Problem:
 
 
 class InputError(MlappError):
-    """Features that do not fit the model's schema. `problems` names each field, at most ten."""
+    """Features that do not fit the model's schema.
+
+    `problems` are those that a client is told, at most ten; `found` are all, at most a thousand.
+    """
 
     title = "The inputs do not fit the model"
     """What a server's answer is called."""
 
     def __init__(self, problems: Iterable[Problem], todo: str = "Send what the model's schema asks for.") -> None:
-        self.problems = tuple(problems)[:10]
+        self.found = tuple(islice(problems, 1000))
+        self.problems = self.found[:10]
         super().__init__("; ".join(problem.detail for problem in self.problems), todo)
 
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from time import monotonic
@@ -78,12 +78,12 @@ class Recorder:
         self.metrics = metrics
         self.replica = replica or new_replica()
         self._seconds = seconds_of(settings.window)
-        self._writer = None if place is None else Writer(place, self.replica, self._lose)
+        self._writer = None if place is None else Writer(place, self.replica, self._lose, metrics.logged.inc)
         is_near = place is not None and place.folder() is not None
         self._windows = LiveWindows(self._seconds, metrics, self._writer, is_near=is_near)
         self._log: RowLog | None = None
         if settings.logs != "off" and self._writer is not None:
-            self._log = RowLog(app, settings, self._writer, metrics, new_id)
+            self._log = RowLog(app, settings, self._writer, new_id)
         self._queue: deque[RecordedBatch] = deque()
         self._refusals: deque[tuple[str, float, InputError]] = deque(maxlen=10_000)
         self._added = self._taken = 0  # each is changed by one thread alone
@@ -245,13 +245,11 @@ class Recorder:
         while self._refusals:
             version, at, error = self._refusals.popleft()
             live = self._windows.find(version, at)
-            seen = {(problem.field or "inputs", problem.row) for problem in error.problems}
-            refused = max(1, len({row for _, row in seen}))
-            live.counts.refused += refused
-            fields: dict[str, int] = {}
-            for field, _ in seen:
-                name = field if field in self._fields.get(version, ()) else OTHER
-                fields[name] = fields.get(name, 0) + 1
+            known = self._fields.get(version, ())
+            names = ((problem.field or "inputs", problem.row) for problem in error.found)
+            seen = {(name if name in known else OTHER, row) for name, row in names}
+            live.counts.refused += max(1, len({row for _, row in seen}))
+            fields = Counter(name for name, _ in seen)
             for field, count in fields.items():
                 live.counts.fields[field] = live.counts.fields.get(field, 0) + count
             self.metrics.refused(version, fields)

@@ -11,7 +11,6 @@ from mlapp.config import Monitor
 from mlapp.monitoring.batch import RecordedBatch
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import columns_of, flatten, make_log_table, requests_of
-from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import rate_of
 from mlapp.monitoring.sampling import Sampler, hash_rows
 from mlapp.monitoring.segments import encode_table
@@ -46,10 +45,8 @@ class RowLog:
         new_id: makes an id for a request that has none.
     """
 
-    def __init__(
-        self, app: str, settings: Monitor, writer: Writer, metrics: MonitorMetrics, new_id: Callable[[], bytes]
-    ) -> None:
-        self._writer, self._metrics, self._new_id = writer, metrics, new_id
+    def __init__(self, app: str, settings: Monitor, writer: Writer, new_id: Callable[[], bytes]) -> None:
+        self._writer, self._new_id = writer, new_id
         self._sampler = None if settings.logs == "all" else Sampler(rate_of(settings.rows))
         self._rules = ColumnPrivacy(settings.columns, app)
         self._gathered: list[ChosenRows] = []
@@ -91,7 +88,6 @@ class RowLog:
         columns = columns_of(model.combine_stripped(answered.parts), model.feature_names, chosen, len(answered))
         version = model.version or "unsaved"
         table = make_log_table(version, answered, chosen, weights, columns, self._rules)
-        self._metrics.logged.inc(len(chosen))
         self._writer.add_segment(version, group[0].batch.at, encode_table(table, is_quick=True), len(chosen))
 
     def _name_requests(self, batches: Sequence[RecordedBatch]) -> None:

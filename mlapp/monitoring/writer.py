@@ -28,10 +28,17 @@ class Writer:
 
     Args:
         dropped: receives the number of rows that were lost because the location could not be written.
+        written: receives the number of rows of each segment that was written.
     """
 
-    def __init__(self, place: Place, replica: str, dropped: Callable[[int], None]) -> None:
-        self._place, self._replica, self._dropped = place, replica, dropped
+    def __init__(
+        self,
+        place: Place,
+        replica: str,
+        dropped: Callable[[int], None],
+        written: Callable[[int], object] = lambda rows: None,
+    ) -> None:
+        self._place, self._replica, self._dropped, self._report_written = place, replica, dropped, written
         self._segments: deque[tuple[str, float, bytes, int]] = deque()
         self._bytes = 0
         self._counts: dict[str, bytes] = {}
@@ -101,8 +108,9 @@ class Writer:
                         self._counts.setdefault(key, value)
                 raise
         while self._segments:
-            version, at, content, _ = self._segments[0]
+            version, at, content, rows = self._segments[0]
             self._write_segment(version, at, content)
+            self._report_written(rows)
             with self._lock:
                 self._segments.popleft()
                 self._bytes -= len(content)

@@ -82,4 +82,4 @@ def check_names(given: Sequence[str], schema: Schema) -> None:
     problems += [Problem(f"column '{name}' is unknown", field=name) for name in given if name not in known]
     problems += [Problem(f"column '{name}' is there twice", field=name) for name in set(given) if given.count(name) > 1]
     if problems:
-        raise InputError(problems[:10], f"Send these columns: {', '.join(schema.columns)}; or rows without names.")
+        raise InputError(problems, f"Send these columns: {', '.join(schema.columns)}; or rows without names.")

@@ -73,7 +73,7 @@ def _describe_error(error: BaseException) -> tuple[Outcome, Any]:
     if isinstance(error, HttpError):
         return Outcome.HTTP, (error.status, error.detail, tuple(error.errors), tuple(error.headers))
     if isinstance(error, InputError):
-        return Outcome.REFUSED, (error.problems, error.todo)
+        return Outcome.REFUSED, (error.found, error.todo)
     if isinstance(error, MemoryError):
         return Outcome.HTTP, (413, "The body needs too much memory.")
     return Outcome.UNFIT, None

@@ -217,12 +217,16 @@ def test_refused_rows_are_counted_by_field(mlapp: Callable[..., Any], service: S
     for window in range(2):
         service.predict(rows(400, seed=window), f"r{window}")
         for row in range(40):
-            service.recorder.refuse("1", InputError([Problem("income is missing", field="income", row=row)]))
+            unknown = [Problem(f"column 'x{at}' is unknown", field=f"x{at}", row=row) for at in range(12)]
+            service.recorder.refuse(
+                "1", InputError([*unknown, Problem("income is missing", field="income", row=row)])
+            )  # a client is told ten of these
         service.next_window()
     service.stop()
     found = windows(mlapp)
     assert [window["refused"] for window in found] == [40, 40]
-    assert [(alarm["kind"], alarm["column"]) for alarm in found[1]["alarms"]] == [("refused", "income")]
+    alarms = [(alarm["kind"], alarm["column"], round(alarm["value"], 3)) for alarm in found[1]["alarms"]]
+    assert alarms == [("refused", "income", 0.091), ("refused", "other", 0.091)]
 
 
 def test_the_report_is_one_page_that_needs_no_network(mlapp: Callable[..., Any], service: Service) -> None:
