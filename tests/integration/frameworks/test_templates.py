@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,15 +37,14 @@ def test_trained_stored_loaded_served(mlapp: Callable, tmp_path: Path, template:
     assert manifest["metrics"]["test"]["accuracy"] > 0.8
     assert not {Path(name).suffix for name in manifest["files"]} & {".pkl", ".joblib", ".pickle"}
 
-    rows = [[0.0] * 64, [field["example"] for field in manifest["schema"]["features"]["fields"]]]
-    with serving(root) as url:
-        answer = post(url, {"inputs": rows})
-    assert len(answer["predictions"]) == 2
-    assert all(digit in range(10) for digit in answer["predictions"])
-    assert answer["version"] == "1"
+    answers = answer_in_every_program(root)
+    assert all(digit in range(10) for digit in answers[1]["predictions"])
+    assert len(answers[1]["predictions"]) == 3
+    assert answers[0]["version"] == "1"
     if template == "xgboost":
-        with serving(root, "--runtime", "onnx") as url:
-            assert post(url, {"inputs": rows}) == answer
+        rows = [[0.0] * 64, [field["example"] for field in manifest["schema"]["features"]["fields"]]]
+        with serving(root) as url, serving(root, "--runtime", "onnx") as other:
+            assert post(url, {"inputs": rows}) == post(other, {"inputs": rows})
 
 
 def test_a_transformer_trained_stored_loaded_served(mlapp: Callable, tmp_path: Path) -> None:
@@ -56,10 +56,9 @@ def test_a_transformer_trained_stored_loaded_served(mlapp: Callable, tmp_path: P
     manifest = json.loads(train.out)
     assert manifest["metrics"]["test"]["accuracy"] > 0.5  # of three kinds
     assert {Path(name).suffix for name in manifest["files"]} == {".json", ".safetensors"}
-    with serving(root) as url:
-        answer = post(url, {"inputs": [{"text": "I was charged twice"}, {"text": "my parcel is late"}]})
+    answer = answer_in_every_program(root)[1]
     assert set(answer["predictions"]) <= {"billing", "delivery", "technical"}
-    assert len(answer["predictions"]) == 2
+    assert len(answer["predictions"]) == 3
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -76,6 +75,22 @@ def test_differs_from_basic_by_the_model_function_alone(template: str) -> None:
     rest = [line for line in changed if line not in model and not aside.match(line) and line.strip()]
     written = {re.sub(r"\w*(Regression|Classifier)\b", "Model", line) for line in basic}
     assert {re.sub(r"\w*(Regression|Classifier)\b", "Model", line) for line in rest} <= written
+
+
+def answer_in_every_program(root: Path) -> list[dict]:
+    """The server's answers to the model's example in a clean process, which those of WSGI, Flask, Django and Lambda
+    must equal bit by bit.
+    """
+    folder = str(Path(__file__).parents[3])
+    variables = {**os.environ, "PYTHONPATH": folder}
+    asked = [sys.executable, "-m", "tests.template_answers", str(root)]
+    done = subprocess.run(asked, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["programs"]
+    server = found.pop("server")
+    assert [status for status, _ in server] == [200, 200, 422, 422, 400]
+    assert found == dict.fromkeys(("wsgi", "flask", "django", "lambda"), server)
+    return [json.loads(text) for _, text in server]
 
 
 def command(*arguments: str) -> list[str]:
