@@ -83,9 +83,10 @@ class Server:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source / self.scenario.kind if (source / self.scenario.kind).is_dir() else source, folder)
         filled = {"port": str(self.port), "model": str(model), "scenario": self.scenario.kind}
+        filled["workers"] = str(self.scenario.workers)
         variables = {
             **environments.variables(programs),
-            **{"MODEL": filled["model"], "SCENARIO": self.scenario.kind},
+            **{"MODEL": filled["model"], "SCENARIO": self.scenario.kind, "WORKERS": filled["workers"]},
             **{name: value.format(**filled) for name, value in peer.variables.items()},
         }
         with (folder / "output.log").open("wb") as log:
@@ -198,7 +199,8 @@ def hold(
     Raises:
         RuntimeError: mlapp did not start or answers wrongly: without it there is nothing to compare.
     """
-    servers = [Server(peer, scenario, samples, _free_port()) for peer in peers]
+    chosen = [peer for peer in peers if not scenario.folders or peer.folder in scenario.folders]
+    servers = [Server(peer, scenario, samples, _free_port()) for peer in chosen]
     alone: list[dict[str, float]] = []
     with ExitStack() as stack:
         running = []

@@ -61,7 +61,7 @@ class Peer:
             the server runs. Its requirements.txt is installed into an environment of its own.
         environment: whose environment it runs in, when not its own.
         prepare: run once before the server starts. In it, as in `serve` and `variables`, {port}, {model} (a joblib
-            file) and {scenario} are filled in.
+            file), {scenario} and {workers} are filled in.
         answer: the predictions in a parsed response; None: it predicts nothing.
         processes: that the architecture needs for "one worker", for the reader of the table.
     """
@@ -93,7 +93,7 @@ PEERS = (
     Peer(
         MLAPP,
         "mlapp",
-        ("mlapp", "serve", "--host", "127.0.0.1", "--port", "{port}"),
+        ("mlapp", "serve", "--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}"),
         prepare=("mlapp", "train", "-p", "test_size=0"),
         variables={"MLAPP_SERVE__ACCESS_LOG": "false"},
     ),

@@ -16,6 +16,8 @@ class Scenario:
         rows: of a request.
         bodies: that are sent in turn, each with other numbers.
         connections: of wrk, one run for each.
+        workers: processes that predict.
+        folders: of the only peers that take part; all of them when empty.
     """
 
     name: str
@@ -24,6 +26,8 @@ class Scenario:
     rows: int = 1
     bodies: int = 1
     connections: tuple[int, ...] = (1, 32)
+    workers: int = 1
+    folders: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -42,6 +46,13 @@ SCENARIOS = (
     Scenario("sleep", "As rows, with a model that sleeps 5 ms a batch and runs one batch at a time, as a GPU does"),
     Scenario("many", "1,000 rows of 64 numbers in a request", model="rows", rows=1000, connections=(4,)),
     Scenario("different", "As rows, each request with other numbers", model="rows", bodies=64, connections=(32, 256)),
+    Scenario(
+        *("workers", "As rows, with two workers"),
+        model="rows",
+        connections=(32,),
+        workers=2,
+        folders=("limit", "asgi", "mlapp", "mosec"),
+    ),
 )
 
 

@@ -47,5 +47,7 @@ class Digits(Worker):
 if __name__ == "__main__":
     server = Server()
     batch, wait = int(os.environ.get("MAX_BATCH", "32")), int(os.environ.get("MAX_WAIT", "1"))
-    server.append_worker(Digits, num=1, max_batch_size=batch, max_wait_time=wait, route="/predict")
+    server.append_worker(
+        Digits, num=int(os.environ["WORKERS"]), max_batch_size=batch, max_wait_time=wait, route="/predict"
+    )
     server.run()

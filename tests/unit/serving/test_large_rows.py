@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.instructions import COLUMNS, make_app
+from mlapp.schema.number_rows import MOST_AT_ONCE
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.inference import endpoint as endpoints
 
@@ -55,6 +56,14 @@ async def test_a_wrong_row_is_named_as_in_a_small_body(sums, serve, cells, threa
         answer = await client.post("/predict", json={"inputs": rows})
     assert answer.status_code == 422
     assert f"row {row}" in answer.text
+    assert len(threads) == 1
+
+
+async def test_very_many_short_numbers_are_decoded_in_a_thread(sums, serve, threads):
+    rows = [[1] * COLUMNS] * (MOST_AT_ONCE // COLUMNS + 1)
+    async with serve(*sums) as client:
+        answer = await client.post("/predict", content=json.dumps(rows))
+    assert answer.json()["predictions"] == [COLUMNS] * len(rows)
     assert len(threads) == 1
 
 
