@@ -30,6 +30,14 @@ NODE_PHASES: Mapping[int, Phase] = {
     NodeExecutionPhase.TIMED_OUT: "failed",
     NodeExecutionPhase.ABORTED: "aborted",
 }
+LAST_STEPS: Mapping[str, str] = {
+    "train": "save",
+    "train_split": "save",
+    "predict": "batch",
+    "tune": "trial",
+    "tune_split": "trial",
+}
+"""The last step of each workflow that the app has of its own."""
 WAITS_AFTER = 10.0
 """Seconds after which mlapp asks why a task has not started."""
 
@@ -101,6 +109,18 @@ def split_stage_names(node: str) -> list[str]:
     """`train-evaluate-save` is three stages; a name that is not made of stages is one."""
     names = node.split("-")
     return names if len(names) > 1 and all(name in STEPS for name in names) else [node]
+
+
+def is_last_done(run: Run) -> bool:
+    """Whether the last step of one of the app's own workflows succeeded: only the run's own end is missing."""
+    last = LAST_STEPS.get(run.workflow.rpartition(".")[2])
+    return any(step.name == last and step.phase == "succeeded" for step in run.steps)
+
+
+def looks_finished(run: Run) -> bool:
+    """Whether no step is known that still runs. Another one may follow."""
+    phases = {step.phase for step in run.steps}
+    return not phases or bool(phases & {"failed", "aborted"}) or phases == {"succeeded"}
 
 
 class WaitingReasons:

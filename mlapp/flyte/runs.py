@@ -28,7 +28,9 @@ from mlapp.flyte.run_stages import (
     NamedRun,
     WaitingReasons,
     execution_id,
+    is_last_done,
     list_stages,
+    looks_finished,
     project_and_domain,
     refuse_unpullable,
     split_stage_names,
@@ -38,13 +40,6 @@ from mlapp.flyte.task_executions import list_task_executions
 from mlapp.reporting import Reporter
 
 WORKFLOWS = get_args(Workflow)
-LAST_STEPS: Mapping[str, str] = {
-    "train": "save",
-    "train_split": "save",
-    "predict": "batch",
-    "tune": "trial",
-    "tune_split": "trial",
-}
 PAUSE = 2.0
 """Seconds between two calls while a run is followed, at least."""
 LONGEST_PAUSE = 10.0
@@ -150,7 +145,7 @@ def follow_run(
                 raise UnreachableError(error.what, f"The run goes on. Come back: mlapp runs wait {run}") from error
         else:
             # The steps say most, and one call gets them all. The run itself is asked for when they look finished.
-            asks_run = _is_last_done(current) or (not asks_run and _looks_finished(current))
+            asks_run = is_last_done(current) or (not asks_run and looks_finished(current))
             if current.is_over and any(step.phase in ("queued", "running") for step in current.steps):
                 time.sleep(pause)
                 with suppress(UnreachableError):  # how it ended is known; the tasks' last news are not worth an error
@@ -253,17 +248,6 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
         name = " + ".join(split_stage_names(node))
         found += [(name, link) for execution in list_task_executions(connection, place) for link in execution.logs]
     return found
-
-
-def _is_last_done(run: Run) -> bool:
-    """Whether the last step of one of the app's own workflows succeeded: only the run's own end is missing."""
-    last = LAST_STEPS.get(run.workflow.rpartition(".")[2])
-    return any(step.name == last and step.phase == "succeeded" for step in run.steps)
-
-
-def _looks_finished(run: Run) -> bool:
-    phases = {step.phase for step in run.steps}
-    return not phases or bool(phases & {"failed", "aborted"}) or phases == {"succeeded"}
 
 
 def _add_task_runs(run: Run, steps: tuple[TaskRun, ...]) -> Run:
