@@ -68,7 +68,11 @@ class NumberRows:
         Raises:
             REFUSED: the text is not JSON, not such a list, or a number does not fit its column's type.
         """
-        rows: Any = _parse(body)
+        size = len(body)
+        try:
+            rows: Any = (_local.parser if size < LARGE else simdjson.Parser()).parse(body)
+        except AttributeError:
+            rows = _parse(body)
         if key:
             if len(rows) != 1:
                 raise ValueError("more than one key")
@@ -76,7 +80,8 @@ class NumberRows:
         count = len(rows)
         width = self._width
         # The only brackets are those of the rows: a list within a row would be flattened too.
-        if count_byte(body, b"[") != count + 1 or (count != 1 and any(len(row) != width for row in rows)):
+        brackets = body.count(b"[") if size < LONG else count_byte(body, b"[")
+        if brackets != count + 1 or (count != 1 and any(len(row) != width for row in rows)):
             raise ValueError("not rows of one width")
         cells = bytes(rows.as_buffer(of_type=self._code))
         if len(cells) != 8 * count * width or not count:

@@ -74,6 +74,7 @@ def find_missing() -> list[str]:
         *(name for name in CYCLE if name not in cycle),
         *(name for name in PARSER if not hasattr(httptools.HttpRequestParser, name)),
         *(name for name in ("pause_reading", "resume_reading") if not hasattr(FlowControl, name)),
+        *(name for name in ("read_paused", "write_paused") if name not in FlowControl.__init__.__code__.co_names),
     ]
 
 

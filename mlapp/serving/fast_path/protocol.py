@@ -108,7 +108,8 @@ class FastProtocol(HttpToolsProtocol):
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1
-            self.flow.resume_reading()
+            if self.flow.read_paused:
+                self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if self._is_broken:

@@ -115,11 +115,10 @@ class Batcher:
             raise
         seconds = time.perf_counter() - started
         # In the next turn, when the answer is sent: its client waits for nothing else.
-        asyncio.get_running_loop().call_soon(
-            self._note_batch, loaded, [(features, predictions)], part.rows, 0.0, seconds
-        )
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._note_batch, loaded, [(features, predictions)], part.rows, 0.0, seconds)
         if self.recorder is not None:
-            self.recorder.add(loaded, (part,), [rows], part.rows, seconds)
+            loop.call_soon(self.recorder.add, loaded, (part,), [rows], part.rows, seconds)
         return rows
 
     def submit_request(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> QueuedRequest:
