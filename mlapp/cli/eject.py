@@ -89,7 +89,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     place = open_command_target(project, name, namespace)
     if not isinstance(place, ClusterTarget):
         raise UsageError(f"The target {place.name} is in no cluster.", "Name one that is: --target k8s.")
-    shipment = Shipment(project.name, PLACEHOLDER, model_uri="s3://placeholder")
+    shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
     typer.echo(to_yaml_all(place.rbac(shipment)), nl=False)
 
 

@@ -22,6 +22,7 @@ from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, INFERENCE_SERVICE, ROU
 from mlapp.deploy.cluster.patches import apply_patches
 from mlapp.deploy.cluster.server_environment import server_variables
 from mlapp.deploy.cluster.settings import Patch
+from mlapp.deploy.cluster.storage_uri import fill_storage_uri
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.kserve.settings_check import is_readable, refuse_contradictions
 from mlapp.deploy.target import Shipment
@@ -75,7 +76,7 @@ class KServeContext:
         """Where KServe downloads the model version; None when the image's own is served."""
         shipment, given = self.shipment, self.settings.storage_uri
         if given is not None:
-            return given.replace("{version}", shipment.model_version or "").replace("{app}", shipment.app)
+            return fill_storage_uri(given, shipment, SECTION)
         return shipment.model_uri if is_readable(shipment.model_uri) else None
 
     @property

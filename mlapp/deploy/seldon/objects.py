@@ -12,6 +12,7 @@ from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.naming import Names, make_label_value
 from mlapp.deploy.cluster.object_kinds import SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, Kind
 from mlapp.deploy.cluster.patches import apply_patches
+from mlapp.deploy.cluster.storage_uri import fill_storage_uri
 from mlapp.deploy.seldon.settings import SeldonSettings
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
@@ -74,9 +75,9 @@ def refuse_contradictions(settings: SeldonSettings) -> None:
 
 
 def _make_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict[str, Any]:
-    uri = (settings.storage_uri or "").replace("{version}", shipment.model_version or "")
+    uri = fill_storage_uri(settings.storage_uri or "", shipment, SECTION)
     spec: dict[str, Any] = {
-        "storageUri": uri.replace("{app}", shipment.app),
+        "storageUri": uri,
         "requirements": [_capability(shipment)] if settings.server_image else ["mlserver"],
         "replicas": settings.min_replicas,
     }

@@ -174,6 +174,8 @@ def test_a_server_is_made_where_an_image_is_given_and_asked_for_where_none_fits(
 def test_a_cluster_without_seldon_and_settings_without_a_place_are_refused(api, target):
     with pytest.raises(ConfigError, match=r"targets.seldon.storage_uri is missing"):
         target(storage_uri=None).check()
+    with pytest.raises(UsageError, match="digits has no version that targets.seldon.storage_uri could name"):
+        target().apply(Shipment("digits", ""))
     api.operators.clear()
     with pytest.raises(DeployError, match="does not know Model: Seldon Core 2 is not installed"):
         target().apply(ship())

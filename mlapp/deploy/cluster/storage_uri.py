@@ -1,0 +1,20 @@
+"""`storage_uri` of targets whose platform downloads the model version."""
+
+from __future__ import annotations
+
+from mlapp.deploy.target import Shipment
+from mlapp.errors import UsageError
+
+
+def fill_storage_uri(uri: str, shipment: Shipment, section: str) -> str:
+    """The location of the shipment's version: `{version}` and `{app}` stand for it.
+
+    Raises:
+        UsageError: it names the version, and the store has none.
+    """
+    if "{version}" in uri and shipment.model_version is None:
+        raise UsageError(
+            f"{shipment.app} has no version that {section}.storage_uri could name: {uri}",
+            "Train one: `mlapp train`, or name one that the store has: --model 4.",
+        )
+    return uri.replace("{version}", shipment.model_version or "").replace("{app}", shipment.app)
