@@ -177,6 +177,21 @@ def unreadable_file_error(file: Path, error: Exception) -> ModelError:
     )
 
 
+def will_have_method(model: Any, name: str) -> bool:
+    """Whether an unfitted model has a method, or gets it from an estimator that fitting chooses.
+
+    scikit-learn's stacking passes `predict` to its `final_estimator`, which may be None until then.
+    """
+    try:
+        getattr(model, name)
+    except AttributeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        return isinstance(cause, AttributeError) and cause.name == name and cause.obj is None
+    return True
+
+
 def no_probabilities(model: Any) -> ModelError:
     """The error of a model that is asked for probabilities with class names, and has none."""
     return ModelError(

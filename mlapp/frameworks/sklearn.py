@@ -17,6 +17,7 @@ from mlapp.frameworks.framework import (
     cannot_proceed_error,
     no_probabilities,
     unreadable_file_error,
+    will_have_method,
 )
 
 FILE = "model.skops"
@@ -109,9 +110,9 @@ class SklearnFramework(Framework):
         return model.predict(as_documents(model, features))
 
     def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:
-        if gives_probabilities and not hasattr(model, "predict_proba"):
+        if gives_probabilities and not will_have_method(model, "predict_proba"):
             raise no_probabilities(model)
-        if not hasattr(model, "predict"):
+        if not will_have_method(model, "predict"):
             raise ModelError(
                 f"A {type(model).__name__} has no method predict.",
                 "Write an @app.predictor that returns one prediction for each row, or choose another model.",

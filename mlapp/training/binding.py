@@ -7,7 +7,7 @@ from typing import Any
 
 from mlapp import frameworks
 from mlapp.frameworks import Framework
-from mlapp.frameworks.framework import no_probabilities
+from mlapp.frameworks.framework import no_probabilities, will_have_method
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
 from mlapp.pipeline.parameters import bind_one_stage, declared_parameters, open_stages
 from mlapp.training import stage_calls
@@ -29,7 +29,7 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
     values = bind_one_stage(pipeline.stages["model"], declared_parameters(users), given)
     model = stage_calls.call_builder(pipeline, values)
     framework = frameworks.find_framework(type(model))
-    if pipeline.predict_what == "proba" and not hasattr(model, "predict_proba"):
+    if pipeline.predict_what == "proba" and not will_have_method(model, "predict_proba"):
         raise no_probabilities(model)
     stages = parameter_stages(pipeline, framework)
     bound = bind_parameters(declared_parameters(stages), given, open_stages(stages))

@@ -74,7 +74,7 @@ def take_in(
         return trained
     sent = round_trip.through_json(pipeline, framework, schema.features, sample)
     predictions, cost = prediction.sample_predictions(pipeline, framework, model, sent.features)
-    return replace(trained, batching=round_trip.check(trained, sent, predictions, cost, to_keep=to_keep))
+    return replace(trained, batching=round_trip.check(trained, sent, predictions, cost, to_keep=to_keep, tell=tell))
 
 
 def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tuple[ModelSchema, Any]:

@@ -129,7 +129,7 @@ def run(
         parent=None if previous is None else previous.version,
         baseline=baseline,
     )
-    return replace(trained, batching=round_trip.check(trained, sample, predictions, cost, to_keep=to_keep))
+    return replace(trained, batching=round_trip.check(trained, sample, predictions, cost, to_keep=to_keep, tell=tell))
 
 
 def _read_data(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+import re
 import sys
 import time
 import types
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.cluster import DBSCAN
+from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
@@ -25,6 +28,7 @@ from mlapp import App, training
 from mlapp.errors import DataError, ModelError
 from mlapp.flyte import task_bodies as flyte_stages
 from mlapp.store import open_store
+from mlapp.training import round_trip
 
 ROWS = 60
 
@@ -314,16 +318,30 @@ def test_a_class_without_a_format_is_told_before_the_data_is_read_for_a_version(
     [
         (DBSCAN, "labels", "A DBSCAN has no method predict."),
         (LinearSVC, "proba", "a LinearSVC gives no probabilities"),
+        (LocalOutlierFactor, "labels", "A LocalOutlierFactor has no method predict."),
     ],
 )
 def test_a_model_that_cannot_predict_is_told_before_the_data_is_read(model: Any, predict: Any, told: str) -> None:
-    app, read = App("speechless", target=None if model is DBSCAN else "y", predict=predict), []
+    app, read = App("speechless", target="y" if model is LinearSVC else None, predict=predict), []
     app.data_reader(lambda: read.append(1))
     app.model(model)
     with pytest.raises(ModelError, match=told) as raised:
         app.train()
     assert "@app.predictor" in raised.value.todo
     assert not read
+
+
+@pytest.mark.parametrize("predict", ["labels", "proba"])
+def test_a_model_that_can_predict_once_it_is_fitted_is_trained(predict: Any) -> None:
+    app = App("stacked", target="y", predict=predict)
+    app.data_reader(table)
+
+    @app.model
+    def build() -> StackingClassifier:  # its final estimator is None until it is fitted
+        return StackingClassifier([("line", LogisticRegression())], cv=2)
+
+    app.train()
+    assert len(app.predict({"x": 1.0, "z": 0.0})) == 1
 
 
 def test_the_check_is_a_step_and_costs_little() -> None:
@@ -339,6 +357,30 @@ def test_the_check_is_a_step_and_costs_little() -> None:
     spent = time.perf_counter() - clock["check"]
     assert told[-1] == "check"
     assert spent < 0.05 * 100 + 2.5  # the sample's own predictions, and a second
+
+
+@pytest.mark.parametrize("case", ["same", "forgets", "depends"])
+def test_of_a_predictor_that_takes_long_one_row_is_compared(case: str, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(round_trip, "LEAST", 0.02)
+    monkeypatch.setattr(round_trip, "SHARE", 0.0)
+    app, told = an_app(), []
+
+    @app.predictor
+    def slow(model: Any, features: pd.DataFrame) -> list[float]:
+        time.sleep(0.02)
+        shift = features["x"].mean() if case == "depends" else model.coef_[0, 0]
+        return (features["x"] + shift).tolist()
+
+    if case == "forgets":
+        app.saver(lambda model, path: (path / "nothing").touch())
+        app.loader(lambda path: LogisticRegression().fit([[0.0, 0.0], [9.0, 9.0]], ["low", "high"]))
+        with pytest.raises(ModelError, match="saved and loaded does not answer as the trained one: row 0"):
+            app.train()
+        return
+    trained = training.run(app, progress=told.append)
+    assert re.fullmatch(r"check one row only: predictor 'slow' in \S+ takes \d\.\d s for it", told[-1])
+    assert trained.batching is (case == "same")
+    assert ("gives a row another value beside other rows" in caplog.text) is (case == "depends")
 
 
 def test_flyte_s_training_is_checked_too(tmp_path: Path, caplog) -> None:
