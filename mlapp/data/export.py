@@ -124,8 +124,13 @@ def _open_parquet_writer(file: Path) -> Iterator[Writer]:
 
         def write_parquet_part(part: pd.DataFrame) -> None:
             if not writers:
-                table = pa.Table.from_pandas(part, preserve_index=False)
-                writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema, compression="zstd")))
+                try:
+                    table = pa.Table.from_pandas(part, preserve_index=False)
+                    writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema, compression="zstd")))
+                except (pa.ArrowException, TypeError) as error:
+                    raise DataError(
+                        f"Parquet does not hold a column of the data: {error}.", "Export a CSV, or change its type."
+                    ) from None
             else:
                 _refuse_other_columns(part, writers[0].schema.names)
                 try:

@@ -28,6 +28,18 @@ Options = TypeVar("Options", bound=TaskOptions)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
+def _list_names(app: str, parameter: str, names: Any) -> tuple[str, ...]:
+    if isinstance(names, str):
+        return (names,)
+    try:
+        return tuple(names)
+    except TypeError:
+        raise DeclarationError(
+            f"App '{app}': {parameter}={names!r} is neither a column's name nor a list of names.",
+            "Name columns by texts: table.columns = table.columns.map(str).",
+        ) from None
+
+
 class Pipeline:
     """The declarations of an app.
 
@@ -58,9 +70,9 @@ class Pipeline:
             )
         self.name = name
         self.target: str | tuple[str, ...] | None = (
-            target if target is None or isinstance(target, str) else tuple(target)
+            target if target is None or isinstance(target, str) else _list_names(name, "target", target)
         )
-        self.features: tuple[str, ...] | None = None if features is None else tuple(features)
+        self.features: tuple[str, ...] | None = None if features is None else _list_names(name, "features", features)
         both = set(self.targets) & set(self.features or ())
         if both:
             raise DeclarationError(

@@ -117,6 +117,7 @@ def _dataset(inputs: Any, schema: Schema) -> Any:
 def _arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
     import numpy as np
 
+    inputs = [inputs] if _is_record(inputs, schema) else inputs
     columns = inputs if isinstance(inputs, Mapping) else _columns(inputs, schema)
     if set(columns) != set(schema.names):
         odd = sorted(set(map(str, columns)) ^ set(schema.names))[0]
@@ -138,6 +139,18 @@ def _arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
     if len(lengths) > 1:
         raise InputError([Problem("the arrays are not of one length")], _advise(schema))
     return found
+
+
+def _is_record(inputs: Any, schema: Schema) -> bool:
+    """Whether a mapping holds one row's values: an array of rows has a dimension more."""
+    import numpy as np
+
+    if not isinstance(inputs, Mapping) or inputs.keys() != set(schema.names):
+        return False
+    try:
+        return all(np.shape(inputs[field.name]) == np.shape(field.example) for field in schema.fields)
+    except ValueError:  # lists of different lengths
+        return False
 
 
 def _columns(inputs: Any, schema: Schema) -> dict[str, list[Any]]:

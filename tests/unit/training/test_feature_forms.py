@@ -93,7 +93,8 @@ def test_a_dict_of_arrays() -> None:
     trained = app.train()
     assert trained.batching
     assert [column.rows for column in trained.baseline.predictions] == [32]
-    for inputs in ([{"ids": [1, 2], "mask": 1.0}], {"ids": [[1, 2]], "mask": [1.0]}):
+    one = {"ids": [1, 2], "mask": 1.0}
+    for inputs in (one, [one], {"ids": [[1, 2]], "mask": [1.0]}):
         assert served(app, inputs) == [3.0]
         assert app.predict(inputs) == [3.0]
     with pytest.raises(InputError, match="array 'ids' is not of int64 with rows of shape \\[2\\]"):
