@@ -20,6 +20,15 @@ FILES = Path(__file__).parent / "files"
 SCRIPTS = ".ci"
 """The project's folder of the scripts that both systems run."""
 
+UNQUOTED = {
+    "DIRECTORY": "folder",
+    "BRANCH": "branch",
+    "PYTHON": "version of Python",
+    "STAGING": "target",
+    "PRODUCTION": "target",
+}
+"""Values that stand in the files without quotes."""
+
 NOT_CLUSTERS = frozenset({"docker", "flyte"})
 ACTIONS = {
     "CHECKOUT": "3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
@@ -47,6 +56,7 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
         root = repository
     directory = root.relative_to(repository).as_posix()
     values = _collect_values(project, directory, repository)
+    _refuse_unusable_names(values)
     texts = {path: _fill_placeholders(text, values) for path, text in _list_texts(format, directory, values)}
     for path, text in texts.items():
         file = repository / path
@@ -130,6 +140,16 @@ def _collect_values(project: Project, directory: str, repository: Path) -> dict[
         "PATHS": f"\n    paths: ['{directory}/**', '.github/**']" if in_subfolder else "",
         "SCRIPTS": SCRIPTS,
     }
+
+
+def _refuse_unusable_names(values: dict[str, str]) -> None:
+    """Refuse names that the shell or YAML would read as something else: they stand in scripts as they are."""
+    for key, what in UNQUOTED.items():
+        if not re.fullmatch(r"[\w./@ =-]*" if key in ("STAGING", "PRODUCTION") else r"[\w./@-]+", values[key]):
+            raise UsageError(
+                f"The {what} {values[key]!r} cannot stand in a pipeline's files.",
+                "Rename it: letters, digits, '.', '_', '-' and '/'.",
+            )
 
 
 def _make_slug(name: str) -> str:

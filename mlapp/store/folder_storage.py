@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
 from mlapp.store import names
+from mlapp.store.file_hashes import list_files
 from mlapp.store.manifest import StoredFile
 from mlapp.store.storage import FullError
 
@@ -30,10 +32,15 @@ RESERVED = 16 * 1024
 class FolderStorage:
     """Files under `root`. A key is written beside its place, synced, and linked to its name: the link either makes
     the whole file appear or fails because the name is taken, in any process, at any instant.
+
+    Args:
+        copies: folder to which the files of a version are copied before anybody reads them, so that the store's other
+            writers cannot change what was checked; None: they are read in their place.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, copies: Path | None = None) -> None:
         self.root = root
+        self._copies = copies
 
     def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
         path = self._path(key)
@@ -88,10 +95,27 @@ class FolderStorage:
     def fetch_folder(
         self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
-        return self._path(prefix)
+        if self._copies is None:
+            return self._path(prefix)
+        try:
+            self._copies.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a pod's filesystem is read-only
+            self._copies = Path(tempfile.mkdtemp(prefix="mlapp-models-"))
+        folder = self._copies / prefix
+        with translate_os_errors(folder):
+            if fresh:
+                shutil.rmtree(folder, ignore_errors=True)
+            for name, stored in files.items():
+                path = folder / name
+                if not path.is_file() or path.stat().st_size != stored.size:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    _copy_regular_file(self._path(f"{prefix}/{name}"), path)
+        return folder
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
-        return []  # the folder is the prefix
+        if self._copies is None:
+            return []  # the folder is the prefix
+        return sorted(set(list_files(self._path(prefix))) - set(files))
 
     def size(self, prefix: str) -> int:
         total = 0
@@ -111,6 +135,8 @@ class FolderStorage:
             with suppress(FileNotFoundError):
                 path.rename(doomed)
                 shutil.rmtree(doomed)
+        if self._copies is not None:
+            shutil.rmtree(self._copies / prefix, ignore_errors=True)
 
     def check_writable(self) -> None:
         with translate_os_errors(self.root):
@@ -173,6 +199,24 @@ def _create(path: Path, content: bytes) -> bool:
         temporary.unlink(missing_ok=True)
     _sync_to_disk(path.parent)
     return True
+
+
+def _copy_regular_file(source: Path, target: Path) -> None:
+    """Copy a file that is there and is neither a link nor a pipe; what is missing is noticed by its hash."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with (
+            open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file,
+            temporary.open("xb") as copy,
+        ):
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                shutil.copyfileobj(file, copy, 1 << 20)
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def open_store(settings: str | StoreSettings, root: Path) -> Store:
             ObjectStorage(
                 object_clients.connect_bucket(url),
                 shown,
-                root / CACHE / hashlib.sha256(shown.encode()).hexdigest()[:16],
+                _cache_folder(root, shown),
             ),
             signer,
         )
@@ -47,4 +47,10 @@ def open_store(settings: str | StoreSettings, root: Path) -> Store:
             f"store: '{redact_secrets(url)}' is of a kind that mlapp cannot open.",
             "Give a folder, or a bucket: s3://…, gs://… or az://….",
         )
-    return Store(FolderStorage((root / url.removeprefix("file://")).expanduser().resolve()), signer)
+    folder = (root / url.removeprefix("file://")).expanduser().resolve()
+    copies = _cache_folder(root, str(folder)) if signer is not None and signer.is_required else None
+    return Store(FolderStorage(folder, copies), signer)
+
+
+def _cache_folder(root: Path, place: str) -> Path:
+    return root / CACHE / hashlib.sha256(place.encode()).hexdigest()[:16]

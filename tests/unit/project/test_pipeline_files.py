@@ -51,6 +51,16 @@ def test_a_project_in_a_folder_of_a_repository(shop, tmp_path, mlapp):
     assert "[docker,k8s,sign,s3,flyte]" in (shop / "models/shop/.ci/setup.sh").read_text()
 
 
+def test_a_folder_that_the_shell_would_read_as_commands_is_refused(shop, tmp_path, mlapp):
+    root = shop / "models/a; curl example.org"
+    root.mkdir()
+    for name in ("mlapp.yaml", "app.py"):
+        (root / name).write_text((shop / "models/shop" / name).read_text())
+    refused = mlapp("eject", "ci", "--format", "gitlab", cwd=root)
+    assert (refused.code, "cannot stand in a pipeline's files" in refused.err) == (2, True), refused.err
+    assert sorted(path.name for path in root.iterdir()) == ["app.py", "mlapp.yaml"]
+
+
 def test_every_action_is_pinned_by_its_commit(shop, mlapp):
     mlapp("eject", "ci", cwd=shop / "models/shop")
     texts = [path.read_text() for path in (shop / ".github").rglob("*.yml")]

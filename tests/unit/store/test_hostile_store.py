@@ -10,8 +10,10 @@ from typing import Any
 
 import joblib
 import numpy as np
+import obstore
 import pandas as pd
 import pytest
+from obstore.store import MemoryStore
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
@@ -21,6 +23,8 @@ from mlapp.errors import MlappError, ModelError, StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.prediction import load_predictor
 from mlapp.store import Store, open_store
+from mlapp.store.manifest import StoredFile
+from mlapp.store.object_storage import ObjectStorage
 
 
 def an_app(model: Any = LogisticRegression, **options: Any) -> App:
@@ -265,3 +269,12 @@ def test_a_saver_that_writes_a_link_is_refused_before_there_is_a_version(store: 
     with pytest.raises(ModelError, match="wrote 'link', which a version cannot hold"):
         store.put(app.train())
     assert store.list_numbers("numbers") == [1]
+
+
+def test_a_manifest_that_claims_a_file_of_any_size_costs_nothing(tmp_path: Path) -> None:
+    client = MemoryStore()
+    obstore.put(client, "numbers/files/a/model", b"small")
+    storage = ObjectStorage(client, "s3://bucket", tmp_path)
+    claimed = {"model": StoredFile("0" * 64, 10**18)}
+    folder = storage.fetch_folder("numbers/files/a", claimed)
+    assert (folder / "model").stat().st_size == 0

@@ -153,6 +153,21 @@ def test_a_signature_covers_all_that_a_version_is(
     assert opened(**REQUIRED).get("numbers", 2).version == 2
 
 
+def test_what_was_verified_is_what_is_loaded(
+    opened: Callable[..., Store], trained: TrainedModel, tmp_path: Path
+) -> None:
+    stored = opened(private_key="ours.pem").put(trained)
+    (name,) = (name for name in stored.manifest.files if name.startswith("model"))
+    loaded = opened(**REQUIRED).get("numbers", 1)
+    before = (loaded.files / name).read_bytes()
+    place = tmp_path / "models/numbers" / stored.manifest.folder
+    (place / name).write_bytes(b"of somebody who may write to the store, after the signature was checked")
+    assert (loaded.files / name).read_bytes() == before
+    (place / "more").write_text("beside it")
+    with pytest.raises(StoreError, match="its file more is not in its manifest"):
+        opened(**REQUIRED).get("numbers", 1)
+
+
 def test_a_copy_keeps_its_signatures_and_an_unsigned_one_is_refused(
     opened: Callable[..., Store], trained: TrainedModel
 ) -> None:
