@@ -133,6 +133,18 @@ def test_a_first_model_is_compared_with_none(shop, mlapp):
     assert "table of models compare 1 --markdown" in comment
 
 
+def test_no_text_of_a_request_is_part_of_a_script(shop, mlapp):
+    mlapp("eject", "ci", cwd=shop / "models/shop")
+    for path in (shop / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            assert not [step for step in job.get("steps", []) if "${{" in step.get("run", "")], path.name
+    request = (shop / ".github/workflows/shop-pull-request.yml").read_text()
+    for name in ("AWS_ROLE_ARN", "KUBE_SERVER", "EKS_CLUSTER"):
+        assert re.search(
+            rf"{name}: \${{{{ github.event.pull_request.head.repo.full_name == github.repository &&", request
+        )
+
+
 def test_both_formats_share_the_scripts_and_nothing_is_overwritten(shop, mlapp):
     root = shop / "models/shop"
     assert mlapp("eject", "ci", "--format", "gitlab", cwd=root).code == 0
