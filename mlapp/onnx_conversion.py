@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import logging
+import os
+from pathlib import Path
 from typing import Any
 
-from mlapp import frameworks, prediction
+import msgspec
+
+from mlapp import distribution, frameworks, prediction
 from mlapp.frameworks import onnx
+from mlapp.model import require_declared
+from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
 from mlapp.schema import Schema
 from mlapp.schema.fields import Field
+from mlapp.store import ModelVersion
 
+log = logging.getLogger("mlapp")
 ROWS = 256
 
 
@@ -36,6 +46,51 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
     )
     onnx.require_same_predictions(expected, found, probabilities)
     return converted
+
+
+def load_converted(pipeline: Pipeline, version: ModelVersion, kept: Path | None, *, extra: str = "refuse") -> Predictor:
+    """A stored version as `convert_to_onnx` makes it. A kept conversion needs neither the model's framework nor the
+    converter.
+
+    Args:
+        kept: the folder of conversions; none are kept when None.
+        extra: `serve.extra`.
+
+    Raises:
+        ModelError, MissingExtraError: as `convert_to_onnx`, and as `prediction.load_predictor`.
+    """
+    manifest = version.manifest
+    if kept is None or pipeline.stage("loader") is not None or manifest.model_format == "onnx":
+        return convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
+    file = kept / _name_conversion(version)
+    require_declared(pipeline, frameworks.get_framework(manifest.framework), manifest.model_format)
+    try:
+        content = file.read_bytes()
+    except OSError:
+        converted = convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
+        _keep_conversion(converted.estimator.content, file)
+        return converted
+    model, framework = onnx.OnnxModel(content), frameworks.get_framework("onnx")
+    return prediction.wrap_estimator(pipeline, version, model, framework, extra=extra)
+
+
+def _name_conversion(version: ModelVersion) -> str:
+    """A file name that changes with the version's files, and with what compared the conversion's answers."""
+    files = {name: file.sha256 for name, file in version.manifest.files.items()}
+    identity = msgspec.json.encode([files, distribution.version()], order="sorted")
+    return f"{version.app}-{version.version}-{hashlib.sha256(identity).hexdigest()[:16]}.onnx"
+
+
+def _keep_conversion(content: bytes, file: Path) -> None:
+    """Write a conversion; where the disk is full or may not be written to, the next start converts again."""
+    temporary = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        log.info("the conversion to ONNX is not kept: %s", error)
 
 
 def draw_rows(schema: Schema) -> Any:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp import frameworks, normalization
 from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
 from mlapp.frameworks import Framework
+from mlapp.frameworks.onnx import OnnxModel
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_to_array, wants_array
@@ -64,7 +65,13 @@ class Predictor:
     @cached_property
     def takes_array(self) -> bool:
         """Whether the first function that sees the features wants an array: then no DataFrame need be built."""
-        return wants_array(self.pipeline.stage("feature_transformer") or self.stage)
+        first = self.pipeline.stage("feature_transformer") or self.stage
+        return wants_array(first) or self._is_tensor_model(first)
+
+    def _is_tensor_model(self, stage: Stage) -> bool:
+        """Whether the features go into the one tensor of an ONNX model, and no function of the app's sees them."""
+        is_default = isinstance(stage.options, DefaultOptions) and not self.pipeline.callbacks
+        return is_default and isinstance(self.estimator, OnnxModel) and len(self.estimator.inputs) == 1
 
     @cached_property
     def _wants_array(self) -> bool:
@@ -215,7 +222,14 @@ def load_predictor(pipeline: Pipeline, version: ModelVersion, *, extra: str = "r
     """
     manifest = version.manifest
     estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files, manifest.parameters)
-    framework = frameworks.get_framework(manifest.framework)
+    return wrap_estimator(pipeline, version, estimator, frameworks.get_framework(manifest.framework), extra=extra)
+
+
+def wrap_estimator(
+    pipeline: Pipeline, version: ModelVersion, estimator: Any, framework: Framework, *, extra: str = "refuse"
+) -> Predictor:
+    """The model of a stored version, or its conversion, with the app's functions around it. `extra` as for `load`."""
+    manifest = version.manifest
     return Predictor(
         pipeline,
         estimator,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from mlapp import prediction
 from mlapp.app import App
 from mlapp.baseline import Baseline, read_baseline
+from mlapp.bundle.bundle import MANIFEST
 from mlapp.config import Serve
 from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
@@ -143,13 +145,22 @@ def serve_version(
         "parameters": manifest.parameters,
         "framework": manifest.framework,
     }
-    predictor = prediction.load_predictor(pipeline, version, extra=extra)
     if runtime == "onnx":
-        from mlapp.onnx_conversion import convert_to_onnx
+        from mlapp.onnx_conversion import load_converted
 
-        predictor = convert_to_onnx(predictor)
+        predictor = load_converted(pipeline, version, _conversion_folder(pipeline), extra=extra)
         details["framework"] = f"{manifest.framework} as onnx"
+    else:
+        predictor = prediction.load_predictor(pipeline, version, extra=extra)
     return _make_served_model(predictor, manifest, details, manifest.batching, _baseline_of(version))
+
+
+def _conversion_folder(pipeline: Pipeline) -> Path | None:
+    """Where conversions to ONNX are kept; None in a bundle, which never changes, and where files must be signed."""
+    if not isinstance(pipeline, App) or pipeline.settings.store.verify != "none":
+        return None
+    is_bundle = (pipeline.root.parent / MANIFEST).is_file()
+    return None if is_bundle else pipeline.root / ".mlapp" / "onnx"
 
 
 def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
