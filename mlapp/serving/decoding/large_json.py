@@ -62,7 +62,12 @@ def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> 
     if body.count(b'"') != quotes:  # a duplicate name
         return None
     inputs: dict[str, Any] = {}
+    floats = {field.name for field in codec.predictor.schema.features.fields if field.dtype == "float64"}
     for name, text in columns.items():
+        numbers = _read_floats(bytes(text), budget) if name in floats else None
+        if numbers is not None:
+            inputs[name] = numbers
+            continue
         pieces: list[Any] = []
         for piece in cut_json_array(bytes(text)):
             if len(piece) > LARGE:
@@ -77,6 +82,17 @@ def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> 
     if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
         return codec.accept_inputs({name: _list_values(values) for name, values in inputs.items()})
     return _accept_arrays(codec, inputs, lengths.pop())
+
+
+def _read_floats(text: bytes, budget: Budget) -> Any | None:
+    """The numbers of a column of floats, read by simdjson; None for any other text, and for an empty list."""
+    from mlapp.schema.number_rows import read_numbers
+
+    numbers = read_numbers(text, "float64")
+    if numbers is None or not len(numbers):
+        return None
+    budget.take(len(numbers))
+    return numbers
 
 
 def _accept_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Part:

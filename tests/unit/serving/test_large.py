@@ -201,3 +201,23 @@ def test_where_training_had_whole_numbers_and_dates(tmp_path):
         large_json.decode_large(
             codec, json.dumps([*records, {"day": "2026-01-01", "small": 128}]).encode(), Budget(Serve(), 30)
         )
+
+
+NUMBERS = {
+    "floats": [0.1 + 0.2, -1e300, 5e-324, 2.5],
+    "a whole number": [1, 2.5, 2**53 + 1, 2**70],
+    "minus zero": [-0.0, 1.5, 0.0, -1.0],
+    "a missing value": [1.0, None, 2.0, 3.0],
+    "a truth value": [1.0, True, 2.0, 3.0],
+    "a text": [1.0, "2", 2.0, 3.0],
+}
+
+
+@pytest.mark.parametrize("cells", NUMBERS.values(), ids=NUMBERS)
+async def test_large_columns_of_floats_mean_the_same_as_small_ones(numbers, serve, cells, monkeypatch):
+    body = json.dumps({"inputs": {"a": cells * 10, "b": [float(at) for at in range(40)]}}).encode()
+    async with serve(*numbers) as client:
+        large = await client.post("/predict", content=body)
+        monkeypatch.setattr(large_json, "LARGE", len(body) + 1)
+        small = await client.post("/predict", content=body)
+    assert (large.status_code, large.content) == (small.status_code, small.content)
