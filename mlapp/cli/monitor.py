@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -199,20 +200,35 @@ def _print(reports: Sequence[WindowReport]) -> None:
     if not reports:
         typer.echo("Nothing was predicted in this time.")
         return
-    shown = reports[-MOST:]
-    if len(shown) < len(reports):
-        output.print_note(f"{len(reports) - len(shown)} earlier windows are left out; --json has them all.")
+    runs = [list(run) for _, run in groupby(reports, lambda report: report if report.state != "empty" else None)]
+    shown = [(run[0], len(run)) for run in runs[-MOST:]]
+    if len(shown) < len(runs):
+        left = sum(len(run) for run in runs[:-MOST])
+        output.print_note(f"{left} earlier windows are left out; --json has them all.")
     rows: list[list[Any]] = []
-    for report in shown:
+    for report, windows in shown:
         known = report.metrics or {name: metric.value for name, metric in report.quality.items() if metric.estimated}
         mark = "" if report.metrics else "~"
         metrics = ", ".join(f"{name} {mark}{value:.3g}" for name, value in known.items())
         state = report.state if report.closed else f"{report.state} (open)"
+        if windows > 1:
+            state += f" ({windows} windows)"
         begin = report.since.strftime("%Y-%m-%d %H:%M:%S")
         rows.append([begin, report.version, report.rows, report.refused, report.truths, state, metrics])
     output.print_table(["since (UTC)", "version", "rows", "refused", "truths", "state", "quality"], rows)
-    last = next((report for report in reversed(shown) if report.alarms), None)
-    if last is not None:
-        typer.echo(f"\nIn the window from {last.since:%Y-%m-%d %H:%M:%S}, version {last.version}:")
-        for alarm in last.alarms:
+    _print_alarms([report for report, _ in shown])
+
+
+def _print_alarms(reports: Sequence[WindowReport]) -> None:
+    """Each alarm in the window in which it begins, or the first one that is shown."""
+    active: dict[str, set[tuple[str, str]]] = {}
+    for report in reports:
+        before = active.get(report.version, set())
+        active[report.version] = {(alarm.kind, alarm.column) for alarm in report.alarms}
+        begun = [alarm for alarm in report.alarms if (alarm.kind, alarm.column) not in before]
+        if begun:
+            typer.echo(
+                f"\nAlarms that began in the window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}:"
+            )
+        for alarm in begun:
             typer.echo(f"  {alarm.text}")

@@ -1,16 +1,13 @@
-"""ColumnPrivacy for the stored values of a column: `drop`, `hash` or `round(5)`, applied before anything is written."""
+"""What is stored of a column's values: `drop`, `hash` or `round(5)` of `monitor.columns`, before it is written."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlapp.baseline.build import text_of
-
-ROUND = re.compile(r"round\(\s*(\d+(?:\.\d+)?)\s*\)")
+from mlapp.baseline.redaction import round_to_step, step_of
 
 
 class ColumnPrivacy:
@@ -39,9 +36,9 @@ class ColumnPrivacy:
             return values
         if rule == "hash":
             return [None if (text := text_of(value)) is None else self._hash(text) for value in values]
-        step = ROUND.fullmatch(rule)
+        step = step_of(self._columns, column)
         assert step is not None, rule
-        return [_round_to_step(value, float(step[1])) for value in values]
+        return [round_to_step(value, step) for value in values]
 
     def keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Business keys as they may be kept."""
@@ -49,15 +46,3 @@ class ColumnPrivacy:
 
     def _hash(self, text: str) -> str:
         return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
-
-
-def _round_to_step(value: Any, step: float) -> Any:
-    """Rounds to the nearest multiple of `step`; values that are not numbers are dropped."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    if not math.isfinite(number) or not step:
-        return None
-    found = round(number / step) * step
-    return int(found) if isinstance(value, int) and found == int(found) else found
