@@ -20,6 +20,7 @@ from mlapp.cli.main import run
 from mlapp.project import Project
 from mlapp.serving import create_asgi
 from tests.servers import free_port, running
+from tests.unit.cli.test_templates import mixed_table
 
 UV = Path(sys.executable).with_name("uv")
 MLSERVER = ["mlserver==1.7.1", "fastapi<0.116", "uvloop<0.22"]
@@ -78,6 +79,12 @@ def predict(model, features):
 """
 
 
+TEMPLATES = {"tabular": {"data": "table.csv", "target": "bought"}}
+"""Templates whose versions MLServer runs beside the two apps, with the answers to `mlapp init`'s questions: a table of
+all types. The others only differ in their frameworks, which take seconds to import.
+"""
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with one version, and its export, which holds that of another app in a folder of its own."""
@@ -95,6 +102,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.chdir(folder)
         target = root / "export" / ("words" if name == "words" else "")
         run_command("export", "mlserver", "--to", str(target))
+    mixed_table("bought").to_csv(root / "table.csv", index=False)
+    for template, chosen in TEMPLATES.items():
+        os.chdir(root)
+        options = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+        run_command("init", template, "--template", template, *options)
+        os.chdir(root / template)
+        run_command("train")
+        run_command("export", "mlserver", "--to", str(root / "export" / template))
     yield root
     os.chdir(here)
 
@@ -125,10 +140,10 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     def is_ready() -> bool:
         try:
-            found = [httpx.get(f"{url}/v2/models/{name}/ready").status_code for name in ("shops", "words")]
+            found = [httpx.get(f"{url}/v2/models/{name}/ready").status_code for name in ("shops", "words", *TEMPLATES)]
         except httpx.TransportError:
             return False
-        return found == [200, 200]
+        return set(found) == {200}
 
     with running(command, packages, is_ready):
         yield url, f"127.0.0.1:{grpc}"
@@ -170,6 +185,17 @@ async def test_mlserver_answers_as_the_server(project: Path, server: tuple[str, 
                     assert found.json().get(key) == expected.json().get(key)
             about = (await ours.get("/v2/models/shops")).json()
             assert {**theirs.get("/v2/models/shops").json(), "parameters": None} == {**about, "parameters": None}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_mlserver_answers_as_the_server_for_a_template(project: Path, server: tuple[str, str], template: str) -> None:
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    asked = [sys.executable, "-m", "tests.template_answers", str(project / template)]
+    done = subprocess.run(asked, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours = json.loads(done.stdout.splitlines()[-1])
+    found = httpx.post(f"{server[0]}/v2/models/{template}/infer", json=ours["tensors"], timeout=60)
+    assert (found.status_code, found.json()["outputs"]) == (ours["infer"][0], ours["infer"][1]["outputs"])
 
 
 def test_grpc_gives_the_same_bits(server: tuple[str, str]) -> None:
