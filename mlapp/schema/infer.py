@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import numbers
 from collections import Counter
 from collections.abc import Iterable
@@ -15,10 +14,10 @@ import msgspec
 from mlapp.errors import DataError
 from mlapp.schema.container import is_dataset
 from mlapp.schema.fields import Field, FieldType, Schema
+from mlapp.schema.number_fields import find_range, infer_number_fields, sendable_example
 from mlapp.schema.text_forms import TEXT_FORMS, find_form, find_form_of_values, write_text
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 MOST_CATEGORIES = 50
@@ -38,7 +37,11 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     if isinstance(features, pd.DataFrame):
         has_integer_names = _check_names(list(features.columns))
         example = _find_complete_row(features)
-        fields = [_infer_field(str(name), features.iloc[:, at], example) for at, name in enumerate(features.columns)]
+        known = infer_number_fields(features, example) if len(features) else {}
+        fields = [
+            known.get(at) or _infer_field(str(name), features.iloc[:, at], example)
+            for at, name in enumerate(features.columns)
+        ]
         unused = _others(columns, features)
         return Schema(kind="table", fields=fields, unused=unused, has_integer_names=has_integer_names)
     if isinstance(features, pd.Series):
@@ -169,7 +172,8 @@ def _find_complete_row(table: pd.DataFrame) -> dict[str, Any]:
     head = table.head(1000)
     complete = head.dropna()
     row = (complete if len(complete) else head).head(1)
-    return {str(name): to_json_value(row[name].iloc[0]) if len(row) else None for name in row.columns}
+    values = row.astype(object).iloc[0].tolist() if len(row) else [None] * row.shape[1]
+    return {str(name): to_json_value(value) for name, value in zip(row.columns, values, strict=True)}
 
 
 def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
@@ -190,9 +194,8 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
     is_ordered = kind in ("integer", "number", "datetime") or (kind in TEXT_FORMS and TEXT_FORMS[kind].is_ordered)
     if is_ordered and column.notna().any():
         if kind == "number":
-            low, high = _finite_range(column.to_numpy(dtype="float64", na_value=float("nan")))
-            if isinstance(field.example, float) and math.isinf(field.example):  # which no client can send
-                field = msgspec.structs.replace(field, example=0.0 if low is None else low)
+            low, high = find_range(column.to_numpy(dtype="float64", na_value=float("nan")))
+            field = msgspec.structs.replace(field, example=sendable_example(field.example, low))
         else:
             low, high = to_json_value(column.min()), to_json_value(column.max())
         return msgspec.structs.replace(field, minimum=low, maximum=high)
@@ -278,14 +281,6 @@ def is_decimals(column: pd.Series[Any]) -> bool:
     if column.dtype == object:
         return {type(value) for value in column.dropna().head(10_000)} == {Decimal}
     return str(column.dtype).startswith("decimal")
-
-
-def _finite_range(values: np.ndarray[Any, Any]) -> tuple[float | None, float | None]:
-    import numpy as np
-
-    with np.errstate(invalid="ignore"):
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
 
 
 def _common_json_type(values: list[Any]) -> str | None:

@@ -110,7 +110,9 @@ def decimals_to_floats(data: Any) -> Any:
         return data.astype("float64") if is_decimals(data) else data
     if not isinstance(data, pd.DataFrame):
         return data
-    exact = [at for at in range(data.shape[1]) if is_decimals(data.iloc[:, at])]
+    # By the dtypes first: access by column takes seconds for 10,000 columns of NumPy's numbers.
+    others = [at for at, dtype in enumerate(data.dtypes) if dtype.kind not in "biufcmM"]
+    exact = [at for at in others if is_decimals(data.iloc[:, at])]
     if not exact:
         return data
     columns = {

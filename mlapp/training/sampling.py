@@ -10,6 +10,8 @@ ROWS = 100
 """Rows of the sample."""
 COLUMNS = 50
 """Number of columns for which a row with a missing value is searched."""
+CELLS = 10_000_000
+"""Values that are looked at together."""
 
 
 def sample_rows(features: Any) -> Any:
@@ -24,12 +26,13 @@ def sample_rows(features: Any) -> Any:
     chosen = set(np.linspace(0, rows - 1, min(rows, ROWS)).astype(int).tolist())
     if not hasattr(features, "iloc"):
         return take_rows(features, sorted(chosen))
-    found = 0
-    for at in range(features.shape[1] if features.ndim > 1 else 0):
-        missing = features.iloc[:, at].isna().to_numpy(dtype=bool)
-        if missing.any():
-            chosen.add(int(missing.argmax()))
-            found += 1
-        if found == COLUMNS:
+    found: list[int] = []
+    width = features.shape[1] if features.ndim > 1 else 0
+    step = max(1, CELLS // max(rows, 1))
+    for start in range(0, width, step):
+        missing = features.iloc[:, start : start + step].isna().to_numpy(dtype=bool)
+        found += missing[:, missing.any(axis=0)].argmax(axis=0).tolist() if rows else []
+        if len(found) >= COLUMNS:
             break
+    chosen.update(found[:COLUMNS])
     return features.iloc[sorted(chosen)].copy()
