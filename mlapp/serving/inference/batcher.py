@@ -275,7 +275,7 @@ class Batcher:
         """Flush when there are enough rows, or time is up."""
         self._timer = None
         if not self._wait:
-            self._returning.end_wait(self._rows, asyncio.get_running_loop().time())
+            self._returning.end_wait(self._rows, self._enough, asyncio.get_running_loop().time())
         self._flush_queue()
 
     def _set_deadline(self, expires: float) -> None:

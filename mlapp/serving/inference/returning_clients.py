@@ -16,7 +16,7 @@ SLACK = 0.001
 FORGET = 0.9
 """Factor by which that time shrinks with each wait."""
 ENOUGH = 0.75
-"""Share of the expected rows with which a wait has paid."""
+"""Share of the wanted rows with which a wait has paid."""
 MOST_SKIPPED = 64
 """Most batches that do not wait after a wait in vain; twice as many each time."""
 
@@ -53,11 +53,15 @@ class ReturningClients:
             return 0.0
         return self._answered + min(SHARE * usual, LONGEST, 2 * self._return + SLACK) - now
 
-    def end_wait(self, waiting: int, now: float) -> None:
-        """A batch leaves that has waited."""
-        if waiting >= self.rows:
+    def end_wait(self, waiting: int, wanted: int, now: float) -> None:
+        """A batch leaves that has waited.
+
+        Args:
+            wanted: rows for which it waited: those that are expected, or as many as a batch may have.
+        """
+        if waiting >= wanted:
             self._return = max(now - self._answered, FORGET * self._return)
-        if waiting >= ENOUGH * self.rows:
+        if waiting >= ENOUGH * wanted:
             self._skip = 0
         else:
             self._skip = self._skipped = min(2 * self._skip + 1, MOST_SKIPPED)

@@ -32,7 +32,7 @@ def test_a_batch_with_all_clients_does_not_wait(clients):
 def test_the_wait_follows_the_time_in_which_clients_return(clients):
     for turn in range(50):
         clients.note_answers(32, now=float(turn))
-        clients.end_wait(32, now=turn + 0.0001)
+        clients.end_wait(32, 32, now=turn + 0.0001)
     clients.note_answers(32, now=50.0)
     assert clients.remaining_wait(1, 0.1, now=50.0) == pytest.approx(SLACK + 0.0002)
 
@@ -44,7 +44,7 @@ def test_a_wait_in_vain_is_repeated_ever_less_often():
         clients.note_answers(8, now=float(turn))
         if clients.remaining_wait(1, CALL, now=float(turn)) > 0:
             waits.append(turn)
-            clients.end_wait(2, now=turn + SHARE * CALL)
+            clients.end_wait(2, 8, now=turn + SHARE * CALL)
     gaps = [after - before for before, after in itertools.pairwise(waits)]
     assert gaps[:3] == [1, 3, 7]
     assert gaps[-1] == MOST_SKIPPED
