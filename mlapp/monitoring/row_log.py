@@ -19,7 +19,7 @@ from mlapp.monitoring.writer import Writer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CELLS_OF_SEGMENT = 524_288
+CELLS_OF_SEGMENT = 262_144
 """Cells of features from which rows become a segment at once; fewer do once a second."""
 FEWEST_COLUMNS = 16
 """Ids, times and predictions cost as much as so many features."""
@@ -88,7 +88,9 @@ class RowLog:
         columns = columns_of(model.combine_stripped(answered.parts), model.feature_names, chosen, len(answered))
         version = model.version or "unsaved"
         table = make_log_table(version, answered, chosen, weights, columns, self._rules)
-        self._writer.add_segment(version, group[0].batch.at, encode_table(table, is_quick=True), len(chosen))
+        self._writer.add_segment(
+            version, group[0].batch.at, encode_table(table, is_quick=True), len(chosen), table.nbytes
+        )
 
     def _name_requests(self, batches: Sequence[RecordedBatch]) -> None:
         """Give each request an id that has none."""

@@ -17,8 +17,8 @@ MOST_BYTES = 16 << 20
 """Bytes of the log that may wait; what comes beyond them is dropped."""
 MERGE = 60
 """Segments of an hour that become one."""
-SMALL = 128 << 10
-"""Bytes from which a segment is not merged any more."""
+SMALL, SMALL_IN_MEMORY = 128 << 10, 256 << 10
+"""Bytes from which a segment is not merged any more: stored, and as a table. Those that become one are in memory."""
 COMPLAIN = 60.0
 """Seconds between two lines about a place that cannot be reached."""
 
@@ -39,7 +39,7 @@ class Writer:
         written: Callable[[int], object] = lambda rows: None,
     ) -> None:
         self._place, self._replica, self._dropped, self._report_written = place, replica, dropped, written
-        self._segments: deque[tuple[str, float, bytes, int]] = deque()
+        self._segments: deque[tuple[str, float, bytes, int, int]] = deque()
         self._bytes = 0
         self._counts: dict[str, bytes] = {}
         self._written: dict[str, str] = {}
@@ -61,14 +61,18 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join(patience)
 
-    def add_segment(self, version: str, time: float, content: bytes, rows: int) -> None:
-        """Write rows of the log, all of one version and one hour."""
+    def add_segment(self, version: str, time: float, content: bytes, rows: int, size: int = 0) -> None:
+        """Write rows of the log, all of one version and one hour.
+
+        Args:
+            size: of the table, in bytes.
+        """
         with self._lock:
             if self._bytes + len(content) > MOST_BYTES:
                 self._dropped(rows)
                 return
             self._bytes += len(content)
-            self._segments.append((version, time, content, rows))
+            self._segments.append((version, time, content, rows, size))
         self._wake.set()
 
     def put_counts(self, folder: str, content: bytes) -> None:
@@ -108,8 +112,8 @@ class Writer:
                         self._counts.setdefault(key, value)
                 raise
         while self._segments:
-            version, at, content, rows = self._segments[0]
-            self._write_segment(version, at, content)
+            version, at, content, rows, size = self._segments[0]
+            self._write_segment(version, at, content, size)
             self._report_written(rows)
             with self._lock:
                 self._segments.popleft()
@@ -126,13 +130,13 @@ class Writer:
         while len(self._written) > 100:
             del self._written[next(iter(self._written))]
 
-    def _write_segment(self, version: str, at: float, content: bytes) -> None:
+    def _write_segment(self, version: str, at: float, content: bytes, size: int) -> None:
         folder = f"log/{version}/{hour_of(at)}"
         self._number += 1
         segment = Segment(self._replica, self._number, self._number)
         self._place.storage.create_key(self._place.key(folder, segment.name), content)
         small = self._small.setdefault(folder, [])
-        if len(content) < SMALL:
+        if len(content) < SMALL and size < SMALL_IN_MEMORY:
             small.append(segment)
         else:  # those before are a range without a gap
             self._merge(folder, small)
