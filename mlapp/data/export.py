@@ -128,9 +128,7 @@ def _open_parquet_writer(file: Path) -> Iterator[Writer]:
                     table = pa.Table.from_pandas(part, preserve_index=False)
                     writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema, compression="zstd")))
                 except (pa.ArrowException, TypeError) as error:
-                    raise DataError(
-                        f"Parquet does not hold a column of the data: {error}.", "Export a CSV, or change its type."
-                    ) from None
+                    raise _unfit_for_parquet(error) from None
             else:
                 _refuse_other_columns(part, writers[0].schema.names)
                 try:
@@ -139,9 +137,18 @@ def _open_parquet_writer(file: Path) -> Iterator[Writer]:
                     raise DataError(
                         f"A later part of the data has other types: {error}", "Read it with types=, or export a CSV."
                     ) from None
-            writers[0].write_table(table)
+            try:
+                writers[0].write_table(table)
+            except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+                raise _unfit_for_parquet(error) from None
 
         yield write_parquet_part
+
+
+def _unfit_for_parquet(error: Exception) -> DataError:
+    return DataError(
+        f"Parquet does not hold a column of the data: {str(error).rstrip('.')}.", "Export a CSV, or change its type."
+    )
 
 
 def _refuse_other_columns(part: pd.DataFrame, columns: list[str]) -> None:

@@ -72,3 +72,15 @@ def test_what_cannot_be_written_is_told(tmp_path):
     with pytest.raises(DataError, match="later part of the data has other types"):
         export_table([TABLE[["id"]], pd.DataFrame({"id": ["x"]})], tmp_path / "t.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("column", [pd.arrays.SparseArray([0.0, 1.0]), pd.Categorical(pd.cut(pd.Series([1, 2]), 2))])
+def test_what_parquet_does_not_hold_is_an_error_and_leaves_no_file(tmp_path, column) -> None:
+    with pytest.raises(DataError, match="Parquet does not hold a column"):
+        export_table(pd.DataFrame({"x": column}), tmp_path / "out.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_become_base64_in_a_csv(tmp_path) -> None:
+    export_table(pd.DataFrame({"x": [b"\xff", b""]}), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == 'x\n/w==\n""\n'
