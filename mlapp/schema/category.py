@@ -21,14 +21,24 @@ PLAIN = (None, "object", "str")
 """Dtypes of categories whose values pandas converts to JSON."""
 REWRITTEN = ("datetime64", "timedelta64", "time", "uuid")
 """Dtypes of categories that have several texts."""
+MOST_KNOWN = 256
+"""Fields whose dtypes are remembered."""
+_known: dict[int, tuple[Field, pd.CategoricalDtype]] = {}
+"""Dtypes by the identity of their fields: comparing many categories takes longer than the rest of a request."""
 
 
 def category_dtype(field: Field) -> pd.CategoricalDtype:
     """The dtype that a column of categories had in training: its categories, their order and their own dtype."""
+    known = _known.get(id(field))
+    if known is not None and known[0] is field:
+        return known[1]
     values = field.categories or []
     found: pd.CategoricalDtype = _make_dtype(
         tuple(values), tuple(map(type, values)), field.category_dtype, field.ordered
     )
+    if len(_known) >= MOST_KNOWN:
+        _known.clear()
+    _known[id(field)] = field, found
     return found
 
 
