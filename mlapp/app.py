@@ -1,4 +1,4 @@
-"""App: the user's handle. What it declares is in Pipeline; here are the verbs."""
+"""App: the user's entry point. Pipeline holds the declarations; App adds the operations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class App(Pipeline):
-    """An app: functions marked as stages, and what can be done with them.
+    """An app: functions marked as stages, and the operations on them.
 
     app = App("digits", target="target")
 
@@ -56,7 +56,7 @@ class App(Pipeline):
 
     @property
     def root(self) -> Path:
-        """The app's folder: that of the project in which it is defined; the current folder outside of projects."""
+        """The app's folder: the folder of its project; the current folder outside of projects."""
         if self._root is not None:
             return self._root
         found = None if self._file is None else project_root(Path(self._file).resolve().parent)
@@ -67,12 +67,12 @@ class App(Pipeline):
         """The settings in mlapp.yaml of the app's folder.
 
         Raises:
-            ConfigError: it is wrong.
+            ConfigError: a setting is wrong.
         """
         return config.load_settings(self.root) if self._settings is None else self._settings
 
     def set_project(self, root: Path, settings: Settings) -> None:
-        """Set the app's folder and settings, when they are known: the app was imported by a command."""
+        """Set the app's folder and settings. A command that imports the app knows both."""
         self._root, self._settings = root, settings
 
     def train(
@@ -87,9 +87,9 @@ class App(Pipeline):
         """Run the pipeline in this process; `save` keeps the result as a version.
 
         Args:
-            from_: the version whose model continues to learn, instead of a new model.
-            like: the version whose parameters are used again; those given here override them.
-            parameters: as `named`, for names that Python does not allow, as `{"data_reader.limit": 10}`.
+            from_: the version to continue training from, instead of a new model.
+            like: the version whose parameters to reuse; parameters given here override them.
+            parameters: as `named`, for names that Python does not allow, such as `{"data_reader.limit": 10}`.
 
         Raises:
             MlappError: see `mlapp.training.run`.
@@ -110,7 +110,7 @@ class App(Pipeline):
         return self._trained
 
     def save(self, trained: TrainedModel | None = None) -> ModelVersion:
-        """Store a trained model, the last one when none is given, as the next version.
+        """Store a trained model as the next version; by default the model trained last.
 
         Raises:
             DeclarationError: nothing was trained. StoreError: it cannot be stored.
@@ -120,7 +120,7 @@ class App(Pipeline):
         if isinstance(trained, (str, Path)):
             raise UsageError(
                 f"app.save('{trained}'): it takes a trained model, and no path.",
-                "app.save() makes the next version in the store; `mlapp models pull` copies it to another store.",
+                "app.save() stores the model as the next version; `mlapp models pull` copies it to another store.",
             )
         trained = trained or self._trained
         if trained is None:
@@ -139,13 +139,13 @@ class App(Pipeline):
             from mlapp.errors import UsageError
 
             raise UsageError(
-                f"app.load('{version}'): it takes a version, an alias or 'latest', and no file.",
-                f"For a model in a file: app.model('{version}') in the place of a model function, then `mlapp train`.",
+                f"app.load('{version}'): it takes a version, an alias or 'latest', not a file.",
+                f"For a model in a file: app.model('{version}') instead of a model function, then `mlapp train`.",
             )
         return load_predictor(self, self.store().get(self.name, version), extra=self.settings.serve.extra)
 
     def predict(self, inputs: Any = None, /, *, version: str | int | None = None, **parameters: Any) -> Any:
-        """Predictions, as the predictor returns them: a list, an array, a Series or a DataFrame, one entry a row.
+        """Predictions as the predictor returns them: a list, an array, a Series or a DataFrame with one entry per row.
 
         Args:
             inputs: records, rows, columns or a DataFrame, as the server takes them; what the data_reader gives for
@@ -173,8 +173,8 @@ class App(Pipeline):
             from mlapp.errors import UsageError
 
             raise UsageError(
-                f"app.predict got inputs and also {', '.join(parameters)}.",
-                "Give inputs, or the data_reader's parameters, not both.",
+                f"app.predict got both inputs and {', '.join(parameters)}.",
+                "Give either inputs or the data_reader's parameters.",
             )
         return predictor.predict(inputs)
 
@@ -197,7 +197,7 @@ class App(Pipeline):
 
 
 def _defining_file(app: App, frame: FrameType | None) -> str | None:
-    """The file whose code makes the app, past the constructors of its subclasses; None in a notebook or a console."""
+    """The file that creates the app, ignoring constructors of App's subclasses; None in a notebook or a console."""
     while frame is not None and frame.f_locals.get("self") is app:
         frame = frame.f_back
     file = None if frame is None else frame.f_globals.get("__file__")

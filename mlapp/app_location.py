@@ -1,4 +1,4 @@
-"""Where an App is: what `app:` in mlapp.yaml names, as a file and as the module to import it by."""
+"""Locates an App: the file and the module that `app:` in mlapp.yaml names."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class AppLocation:
 
 
 def locate(setting: str, root: Path) -> AppLocation:
-    """The place that `app.py`, `src/shop/main.py:app` or `shop.main:app` names in the project in `root`.
+    """The location that `app.py`, `src/shop/main.py:app` or `shop.main:app` names in the project in `root`.
 
-    A file whose folder holds `__init__.py`, or that has relative imports, is imported as a module of its package.
+    A file with relative imports, or in a folder with `__init__.py`, is imported as a module of its package.
     """
     named, _, variable = setting.partition(":")
     is_file = named.endswith(SUFFIXES) or "/" in named
@@ -54,7 +54,7 @@ def import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
     """Where the modules of the project in `root` are found: in it, in `src` where packages lie there, and beside the
     app.
 
-    So what is installed as editable here need not be installed where the project is shipped to.
+    A package that is installed as editable here does not have to be installed where the project is shipped to.
     """
     folders = [root]
     source = root / SOURCE_FOLDER
@@ -66,7 +66,7 @@ def import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
 
 
 def project_root(folder: Path) -> Path | None:
-    """The nearest folder upwards that holds mlapp.yaml or app.py; None where there is none.
+    """The nearest parent folder with mlapp.yaml or app.py, or None.
 
     An app.py within a package belongs to the project whose mlapp.yaml names something there.
     """
@@ -96,9 +96,9 @@ def _file_of_module(name: str, root: Path) -> Path:
 
 
 def _package_folder(file: Path, root: Path) -> Path:
-    """The folder that holds the file's top-level package; the file's own folder when it is in none.
+    """The folder that holds the file's top-level package; the file's own folder when it is in no package.
 
-    It is never above the project, whose folder has another name wherever it is shipped to.
+    It is never above the project, because the project's folder can be renamed when it is shipped.
     """
     folder = file.parent
     if folder == root or not folder.is_relative_to(root):

@@ -1,4 +1,4 @@
-"""The name of the App in a source, read without running it: operations must work while the code is broken."""
+"""Reads the App's name from source code without running it, so that operations work while the code is broken."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PLAIN = re.compile(
 
 
 def read_app_name(path: Path, variable: str = "") -> str | None:
-    """The name that the one `variable = App("name", …)` in a file gives; None where the file does not tell it plainly.
+    """The name in the only `variable = App("name", …)` of a file; None if it is not a literal or not unique.
 
     Args:
         path: a Python file or a notebook.
-        variable: the App's variable; any when empty.
+        variable: the App's variable; any variable when empty.
     """
     try:
         text = notebook_source.read_code_cells(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def read_app_name(path: Path, variable: str = "") -> str | None:
 
 
 def _names_in(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
-    """The name of each App that is assigned in a module's statements; None for one that is computed."""
+    """The name of each App that a module's statements assign; None for a computed name."""
     constants: dict[str, str] = {}
     aliases = {"App"}
     for node in _statements(body):
@@ -55,7 +55,7 @@ def _names_in(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that run when a module is imported, those in `if`, `try` and `with` too."""
+    """The statements that run when a module is imported, including those in `if`, `try` and `with`."""
     for node in body:
         yield node
         for part in ("body", "handlers", "orelse", "finalbody"):
@@ -65,7 +65,7 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _find_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
-    """The value of an assignment, and the names that get it."""
+    """The value of an assignment, and the names it is assigned to."""
     if isinstance(node, ast.Assign):
         return node.value, [target.id for target in node.targets if isinstance(target, ast.Name)]
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

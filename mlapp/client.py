@@ -1,4 +1,4 @@
-"""Call a served model from Python, as from another app's predictor: systems are composed of such calls."""
+"""Calls a served model from Python, for example from another app's predictor."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class RemoteError(MlappError):
 
 
 class Remote:
-    """The model at a URL, as `http://digits:8000`. Threads may share it; each keeps its connection open.
+    """The model at a URL, such as `http://digits:8000`. Thread-safe; each thread keeps its connection open.
 
     Args:
-        timeout: seconds for one call; the server gives up then as well.
+        timeout: seconds for one call; the server stops at the same time.
         api_key: sent as X-API-Key.
 
     Raises:
@@ -59,17 +59,17 @@ class Remote:
             detail = answer.get("detail", "")
             errors = answer.get("errors") or [{"detail": detail}]
         except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
-            raise RemoteError(f"{self.url} answered {status}, and not as mlapp.", "Check the URL.") from None
+            raise RemoteError(f"{self.url} answered {status}, and is not an mlapp server.", "Check the URL.") from None
         if status == 422:
             raise InputError([Problem(one["detail"], one.get("field"), one.get("row")) for one in errors])
         raise RemoteError(f"{self.url} answered {status}: {detail}", "See the log of that server.")
 
     async def predict_async(self, inputs: Any) -> list[Any]:
-        """As `predict`, for an `async def` predictor: calls of several models run side by side."""
+        """`predict` for an `async def` predictor: calls to several models run concurrently."""
         return await asyncio.to_thread(self.predict, inputs)
 
     def _post_once_more(self, body: RequestBody) -> tuple[int, bytes]:
-        """Send over the thread's open connection; once more over a new one if the server had closed it."""
+        """Send over the thread's open connection; if the server has closed it, send once more over a new one."""
         is_new = getattr(self._local, "connection", None) is None
         try:
             return self._send_body(body)
@@ -96,7 +96,7 @@ class Remote:
         return response.status, response.read()
 
     def _explain_unreachable(self, error: Exception) -> RemoteError:
-        return RemoteError(f"{self.url} cannot be reached: {error}", "Check that it runs, and the URL.")
+        return RemoteError(f"{self.url} cannot be reached: {error}", "Check the URL and that the server runs.")
 
 
 def _json_body(inputs: Any) -> RequestBody:
@@ -108,7 +108,7 @@ def _json_body(inputs: Any) -> RequestBody:
 
 
 def _add_trace_headers(headers: dict[str, str]) -> dict[str, str]:
-    """The headers, and those that continue the trace where this process makes one with OpenTelemetry."""
+    """The request's headers, with those that continue this process's OpenTelemetry trace."""
     propagate = sys.modules.get("opentelemetry.propagate")
     if propagate is None:
         return headers

@@ -23,10 +23,10 @@ CODE = r"0\d+"
 
 
 def find_code_columns(texts: pd.DataFrame) -> list[str]:
-    """The columns of codes: digits alone, and some begin with 0.
+    """The columns of codes: all values are digits, and some begin with 0.
 
     Args:
-        texts: the table with each value as the text that it is in the file.
+        texts: the table, each value as its text in the file.
     """
     return [
         str(name)
@@ -38,7 +38,7 @@ def find_code_columns(texts: pd.DataFrame) -> list[str]:
 
 
 def find_date_formats(texts: pd.DataFrame) -> dict[str, str]:
-    """The columns of dates that are written in another way than ISO 8601, each with its format."""
+    """The columns of dates in another form than ISO 8601, each with its format."""
     found = {}
     for name in texts.columns:
         values = texts[name].dropna()
@@ -51,7 +51,7 @@ def find_date_formats(texts: pd.DataFrame) -> dict[str, str]:
 
 
 def find_identifier_columns(table: pd.DataFrame, target: str) -> dict[str, str]:
-    """The columns that tell rows apart and nothing else, each with the reason: a model would learn them by heart."""
+    """The columns that only identify rows, each with the reason. A model would memorize them."""
     found = {}
     for name in map(str, table.columns):
         if name == target:

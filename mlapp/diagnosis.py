@@ -52,7 +52,7 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: whether it works, what was found, and what to do where it does not."""
+    """The result of one check: whether it passed, what was found, and what to do if it failed."""
 
     what: str
     works: bool
@@ -61,7 +61,7 @@ class Finding:
 
 
 def examine_machine(start: Path) -> list[Finding]:
-    """Look at Python, the extras, the tools, what can be deployed to, and the project of a folder."""
+    """Check Python, the extras, the tools, the deployment targets, and the project of a folder."""
     return [
         Finding("python", True, provenance.python_version()),
         *_foreign(),
@@ -97,7 +97,7 @@ def _check_extras() -> list[Finding]:
 
 
 def _read_extra_requirements() -> dict[str, list[str]]:
-    """The distributions of each of mlapp's extras that this Python needs, from mlapp's own metadata."""
+    """The distributions of each extra that this Python needs, from mlapp's metadata."""
     installed = importlib.metadata.distribution(distribution.NAME)
     wanted = [Requirement(text) for text in installed.requires or []]
     extras = [extra for extra in installed.metadata.get_all("Provides-Extra") or [] if extra != "all"]
@@ -112,7 +112,7 @@ def _read_extra_requirements() -> dict[str, list[str]]:
 
 
 def _check_plugins() -> list[Finding]:
-    """The plugins that cannot be imported, with the packages that they are from."""
+    """The plugins that cannot be imported, with their packages."""
     return [Finding(name, False, error.what, error.todo) for name, error in plugins.find_broken_plugins()]
 
 
@@ -125,7 +125,7 @@ def _check_tools() -> list[Finding]:
 
 
 def _check_targets(start: Path) -> list[Finding]:
-    """Whether the engine or cluster of each target answers; of those alone whose extra is installed."""
+    """Whether the engine or cluster of each target responds. Checks only targets whose extra is installed."""
     try:
         project = Project.find(start)
         app, settings = project.name, project.settings

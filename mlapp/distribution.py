@@ -1,6 +1,6 @@
-"""The distribution that this mlapp was installed from: its name on a package index, and its version.
+"""The distribution of this mlapp: its name on a package index, and its version.
 
-Command and import name are `mlapp`; the distribution has a name of its own, as `mlapp` on PyPI is an unrelated package.
+The command and the import name are `mlapp`. The distribution's name differs, because `mlapp` on PyPI is unrelated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FOREIGN = "mlapp"
 
 @cache
 def version() -> str:
-    """The version of the installed distribution; empty where mlapp is imported from a folder and not installed."""
+    """The version of the installed distribution; empty if mlapp is imported from a folder and not installed."""
     import importlib.metadata
 
     try:
@@ -31,7 +31,7 @@ def version() -> str:
 
 
 def find_foreign() -> str | None:
-    """The version of the unrelated `mlapp` that is installed beside this one; None when there is none."""
+    """The version of the unrelated `mlapp` if it is installed too, or None."""
     import importlib.metadata
 
     try:
@@ -41,12 +41,12 @@ def find_foreign() -> str | None:
 
 
 def repair_command() -> str:
-    """The command that takes the unrelated package away, and brings back the files that both have."""
+    """The command that uninstalls the unrelated package and restores the files that both contain."""
     return f"pip uninstall -y {FOREIGN} && pip install --force-reinstall --no-deps {_place()}"
 
 
 def _place() -> str:
-    """Where this distribution was installed from, as pip takes it: PEP 610's record, else its name."""
+    """Where this distribution was installed from, as an argument of pip: PEP 610's record, otherwise its name."""
     import importlib.metadata
     import json
 
@@ -58,5 +58,5 @@ def _place() -> str:
 
 
 def install_command(extra: str) -> str:
-    """The command that installs what an extra needs beside the mlapp that is installed."""
+    """The command that installs the requirements of an extra for the installed mlapp."""
     return f"pip install '{NAME}[{extra}]'"

@@ -1,4 +1,4 @@
-"""Engines: what runs a project's pipeline elsewhere, for `--remote`. Found by the entry-point group `mlapp.engines`."""
+"""Engines run a project's pipeline elsewhere, for `--remote`. They register in the entry-point group `mlapp.engines`."""
 
 from __future__ import annotations
 

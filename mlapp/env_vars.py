@@ -1,4 +1,4 @@
-"""Environment variables: set for a block, or read where several names mean the same."""
+"""Environment variables: overridden for a block, or read under alternative names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def override_variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set these, for this process and those started in the block; what they were before comes back after it."""
+    """Set variables for this process and its children during the block, then restore the previous values."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -23,6 +23,6 @@ def override_variables(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def read_azure_account() -> tuple[str | None, str | None]:
-    """The storage account's name and key, as Azure's command line calls them or as its SDKs do."""
+    """The storage account's name and key, from the variables of Azure's command line or of its SDKs."""
     name = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     return name, os.environ.get("AZURE_STORAGE_KEY") or os.environ.get("AZURE_STORAGE_ACCOUNT_KEY")

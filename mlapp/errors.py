@@ -1,4 +1,4 @@
-"""Every error that a user may see: what happened, and what to do about it."""
+"""The errors that users see: what happened, and what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MlappError(Exception):
 
 
 class UsageError(MlappError):
-    """A command or function was called wrongly: an unknown name, a value of the wrong type."""
+    """Wrong use of a command or function: an unknown name, a value of the wrong type."""
 
     exit_code = 2
 
@@ -67,7 +67,7 @@ class MissingExtraError(MlappError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a request: where (`field`, and `row` from 0), and what."""
+    """One problem of a request: where (`field`, and `row` from 0), and what."""
 
     detail: str
     field: str | None = None
@@ -96,7 +96,7 @@ class TruthError(InputError):
 
 
 class UserCodeError(MlappError):
-    """The user's own function raised. The cause is kept as `__cause__`; the message points at the user's line."""
+    """A function of the user raised. `__cause__` is the original error; the message names the user's line."""
 
     def __init__(self, function: str, error: BaseException, root: Path | None = None) -> None:
         where = _find_user_line(error, root)

@@ -17,16 +17,16 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl", ".ndjson")
 
 
 def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
-    """Records, rows or a DataFrame from a file; JSON from standard input for `-`, and from a pipe, as `<(command)` is.
+    """Records, rows or a DataFrame from a file. `-` is JSON from standard input; a pipe, such as `<(command)`, is JSON too.
 
     Args:
-        schema: of the features: what the cells of a CSV mean.
+        schema: of the features: the types of a CSV's cells.
         folder: where a relative name is looked up.
 
     Raises:
         InputError: rows of a CSV have more or fewer cells than its header.
         UsageError: the file does not exist, or its format is not supported.
-        DataError: it is empty, cut off or not what its suffix says.
+        DataError: it is empty, truncated, or not in the format of its suffix.
     """
     if name == "-":
         return _parse_json_features(sys.stdin.buffer.read(), "standard input")
@@ -49,7 +49,7 @@ def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
 
 
 def check_features_file(name: str, folder: Path = Path()) -> None:
-    """Check that there is such a file, of a kind that is read.
+    """Check that the file exists and has a supported format.
 
     Raises:
         UsageError: there is none. DataError: it is empty.
@@ -60,7 +60,7 @@ def check_features_file(name: str, folder: Path = Path()) -> None:
     if not path.is_file():
         raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
     if not path.name.lower().endswith(SUFFIXES):
-        raise UsageError(f"'{name}' is of a kind that is not read.", f"Give one of {', '.join(SUFFIXES)}.")
+        raise UsageError(f"'{name}' has a format that cannot be read.", f"Give one of {', '.join(SUFFIXES)}.")
     if path.stat().st_size == 0:
         raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
 
@@ -87,7 +87,7 @@ def _read_parquet_features(path: Path, name: str) -> Any:
     except ImportError:
         raise MissingExtraError("Reading Parquet", "parquet") from None
     except Exception as error:
-        raise DataError(f"'{name}' is not a Parquet file, or is cut off: {error}", "Write it again.") from None
+        raise DataError(f"'{name}' is not a Parquet file, or is truncated: {error}", "Write it again.") from None
     for column in table.columns:
         kinds = set(map(type, table[column].head(SAMPLED))) if table[column].dtype == object else set()
         if dict in kinds:  # Parquet gives each record the keys of all

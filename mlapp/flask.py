@@ -21,14 +21,14 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class ModelBlueprint(Blueprint):
-    """A blueprint whose model the site's own views may ask too."""
+    """A blueprint that also gives the site's own views predictions."""
 
     def __init__(self, name: str, host: ModelHost) -> None:
         super().__init__(name, __name__)
         self._host = host
 
     def predict(self, inputs: Any) -> list[Any]:
-        """Predictions for a record, records, rows, columns or a DataFrame: one entry a row, as values that JSON holds.
+        """Predictions for a record, records, rows, columns or a DataFrame: one entry per row, as JSON values.
 
         Raises:
             InputError: the inputs do not fit the schema. UserCodeError: the app's code raised.
@@ -37,7 +37,7 @@ class ModelBlueprint(Blueprint):
         return self._host.predict(inputs)
 
     def load_model(self) -> None:
-        """Load the model now, and not with the first request: for `gunicorn --preload`, whose workers then share it.
+        """Load the model now instead of at the first request, so that the workers of `gunicorn --preload` share it.
 
         Raises:
             UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
@@ -64,7 +64,7 @@ def blueprint(
         name: of the blueprint; the app's name when absent.
 
     Raises:
-        ConfigError: mlapp.yaml is wrong. UsageError: `follow` with a version that never moves.
+        ConfigError: mlapp.yaml is wrong. UsageError: `follow` with a fixed version.
     """
     host = ModelHost(app, model, settings, store, follow)
     site = ModelSite(host)

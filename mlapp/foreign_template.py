@@ -1,6 +1,6 @@
-"""Templates from elsewhere: fetched into a temporary folder, and searched for code before any of it runs.
+"""Fetches third-party templates into a temporary folder and checks them for code before any of it runs.
 
-A template's hooks and Jinja extensions run as the user. Without any, the template is rendered in Jinja's sandbox, so
+A template's hooks and Jinja extensions run as the user. Other templates are rendered in Jinja's sandbox, so
 that nothing in a name or a file calls Python, and every path that it writes is below the new project.
 """
 
@@ -21,7 +21,7 @@ HOOKS = ("pre_prompt", "pre_gen_project", "post_gen_project")
 
 @contextmanager
 def fetch_template(template: str) -> Iterator[Path]:
-    """The folder of a template at a URL, for as long as the block lasts.
+    """The folder of a template at a URL, during the block.
 
     Raises:
         UsageError: it cannot be fetched, is not a template, or has a link to a file outside of it.
@@ -45,7 +45,7 @@ def fetch_template(template: str) -> Iterator[Path]:
 
 
 def find_code(folder: Path) -> list[str]:
-    """Code of a template that runs when it is used: its hooks, and the Jinja extensions that it names."""
+    """The code that a template runs: its hooks, and the Jinja extensions that it names."""
     hooks = [
         file.relative_to(folder).as_posix()
         for file in sorted(folder.rglob("hooks/*"))
@@ -86,7 +86,7 @@ def render_in_sandbox(folder: Path) -> Iterator[None]:
     from jinja2.sandbox import SandboxedEnvironment
 
     class Sandbox(environment.StrictEnvironment, SandboxedEnvironment):  # type: ignore[misc]
-        """cookiecutter's environment, in which a template calls nothing but its filters."""
+        """cookiecutter's environment, in which a template can call only filters."""
 
     class PathSandbox(Sandbox):
         """The one that renders the paths of files, and gives the templates of their contents."""
@@ -104,7 +104,7 @@ def render_in_sandbox(folder: Path) -> Iterator[None]:
         yield
     except SecurityError as error:
         raise UsageError(
-            f"The template calls Python: {error}", "If you trust it, let it run: mlapp init … --yes."
+            f"The template calls Python: {error}", "If you trust it, allow it: mlapp init … --yes."
         ) from error
     finally:
         utils.StrictEnvironment, generate.create_env_with_context = before

@@ -32,7 +32,7 @@ class MlappRuntime(MLModel):
     """The model in the bundle that `parameters.uri` of model-settings.json names."""
 
     async def load(self) -> bool:
-        """Load the model, and let it predict its own example.
+        """Load the model, and predict its own example.
 
         Raises:
             BundleError: the folder was changed. ModelError: the model cannot be loaded, or cannot predict its example.
@@ -51,7 +51,7 @@ class MlappRuntime(MLModel):
         return True
 
     async def unload(self) -> bool:
-        """Stop the threads. MLServer calls this too where `load` failed."""
+        """Stop the threads. MLServer also calls this after `load` failed."""
         if hasattr(self, "_endpoint"):
             await self._endpoint.close_endpoint()
         return True
@@ -79,7 +79,7 @@ class MlappRuntime(MLModel):
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
     ) -> AsyncGenerator[InferenceResponse, None]:
-        """An answer for each item that the predictor yields; one answer where it does not yield.
+        """A response for each item that the predictor yields; one response if it does not yield.
 
         Raises:
             MLServerError: as for `predict`.
@@ -131,7 +131,7 @@ def _read_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
     """The request's tensors.
 
     Raises:
-        HttpError: 400, values that are not of their datatype or shape.
+        HttpError: 400, values do not have the tensor's datatype or shape.
     """
     return [
         tensors.tensor_from_values(given.name, _datatype(given), given.shape, _values(given), budget)
@@ -140,12 +140,12 @@ def _read_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
 
 
 def _datatype(given: RequestInput) -> str:
-    """The datatype's name: over HTTP it is an enumeration, over gRPC a text."""
+    """The datatype's name. It is an enumeration over HTTP and a text over gRPC."""
     return str(getattr(given.datatype, "value", given.datatype))
 
 
 def _values(given: RequestInput) -> Any:
-    """The tensor's values: in a wrapper, or as they are where gRPC sent raw bytes."""
+    """The tensor's values, without MLServer's wrapper. gRPC's raw bytes have no wrapper."""
     values = getattr(given.data, "root", given.data)
     return values if hasattr(values, "dtype") or isinstance(values, list) else list(values)
 
@@ -159,7 +159,7 @@ def _list_values(tensor: Tensor) -> list[Any]:
 
 
 def _translate_error(error: Exception) -> BaseException:
-    """The error as MLServer tells it: the text, and the status that the protocol has for wrong inputs."""
+    """The error in MLServer's form: the text, and the protocol's status for wrong inputs."""
     problem = make_http_error(error)
     found: BaseException = MLServerError(problem.detail, 400 if problem.status == 422 else problem.status)
     return found

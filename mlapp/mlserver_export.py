@@ -1,10 +1,10 @@
-"""Writing a version as a folder that MLServer serves.
+"""Exports a version as a folder that MLServer serves.
 
 FOLDER/
-    model-settings.json   what MLServer reads of the model
-    settings.json         what it reads of the server, unless it serves a folder of several
+    model-settings.json   MLServer's settings of the model
+    settings.json         MLServer's settings of the server; unused in a folder of several models
     mlapp_runtime.py      the runtime class that it names
-    requirements.txt      what MLServer's environment needs beside MLServer
+    requirements.txt      requirements of MLServer's environment, without MLServer
     bundle/               code, model and dependencies, as in an image
 """
 
@@ -59,13 +59,13 @@ class Runtime(MlappRuntime):
 def export_to_mlserver(
     project: Project, model: str, folder: Path, *, settings_of: str | None = None, warn: Reporter
 ) -> Bundle:
-    """Write the folder, all of it or nothing.
+    """Write the folder atomically.
 
     Args:
         model: a version, an alias or `latest`.
-        folder: absent, empty, or an earlier export, which is replaced but for its mlapp_runtime.py.
-        settings_of: the key of `environments:` whose settings it serves with.
-        warn: takes one line about each thing that is worth a look.
+        folder: absent, empty, or an earlier export, which is replaced except for its mlapp_runtime.py.
+        settings_of: the key of `environments:` whose settings to serve with.
+        warn: receives one line per warning.
 
     Returns:
         The bundle in it.
@@ -111,7 +111,7 @@ def _may_replace(folder: Path) -> bool:
 
 
 def _make_settings(bundle: Bundle) -> dict[str, Any]:
-    """The content of model-settings.json. The runtime makes batches; MLServer does where `serve.batch_wait` is set."""
+    """The content of model-settings.json. The runtime makes batches, or MLServer if `serve.batch_wait` is set."""
     manifest, serve = bundle.model.manifest, bundle.settings.serve
     version = str(manifest.version)
     return {
@@ -128,7 +128,7 @@ def _make_settings(bundle: Bundle) -> dict[str, Any]:
 
 
 def _list_requirements(bundle: Bundle) -> str:
-    """The bundle's requirements with their versions, but for what MLServer brings."""
+    """The bundle's pinned requirements, without those that MLServer installs."""
     lines = (bundle.folder / REQUIREMENTS).read_text()
     wheels = sorted((bundle.folder / WHEELS).glob("*.whl")) if (bundle.folder / WHEELS).is_dir() else []
     found = [f"./{BUNDLE}/{WHEELS}/{wheel.name}" for wheel in wheels]

@@ -1,4 +1,4 @@
-"""A trained model: what training gives and a store keeps."""
+"""A trained model: the result of training, which a store keeps."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class TrainedModel:
         parameters: every parameter of every stage, under its shortest clear name.
         metrics: split → metric → value.
         schema: of features (before the transformer) and predictions.
-        fingerprint: of the data that the loader gave; `rows` and `columns` are its size.
-        parent: the version that the training went on from.
-        batching: whether a row has the same prediction beside any other rows, so that requests may share a call.
+        fingerprint: of the loader's data; `rows` and `columns` are its size.
+        parent: the version that training continued from.
+        batching: whether predictions are independent of the other rows, so that requests can share a call.
         started: in UTC; `duration` in seconds.
-        baseline: what live data are compared with; stored beside the model's files.
+        baseline: the reference for live data; stored beside the model's files.
     """
 
     pipeline: Pipeline
@@ -85,9 +85,7 @@ class TrainedModel:
         except Exception as error:
             raise UserCodeError(saver.title, error) from error
         if not any(folder.iterdir()):
-            raise ModelError(
-                f"{saver.title} wrote no file.", "Let it write into the folder that is its second argument."
-            )
+            raise ModelError(f"{saver.title} wrote no file.", "Write into the folder passed as the second argument.")
 
 
 def load_estimator(
@@ -96,7 +94,7 @@ def load_estimator(
     """Read the model that `TrainedModel.save` wrote, with the app's `loader` if it has one.
 
     Args:
-        parameters: of the training: a framework that keeps weights alone needs the model function's.
+        parameters: of the training. A framework that stores only weights needs those of the model function.
 
     Raises:
         ModelError: its files cannot be read, or hold types that the app does not declare trusted; or the app declares
@@ -122,13 +120,13 @@ def load_estimator(
 
 
 def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_keep: bool = True) -> None:
-    """Check, before there are data, that a model that the app built could be saved and loaded once it is fitted.
+    """Check, before data is read, that a model built by the app can be saved and loaded after it is fitted.
 
     Args:
-        to_keep: it becomes a version. If not, only what its framework's own format refuses is refused.
+        to_keep: it becomes a version. If not, only what its framework's own format cannot save is refused.
 
     Raises:
-        ModelError: it never could, whatever it learns.
+        ModelError: it can never be saved and loaded.
     """
     format = model_format(pipeline, framework)
     if format == "own" or pipeline.model_options.is_trained:
@@ -138,7 +136,7 @@ def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_kee
 
 
 def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> None:
-    """Check that the app declares this way of loading: a manifest names it, and who writes to a store wrote that.
+    """Check that the app declares this way of loading. The manifest alone is not trusted: writers of the store write it.
 
     The framework's default format, which loads no code, needs no declaration. An app declares its framework by its
     model: a class, a ready file, or a function with a return annotation. Without any of these each one is declared.
@@ -149,7 +147,7 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
     known = _declared_framework(pipeline)
     if known is not None and known != framework.name:
         raise ModelError(
-            f"The model is of the framework '{framework.name}'; app '{pipeline.name}' declares one of '{known}'.",
+            f"The model uses the framework '{framework.name}'; app '{pipeline.name}' declares one of '{known}'.",
             f"If it is yours, annotate the function that returns the model with a type of {framework.name}.",
         )
     safe = framework.formats[0]
@@ -158,12 +156,12 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
         declared = f"'{chosen or safe}'" if chosen or safe else "none"
         raise ModelError(
             f"The model is saved as '{format}'; app '{pipeline.name}' declares {declared} for {framework.name}.",
-            f"If you trust who wrote it, declare it: @app.model(format='{format}').",
+            f"If you trust its author, declare it: @app.model(format='{format}').",
         )
 
 
 def _declared_framework(pipeline: Pipeline) -> str | None:
-    """The framework that the app declares its models to be of; None where it leaves that open.
+    """The framework that the app declares for its models, or None.
 
     The model is the result of the trainer, if the app has one.
     """
@@ -181,7 +179,7 @@ def _declared_framework(pipeline: Pipeline) -> str | None:
 
 
 def model_format(pipeline: Pipeline, framework: Framework) -> str:
-    """`own` for an app with a saver; else the format that `@app.model(format=…)` names, or the framework's default.
+    """`own` for an app with a saver; otherwise the format of `@app.model(format=…)`, or the framework's default.
 
     Raises:
         ModelError: the framework does not know that format.

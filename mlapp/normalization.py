@@ -40,18 +40,18 @@ PREDICTION = "prediction"
 
 
 class _NoJsonError(TypeError):
-    """A value for which JSON has no form."""
+    """A value that JSON cannot represent."""
 
 
 def normalize(predictions: Any, title: str) -> Any:
     """The result of a predictor as a list, a NumPy array, a Series or a DataFrame with unique text names.
 
     Args:
-        predictions: not a coroutine or an iterator: those are finished first.
-        title: names the predictor in errors.
+        predictions: no coroutine or iterator; the caller consumes those first.
+        title: the predictor's name in errors.
 
     Raises:
-        DataError: it is a single value, or has no rows in an order; two columns have one name.
+        DataError: it is a single value, its rows have no order, or two columns have the same name.
     """
     if type(predictions) is list:
         return predictions
@@ -78,7 +78,7 @@ def normalize(predictions: Any, title: str) -> Any:
 
 
 def to_rows(predictions: Any, title: str) -> list[Any]:
-    """Normalized predictions as a list of values that JSON holds, one a row. NaN stays: JSON's encoder writes null.
+    """Normalized predictions as a list of JSON values, one per row. NaN stays: JSON's encoder writes null.
 
     Dates and times are ISO 8601 texts, durations too; decimals are floats; UUIDs, paths and intervals are texts; an
     enumeration's member is its value; bytes are base64; dataclasses and models of pydantic, attrs and msgspec are
@@ -98,7 +98,7 @@ def to_rows(predictions: Any, title: str) -> list[Any]:
 
 
 def _is_plain(rows: list[Any]) -> bool:
-    """Whether rows are values that JSON holds, or lists or records of such: a look that runs in C."""
+    """Whether rows are JSON values, or lists or records of them. Runs in C."""
     kinds = set(map(type, rows))
     if JSON_TYPES.issuperset(kinds):
         return True
@@ -110,10 +110,10 @@ def _is_plain(rows: list[Any]) -> bool:
 
 
 def to_json_value(value: Any, title: str) -> Any:
-    """One value, as of a stream, as JSON holds it; see `to_rows`.
+    """One value, for example of a stream, as a JSON value; see `to_rows`.
 
     Raises:
-        DataError: JSON has no form for it.
+        DataError: JSON cannot represent it.
     """
     try:
         return _json_value(value)
@@ -150,7 +150,7 @@ def _column(column: pd.Series[Any], title: str) -> Any:
 
 
 def _alike(column: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of values of one type, as files have them: of several types, the values' JSON."""
+    """A column with values of one type, as files need it; values of several types become their JSON text."""
     if column.dtype != object or len({type(value) for value in column.dropna()}) < 2:
         return column
     return column.map(lambda value: value if isinstance(value, str) else msgspec.json.encode(value).decode())
@@ -187,7 +187,7 @@ def _with_text_names(table: pd.DataFrame, title: str) -> pd.DataFrame:
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(
-            f"{title} returned a table with two columns '{twice}'.", "Give each column its own name, as a text."
+            f"{title} returned a table with two columns '{twice}'.", "Give each column a unique string as its name."
         )
     if all(type(name) is str for name in table.columns):
         return table
@@ -197,7 +197,7 @@ def _with_text_names(table: pd.DataFrame, title: str) -> pd.DataFrame:
 
 
 def _text_name(name: Any) -> str:
-    """A column's name as JSON has it; of several levels, with points between them."""
+    """A column's name as text; several levels are joined by points."""
     return ".".join(map(str, name)) if isinstance(name, tuple) else str(_json_value(name))
 
 
@@ -238,7 +238,7 @@ def _records(table: pd.DataFrame) -> list[Any]:
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of an array or a Series, some at a time."""
+    """The values of an array or a Series, converted in chunks."""
     kind = column.dtype.kind
     if kind in "biufU" and len(column) <= MANY and _is_numpy(column):
         values: list[Any] = column.tolist()
@@ -258,12 +258,12 @@ def _values(column: Any) -> list[Any]:
 
 
 def _is_numpy(column: Any) -> bool:
-    """Whether the values are NumPy's own: those of pandas' nullable types may be NA."""
+    """Whether the values are plain NumPy values. pandas' nullable types can hold NA."""
     return hasattr(column.dtype, "itemsize") and not hasattr(column.dtype, "na_value")
 
 
 def _times(array: np.ndarray[Any, Any]) -> Any:
-    """An array of times or durations as objects that know their text: dates, Timestamps, Timedeltas."""
+    """An array of times or durations as objects with an ISO text: dates, Timestamps, Timedeltas."""
     import numpy as np
     import pandas as pd
 
@@ -274,10 +274,10 @@ def _times(array: np.ndarray[Any, Any]) -> Any:
 
 
 def _json_value(value: Any) -> Any:
-    """A value as JSON holds it.
+    """A value as JSON represents it.
 
     Raises:
-        _NoJsonError: it has no form there.
+        _NoJsonError: JSON cannot represent it.
     """
     kind = type(value)
     if kind in JSON_TYPES:
@@ -297,7 +297,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """A value of one piece; `value` itself where it is none."""
+    """A scalar as JSON represents it; `value` itself if it is not a scalar."""
     library = type(value).__module__.partition(".")[0]
     if library == "numpy" and hasattr(value, "dtype") and not value.ndim:
         return _numpy_scalar(value)
@@ -337,7 +337,7 @@ def _numpy_scalar(value: Any) -> Any:
 
 
 def _structure(value: Any) -> Any:
-    """A value of several pieces: a record, a list, a table."""
+    """A compound value as JSON represents it: a record, a list, a table."""
     if isinstance(value, Mapping):
         return _record(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -376,11 +376,11 @@ def _refuse(predictions: Any, title: str) -> Any:
 
 def _no_rows(predictions: Any, title: str) -> DataError:
     what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
-    return DataError(f"{title} returned a {what}.", "Let it return a list or an array with one prediction a row.")
+    return DataError(f"{title} returned a {what}.", "Return a list or an array with one prediction per row.")
 
 
 def _without_form(predictions: Any, title: str, error: _NoJsonError) -> DataError:
-    """The error of a value that JSON does not hold, with its row if it is known."""
+    """The error for a value that JSON cannot represent, with its row if known."""
     where = ""
     for row, value in enumerate(predictions if isinstance(predictions, list) else ()):
         try:
@@ -390,5 +390,5 @@ def _without_form(predictions: Any, title: str, error: _NoJsonError) -> DataErro
             break
     return DataError(
         f"{title} returned a {error}{where}, for which JSON has no form.",
-        "Let it return numbers, texts, dates, lists, dicts, dataclasses or pydantic models.",
+        "Return numbers, texts, dates, lists, dicts, dataclasses or pydantic models.",
     )

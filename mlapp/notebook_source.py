@@ -1,4 +1,4 @@
-"""Import an app from a notebook: its code cells are a module."""
+"""Imports an app from a notebook, whose code cells form a module."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mlapp.errors import ProjectError
 
 
 def read_code_cells(path: Path) -> str:
-    """The code cells of an .ipynb file as one Python source; lines that only IPython knows (`%…`, `!…`) become blank.
+    """The code cells of an .ipynb file as one Python source. Lines of IPython's syntax (`%…`, `!…`) become blank.
 
-    Put cells for interactive use under `if __name__ == "__main__":`, which is true in Jupyter alone.
+    Put cells for interactive use under `if __name__ == "__main__":`, which is true only in Jupyter.
 
     Raises:
         ProjectError: the file is not a notebook.

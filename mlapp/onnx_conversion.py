@@ -1,4 +1,4 @@
-"""A predictor whose model is converted to ONNX, and answers as the original does."""
+"""Converts a predictor's model to ONNX and checks that its answers are the same."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ROWS = 256
 
 
 def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
-    """The same predictor around an `OnnxModel`; the app's own functions call that.
+    """The same predictor with an `OnnxModel`, which the app's functions call.
 
     Args:
-        features: rows to compare both on; rows drawn from the schema's ranges when absent.
+        features: rows to compare both models on; by default rows drawn from the schema's ranges.
 
     Raises:
-        ModelError: it cannot be converted, or answers otherwise. MissingExtraError: the converter is not installed.
+        ModelError: it cannot be converted, or its answers differ. MissingExtraError: the converter is not installed.
     """
     if isinstance(predictor.estimator, onnx.OnnxModel):
         return predictor
@@ -94,7 +94,7 @@ def _keep_conversion(content: bytes, file: Path) -> None:
 
 
 def draw_rows(schema: Schema) -> Any:
-    """Rows within the ranges that the training data had, the same each time."""
+    """Rows within the ranges of the training data, the same at each call."""
     import numpy as np
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Plugins: what other packages add to mlapp by entry points. Our own frameworks, sources and targets use the same door.
+"""Plugins: objects that packages add by entry points. Built-in frameworks, sources and targets use the same groups.
 
 | group              | an entry is                                                                              |
 |--------------------|------------------------------------------------------------------------------------------|
@@ -6,9 +6,9 @@
 | `mlapp.sources`    | a function that returns a reader, for `app.data_reader.<name>(…)`: `mlapp.data.source`   |
 | `mlapp.targets`    | a subclass of `mlapp.deploy.Target`, for `--target <name>`                               |
 | `mlapp.engines`    | a function that takes the `Project` and returns an `mlapp.flyte.interface.Engine`        |
-| `mlapp.sinks`      | where monitoring writes what a server has predicted                                      |
+| `mlapp.sinks`      | where monitoring writes a server's predictions                                           |
 
-A plugin that cannot be imported disables nothing but itself.
+A plugin that cannot be imported disables only itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PluginError(MlappError):
 
 
 def list_plugins(group: str) -> dict[str, EntryPoint]:
-    """The installed entries of a group by name. Imports none of them."""
+    """The installed entries of a group by name, without importing them."""
     import importlib.metadata
 
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
@@ -56,7 +56,7 @@ def load_plugin(group: str, name: str) -> Any:
 
 
 def load_plugins(group: str) -> Iterator[tuple[str, Any]]:
-    """Name and value of each entry of a group. Logs a warning, once, for one that cannot be imported, and skips it."""
+    """Name and value of each entry of a group. Skips an entry that cannot be imported, with one logged warning."""
     for name, entry in list_plugins(group).items():
         try:
             plugin = _load_entry(entry)
@@ -81,7 +81,7 @@ def _load_entry(entry: EntryPoint) -> Any:
         return entry.load()
     except MlappError:
         raise
-    except Exception as error:  # whatever the code of another package raises
+    except Exception as error:  # another package's code can raise anything
         kind = GROUPS.get(entry.group, "plugin")
         owner = entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
         release = f" {entry.dist.version}" if entry.dist is not None else ""

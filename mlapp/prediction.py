@@ -1,4 +1,4 @@
-"""Prediction: accept → transform → predict → normalize → after, the same from Python, commands and the server."""
+"""Prediction: accept → transform → predict → normalize → after. Python, commands and the server share it."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ UNKNOWN = Schema(kind="any")
 
 @dataclass(frozen=True)
 class Predictor:
-    """A loaded model with the app's functions around it.
+    """A loaded model with the app's functions.
 
     Attributes:
-        version: None for a model that was trained in this process and is not stored.
-        parameters: those of the training run, by name, or `stage.name` where two stages share it.
-        ignores_extra: columns that training did not know are ignored, and not refused: `serve.extra: ignore`.
+        version: None for a model trained in this process and not stored.
+        parameters: of the training run, by name, or `stage.name` if two stages share it.
+        ignores_extra: ignore unknown columns instead of refusing them (`serve.extra: ignore`).
     """
 
     pipeline: Pipeline
@@ -64,7 +64,7 @@ class Predictor:
 
     @cached_property
     def takes_array(self) -> bool:
-        """Whether the first function that sees the features wants an array: then no DataFrame need be built."""
+        """Whether the first function that receives the features takes an array, so that no DataFrame is needed."""
         first = self.pipeline.stage("feature_transformer") or self.stage
         return wants_array(first) or self._is_tensor_model(first)
 
@@ -78,10 +78,10 @@ class Predictor:
         return wants_array(self.stage)
 
     def accept_inputs(self, inputs: Any, first: int = 0) -> Any:
-        """One request's inputs as features: by the feature_loader, or checked against the schema.
+        """One request's inputs as features: loaded by the feature_loader, or checked against the schema.
 
         Args:
-            first: the number of the first row, where a list is a piece of a larger one.
+            first: the number of the first row, if the list is a part of a larger one.
 
         Raises:
             InputError: they do not fit. UserCodeError: the feature_loader raised.
@@ -97,12 +97,12 @@ class Predictor:
             except Exception as error:
                 raise UserCodeError(loader.title, error) from error
             if features is None:
-                raise DataError(f"{loader.title} returned None.", "Let it return the features.")
+                raise DataError(f"{loader.title} returned None.", "Return the features.")
             return features
         return self.check(inputs, first)
 
     def check(self, inputs: Any, first: int = 0) -> Any:
-        """Features as the schema's types, from inputs that no feature_loader has to read.
+        """Features with the schema's types, from inputs without a feature_loader.
 
         Args:
             first: as for `accept`.
@@ -120,7 +120,7 @@ class Predictor:
         return build_features(inputs, schema)
 
     def transform_features(self, features: Any) -> Any:
-        """Features as the predictor takes them. Runs the feature_transformer once.
+        """The predictor's input: the features after the feature_transformer, which runs once.
 
         Raises:
             UserCodeError: it raised.
@@ -136,7 +136,7 @@ class Predictor:
         return convert_to_array(features) if self._wants_array else features
 
     def call_predictor(self, features: Any) -> Any:
-        """The predictor's result for transformed features; may be a coroutine or an iterator.
+        """The predictor's result for transformed features; can be a coroutine or an iterator.
 
         Raises:
             UserCodeError: it raised.
@@ -153,14 +153,14 @@ class Predictor:
 
         Raises:
             InputError: the inputs do not fit the schema.
-            UserCodeError: a function of the user's raised.
-            DataError: not one prediction a row.
+            UserCodeError: a function of the user raised.
+            DataError: not one prediction per row.
         """
         has_loader = self.pipeline.stage("feature_loader") is not None
         return self._predict(self.accept_inputs(inputs) if has_loader else self._check_rows(inputs))
 
     def predict_features(self, features: Any) -> Any:
-        """Predictions for features that were read and parsed as in training: no feature_loader reads them again.
+        """Predictions for features that are read and parsed as in training, without the feature_loader.
 
         Raises:
             as `predict`.
@@ -168,7 +168,7 @@ class Predictor:
         return self._predict(self.check(features))
 
     def _check_rows(self, inputs: Any) -> Any:
-        """As `check`; records and rows of the common forms by the server's decoder, in a fraction of the time."""
+        """As `check`, but decodes common records and rows with the server's decoder, which is much faster."""
         rows = inputs
         if type(inputs) is dict:
             rows = _rows_of_columns(inputs, self.schema.features)
@@ -189,7 +189,7 @@ class Predictor:
         return predictions
 
     def run_on_predict(self, features: Any, predictions: Any) -> bool:
-        """Run every on_predict. An error in one is logged and never the caller's; returns whether all went well."""
+        """Run every on_predict function. Logs errors instead of raising them; returns whether all succeeded."""
         is_well = True
         for stage in self.pipeline.callbacks:
             try:
@@ -214,7 +214,7 @@ def load_predictor(pipeline: Pipeline, version: ModelVersion, *, extra: str = "r
     """A stored version, ready to predict.
 
     Args:
-        extra: `serve.extra`: what becomes of columns that training did not know.
+        extra: `serve.extra`: how to treat unknown columns.
 
     Raises:
         ModelError: its files cannot be read, or hold types that the app does not declare trusted.
@@ -242,7 +242,7 @@ def wrap_estimator(
 
 
 def predictor_of_trained(trained: TrainedModel, *, extra: str = "refuse") -> Predictor:
-    """A model that was trained in this process, ready to predict. `extra` as for `load`."""
+    """A model trained in this process, ready to predict. `extra` as for `load`."""
     return Predictor(
         trained.pipeline,
         trained.estimator,
@@ -254,7 +254,7 @@ def predictor_of_trained(trained: TrainedModel, *, extra: str = "refuse") -> Pre
 
 
 def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
-    """The user's predictor, or the framework's: with the names of several targets, or with probabilities by class where
+    """The user's predictor, or the framework's: with the names of several targets, or with probabilities by class if
     the app says `predict="proba"`.
     """
     own = pipeline.stage("predictor")
@@ -269,7 +269,7 @@ def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
 
 
 def _predict_named(predict: Callable[[Any, Any], Any], names: tuple[str, ...], model: Any, features: Any) -> Any:
-    """A table with a column a target, where the model gives one value for each."""
+    """A table with a column per target if the model predicts a value for each; otherwise unchanged."""
     found = predict(model, features)
     if getattr(found, "ndim", 0) != 2 or found.shape[1] != len(names):
         return found
@@ -279,19 +279,19 @@ def _predict_named(predict: Callable[[Any, Any], Any], names: tuple[str, ...], m
 
 
 def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> tuple[Any, float]:
-    """Predictions for a few rows of training features, to learn what they look like, and the seconds that they took.
+    """Predictions for a few rows of training features, to infer their schema, and the seconds they took.
 
     Returns:
-        A DataFrame, an array of numbers, or a list of values as JSON holds them.
+        A DataFrame, an array of numbers, or a list of JSON values.
 
     Raises:
-        UserCodeError: the predictor or transformer raised. DataError: not one prediction a row, or a value for which
-            JSON has no form.
+        UserCodeError: the predictor or transformer raised. DataError: not one prediction per row, or a value for which
+            JSON has no representation.
     """
     stage = predictor_stage(pipeline, framework)
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
     started = time.perf_counter()
-    transformed = predictor.transform_features(copy.copy(features))  # user code may write into its features
+    transformed = predictor.transform_features(copy.copy(features))  # user code can modify its features
     predictions = normalize_prediction(
         finish_predictions(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
     )
@@ -305,10 +305,10 @@ SAMPLED_ITEMS = 100
 
 
 def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) -> Any:
-    """Wait for a coroutine, and collect an iterator into a list.
+    """Await a coroutine, and collect an iterator into a list.
 
     Args:
-        most: items to take of an iterator; all of them when None.
+        most: maximum items of an iterator; all when None.
 
     Raises:
         UserCodeError: the function raised while it ran.
@@ -328,10 +328,10 @@ def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) ->
 
 
 def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
-    """The predictor's result for features, normalized and counted; items of a stream are unchanged.
+    """The predictor's result for features, normalized and checked for its length; items of a stream are unchanged.
 
     Raises:
-        DataError: not one prediction a row; names the predictor and both counts.
+        DataError: not one prediction per row; names the predictor and both counts.
     """
     if is_stream(stage):
         return found
@@ -348,10 +348,8 @@ def is_stream(stage: Stage) -> bool:
 
 
 def wrong_count(stage: Stage, found: int, rows: int) -> DataError:
-    """The error of predictions that are not one a row."""
-    return DataError(
-        f"{stage.title} returned {found} predictions for {rows} rows.", "Let it return one prediction a row."
-    )
+    """The error for a wrong number of predictions."""
+    return DataError(f"{stage.title} returned {found} predictions for {rows} rows.", "Return one prediction per row.")
 
 
 async def _await_result(result: Any) -> Any:
@@ -380,7 +378,7 @@ def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
             array = given.astype(wanted, copy=False)
         if wanted.kind == "f" and given.dtype.kind in "fiu" and bool((np.isinf(array) & np.isfinite(given)).any()):
             raise ValueError("a value is beyond it")
-        # NumPy cuts off what an integer type does not hold.
+        # NumPy truncates values that do not fit an integer type.
         if wanted.kind in "iu" and given.dtype != wanted and not (array == given).all():
             raise ValueError("a value is beyond it or not whole")
     except (TypeError, ValueError, OverflowError) as error:
@@ -394,7 +392,7 @@ def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
 
 
 def _value_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
-    """The types of an array's values, before NumPy gave them one: it makes numbers of texts and of true and false."""
+    """The types of the values before NumPy unifies them: it converts texts, true and false to numbers."""
     if array.dtype.kind == "O":
         return set(map(type, array.ravel()))
     values = inputs
@@ -404,7 +402,7 @@ def _value_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
 
 
 def _is_castable(found: type, kind: str) -> bool:
-    """Whether values of a type can be of a dtype of that kind. A missing one is NaN, which only a float can be."""
+    """Whether a dtype of this kind can hold values of a type. A missing value is NaN, which only floats hold."""
     if found is type(None):
         return kind == "f"
     if found.__name__ in ("bool", "bool_"):

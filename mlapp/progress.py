@@ -26,10 +26,10 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def report(step: int, steps: int | None = None, **metrics: float) -> None:
-    """Report the progress of a trainer: `report(epoch, epochs, loss=0.3)`. Free without a listener.
+    """Report the progress of a trainer: `report(epoch, epochs, loss=0.3)`. Costs nothing without a listener.
 
-    While parameters are searched, a call may raise to end a trial that is worse than the others were by then:
-    let that exception pass.
+    During a parameter search, a call can raise an exception to end a trial that is worse than the others:
+    do not catch it.
     """
     listener = _listener.get()
     if listener is not None:
@@ -38,7 +38,7 @@ def report(step: int, steps: int | None = None, **metrics: float) -> None:
 
 @contextmanager
 def listen_progress(listener: Listener) -> Iterator[None]:
-    """Hear the reports of the trainings in this block; they reach an outer listener too."""
+    """Receive the reports of the trainings in this block. They also reach an outer listener."""
     outer = _listener.get()
 
     def report_to_both(progress: Progress) -> None:

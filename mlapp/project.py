@@ -28,7 +28,7 @@ from mlapp.store import Store, open_store
 
 @dataclass(frozen=True)
 class Project:
-    """A project in `root`. The app is imported when it is first asked for, and once.
+    """A project in `root`. The app is imported once, at first use.
 
     `environment` is the key of `environments:` whose settings these are.
     """
@@ -39,9 +39,9 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | str = ".", environment: str | None = None) -> Project:
-        """The project of a folder: the nearest one upwards that holds mlapp.yaml or app.py, else the folder itself.
+        """The project of a folder: the nearest parent with mlapp.yaml or app.py, otherwise the folder itself.
 
-        `MLAPP_APP` that names a file elsewhere, as `/srv/shop/app.py`, gives the project of that file.
+        If `MLAPP_APP` names a file elsewhere, such as `/srv/shop/app.py`, the project is that file's.
 
         Raises:
             ConfigError: mlapp.yaml is wrong.
@@ -74,7 +74,7 @@ class Project:
 
     @property
     def import_paths(self) -> list[str]:
-        """Where the project's modules are found."""
+        """The folders that contain the project's modules."""
         return import_paths(self.root, self.location)
 
     @cached_property
@@ -89,25 +89,25 @@ class Project:
         if not location.file.is_file():
             raise ProjectError(
                 f"There is no {self.settings.app.partition(':')[0]} in {self.root}.",
-                "Go to the project's folder, or make a project: `mlapp init NAME`.",
+                "Change to the project's folder, or create a project: `mlapp init NAME`.",
             )
-        # The user's own paths (data, ready models) are relative to the project, from wherever a command is run.
+        # The user's paths (data, ready models) are relative to the project, wherever a command runs.
         os.chdir(self.root)
         app = _find_app(_import_file(location, self.root), location.variable, location.file)
         if self.settings.name not in (None, app.name):
             raise ProjectError(
-                f"The App in {self.settings.app} is '{app.name}', and {config.FILE} says `name: {self.settings.name}`.",
-                "Make them the same: models and releases are kept under the name.",
+                f"The App in {self.settings.app} is '{app.name}', but {config.FILE} says `name: {self.settings.name}`.",
+                "Use the same name in both: models and releases are stored under it.",
             )
         app.set_project(self.root, self.settings)
         return app
 
     @cached_property
     def name(self) -> str:
-        """The app's name: `name:` of mlapp.yaml, else what the source says, which is read and not run.
+        """The app's name: `name:` of mlapp.yaml, otherwise from the source, which is read and not run.
 
         Raises:
-            ProjectError: neither tells it, and the app cannot be imported.
+            ProjectError: neither has it, and the app cannot be imported.
         """
         name = self.settings.name or read_app_name(self.location.file, self.location.variable)
         if name is not None:
@@ -118,7 +118,7 @@ class Project:
             if not (self.root / config.FILE).is_file():
                 raise
             raise ProjectError(
-                f"{config.FILE} in {self.root} does not name the app, and its code does not tell: {error.what}",
+                f"{config.FILE} in {self.root} does not name the app, and its code gives no name: {error.what}",
                 f"Add `name: NAME` to {config.FILE}.",
             ) from error
 
@@ -136,7 +136,7 @@ def load_attribute(place: str, root: Path) -> Any:
     """The object that `FILE:NAME` names in a project's folder.
 
     Raises:
-        ProjectError: no such file, or nothing of that name in it. UserCodeError: the import raised.
+        ProjectError: no such file, or no such name in it. UserCodeError: the import raised.
     """
     location = locate(place, root)
     named, name = place.partition(":")[0], location.variable
@@ -152,7 +152,7 @@ def load_attribute(place: str, root: Path) -> Any:
 
 
 def _import_file(location: AppLocation, root: Path) -> ModuleType:
-    """Import the file under its own name, so that a pickle or skops file of a class in it can be read again."""
+    """Import the file under its own name, so that a pickle or skops file of its classes can be loaded."""
     name, path = location.module, location.file
     loaded = sys.modules.get(name)
     if loaded is not None and _is_same_file(loaded, path):
@@ -168,14 +168,14 @@ def _import_file(location: AppLocation, root: Path) -> ModuleType:
         raise _import_error(error, path, root) from error
     if not _is_same_file(module, path):
         raise ProjectError(
-            f"{path} is the module '{name}', and Python finds that in {getattr(module, '__file__', None)}.",
+            f"{path} is the module '{name}', but Python imports that from {getattr(module, '__file__', None)}.",
             f"Rename the package '{name.partition('.')[0]}', or uninstall the other one.",
         )
     return module
 
 
 def _forget_package(name: str, folder: Path) -> None:
-    """Let a package be imported from `folder` when another project's of that name is loaded; an installed one stays."""
+    """Let a package be imported from `folder` if another project's package of that name is loaded."""
     libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
     modules = [each for each in sys.modules if each == name or each.startswith(f"{name}.")]
     places = [place for each in modules for place in _places(sys.modules[each])]
@@ -247,7 +247,7 @@ def _find_app(module: ModuleType, name: str, path: Path) -> App:
         return next(iter(distinct.values()))
     if not distinct:
         raise ProjectError(
-            f"{path} holds no App.", "Make one: `from mlapp import App`, then `app = App('name', target='column')`."
+            f"{path} holds no App.", "Create one: `from mlapp import App`, then `app = App('name', target='column')`."
         )
     listed = ", ".join(apps)
     raise ProjectError(

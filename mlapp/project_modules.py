@@ -1,8 +1,8 @@
-"""Several projects in one process: each sees its own modules, whatever the others call theirs.
+"""Isolates the modules of several projects in one process, which can have the same names.
 
-Every project has an `app.py`, and many have a `features.py` beside it; Python knows one module a name. So a project's
+Every project has an `app.py`, and many have a `features.py`; Python knows one module per name. So a project's
 modules are in `sys.modules` only while its code is imported or loaded, and an `import` inside one of its functions
-looks there first. Nothing of this is in use while there is one project.
+looks there first. With one project none of this is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _here = threading.local()
 
 
 class ProjectModules:
-    """The modules of the project in `root`, which are found in `paths`."""
+    """The modules of the project in `root`; `paths` are their folders."""
 
     def __init__(self, root: Path, paths: Sequence[str] = ()) -> None:
         self._root = str(root)
@@ -36,7 +36,7 @@ class ProjectModules:
 
     @classmethod
     def of_project(cls, root: Path, paths: Sequence[str] = ()) -> ProjectModules:
-        """Those of a project that shares the process with others; the same for each app in that folder."""
+        """The modules of a project that shares the process with others; one object per folder."""
         with _lock:
             found = next((known for known in _all if known._root == str(root)), None)
             if found is None:
@@ -48,7 +48,7 @@ class ProjectModules:
 
     @contextmanager
     def activate_modules(self) -> Iterator[None]:
-        """Import in here as if the project were alone. One project at a time: a thread with another one waits."""
+        """Import as if the project were alone. Only one project at a time: other threads wait."""
         if getattr(_here, "active", None) is self:
             yield
             return
@@ -73,7 +73,7 @@ class ProjectModules:
 
 
 def _find_owner(namespace: Mapping[str, Any]) -> ProjectModules | None:
-    """The project whose file a module's namespace comes from; installed packages belong to none."""
+    """The project that a module belongs to, or None for installed packages."""
     file = namespace.get("__file__")
     if not isinstance(file, str) or f"{os.sep}site-packages{os.sep}" in file:
         return None
@@ -81,7 +81,7 @@ def _find_owner(namespace: Mapping[str, Any]) -> ProjectModules | None:
 
 
 def _list_owned_modules() -> list[tuple[str, ModuleType, ProjectModules]]:
-    """Every project's modules that are in place, each with its project."""
+    """The modules of all projects in `sys.modules`, each with its project."""
     found = ((name, module, _find_owner(getattr(module, "__dict__", {}))) for name, module in list(sys.modules.items()))
     return [(name, module, owner) for name, module, owner in found if owner is not None]
 
@@ -93,7 +93,7 @@ def _import_for_caller(
     fromlist: Any = (),
     level: int = 0,
 ) -> ModuleType:
-    """Python's `import`, except that code of a project finds the modules of that project."""
+    """Python's `import`, but code of a project finds that project's modules."""
     first = name.partition(".")[0]
     if globals is not None and (level or first not in sys.modules or any(one.has_module(first) for one in _all)):
         owner = _find_owner(globals)

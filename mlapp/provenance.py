@@ -12,7 +12,7 @@ import msgspec
 
 
 class GitState(msgspec.Struct, frozen=True):
-    """The commit that the project was at, and whether files differed from it."""
+    """The project's commit, and whether files differ from it."""
 
     commit: str
     dirty: bool
@@ -20,7 +20,7 @@ class GitState(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Difference:
-    """A library whose version is not the one that trained the model; `here` is None when it is not installed."""
+    """A library whose version differs from the training's; `here` is None if it is not installed."""
 
     library: str
     trained: str
@@ -31,7 +31,7 @@ class Difference:
 
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
-    """The installed version of each distribution that is installed."""
+    """The version of each installed distribution."""
     import importlib.metadata
 
     found = {}

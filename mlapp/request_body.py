@@ -25,17 +25,17 @@ class RequestBody:
 
     @classmethod
     def of(cls, inputs: Any) -> RequestBody:
-        """A body with these inputs as JSON: records, rows or columns of plain values; a body stays unchanged."""
+        """A JSON body with these inputs: records, rows or columns of plain values. A `RequestBody` stays unchanged."""
         return inputs if isinstance(inputs, RequestBody) else cls(msgspec.json.encode({"inputs": inputs}))
 
 
 def read_request_body(name: str) -> RequestBody:
     """The body that sends a features file, or JSON from standard input for `-`.
 
-    CSV, JSON, Arrow and `.npy` go as they are; JSON lines become one JSON document, and Parquet an Arrow stream.
+    CSV, JSON, Arrow and `.npy` are sent unchanged; JSON lines become one JSON document, Parquet an Arrow stream.
 
     Raises:
-        UsageError: the file does not exist, or no server reads its format.
+        UsageError: the file does not exist, or its format is not supported.
         DataError: it is empty, not JSON, or not Parquet.
     """
     if name == "-":
@@ -47,7 +47,7 @@ def read_request_body(name: str) -> RequestBody:
         raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(f"'{name}' is of a kind that is not sent.", f"Give one of {', '.join(SUFFIXES)}.")
+        raise UsageError(f"'{name}' has a format that cannot be sent.", f"Give one of {', '.join(SUFFIXES)}.")
     content = path.read_bytes()
     if not content.strip():
         raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
@@ -71,7 +71,7 @@ def read_request_body(name: str) -> RequestBody:
 
 
 def _json(content: bytes, name: str) -> RequestBody:
-    """The JSON text; bare data are put under `inputs`. Numbers keep every digit."""
+    """The JSON text, with bare data under `inputs`. Numbers keep every digit."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     _check_json(content, name)
     try:
@@ -100,7 +100,7 @@ def _arrow_of_parquet(path: Path) -> bytes:
     try:
         table = parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"'{path}' is not a Parquet file, or is cut off: {error}", "Write it again.") from None
+        raise DataError(f"'{path}' is not a Parquet file, or is truncated: {error}", "Write it again.") from None
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

@@ -59,18 +59,18 @@ def create_project(
     consent: Consent = lambda code: False,
     tell: Reporter = lambda text: None,
 ) -> Path:
-    """Make a project folder in `parent`; it appears whole or not at all, and nothing is overwritten.
+    """Create a project folder in `parent`, atomically and without overwriting anything.
 
     Args:
         name: of the project and its folder; the template's own when absent.
         template: one of `list_templates()`, a folder, or a git URL.
         values: of the template's variables.
-        consent: asked before code of a template from elsewhere runs: its hooks and Jinja extensions.
-        tell: takes a line about the columns of a table that the project leaves out.
+        consent: called before code of a third-party template runs: its hooks and Jinja extensions.
+        tell: receives a line about the columns of a table that the project leaves out.
 
     Raises:
-        UsageError: an unknown template or variable, a name that cannot be one, a folder that is there already; code of
-            a template that nobody allowed to run.
+        UsageError: an unknown template or variable, an invalid name, a folder that exists; code of
+            a template without consent.
         DataError: the data file of the template `tabular` cannot be used.
     """
     own_templates = {known.name: known for known in list_templates()}
@@ -132,7 +132,7 @@ def _render_asking(
         if code:
             raise UsageError(
                 f"Template '{template}' runs code on this machine: {', '.join(code)}.",
-                "Read it; if you trust it, let it run: mlapp init … --yes.",
+                "Read the code; if you trust it, allow it: mlapp init … --yes.",
             )
         with foreign_template.render_in_sandbox(folder):
             return _render_template(str(place), context, folder)
@@ -189,8 +189,10 @@ def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
             f"It has: {', '.join(map(str, table.columns[:20]))}.",
         )
     odd = next((str(name) for name in table.columns if re.search(r"\{[{%#]", str(name))), None)
-    if odd is not None:  # the project's files are rendered with the names in them
-        raise DataError(f"'{path}' has the column {odd!r}, which reads as a template.", "Rename it, without braces.")
+    if odd is not None:  # the names are rendered into the project's files
+        raise DataError(
+            f"'{path}' has the column {odd!r}, which looks like template code.", "Rename it, without braces."
+        )
     left_out = column_roles.find_identifier_columns(table, target)
     column = table[target]
     is_number = column.dtype.kind in "if"
@@ -211,7 +213,7 @@ def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
 
 
 def _detect_csv_format(path: Path) -> dict[str, Any]:
-    """The options of `pandas.read_csv` for a CSV that is not separated by commas, as spreadsheets write many."""
+    """The options of `pandas.read_csv` for a CSV without commas, as many spreadsheets write it."""
     import pandas as pd
 
     if not path.is_file() or path.suffix.lower() == ".parquet":
@@ -229,7 +231,7 @@ def _detect_csv_format(path: Path) -> dict[str, Any]:
 
     try:
         return max(forms, key=count_numbers)
-    except (ValueError, OSError):  # the next reader reports what is wrong with it
+    except (ValueError, OSError):  # the next reader reports the problem
         return forms[0]
 
 
@@ -268,9 +270,9 @@ def _is_date_column(column: Any) -> bool:
 
 
 def _pin_requirements(file: Path, project: Path) -> None:
-    """Pin each requirement to the version that is installed here; one that is not keeps the template's range.
+    """Pin each requirement to the installed version. One that is not installed keeps the template's range.
 
-    An mlapp that came from no package index goes into the project as a wheel, so that every copy of the project has it.
+    An mlapp that is not from a package index is copied into the project as a wheel.
     """
     lines: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Recognizes environment variables with secrets by name and value: they must not be readable by everyone."""
+"""Recognizes environment variables with secrets by name and value. They must not be readable by everyone."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ def refuse_secret_variables(place: str, variables: Mapping[str, str], where: str
     """Refuse variables that look like secrets.
 
     Args:
-        place: of the variables in mlapp.yaml, as `image.env`.
-        where: the place where they would be readable, such as "in the image".
-        todo: what to do; `{name}` is replaced by the first one's name.
+        place: the setting of the variables in mlapp.yaml, such as `image.env`.
+        where: where they would be readable, such as "in the image".
+        todo: what to do; `{name}` stands for the first variable's name.
 
     Raises:
-        ConfigError: names each; no value is shown.
+        ConfigError: names each variable, without its value.
     """
     found = [name for name, value in variables.items() if is_secret_variable(name, str(value))]
     if found:
         listed = ", ".join(f"{place}.{name}" for name in found)
         verb = "looks" if len(found) == 1 else "look"
         raise ConfigError(
-            f"{listed} {verb} like a secret, and would stand {where} in plain text.", todo.replace("{name}", found[0])
+            f"{listed} {verb} like a secret, and would be stored {where} in plain text.",
+            todo.replace("{name}", found[0]),
         )

@@ -27,7 +27,7 @@ class WsgiApplication:
         self._site = ModelSite(host)
 
     def load_model(self) -> None:
-        """Load the model now, and not with the first request: for `gunicorn --preload`, whose workers then share it.
+        """Load the model now instead of at the first request, so that the workers of `gunicorn --preload` share it.
 
         Raises:
             UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
@@ -35,7 +35,7 @@ class WsgiApplication:
         self._host.load_model()
 
     def close_model(self) -> None:
-        """Stop the threads, and forget the model. The next request loads it again."""
+        """Stop the threads and unload the model. The next request loads it again."""
         self._host.close_model()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -59,14 +59,14 @@ def create_wsgi(
         application = create_wsgi(app, model="production")  # gunicorn site:application
 
     Args:
-        model: a version, an alias or `latest` of the store; or what `app.train()` returned.
+        model: a version, an alias or `latest` of the store; or the result of `app.train()`.
         settings: of the `serve:` section; those of mlapp.yaml in the app's folder when absent.
-        store: where the version is; the app's own when absent.
+        store: the store of the version; the app's own when absent.
         follow: load another version when the alias moves, within `serve.refresh` seconds.
 
     The model is loaded by the first request of each process. Until there is a version, requests get 503.
 
     Raises:
-        ConfigError: mlapp.yaml is wrong. UsageError: `follow` with a version that never moves.
+        ConfigError: mlapp.yaml is wrong. UsageError: `follow` with a fixed version.
     """
     return WsgiApplication(ModelHost(app, model, settings, store, follow))

@@ -13,11 +13,11 @@ from mlapp.aws_lambda.runtime_api import RuntimeApi
 from mlapp.errors import MlappError
 
 IMAGE = Path("/app")
-"""Where an image has its bundle."""
+"""The folder of the bundle in an image."""
 
 
 def main() -> int:
-    """Run the loop; the exit code."""
+    """Run the loop; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mlapp.aws_lambda", description="Answer the events of AWS Lambda.")
     parser.add_argument(
         "--bundle", type=Path, help="Folder of a bundle; /app where that is one, else the current folder's project."

@@ -1,6 +1,6 @@
-"""HTTP requests as Lambda's callers send them, and answers as they take them.
+"""HTTP requests and responses in the formats of Lambda's callers.
 
-Function URLs and API Gateway's HTTP APIs send the payload format 2.0, REST APIs the format 1.0, and an Application Load
+Function URLs and API Gateway's HTTP APIs use payload format 2.0, REST APIs use format 1.0, and an Application Load
 Balancer its own: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html,
 https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html
 """
@@ -32,8 +32,8 @@ class HttpEvent:
 
     Attributes:
         is_balancer: an Application Load Balancer sent it.
-        has_lists: headers are lists of values, in the answer too.
-        is_function_url: it came through the function's own URL, which can stream.
+        has_lists: headers are lists of values, also in the response.
+        is_function_url: it came through the function URL, which can stream.
     """
 
     request: WebRequest
@@ -42,7 +42,7 @@ class HttpEvent:
     is_function_url: bool = False
 
     def encode_answer(self, answer: Answer) -> bytes:
-        """An answer that does not stream. One that is too large becomes a problem that says so."""
+        """Encode a response that does not stream. One that is too large becomes a problem response."""
         encoded = self._encode(answer)
         limit = limits.BALANCER_ANSWER if self.is_balancer else limits.ANSWER
         if len(encoded) <= limit:
@@ -66,7 +66,7 @@ class HttpEvent:
         return msgspec.json.encode({**found, "body": body, "isBase64Encoded": is_base64})
 
     def stream_answer(self, answer: Answer) -> Iterator[bytes]:
-        """An answer in parts: its status and headers, and then its body."""
+        """Encode a response in parts: first status and headers, then the body."""
         headers = dict(answer.list_headers())
         yield msgspec.json.encode({"statusCode": answer.status, "headers": headers}) + SEPARATOR
         body = answer.iterate_body()
@@ -77,7 +77,7 @@ class HttpEvent:
 
 
 def read_http_event(event: dict[str, Any]) -> HttpEvent | None:
-    """The HTTP request that an event is; None for any other event."""
+    """The HTTP request in an event; None for any other event."""
     context = event.get("requestContext")
     if not isinstance(context, dict):
         return None
@@ -121,4 +121,4 @@ def _read_body(event: dict[str, Any], headers: dict[bytes, bytes]) -> Callable[[
 
 
 def _refuse_body(size: int) -> bytes:
-    raise HttpError(400, "The event says that its body is base64 (isBase64Encoded), and it is not.")
+    raise HttpError(400, "The event declares a base64 body (isBase64Encoded), but its body is not base64.")

@@ -12,17 +12,17 @@ import threading
 log = logging.getLogger("mlapp.lambda")
 
 ANSWER = 6 * 1024 * 1024
-"""Bytes of an answer that does not stream."""
+"""Maximum bytes of a response that does not stream."""
 BALANCER_ANSWER = 1024 * 1024
-"""Bytes of an answer to an Application Load Balancer."""
+"""Maximum bytes of a response to an Application Load Balancer."""
 NEARLY_ALL = 0.9
-"""Part of the memory from which on the log says so."""
+"""Ratio of the memory limit above which memory use is logged."""
 MARGIN = 0.25
-"""Seconds before its end at which an invocation that still runs is logged."""
+"""Seconds before the timeout at which a running invocation is logged."""
 
 
 def explain_size(size: int, limit: int) -> str:
-    """Explanation for an answer that is too large."""
+    """Explanation for a response that is too large."""
     most = f"{limit // (1024 * 1024)} MB"
     return (
         f"The answer has {size} bytes as Lambda counts them, and it returns at most {most}. Send fewer rows in one "
@@ -36,32 +36,32 @@ def memory_in_mb() -> int:
 
 
 def warn_of_memory() -> bool:
-    """Log when the process has needed nearly all of the function's memory, and return whether it has.
+    """Log a warning if the process has used nearly all of the function's memory; returns whether it has.
 
-    Lambda kills it at the limit without a message.
+    Lambda kills the process at the limit without a message.
     """
     limit = memory_in_mb()
     unit = 1 if sys.platform == "darwin" else 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
     if not limit or used < NEARLY_ALL * limit:
         return False
-    log.warning("The function has needed %.0f of its %d MB of memory. Raise targets.lambda.memory.", used, limit)
+    log.warning("The function used %.0f of its %d MB of memory. Raise targets.lambda.memory.", used, limit)
     return True
 
 
 class DeadlineWatch:
-    """Logs an invocation that is about to be stopped: Lambda's own message does not say what to change."""
+    """Logs an invocation that is about to time out, because Lambda's own message does not say what to change."""
 
     def __init__(self) -> None:
         self._invocations: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         threading.Thread(target=self._watch, name="deadline", daemon=True).start()
 
     def begin(self, remaining: float) -> None:
-        """An invocation begins that may take `remaining` seconds."""
+        """Mark the start of an invocation that has `remaining` seconds left."""
         self._invocations.put(remaining)
 
     def end(self) -> None:
-        """It has ended."""
+        """Mark the end of the invocation."""
         self._invocations.put(None)
 
     def _watch(self) -> None:
@@ -73,7 +73,7 @@ class DeadlineWatch:
                 self._invocations.get(timeout=max(0.0, remaining - MARGIN))
             except queue.Empty:
                 log.error(
-                    "The invocation still runs %.2f s before the function's timeout: Lambda stops it now. Raise "
+                    "The invocation is still running %.2f s before its timeout: Lambda stops it now. Raise "
                     "targets.lambda.timeout, or send fewer rows. More targets.lambda.memory gives more CPU.",
                     MARGIN,
                 )

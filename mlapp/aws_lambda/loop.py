@@ -1,4 +1,4 @@
-"""The loop of a function: open the model, then answer one event after the other."""
+"""The loop of a function: open the model, then answer events one by one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TRACE = "_X_AMZN_TRACE_ID"
 
 
 def open_function(bundle: Path | None) -> ModelFunction:
-    """The model of a bundle, or of the current folder's project, loaded and warm.
+    """The loaded and warmed-up model of a bundle, or of the current folder's project.
 
     Raises:
-        MlappError: it cannot be loaded, or cannot predict its own example.
+        MlappError: the model cannot be loaded, or cannot predict its own example.
     """
     if bundle is None:
         project = Project.find()
@@ -45,7 +45,7 @@ def open_function(bundle: Path | None) -> ModelFunction:
 
 
 def _without_monitoring(project: Project) -> Project:
-    """The project with monitoring off: Lambda freezes the process between two events, and a recorder with it."""
+    """The project with monitoring off, because Lambda freezes the process, including a recorder, between events."""
     settings = msgspec.structs.replace(project.settings, monitor=Monitor(log="off", drift=False))
     return dataclasses.replace(project, settings=settings)
 
@@ -78,7 +78,7 @@ def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
 
 
 def answer_invocation(api: RuntimeApi, function: ModelFunction, invocation: Invocation) -> None:
-    """Answer one event. An error goes to its caller, and the function continues.
+    """Answer one event. An error is returned to the caller, and the function continues.
 
     Raises:
         OSError: Lambda closed the connection.

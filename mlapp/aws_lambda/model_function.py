@@ -1,4 +1,4 @@
-"""From an event to its answer."""
+"""Answer Lambda events with a model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mlapp.serving.decoding.json_body import encode_predictions
 log = logging.getLogger("mlapp.lambda")
 
 MARGIN = 0.1
-"""Seconds that an answer needs to leave the function before its timeout."""
+"""Seconds reserved before the function's timeout for sending the response."""
 KINDS = {400: "InvalidRequest", 406: "AnswerTooLarge", 413: "TooLarge", 415: "InvalidRequest", 422: "InvalidInputs",
          503: "ModelUnavailable", 504: "Timeout"}  # fmt: skip
-"""The type of the error of a direct invocation, by the status that HTTP would have."""
+"""The error type of a direct invocation, by the equivalent HTTP status."""
 
 
 class InvocationError(Exception):
-    """An invocation failed: what its caller sees as `errorType` and `errorMessage`."""
+    """An invocation failed. The caller receives it as `errorType` and `errorMessage`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class InvocationError(Exception):
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer in parts, of the media type that tells Lambda to read status and headers from the first."""
+    """A response in parts, with the media type that makes Lambda read status and headers from the first part."""
 
     parts: Iterable[bytes]
     media: str = STREAM_MEDIA
@@ -54,14 +54,14 @@ class ModelFunction:
         self._bucket = Bucket(settings.output)
 
     def answer_event(self, body: bytes, remaining: float) -> bytes | Stream:
-        """The answer to an event, as JSON or in parts.
+        """The response to an event, as JSON or in parts.
 
         Args:
             body: the event as JSON.
             remaining: seconds until Lambda stops the function.
 
         Raises:
-            InvocationError: the event is none of HTTP, and it cannot be answered.
+            InvocationError: an event other than HTTP cannot be answered.
         """
         event = msgspec.json.decode(body)
         if not isinstance(event, dict):
@@ -95,7 +95,7 @@ class ModelFunction:
         return answer
 
     def _answer_objects(self, objects: list[StoredObject], remaining: float) -> bytes:
-        """Predict each file. A file that fails stops none of the others."""
+        """Predict each file. A failing file does not stop the others."""
         written, failed = [], []
         for found in objects:
             if self._bucket.is_own(found):
@@ -112,7 +112,7 @@ class ModelFunction:
         return msgspec.json.encode({"written": written})
 
     def _answer_messages(self, messages: list[dict[str, Any]], remaining: float) -> bytes:
-        """Predict each message. SQS repeats those that the answer names, or gives them to its dead-letter queue."""
+        """Predict each message. SQS retries the messages in the response, or sends them to the dead-letter queue."""
         failures = []
         for message in messages:
             identity = str(message.get("messageId"))
@@ -133,10 +133,10 @@ class ModelFunction:
             self._bucket.write(identity, answer)
 
     def _answer_schedule(self, name: str) -> bytes:
-        """Predict what the app's reader reads now."""
+        """Predict the data that the app's reader returns now."""
         if not self._bucket.has_place:
             raise InvocationError(
-                "NoOutput", "A schedule invoked the function, and its predictions have no place to go: set "
+                "NoOutput", "A schedule invoked the function, but there is no place for its predictions: set "
                 "targets.lambda.output in mlapp.yaml, as s3://bucket/predictions.",
             )  # fmt: skip
         from mlapp import training
@@ -153,10 +153,10 @@ class ModelFunction:
         return msgspec.json.encode({"written": [str(place)], "rows": len(rows)})
 
     def _predict(self, body: bytes, headers: dict[bytes, bytes], remaining: float) -> bytes:
-        """The body of the answer of `POST /predict`.
+        """The body of the response to `POST /predict`.
 
         Raises:
-            InvocationError: it is not a prediction.
+            InvocationError: the response is not a prediction.
         """
         headers = {
             **_limit_time(headers, remaining),
@@ -172,7 +172,7 @@ class ModelFunction:
 
 
 def _limit_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
-    """The headers with the time that the function has left, unless the client gives less."""
+    """The headers with the function's remaining time, unless the client's limit is shorter."""
     most = max(remaining - MARGIN, 0.001)
     try:
         given = float(headers.get(b"x-request-timeout", "inf"))

@@ -1,4 +1,4 @@
-"""Lambda's Runtime API, which gives a function its events and takes its answers.
+"""A client for Lambda's Runtime API, which provides a function's events and accepts its responses.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, and for streams
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming
@@ -20,7 +20,7 @@ ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 
 
 class RuntimeApiError(Exception):
-    """Lambda refused an answer, with its status and text."""
+    """Lambda refused a response; includes status and text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"Lambda's Runtime API answered {status}: {text:.500}")
@@ -32,10 +32,10 @@ class Invocation:
     """One event.
 
     Attributes:
-        identity: the id of the request.
-        deadline: when Lambda stops the function, in seconds since 1970.
-        trace: of X-Ray; empty where there is none.
-        arn: of the function, with the version or alias that was invoked.
+        identity: the request ID.
+        deadline: when Lambda stops the function, as Unix time in seconds.
+        trace: the X-Ray trace ID, or empty.
+        arn: the function's ARN, with the invoked version or alias.
         body: the event as JSON.
     """
 
@@ -52,14 +52,14 @@ class Invocation:
 
 
 class RuntimeApi:
-    """One connection to the Runtime API, which stays open.
+    """A persistent connection to the Runtime API.
 
     Args:
-        address: `AWS_LAMBDA_RUNTIME_API`: host and port.
+        address: host and port, from `AWS_LAMBDA_RUNTIME_API`.
     """
 
     def __init__(self, address: str) -> None:
-        self._connection = http.client.HTTPConnection(address)  # without a timeout: the function sleeps here
+        self._connection = http.client.HTTPConnection(address)  # no timeout: the function waits here for events
 
     def next_invocation(self) -> Invocation:
         """Wait for the next event.
@@ -82,15 +82,15 @@ class RuntimeApi:
         )
 
     def send_answer(self, invocation: Invocation, body: bytes) -> None:
-        """The answer, as JSON.
+        """Send a JSON response.
 
         Raises:
-            RuntimeApiError: 413, it is too large.
+            RuntimeApiError: 413 if it is too large.
         """
         self._post(f"invocation/{invocation.identity}/response", body, {"Content-Type": "application/json"})
 
     def send_stream(self, invocation: Invocation, media: str, parts: Iterable[bytes]) -> None:
-        """An answer in parts. An error among them is told in the trailers, as the Runtime API wants it."""
+        """Send a response in parts. An error in between is reported in the trailers, as the Runtime API requires."""
         connection = self._connection
         connection.putrequest("POST", f"{VERSION}/invocation/{invocation.identity}/response")
         for name, value in (
@@ -117,12 +117,12 @@ class RuntimeApi:
         self._read_answer()
 
     def send_error(self, invocation: Invocation, kind: str, message: str) -> None:
-        """The invocation failed."""
+        """Report that the invocation failed."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
         self._post(f"invocation/{invocation.identity}/error", error_body(kind, message), headers)
 
     def send_init_error(self, kind: str, message: str) -> None:
-        """The function cannot start."""
+        """Report that the function cannot start."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
         self._post("init/error", error_body(kind, message), headers)
 
@@ -138,5 +138,5 @@ class RuntimeApi:
 
 
 def error_body(kind: str, message: str) -> bytes:
-    """An error as Lambda shows it to the caller."""
+    """An error in the format that Lambda returns to the caller."""
     return msgspec.json.encode({"errorMessage": message, "errorType": kind, "stackTrace": []})

@@ -1,4 +1,4 @@
-"""`targets.lambda` of mlapp.yaml: the deployment writes it, and the function reads some of it."""
+"""`targets.lambda` of mlapp.yaml: settings for the deployment, some of which the function also reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events whose predictions go to a bucket: new files in S3, messages of SQS, and the clock.
+"""Events with predictions that go to a bucket: new files in S3, SQS messages, and schedules.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html,
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
@@ -24,7 +24,7 @@ MEDIA = {
     ".arrow": b"application/vnd.apache.arrow.file",
     ".npy": b"application/x-npy",
 }
-"""Format of a file by its suffix. `.gz` is decompressed."""
+"""Format of a file by suffix. `.gz` files are decompressed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StoredObject:
 
     @property
     def headers(self) -> dict[bytes, bytes]:
-        """The headers that a request with its content would have; without a type where the name does not tell."""
+        """The headers of an equivalent request; without a content type if the name does not determine it."""
         name = self.key.removesuffix(".gz")
         media = next((media for end, media in MEDIA.items() if name.endswith(end)), None)
         headers = {} if media is None else {b"content-type": media}
@@ -47,7 +47,7 @@ class StoredObject:
 
 
 class Bucket:
-    """Reads and writes objects. boto3 is imported with the first of them."""
+    """Reads and writes objects. Imports boto3 on first use."""
 
     def __init__(self, output: str | None) -> None:
         place, _, prefix = (output or "").removeprefix("s3://").partition("/")
@@ -57,11 +57,11 @@ class Bucket:
 
     @property
     def has_place(self) -> bool:
-        """Whether predictions that come from no bucket have a place to go."""
+        """Whether there is a destination for predictions on inputs that come from no bucket."""
         return self._place is not None
 
     def is_own(self, found: StoredObject) -> bool:
-        """Whether the function wrote it: its own answers would invoke it for ever."""
+        """Whether the function wrote the object: its own outputs would invoke it forever."""
         is_here = found.bucket == (self._place or found.bucket) and found.key.startswith(self._prefix)
         return is_here and found.key.endswith(ANSWER)
 
@@ -70,7 +70,7 @@ class Bucket:
         return content
 
     def write(self, name: str, body: bytes, bucket: str | None = None) -> StoredObject:
-        """Write predictions under `name`; into `bucket` where `targets.lambda.output` names none."""
+        """Write predictions as `name`; to `bucket` if `targets.lambda.output` is not set."""
         made = StoredObject(self._place or str(bucket), f"{self._prefix}{name}{ANSWER}")
         self._open_client().put_object(Bucket=made.bucket, Key=made.key, Body=body, ContentType="application/json")
         log.info("wrote %s", made)
@@ -87,11 +87,11 @@ class Bucket:
 
 
 ANSWER = ".predictions.json"
-"""How the names of the files end that the function writes."""
+"""Suffix of files that the function writes."""
 
 
 def list_records(event: dict[str, Any], source: str) -> list[dict[str, Any]] | None:
-    """The records of an event of `aws:s3` or `aws:sqs`; None for any other event."""
+    """The records of an `aws:s3` or `aws:sqs` event; None for any other event."""
     records = event.get("Records")
     if not isinstance(records, list) or not records:
         return None
@@ -100,7 +100,7 @@ def list_records(event: dict[str, Any], source: str) -> list[dict[str, Any]] | N
 
 
 def list_objects(event: dict[str, Any]) -> list[StoredObject] | None:
-    """The objects that S3 tells of, by its own notifications or by EventBridge; None for any other event."""
+    """The objects in an S3 event, from S3 notifications or EventBridge; None for any other event."""
     if event.get("Event") == "s3:TestEvent":
         return []
     if event.get("source") == "aws.s3" and isinstance(event.get("detail"), dict):
@@ -117,10 +117,10 @@ def _objects_of(records: list[dict[str, Any]]) -> Iterator[StoredObject]:
 
 
 def is_schedule(event: dict[str, Any]) -> bool:
-    """Whether a clock of EventBridge sent the event."""
+    """Whether an EventBridge schedule sent the event."""
     return event.get("source") in ("aws.events", "aws.scheduler") and "detail-type" in event
 
 
 def schedule_name(event: dict[str, Any]) -> str:
-    """File name of a scheduled event's predictions: its time, so that a repetition replaces them."""
+    """File name of a scheduled event's predictions: its time, so that a retry overwrites them."""
     return str(event.get("time") or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))

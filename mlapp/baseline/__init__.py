@@ -1,4 +1,4 @@
-"""The baseline of a version: what the training data and the model's own predictions on them looked like."""
+"""The baseline of a version: the distributions of the training data and of the model's predictions on them."""
 
 from mlapp.baseline.baseline import FILE, Baseline, Calibration, Column, MetricError, read_baseline
 from mlapp.baseline.build import build_columns, draw_rows, target_kind

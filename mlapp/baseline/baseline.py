@@ -19,11 +19,11 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         kind: `number` has bins, `category` has values, `text` has only a share of missing values.
-        rows: rows that were looked at; `missing` of them have no value.
-        center: center of a number, in its own unit; bins are made of the distance from it (see `mlapp.baseline.bins`).
+        rows: rows that were counted; `missing` of them have no value.
+        center: center of a number, in its own unit; bins divide the distance from it (see `mlapp.baseline.bins`).
         keys: for a number, the last key of each bin, in ascending order.
         edges: for a number, the upper end of each bin, in its own unit.
-        low: for a number, the key of the least value.
+        low: for a number, the key of the smallest value.
         minimum, maximum: for a number, the range of the values.
         values: for a category, the values, most frequent first.
         counts: rows of each bin or value.
@@ -50,12 +50,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def has_all_values(self) -> bool:
-        """Whether every value that training saw is listed, so that any other is new."""
+        """Whether every value that training saw is listed. Then any other value is new."""
         return self.kind == "category" and self.others == 0
 
 
 class MetricError(msgspec.Struct, frozen=True):
-    """The standard error of a metric, by the bootstrap, and the rows that the metric was measured on."""
+    """The bootstrap standard error of a metric, and the number of rows that the metric was measured on."""
 
     error: float
     rows: int
@@ -76,16 +76,16 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a version knows of its training data.
+    """Everything a version stores about its training data.
 
     Attributes:
-        rows: of the training split; the columns may be of a sample of them.
+        rows: of the training split; the columns can describe a sample of them.
         features: as a client sends them.
         transformed: the features after the feature_transformer; empty without one.
         predictions: of the model on training rows.
         errors: split → metric → its error.
-        target: JSON type of the target: integer, number, boolean, string; None where nothing is known.
-        calibration: of a classifier that gives probabilities.
+        target: JSON type of the target: integer, number, boolean or string; None if unknown.
+        calibration: only for a classifier with probabilities.
     """
 
     format: int = FORMAT
@@ -107,7 +107,7 @@ class _Format(msgspec.Struct):
 
 
 def read_baseline(folder: Path) -> Baseline | None:
-    """The baseline in a version's folder; None for a version that was stored without one.
+    """The baseline in a version's folder, or None.
 
     Raises:
         StoreError: it is from a newer mlapp, or damaged.

@@ -34,7 +34,7 @@ def codes_of(values: NDArray[Any], center: Any) -> NDArray[np.uint32]:
 
 
 def _order() -> NDArray[np.uint16]:
-    """From the upper bits of a float32 to a number that sorts as the float does; negative floats sort backwards."""
+    """Map the upper bits of a float32 to a number that sorts as the float does; raw negative floats sort backwards."""
     codes = np.arange(KEYS, dtype=np.uint32)
     return np.where(codes < KEYS // 2, codes + KEYS // 2, KEYS - 1 - codes).astype(np.uint16)
 
@@ -46,7 +46,7 @@ _CODES = np.argsort(ORDER).astype(np.uint32)
 
 
 def is_missing_code() -> NDArray[np.bool_]:
-    """Which raw upper bits are those of NaN."""
+    """A mask of the raw upper bits that mean NaN."""
     return np.isnan((np.arange(KEYS, dtype=np.uint32) << np.uint32(16)).view(np.float32))
 
 
@@ -61,11 +61,11 @@ def upper_ends(keys: NDArray[Any], center: float) -> list[float]:
 
 
 def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
-    """The last key of each bin, and the rows in it: one bin a key where they are few, else quantiles.
+    """The last key of each bin, and the rows in it: one bin per key if there are few keys, otherwise quantiles.
 
     Args:
         keys: ordered keys of the training rows.
-        most: bins.
+        most: maximum number of bins.
     """
     found, counts = np.unique(keys, return_counts=True)
     if len(found) > most:
@@ -78,10 +78,10 @@ def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
 
 
 def lookup(low: int, keys: list[int], first: int) -> NDArray[np.int32]:
-    """From raw upper bits to a slot: the bins, then below the range, above it, and missing.
+    """A table from raw upper bits to a slot: the bins, then below the range, above the range, and missing.
 
     Args:
-        low: key of the least value that training saw.
+        low: key of the smallest value that training saw.
         keys: last key of each bin.
         first: the slot of the first bin.
     """

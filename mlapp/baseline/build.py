@@ -1,4 +1,4 @@
-"""From training data to the columns of a baseline."""
+"""Builds the columns of a baseline from training data."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
 
 
 def build_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Column]:
-    """The columns of a table, or of an array of numbers; none for anything else.
+    """The columns of a table or of an array of numbers; an empty list for anything else.
 
     Args:
-        features: a DataFrame, or an array of one number or one row of numbers a row.
+        features: a DataFrame, or an array with one number or one row of numbers per row.
         rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
     """
     import pandas as pd
@@ -67,7 +67,7 @@ def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: M
     """The distribution of one column.
 
     Args:
-        most: bins, or values of a category.
+        most: maximum number of bins or category values.
         rules: column → rule for its stored values.
     """
     from pandas.api import types
@@ -113,7 +113,7 @@ def _is_duration(dtype: Any) -> bool:
 
 
 def texts_of(values: Any) -> list[str | None]:
-    """Each value as a category's text: 1 and 1.0 are the same, True is `true`, what is missing is None."""
+    """Each value as a category's text: 1 and 1.0 have one text, True is `true`, a missing value is None."""
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
     return [text_of(value) for value in listed]
 
@@ -138,20 +138,20 @@ def count_texts(values: Any) -> dict[str | None, int]:
 
 
 def count_missing(values: Any) -> int:
-    """How many values are missing."""
+    """The number of missing values."""
     import pandas as pd
 
     return int(pd.Series(values, dtype=None if hasattr(values, "dtype") else object).isna().sum())
 
 
 def _can_be_grouped(kinds: set[type]) -> bool:
-    """Whether equal values of these types have the same text: 1 and True are equal, and do not."""
+    """Whether equal values of these types have the same text. 1 and True are equal, but their texts differ."""
     numbers = kinds - {str, type(None)}
     return numbers <= {int, float} or numbers == {bool}
 
 
 def text_of(value: Any) -> str | None:
-    """One value as a category's text; a list, array or record is only named by its type."""
+    """One value as a category's text; for a list, array or record the name of its type."""
     if isinstance(value, str):
         return value
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
@@ -196,7 +196,7 @@ def category_of(name: str, texts: list[str | None], most: int = MOST_BINS) -> Co
 
 
 def target_kind(target: Any) -> str | None:
-    """The JSON type of a target's values, or None where there are several columns or it is of another type."""
+    """The JSON type of a target's values; None for several columns or another type."""
     from mlapp.schema import infer_schema
 
     if target is None or getattr(target, "ndim", 1) > 1:
@@ -229,7 +229,7 @@ def _number(name: str, values: NDArray[np.float64], most: int, step: float | Non
     rows, missing = len(values), int(np.isnan(values).sum())
     if not len(known):
         return Column(name=name, kind="number", rows=rows, missing=missing)
-    # A value that occurs: then a column of few distinct values has each in a bin of its own.
+    # An actual value, so that each value of a column with few distinct ones gets a separate bin.
     center = float(np.partition(known, (len(known) - 1) // 2)[(len(known) - 1) // 2])
     ordered = ORDER[codes_of(known, center)].astype(np.int64)
     keys, counts = make_bins(ordered, most)

@@ -1,4 +1,4 @@
-"""Predictions as columns: a label or a number is `prediction`; records and lists have a column for each entry."""
+"""Converts predictions to columns: a label or number becomes `prediction`; records and lists get a column per entry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
     """Predictions of any form as columns of plain values.
 
     Args:
-        rows: one prediction a row, as an answer holds them.
+        rows: one prediction per row, as in an answer.
     """
     if not rows:
         return {}
@@ -73,7 +73,7 @@ def _plain_values(values: list[Any]) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A scalar as Python's own; anything else as None, for it has no distribution."""
+    """A scalar as a plain Python value; None for anything else, which has no distribution."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     return value if isinstance(value, (str, bool, int, float)) else None

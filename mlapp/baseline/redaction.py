@@ -32,7 +32,7 @@ def is_private(rules: Mapping[str, str], column: str) -> bool:
 
 
 def step_of(rules: Mapping[str, str], column: str) -> float | None:
-    """The step to which the column's numbers are rounded; None where they are not."""
+    """The step to which the column's numbers are rounded, or None."""
     found = ROUND.fullmatch(rules.get(column, ""))
     return float(found[1]) if found else None
 
@@ -50,7 +50,7 @@ def round_to_step(value: Any, step: float) -> Any:
 
 
 def redact_schema(schema: Schema, rules: Mapping[str, str]) -> Schema:
-    """The schema with no value that the rules forbid: neither examples, ranges nor lists of texts.
+    """The schema without examples, ranges and lists of texts of columns that the rules redact.
 
     The categories of a pandas categorical stay: they are its type.
     """

@@ -1,6 +1,6 @@
-"""The bundle: code, one model version and locked requirements, as one immutable folder: what is served is what ships.
+"""The bundle: code, one model version and locked requirements in one immutable folder, for serving and shipping.
 
-`mlapp.bundle.build` makes one, and needs what the `docker` extra installs; opening one does not.
+`mlapp.bundle.build` creates a bundle, and needs the `docker` extra; opening a bundle does not.
 """
 
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest

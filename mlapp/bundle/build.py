@@ -1,4 +1,4 @@
-"""Making a bundle of a project and one version of its model."""
+"""Create a bundle of a project and one version of its model."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from mlapp.store.aliases import AliasEntry
 from mlapp.store.manifest import FORMAT as STORE_FORMAT
 
 PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
-"""An address with a password that is not taken from the environment."""
+"""A URL with a password that does not come from the environment."""
 
 WRITTEN_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".json", ".txt", ".in", ".sh")
-"""Suffixes of files that may hold an address with a password."""
+"""Suffixes of files that can contain a URL with a password."""
 
 IMAGE_TODO = "Give it where the image runs: targets.k8s.secrets, or an environment variable of the container."
 
 PRODUCTION = "production"
-"""The alias that a site's model has unless it names another."""
+"""The default alias of a site's model."""
 
 RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
-"""Files that say how the image is built. They are not in the image: ejecting them does not change the bundle."""
+"""Files that define the image build. They are not part of the bundle, so ejecting them does not change it."""
 
 
 def build_bundle(
@@ -60,23 +60,23 @@ def build_bundle(
     has_model: bool = True,
     warn: Reporter,
 ) -> Bundle:
-    """Bundle a project. The same project gives the same bundle, which is then made only once.
+    """Bundle a project. The same project results in the same bundle, which is created only once.
 
     Args:
         model: a version, alias or `latest` of the store.
-        settings_of: the key of `environments:` whose settings the bundle serves with.
-        output: the folder to make it in; `.mlapp/bundles` of the project when absent.
-        upgrade: resolve the requirements again, to the newest versions that fit.
-        has_model: whether the version is in it. One without is the same for every version with the same libraries.
-        warn: takes one line about each thing that is worth a look.
+        settings_of: the key of `environments:` with the settings that the bundle serves with.
+        output: the parent folder of the bundle; by default `.mlapp/bundles` of the project.
+        upgrade: resolve the requirements again, to the newest compatible versions.
+        has_model: whether to include the version. Without it, versions with the same libraries share a bundle.
+        warn: receives warnings, one line each.
 
     Raises:
         ConfigError: a variable of image.env looks like a secret.
         BundleError: the files or requirements cannot be bundled, or there is no space.
-        UsageError: no such version or alias. StoreError: the model cannot be read.
+        UsageError: there is no such version or alias. StoreError: the model cannot be read.
     """
     refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
-    if has_model or project.settings.store.verify == "required":  # then a signature is checked, over the files
+    if has_model or project.settings.store.verify == "required":  # the signature covers the files
         version = project.store.get(project.name, model)
         manifest = version.manifest
     else:
@@ -143,7 +143,7 @@ def _fill_bundle(
         try:
             staging.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another build was quicker
+            if not folder.is_dir():  # else another build was faster
                 raise
     return open_bundle(folder)
 
@@ -157,7 +157,7 @@ def _copy_code(project: Project, target: Path, warn: Reporter) -> None:
     files = [path for path in files if path.as_posix() not in RECIPE]
     if app not in files:
         state = "is ignored by git or .dockerignore" if (root / app).exists() else "does not exist"
-        raise BundleError(f"{app}, which holds the app, {state}.", "Let git see it, or change `app:` in mlapp.yaml.")
+        raise BundleError(f"{app}, which holds the app, {state}.", "Add it to git, or change `app:` in mlapp.yaml.")
     for path in files:
         source, copy = root / path, target / path
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -171,18 +171,18 @@ def _copy_code(project: Project, target: Path, warn: Reporter) -> None:
 
 
 def _warn_of_credentials(code: Path, warn: Reporter) -> None:
-    """A password that is written out in an address, as of a package index or a database, would be shipped."""
+    """Warn about plain-text passwords in URLs, such as of a package index or a database: they would be shipped."""
     for file in sorted(code.rglob("*")):
         is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
         if is_looked_at and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
             name = file.relative_to(code).as_posix()
-            warn(f"{name} holds a password in an address, and is shipped: write ${{VARIABLE}} in its place.")
+            warn(f"{name} holds a password in an address and is part of the bundle: write ${{VARIABLE}} instead.")
 
 
 def _write_store(version: ModelVersion | None, target: Path) -> None:
-    """A store of this version alone, or of none.
+    """Write a store with only this version, or without versions.
 
-    Its files are hard links where the disk allows: no store ever changes one.
+    Its files are hard links if the file system allows it, because a store never modifies files.
     """
     target.mkdir()
     (target / "store.json").write_bytes(msgspec.json.encode({"format": STORE_FORMAT}))
@@ -195,7 +195,7 @@ def _write_store(version: ModelVersion | None, target: Path) -> None:
             os.link(version.files / name, copy)
         except FileNotFoundError:
             raise BundleError(
-                f"Version {version.version} of {version.app} was deleted while it was bundled.",
+                f"Version {version.version} of {version.app} was deleted during bundling.",
                 "Choose another: mlapp models list.",
             ) from None
         except OSError:
@@ -206,7 +206,7 @@ def _write_store(version: ModelVersion | None, target: Path) -> None:
 
 
 def _write_aliases(project: Project, version: ModelVersion, target: Path) -> None:
-    """Let every alias of the store mean the version in the bundle: a site asks for its model by an alias."""
+    """Point every alias of the store at the version in the bundle, because a site requests its model by alias."""
     entry = msgspec.json.encode(AliasEntry(version.version, version.manifest.created))
     for alias in {PRODUCTION, *project.store.aliases(version.app, [])}:
         file = target / version.app / "aliases" / alias / "000001.json"
@@ -224,28 +224,28 @@ def write_requirements(
     upgrade: bool = False,
     warn: Reporter,
 ) -> tuple[list[LockedPackage], str]:
-    """Write what the project needs into a bundle: requirements.txt, and mlapp's wheel where no index has it.
+    """Write the project's requirements to a bundle: requirements.txt, and mlapp's wheel if no index has it.
 
     Args:
-        libraries: library → version, that it needs in any case.
-        extra: of mlapp, as `[flyte]`.
+        libraries: library → version, for libraries that are always needed.
+        extra: the extra of mlapp, such as `[flyte]`.
 
     Returns:
-        The locked packages, and the file that named them.
+        The locked packages, and the file that declared them.
 
     Raises:
-        ConfigError: image.python is none. UvError: no versions fit.
+        ConfigError: image.python is not a minor version of Python. UvError: no versions fit.
     """
     image = project.settings.image
     if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
         raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
     found = read_declared_requirements(project.root, image, python)
     if found is None:
-        warn("The project has no requirements.txt, pyproject.toml or lock: the image gets the model's libraries alone.")
+        warn("The project has no requirements.txt, pyproject.toml or lock: the image gets only the model's libraries.")
     elif found.names_foreign:
         raise BundleError(
             f"{found.source} names 'mlapp', which is an unrelated package on PyPI.",
-            f"Name this one there: {distribution.NAME}, with the same extras.",
+            f"Replace it with {distribution.NAME}, with the same extras.",
         )
     entries = []
     if self_wheel.is_from_index():
@@ -286,7 +286,7 @@ def write_requirements(
 
 
 def _copy_local_wheels(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:
-    """Copy what the packages need of folders on this machine into the bundle; the option that names it there."""
+    """Copy the packages' files from local folders into the bundle; returns the requirements option for them."""
     needed = {digest for package in packages for digest in package.hashes}
     files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
     found = [file for file in files if _hash_file(file) in needed]
@@ -307,7 +307,7 @@ def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], pyt
 
 
 def _compute_creation_time(root: Path, model: Manifest | None) -> int:
-    """Seconds since 1970 as the bundle's time of creation: computed from its content instead of the clock."""
+    """The bundle's creation time as Unix time in seconds, computed from its content instead of the clock."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is not None:
         if not given.isdecimal():

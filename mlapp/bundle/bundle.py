@@ -1,11 +1,11 @@
 """The bundle's format.
 
 <app>-<version>-<hash>/
-    bundle.json           the manifest: what it holds, with the SHA-256 of every file
+    bundle.json           the manifest: the content, with the SHA-256 of every file
     requirements.txt      locked, with hashes; installable by pip and by uv
     sbom.cdx.json         the same as a CycloneDX bill of materials, and the model
-    wheels/               mlapp itself, when the one that runs here is on no package index
-    model/                a model store that holds the one version, or none where a platform mounts it
+    wheels/               mlapp itself, if this version is on no package index
+    model/                a model store with the one version, or without versions if a platform mounts it
     code/                 the project
 """
 
@@ -31,7 +31,7 @@ from mlapp.provenance import GitState
 from mlapp.store import ModelVersion
 
 FORMAT = 1
-"""The layout of a bundle that this mlapp writes, and the newest that it reads."""
+"""The bundle format that this mlapp writes, which is also the newest that it reads."""
 
 MANIFEST = "bundle.json"
 REQUIREMENTS = "requirements.txt"
@@ -40,17 +40,17 @@ CODE = "code"
 MODEL = "model"
 WHEELS = "wheels"
 NO_VERSION = 0
-"""The version of a bundle that holds no model."""
+"""The version of a bundle without a model."""
 CODE_ONLY = "code"
-"""What stands for the version in the name of such a bundle, and of its image."""
+"""Stands for the version in the name of a bundle without a model, and of its image."""
 
 
 class BundleError(MlappError):
-    """A bundle cannot be made, or is not what its manifest says."""
+    """A bundle cannot be created, or does not match its manifest."""
 
 
 class BundleFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A file of a bundle: SHA-256 in hexadecimal digits, size in bytes; or a symbolic link, with where it points."""
+    """A file of a bundle, with SHA-256 hex digest and size in bytes; or a symbolic link, with its target."""
 
     sha256: str = ""
     size: int = 0
@@ -59,17 +59,17 @@ class BundleFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Content of a bundle. It depends on nothing else, so that the same project gives the same bundle.
+    """Content of a bundle. It depends on nothing else, so that the same project results in the same bundle.
 
     Attributes:
-        version: the model version in it; 0 when it holds none, because a platform mounts one: see `mounted_model`.
-        created: seconds since 1970: `SOURCE_DATE_EPOCH`, or when the newer of commit and model was made.
-        python: the minor version of Python that it is for, as 3.11.
+        version: the model version in it; 0 if it has none, because a platform mounts one: see `mounted_model`.
+        created: Unix time in seconds: `SOURCE_DATE_EPOCH`, or the later time of the commit and the model.
+        python: the required minor version of Python, such as 3.11.
         mlapp: the version of mlapp that serves it.
-        requirements: where the requirements came from: a file of the project, or the model.
+        requirements: the source of the requirements: a file of the project, or the model.
         source: the URL of the git repository's `origin`, without credentials.
-        environment: the key of `environments:` in mlapp.yaml whose settings it serves with.
-        files: path in the bundle → file, of every file but the manifest itself.
+        environment: the key of `environments:` in mlapp.yaml with the settings that it serves with.
+        files: path in the bundle → file, for every file except the manifest.
     """
 
     format: int
@@ -87,14 +87,14 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in `folder`. Its model is read and its app is imported when they are first asked for."""
+    """A bundle in `folder`. Its model is read and its app is imported on first access."""
 
     folder: Path
     manifest: BundleManifest
 
     @property
     def hash(self) -> str:
-        """The bundle's name: 12 hexadecimal digits of the hash of its content."""
+        """The bundle's identifier: the first 12 hex digits of the hash of its content."""
         return hash_manifest(self.manifest)
 
     @property
@@ -104,11 +104,11 @@ class Bundle:
 
     @cached_property
     def project(self) -> Project:
-        """The project in the bundle: its store is the bundle's, and what it serves is the one version in there.
+        """The project in the bundle. It uses the bundle's store, and serves the store's only version.
 
         Raises:
             ConfigError: an `MLAPP_…` variable has a wrong value.
-            StoreError: a model that a platform mounts is not there, or is of another app.
+            StoreError: a model that a platform mounts is missing, or belongs to another app.
         """
         settings = config.load_settings(self.root, self.manifest.environment)
         own, version = self.folder / MODEL, self.manifest.version
@@ -117,7 +117,7 @@ class Bundle:
         serve = msgspec.structs.replace(settings.serve, model=str(version))
         store = msgspec.structs.replace(settings.store, url=str(own))
         monitor = settings.monitor
-        if monitor.url is None:  # the store in the bundle is not to be written to
+        if monitor.url is None:  # the bundle's store must not be written to
             place = settings.store.url
             url = place if "://" in place else str(Path(tempfile.gettempdir()) / "mlapp-monitor")
             monitor = msgspec.structs.replace(monitor, url=url)
@@ -126,10 +126,10 @@ class Bundle:
 
     @property
     def served_project(self) -> Project:
-        """`project`, for a server.
+        """Same as `project`, but requires a model to serve.
 
         Raises:
-            StoreError: the bundle holds no model, and none is mounted.
+            StoreError: the bundle has no model, and none is mounted.
         """
         if self.project.settings.serve.model == str(NO_VERSION):
             raise StoreError(
@@ -144,7 +144,7 @@ class Bundle:
         """The model version.
 
         Raises:
-            StoreError: a file is missing or is not what was stored.
+            StoreError: a file is missing or was changed.
         """
         return self.project.store.get(self.manifest.app, self.project.settings.serve.model)
 
@@ -158,5 +158,5 @@ class Bundle:
 
 
 def hash_manifest(manifest: BundleManifest) -> str:
-    """12 hexadecimal digits of the SHA-256 of the manifest, which holds those of all files."""
+    """The first 12 hex digits of the SHA-256 of the manifest, which contains the hashes of all files."""
     return hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()[:12]

@@ -35,10 +35,10 @@ class PinnedPackage:
     """One package of a lock.
 
     Attributes:
-        line: its requirement, as a requirements file has it.
-        name: in normal form; empty for what comes from no index.
+        line: its requirement, in the syntax of a requirements file.
+        name: the normalized name; empty for a package that comes from no index.
         hashes: SHA-256 of its files.
-        index: the URL of the index that it comes from; None for the usual one.
+        index: the URL of its index; None for the default one.
     """
 
     line: str
@@ -49,10 +49,10 @@ class PinnedPackage:
 
 
 def read_lockfile(root: Path, image: Image, python: str) -> tuple[Path, list[PinnedPackage]] | None:
-    """The lock of the project in `root`, and the packages in it that the project needs to run; None if it has none.
+    """The lock file of the project in `root`, and its packages that the project needs at runtime; None without a lock.
 
     Args:
-        python: the minor version of the image's Python, as 3.11.
+        python: the minor version of the image's Python, such as 3.11.
 
     Raises:
         BundleError: the lock is damaged.
@@ -75,7 +75,7 @@ def load_toml(file: Path) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:
-        BundleError: it is none.
+        BundleError: the file is not valid TOML.
     """
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def load_toml(file: Path) -> dict[str, Any]:
 
 
 def _find_uv_lock(root: Path) -> Path | None:
-    """The project's own lock, or that of the workspace that it is a member of."""
+    """The lock of the project, or of its workspace."""
     if (root / "uv.lock").is_file():
         return root / "uv.lock"
     for folder in root.parents if (root / "pyproject.toml").is_file() else ():
@@ -109,7 +109,7 @@ def _read_uv_lock(lock: Path, root: Path, image: Image) -> Iterator[PinnedPackag
 
 
 def _read_poetry_lock(lock: Path, python: str) -> Iterator[PinnedPackage]:
-    """Poetry names the groups of each package from 2.0 on, and one category until 1.4; in between, neither."""
+    """Read Poetry's lock, which has groups per package since 2.0, one category until 1.4, and neither in between."""
     packages = load_toml(lock).get("package", [])
     if packages and not any("groups" in package or "category" in package for package in packages):
         needed = _collect_reachable(lock.with_name("pyproject.toml"), packages, python)
@@ -120,7 +120,7 @@ def _read_poetry_lock(lock: Path, python: str) -> Iterator[PinnedPackage]:
 
 
 def _collect_reachable(pyproject: Path, packages: list[dict[str, Any]], python: str) -> set[str]:
-    """The names of what pyproject.toml asks for, and what that needs in turn on Linux."""
+    """The names of the requirements in pyproject.toml and of their transitive dependencies on Linux."""
     asked = (
         load_toml(pyproject).get("tool", {}).get("poetry", {}).get("dependencies", {}) if pyproject.is_file() else {}
     )
@@ -154,13 +154,13 @@ def _is_needed(package: Mapping[str, Any]) -> bool:
 
 
 def _pin_package(package: Mapping[str, Any], root: Path) -> PinnedPackage:
-    """A package of Poetry's or PDM's lock, which name the same things a little differently."""
+    """A package in a lock of Poetry or PDM, which use slightly different keys."""
     name, version = canonicalize_name(package["name"]), str(package["version"])
     source = package.get("source") or {}
     address = package.get("git") or package.get("path") or package.get("url") or source.get("url") or ""
     kind = source.get("type") or next((each for each in ("git", "path", "url") if each in package), "")
     marker = package.get("marker") or package.get("markers")
-    if isinstance(marker, dict):  # Poetry: one a group
+    if isinstance(marker, dict):  # Poetry: one per group
         marker = marker.get("main")
     suffix = f" ; {marker}" if marker else ""
     if kind == "git":

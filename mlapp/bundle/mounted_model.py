@@ -1,8 +1,8 @@
-"""A model version that a platform puts beside the image, such as KServe's storage initializer into /mnt/models.
+"""A model version that a platform mounts beside the image, such as KServe's storage initializer at /mnt/models.
 
-`MLAPP_MODEL_FOLDER` names the folder of the version's files, `MLAPP_MODEL_MANIFEST` the manifest that says what they
-are: each file is checked against its SHA-256 before it is loaded, as those of any store are. Without a manifest, the
-files must be those of the version in the image.
+`MLAPP_MODEL_FOLDER` is the folder of the version's files, `MLAPP_MODEL_MANIFEST` their manifest: as in any store, each
+file is checked against its SHA-256 before it is loaded. Without a manifest, the files must be those of the version in
+the image.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MANIFEST = "MLAPP_MODEL_MANIFEST"
 
 
 def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[str, str]) -> tuple[Path, int] | None:
-    """A store of the mounted version alone, and the version's number; None when nothing is mounted.
+    """A store with only the mounted version, and the version's number; None if nothing is mounted.
 
     Args:
         app: the app of the bundle.
         own: the bundle's own store.
-        version: the version in it; 0 when it holds none.
+        version: the version in it; 0 if it has none.
 
     Raises:
         StoreError: the folder does not exist, or its manifest cannot be read or belongs to another app.
@@ -39,12 +39,12 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
     if not folder.is_dir():
         raise StoreError(
             f"{FOLDER} names {folder}, and there is no such folder.",
-            "See that the platform has downloaded the model: `mlapp status` and the log of its init container.",
+            "Check that the platform has downloaded the model: `mlapp status` and the log of its init container.",
         )
     if version == 0 and not environment.get(MANIFEST):
         raise StoreError(
-            f"{FOLDER} names {folder}, and nothing says which version its files are.",
-            f"Set {MANIFEST} to the version's manifest: this image holds none.",
+            f"{FOLDER} names {folder}, but the version of its files is unknown.",
+            f"Set {MANIFEST} to the version's manifest: this image has none.",
         )
     file = Path(environment.get(MANIFEST) or own / app / "versions" / f"{version:06}.json")
     try:
@@ -54,7 +54,8 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
         raise StoreError(f"The manifest {file} cannot be read: {error}", f"Set {MANIFEST} to the version's.") from None
     if manifest.app != app:
         raise StoreError(
-            f"The manifest {file} is of the app '{manifest.app}', and this image of '{app}'.", f"Correct {MANIFEST}."
+            f"The manifest {file} belongs to the app '{manifest.app}', but this image to '{app}'.",
+            f"Correct {MANIFEST}.",
         )
     root = Path(tempfile.mkdtemp(prefix="mlapp-model-"))
     (root / app / "versions").mkdir(parents=True)

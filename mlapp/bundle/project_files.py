@@ -1,4 +1,4 @@
-"""Which files of a project belong to its code: what git tracks and what it does not ignore, less `.dockerignore`."""
+"""Find the files of a project's code: those that git tracks or does not ignore, without those in `.dockerignore`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mlapp.bundle.bundle import BundleError
 from mlapp.reporting import Reporter
 
 LARGE = 100 * 1024**2
-"""Bytes from which on a file of code is worth a warning."""
+"""Minimum bytes of a code file for a warning."""
 
 HUGE = 2 * 1024**3
-"""Bytes from which on a file is shipped only when `image.include` names it."""
+"""Minimum bytes of a file that is only shipped if `image.include` names it."""
 
 NEVER = (".git", ".mlapp", ".venv", "__pycache__", "*.egg-info")
-"""Names of files and folders that are never part of the code. setuptools writes an egg-info into a folder that the
-requirements name, so the first build would change what the second one bundles."""
+"""Names of files and folders that are never part of the code. setuptools writes an egg-info to folders in the
+requirements, so the first build would change the content of the second one."""
 
 SHOWN = 10
-"""Files with secrets that an error names."""
+"""Maximum number of files with secrets in an error."""
 
 
 def find_project_files(
@@ -38,19 +38,19 @@ def find_project_files(
     refuse_tracked_secrets: bool = True,
     warn: Reporter,
 ) -> list[Path]:
-    """The files and symbolic links that belong to the project in `root`, relative to it and sorted.
+    """The files and symbolic links of the project in `root`, as sorted relative paths.
 
     Args:
-        root: the project's folder; it need not be a git repository.
-        include: globs of ignored files that belong all the same.
-        leave_out: a folder that never belongs: the model store.
-        dockerignore: whether what `.dockerignore` names does not belong.
-        needed: files that nothing works without, as the app's: one with a secret is refused and not left out.
-        refuse_tracked_secrets: whether a file with a secret that git tracks is refused, or belongs.
-        warn: takes one line a file that is left out, or is suspiciously large.
+        root: the project's folder; it does not have to be a git repository.
+        include: globs of ignored files to include anyway.
+        leave_out: a folder to always exclude: the model store.
+        dockerignore: whether to exclude the files in `.dockerignore`.
+        needed: essential files, such as the app's: one with a secret is an error instead of being excluded.
+        refuse_tracked_secrets: whether a file with a secret that git tracks is an error; otherwise it is included.
+        warn: receives one line per file that is excluded or suspiciously large.
 
     Raises:
-        BundleError: git is missing, a file cannot be read, a name is not UTF-8, git tracks a file with a secret.
+        BundleError: git is missing, a file is unreadable, a name is not UTF-8, or git tracks a file with a secret.
         MissingExtraError: detect-secrets is not installed.
     """
     included = {path.relative_to(root) for glob in include for path in _expand_glob(root, glob)}
@@ -74,19 +74,19 @@ def find_project_files(
             said = "" if reason == secrets.BY_NAME else f" ({reason})"
             warn(
                 f"{path} looks like a secret{said} and is left out. "
-                "To ship it, name it under image.include in mlapp.yaml."
+                "To ship it, list it under image.include in mlapp.yaml."
             )
     if refused:
         raise BundleError(
-            f"Secrets would be shipped: {'; '.join(refused[:SHOWN])}{', …' if len(refused) > SHOWN else ''}.",
-            "Take them out of the files and of git, and renew them; give them to the server as environment variables. "
-            "To leave files out, name them in .dockerignore; to ship them, under image.include in mlapp.yaml.",
+            f"The bundle would contain secrets: {'; '.join(refused[:SHOWN])}{', …' if len(refused) > SHOWN else ''}.",
+            "Remove them from the files and git, and rotate them; pass them to the server as environment variables. "
+            "To exclude files, list them in .dockerignore; to ship them, under image.include in mlapp.yaml.",
         )
     return found
 
 
 def _secret_in(root: Path, path: Path) -> str | None:
-    """Why a file looks like a secret; a link says nothing that the file it names does not."""
+    """Why a file looks like a secret, or None. Links are skipped, because their targets are checked."""
     if (root / path).is_symlink():
         return None
     try:
@@ -142,16 +142,16 @@ def _expand_glob(root: Path, glob: str) -> list[Path]:
 
 
 def _walk_files(path: Path) -> Iterable[Path]:
-    """A link to a folder is one file, as git has it: what it names may hold the link itself."""
+    """All paths below a folder. As in git, a link to a folder is one file: its target can contain the link itself."""
     return path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
 
 
 def _list_git_files(root: Path) -> tuple[set[Path], set[Path]]:
-    """The tracked files, and the files that are neither tracked nor ignored."""
+    """The tracked files, and the untracked files that are not ignored."""
     if _run_git(root, ["rev-parse", "--is-inside-work-tree"], check=False).strip() == b"true":
         tracked = _split_paths(_run_git(root, ["ls-files", "-z", "--cached", "--recurse-submodules"]))
         return tracked, _split_paths(_run_git(root, ["ls-files", "-z", "--others", "--exclude-standard"])) - tracked
-    with tempfile.TemporaryDirectory() as folder:  # an empty repository elsewhere, for git's own reading of .gitignore
+    with tempfile.TemporaryDirectory() as folder:  # an empty repository, so that git evaluates .gitignore
         _run_git(Path(folder), ["init", "--quiet", "--bare", "."])
         options = [f"--git-dir={folder}", f"--work-tree={root}"]
         return set(), _split_paths(_run_git(root, [*options, "ls-files", "-z", "--others", "--exclude-standard"]))
@@ -166,7 +166,7 @@ def _run_git(folder: Path, arguments: list[str], check: bool = True) -> bytes:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60)  # noqa: S603
     except FileNotFoundError:
-        raise BundleError("git is not installed; it tells which files belong to the project.", "Install git.") from None
+        raise BundleError("git is not installed; mlapp needs it to list the project's files.", "Install git.") from None
     if check and done.returncode:
         reason = os.fsdecode(done.stderr).strip().partition("\n")[0]
         raise BundleError(f"git cannot list the files of {folder}: {reason}", "Fix the repository.")
@@ -174,7 +174,7 @@ def _run_git(folder: Path, arguments: list[str], check: bool = True) -> bytes:
 
 
 def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
-    """Whether `.dockerignore` leaves a path out, by Docker's own rules: patterns from the root, the last match wins."""
+    """A predicate for paths excluded by `.dockerignore`, by Docker's rules: patterns from the root, last match wins."""
     file = root / ".dockerignore"
     if not file.is_file():
         return lambda path: False
@@ -197,7 +197,7 @@ def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
 
 
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern of Go's filepath.Match, with `**` for any number of folders, as an expression for the whole path."""
+    """Compile a pattern of Go's filepath.Match, with `**` for any number of folders, to a regex for full paths."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", os.path.normpath(pattern))
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(known.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts))

@@ -1,4 +1,4 @@
-"""Opening a bundle, wherever it was brought to."""
+"""Open a bundle in any location."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mlapp.bundle.bundle import Bundle, BundleError, BundleManifest
 
 
 def open_bundle(folder: Path | str) -> Bundle:
-    """The bundle in `folder`, its code checked against the manifest; the store checks the model. Imports no code.
+    """Open the bundle in `folder` and check its code against the manifest; the store checks the model. Imports no code.
 
     Raises:
-        BundleError: no bundle, from a newer mlapp, or a file is missing or was changed.
+        BundleError: it is not a bundle, is from a newer mlapp, or a file is missing or was changed.
     """
     place = Path(folder).resolve()
     manifest = _read_manifest(place / bundle.MANIFEST)
@@ -55,10 +55,10 @@ def _check_file_hash(path: Path, sha256: str, folder: Path) -> None:
                 digest.update(chunk)
     except OSError:
         raise BundleError(
-            f"{folder} has lost {path.relative_to(folder)}.", "Make the bundle again: mlapp build --bundle-only."
+            f"{path.relative_to(folder)} is missing from {folder}.", "Make the bundle again: mlapp build --bundle-only."
         ) from None
     if digest.hexdigest() != sha256:
         raise BundleError(
-            f"{path.relative_to(folder)} in {folder} was changed after the bundle was made.",
-            "A bundle never changes: change the project, and make another.",
+            f"{path.relative_to(folder)} in {folder} was changed after the bundle was created.",
+            "Bundles are immutable: change the project, and create another bundle.",
         )

@@ -1,4 +1,4 @@
-"""The lines of a locked requirements file: packages with exact versions and hashes, and what comes from no index."""
+"""The lines of a locked requirements file: packages with exact versions and hashes, and sources without an index."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from packaging.utils import (
 
 MACHINES = ("x86_64", "aarch64")
 PLACE = re.compile(r"(?:(?:-e|--editable)[\s=]+)?([^-\s].*?)(?:#egg=.*|\s+;.*)?")
-"""A line that names a folder or a file in place of a package."""
+"""A line with a folder or file instead of a package."""
 
 ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""Suffixes that mark a line as a file, although the line could be a package's name."""
+"""Suffixes that mark a line as a file, even if it could be a package's name."""
 
 
 @dataclass(frozen=True)
 class LockedPackage:
-    """One package of a lock: its exact requirement and the SHA-256 of each of its files."""
+    """One package of a lock: its exact requirement and the SHA-256 of its files."""
 
     requirement: Requirement
     hashes: tuple[str, ...]
@@ -49,7 +49,7 @@ class LockedPackage:
 
 
 def parse_locked_packages(text: str) -> Iterator[LockedPackage]:
-    """The packages of a requirements file with hashes, less those that come from no index."""
+    """The packages of a requirements file with hashes, except those that come from no index."""
     for line, hashes in _join_lines(text):
         requirement = _parse_requirement(line)
         if requirement is not None and not _is_source(requirement):
@@ -57,7 +57,7 @@ def parse_locked_packages(text: str) -> Iterator[LockedPackage]:
 
 
 def list_source_lines(text: str) -> Iterator[str]:
-    """Requirements without an index, in uv's form: a path, or `name @ git+https://…@commit`."""
+    """Requirements that come from no index, in uv's form: a path, or `name @ git+https://…@commit`."""
     for line, _ in _join_lines(text):
         requirement = _parse_requirement(line)
         if requirement is None and (named := PLACE.fullmatch(line)):
@@ -68,7 +68,7 @@ def list_source_lines(text: str) -> Iterator[str]:
 
 
 def resolve_source_folder(source: str, root: Path) -> Path | None:
-    """The folder or file that a source names, as seen from the project in `root`; None for one of git's."""
+    """The folder or file of a source, relative to the project in `root`; None for a git URL."""
     named = expand_variables(source.partition(" @ ")[2] or source, root)
     if "://" not in named and not named.startswith("file:"):
         return (root / named).resolve()
@@ -77,15 +77,15 @@ def resolve_source_folder(source: str, root: Path) -> Path | None:
 
 
 def expand_variables(place: str, root: Path) -> str:
-    """A place in a requirements file with the environment's variables, which uv takes as `${NAME}` alone."""
+    """Expand environment variables in a location in a requirements file; as in uv, only the form `${NAME}`."""
     known = {"PROJECT_ROOT": str(root), **os.environ}
     return re.sub(r"\$\{([A-Z0-9_]+)\}", lambda match: known.get(match.group(1), match.group()), place)
 
 
 def select_for_python(packages: list[LockedPackage], python: str) -> Iterator[LockedPackage]:
-    """The packages that a Linux with this Python needs; a marker stays where machines differ.
+    """The packages that Linux with this Python needs; markers are kept only if machines differ.
 
-    Which patch release the base has is not known here: what only an early one needs, as a backport, is taken too.
+    The base image's patch release is unknown, so packages for early patch releases, such as backports, are included.
     """
     late = {package.name for package in packages if any(_evaluate_marker(package, f"{python}.99").values())}
     for package in packages:
@@ -106,8 +106,8 @@ def is_marker_true(marker: Marker | None, python: str, machine: str, extra: str 
     """Whether a marker holds on Linux.
 
     Args:
-        python: in full, as 3.11.4.
-        extra: the extra that is asked for.
+        python: the full version, such as 3.11.4.
+        extra: the requested extra.
     """
     environment: Mapping[str, str] = {
         "python_version": python.rpartition(".")[0],

@@ -25,12 +25,12 @@ LONG = {"-i": "--index-url", "-f": "--find-links"}
 
 @dataclass(frozen=True)
 class DeclaredRequirements:
-    """The project's requirements, from the file that `source` names: as `lines`, or in a `file` that uv reads itself.
+    """The project's requirements from the file `source`: as `lines`, or in a `file` that uv reads directly.
 
     Attributes:
-        text: everything that they depend on: the same text resolves in the same way.
-        hashes: name and version → the SHA-256 of each of its files, where the file says so.
-        indexes: lines of a requirements file that name package indexes, such as `--extra-index-url https://…`.
+        text: everything that determines the resolution: the same text resolves in the same way.
+        hashes: name and version → the SHA-256 of each of its files, if the file contains them.
+        indexes: lines of a requirements file with package indexes, such as `--extra-index-url https://…`.
         folders: local folders with packages.
     """
 
@@ -44,18 +44,18 @@ class DeclaredRequirements:
 
     @property
     def names_foreign(self) -> bool:
-        """Whether they name `mlapp`, a package on PyPI that is not this one."""
+        """Whether they contain `mlapp`, an unrelated package on PyPI."""
         return FOREIGN.search(self.text) is not None
 
 
 def read_declared_requirements(root: Path, image: Image, python: str) -> DeclaredRequirements | None:
-    """The requirements of the project in `root`: a lock before requirements.txt before pyproject.toml; None if none.
+    """The requirements of the project in `root`, from a lock, else requirements.txt, else pyproject.toml; or None.
 
     Args:
-        python: the minor version of the image's Python, as 3.11.
+        python: the minor version of the image's Python, such as 3.11.
 
     Raises:
-        BundleError: a file is not what its name says, or names a file that is not there.
+        BundleError: a file is invalid, or refers to a missing file.
     """
     found = lockfiles.read_lockfile(root, image, python)
     if found is not None:
@@ -90,7 +90,7 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
 
 
 def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
-    """The text of a requirements file and of local files that it includes; only uv reads remote ones."""
+    """The text of a requirements file with its local includes; remote includes are left to uv."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -108,14 +108,14 @@ def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) 
 
 
 def _find_index_options(text: str) -> Iterator[str]:
-    """The options that name locations of packages."""
+    """The options with locations of packages."""
     for option, place in INDEX.findall(text):
         if "://" in place:
             yield f"{LONG.get(option, option)} {place}"
 
 
 def _find_link_folders(text: str, root: Path) -> Iterator[Path]:
-    """The folders in which uv looks for packages."""
+    """The local folders in which uv searches for packages."""
     for option, place in INDEX.findall(text):
         if LONG.get(option, option) == "--find-links" and (root / place).is_dir():
             yield root / place

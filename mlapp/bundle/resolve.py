@@ -1,4 +1,4 @@
-"""From what a project needs to exact versions with hashes, for every platform at once."""
+"""Resolve a project's requirements to exact versions with hashes, for all platforms at once."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ def resolve_requirements(
     cache: Path,
     upgrade: bool = False,
 ) -> Lock:
-    """Resolve what a project needs, with mlapp and the libraries that its model was trained with.
+    """Resolve a project's requirements, including mlapp and the libraries that its model was trained with.
 
-    A version that is free is that of the training, so that the model meets what it was made with. A resolution is
-    kept in `cache` under all that it depends on, and asked for again only when that changes or with `upgrade`.
+    If the requirements allow it, the versions are those of the training, so that the model runs with the same
+    libraries. A resolution is cached in `cache` by everything that it depends on, and repeated only if that changes or
+    with `upgrade`.
 
     Args:
-        declared: the project's own requirements; None when it has none.
+        declared: the project's own requirements, or None.
         own: the requirement of mlapp: `mlapp-kit==1.0`, or `mlapp-kit @ file:///…` for a wheel, which is not locked.
-        trained: library → version.
-        python: the minor version of the image's Python, as 3.11.
+        trained: library → version in training.
+        python: the minor version of the image's Python, such as 3.11.
 
     Raises:
         UvError: no versions fit, a package does not exist, or the index cannot be reached.
@@ -79,7 +80,7 @@ def resolve_requirements(
 
 
 def _stamp_sources(text: str, root: Path) -> str:
-    """A comment that changes with what the folders and files in a resolution say that they need."""
+    """A comment that changes if the requirements of local folders and files in a resolution change."""
     digest = hashlib.sha256()
     for place in (resolve_source_folder(source, root) for source in list_source_lines(text)):
         for file in (place, *(place / name for name in ("pyproject.toml", "setup.py", "setup.cfg"))) if place else ():
@@ -99,7 +100,7 @@ def _compile_requirements(
     with tempfile.TemporaryDirectory() as folder:
         extra, result = Path(folder, "mlapp.in"), Path(folder, "requirements.txt")
         extra.write_text("".join(f"{line}\n" for line in wanted))
-        # uv keeps the versions that it finds in the file it is to write, as far as the requirements allow.
+        # uv prefers the versions in an existing output file, as far as the requirements allow.
         result.write_text("".join(f"{name}=={version}\n" for name, version in trained.items()))
         arguments = ["pip", "compile", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
         arguments += ["--python-version", python, "--output-file", str(result), str(extra)]
@@ -107,7 +108,7 @@ def _compile_requirements(
             arguments += ["--no-emit-package", distribution.NAME]
         if declared and declared.file:
             arguments.append(str(declared.file))
-        if declared and declared.hashes:  # a lock identifies files, wherever they are
+        if declared and declared.hashes:  # a lock identifies files, whichever index has them
             arguments += ["--index-strategy", "unsafe-best-match"]
         source = declared.source if declared else "the model's libraries"
         indexes = "\n".join(declared.indexes) if declared else ""

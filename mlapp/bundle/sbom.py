@@ -1,4 +1,4 @@
-"""The bill of materials: CycloneDX 1.6, of the locked packages and of the model."""
+"""The bill of materials of the locked packages and the model, in CycloneDX 1.6."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlapp.store import Manifest
 def make_cyclonedx(
     app_name: str, model: Manifest | None, packages: Iterable[LockedPackage], own: str
 ) -> dict[str, Any]:
-    """The document, as plain data. It has no time of its own, and its serial number comes from what it lists.
+    """The document, as plain data. It is reproducible: it has no timestamp, and its serial number is a content hash.
 
     Args:
-        model: the model in the bundle; None when it holds none.
-        own: mlapp's version, for a bundle that brings mlapp as a wheel and has it in no lock.
+        model: the model in the bundle, or None.
+        own: mlapp's version, for a bundle that contains mlapp as a wheel and therefore not in the lock.
     """
     listed = {package.name: package.version for package in packages}
     listed.setdefault(distribution.NAME, own)

@@ -1,7 +1,7 @@
-"""Recognizes files that hold secrets, by name and by content.
+"""Recognizes files with secrets, by name and by content.
 
-The content's rules are those of Yelp's detect-secrets (https://github.com/Yelp/detect-secrets), of its detectors that
-know a token by its form. Those that guess by entropy or by a variable's name find too much in code and data.
+The content rules are the detectors of Yelp's detect-secrets (https://github.com/Yelp/detect-secrets) that recognize
+tokens by their format. Detectors by entropy or variable name have too many false positives in code and data.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ NAMES = (
     *("*service-account*.json", "*service_account*.json", "*serviceaccount*.json", "client_secret*.json"),
     *("application_default_credentials.json", "credentials.json", "credentials.yaml", "credentials.yml"),
 )
-"""Names of files with secrets, in lower case; a name in capitals counts the same."""
+"""Names of files with secrets, in lower case; the match is case-insensitive."""
 
 PLACES = (
     *(".aws/*", ".ssh/*", ".kube/*", ".azure/*", ".gnupg/*", ".config/gcloud/*"),
     *(".docker/config.json", ".streamlit/secrets.toml", ".dbt/profiles.yml"),
 )
-"""Folders and files of programs' credentials, at the project's root or below any folder."""
+"""Folders and files with credentials of programs, at any depth in the project."""
 
 HARMLESS = ("*.pub", "*.example", "*.sample", "*.template", "*.dist", "example.env", "sample.env", "*.py", "*.md")
-"""Names that look like those above and hold no secret: public keys, examples, and code called `secrets.py`."""
+"""Names that match the above but contain no secrets: public keys, examples, and code such as `secrets.py`."""
 
 DETECTORS = {
     "aws": "AWSKeyDetector",
@@ -54,7 +54,7 @@ DETECTORS = {
     "stripe": "StripeDetector",
     "telegram_token": "TelegramBotTokenDetector",
 }
-"""Module and class of each of detect-secrets' detectors in use."""
+"""The detectors of detect-secrets in use: module → class."""
 
 OWN_RULES = {
     "Private Key": re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[ \t]*(?:\\r|\r)?(?:\\n|\n)"),
@@ -70,7 +70,7 @@ OWN_RULES = {
         r"\"auths\"\s*:\s*\{[^{}]*\{[^{}]*\"(?:auth|identitytoken|password)\"\s*:\s*\"[^\"]+\""
     ),
 }
-"""Secrets that detect-secrets 1.5 does not know, or only by a header that code may quote."""
+"""Secrets that detect-secrets 1.5 does not detect, or only by a header that code can quote."""
 
 PUBLIC = re.compile("-----BEGIN (CERTIFICATE|TRUSTED CERTIFICATE|(RSA )?PUBLIC KEY|DH PARAMETERS|X509 CRL)-----")
 """Public content of a .pem file."""
@@ -78,11 +78,11 @@ PUBLIC = re.compile("-----BEGIN (CERTIFICATE|TRUSTED CERTIFICATE|(RSA )?PUBLIC K
 BY_NAME = "its name"
 
 READ = 1024 * 1024
-"""Bytes of a file that are searched: configuration and code are smaller, and data rarely holds a token."""
+"""Bytes to search per file: configuration and code are smaller, and data rarely contains tokens."""
 
 
 def reason_by_name(path: Path) -> str | None:
-    """Why a file's name says that it holds a secret; None when it does not.
+    """Why a file's name suggests a secret, or None.
 
     Args:
         path: relative to the project.
@@ -98,7 +98,7 @@ def reason_by_name(path: Path) -> str | None:
 
 
 def reason_by_content(file: Path) -> str | None:
-    """Line and kind of the first secret in a file, as `line 3: GitHub Token`; None without one.
+    """Line and kind of the first secret in a file, such as `line 3: GitHub Token`, or None.
 
     Raises:
         MissingExtraError: detect-secrets is not installed. OSError: the file cannot be read.
@@ -127,12 +127,12 @@ def _rules() -> Sequence[tuple[str, re.Pattern[str]]]:
             detector: Any = getattr(import_module(f"detect_secrets.plugins.{module}"), name)
             rules += [(detector.secret_type, expression) for expression in detector.denylist]
     except ImportError:
-        raise MissingExtraError("Looking for secrets in what is shipped", "docker") from None
+        raise MissingExtraError("Scanning the bundle for secrets", "docker") from None
     return tuple(rules)
 
 
 def _keys_in_settings(text: str) -> Iterator[str]:
-    """The places of API keys that mlapp.yaml itself holds."""
+    """The locations of plain-text API keys in mlapp.yaml."""
     import yaml
 
     try:

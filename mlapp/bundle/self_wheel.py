@@ -1,4 +1,4 @@
-"""mlapp itself as a requirement: a version of an index, or, when it was installed from elsewhere, as its own wheel."""
+"""mlapp itself as a requirement: a version on an index, or its own wheel if it was installed from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from mlapp.distribution import LOCAL, NAME, WHEEL_NAME, version
 
 
 def is_from_index() -> bool:
-    """Whether the mlapp that runs here came from a package index: then its version is enough to get it.
+    """Whether the running mlapp was installed from a package index, so that its version is sufficient to install it.
 
-    PEP 610 says so of what pip installed from a folder, a file or git; the version says so of a wheel that is packed
-    here.
+    Installations from a folder, a file or git are recognized by PEP 610, wheels that were packed here by their version.
     """
     distribution = importlib.metadata.distribution(NAME)
     return distribution.read_text("direct_url.json") is None and not distribution.version.endswith(LOCAL)
 
 
 def pinned_version() -> str:
-    """The version that a requirement names. No index can have that of a wheel which is packed here."""
+    """The version for a requirement. For a wheel that is packed here, it is one that no index can have."""
     return version() if is_from_index() else f"{version()}{LOCAL}"
 
 
 def write_wheel(folder: Path, templates: Path | None = None) -> Path:
-    """The mlapp that runs here as a wheel in `folder`: the same code and metadata, so the same bytes each time.
+    """Write the running mlapp as a reproducible wheel to `folder`.
 
-    It is packed from what is imported rather than built from sources, which an installation from a local folder or
+    It is packed from the imported files rather than built from sources, which an installation from a local folder or
     from git may no longer have.
 
     Args:
-        templates: the folder of the templates, for an environment in which `mlapp init` is run.
+        templates: the folder of the templates, for an environment that needs `mlapp init`.
     """
     distribution = importlib.metadata.distribution(NAME)
     packed = f"{version()}{LOCAL}"
@@ -51,7 +50,7 @@ def write_wheel(folder: Path, templates: Path | None = None) -> Path:
 
 
 def _read_package_files() -> Iterator[tuple[str, bytes]]:
-    """Name and content of the package's files, less what only `mlapp init` needs."""
+    """Name and content of the package's files, except those that only `mlapp init` needs."""
     for name, content in _files(Path(mlapp.__file__).parent, "mlapp"):
         if not name.startswith("mlapp/templates/"):
             yield name, content

@@ -1,7 +1,7 @@
 """Builds requirements without an index, such as a folder or a git URL, into wheels of the bundle.
 
-A hash pins a file, and a folder or a repository is none. So they become wheels, as mlapp itself does where no index has
-it; and the image is then made of wheels alone.
+A hash can only pin a file, not a folder or a repository. So these become wheels, like mlapp itself if no index has it,
+and the image consists only of wheels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlapp.bundle.requirement_lines import resolve_source_folder
 from mlapp.config import Image
 
 HERE = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_build.json", "uv_cache.json")
-"""Files of a dist-info that say how it was installed here, or are written again."""
+"""Files of a dist-info that describe the local installation, or that are written again."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class BuiltWheel:
 def build_source_wheels(
     sources: Sequence[str], folder: Path, *, root: Path, python: str, image: Image, cache: Path
 ) -> Iterator[BuiltWheel]:
-    """Build sources into `folder`. One that has not changed is taken from `cache`.
+    """Build sources into wheels in `folder`. Unchanged ones come from `cache`.
 
-    The project itself is none of them: its code is in the bundle, and imported from there.
+    The project itself is skipped: its code is in the bundle and imported from there.
 
     Args:
-        sources: as `mlapp.bundle.requirement_lines.list_source_lines` gives them; paths are relative to `root`.
-        python: the minor version of the image's Python, as 3.11.
+        sources: the result of `mlapp.bundle.requirement_lines.list_source_lines`; paths are relative to `root`.
+        python: the minor version of the image's Python, such as 3.11.
 
     Raises:
-        BundleError: one does not build, or holds compiled code.
+        BundleError: a source does not build, or contains compiled code.
     """
     for source in sources:
         place = resolve_source_folder(source, root)
         if place == root.resolve():
             continue
         if place is not None and not place.exists():
-            raise BundleError(f"{source}, which the requirements name, does not exist.", "Create it, or fix the path.")
+            raise BundleError(f"{source} is in the requirements but does not exist.", "Create it, or fix the path.")
         kept = (
             cache
             / hashlib.sha256(
@@ -65,7 +65,7 @@ def build_source_wheels(
             with tempfile.TemporaryDirectory(dir=cache) as at:
                 named = source if place is None else str(_copy_source(place, Path(at, place.name)))
                 made = _build_source_wheel(source, named, Path(at, "installed"), Path(at, "wheel"), python, image)
-                with contextlib.suppress(OSError):  # another build was quicker
+                with contextlib.suppress(OSError):  # another build was faster
                     made.parent.rename(kept)
         (file,) = kept.glob("*.whl")
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def build_source_wheels(
 
 
 def _fingerprint_source(source: str, place: Path | None) -> str:
-    """A key that changes with the source: the name with git's commit, or the sizes and times of a folder's files."""
+    """A key that changes with the source: the name with the git commit, or the sizes and times of a folder's files."""
     if place is None:
         return source
     files = _list_source_files(place) if place.is_dir() else [Path()]
@@ -84,7 +84,7 @@ def _fingerprint_source(source: str, place: Path | None) -> str:
 
 
 def _copy_source(place: Path, target: Path) -> Path:
-    """A copy to build from, as most build tools leave files behind; git's own are there for tools that ask it."""
+    """Copy a source for building, as most build tools leave files behind. Includes .git for tools that use it."""
     if place.is_file():
         shutil.copyfile(place, target)
         return target
@@ -97,7 +97,7 @@ def _copy_source(place: Path, target: Path) -> Path:
 
 
 def _list_source_files(place: Path) -> list[Path]:
-    """`.dockerignore` says what an image needs not: its README, say, which a build may well need."""
+    """The files of a source. Ignores `.dockerignore`, because a build can need files that images do not (README)."""
     return find_project_files(place, dockerignore=False, refuse_tracked_secrets=False, warn=lambda _: None)
 
 
@@ -109,8 +109,8 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
     name, version = info.name.removesuffix(".dist-info").split("-")
     if "Root-Is-Purelib: true" not in (info / "WHEEL").read_text():
         raise BundleError(
-            f"{name} holds compiled code and comes from no package index: {source}.",
-            "Publish wheels of it for Linux to an index, and name that: image.extra_index_urls in mlapp.yaml.",
+            f"{name} contains compiled code and does not come from a package index: {source}.",
+            "Publish Linux wheels of it to an index, and set that index: image.extra_index_urls in mlapp.yaml.",
         )
     members = {}
     for file in installed.rglob("*"):
@@ -126,6 +126,6 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
 
 
 def _is_entry_point(script: str, info: Path) -> bool:
-    """Whether a command is made from entry_points.txt, as the installer of the wheel does again."""
+    """Whether a script comes from entry_points.txt; the wheel's installer creates it again."""
     file = info / "entry_points.txt"
     return file.is_file() and re.search(rf"^{re.escape(script)}\s*=", file.read_text(), re.MULTILINE) is not None

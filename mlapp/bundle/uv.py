@@ -1,4 +1,4 @@
-"""Running uv, which resolves, locks and lays out packages; and its errors in short."""
+"""Run uv, which resolves, locks and installs packages, and shorten its errors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlapp.config import Image
 from mlapp.errors import ConfigError, MissingExtraError
 
 LONGEST = 900
-"""Characters of uv's own words that an error shows."""
+"""Maximum characters of uv's output in an error."""
 
 
 class UvError(BundleError):
-    """uv failed; `detail` is what it said, whole and without credentials."""
+    """uv failed; `detail` is its full output without credentials."""
 
     def __init__(self, what: str, todo: str, detail: str) -> None:
         super().__init__(what, todo)
@@ -28,12 +28,12 @@ class UvError(BundleError):
 
 
 def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) -> str:
-    """Run uv in `folder` with the indexes that `image:` names; what it printed.
+    """Run uv in `folder` with the indexes in `image:`; returns its output.
 
-    Credentials reach uv by its environment alone: no command line shows them, and no file holds them.
+    Credentials are passed only in the environment, never on a command line or in a file.
 
     Args:
-        doing: what it is for, to begin an error with: "Resolving requirements.txt".
+        doing: the purpose, as the start of an error message: "Resolving requirements.txt".
 
     Raises:
         MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
@@ -68,7 +68,7 @@ def _find_uv() -> str:
 
 
 def index_variables(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
-    """The environment variables that tell uv the indexes, credentials included; those are added to `secrets`.
+    """uv's environment variables for the indexes, including credentials, which are also added to `secrets`.
 
     Raises:
         ConfigError: an index needs an unset variable.
@@ -83,20 +83,20 @@ def index_variables(image: Image, secrets: list[str] | None = None) -> dict[str,
 
 
 def add_indexes(image: Image, text: str) -> Image:
-    """`image:` with the indexes that a requirements file names as well."""
+    """`image:` extended by the indexes in a requirements file."""
     url, extra = image.index_url, list(image.extra_index_urls)
     for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
         if option == "--index-url":
             url = url or named
         elif _strip_credentials(named) not in map(
             _strip_credentials, extra
-        ):  # the setting may bring the credentials of the same index
+        ):  # the setting can contain the credentials of the same index
             extra.append(named)
     return msgspec.structs.replace(image, index_url=url, extra_index_urls=extra)
 
 
 def _strip_credentials(url: str) -> str:
-    """An index's address without credentials."""
+    """An index's URL without credentials."""
     return re.sub(r"//[^/]*@", "//", url).rstrip("/")
 
 
@@ -122,7 +122,7 @@ def _explain_uv_error(doing: str, said: str) -> UvError:
     because = re.search(r"Because .*", flat)
     if because:
         reason = re.split(r"\bhint:", because.group())[0].strip()
-        return UvError(f"{doing}: {_shorten_text(reason)}", "Change one of the versions that it names.", said)
+        return UvError(f"{doing}: {_shorten_text(reason)}", "Change one of the versions named above.", said)
     if re.search(r"Failed to fetch|error sending request|Could not connect|dns error", flat):
         where = re.search(r"https?://\S+", flat)
         status = re.search(r"HTTP status \w+ \w+ \((\d+ [\w ]+)\)", flat)
@@ -130,7 +130,7 @@ def _explain_uv_error(doing: str, said: str) -> UvError:
         todo = "Check the network and image.index_url in mlapp.yaml, and its credentials."
         return UvError(f"{doing}: {where.group().rstrip('`,)') if where else 'the index'}: {reason}", todo, said)
     reason = "; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)
-    return UvError(f"{doing}: {_shorten_text(reason)}", "Fix the requirement that it names.", said)
+    return UvError(f"{doing}: {_shorten_text(reason)}", "Fix the requirement named above.", said)
 
 
 def _strip_traceback(lines: list[str]) -> list[str]:
@@ -138,7 +138,7 @@ def _strip_traceback(lines: list[str]) -> list[str]:
     frames = [number for number, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
         return lines
-    shown = 0 if '"<' in lines[frames[-1]] else 1  # the line of code, which "<string>" has not
+    shown = 0 if '"<' in lines[frames[-1]] else 1  # skip the line of code, which "<string>" lacks
     ends = [line for line in lines[frames[-1] + 1 + shown :] if line.strip("^~ ")]
     return [*(line for line in lines[: frames[0]] if not line.startswith("Traceback")), *ends]
 

@@ -1,4 +1,4 @@
-"""Packing a pure Python package as a wheel that is the same bytes each time."""
+"""Pack a pure Python package as a reproducible wheel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ WHEEL = b"Wheel-Version: 1.0\nGenerator: mlapp\nRoot-Is-Purelib: true\nTag: py3-
 
 
 def pack_wheel(folder: Path, name: str, version: str, members: Mapping[str, bytes]) -> Path:
-    """Write a wheel into `folder`; its path.
+    """Write a wheel to `folder`; returns its path.
 
     Args:
-        name, version: as the dist-info folder writes them.
+        name, version: in the form of the dist-info folder.
         members: path → content of its files; RECORD and WHEEL are added.
     """
     info = f"{name}-{version}.dist-info"

@@ -1,4 +1,4 @@
-"""Pipelines from push to production, as files for a CI system: `mlapp eject ci`."""
+"""Writes pipelines from push to production as files for a CI system: `mlapp eject ci`."""
 
 from mlapp.ci.pipeline_files import add_environments, check_format, write_pipeline_files
 

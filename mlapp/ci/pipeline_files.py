@@ -1,4 +1,4 @@
-"""Write the pipeline files of a project. The texts are in `files/`; `@NAME@` stands for what depends on the project."""
+"""Writes the pipeline files of a project from the texts in `files/`. `@NAME@` is a placeholder for project values."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ ACTIONS = {
 
 
 def write_pipeline_files(project: Project, format: str, folder: Path | None = None) -> list[Path]:
-    """Write the files of one CI system; returns them. They are the user's from then on.
+    """Write the files of one CI system and return their paths. The user owns them afterwards.
 
     Args:
         format: one of `FORMATS`.
-        folder: the root of the repository; the one that git knows when absent, else the project's folder.
+        folder: the root of the repository; by default git's, otherwise the project's folder.
 
     Raises:
-        UsageError: an unknown format, or a file that exists already with another text.
+        UsageError: an unknown format, or an existing file with other content.
     """
     check_format(format)
     root = project.root.resolve()
@@ -61,7 +61,9 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     for path, text in texts.items():
         file = repository / path
         if file.exists() and file.read_text(encoding="utf-8") != text:
-            raise UsageError(f"{file} exists already, with another text.", "Remove it, or give another folder: --to.")
+            raise UsageError(
+                f"{file} already exists with different content.", "Remove it, or choose another folder with --to."
+            )
     written = []
     for path, text in texts.items():
         file = repository / path
@@ -81,7 +83,7 @@ def check_format(format: str) -> None:
 
 
 def add_environments(project: Project) -> None:
-    """Add `staging` and `production` to the mlapp.yaml of a new project: a namespace each."""
+    """Add `staging` and `production`, each with a namespace, to the mlapp.yaml of a new project."""
     slug, target = _make_slug(project.name), find_cluster_target(project.settings)
     with (project.root / FILE).open("a", encoding="utf-8") as file:
         file.write(
@@ -92,7 +94,7 @@ def add_environments(project: Project) -> None:
 
 
 def find_cluster_target(settings: Settings) -> str:
-    """The target that a pipeline ships to: the first one in mlapp.yaml that runs on a cluster, else `k8s`."""
+    """The target that a pipeline deploys to: the first cluster target in mlapp.yaml, otherwise `k8s`."""
     names = [*settings.targets]
     for environment in settings.environments.values():
         names += (environment or {}).get("targets") or {}
@@ -165,7 +167,7 @@ def _list_extras(settings: Settings) -> list[str]:
 
 
 def _has_reader_limit(project: Project) -> bool:
-    """Whether the data reader has a parameter `limit`; read from the source, which is not run."""
+    """Whether the data reader has a parameter `limit`, by its source. Does not run it."""
     file = locate(project.settings.app, project.root).file
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -189,7 +191,7 @@ def _find_default_branch(repository: Path) -> str:
 
 
 def _ask_git(folder: Path, *arguments: str) -> str:
-    """What git prints; empty where it fails or is not installed."""
+    """The output of git; empty if it fails or is not installed."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)  # noqa: S603, S607
     except OSError:

@@ -18,35 +18,36 @@ from mlapp.errors import UsageError
 def build_image(
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     tag: Annotated[
-        str | None, typer.Option(help="Name of the image, as registry.example.org/team/digits:1. [app:version-hash]")
+        str | None,
+        typer.Option(help="Name of the image, such as registry.example.org/team/digits:1. [app:version-hash]"),
     ] = None,
     push: Annotated[
-        bool, typer.Option("--push", help="Push it to the registry in its name, and print its digest.")
+        bool, typer.Option("--push", help="Push the image to the registry in its name, and print its digest.")
     ] = False,
     platform: Annotated[
-        list[str] | None, typer.Option(help="linux/amd64 or linux/arm64, or both with a comma. [the engine's]")
+        list[str] | None, typer.Option(help="linux/amd64, linux/arm64, or both separated by a comma. [the engine's]")
     ] = None,
     bundle_only: Annotated[
-        bool, typer.Option("--bundle-only", help="Make the bundle, a folder, and no image: needs no Docker.")
+        bool, typer.Option("--bundle-only", help="Write only the bundle, a folder. Does not need Docker.")
     ] = False,
     to: Annotated[
-        Path | None, typer.Option("--output", help="With --bundle-only: the folder to make it in. [.mlapp/bundles]")
+        Path | None, typer.Option("--output", help="With --bundle-only: the folder to write to. [.mlapp/bundles]")
     ] = None,
     print_dockerfile: Annotated[
-        bool, typer.Option("--print-dockerfile", help="Print what is built, as a Dockerfile, and build nothing.")
+        bool, typer.Option("--print-dockerfile", help="Print the build as a Dockerfile, without building.")
     ] = False,
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Resolve the requirements again instead of reusing the last result.")
     ] = False,
     scan: Annotated[
-        bool, typer.Option("--scan", help="Scan the image with trivy or grype, before a push; exit 1 if it is bad.")
+        bool, typer.Option("--scan", help="Scan the image with trivy or grype before a push. Exits with 1 on findings.")
     ] = False,
     environment: Environment = None,
     json: Json = False,
 ) -> None:
     """Build the app's container image.
 
-    It holds the app's code, one model version and what they need.
+    The image contains the app's code, one model version and their dependencies.
 
     Examples:
 
@@ -67,7 +68,10 @@ def build_image(
         output.print_note(f"Warning: {text}")
 
     if to is not None and not bundle_only:
-        raise UsageError("--output is given without --bundle-only.", "An image goes to the engine: name it with --tag.")
+        raise UsageError(
+            "--output is given without --bundle-only.",
+            "Images are stored in the Docker engine: name the image with --tag.",
+        )
     if bundle_only or print_dockerfile:
         made = bundle_project(
             project, model=model, settings_of=environment, output=to, upgrade=upgrade, warn=print_warning
@@ -118,7 +122,7 @@ def _summarize_image(image: object) -> dict[str, object]:
 
 @contextmanager
 def _show_layer_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a layer on a terminal; nothing elsewhere, where each step has its line already."""
+    """Show a progress bar per layer on a terminal; nothing elsewhere, where each step already prints a line."""
     if not sys.stderr.isatty():
         yield lambda name, done, total: None
         return

@@ -36,7 +36,7 @@ def abort_canary(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Take the canary away; the live release serves all traffic again.
+    """Remove the canary. The live release then serves all traffic.
 
     Example:
 

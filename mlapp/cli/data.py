@@ -14,23 +14,23 @@ from mlapp.cli import output
 from mlapp.cli.options import Json
 from mlapp.cli.parameters import Parameters, parse_parameters
 
-cli = typer.Typer(help="What the data_reader reads.", no_args_is_help=True)
+cli = typer.Typer(help="Inspect and export the data of the data_reader.", no_args_is_help=True)
 
 
 @cli.callback()
 def describe_group() -> None:
-    """What the data_reader reads."""
+    """Show, check and export the data that the data_reader reads."""
 
 
 @cli.command("show")
 def show_data(
     parameter: Parameters = None,
-    rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, help="Number of rows to show.")] = 5,
     json: Json = False,
 ) -> None:
     """Show the columns and the first rows.
 
-    Of each column its type, missing and different values, range and distribution.
+    For each column: type, missing values, distinct values, range and distribution.
 
     Example:
 
@@ -82,7 +82,9 @@ def export_data(
     parameter: Parameters = None,
     json: Json = False,
 ) -> None:
-    """Write what the reader reads to a file, part by part. The file appears when it is whole.
+    """Export the data that the reader reads to a file.
+
+    Writes part by part. The file appears when it is complete.
 
     Examples:
 
@@ -111,7 +113,9 @@ def check_data(
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     json: Json = False,
 ) -> None:
-    """Compare what the reader reads with what a version was trained on. Exit 1 when the model would refuse it.
+    """Compare the data that the reader reads with the training data of a version.
+
+    Exits with 1 if the model would refuse the data.
 
     Example:
 
@@ -142,7 +146,7 @@ def check_data(
         names = ", ".join(dict.fromkeys(difference.column for difference in broken))
         raise DataError(
             f"The data does not fit version {version.version}: {names}.",
-            "Fix the data, or train a version on the data as it is: mlapp train.",
+            "Fix the data, or train a new version on this data: mlapp train.",
         )
     if not json:
         output.print_note(f"{len(features):,} rows fit version {version.version}.")
@@ -150,7 +154,7 @@ def check_data(
 
 @contextmanager
 def _count_rows() -> Iterator[None]:
-    """Tell how many rows have come: a counter on a terminal, one line elsewhere."""
+    """Show the number of received rows: a counter on a terminal, one line elsewhere."""
     from mlapp.data.source import watch_rows
 
     total = 0

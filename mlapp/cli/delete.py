@@ -15,7 +15,7 @@ def delete_app(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Remove the app from its target, with its releases. What holds data (claims, Secrets, the namespace) stays.
+    """Remove the app and its releases from its target. Keeps claims, Secrets and the namespace.
 
     Example:
 
@@ -27,9 +27,9 @@ def delete_app(
     if not yes:
         found = place.status()
         where = found.place or place.name
-        output.ask_confirmation(f"Remove {place.app} from {where}, {found.ready} ready replicas of it?", yes=False)
+        output.ask_confirmation(f"Remove {place.app} with {found.ready} ready replicas from {where}?", yes=False)
     removed = place.delete(progress=output.print_note)
     if json:
         output.print_json(removed)
     else:
-        output.print_note(f"{place.app} is removed." if removed else f"There was nothing of {place.app} to remove.")
+        output.print_note(f"{place.app} is removed." if removed else f"There was nothing to remove for {place.app}.")

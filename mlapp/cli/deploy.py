@@ -23,22 +23,22 @@ def deploy_app(
     target: TargetName = None,
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     image: Annotated[
-        str | None, typer.Option(help="Ship this image, repository@sha256:…, instead of building one.")
+        str | None, typer.Option(help="Deploy this image, repository@sha256:…, instead of building one.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be applied as YAML, and apply nothing.")
+        bool, typer.Option("--dry-run", help="Print the objects as YAML without applying them.")
     ] = False,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Print what would change, and change nothing; exit 1 if anything would.")
+        bool, typer.Option("--diff", help="Print the changes without applying them. Exits with 1 if there are any.")
     ] = False,
     canary: Annotated[
-        int | None, typer.Option(min=1, max=99, help="Give it this percent of the traffic, beside the live release.")
+        int | None, typer.Option(min=1, max=99, help="Deploy a canary with this percentage of the traffic.")
     ] = None,
     auto_promote: Annotated[
-        str | None, typer.Option(help="With --canary: watch it this long, as 10m, then promote or abort it.")
+        str | None, typer.Option(help="With --canary: watch it for a time, such as 10m, then promote or abort it.")
     ] = None,
     force_conflicts: Annotated[
-        bool, typer.Option("--force-conflicts", help="Overwrite what others changed or created.")
+        bool, typer.Option("--force-conflicts", help="Overwrite fields and objects that others changed or created.")
     ] = False,
     to_git: Annotated[
         str | None,
@@ -55,9 +55,9 @@ def deploy_app(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Ship the app, and wait until it answers.
+    """Deploy the app and wait until it answers.
 
-    Builds and pushes what is needed, shows what changes, applies it.
+    Builds and pushes the image if needed, shows the changes and applies them.
     If the release does not start, prints the reason and keeps the previous release live.
 
     Examples:
@@ -89,7 +89,7 @@ def deploy_app(
         other = "--diff" if diff else "--canary"
         raise UsageError(
             f"{other} is given with --to-git.",
-            "Git holds one release: read its diff there, and let Argo Rollouts do canaries (mlapp eject gitops).",
+            "Git holds one release: review the diff there, and use Argo Rollouts for canaries (mlapp eject gitops).",
         )
     seconds = _parse_duration(auto_promote) if auto_promote else None
     if seconds and canary is None:
@@ -97,15 +97,15 @@ def deploy_app(
     project = Project.find(environment=environment)
     place = open_command_target(project, target, namespace, context)
     if canary is not None and not isinstance(place, CanaryTarget):
-        raise UsageError(f"The target {place.name} has no canaries.", "Leave --canary out.")
+        raise UsageError(f"The target {place.name} does not support canaries.", "Leave --canary out.")
     if canary is not None and dry_run and not isinstance(place, CanaryRenderTarget):
-        raise UsageError(f"The target {place.name} cannot show a canary before it starts.", "Leave --dry-run out.")
+        raise UsageError(f"The target {place.name} cannot preview a canary.", "Leave --dry-run out.")
     if diff and not isinstance(place, DiffTarget):
-        raise UsageError(f"The target {place.name} has no diff.", "Use --dry-run.")
+        raise UsageError(f"The target {place.name} does not support --diff.", "Use --dry-run.")
     if to_git is not None and not place.needs_registry:
-        raise UsageError(f"The target {place.name} has no objects of Kubernetes.", "Leave out --to-git.")
+        raise UsageError(f"The target {place.name} has no Kubernetes objects.", "Leave out --to-git.")
     if not dry_run and to_git is None and isinstance(place, CheckTarget):
-        place.check()  # before an image is built for nothing
+        place.check()  # fail before building an image
     shipment = make_shipment(
         project, place, model=model, image=image, settings_of=environment, progress=output.print_note
     )

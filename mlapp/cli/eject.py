@@ -1,4 +1,4 @@
-"""`mlapp eject`: write out what mlapp generates"""
+"""`mlapp eject`: write what mlapp generates"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlapp.errors import UsageError
 
 
 class EjectGroup(TyperGroup):
-    """`mlapp eject TARGET` for each installed target with files to write; mlapp's own have commands below."""
+    """Adds `mlapp eject TARGET` for each installed target that generates files, unless a command below covers it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from mlapp import plugins
@@ -34,10 +34,10 @@ class EjectGroup(TyperGroup):
         return command
 
 
-cli = typer.Typer(cls=EjectGroup, help="Write out what mlapp generates, to edit and keep.", no_args_is_help=True)
+cli = typer.Typer(cls=EjectGroup, help="Write the files that mlapp generates, to edit and keep.", no_args_is_help=True)
 
 PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
-"""Stands for the image where none is needed."""
+"""Placeholder for an image that is not needed."""
 
 
 @cli.command("k8s")
@@ -46,7 +46,7 @@ def eject_kubernetes(
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("deploy"),
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     image: Annotated[
-        str | None, typer.Option(help="The image, repository@sha256:…; one is built and pushed when absent.")
+        str | None, typer.Option(help="The image, repository@sha256:…. Built and pushed when absent.")
     ] = None,
     namespace: Namespace = None,
     environment: Environment = None,
@@ -66,10 +66,10 @@ def eject_kubernetes(
 
 @cli.command("rbac")
 def eject_rbac(target: TargetName = None, namespace: Namespace = None, environment: Environment = None) -> None:
-    """Print the least Role that deploying this app needs.
+    """Print the smallest Role with which this app can be deployed.
 
-    With a ServiceAccount that has it.
-    For k8s, unless a target is named or mlapp.yaml has one other target in a cluster.
+    Includes a ServiceAccount with this Role.
+    The default target is k8s, or the only cluster target in mlapp.yaml.
 
     Examples:
 
@@ -88,7 +88,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     name = target or (configured[0] if len(configured) == 1 else "k8s")
     place = open_command_target(project, name, namespace)
     if not isinstance(place, ClusterTarget):
-        raise UsageError(f"The target {place.name} is in no cluster.", "Name one that is: --target k8s.")
+        raise UsageError(f"The target {place.name} is not in a cluster.", "Name one that is: --target k8s.")
     shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
     typer.echo(to_yaml_all(place.rbac(shipment)), nl=False)
 
@@ -96,13 +96,13 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
 @cli.command("iam")
 def eject_iam(
     target: Annotated[
-        str | None, typer.Option(help="lambda or sagemaker; the one in mlapp.yaml, or else lambda, when absent.")
+        str | None, typer.Option(help="lambda or sagemaker. By default the one in mlapp.yaml, otherwise lambda.")
     ] = None,
     environment: Environment = None,
 ) -> None:
-    """Print the least role that the app needs on AWS.
+    """Print the smallest role that the app needs on AWS.
 
-    With the policy of who deploys it, as a CloudFormation template.
+    Prints a CloudFormation template, which also has the policy for the identity that deploys.
 
     Example:
 
@@ -125,7 +125,7 @@ def eject_iam(
 def eject_schema() -> None:
     """Print a JSON Schema of mlapp.yaml.
 
-    Editors complete and check it by that.
+    Editors use it for completion and checks.
 
     Example:
 
@@ -145,7 +145,7 @@ def eject_dockerfile(
 ) -> None:
     """Write the Dockerfile into the project.
 
-    Also writes the files that it copies. `mlapp build` uses this Dockerfile afterwards.
+    Also writes the files that the Dockerfile copies. `mlapp build` uses this Dockerfile afterwards.
 
     Example:
 
@@ -173,7 +173,7 @@ def eject_compose(
     image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
     environment: Environment = None,
 ) -> None:
-    """Write a compose file that does what deploying to docker does.
+    """Write a compose file equivalent to the docker target.
 
     Example:
 
@@ -183,10 +183,12 @@ def eject_compose(
 
 
 def _make_eject_command(name: str) -> Any:
-    """The command `mlapp eject NAME` of a target that has none of its own."""
+    """The command `mlapp eject NAME` for a target without its own command."""
 
     def eject_target(
-        format: Annotated[str | None, typer.Option(help="The target's first format when absent.")] = None,
+        format: Annotated[
+            str | None, typer.Option(help="Format of the files. By default the target's first one.")
+        ] = None,
         to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("deploy"),
         model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
         image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
@@ -214,7 +216,7 @@ def _eject_target(
     """Write the files of a target, and print their paths.
 
     Raises:
-        UsageError: the target generates no files, or not in that format.
+        UsageError: the target generates no files, or does not support the format.
     """
     from mlapp.deploy import EjectTarget
     from mlapp.deploy.shipping import make_shipment
@@ -223,9 +225,9 @@ def _eject_target(
     project = Project.find(environment=environment)
     place = open_command_target(project, name, namespace)
     if not isinstance(place, EjectTarget):
-        raise UsageError(f"The target {name} has no files to hand over.", "Use mlapp deploy --dry-run.")
+        raise UsageError(f"The target {name} has no files to write.", "Use mlapp deploy --dry-run.")
     format = format or place.eject_formats[0]
-    if format not in place.eject_formats:  # before an image is built for nothing
+    if format not in place.eject_formats:  # fail before building an image
         raise UsageError(f"There is no format '{format}'.", f"Formats: {', '.join(place.eject_formats)}.")
     shipment = make_shipment(
         project, place, model=model, image=image, settings_of=environment, progress=output.print_note
@@ -237,13 +239,13 @@ def _eject_target(
 @cli.command()
 def rules(
     operator: Annotated[
-        bool, typer.Option("--operator", help="As a PrometheusRule of the Prometheus operator.")
+        bool, typer.Option("--operator", help="Print a PrometheusRule of the Prometheus operator.")
     ] = False,
     environment: Environment = None,
 ) -> None:
     """Print recording and alerting rules for Prometheus.
 
-    They watch drift, missing, unusual and refused values over all pods of the app.
+    The rules cover drift and missing, unusual and refused values across all pods of the app.
 
     Examples:
 
@@ -266,7 +268,7 @@ def rules(
 def grafana(environment: Environment = None) -> None:
     """Print a Grafana dashboard.
 
-    It shows what `mlapp eject rules` records, beside requests and latency.
+    It shows the metrics recorded by `mlapp eject rules`, requests and latency.
 
     Example:
 
@@ -283,10 +285,10 @@ def eject_ci(
     format: Annotated[str, typer.Option(help="github or gitlab.")] = "github",
     to: Annotated[Path | None, typer.Option(help="Root of the repository. [the project's repository]")] = None,
 ) -> None:
-    """Write the pipelines of a CI system: from a push to production.
+    """Write CI pipelines that take a push to production.
 
-    A pull request is tested, trained on little and compared with production. The main branch is trained, signed,
-    built, pushed and deployed: to staging, then to production behind a canary. Each night the live model is judged.
+    For a pull request: test, train on a small sample and compare with production. For the main branch: train, sign,
+    build, push and deploy to staging, then to production with a canary. Every night: check the live model.
 
     Examples:
 
@@ -307,10 +309,10 @@ def eject_gitops(
     repo: Annotated[
         str | None, typer.Option(help="URL of the repository that `deploy --to-git` writes to. [the project's origin]")
     ] = None,
-    git_path: Annotated[str | None, typer.Option(help="The folder in it. [NAME/ENV, or NAME]")] = None,
-    git_branch: Annotated[str, typer.Option(help="Its branch.")] = "main",
+    git_path: Annotated[str | None, typer.Option(help="Folder in the repository. [NAME/ENV, or NAME]")] = None,
+    git_branch: Annotated[str, typer.Option(help="Branch of the repository.")] = "main",
     rollouts: Annotated[
-        bool, typer.Option("--rollouts", help="Add a Rollout of Argo Rollouts, for canaries with that analysis.")
+        bool, typer.Option("--rollouts", help="Add a Rollout of Argo Rollouts for canaries with the analysis.")
     ] = False,
     prometheus: Annotated[
         str, typer.Option(help="URL of Prometheus for the analysis.")
@@ -320,9 +322,9 @@ def eject_gitops(
     namespace: Namespace = None,
     environment: Environment = None,
 ) -> None:
-    """Write what makes Argo CD or Flux apply the folder of `mlapp deploy --to-git`.
+    """Write the objects with which Argo CD or Flux applies the folder of `mlapp deploy --to-git`.
 
-    With an AnalysisTemplate of Argo Rollouts: the limits of a canary and the alerting rules of monitoring.
+    Includes an AnalysisTemplate for Argo Rollouts, with the limits of a canary and the alerting rules of monitoring.
 
     Examples:
 

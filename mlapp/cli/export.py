@@ -17,9 +17,9 @@ MOST_ROWS = 1000
 
 def export_model(
     runtime: Annotated[
-        str | None, typer.Argument(metavar="[mlserver]", help="As a folder for this server.", show_default=False)
+        str | None, typer.Argument(metavar="[mlserver]", help="Write a folder for MLServer.", show_default=False)
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="As an ONNX file.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX file.")] = False,
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     to: Annotated[
         Path | None, typer.Option(help="The file or folder to write. [<app>-<version>.onnx, <app>-mlserver]")
@@ -28,9 +28,9 @@ def export_model(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Write a model for other programs: as ONNX, or as a folder that MLServer serves.
+    """Export a model for other programs, as ONNX or as a folder for MLServer.
 
-    The answers of ONNX are compared with the original's first, on what the reader reads.
+    Before it writes ONNX, mlapp compares both models' predictions on the data from the reader.
 
     Examples:
 
@@ -48,7 +48,7 @@ def export_model(
         _export_onnx(model, to, parse_parameters(parameter), environment, json)
         return
     if parameter:
-        raise UsageError("-p is given, and exporting to MLServer reads no data.", "Leave it out.")
+        raise UsageError("-p is given, but an export to MLServer reads no data.", "Leave it out.")
     _export_mlserver(model, to, environment, json)
 
 

@@ -12,14 +12,16 @@ from mlapp.cli.options import Environment, Json
 
 
 def feedback(
-    file: Annotated[Path, typer.Argument(help="CSV, Parquet, JSON or JSON lines: id and truth, or keys and truth.")],
+    file: Annotated[
+        Path, typer.Argument(help="A CSV, Parquet, JSON or JSON-lines file with id and truth, or keys and truth.")
+    ],
     json: Json = False,
     environment: Environment = None,
 ) -> None:
-    """Tell the truth about past predictions.
+    """Report the true values of past predictions.
 
     The file has the columns `id` (as the answer's X-Request-ID, or REQUEST#ROW) and `truth`, or key columns and
-    `truth`. A server takes the same at POST /feedback.
+    `truth`. A server accepts the same at POST /feedback.
 
     Example:
 

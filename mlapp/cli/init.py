@@ -15,11 +15,11 @@ from mlapp.cli.parameters import parse_parameters
 
 def init_project(
     name: Annotated[
-        str | None, typer.Argument(help="The project and its folder; the template's own name when absent.")
+        str | None, typer.Argument(help="Name of the project and its folder. By default the template's name.")
     ] = None,
-    template: Annotated[str, typer.Option(help="One of --list, a folder, or a git URL.")] = "basic",
+    template: Annotated[str, typer.Option(help="A template of --list, a folder, or a Git URL.")] = "basic",
     values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A variable of the template.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a variable of the template.")
     ] = None,
     ci: Annotated[
         str | None, typer.Option(help="Add the pipelines of a CI system: github or gitlab; see `mlapp eject ci`.")
@@ -28,9 +28,9 @@ def init_project(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Make a new project from a template. Overwrites nothing.
+    """Create a project from a template. Never overwrites files.
 
-    A template from a URL that has hooks runs them on this machine: that is asked first.
+    A template from a URL can have hooks, which run on this machine. mlapp asks before it runs them.
 
     Examples:
 

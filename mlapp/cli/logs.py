@@ -13,16 +13,18 @@ from mlapp.errors import UsageError
 
 def print_logs(
     target: TargetName = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as new lines come.")] = False,
-    tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines of each replica.")] = None,
-    since: Annotated[float | None, typer.Option(min=0, help="Only the last seconds.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
+    tail: Annotated[
+        int | None, typer.Option(min=0, help="Print only this number of last lines of each replica.")
+    ] = None,
+    since: Annotated[float | None, typer.Option(min=0, help="Print only the lines of the last seconds.")] = None,
     namespace: Namespace = None,
     context: Context = None,
     environment: Environment = None,
 ) -> None:
-    """Print what the replicas print.
+    """Print the logs of the replicas.
 
-    Each line comes after its replica's name.
+    Each line starts with the name of its replica.
 
     Example:
 
@@ -33,6 +35,6 @@ def print_logs(
 
     place = open_command_target(Project.find(environment=environment), target, namespace, context)
     if not isinstance(place, LogTarget):
-        raise UsageError(f"The target {place.name} has no logs.", "Look where it keeps them itself.")
+        raise UsageError(f"The target {place.name} has no logs.", "Look for them on the platform itself.")
     for line in place.logs(follow=follow, tail=tail, since=since):
         typer.echo(f"{line.replica}  {line.text}")

@@ -1,4 +1,4 @@
-"""The `mlapp` command: its subcommands, and how an error leaves it."""
+"""The `mlapp` command: its subcommands and error handling."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from mlapp.errors import MlappError, UsageError
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
 
-Begin with: mlapp init digits && cd digits && mlapp train && mlapp serve"""
+Start with: mlapp init digits && cd digits && mlapp train && mlapp serve"""
 
 cli = typer.Typer(
     name="mlapp",
@@ -104,10 +104,10 @@ def set_up(
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. An error is two lines on stderr and exit code 1 or 2; its traceback only with `--debug`.
+    """Run the command line. An error is two lines on stderr and exit code 1 or 2; the traceback only with `--debug`.
 
     Args:
-        arguments: those of this process when absent.
+        arguments: by default those of this process.
     """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
@@ -130,14 +130,15 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _explain_unexpected_error(error: Exception) -> MlappError:
-    """The message for an unexpected error: of the machine, or a bug in mlapp."""
+    """The error for an unexpected exception: a problem of the machine, or a bug in mlapp."""
     if isinstance(error, MemoryError):
         return MlappError("There is not enough memory.", "Read less data, or use a larger machine.")
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return MlappError(
-            f"{error.strerror or error}{where}.", "Check the disk's space and permissions, and try again."
+            f"{error.strerror or error}{where}.", "Check the disk space and the permissions, and try again."
         )
     return MlappError(
-        f"mlapp failed: {type(error).__name__}: {error}", "Run it again with --debug, and report what it shows."
+        f"mlapp failed: {type(error).__name__}: {error}",
+        "Run the command again with --debug, and report the traceback.",
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def delete_version(version: Version, yes: Yes = False) -> None:
-    """Delete a version and its files; its number is never given again.
+    """Delete a version and its files. Its number is never reused.
 
     Example:
 
@@ -31,12 +31,14 @@ def delete_version(version: Version, yes: Yes = False) -> None:
 
 
 def prune_versions(
-    keep: Annotated[int, typer.Option(min=1, help="The newest versions that stay.")],
+    keep: Annotated[int, typer.Option(min=1, help="Number of newest versions to keep.")],
     yes: Yes = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which versions would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the versions to delete without deleting them.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Delete old versions, but none that an alias points at.
+    """Delete old versions that no alias points at.
 
     Examples:
 
@@ -61,16 +63,16 @@ def prune_versions(
             f"Nothing goes: {project.name} has no version beside the newest {keep} and those with an alias."
         )
     elif dry_run:
-        output.print_note(f"Versions to go: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")
+        output.print_note(f"Versions to delete: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")
     else:
         output.print_note(f"Versions deleted: {len(gone)}, with {size / 1e6:.1f} MB.")
 
 
 def _try_delete(store: Store, version: Manifest) -> bool:
-    """Delete a version; false if an alias points at it now, or if it does not exist."""
+    """Delete a version; False if an alias points at it now, or if it does not exist."""
     try:
         store.delete(version.app, version.version)
-    except UsageError as error:  # an alias was moved to it in the meantime, or another process deleted it
-        output.print_note(f"{error.what} It is left as it is.")
+    except UsageError as error:  # an alias moved to it meanwhile, or another process deleted it
+        output.print_note(f"{error.what} It was left unchanged.")
         return False
     return True

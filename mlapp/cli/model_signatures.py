@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def sign_version(
     version: Version = "latest",
-    private_key: Annotated[str | None, typer.Option(help="PEM file of the key; store.private_key if absent.")] = None,
+    private_key: Annotated[str | None, typer.Option(help="PEM file of the key. [store.private_key]")] = None,
     signing_certificate: Annotated[str | None, typer.Option(help="PEM file of the key's certificate.")] = None,
     certificate_chain: Annotated[
-        list[str] | None, typer.Option(help="PEM file of an authority above the certificate; several may be given.")
+        list[str] | None, typer.Option(help="PEM file of an authority above the certificate. Can be repeated.")
     ] = None,
     keyless: Annotated[
         bool, typer.Option("--keyless", help="Sign with the identity of this CI job or of a login (Sigstore).")
@@ -31,7 +31,7 @@ def sign_version(
 ) -> None:
     """Sign a version, in the format of OpenSSF Model Signing.
 
-    Prints its number. A version may have several signatures, and keeps them when it is copied.
+    Prints the version number. A version can have several signatures, which are copied with it.
 
     Examples:
 
@@ -58,11 +58,11 @@ def sign_version(
 
 def verify_version(
     version: Version = "latest",
-    public_key: Annotated[str | None, typer.Option(help="PEM file of the key; store.public_key if absent.")] = None,
+    public_key: Annotated[str | None, typer.Option(help="PEM file of the key. [store.public_key]")] = None,
     certificate_chain: Annotated[
-        list[str] | None, typer.Option(help="PEM file of an authority whose certificates count.")
+        list[str] | None, typer.Option(help="PEM file of an authority whose certificates are valid. Can be repeated.")
     ] = None,
-    identity: Annotated[str | None, typer.Option(help="Whose keyless signature counts.")] = None,
+    identity: Annotated[str | None, typer.Option(help="The identity whose keyless signature is valid.")] = None,
     identity_provider: Annotated[str | None, typer.Option(help="The provider that vouches for the identity.")] = None,
     json: Json = False,
 ) -> None:
@@ -92,7 +92,7 @@ def verify_version(
 
 
 def _resolve_here(name: str | None) -> str | None:
-    """A path of the command line is relative to the folder that the command runs in, not to the project's."""
+    """Resolve a path from the command line relative to the current folder, not the project's."""
     return None if name is None else str(Path(name).expanduser().absolute())
 
 

@@ -18,11 +18,9 @@ def pull_version(
     version: Version,
     to: Annotated[str | None, typer.Option(help="Copy it to this store: a folder, or s3://bucket/prefix.")] = None,
 ) -> None:
-    """Fetch a version from the project's store.
+    """Fetch a version from the project's store, or copy it to another store.
 
-    Its files, or a copy in another store.
-
-    Prints the folder of the files, each checked against its SHA-256; with --to, the number that it has there.
+    Checks each file against its SHA-256. Prints the folder of the files or, with --to, the number in the other store.
 
     Examples:
 
@@ -42,13 +40,11 @@ def pull_version(
 
 def push_version(
     version: Version,
-    to: Annotated[
-        str | None, typer.Option(help="A store: a folder, or s3://bucket/prefix; `store:` if absent.")
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="A store: a folder, or s3://bucket/prefix. [`store:`]")] = None,
 ) -> None:
     """Copy a version to another store.
 
-    From the project's store to --to, or from the local folder to `store:`.
+    Copies from the project's store to --to, or from the local folder to `store:`.
 
     The copy gets the next number of that store and keeps everything else. A version that is already there is not
     copied again. Prints the number.

@@ -17,20 +17,25 @@ if TYPE_CHECKING:
     from mlapp.project import Project
 
 NEWEST = 50
-"""Versions that a list shows: the time that it takes does not grow with the store."""
+"""Number of listed versions, so that the duration does not grow with the store."""
 
 
 def list_versions(
-    sort: Annotated[str | None, typer.Option(help="Sort by a metric, best last; `-` before it turns it round.")] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Only versions with this metric, as accuracy>=0.9; several must all hold.")
+    sort: Annotated[
+        str | None, typer.Option(help="Sort by a metric, best last. A leading `-` reverses the order.")
     ] = None,
-    all_versions: Annotated[bool, typer.Option("--all", help=f"List all, and not only the newest {NEWEST}.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only versions with this metric, such as accuracy>=0.9. Repeat it to combine conditions."),
+    ] = None,
+    all_versions: Annotated[
+        bool, typer.Option("--all", help=f"List all versions, not only the newest {NEWEST}.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """List the newest 50 versions, the newest last.
+    """List the newest 50 versions, newest last.
 
-    --all, --sort, --where and --json take all versions.
+    --all, --sort, --where and --json use all versions.
 
     Examples:
 
@@ -82,7 +87,7 @@ def list_versions(
 def show_version(version: Version = "latest", json: Json = False) -> None:
     """Show everything that the store records about a version.
 
-    Parameters, metrics, schema, libraries, files.
+    Includes parameters, metrics, schema, libraries and files.
 
     Example:
 
@@ -124,7 +129,7 @@ def show_version(version: Version = "latest", json: Json = False) -> None:
 
 
 def _describe_trial(tuning: Mapping[str, Any]) -> str:
-    """Which trial of the search it is; the trials themselves are what `--json` shows."""
+    """A description of the version's trial in its search; `--json` shows all trials."""
     trials = {trial["number"]: trial for trial in tuning["trials"]}
     best = trials[tuning["best"]]
     return f"trial {tuning['best']} of {len(trials)}, {tuning['metric']} {best['value']:.4g} by cross-validation"
@@ -133,7 +138,8 @@ def _describe_trial(tuning: Mapping[str, Any]) -> str:
 def compare_versions(
     versions: Annotated[list[str], typer.Argument(help="Two or more versions or aliases.")],
     on: Annotated[
-        str | None, typer.Option("--on", metavar="live:TIME", help="Compare them on logged features, as live:7d.")
+        str | None,
+        typer.Option("--on", metavar="live:TIME", help="Compare on logged features of a time, such as live:7d."),
     ] = None,
     markdown: Annotated[
         bool,
@@ -141,10 +147,10 @@ def compare_versions(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Compare versions: parameters and metrics side by side.
+    """Compare the parameters and metrics of versions.
 
-    With --on live:7d, the features that were logged in the last seven days go through each version; it is evaluated
-    where the truth is known.
+    With --on live:7d, each version predicts on the features logged in the last seven days, and is evaluated on rows
+    with a known true value.
 
     Examples:
 
@@ -200,7 +206,7 @@ def _compare_live(project: Project, numbers: list[int], on: str, *, json: bool) 
         [["rows", *(side.rows for side in found.sides)], ["truths", *(side.truths for side in found.sides)]]
         + [[name, *(side.metrics.get(name) for side in found.sides)] for name in names],
     )
-    typer.echo(f"The same prediction for {found.agreement:.1%} of {found.rows} rows.")
+    typer.echo(f"The predictions agree for {found.agreement:.1%} of {found.rows} rows.")
 
 
 def promote_version(

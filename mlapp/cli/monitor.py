@@ -15,9 +15,9 @@ from mlapp.cli.options import Environment, Json, Yes
 if TYPE_CHECKING:
     from mlapp.monitoring.windows import WindowReport
 
-cli = typer.Typer(help="Drift and live quality.", invoke_without_command=True)
-Since = Annotated[str | None, typer.Option(help="From when: 2h, 7d, or 2026-01-31T12:00. [a day]")]
-Until = Annotated[str | None, typer.Option(help="Until when. [now]")]
+cli = typer.Typer(help="Monitor drift and live quality.", invoke_without_command=True)
+Since = Annotated[str | None, typer.Option(help="Start of the report: 2h, 7d, or 2026-01-31T12:00. [a day]")]
+Until = Annotated[str | None, typer.Option(help="End of the report. [now]")]
 Version = Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [all]")]
 MOST = 24
 
@@ -29,12 +29,12 @@ def monitor(
     until: Until = None,
     version: Version = None,
     json: Json = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if the last closed window is in alarm.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if the last closed window has an alarm.")] = False,
     environment: Environment = None,
 ) -> None:
-    """Show what is wrong, window by window.
+    """Show drift and quality by window.
 
-    Drift of features and predictions, refused inputs, and quality where the truth is known.
+    Includes drift of features and predictions, refused inputs, and quality if true values are known.
 
     Examples:
 
@@ -59,12 +59,12 @@ def monitor(
 
 @cli.command()
 def run(
-    bundle: Annotated[Path | None, typer.Option(help="The bundle that is served, instead of a project.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The served bundle, instead of a project.")] = None,
     environment: Environment = None,
 ) -> None:
-    """Close the windows that have ended: judge them, store the results, and send alarms.
+    """Close the windows that have ended: evaluate them, store the results and send alarms.
 
-    Each window is closed once, even if several processes run this. The server runs it; on Kubernetes a CronJob does.
+    Each window is closed once, even if several processes run this. The server runs it; on Kubernetes, a CronJob does.
 
     Example:
 
@@ -75,7 +75,9 @@ def run(
 
     for project in find_projects((), str(bundle) if bundle else None, environment):
         closed = close_windows(project)
-        output.print_note(f"{project.name}: {closed.windows} windows closed, {len(closed.sent)} alarms begun or ended.")
+        output.print_note(
+            f"{project.name}: {closed.windows} windows closed, {len(closed.sent)} alarms started or ended."
+        )
         for event in closed.sent:
             output.print_note(f"{event['status']}: {event['text']}")
 
@@ -88,7 +90,7 @@ def report(
     version: Version = None,
     environment: Environment = None,
 ) -> None:
-    """Write a page of drift, quality and volume, in one file that needs no network.
+    """Write a report of drift, quality and volume as one HTML file that needs no network.
 
     Example:
 
@@ -133,7 +135,7 @@ def forget(
     yes: Yes = False,
     environment: Environment = None,
 ) -> None:
-    """Delete a person's rows from the log and the truths.
+    """Delete a person's rows and true values from the prediction log.
 
     Example:
 
@@ -153,14 +155,14 @@ def forget(
 
 @cli.command()
 def skew(
-    rows: Annotated[int, typer.Option(min=1, help="Rows of the log to predict again.")] = 1000,
+    rows: Annotated[int, typer.Option(min=1, help="Number of log rows to predict again.")] = 1000,
     version: Version = None,
     json: Json = False,
     environment: Environment = None,
 ) -> None:
-    """Predict logged rows again as training would, and name what differs.
+    """Repeat logged predictions through the training path and report differences.
 
-    Exits with 1 when serving gave other predictions.
+    Exits with 1 if serving gave other predictions.
 
     Example:
 
@@ -173,11 +175,11 @@ def skew(
     if json:
         output.print_json(found)
     elif found.different:
-        typer.echo(f"{found.different} of {found.rows} predictions differ from those of training's path.")
+        typer.echo(f"{found.different} of {found.rows} predictions differ from those of the training path.")
         for column in found.columns:
             typer.echo(f"  {column.name}: {column.text}")
     else:
-        typer.echo(f"All of {found.rows} predictions are those that training's path gives.")
+        typer.echo(f"All {found.rows} predictions match those of the training path.")
     if found.different:
         raise typer.Exit(1)
 
@@ -198,13 +200,13 @@ def _is_alarming(reports: Sequence[WindowReport]) -> bool:
 
 def _print(reports: Sequence[WindowReport]) -> None:
     if not reports:
-        typer.echo("Nothing was predicted in this time.")
+        typer.echo("There were no predictions in this period.")
         return
     runs = [list(run) for _, run in groupby(reports, lambda report: report if report.state != "empty" else None)]
     shown = [(run[0], len(run)) for run in runs[-MOST:]]
     if len(shown) < len(runs):
         left = sum(len(run) for run in runs[:-MOST])
-        output.print_note(f"{left} earlier windows are left out; --json has them all.")
+        output.print_note(f"{left} earlier windows are not shown; --json prints all of them.")
     rows: list[list[Any]] = []
     for report, windows in shown:
         known = report.metrics or {name: metric.value for name, metric in report.quality.items() if metric.estimated}

@@ -1,4 +1,4 @@
-"""How commands print: results on stdout, all else on stderr; progress on a terminal, plain lines elsewhere."""
+"""Output of commands: results on stdout, everything else on stderr; progress on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def escape_controls(text: str) -> str:
 
 
 def print_note(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
+    """Print a line for the user, on stderr."""
     print(escape_controls(text), file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:
-    """A result of one line, on stdout."""
+    """Print a one-line result, on stdout."""
     print(text, flush=True)
 
 
 def print_error(error: MlappError) -> None:
-    """What happened and what to do, on two lines of stderr, without passwords and tokens."""
+    """Print what happened and what to do, on two lines of stderr, without passwords and tokens."""
     from mlapp.data.secrets import redact_secrets
 
     red, plain = ("\033[31m", "\033[0m") if _has_color(sys.stderr) else ("", "")
@@ -40,7 +40,7 @@ def print_error(error: MlappError) -> None:
 
 
 def print_json(data: Any) -> None:
-    """A result for a program, on stdout; a list of plain values stays on one line."""
+    """Print a result for programs, on stdout; a list of plain values stays on one line."""
     import msgspec
 
     text = msgspec.json.encode(data, enc_hook=str)
@@ -49,7 +49,7 @@ def print_json(data: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A result for a person, on stdout: aligned columns, as wide as they need to be."""
+    """Print a result for people, on stdout: aligned columns that fit their content."""
     cells = [list(columns), *([_format_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
     bold, plain = ("\033[1m", "\033[0m") if _has_color(sys.stdout) else ("", "")
@@ -59,14 +59,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A result for a page or a comment, on stdout: a table in Markdown."""
+    """Print a result for a page or a comment, on stdout: a Markdown table."""
     lines = [list(columns), ["---"] * len(columns), *([_format_cell(value) for value in row] for row in rows)]
     for line in lines:
         sys.stdout.write(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n")
 
 
 def ask_confirmation(question: str, *, yes: bool) -> None:
-    """Ask before something is lost; `yes` is the answer given beforehand.
+    """Ask for confirmation before something is lost; `yes` confirms in advance.
 
     Raises:
         UsageError: stdin is not a terminal. typer.Abort: the answer is no.
@@ -74,7 +74,9 @@ def ask_confirmation(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"This asks '{question}', and nobody is there to answer.", "Give --yes to answer beforehand.")
+        raise UsageError(
+            f"This command asks '{question}', but stdin is not a terminal.", "Give --yes to confirm in advance."
+        )
     import typer
 
     typer.confirm(question, abort=True, err=True)
@@ -82,7 +84,7 @@ def ask_confirmation(question: str, *, yes: bool) -> None:
 
 @contextmanager
 def show_progress() -> Iterator[Callable[[str], None]]:
-    """Tell the steps of long work: a spinner on a terminal, a line a step elsewhere."""
+    """Show the steps of a long operation: a spinner on a terminal, one line per step elsewhere."""
     if not sys.stderr.isatty():
         yield lambda step: print_note(f"{step} …")
         return

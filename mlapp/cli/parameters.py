@@ -1,4 +1,4 @@
-"""`-p name=value`, as several commands take it."""
+"""`-p name=value`, an option of several commands."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ Parameters = Annotated[
         "-p",
         "--parameter",
         metavar="NAME=VALUE",
-        help="A parameter of a stage; `stage.name` where two share it, `name.field` for a field of one.",
+        help="A parameter of a stage: `name`, `stage.name` if two stages share the name, or `name.field` for a field.",
     ),
 ]
 
 ParametersFile = Annotated[
     Path | None,
-    typer.Option("--params", metavar="FILE", help="A YAML or JSON file of parameters; -p overrides it."),
+    typer.Option("--params", metavar="FILE", help="A YAML or JSON file with parameters. -p overrides it."),
 ]
 
 
 def given_parameters(file: Path | None, texts: Iterable[str] | None) -> dict[str, Any]:
-    """The parameters of a file, and over them those of `-p`.
+    """The parameters of a file, overridden by those of `-p`.
 
     Raises:
-        UsageError: see `read_file` and `parse`.
+        UsageError: see `read_file` and `parse_parameters`.
     """
     return {**({} if file is None else read_file(file)), **parse_parameters(texts)}
 
 
 def read_file(file: Path) -> dict[str, Any]:
-    """The parameters in a YAML or JSON file, as `C: 0.1` or, by stage, as `model: {C: 0.1}`.
+    """The parameters in a YAML or JSON file, such as `C: 0.1` or, by stage, `model: {C: 0.1}`.
 
     Raises:
-        UsageError: the file does not exist, or holds no names and values.
+        UsageError: the file does not exist, or is not a mapping.
     """
     import yaml
 
@@ -62,10 +62,10 @@ def read_file(file: Path) -> dict[str, Any]:
 
 
 def parse_parameters(given: Iterable[str] | None) -> dict[str, str]:
-    """`["C=0.1"]` as `{"C": "0.1"}`.
+    """Parse `["C=0.1"]` to `{"C": "0.1"}`.
 
     Raises:
-        UsageError: a text without `=`, or a name that is given twice.
+        UsageError: a text has no `=`, or a name is given twice.
     """
     values: dict[str, str] = {}
     for text in given or ():

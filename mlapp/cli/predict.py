@@ -27,9 +27,11 @@ def print_predictions(
     model: Annotated[str | None, typer.Option(help="A version, an alias or `latest`.", show_default="latest")] = None,
     parameter: Parameters = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Ask the model that is deployed there: docker, k8s, …")
+        str | None, typer.Option("--target", "-t", help="Send the request to the model on this target: docker, k8s, …")
     ] = None,
-    url: Annotated[str | None, typer.Option("--url", help="Ask the server at this URL, as http://host:8000.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Send the request to the server at this URL, such as http://host:8000.")
+    ] = None,
     namespace: Namespace = None,
     context: Context = None,
     environment: Environment = None,
@@ -60,18 +62,21 @@ def print_predictions(
 
     values = parse_parameters(parameter)
     if features is not None and values:
-        raise UsageError("--features and -p are both given.", "Give a file, or the reader's parameters.")
+        raise UsageError("--features and -p are both given.", "Give either a file or the reader's parameters.")
     if no_wait and not remote:
         raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte can be left alone.")
     if target is not None and url is not None:
-        raise UsageError("--target and --url are both given.", "Ask one of them.")
+        raise UsageError("--target and --url are both given.", "Give one of them.")
     asked = "--target" if target is not None else "--url" if url is not None else None
     if remote and asked:
-        raise UsageError(f"{asked} and --remote are both given.", "Ask a deployed model, or run on Flyte.")
+        raise UsageError(f"{asked} and --remote are both given.", "Either use a deployed model or run on Flyte.")
     if asked and model is not None:
-        raise UsageError(f"{asked} and --model are both given.", "What is deployed answers: leave --model out.")
+        raise UsageError(f"{asked} and --model are both given.", "The deployed version answers: leave --model out.")
     if remote and features is not None:
-        raise UsageError("--features and --remote are both given.", "On Flyte the reader reads: give -p for it.")
+        raise UsageError(
+            "--features and --remote are both given.",
+            "On Flyte, the data comes from the reader: give its parameters with -p.",
+        )
     project = Project.find(environment=environment)
     if asked:
         body = read_request_body(features) if features is not None else _body_of_reader(project, values)
@@ -104,7 +109,7 @@ def print_predictions(
 
 
 def _predict_on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:
-    """The predictions of a run on Flyte; None where it is left alone."""
+    """The predictions of a run on Flyte; None if the command does not wait for it."""
     engine = open_engine(project)
     version = project.store.get(project.name, model)
     run = announce_run(engine.start_run("predict", values, register_project(engine), version=version))
@@ -119,24 +124,24 @@ def _predict_on_flyte(project: Project, values: dict[str, Any], model: str, no_w
 def _predict_deployed(
     project: Project, name: str | None, namespace: str | None, context: str | None, body: RequestBody
 ) -> Any:
-    """The predictions of what is deployed, without a public address.
+    """The predictions of the deployed model, without a public address.
 
     Raises:
-        UsageError: the target cannot be asked for predictions. DeployError: it does not answer.
+        UsageError: the target does not support predictions. DeployError: it does not answer.
     """
     from mlapp.deploy import PredictTarget
 
     place = open_command_target(project, name, namespace, context)
     if not isinstance(place, PredictTarget):
-        raise UsageError(f"The target {place.name} answers no predictions.", "Use --remote, or ask another target.")
+        raise UsageError(f"The target {place.name} does not answer requests.", "Use --remote, or another target.")
     return place.predict(body)["predictions"]
 
 
 def _at_url(project: Project, url: str, body: RequestBody) -> Any:
-    """The predictions of the server at a URL, with the first of the keys that are set here.
+    """The predictions of the server at a URL, with the first of the locally configured API keys.
 
     Raises:
-        InputError: it refuses the inputs. RemoteError: it does not answer, or not with predictions.
+        InputError: the server refuses the inputs. RemoteError: it does not answer, or not with predictions.
     """
     from mlapp.client import Remote
 
@@ -149,7 +154,7 @@ def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
     """The data of the app's reader, as a request.
 
     Raises:
-        UsageError: the app has a feature_loader, which takes raw inputs and no features.
+        UsageError: the app has a feature_loader, which takes raw inputs instead of features.
     """
     from mlapp import training
     from mlapp.schema.infer import to_json_value
@@ -157,8 +162,8 @@ def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
 
     if project.app.stage("feature_loader") is not None:
         raise UsageError(
-            f"App '{project.name}' has a feature_loader: what is deployed takes raw inputs.",
-            "Give them as a file: --features.",
+            f"App '{project.name}' has a feature_loader: the deployed model takes raw inputs.",
+            "Give the inputs as a file: --features.",
         )
     trained_with = recorded_parameters(project.store.get(project.name, "latest").manifest)
     features = training.read_features(project.app, values, trained_with=trained_with)

@@ -14,9 +14,9 @@ def list_releases(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """List the releases, the newest last.
+    """List the releases, newest last.
 
-    Includes releases for `mlapp rollback`, and releases that failed.
+    Includes failed releases and those that `mlapp rollback` can restore.
 
     Example:
 

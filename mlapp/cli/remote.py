@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine, Registration, Run, TaskRun
     from mlapp.store import ModelVersion
 
-Remote = Annotated[bool, typer.Option("--remote", help="Run on Flyte, and fetch the result.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="With --remote: start it, print its id, and do not follow.")]
+Remote = Annotated[bool, typer.Option("--remote", help="Run on Flyte and fetch the result.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="With --remote: start the run, print its id, and exit.")]
 
 
 def open_project(environment: str | None) -> Engine:
@@ -46,13 +46,13 @@ def register_project(engine: Engine) -> Registration:
 
 
 def announce_run(run: Run) -> Run:
-    """Say which run was started, and where to look at it."""
+    """Print the ID and URL of the started run."""
     output.print_note(f"run {run.id}: {run.url}")
     return run
 
 
 def print_run_id(run: Run, *, json: bool = False) -> None:
-    """The result of a command that does not follow its run: the run's id, for a script, and how to come back."""
+    """Print the result of a command that does not follow its run: the run's ID, and how to follow it later."""
     if json:
         output.print_json(summarize_run(run))
     else:
@@ -61,13 +61,13 @@ def print_run_id(run: Run, *, json: bool = False) -> None:
 
 
 def follow_run(engine: Engine, run: str, back: str | None = None) -> Run:
-    """Follow a run to its end. Ctrl-C leaves it running, and says how to come back.
+    """Follow a run to its end. Ctrl-C leaves it running, and prints how to follow it again.
 
     Args:
-        back: the command to come back with, where it is not `mlapp runs wait`.
+        back: the command to follow it again, if it is not `mlapp runs wait`.
 
     Raises:
-        RunFailedError: it failed; the traceback of the user's function is printed before.
+        RunFailedError: the run failed; the traceback of the user's function has been printed.
     """
     from mlapp.flyte.errors import RunFailedError
 
@@ -80,15 +80,16 @@ def follow_run(engine: Engine, run: str, back: str | None = None) -> Run:
         raise
     except KeyboardInterrupt:
         back = back or f"mlapp runs wait {run}"
-        output.print_note(f"\nThe run goes on. Come back: {back}. Stop it: mlapp runs abort {run}")
+        output.print_note(f"\nThe run continues. Follow it again: {back}. Stop it: mlapp runs abort {run}")
         sys.exit(130)
 
 
 def fetch_run_model(engine: Engine, run: str) -> ModelVersion:
-    """The model of a run that succeeded, in the store.
+    """Store the model of a successful run.
 
     Raises:
-        UnreachableError: the connection is lost; says how to fetch it later. FlyteError: its files expired.
+        UnreachableError: the connection is lost; the message says how to fetch the model later. FlyteError: its files
+            have expired.
     """
     from mlapp.flyte.errors import UnreachableError
 
@@ -105,7 +106,7 @@ def summarize_run(run: Run) -> dict[str, Any]:
 
 @contextmanager
 def _show_run_progress() -> Iterator[Callable[[Run], None]]:
-    """Tell each task of a run: a line when something happened to it, and on a terminal a clock while it runs."""
+    """Show the tasks of a run: a line for each change, and on a terminal a clock while a task runs."""
     told: dict[str, tuple[str, str | None]] = {}
     if not sys.stderr.isatty():
 

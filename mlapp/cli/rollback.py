@@ -13,7 +13,9 @@ from mlapp.cli.target_options import Context, Namespace, TargetName, open_comman
 
 def roll_back(
     target: TargetName = None,
-    to: Annotated[int | None, typer.Option(min=1, help="The release; the one before the live one when absent.")] = None,
+    to: Annotated[
+        int | None, typer.Option(min=1, help="Number of the release. By default the one before the live one.")
+    ] = None,
     namespace: Namespace = None,
     context: Context = None,
     environment: Environment = None,
@@ -21,7 +23,7 @@ def roll_back(
 ) -> None:
     """Go back to an earlier release.
 
-    Image, model and configuration together, as a new release.
+    Restores image, model and configuration together, as a new release.
 
     Examples:
 

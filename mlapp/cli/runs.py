@@ -13,15 +13,17 @@ from mlapp.cli.remote import announce_run, follow_run, open_project, print_run_i
 if TYPE_CHECKING:
     from mlapp.flyte.interface import TaskRun
 
-cli = typer.Typer(help="Runs on Flyte: look, wait, fetch, stop.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="The run's id, as `mlapp runs list` shows it.")]
+cli = typer.Typer(help="Runs on Flyte: list, follow, fetch, stop.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="Id of the run, from `mlapp runs list`.")]
 
 
 @cli.command("list")
 def list_runs(
-    limit: Annotated[int, typer.Option(help="How many.")] = 20, environment: Environment = None, json: Json = False
+    limit: Annotated[int, typer.Option(help="Maximum number of runs.")] = 20,
+    environment: Environment = None,
+    json: Json = False,
 ) -> None:
-    """List the app's latest runs, the newest first.
+    """List the app's latest runs, newest first.
 
     Example:
 
@@ -51,7 +53,7 @@ def list_runs(
 
 @cli.command("show")
 def show_run(run: Id, environment: Environment = None, json: Json = False) -> None:
-    """Show a run and each of its tasks; of one that failed, why.
+    """Show a run, its tasks and the reason for each failure.
 
     Example:
 
@@ -82,7 +84,7 @@ def _note_of(step: TaskRun) -> str:
 def wait_for_run(run: Id, environment: Environment = None, json: Json = False) -> None:
     """Follow a run to its end.
 
-    Its model goes into the store, or its predictions are printed. The trials of a search go to `mlapp tune --remote`.
+    Stores the model of the run, or prints its predictions. For a search, continue with `mlapp tune --remote`.
 
     Example:
 
@@ -91,7 +93,7 @@ def wait_for_run(run: Id, environment: Environment = None, json: Json = False) -
     engine = open_project(environment)
     done = follow_run(engine, run)
     if done.workflow.endswith((".tune", ".tune_split")):
-        output.print_note("Its trials are done. Go on with the same `mlapp tune --remote` as before.")
+        output.print_note("Its trials are done. Continue with the same `mlapp tune --remote` command.")
         return
     if done.workflow.endswith(".predict"):
         output.print_json(engine.fetch_predictions(run).to_dict("records"))
@@ -106,7 +108,7 @@ def wait_for_run(run: Id, environment: Environment = None, json: Json = False) -
 @cli.command("abort")
 def abort_run(
     run: Id,
-    reason: Annotated[str, typer.Option(help="Is kept with the run.")] = "aborted with mlapp",
+    reason: Annotated[str, typer.Option(help="Reason that is stored with the run.")] = "aborted with mlapp",
     environment: Environment = None,
 ) -> None:
     """Stop a run.
@@ -122,13 +124,13 @@ def abort_run(
 @cli.command()
 def recover(
     run: Id,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the new run's id, and do not follow it.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the new run's id and exit.")] = False,
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Start a failed run again, from the last tasks that succeeded.
+    """Start a failed run again after the last tasks that succeeded.
 
-    Their results are taken over. The tasks that failed, and those after them, run again.
+    Reuses the results of the tasks that succeeded. The failed tasks and all later ones run again.
 
     Example:
 
@@ -144,9 +146,9 @@ def recover(
 
 @cli.command("logs")
 def print_run_logs(run: Id, environment: Environment = None, json: Json = False) -> None:
-    """Print where the logs of each task are, or the logs themselves.
+    """Print links to the logs of each task, or the logs.
 
-    Flyte keeps links if its operator set them up. Without links, mlapp reads the logs of the pods with your kubeconfig.
+    Flyte has links if its operator configured them. Without links, mlapp reads the pods' logs with your kubeconfig.
 
     Example:
 

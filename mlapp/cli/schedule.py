@@ -13,13 +13,13 @@ from mlapp.cli.options import Environment, Json
 from mlapp.cli.remote import open_project, summarize_run
 from mlapp.errors import DeclarationError, ProjectError, UserCodeError
 
-cli = typer.Typer(help="Training and batch prediction on a clock, on Flyte.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="The schedule's name, as app.schedule gives it.")]
+cli = typer.Typer(help="Scheduled training and batch prediction on Flyte.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of the schedule in app.schedule.")]
 
 
 @cli.command("list")
 def list_schedules(environment: Environment = None, json: Json = False) -> None:
-    """List the app's schedules, and whether they are active.
+    """List the app's schedules and whether they are active.
 
     Example:
 
@@ -53,7 +53,7 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
 
 @cli.command("activate")
 def activate_schedule(name: Name, environment: Environment = None) -> None:
-    """Switch a schedule on.
+    """Activate a schedule.
 
     Example:
 
@@ -65,16 +65,16 @@ def activate_schedule(name: Name, environment: Environment = None) -> None:
 
 @cli.command("deactivate")
 def deactivate_schedule(name: Name, environment: Environment = None) -> None:
-    """Switch a schedule off.
+    """Deactivate a schedule.
 
-    It stays off when the app is deployed again.
+    It stays inactive when the app is deployed again.
 
     Example:
 
       mlapp schedule deactivate nightly
     """
     open_project(environment).switch_schedule(name, False)
-    output.print_note(f"{name} is inactive. Switch it on again: mlapp schedule activate {name}")
+    output.print_note(f"{name} is inactive. Activate it again: mlapp schedule activate {name}")
 
 
 @cli.command("runs")
@@ -82,15 +82,13 @@ def list_schedule_runs(
     name: Name,
     fetch: Annotated[
         bool,
-        typer.Option(
-            "--fetch", help="Take the models of runs that succeeded into the store, or write their predictions."
-        ),
+        typer.Option("--fetch", help="Store the models, or write the predictions, of successful runs."),
     ] = False,
-    limit: Annotated[int, typer.Option(help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(help="Maximum number of runs.")] = 20,
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """List a schedule's runs, the newest first.
+    """List a schedule's runs, newest first.
 
     With a store in a bucket, the runs have stored their models. With a local store, `--fetch` stores them, oldest
     first, and promotes those that are better by the schedule's `promote_if`. For a schedule that predicts, `--fetch`

@@ -14,7 +14,7 @@ from mlapp.cli.options import Environment
 
 
 class Runtime(str, enum.Enum):
-    """What computes the predictions."""
+    """The runtime that computes the predictions."""
 
     NATIVE = "native"
     ONNX = "onnx"
@@ -23,34 +23,37 @@ class Runtime(str, enum.Enum):
 def serve_model(
     apps: Annotated[
         list[str] | None,
-        typer.Argument(help="Files of apps, as digits/app.py:app; several are served each under its name."),
+        typer.Argument(help="Files of apps, such as digits/app.py:app. Several apps are served under their names."),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. [127.0.0.1, or 0.0.0.0 in a container]")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 picks a free one. [$PORT, or 8000]")] = None,
-    grpc_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of the Open Inference Protocol over gRPC. [off]")
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 selects a free one. [$PORT, or 8000]")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that share the socket. [1]")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port for the Open Inference Protocol over gRPC. [off]")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of processes that share the socket. [1]")] = None,
     model: Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [latest]")] = None,
     runtime: Annotated[
-        Runtime | None, typer.Option(help="onnx: ONNX Runtime computes, after a conversion that is checked. [native]")
+        Runtime | None,
+        typer.Option(help="`onnx` converts the model, checks the conversion, and runs it with ONNX Runtime. [native]"),
     ] = None,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Load again when the code changes or there is a new version.")
+        bool, typer.Option("--reload", help="Reload when the code changes or there is a new version.")
     ] = False,
     grace: Annotated[
-        float | None, typer.Option(min=0, help="Seconds from a failing /readyz to the end, on SIGTERM. [0]")
+        float | None, typer.Option(min=0, help="Seconds between a failing /readyz and the end, on SIGTERM. [0]")
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Serve a bundle, as the image does; `mlapp build --bundle-only` makes one.")
+        Path | None, typer.Option(help="Serve a bundle, as in the image. `mlapp build --bundle-only` writes one.")
     ] = None,
     environment: Environment = None,
 ) -> None:
     """Serve a model over HTTP.
 
-    Every other setting is in the `serve:` section of mlapp.yaml, or a variable as MLAPP_SERVE__MAX_BATCH.
+    For all other settings, use the `serve:` section of mlapp.yaml or variables such as MLAPP_SERVE__MAX_BATCH.
 
     Examples:
 

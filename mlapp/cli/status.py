@@ -17,12 +17,12 @@ def show_status(
     namespace: Namespace = None,
     context: Context = None,
     environment: Environment = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is wrong.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a problem.")] = False,
     json: Json = False,
 ) -> None:
     """Show the state of the app on its target.
 
-    Release, replicas, model version, traffic, scaling, latest events, problems.
+    Includes release, replicas, model version, traffic, scaling, latest events and problems.
 
     Example:
 
@@ -42,7 +42,7 @@ def show_status(
             rows.append(
                 ["release", f"{release.number}, {_format_age(release.created)} ago{by}{_format_note(release.note)}"]
             )
-            if shipped.image:  # else it is code that runs now and then, with no model, URL or replicas
+            if shipped.image:  # otherwise the release is scheduled code without model, URL and replicas
                 rows += [
                     ["model", f"version {shipped.model_version or 'unknown'}"],
                     ["code", shipped.code_revision or "unknown"],
@@ -97,7 +97,7 @@ def _format_note(note: str | None) -> str:
 
 
 def _format_age(time: datetime) -> str:
-    """The time since then in its largest unit, as kubectl's AGE: 5d, 3h, 20m, 45s."""
+    """The elapsed time in its largest unit, like kubectl's AGE: 5d, 3h, 20m, 45s."""
     seconds = max(0, int((datetime.now(timezone.utc) - time).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:

@@ -1,4 +1,4 @@
-"""Flags that a target declares for itself: see `Target.flags_type`."""
+"""Flags that a target declares: see `Target.flags_type`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlapp.errors import MlappError
 
 PARAMETERS = "mlapp.target_parameters"
 _flags: ContextVar[dict[str, Any]] = ContextVar("target_flags")
-"""Flags of the running command. Not in click's context: typer bundles its own click since 0.20."""
+"""Flags of the running command. They are not in click's context, because typer bundles its own click since 0.20."""
 
 
 class TargetCommand(TyperCommand):
-    """A command with `--target`: takes the flags of the target that is named, or that mlapp.yaml has alone."""
+    """A command with `--target`. It accepts the flags of the named target, or of the only target in mlapp.yaml."""
 
     target: ClassVar[str | None] = None
-    """The target of a command that has only one."""
+    """The target of a command that supports only one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _flags.set({})
@@ -35,7 +35,7 @@ class TargetCommand(TyperCommand):
 
 
 def read_target_flags() -> dict[str, Any]:
-    """The flags of its target that the running command was given, by the setting's name."""
+    """The target flags of the running command, by setting name."""
     return dict(_flags.get({}))
 
 
@@ -53,13 +53,13 @@ def _find_only_target() -> str | None:
 
     try:
         targets = list(Project.find().settings.targets)
-    except MlappError:  # the command itself says what is wrong
+    except MlappError:  # the command itself reports the error
         return None
     return targets[0] if len(targets) == 1 else None
 
 
 def _make_options(name: str) -> Iterator[TyperOption]:
-    """An option for each field of the target's flags; none where the target cannot be loaded, as the command says."""
+    """An option per field of the target's flags; none if the target cannot be loaded, which the command reports."""
     from mlapp.deploy.target import find_target_class
 
     try:

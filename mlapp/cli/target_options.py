@@ -1,4 +1,4 @@
-"""Options by which a command finds its target, and the target that they mean."""
+"""Options that select a command's target, and opening that target."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mlapp.project import Project
 
 TargetName = Annotated[
-    str | None, typer.Option("--target", "-t", help="docker, k8s, …; the one in mlapp.yaml when it has only one.")
+    str | None, typer.Option("--target", "-t", help="docker, k8s, …. By default the only target in mlapp.yaml.")
 ]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Kubernetes namespace.")]
-Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
+Context = Annotated[str | None, typer.Option("--context", help="Context in the kubeconfig.")]
 
 
 def open_command_target(
@@ -33,7 +33,7 @@ def open_command_target(
     configured = list(project.settings.targets)
     if name is None and len(configured) != 1:
         found = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
-        raise UsageError(f"Which target? {found}", "Say it: --target k8s, or --target docker.")
+        raise UsageError(f"Which target? {found}", "Name it: --target k8s, or --target docker.")
     flags = {"namespace": namespace, "context": context, **read_target_flags()}
     given = {key: value for key, value in flags.items() if value is not None}
     target = open_target(name or configured[0], project.name, project.settings, given)
@@ -45,15 +45,15 @@ def open_command_target(
 def open_canary_target(
     environment: str | None, name: str | None, namespace: str | None, context: str | None
 ) -> CanaryTarget:
-    """The target of a command about a canary.
+    """The target of a canary command.
 
     Raises:
-        UsageError: it has none.
+        UsageError: the target does not support canaries.
     """
     from mlapp.deploy import CanaryTarget
     from mlapp.project import Project
 
     place = open_command_target(Project.find(environment=environment), name, namespace, context)
     if not isinstance(place, CanaryTarget):
-        raise UsageError(f"The target {place.name} has no canaries.", "Deploy without one.")
+        raise UsageError(f"The target {place.name} does not support canaries.", "Deploy without one.")
     return place

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Engine(str, enum.Enum):
-    """What runs the pipeline on this machine."""
+    """The local engine that runs the pipeline."""
 
     LOCAL = "local"
     FLYTE_LOCAL = "flyte-local"
@@ -31,14 +31,14 @@ def train_model(
     parameter: Parameters = None,
     params: ParametersFile = None,
     like: Annotated[
-        str | None, typer.Option("--like", help="A version, an alias or `latest`, whose parameters are used again.")
+        str | None, typer.Option("--like", help="A version, an alias or `latest` whose parameters to reuse.")
     ] = None,
     environment: Environment = None,
     engine: Annotated[
-        Engine, typer.Option(help="Runs it here: plainly, or as the compiled Flyte workflow.")
+        Engine, typer.Option(help="How to run on this machine: directly, or as the compiled Flyte workflow.")
     ] = Engine.LOCAL,
     start_from: Annotated[
-        str | None, typer.Option("--from", help="A version, an alias or `latest`, whose model goes on learning.")
+        str | None, typer.Option("--from", help="A version, an alias or `latest` to continue training from.")
     ] = None,
     remote: Remote = False,
     no_wait: NoWait = False,
@@ -71,7 +71,7 @@ def train_model(
     if no_wait and not remote:
         raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte can be left alone.")
     if start_from is not None and (remote or engine is not Engine.LOCAL):
-        raise UsageError("--from is given, and the training runs on Flyte.", "Train further here: without --remote.")
+        raise UsageError("--from cannot be used with --remote.", "Continue training here, without --remote.")
     project = Project.find(environment=environment)
     project.store.check_writable()
     if like is not None:
@@ -101,7 +101,9 @@ def train_model(
         output.print_note(f"Warning: {error.what} {error.todo}")
     found = version.manifest.metrics
     if not found:
-        output.print_note(f"{version.app} version {version.version} is in the store, as it is. Next: mlapp serve")
+        output.print_note(
+            f"{version.app} version {version.version} is in the store, without metrics. Next: mlapp serve"
+        )
         return
     columns = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
     output.print_table(["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in found.items()])

@@ -27,14 +27,19 @@ if TYPE_CHECKING:
 
 
 def tune_model(
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all; run again, the search goes on.")] = 20,
-    metric: Annotated[str | None, typer.Option(help="Metric of the evaluator; its first one when absent.")] = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Total number of trials. Run the command again to continue the search.")
+    ] = 20,
+    metric: Annotated[str | None, typer.Option(help="Metric of the evaluator. By default its first one.")] = None,
     minimize: Annotated[
-        bool | None, typer.Option("--minimize/--maximize", help="Which is better; by the metric's name when absent.")
+        bool | None,
+        typer.Option(
+            "--minimize/--maximize", help="Whether lower or higher is better. By default decided by the metric's name."
+        ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 3,
+    folds: Annotated[int, typer.Option(min=2, help="Number of cross-validation folds.")] = 3,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Trials at once; when absent as many as cores, with --remote 8.")
+        int | None, typer.Option(min=1, help="Concurrent trials. By default the number of cores, or 8 with --remote.")
     ] = None,
     parameter: Parameters = None,
     params: ParametersFile = None,
@@ -42,9 +47,9 @@ def tune_model(
     remote: Annotated[bool, typer.Option("--remote", help="Run the trials on Flyte, as map tasks.")] = False,
     json: Json = False,
 ) -> None:
-    """Search the parameters that the app declares, here or on Flyte.
+    """Search for the best values of the app's parameters, here or on Flyte.
 
-    The best ones become a new model version.
+    The best values train a new model version.
 
     Examples:
 
@@ -92,7 +97,7 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
         except KeyboardInterrupt:
             output.print_note(f"Stopped with {done} trials done: the same command goes on from there.")
             raise
-    with output.show_progress() as step, threads.limit_to_one_thread():  # as its trials were trained
+    with output.show_progress() as step, threads.limit_to_one_thread():  # like the trials
         trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step, to_keep=True)
         return found, project.store.put(trained, git=read_git_state(project.root), tuning=found.record())
 
@@ -119,7 +124,7 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVers
             tell=tell,
         )
     values = {**options.fixed, **found.best.parameters}
-    data_of = begun[0].id if begun else None  # an interrupted search may have nothing left to try
+    data_of = begun[0].id if begun else None  # an interrupted search can have no trials left
     run = announce_run(engine.start_run("train", values, registration, tuning=found.record(), data_of=data_of))
     follow_run(engine, run.id)
     return found, fetch_run_model(engine, run.id)
@@ -133,7 +138,7 @@ def _load_app(root: Path, environment: str | None) -> App:
 
 @contextmanager
 def _show_trial_table() -> Iterator[Callable[[Found], None]]:
-    """The best trials so far: a live table on a terminal, a line a finished trial elsewhere."""
+    """Show the best trials so far: a live table on a terminal, one line per finished trial elsewhere."""
     if not sys.stderr.isatty():
         told: set[int] = set()
 

@@ -47,7 +47,7 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
 
 
 def _refuse_blank(serve: object) -> None:
-    """Refuse settings that are given but blank where their absence would open the server.
+    """Refuse blank values of settings whose absence would open the server.
 
     Raises:
         ConfigError: no key in api_keys, a blank one, or a `${VARIABLE}`; a blank host or TLS file; one of two of these.
@@ -72,13 +72,13 @@ def _refuse_blank(serve: object) -> None:
     given = [name for name in ("tls_cert", "tls_key") if serve.get(name) is not None]
     if len(given) == 1:
         raise ConfigError(
-            f"serve.{given[0]} is given alone.",
+            f"serve.{given[0]} is set without the other TLS setting.",
             "Give both serve.tls_cert and serve.tls_key: HTTP and gRPC need them.",
         )
 
 
 def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` in it; mappings are merged, anything else is replaced."""
+    """`base` overridden by `over`: mappings are merged, anything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -87,7 +87,7 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str
 
 
 def _expand_store(raw: dict[str, Any]) -> dict[str, Any]:
-    """`store: URL` as `store: {url: URL}`: another URL changes nothing of what is required of its versions."""
+    """`store: URL` as `store: {url: URL}`, so that overriding the URL keeps the other settings of the store."""
     store = raw.get("store") if isinstance(raw, dict) else None
     return {**raw, "store": {"url": store}} if isinstance(store, str) else raw
 
@@ -117,7 +117,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _with_texts_as_keys(value: Any) -> Any:
-    """YAML 1.1, which PyYAML reads, takes the key `on` for true and `off` for false."""
+    """PyYAML implements YAML 1.1, which reads the key `on` as true and `off` as false."""
     if isinstance(value, dict):
         return {
             ("on" if key else "off") if isinstance(key, bool) else key: _with_texts_as_keys(inner)
@@ -127,7 +127,7 @@ def _with_texts_as_keys(value: Any) -> Any:
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """`MLAPP_SERVE__PORT=80` as `{"serve": {"port": "80"}}`; a list is separated by commas."""
+    """`MLAPP_SERVE__PORT=80` as `{"serve": {"port": "80"}}`. Commas separate the items of a list."""
     raw: dict[str, Any] = {}
     known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     for name, text in environ.items():

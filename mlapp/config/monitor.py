@@ -19,21 +19,24 @@ class Drift(Section, frozen=True):
         float, Meta(gt=0, lt=1, description="Accepted share of false alarms, over all columns of a window.")
     ] = 0.001
     effect: Annotated[
-        float, Meta(ge=0, le=1, description="Least Kolmogorov-Smirnov distance of a number that is an alarm.")
+        float, Meta(ge=0, le=1, description="Smallest Kolmogorov-Smirnov distance of a number that raises an alarm.")
     ] = 0.05
     persist: Annotated[
-        str, Meta(pattern=r"^[1-9]\d*/[1-9]\d*$", description="In how many of the last windows it must appear.")
+        str,
+        Meta(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Number of the last windows in which a finding must appear."),
     ] = "2/3"
     min_rows: Annotated[int, Meta(ge=1, description="Rows below which a window is not tested.")] = 300
     seasonal: Annotated[
-        bool, Meta(description="Compare with the same weekday and hour of the last weeks too, where there are any.")
+        bool, Meta(description="Also compare with the same weekday and hour of the last weeks, if any.")
     ] = False
 
     def __post_init__(self) -> None:
         """See that an alarm can begin."""
         needed, _, windows = self.persist.partition("/")
         if int(needed) > int(windows):
-            raise ValueError(f"drift.persist is {self.persist}: more windows than there are; 2/3 is two of three")
+            raise ValueError(
+                f"drift.persist is {self.persist}: it asks for more windows than it looks at; 2/3 means two of three"
+            )
 
 
 class Alert(Section, frozen=True):
@@ -47,48 +50,52 @@ class Alert(Section, frozen=True):
 
 
 class Retrain(Section, frozen=True):
-    """`monitor.retrain:` when to train again."""
+    """`monitor.retrain:` when to retrain."""
 
     on: Annotated[Literal["quality"], Meta(description="The kind of alarm; drift alone never retrains.")] = "quality"
     run: Annotated[Literal["flyte", "local"], Meta(description="Where the training runs.")] = "local"
-    at_most: Annotated[str, Meta(pattern=r"^\d+/(hour|day|week)$", description="How often, as 1/day.")] = "1/day"
+    at_most: Annotated[str, Meta(pattern=r"^\d+/(hour|day|week)$", description="Maximum frequency, such as 1/day.")] = (
+        "1/day"
+    )
     min_labels: Annotated[int, Meta(ge=0, description="Minimum number of known truths.")] = 500
 
 
 class Promote(Section, frozen=True):
-    """`monitor.promote:` when a version that was trained again replaces the one that is served."""
+    """`monitor.promote:` when a retrained version replaces the served one."""
 
     better: Annotated[str, Meta(description="The metric that decides.")]
-    on: Annotated[list[Literal["test", "live"]], Meta(description="Where it must be better.")] = msgspec.field(
+    on: Annotated[list[Literal["test", "live"]], Meta(description="Data on which it must be better.")] = msgspec.field(
         default_factory=lambda: ["test", "live"]
     )
-    alias: Annotated[str | None, Meta(description="The alias that is moved; the version becomes `latest` too.")] = None
+    alias: Annotated[str | None, Meta(description="The alias to move. The version also becomes `latest`.")] = None
 
 
 class Monitor(Section, frozen=True):
     """`monitor:` drift, the prediction log, live quality and alarms."""
 
     drift: Annotated[
-        Drift | bool, Meta(description="Thresholds of drift; false counts nothing and raises no alarm of it.")
+        Drift | bool, Meta(description="Thresholds of drift; `false` turns counting and drift alarms off.")
     ] = msgspec.field(default_factory=Drift)
     log: Annotated[
         Literal["off", "sample", "all"] | bool, Meta(description="Which predictions are logged: off, sample, all.")
     ] = "off"
-    url: Annotated[str | None, Meta(description="Where counts and log go; beside the model store when absent.")] = None
+    url: Annotated[str | None, Meta(description="Location of counts and log; next to the model store when absent.")] = (
+        None
+    )
     window: Annotated[str, Meta(pattern=r"^[1-9]\d*(s|m|h|d)$", description="Length of a window, at least 1s.")] = "1h"
     columns: Annotated[
-        dict[str, Rule], Meta(description="Column to rule, applied before anything is kept: drop, hash, round(5).")
+        dict[str, Rule], Meta(description="Column to rule, applied before anything is stored: drop, hash, round(5).")
     ] = {}
     rows: Annotated[
-        str, Meta(pattern=r"^\d+(\.\d+)?/(s|m|h)$", description="Most rows of the sample, for each replica.")
+        str, Meta(pattern=r"^\d+(\.\d+)?/(s|m|h)$", description="Maximum rows of the sample, per replica.")
     ] = "10/s"
     keep: Annotated[str, Meta(pattern=r"^\d+(s|m|h|d)$", description="Retention of counts and log.")] = "30d"
     max_size: Annotated[
-        str, Meta(pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$", description="Most bytes of the log.")
+        str, Meta(pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$", description="Maximum size of the log.")
     ] = "2GB"
     segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = None
     quality: Annotated[
-        dict[str, float], Meta(description="Metric to the change that is an alarm, as accuracy: -0.03.")
+        dict[str, float], Meta(description="Metric to the change that raises an alarm, such as accuracy: -0.03.")
     ] = {}
     alerts: list[Alert] = []
     retrain: Retrain | None = None
@@ -101,7 +108,7 @@ class Monitor(Section, frozen=True):
     def __post_init__(self) -> None:
         """YAML reads `off` as false."""
         if self.log is True:
-            raise ValueError("log is 'sample' or 'all', or 'off'")
+            raise ValueError("log must be 'sample', 'all' or 'off'")
 
     @property
     def logs(self) -> Literal["off", "sample", "all"]:
@@ -110,12 +117,12 @@ class Monitor(Section, frozen=True):
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """The columns for whose values quality is measured separately."""
+        """The columns by whose values quality is measured separately."""
         return (self.segment,) if isinstance(self.segment, str) else tuple(self.segment or ())
 
     @property
     def tests(self) -> Drift | None:
-        """The thresholds of drift; None where it is off."""
+        """The thresholds of drift, or None if it is off."""
         if isinstance(self.drift, Drift):
             return self.drift
         return Drift() if self.drift else None

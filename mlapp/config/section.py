@@ -59,7 +59,7 @@ def list_section_fields(kind: Any) -> dict[str, Any]:
 
 
 def strip_optional(kind: Any) -> msgspec.inspect.Type:
-    """The inspected type without its metadata and without an `| None`."""
+    """The type without metadata and without `| None`."""
     bare = kind if isinstance(kind, msgspec.inspect.Type) else msgspec.inspect.type_info(kind)
     while isinstance(bare, msgspec.inspect.Metadata):
         bare = bare.type

@@ -64,8 +64,8 @@ class Serve(Section, frozen=True):
         float, Meta(ge=0, description="Seconds between failing /readyz and stopping to accept, on SIGTERM.")
     ] = 0.0
     drain: Annotated[float, Meta(ge=0, description="Seconds for requests in flight to finish, on SIGTERM.")] = 30.0
-    api_keys: Annotated[list[str], Meta(description="API keys. A client must send one, as X-API-Key or Bearer.")] = []
-    cors: Annotated[list[str], Meta(description="Origins that browsers may call from; `*` for all.")] = []
+    api_keys: Annotated[list[str], Meta(description="API keys. Clients must send one as X-API-Key or Bearer.")] = []
+    cors: Annotated[list[str], Meta(description="Origins that browsers can call from; `*` for all.")] = []
     tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None
     tls_key: Annotated[str | None, Meta(description="PEM file of the certificate's key.")] = None
     access_log: Annotated[bool, Meta(description="Write one JSON line for each request.")] = True
@@ -81,22 +81,28 @@ class Serve(Section, frozen=True):
     ] = None
     wsgi: Annotated[
         str | None,
-        Meta(description="Your own WSGI site with the model in it, as `web.py:site`, which gunicorn serves instead."),
+        Meta(
+            description="Your own WSGI site that contains the model, such as `web.py:site`. gunicorn serves it instead."
+        ),
     ] = None
 
 
 class Store(Section, frozen=True):
-    """`store:` where models are kept, and whose signatures count. A plain string is its `url`."""
+    """`store:` where models are stored, and whose signatures are valid. A plain string is its `url`."""
 
-    url: Annotated[str, Meta(description="A folder beside this file, or a URL as s3://bucket/prefix.")] = ".mlapp/store"
+    url: Annotated[str, Meta(description="A folder relative to this file, or a URL such as s3://bucket/prefix.")] = (
+        ".mlapp/store"
+    )
     verify: Annotated[
         Literal["none", "required"], Meta(description="`required` refuses versions without a valid signature.")
     ] = "none"
-    public_key: Annotated[str | None, Meta(description="PEM file of the key whose signatures count.")] = None
+    public_key: Annotated[str | None, Meta(description="PEM file of the key whose signatures are valid.")] = None
     certificate_chain: Annotated[
-        list[str], Meta(description="PEM files of the authorities whose certificates' signatures count.")
+        list[str], Meta(description="PEM files of the authorities whose certificates are valid.")
     ] = []
-    identity: Annotated[str | None, Meta(description="Whose keyless signatures count, as an e-mail address.")] = None
+    identity: Annotated[
+        str | None, Meta(description="Identity whose keyless signatures are valid, such as an e-mail address.")
+    ] = None
     identity_provider: Annotated[
         str | None, Meta(description="URL of the OpenID Connect provider that vouches for `identity`.")
     ] = None
@@ -104,15 +110,15 @@ class Store(Section, frozen=True):
         str | None, Meta(description="PEM file of the key that `train` signs with; keep it out of the project.")
     ] = None
     private_key_password: Annotated[
-        str | None, Meta(description="Of that file; give it as MLAPP_STORE__PRIVATE_KEY_PASSWORD.")
+        str | None, Meta(description="Password of the private key. Set it as MLAPP_STORE__PRIVATE_KEY_PASSWORD.")
     ] = None
     signing_certificate: Annotated[
-        str | None, Meta(description="PEM file of the certificate of `private_key`, where an authority issued one.")
+        str | None, Meta(description="PEM file of the certificate of `private_key`, if an authority issued one.")
     ] = None
 
     @property
     def has_signatures(self) -> bool:
-        """Whether versions are signed or verified, here or where the project is shipped to."""
+        """Whether versions are signed or verified, on this machine or where the project runs."""
         return self.verify == "required" or any(
             (self.public_key, self.certificate_chain, self.identity, self.private_key)
         )
@@ -131,7 +137,7 @@ class Image(Section, frozen=True):
     platforms: Annotated[list[str], Meta(description="Platforms to build, such as linux/amd64.")] = []
     system_packages: Annotated[list[str], Meta(description="Debian packages to install.")] = []
     env: Annotated[dict[str, str], Meta(description="Environment variables of the image.")] = {}
-    include: Annotated[list[str], Meta(description="Globs of ignored files to ship anyway.")] = []
+    include: Annotated[list[str], Meta(description="Globs of ignored files to include anyway.")] = []
     index_url: Annotated[
         str | None, Meta(description="Package index; ${VARIABLE} takes a credential from the environment.")
     ] = None
@@ -139,7 +145,7 @@ class Image(Section, frozen=True):
 
 
 class Flyte(Section, frozen=True):
-    """`flyte:` where `--remote` runs; the connection itself is flytekit's own configuration."""
+    """`flyte:` where `--remote` runs. The connection is configured in flytekit's own file."""
 
     project: Annotated[str, Meta(description="Flyte project.")] = "flytesnacks"
     domain: Annotated[str, Meta(description="Flyte domain.")] = "development"
@@ -149,12 +155,14 @@ class Flyte(Section, frozen=True):
     ] = False
     tasks: Annotated[
         Literal["fused", "separate"],
-        Meta(description="Stages share a task where they share resources, or `separate`: one task for each stage."),
+        Meta(
+            description="`fused` runs stages with the same resources in one task; `separate` runs one task per stage."
+        ),
     ] = "fused"
 
 
 class Settings(Section, frozen=True):
-    """All of mlapp.yaml. `targets` holds each target's own section, which the target itself types."""
+    """The whole of mlapp.yaml. `targets` holds each target's section, whose types the target defines."""
 
     name: Annotated[
         Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")] | None,

@@ -1,1 +1,1 @@
-"""Where data comes from: databases, files and object stores, each a plain function that returns a table."""
+"""Data sources: databases, files and object stores, each a plain function that returns a table."""

@@ -1,4 +1,4 @@
-"""Cache what a reader returns: the next read with the same parameters reads a file.
+"""Cache a reader's result: the next read with the same parameters reads a file.
 
     @app.data_reader
     @cached(hours=24)
@@ -7,9 +7,9 @@
 
     app.data_reader(cached(hours=24)(sql.source("${DB_URL}", "SELECT * FROM orders")))
 
-Nothing is cached that was not asked for. The key is made of the reader's code, its parameters and the values of the
-`${NAME}` that it names: another query, day or database is another key. What lies there carries its fingerprint, and is
-read again when it does not fit.
+Caching is opt-in. The key consists of the reader's code, its parameters and the values of the `${NAME}` that it uses: a
+different query, day or database results in a different key. A cached file contains its fingerprint, and the data is
+read again if that does not match.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mlapp.errors import DataError, MissingExtraError
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = Path(".mlapp/cache/data")
-"""Folder of cached reads, below the project's folder. May be deleted at any time."""
+"""Folder of cached reads, in the project's folder. Can be deleted at any time."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -40,10 +40,10 @@ def cached(*, hours: float | None = None, folder: str | os.PathLike[str] = FOLDE
     """Cache the DataFrame that a reader returns.
 
     Args:
-        hours: how long a read is good for; until it is deleted when absent.
-        folder: its folder.
+        hours: how long a cached read is valid; by default until it is deleted.
+        folder: the folder of the cache.
 
-    The decorated reader raises MissingExtraError without pyarrow, and DataError when it returns no DataFrame.
+    The decorated reader raises MissingExtraError without pyarrow, and DataError if it does not return a DataFrame.
     """
 
     def decorate_reader(read: F) -> F:
@@ -51,7 +51,7 @@ def cached(*, hours: float | None = None, folder: str | os.PathLike[str] = FOLDE
         def read_cached(*args: Any, **values: Any) -> Any:
             return _read_through_cache(read, args, values, Path(folder), hours)
 
-        read_cached.__signature__ = inspect.signature(read)  # type: ignore[attr-defined]  # of a source: made, not written
+        read_cached.__signature__ = inspect.signature(read)  # type: ignore[attr-defined]  # sources set it, too
         return read_cached  # type: ignore[return-value]
 
     return decorate_reader
@@ -87,19 +87,19 @@ def _read_through_cache(
 
 
 def _make_cache_key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    """Hash of what determines the result: the reader's code, its parameters, and the variables that it names."""
+    """Hash of what determines the result: the reader's code, its parameters, and the variables that it uses."""
     try:
         code = inspect.getsource(read)
     except (OSError, TypeError):
         code = ""
-    # A source's function is the same for every query: its docstring tells them apart.
+    # A source's function has the same code for every query, but a different docstring.
     said = f"{code}\n{read.__doc__ or ''}"
     variables = {name: os.environ.get(name) for name in sorted(set(_VARIABLE.findall(said)))}
     return hashlib.sha256(repr((said, sorted(arguments.items()), variables)).encode()).hexdigest()[:16]
 
 
 def _read_cached_table(file: Path, hours: float | None) -> Any:
-    """The table in a cached file; None when it is too old, or not what its name says."""
+    """The table in a cached file; None if it is too old, or does not match its fingerprint."""
     import pandas as pd
 
     try:

@@ -3,7 +3,7 @@
     app.data_reader.dynamodb("orders", filter="day >= :since AND paid = :paid", since=str, paid=True)
     app.data_reader.dynamodb("orders", key="customer = :customer", customer=str)
 
-The region, the credentials and another endpoint come from where AWS's own tools look: `AWS_REGION`, `~/.aws`, a role.
+The region, credentials and a custom endpoint come from AWS's standard sources: `AWS_REGION`, `~/.aws`, a role.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ def read(
 
     Args:
         table: the table's name.
-        filter: a filter expression of DynamoDB with `:name` for a parameter. Names that DynamoDB reserves may be used.
-        key: a key condition, as `customer = :customer`: reads those items alone instead of the whole table.
+        filter: a DynamoDB filter expression with `:name` for a parameter. Names that DynamoDB reserves are allowed.
+        key: a key condition, such as `customer = :customer`, to read only these items instead of the whole table.
         index: the secondary index to read.
-        fields: the attributes to read; all when absent.
-        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
-        types: pandas types for single columns. Numbers are integers where all are whole, else floats.
-        parameters: the values. A date is given as its text, 2026-01-31.
+        fields: the attributes to read; by default all.
+        chunks: yield DataFrames of this number of rows, for data that is larger than memory.
+        types: pandas types for single columns. By default, numbers are integers if all are whole, otherwise floats.
+        parameters: the values. A date is passed as text, 2026-01-31.
 
     Raises:
-        DataError: no connection, no such table, no permission, an expression that DynamoDB refuses.
+        DataError: the connection or the table is missing, access is denied, or DynamoDB refuses an expression.
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `dynamodb` are not installed.
     """
@@ -107,7 +107,7 @@ def source(
     """The source behind `app.data_reader.dynamodb`: each `:name` in the expressions is a parameter of the reader.
 
     Raises:
-        DeclarationError: a parameter has neither a type nor a value, or the expressions have it not.
+        DeclarationError: a parameter has neither a type nor a value, or is not in the expressions.
     """
     check_chunk_rows(chunks)
     refuse_undeclared(_find_expression_parameters(filter, key), parameters, "the expressions")
@@ -159,7 +159,7 @@ def _scan_table(
 
 
 def _alias_attributes(expression: str, aliases: dict[str, str]) -> str:
-    """The expression with `#name` for each attribute's name: DynamoDB reserves hundreds of words, as `day`."""
+    """The expression with `#name` for each attribute's name: DynamoDB reserves hundreds of words, such as `day`."""
 
     def alias_match(match: re.Match[str]) -> str:
         word = match[0]

@@ -1,4 +1,4 @@
-"""Write a table to a CSV or Parquet file, part by part. The file is whole or not there at all."""
+"""Write a table to a CSV or Parquet file, part by part. The file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 EMPTY_TEXT = "\ue000empty\ue001"
-"""Stands for an empty text while rows are made CSV: characters for private use, which no data means."""
+"""Stands for an empty text while rows are written as CSV: private-use characters, which data does not contain."""
 
 
 class Writer(Protocol):
-    """Takes the parts of a table one after another."""
+    """Receives the parts of a table in order."""
 
     def __call__(self, part: pd.DataFrame) -> None: ...
 
 
 def export_table(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.PathLike[str]) -> int:
-    """Write a table, or the parts of one as they come, to a `.csv`, `.csv.gz` or `.parquet` file.
+    """Write a table, or the parts of one as they arrive, to a `.csv`, `.csv.gz` or `.parquet` file.
 
-    The rows go to a file of another name beside it, which takes the name at the end: who reads `path` meanwhile sees
-    the old file, and an error leaves nothing behind.
+    The rows are written to a temporary file, which is renamed at the end: until then, readers of `path` see the old
+    file, and an error leaves nothing behind.
 
     Returns:
         The number of rows.
 
     Raises:
-        UsageError: another suffix. DataError: the file cannot be written, the disk is full, or a part has columns
-            that the first has not. MissingExtraError: Parquet without pyarrow.
+        UsageError: the suffix is not supported. DataError: the file cannot be written, the disk is full, or a part has
+            columns that the first part lacks. MissingExtraError: Parquet without pyarrow.
     """
     import pandas as pd
 
@@ -81,7 +81,7 @@ def _open_csv_writer(file: Path) -> Iterator[Writer]:
 
 
 def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
-    """Write rows; an empty text is quoted, to differ from a missing value, and bytes are base64."""
+    """Write rows. Empty texts are quoted to distinguish them from missing values, and bytes are base64."""
     import io
 
     part = _encode_bytes(part)
@@ -99,7 +99,7 @@ def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
 
 
 def _encode_bytes(part: pd.DataFrame) -> pd.DataFrame:
-    """The table with the texts of bytes in their place, as requests have them."""
+    """The table with bytes replaced by their text form in requests."""
     from mlapp.schema.text_forms import write_text
 
     objects = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind == "O"]
@@ -155,16 +155,17 @@ def _refuse_other_columns(part: pd.DataFrame, columns: list[str]) -> None:
     if columns and list(map(str, part.columns)) != list(columns):
         raise DataError(
             f"A later part of the data has the columns {', '.join(map(str, part.columns))}.",
-            f"The first has {', '.join(columns)}: read one set of columns.",
+            f"The first part has {', '.join(columns)}: give every part the same columns.",
         )
 
 
 @contextmanager
 def replace_file(file: Path) -> Iterator[Path]:
-    """A new file in the same folder, which takes the place of `file` when all went well and goes away when not.
+    """A temporary file in the same folder, which replaces `file` on success and is deleted on failure.
 
     Raises:
-        DataError: it cannot be written; at once where the folder is missing or refuses, else when the disk is full.
+        DataError: it cannot be written: immediately if the folder is missing or not writable, later if the disk is
+            full.
     """
     unfinished: Path | None = None
     try:
@@ -176,14 +177,14 @@ def replace_file(file: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         mask = os.umask(0)
         os.umask(mask)
-        unfinished.chmod(0o666 & ~mask)  # a temporary file is its owner's alone
+        unfinished.chmod(0o666 & ~mask)  # temporary files are private to their owner
         unfinished.replace(file)
         unfinished = None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
                 f"{file} cannot be written: the disk is full.",
-                "Free some space, or export elsewhere. Nothing was kept.",
+                "Free disk space, or export to another place. No file was written.",
             ) from None
         if not _is_write_error(error, file, unfinished):
             raise

@@ -1,8 +1,8 @@
-"""The fingerprint of a table: one short text that changes when anything in the table does.
+"""The fingerprint of a table: a short text that changes with the table.
 
-It goes into a model's manifest, to tell later whether two models learnt from the same data, and names what the
-read cache holds. Two tables have the same fingerprint when their columns have the same names, types, order and
-values, row by row. The index does not count: no stage of the pipeline looks at it.
+A model's manifest contains it, to find out later whether two models were trained on the same data, and the read cache
+uses it to verify files. Two tables have the same fingerprint if their columns have the same names, types, order and
+values. The index is ignored, because no stage of the pipeline uses it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCH = 1 << 17
-"""Rows hashed at once: what bounds the memory that a fingerprint needs."""
+"""Rows to hash at once, which limits the memory use."""
 
 
 def fingerprint_table(table: pd.DataFrame) -> str:
-    """The SHA-256 of the table's content, as 64 hexadecimal digits; the same in every process and on every run.
+    """The SHA-256 of the table's content, as 64 hex digits; deterministic across processes and runs.
 
     The values are read in place, at most `BATCH` rows of a column at a time: the table is never copied.
-    Columns are hashed side by side in threads, as hashing leaves Python's lock.
+    Columns are hashed in parallel threads, because hashing releases Python's GIL.
     """
     with ThreadPoolExecutor() as threads:
-        # By position, not by name: a table may hold two columns of one name.
+        # By position, not by name: a table can have duplicate column names.
         digests = list(threads.map(lambda at: _hash_column(table.iloc[:, at]), range(table.shape[1])))
     whole = hashlib.sha256(f"{len(table)} rows".encode())
     for name, digest in zip(table.columns, digests, strict=True):
@@ -54,7 +54,7 @@ def _hash_column(column: pd.Series) -> bytes:
 
 
 def _iterate_buffers(column: pd.Series) -> Iterator[Any]:
-    """The values of a column as buffers of bytes, whose joined content says them all and nothing else."""
+    """The values of a column as byte buffers that together represent exactly these values."""
     import numpy as np
     import pandas as pd
 
@@ -73,7 +73,7 @@ def _iterate_buffers(column: pd.Series) -> Iterator[Any]:
 
 
 def _iterate_plain_buffers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
-    """Bytes of numbers and times in memory. A batch of a column that is not contiguous is copied."""
+    """Bytes of numbers and times in memory. Batches of non-contiguous columns are copied."""
     import numpy as np
 
     for start in range(0, len(values), BATCH):
@@ -81,7 +81,7 @@ def _iterate_plain_buffers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
 
 
 def _iterate_masked_buffers(column: pd.Series) -> Iterator[Any]:
-    """Nullable numbers: which are missing, then the values with 0 for what is missing, as memory there is arbitrary."""
+    """Nullable numbers: the mask, then the values with 0 for missing ones, whose memory is arbitrary."""
     dtype: Any = column.dtype
     kind = dtype.numpy_dtype
     for start in range(0, len(column), BATCH):
@@ -92,13 +92,13 @@ def _iterate_masked_buffers(column: pd.Series) -> Iterator[Any]:
 
 
 def _encode_texts(column: pd.Series) -> tuple[Any, Any]:
-    """The length of each text in UTF-8, or -1 where one is missing, then all texts: the same for every storage."""
+    """The UTF-8 length of each text, or -1 if missing, and the joined texts; independent of the storage type."""
     import numpy as np
 
     missing = column.isna().to_numpy()
     try:
         lengths, texts = _encode_arrow_texts(column)
-    except (ImportError, UnicodeEncodeError):  # no pyarrow, or half of a surrogate pair, which it refuses
+    except (ImportError, UnicodeEncodeError):  # no pyarrow, or a lone surrogate, which it refuses
         each = [
             b"" if gone else text.encode("utf-8", "surrogatepass") for text, gone in zip(column, missing, strict=True)
         ]
@@ -108,7 +108,7 @@ def _encode_texts(column: pd.Series) -> tuple[Any, Any]:
 
 
 def _encode_arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any], Any]:
-    """Lengths and joined bytes of texts as pyarrow has them: some twenty times faster than a loop."""
+    """Lengths and joined bytes of texts with pyarrow, about twenty times faster than a loop."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -127,7 +127,7 @@ def _encode_objects(column: pd.Series) -> Iterator[bytes]:
 
 
 def _encode_object(value: object) -> bytes:
-    """One Python value with its type: 1, 1.0, True and "1" differ, and the address in memory does not matter."""
+    """One Python value with its type: 1, 1.0, True and "1" differ, and memory addresses are not included."""
     import numpy as np
 
     kind = type(value).__qualname__.encode() + b":"
@@ -143,7 +143,7 @@ def _encode_object(value: object) -> bytes:
         return kind + _join_lengths(_encode_object(key) + b"=" + _encode_object(item) for key, item in value.items())
     if isinstance(value, set | frozenset):
         return kind + _join_lengths(sorted(map(_encode_object, value)))
-    if type(value).__repr__ is object.__repr__:  # it would say an address
+    if type(value).__repr__ is object.__repr__:  # it contains an address
         return kind + _encode_object(getattr(value, "__dict__", {}))
     return kind + repr(value).encode("utf-8", "surrogatepass")
 

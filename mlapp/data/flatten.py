@@ -1,4 +1,4 @@
-"""Documents without a schema, from MongoDB, Redis or DynamoDB, as tables: a nested object is columns `address.city`."""
+"""Schemaless documents from MongoDB, Redis or DynamoDB as tables: a nested object becomes columns `address.city`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 10_000
-"""Documents of one part."""
+"""Documents per part."""
 
 
 def flatten_documents(
     documents: Iterable[Mapping[str, Any]], plain: Callable[[Any], Any] = lambda value: value
 ) -> Iterator[pa.Table]:
-    """Tables of `ROWS` documents each; at least one, if an empty one. Fields come in the order in which they appear.
+    """Tables of `ROWS` documents each; at least one, which can be empty. Fields are in order of first appearance.
 
     Args:
-        documents: what was read.
-        plain: turns a value of a database's own type into one of Python's.
+        documents: the documents.
+        plain: converts a value of a database type to a plain Python value.
     """
     import pyarrow as pa
 
@@ -40,7 +40,7 @@ def flatten_documents(
 
 
 def fill_parameters(pattern: Any, values: Mapping[str, Any]) -> Any:
-    """A query's structure with each text `":name"` in it replaced by that parameter's value."""
+    """A query's structure with each text `":name"` replaced by that parameter's value."""
     if isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values:
         return values[pattern[1:]]
     if isinstance(pattern, Mapping):
@@ -51,7 +51,7 @@ def fill_parameters(pattern: Any, values: Mapping[str, Any]) -> Any:
 
 
 def find_parameters(pattern: Any) -> list[str]:
-    """The parameters that a query's structure names with `":name"`."""
+    """The parameters `":name"` in a query's structure."""
     if isinstance(pattern, str):
         return [pattern[1:]] if pattern.startswith(":") and pattern[1:].isidentifier() else []
     if isinstance(pattern, Mapping):
@@ -62,7 +62,7 @@ def find_parameters(pattern: Any) -> list[str]:
 
 
 def convert_numbers(table: pa.Table, kept: Sequence[str]) -> pa.Table:
-    """The table with each text column whose values are all numbers as numbers, but for the columns `kept`."""
+    """The table with text columns converted to numbers if all values are numbers, except the columns `kept`."""
     import pyarrow as pa
 
     for at, field in enumerate(table.schema):
@@ -78,7 +78,7 @@ def convert_numbers(table: pa.Table, kept: Sequence[str]) -> pa.Table:
 
 
 def convert_date(value: Any) -> Any:
-    """A date as its midnight in UTC, for databases that know only moments."""
+    """Convert a date to midnight in UTC, for databases that only have timestamps."""
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         return datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.timezone.utc)
     return value

@@ -1,10 +1,10 @@
-"""Arrow data as a DataFrame whose columns have the type that their source meant.
+"""Convert Arrow data to a DataFrame with column types that match the source.
 
-| what came | what the column becomes |
+| source | column type |
 |---|---|
-| integers, true/false | `int64`, `bool`, …; `Int64`, `boolean`, … where a value is missing |
-| decimals | exact decimals (`ArrowDtype(decimal128)`), on which arithmetic and scikit-learn work |
-| dates, times with or without zone | `datetime64[us]`, `datetime64[us, UTC]`; a date is its midnight |
+| integers, true/false | `int64`, `bool`, …; `Int64`, `boolean`, … if a value is missing |
+| decimals | exact decimals (`ArrowDtype(decimal128)`), which support arithmetic and scikit-learn |
+| dates, times with or without zone | `datetime64[us]`, `datetime64[us, UTC]`; a date becomes midnight |
 | text | the text type of pandas |
 | dictionaries, enumerations | `category` |
 | UUID | text |
@@ -30,14 +30,14 @@ def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: 
     """Turn an Arrow table into a DataFrame.
 
     Args:
-        table: what was read.
-        types: pandas types of single columns, over those of the table above.
-        always_nullable: use the nullable types for every integer and boolean, missing values or not. For a part of
-            a stream: the next part may miss values where this one does not.
+        table: the data.
+        types: pandas types of single columns, which override the table above.
+        always_nullable: use nullable types for all integers and booleans, even without missing values. For a part of a
+            stream, because the next part can have missing values.
 
     Raises:
-        DataError: two columns of one name; a value does not fit the type asked for.
-        UsageError: `types` names a column that is not there.
+        DataError: two columns have the same name, or a value does not fit the requested type.
+        UsageError: `types` contains an unknown column.
     """
     import pandas as pd
 
@@ -62,13 +62,13 @@ def make_frames(
     types: Types | None = None,
     infer: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """The same as a stream: DataFrames of `rows` rows each, but for the last, and of the same types throughout.
+    """Like `make_frame`, as a stream: DataFrames of `rows` rows each, except the last, with the same types throughout.
 
     Args:
-        tables: what was read, as it comes.
-        rows: of each DataFrame.
+        tables: the data, as it arrives.
+        rows: number of rows per DataFrame.
         types: pandas types of single columns.
-        infer: gives the columns of the first part better types, which the others then have to fit.
+        infer: improves the column types of the first part, which the other parts must then fit.
 
     Raises:
         DataError: a value does not fit the type that its column had in the first part, or a column is new.
@@ -87,7 +87,7 @@ def make_frames(
 
 
 def _cast_like_first(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    """The table with the columns of the first part, those that it lacks as missing values."""
+    """The table with the columns of the first part; columns that it lacks have missing values."""
     import pyarrow as pa
 
     for name in table.column_names:
@@ -104,7 +104,7 @@ def _cast_like_first(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Ta
 
 
 def resize_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Cut and join tables so that each has `rows` rows, but for the last. A stream without rows gives one of none."""
+    """Split and join tables to `rows` rows each, except the last. A stream without rows yields one empty table."""
     waiting: list[pa.Table] = []
     held = 0
     given = False
@@ -123,7 +123,7 @@ def resize_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def join_tables(tables: Iterable[pa.Table]) -> pa.Table:
-    """One table of all rows. A column that comes in several types gets the one that holds all, text at worst."""
+    """One table with all rows. A column with several types gets a common type, in the worst case text."""
     import pyarrow as pa
 
     parts = list(tables)
@@ -139,7 +139,7 @@ def join_tables(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def make_array(values: Sequence[Any]) -> pa.Array:
-    """Python values as Arrow, of the type that they have; as text when they have several."""
+    """Python values as an Arrow array of their type, or as text if they have several types."""
     import pyarrow as pa
 
     try:
@@ -182,17 +182,17 @@ def _cast_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
 
 
 def count_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The tables as they come, each reported as progress."""
+    """The tables unchanged, each reported as progress."""
     for table in tables:
         report(table.num_rows)
         yield table
 
 
 def check_chunk_rows(chunks: int | None) -> None:
-    """Refuse a number of rows that no chunk can have.
+    """Check the number of rows per chunk.
 
     Raises:
-        UsageError: it is not a whole number above 0.
+        UsageError: it is not a positive integer.
     """
     if chunks is not None and (not isinstance(chunks, int) or isinstance(chunks, bool) or chunks < 1):
         raise UsageError(f"chunks={chunks!r} is not a number of rows.", "Give the rows of each part, as chunks=50_000.")
@@ -218,7 +218,7 @@ def _make_series(name: str, column: pa.ChunkedArray, always_nullable: bool) -> p
 
 
 def _to_plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dates as times at midnight, UUIDs as text, and what an extension type is stored as."""
+    """Convert dates to midnight, UUIDs to text, and other extension types to their storage types."""
     import pyarrow as pa
 
     kind = column.type
@@ -264,5 +264,5 @@ def _refuse_duplicate_columns(names: list[str]) -> None:
     if twice:
         raise DataError(
             f"Two columns have the name '{twice[0]}'.",
-            "Give each its own name; in a query: SELECT a.id AS a_id, b.id AS b_id.",
+            "Give each a unique name; in a query: SELECT a.id AS a_id, b.id AS b_id.",
         )

@@ -1,8 +1,8 @@
-"""MongoDB: the documents of a collection as a DataFrame, a nested one in columns `address.city`.
+"""MongoDB: the documents of a collection as a DataFrame, with nested ones in columns `address.city`.
 
     app.data_reader.mongo("${MONGO_URL}", "shop.orders", {"day": {"$gte": ":since"}}, fields=["price"], since=date)
 
-or, inside a reader of your own, `mongo.read("${MONGO_URL}", "shop.orders", {"paid": True})`.
+or, inside your own reader, `mongo.read("${MONGO_URL}", "shop.orders", {"paid": True})`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Query = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 TIMEOUT = 10_000
-"""Milliseconds to look for a server."""
+"""Timeout in milliseconds for finding a server."""
 
 
 @overload
@@ -64,16 +64,16 @@ def read(
 
     Args:
         url: `mongodb://…` or `mongodb+srv://…`; `${NAME}` is taken from the environment.
-        collection: `database.collection`, or the collection alone when the URL names the database.
-        query: a filter, or a list of stages to aggregate. A text `":name"` in it is replaced by a parameter:
-            a value, never an operator or a field.
-        fields: the fields to read, `address.city` too; all but `_id` when absent.
-        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
-        types: pandas types for single columns, as `{"city": "category"}`.
-        parameters: the values. A date means its midnight in UTC.
+        collection: `database.collection`, or only the collection if the URL names the database.
+        query: a filter, or a list of aggregation stages. A text `":name"` is replaced by a parameter, which is always a
+            value, never an operator or a field.
+        fields: the fields to read, including nested ones such as `address.city`; by default all except `_id`.
+        chunks: yield DataFrames of this number of rows, for data that is larger than memory.
+        types: pandas types for single columns, such as `{"city": "category"}`.
+        parameters: the values. A date means midnight in UTC.
 
     Raises:
-        DataError: no connection, no such collection, a query that MongoDB refuses.
+        DataError: the connection failed, the collection does not exist, or MongoDB refuses the query.
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `mongo` are not installed.
     """
@@ -100,7 +100,7 @@ def source(
     """The source behind `app.data_reader.mongo`: the query's parameters are the reader's.
 
     Raises:
-        DeclarationError: a parameter of the query has neither a type nor a value, or the query has it not.
+        DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
     check_chunk_rows(chunks)
     refuse_undeclared(flatten.find_parameters(query), parameters, "the query")
@@ -119,10 +119,10 @@ def source(
 
 
 def _value(name: str, value: Any) -> Any:
-    """A parameter's value, which cannot change the query.
+    """A parameter's value, which must not change the query.
 
     Raises:
-        UsageError: it holds operators, as {"$gt": ""}.
+        UsageError: it contains operators, such as {"$gt": ""}.
     """
     parts = value if isinstance(value, list | tuple | set) else [value]
     if any(isinstance(part, Mapping) for part in parts):
@@ -134,7 +134,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _fill_query(query: Query | None, values: Mapping[str, Any]) -> Any:
-    """The query with its parameters. In an expression a text `$name` would be a field: there it becomes a literal."""
+    """The query with its parameters. In expressions, texts like `$name` are escaped, as they would be fields."""
     if isinstance(query, list | tuple):
         return [
             {name: _filled_part(part, values, is_expression=name != "$match") for name, part in stage.items()}
@@ -186,7 +186,7 @@ def _iterate_documents(first: Any, rest: Any) -> Iterator[Any]:
 
 
 def _from_bson_value(value: Any) -> Any:
-    """A value of BSON's own types as one of Python's."""
+    """Convert a value of a BSON type to a plain Python value."""
     from bson import Binary, Code, Decimal128, Int64, ObjectId, Regex
 
     if isinstance(value, Decimal128):
@@ -215,7 +215,7 @@ def _open_collection(address: Address, name: str) -> Iterator[Any]:
     try:
         try:
             yield client.get_default_database()[name]
-        except errors.ConfigurationError:  # the address names none
+        except errors.ConfigurationError:  # the URL names none
             database, dot, short = name.partition(".")
             if not dot:
                 raise UsageError(f"'{name}' does not say its database.", f"Write it as database.{name}.") from None
@@ -238,7 +238,9 @@ def _translate_mongo_errors(address: Address) -> Iterator[None]:
     except errors.OperationFailure as error:
         told = address.hide_secrets((error.details or {}).get("errmsg") or error)
         if error.code == 18:
-            raise DataError(f"{address} refuses: {told}", "Check the user and the password in the address.") from None
+            raise DataError(
+                f"{address} refuses the connection: {told}", "Check the user and the password in the address."
+            ) from None
         todo = "Ask for the right to read it." if error.code == 13 else "Fix the query."
         raise DataError(f"The query failed: {told}", todo) from None
     except errors.ConnectionFailure as error:
@@ -248,7 +250,7 @@ def _translate_mongo_errors(address: Address) -> Iterator[None]:
 
 
 def _refuse_unknown_collection(collection: Any) -> None:
-    """An unknown collection reads as an empty one: say so."""
+    """Raise an error for an unknown collection, which MongoDB treats as empty."""
     known = sorted(collection.database.list_collection_names())
     if collection.name not in known:
         raise DataError(

@@ -1,4 +1,4 @@
-"""A table at a glance: each column's type, what is missing, how its values are spread."""
+"""Summary of a table: each column's type, missing values and distribution."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 12
-"""Bars of a distribution of numbers or times."""
+"""Number of bars in a distribution of numbers or times."""
 
 MOST = 5
-"""Values of a column of texts or categories that are counted one by one."""
+"""Number of most frequent texts or categories to count."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -23,10 +23,10 @@ class Column:
 
     Attributes:
         missing: rows without a value.
-        distinct: number of different values; None for values that cannot be compared, such as lists.
-        minimum, maximum: of numbers, times and texts; None for others and for empty columns.
-        counts: numbers and times: rows in each of `BINS` steps of equal size from minimum to maximum.
-        top: texts, categories and booleans: the most frequent values and their rows.
+        distinct: number of distinct values; None for values that cannot be compared, such as lists.
+        minimum, maximum: for numbers, times and texts; None for others and for empty columns.
+        counts: for numbers and times: row counts in `BINS` equal bins from minimum to maximum.
+        top: for texts, categories and booleans: the most frequent values with their row counts.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Column:
 
     @property
     def distribution(self) -> str:
-        """The spread in a few characters: bars, or the most frequent values."""
+        """The distribution in a few characters: bars, or the most frequent values."""
         if self.counts:
             highest = max(self.counts)
             return "".join(_BARS[-(-count * (len(_BARS) - 1) // highest)] if count else " " for count in self.counts)
@@ -70,7 +70,7 @@ def _profile_column(name: str, column: pd.Series) -> Column:
         counts = _count_bins(values, is_time)
         return Column(name, str(dtype), missing, distinct, values.min(), values.max(), counts)
     top = tuple((value, int(count)) for value, count in values.value_counts().head(MOST).items())
-    if distinct > len(values) / 2 and distinct > MOST:  # names, say: none of them tells anything
+    if distinct > len(values) / 2 and distinct > MOST:  # such as names: none of them is informative
         top = ()
     is_text = all(isinstance(value, str) for value in values.head(1000)) and str(dtype) != "category"
     low, high = (values.min(), values.max()) if is_text else (None, None)

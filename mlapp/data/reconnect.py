@@ -1,4 +1,4 @@
-"""Broken connections: a read is repeated if no row was returned yet; otherwise the error says how far it came."""
+"""Broken connections: a read is repeated if no row was returned yet; otherwise the error reports its progress."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PAUSES = (0.2, 1.0, 3.0)
-"""Seconds before each further attempt at a read whose connection broke."""
+"""Seconds before each retry of a read after its connection broke."""
 
 
 class LostConnectionError(Exception):
-    """The connection broke after it had been made; the same read may work again."""
+    """The connection broke after it was established; a retry can succeed."""
 
 
 class UnreachableError(DataError):
-    """No connection could be made."""
+    """The connection could not be established."""
 
 
 def read_with_retries(
@@ -37,9 +37,9 @@ def read_with_retries(
     Args:
         shown: the address in errors, without secrets.
         stream: connects and reads from the beginning; called again after `LostConnectionError`.
-        chunks: rows of a part; one DataFrame of all rows when absent.
+        chunks: rows per part; by default one DataFrame with all rows.
         types: pandas types of single columns.
-        infer: gives columns better types, from all rows or from those of the first part.
+        infer: improves column types, based on all rows or on those of the first part.
     """
     check_chunk_rows(chunks)
     parts = _iterate_parts(shown, stream, chunks, types, infer)

@@ -1,10 +1,10 @@
-"""Redis: the values under a pattern of keys as a DataFrame, one row for each.
+"""Redis: the values of keys that match a pattern as a DataFrame, one row each.
 
     app.data_reader.redis("${REDIS_URL}", "user:*")
     app.data_reader.redis("${REDIS_URL}", "clicks:{day}", day=date)
 
-A hash is a row. A text that holds a JSON object is one too, and each item of a list, entry of a stream and member of
-a sorted set. The column `key` holds the key, which identifies a row.
+A hash is a row; so is a string with a JSON object, and each item of a list, entry of a stream, or member of a sorted
+set. The column `key` contains the key of a row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KEYS = 1000
-"""Keys asked for in one round trip."""
+"""Number of keys per round trip."""
 
 _NAME = re.compile(r"(?<!\$)\{(\w+)\}")
 
@@ -62,16 +62,16 @@ def read(
     types: Types | None = None,
     **parameters: Any,
 ) -> pd.DataFrame | Iterator[pd.DataFrame]:
-    """Read the values under the keys that match a pattern, in the order of the keys.
+    """Read the values of keys that match a pattern, in the order of the keys.
 
     Args:
         url: `redis://:${REDIS_PASSWORD}@host:port/0` or `rediss://…`; `${NAME}` is taken from the environment.
         keys: a key, or a pattern of keys with `*`; `{name}` is replaced by a parameter, whose
             value is used unchanged.
-        fields: the columns to keep, `key` among them if it is wanted; all when absent.
-        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
-        types: pandas types for single columns. Redis keeps texts: without a type, a column of a hash or stream whose
-            values are all numbers is read as numbers.
+        fields: the columns to keep, including `key` if wanted; by default all.
+        chunks: yield DataFrames of this number of rows, for data that is larger than memory.
+        types: pandas types for single columns. Redis stores texts: without a type, a column of a hash or stream is read
+            as numbers if all of its values are numbers.
         parameters: the values.
 
     Raises:
@@ -104,7 +104,7 @@ def source(
     """The source behind `app.data_reader.redis`: each `{name}` in the pattern is a parameter of the reader.
 
     Raises:
-        DeclarationError: a name in the pattern has neither a type nor a value, or the pattern has it not.
+        DeclarationError: a name in the pattern has neither a type nor a value, or a parameter is not in the pattern.
     """
     check_chunk_rows(chunks)
     refuse_undeclared(_NAME.findall(keys), parameters, "the pattern of keys")
@@ -119,7 +119,7 @@ def source(
 
 
 def _literal(text: str) -> str:
-    """A value in a pattern of keys, where `*` and the like match themselves (https://redis.io/docs/latest/commands/keys/)."""
+    """Escape `*` and other wildcards of a value in a key pattern (https://redis.io/docs/latest/commands/keys/)."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
@@ -139,7 +139,7 @@ def _stream_rows(address: Address, pattern: str, fields: Sequence[str] | None) -
 
 
 def _fetch_rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of these keys, asked for in two round trips: their kinds, then their values."""
+    """The rows of these keys, in two round trips: first their types, then their values."""
     with client.pipeline(transaction=False) as pipeline:
         for key in keys:
             pipeline.type(key)
@@ -178,16 +178,17 @@ def _make_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
             yield from ({"member": member, "score": score} for member, score in value)
         case "set":
             yield from ({"member": member} for member in sorted(value))
-        case "none":  # it expired between the questions
+        case "none":  # it expired between the requests
             return
         case _:
             raise DataError(
-                f"The key {key} holds a {kind}, which is no row.", "Choose keys of hashes, JSON texts or streams."
+                f"The key {key} holds a {kind}, which cannot be read as a row.",
+                "Choose keys of hashes, JSON texts or streams.",
             )
 
 
 def _parse_object(key: str, text: str) -> dict[str, Any]:
-    """A JSON object as its fields, and any other text as the column `value`."""
+    """The fields of a JSON object; any other text becomes the column `value`."""
     try:
         found = json.loads(text)
     except ValueError:

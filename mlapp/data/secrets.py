@@ -1,7 +1,7 @@
-"""Secrets in addresses: taken from the environment where they are used, and kept out of everything that is shown.
+"""Secrets in addresses: read from the environment on use, and hidden in all output.
 
-`${DB_PASSWORD}` in an address is looked up when data is read, never when the app is declared. What is shown of an
-address (an error, a log, a reader's docstring) has `***` for its password, and the variable's name for its value.
+`${DB_PASSWORD}` in an address is looked up when data is read, never when the app is declared. In errors, logs and a
+reader's docstring, an address has `***` instead of its password, and variable names instead of their values.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mlapp.errors import DataError
 HIDDEN = "***"
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-# Up to the last @: a password that was not percent-encoded may hold any character. `host:8080/a@b` has none.
+# Up to the last @, because a password that is not percent-encoded can contain any character. `host:8080/a@b` has none.
 _PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?!\d+[/?#])(?P<secret>\S+)(?=@)")
 _TOKEN = re.compile(r"(?P<before>\bhttps?://)(?P<secret>[^:/?#@\s]+)(?=@)", re.IGNORECASE)
-"""A token instead of a user, as Git hosts and package indexes accept it."""
+"""A token in place of a user name, as Git hosts and package indexes accept it."""
 _SETTING = re.compile(
     r"(?P<before>(?:^|(?<=[?&;#,\s({\['\"]))"
     r"(?:(?:[\w.-]*[_.-])?sig|[\w.-]*(?:password|passwd|pwd|passphrase|secret|token(?!s|iz)|signature|credential"
@@ -36,7 +36,7 @@ _RULES = (_PASSWORD, _TOKEN, _SETTING)
 
 @dataclass(frozen=True)
 class Address:
-    """An address with its secrets filled in. Only `shown` may be printed; `repr` and `str` say nothing else."""
+    """An address with its secrets filled in. Only `shown` may be printed; `repr` and `str` show only that."""
 
     value: str = field(repr=False)
     shown: str
@@ -46,7 +46,7 @@ class Address:
         return self.shown
 
     def hide_secrets(self, text: object) -> str:
-        """The text of a library's error, say, without any of this address's secrets."""
+        """A text, such as a library's error, without this address's secrets."""
         plain = str(text)
         for secret, instead in self.hidden:
             plain = plain.replace(secret, instead)
@@ -54,12 +54,12 @@ class Address:
 
 
 def expand_address(template: str, environ: Mapping[str, str] | None = None) -> Address:
-    """Fill in each `${NAME}` from the environment (`os.environ` when absent).
+    """Fill in each `${NAME}` from the environment (by default `os.environ`).
 
-    A value that stands between `://` and `@` is percent-encoded, so that a password may hold any character.
+    Values between `://` and `@` are percent-encoded, so that a password can contain any character.
 
     Raises:
-        DataError: a variable is not set, or is empty.
+        DataError: a variable is not set or is empty.
     """
     environ = os.environ if environ is None else environ
     hidden: dict[str, str] = {}
@@ -78,20 +78,20 @@ def expand_address(template: str, environ: Mapping[str, str] | None = None) -> A
         return filled
 
     filled = _VARIABLE.sub(read_variable, template)
-    # A whole address tells the host and the user; what is no address tells nothing that could be shown.
+    # If a variable is a whole URL, its host and user can be shown; nothing of any other value can be.
     whole = filled if _VARIABLE.fullmatch(template) and "://" in filled else template
     for found in (match for rule in _RULES for match in rule.finditer(filled)):
         secret = found["secret"]
-        # A library that reads an address wrongly quotes a piece of it.
+        # A library that misparses an address quotes parts of it.
         pieces = (piece for piece in re.split(r"[/:@?#]", secret) if piece != secret and len(piece) > 1)
         hidden.update(dict.fromkeys((secret, unquote(secret), *pieces), HIDDEN))
-    # The longest first: a secret may hold another one.
+    # Longest first, because a secret can contain another one.
     ordered = sorted(hidden.items(), key=lambda pair: -len(pair[0]))
     return Address(filled, redact_secrets(whole), tuple(ordered))
 
 
 def redact_secrets(text: str) -> str:
-    """The text with `***` for each URL's password or token, and for each `password=`, `access_key=` and the like."""
+    """The text with `***` for passwords and tokens in URLs, and for values of `password=`, `access_key=`, …"""
     for rule in _RULES:
         text = rule.sub(rf"\g<before>{HIDDEN}", text)
     return text

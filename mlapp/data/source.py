@@ -1,22 +1,22 @@
-"""The interface of a source of data, for those of mlapp and for yours.
+"""The interface of data sources, for mlapp's own and for custom ones.
 
-A source is a function named in the entry-point group `mlapp.sources`. Its name there becomes a method of
-`app.data_reader`: the entry point `sql` is what `app.data_reader.sql(…)` calls.
+A source is a function in the entry-point group `mlapp.sources`. Its entry-point name becomes a method of
+`app.data_reader`: `app.data_reader.sql(…)` calls the entry point `sql`.
 
     [project.entry-points."mlapp.sources"]
     warehouse = "my_package.warehouse:source"
 
-It takes what the user wrote in the app, and returns a reader: a function that reads the data and returns a table.
-It must not read, connect, or look at the environment yet: the app is only being declared.
+It receives the arguments in the app, and returns a reader: a function that reads the data and returns a table.
+It must not read, connect or use the environment yet, because the app is only being declared.
 
     from mlapp.data.source import declared, reader
 
     def source(table: str, **parameters):
         return reader("warehouse", f"The rows of {table}.", lambda values: read(table, **values), declared(parameters))
 
-Every keyword that the source does not know itself is a parameter of the reader. `since=date` declares a parameter
-that must be given and is a date; `since=date(2026, 1, 1)` one that may be given and is that date otherwise. The
-reader's signature says so, and the pipeline takes it from there: `mlapp train -p since=2026-01-01`.
+All other keywords are parameters of the reader. `since=date` declares a required parameter of type date;
+`since=date(2026, 1, 1)` declares an optional one with this default. The pipeline reads them from the reader's
+signature: `mlapp train -p since=2026-01-01`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _watcher: ContextVar[Callable[[int], None] | None] = ContextVar("mlapp_rows_read
 
 
 def declared(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
-    """The reader's parameters: a type given for one makes it required, a value is its default and gives its type."""
+    """The reader's parameters: a type makes a parameter required, a value is its default and determines its type."""
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=given)
         if _is_type(given)
@@ -59,11 +59,11 @@ def reader(
 
     Args:
         kind: the source's name: the function is `read_<kind>`.
-        says: what it reads, in a sentence without secrets; its docstring.
-        read: gets the values of all parameters, defaults included, and returns the data.
-        parameters: what `declared` returned.
-        parts: gets the values and a number of rows, and gives DataFrames of so many rows: what `mlapp data export`
-            calls, to hold little of a large table in memory. It becomes the function's attribute `parts`.
+        says: the reader's docstring: what it reads, in a sentence without secrets.
+        read: receives the values of all parameters, including defaults, and returns the data.
+        parameters: the result of `declared`.
+        parts: receives the values and a number of rows, and yields DataFrames of that size. `mlapp data export` uses it
+            to limit memory use for large tables. It becomes the function's attribute `parts`.
     """
     signature = inspect.Signature(parameters)
 
@@ -79,11 +79,11 @@ def reader(
         return parts(dict(bound.arguments), rows)
 
     if parts is not None:
-        read_with_values.parts = read_parts_with_values  # type: ignore[attr-defined]  # found by name, as a reader may lack it
-    read_with_values.source = kind  # type: ignore[attr-defined]  # what messages call it
+        read_with_values.parts = read_parts_with_values  # type: ignore[attr-defined]  # optional attribute of readers
+    read_with_values.source = kind  # type: ignore[attr-defined]  # the name in messages
     read_with_values.__name__ = read_with_values.__qualname__ = f"read_{kind}"
     read_with_values.__doc__ = says
-    read_with_values.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature looks for
+    read_with_values.__signature__ = signature  # type: ignore[attr-defined]  # used by inspect.signature
     read_with_values.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return read_with_values
 
@@ -91,10 +91,10 @@ def reader(
 def refuse_undeclared(
     wanted: Sequence[str], parameters: Mapping[str, Any], where: str, options: Sequence[str] = ()
 ) -> None:
-    """Check, where an app is declared, that the parameters and what names them (`where`, as "the query") agree.
+    """Check, when an app is declared, that the parameters match those in `where`, such as "the query".
 
     Raises:
-        DeclarationError: a parameter has neither a type nor a value, or is not named there.
+        DeclarationError: a parameter has neither a type nor a value, or is not in `where`.
     """
     for name in wanted:
         if name not in parameters:
@@ -112,10 +112,10 @@ def refuse_undeclared(
 
 
 def refuse_misfits(wanted: Sequence[str], values: Mapping[str, Any], where: str) -> None:
-    """Check, where data is read, that each parameter has a value and each value a parameter.
+    """Check, when data is read, that each parameter has a value and each value a parameter.
 
     Raises:
-        UsageError: one has not.
+        UsageError: a parameter is missing or unknown.
     """
     for name in wanted:
         if name not in values:
@@ -131,9 +131,10 @@ def refuse_misfits(wanted: Sequence[str], values: Mapping[str, Any], where: str)
 
 
 def to_python(value: Any) -> Any:
-    """A parameter's value as drivers take it: Python's own in place of NumPy's and pandas', in lists and dicts too.
+    """Convert NumPy and pandas values to plain Python values for database drivers, also in lists and dicts.
 
-    A driver that does not know a NumPy integer may bind its bytes, and find no rows. A missing value (NaT, NA) is None.
+    A driver without support for NumPy integers can bind their bytes and find no rows. Missing values (NaT, NA) are
+    None.
     """
     if isinstance(value, Mapping):
         return {name: to_python(item) for name, item in value.items()}
@@ -160,7 +161,7 @@ def _without_nanoseconds(value: Any, convert: str) -> Any:
 
 @contextmanager
 def watch_rows(progress: Callable[[int], None]) -> Iterator[None]:
-    """Within it, every source calls `progress` with the number of rows that have come since the last call."""
+    """Within the block, every source calls `progress` with the number of rows received since the last call."""
     token = _watcher.set(progress)
     try:
         yield
@@ -169,7 +170,7 @@ def watch_rows(progress: Callable[[int], None]) -> Iterator[None]:
 
 
 def report(rows: int) -> None:
-    """Report that this many more rows have arrived. A source calls it for every batch."""
+    """Report the number of newly received rows. A source calls it for every batch."""
     progress = _watcher.get()
     if progress is not None:
         progress(rows)

@@ -1,4 +1,4 @@
-"""Shipping: a Shipment goes to a Target, which runs it, shows it, and can go back."""
+"""Shipping: a Shipment goes to a Target, which runs it, reports its status and can roll it back."""
 
 from mlapp.deploy.target import (
     CanaryRenderTarget,

@@ -1,4 +1,4 @@
-"""Flyte as a target: the app's workflows and schedules, registered. What runs there is the code; no server."""
+"""Flyte as a target: registers the app's workflows and schedules. It runs the code, without a server."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class FlyteSettings(Section, frozen=True):
-    """`targets.flyte:` nothing; project, domain and image are in `flyte:`, as they hold for `--remote` too."""
+    """`targets.flyte:` has no settings; project, domain and image are in `flyte:`, because `--remote` uses them too."""
 
 
 class FlyteTarget(Target[FlyteSettings]):
-    """Registers the app. A release is a registered version: of code, image and settings together.
+    """Registers the app. A release is a registered version of code, image and settings together.
 
-    Flyte keeps every version for ever. The live one is that which the schedules run; the newest when there are none.
+    Flyte keeps all versions forever. The live one is the version that the schedules run, or the newest without any.
     """
 
     name: ClassVar[str] = "flyte"
@@ -60,7 +60,7 @@ class FlyteTarget(Target[FlyteSettings]):
         problems += [
             f"schedule {state.name} is not active"
             for state in schedules
-            if not state.active and live and state.version == live.note  # an older one is declared no more
+            if not state.active and live and state.version == live.note  # an older one is no longer declared
         ]
         return Status(
             app=self.app,
@@ -85,14 +85,14 @@ class FlyteTarget(Target[FlyteSettings]):
             raise DeployError(f"There is no release {to or 'before the live one'} of {self.app}.", f"It has: {listed}.")
         if not self.engine.activate_version(chosen.note or "", progress):
             raise DeployError(
-                f"Release {chosen.number} of {self.app} has no schedule that is active now: nothing to go back.",
-                "Run that code by hand: git checkout it, and mlapp train --remote.",
+                f"Release {chosen.number} of {self.app} has no active schedule, so there is nothing to roll back.",
+                "To run that code, check it out with git, then: mlapp train --remote.",
             )
         return Release(**{**vars(chosen), "state": "live"})
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         removed = self.engine.deactivate_schedules()
-        progress("Flyte keeps what was registered; nothing of it runs by itself any more")
+        progress("Flyte keeps the registered code, but no longer runs any of it on a schedule")
         return removed
 
     def _list_releases(self) -> list[Release]:

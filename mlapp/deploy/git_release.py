@@ -1,7 +1,7 @@
 """`mlapp deploy --to-git`: a release as a commit, which Argo CD or Flux then applies.
 
-Only files that carry `MARK` are replaced or removed: what else is in the folder belongs to somebody else. If another
-push comes first, mlapp commits again on top of it, unless that push changed the same folder.
+Only files with `MARK` are replaced or removed; other files in the folder are not mlapp's. If another push comes first,
+mlapp commits again on top of it, unless that push changed the same folder.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mlapp.reporting import Reporter
 
 MARK = "# Written by `mlapp deploy --to-git`; the next deploy replaces this file."
 ATTEMPTS = 10
-"""Pushes that may be overtaken before the deploy fails."""
+"""Number of pushes that lose a race before the deploy fails."""
 
 OVERTAKEN = ("non-fast-forward", "fetch first", "cannot lock ref", "failed to update ref", "stale info")
-"""Git's messages after another push in between."""
+"""Git's messages if another push came first."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class GitRelease:
         repository: the repository, as the user named it.
         branch: the branch.
         path: the folder of the release.
-        commit: the commit that holds it; the one before when nothing changed.
+        commit: the commit with the release; the previous commit if nothing changed.
         changed: whether there is a new commit.
-        pushed: False where the repository is a folder whose branch is checked out.
+        pushed: False if the repository is a folder with the branch checked out.
     """
 
     repository: str
@@ -66,12 +66,12 @@ def commit_release(
     """Write the documents into the folder `path` of a repository, commit, and push.
 
     Args:
-        repository: a URL, or a folder: a bare one is pushed to, one with files gets the commit on its branch.
-        branch: the repository's default branch when absent.
+        repository: a URL or a folder. mlapp pushes to a bare folder, and commits on the branch of one with a work tree.
+        branch: by default the repository's default branch.
 
     Raises:
-        UsageError: `path` leads out of the repository. DeployError: Git is missing or refuses; a file there is not
-            ours; another push changed the same folder.
+        UsageError: `path` is outside of the repository. DeployError: Git is missing or refuses; an existing file is not
+            mlapp's; another push changed the same folder.
     """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
         raise UsageError(f"--git-path {path} is no folder of the repository.", "Give it as digits/production.")
@@ -93,23 +93,23 @@ def commit_release(
             found = _hash_folder(clone, path)
             if before is not None and found != before:
                 raise DeployError(
-                    f"Somebody else changed {path} in {repository} meanwhile; nothing was pushed.",
-                    "Look at their commit; deploy again to replace it.",
+                    f"Somebody else changed {path} in {repository} at the same time; nothing was pushed.",
+                    "Review their commit; deploy again to replace it.",
                 )
             before = found
             changed = _write_and_commit(clone, path, texts, message)
             if changed and not _push(clone, repository, branch):
-                progress("another push came first: trying again on top of it")
+                progress("another push came first: retrying on top of it")
                 is_empty = False
                 continue
             return GitRelease(repository, branch, path, _run_git(clone, "rev-parse", "HEAD"), changed, True)
     raise DeployError(
-        f"{repository} was pushed to by others {ATTEMPTS} times in a row; the release is not in it.", "Deploy again."
+        f"Others pushed to {repository} {ATTEMPTS} times in a row; the release was not pushed.", "Deploy again."
     )
 
 
 def describe_release(shipment: Shipment, path: str) -> str:
-    """The commit's message; its last lines are trailers, which `git interpret-trailers` reads."""
+    """The commit message; its last lines are trailers, readable by `git interpret-trailers`."""
     version = f"version {shipment.model_version}" if shipment.model_version else "another image"
     trailers = {
         "Image": shipment.image,
@@ -122,39 +122,37 @@ def describe_release(shipment: Shipment, path: str) -> str:
 
 def _name_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if any("apiVersion" not in document for document in documents):
-        raise UsageError(
-            "This target's documents are no Kubernetes objects.", "Give --target k8s, or leave out --to-git."
-        )
+        raise UsageError("This target has no Kubernetes objects.", "Give --target k8s, or leave out --to-git.")
     return group_by_file([strip_owner_labels(document) for document in documents])
 
 
 def _commit_in_folder(
     folder: Path, repository: str, path: str, branch: str | None, texts: dict[str, str], message: str
 ) -> GitRelease:
-    """Commit in the user's own clone; pushing is theirs."""
+    """Commit in the user's own clone without pushing."""
     current = _run_git(folder, "symbolic-ref", "--short", "HEAD")
     if branch not in (None, current):
         raise DeployError(f"{repository} is on branch {current}, not on {branch}.", f"git switch {branch}")
     if _run_git(folder, "status", "--porcelain", "--", path):
-        raise DeployError(f"{repository} has changes in {path} that are not committed.", "Commit or undo them.")
+        raise DeployError(f"{repository} has uncommitted changes in {path}.", "Commit or undo them.")
     changed = _write_and_commit(folder, path, texts, message)
     return GitRelease(repository, current, path, _run_git(folder, "rev-parse", "HEAD"), changed, False)
 
 
 def _check_out(clone: Path, repository: str, branch: str) -> None:
-    """Make the clone what the branch is now."""
+    """Reset the clone to the current state of the branch."""
     _run_git(clone, "fetch", "--quiet", "origin")
     if not _run_git(clone, "branch", "--remotes", "--list", f"origin/{branch}"):
-        raise DeployError(f"{repository} has no branch {branch}.", "Make it there, or give another --git-branch.")
+        raise DeployError(f"{repository} has no branch {branch}.", "Create it there, or give another --git-branch.")
     _run_git(clone, "checkout", "--quiet", "--force", "-B", branch, f"origin/{branch}")
     _run_git(clone, "reset", "--quiet", "--hard", f"origin/{branch}")
 
 
 def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str) -> bool:
-    """Replace our files in the folder; whether there was something to commit."""
+    """Replace our files in the folder and commit; returns whether there was something to commit."""
     folder = root / path
     if folder.is_symlink() or not folder.resolve().is_relative_to(root.resolve()):
-        raise DeployError(f"{path} is a link that leads out of the repository.", "Give another --git-path.")
+        raise DeployError(f"{path} is a link to a place outside the repository.", "Give another --git-path.")
     ours = set(_list_own_files(folder))
     for name in texts:
         if os.path.lexists(folder / name) and name not in ours:  # a link could lead anywhere
@@ -191,10 +189,10 @@ def _hash_folder(clone: Path, path: str) -> str:
 
 
 def _push(clone: Path, repository: str, branch: str) -> bool:
-    """Push; False when somebody else pushed in between.
+    """Push; False if somebody else pushed first.
 
     Raises:
-        DeployError: it is refused.
+        DeployError: the push is refused.
     """
     try:
         _run_git(clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
@@ -217,7 +215,7 @@ def _run_git(root: Path, *arguments: str) -> str:
     """The output of Git.
 
     Raises:
-        DeployError: it is not installed, or fails.
+        DeployError: Git is not installed, or fails.
     """
     environ = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
@@ -227,5 +225,5 @@ def _run_git(root: Path, *arguments: str) -> str:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("hint:")]
         reason = " ".join(lines) or f"exit code {done.returncode}"
-        raise DeployError(f"git {arguments[0]}: {reason}", "Check the address, and that you may write to it.")
+        raise DeployError(f"git {arguments[0]}: {reason}", "Check the address and your write permission.")
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""`mlapp eject gitops`: what tells Argo CD or Flux to apply the folder that `mlapp deploy --to-git` writes."""
+"""`mlapp eject gitops`: objects that make Argo CD or Flux apply the folder that `mlapp deploy --to-git` writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_application(
     """An Application of Argo CD: https://argo-cd.readthedocs.io/en/stable/operator-manual/application.yaml.
 
     Args:
-        title: its own name. name: the app's objects' name.
+        title: the Application's name. name: the name of the app's objects.
         rollouts: whether Argo Rollouts scales the Deployment.
     """
     options = ["CreateNamespace=true", "PruneLast=true", "ServerSideApply=true"]
@@ -34,7 +34,7 @@ def make_application(
             "destination": {"server": "https://kubernetes.default.svc", "namespace": namespace},
             "syncPolicy": {
                 "automated": {"prune": True, "selfHeal": True},
-                # The ConfigMap of the release before is in use until the new pods run: it goes last.
+                # The previous release's ConfigMap is in use until the new pods run, so it is removed last.
                 "syncOptions": [*options, "RespectIgnoreDifferences=true"] if rollouts else options,
             },
             **({"ignoreDifferences": [ignored]} if rollouts else {}),
@@ -48,7 +48,7 @@ def make_flux_objects(
     """A GitRepository and a Kustomization of Flux: https://fluxcd.io/flux/components/kustomize/kustomizations/.
 
     Args:
-        title: their own name. name: the app's objects' name.
+        title: the name of both. name: the name of the app's objects.
         timeout: seconds after which a rollout counts as failed.
         pinned: whether the Deployment sets replicas that Argo Rollouts must be able to change.
     """
@@ -69,7 +69,7 @@ def make_flux_objects(
             "path": f"./{path}",
             "targetNamespace": namespace,
             "prune": True,
-            "wait": True,  # Ready says then that the pods are ready, too
+            "wait": True,  # Ready then includes the pods
             "timeout": f"{timeout}s",
             **(
                 {"patches": [{"target": {"kind": "Deployment", "name": name}, "patch": to_yaml(patch)}]}
@@ -84,10 +84,10 @@ def make_flux_objects(
 def make_analysis_template(
     app: str, name: str, namespace: str, monitor: Monitor, limits: Canary, prometheus: str
 ) -> dict[str, Any]:
-    """An AnalysisTemplate of Argo Rollouts, from the limits of a canary and the alerting rules of monitoring.
+    """An AnalysisTemplate of Argo Rollouts, from the canary limits and the alerting rules of monitoring.
 
-    The hash of their template identifies the pods of the canary. An alert counts if it concerns a model version that
-    only the canary serves. https://argo-rollouts.readthedocs.io/en/stable/features/analysis/
+    The canary's pods are identified by their template hash. An alert counts if it concerns a model version that only
+    the canary serves. https://argo-rollouts.readthedocs.io/en/stable/features/analysis/
     """
     canary = f'namespace="{namespace}", pod=~"{name}-{{{{args.canary-hash}}}}-.*"'
     stable = f'namespace="{namespace}", pod=~"{name}-{{{{args.stable-hash}}}}-.*"'
@@ -119,7 +119,7 @@ def make_analysis_template(
 
 
 def make_rollout(name: str, namespace: str) -> dict[str, Any]:
-    """A Rollout that takes over the Deployment's pods: 10 % of them, the analysis, then all."""
+    """A Rollout that replaces the Deployment's pods: first 10 %, then the analysis, then all."""
     arguments = [
         {"name": "canary-hash", "valueFrom": {"podTemplateHashValue": "Latest"}},
         {"name": "stable-hash", "valueFrom": {"podTemplateHashValue": "Stable"}},
@@ -139,7 +139,7 @@ def make_rollout(name: str, namespace: str) -> dict[str, Any]:
 
 
 def _make_metric(name: str, query: str, condition: str, prometheus: str) -> dict[str, Any]:
-    """Ten looks, a minute apart; the second one that is bad ends the canary."""
+    """A metric with ten measurements, one per minute; the second failed one aborts the canary."""
     return {
         "name": name,
         "interval": "1m",

@@ -31,10 +31,10 @@ def write_gitops_files(
     prometheus: str,
     progress: Reporter,
 ) -> list[Path]:
-    """Write them; nothing is overwritten.
+    """Write the files, without overwriting any.
 
     Raises:
-        UsageError: an unknown format, a target without objects of Kubernetes, a file that exists already.
+        UsageError: the format is unknown, the target has no Kubernetes objects, or a file exists already.
     """
     if format not in gitops.FORMATS:
         raise UsageError(
@@ -42,14 +42,14 @@ def write_gitops_files(
             f"Formats: {', '.join(gitops.FORMATS)}.",
         )
     if not isinstance(place, ClusterTarget):
-        raise UsageError(f"The target {place.name} has no objects of Kubernetes.", "Give --target k8s.")
+        raise UsageError(f"The target {place.name} has no Kubernetes objects.", "Give --target k8s.")
     name, namespace = place.names.base, place.settings.namespace_name or "default"
     if place.settings.namespace_name is None:
-        progress(f"targets.{place.name} has no namespace: `default` is written. Say it: --namespace team-a.")
+        progress(f"targets.{place.name} has no namespace, so `default` is used. To change it: --namespace team-a.")
     title = f"{name}-{project.environment}" if project.environment else name
     repository = repository or ask_git(project.root, "remote", "get-url", "origin")
     if not repository:
-        progress("Which repository? Put its URL in the place of git.example.org, or give --repo.")
+        progress("The repository is not known. Replace git.example.org with its URL, or give --repo.")
     source = (repository or UNKNOWN, branch, path or choose_path(project.name, project.environment))
     texts = {}
     if format == "argocd":

@@ -1,4 +1,4 @@
-"""The JSON Schema of mlapp.yaml: the core's settings, and those of every target that is installed."""
+"""The JSON Schema of mlapp.yaml: the core settings, and those of all installed targets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mlapp.config import Settings
 
 
 def settings_schema() -> dict[str, Any]:
-    """A schema (draft 2020-12) that editors complete and check mlapp.yaml by.
+    """A schema (draft 2020-12) for editors to complete and validate mlapp.yaml.
 
-    An environment is laid over the rest, so that it may hold any part of the same settings.
+    An environment overrides the other settings, so it can contain any subset of them.
     """
     targets = {name: target.settings_type for name, target in plugins.load_plugins(plugins.TARGETS)}
     names = sorted(targets)
@@ -49,6 +49,6 @@ def settings_schema() -> dict[str, Any]:
 
 
 def _shorten_description(definition: dict[str, Any]) -> None:
-    """Keep the first line of a section's docstring, which is written for readers of the code."""
+    """Keep only the first line of a section's docstring; the rest is for readers of the code."""
     if "description" in definition:
         definition["description"] = definition["description"].partition("\n")[0]

@@ -1,4 +1,4 @@
-"""From a project to a Shipment: bundle it, build the image, push it where the target pulls from."""
+"""Turn a project into a Shipment: bundle it, build the image, and push it to the target's registry."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def make_shipment(
     settings_of: str | None = None,
     progress: Reporter,
 ) -> Shipment:
-    """The shipment of a deploy of the project.
+    """The shipment for a deploy of the project.
 
     Args:
         model: a version, alias or `latest` of the store.
         image: an existing image, instead of building one; by digest if the target pulls it.
-        settings_of: the key of `environments:` whose settings the image serves with.
+        settings_of: the key of `environments:` with the settings that the image serves with.
         progress: receives each step of the build and push.
 
     Raises:
-        UsageError: `image` is named by a tag, which may mean another image tomorrow.
+        UsageError: `image` has a tag instead of a digest; a tag can point to another image later.
         MlappError: the bundle, the image or the push failed.
     """
     manifest: Manifest | None
@@ -73,7 +73,7 @@ def _example(manifest: Manifest | None) -> Any:
 
 
 def _find_manifest(project: Project, model: str) -> Manifest | None:
-    """The version's manifest; None when the store that an image was built from is not here."""
+    """The version's manifest; None if the store of an existing image is not available here."""
     try:
         return project.store.signed_manifest(project.name, project.store.resolve(project.name, model))
     except UsageError:
@@ -106,8 +106,8 @@ def _build_shipped_image(
         place = target.open_registry(progress)
     elif push and "/" not in (project.settings.image.name or ""):
         raise DeployError(
-            "The cluster pulls images from a registry, and mlapp.yaml names none.",
-            f"Set image.name to a place in yours, as `image: {{name: registry.example.org/team/{project.name}}}`.",
+            "The cluster pulls images from a registry, but mlapp.yaml names none.",
+            f"Set image.name to a repository in it, as `image: {{name: registry.example.org/team/{project.name}}}`.",
         )
     images = build_project_image(
         project,

@@ -1,10 +1,10 @@
-"""Target: a place where a Shipment runs. Docker, Kubernetes, KServe, Seldon, Lambda and Flyte fit this one interface.
+"""Target: a place where a Shipment runs. Docker, Kubernetes, KServe, Seldon, Lambda and Flyte implement it.
 
     render → apply → status → rollback → delete
 
 That is all a target must do. Optional abilities (a diff, logs, a canary, files to write) are the small protocols
-below; a command asks with `isinstance` and says so when the target has not got it. Targets are found by the
-entry-point group `mlapp.targets`; ours come in by the same door.
+below; commands check for them with `isinstance` and report a missing one. Targets, including mlapp's own, register in
+the entry-point group `mlapp.targets`.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ S = TypeVar("S", bound=Section)
 
 
 CompareQuality = Callable[[str | None, str | None], str | None]
-"""Gets the versions of the live release and of the canary, and says why the canary's is worse; None if it is not."""
+"""Takes the versions of the live release and the canary; returns why the canary's is worse, or None."""
 State = Literal["pending", "live", "canary", "superseded", "failed", "aborted"]
 
 
 class DeployError(MlappError):
-    """Shipping failed, or the target refused; `what` says in which state it was left."""
+    """Shipping failed, or the target refused; `what` describes the resulting state."""
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What is shipped: an app's code and one version of its model, in an image that never changes.
+    """An app's code and one version of its model, in an immutable image.
 
     Args:
         app: the app's name.
-        image: reference of the image: `repository@sha256:…` wherever a registry takes part; a local image id otherwise.
-        model_version: the version in the model store that is in the image (or that `model_uri` holds).
-        code_revision: the commit of the user's code, with `-dirty` after it when something was not committed.
-        example: `inputs` of a request that the model must be able to answer, from its schema; None when it has none.
+        image: reference of the image: `repository@sha256:…` if a registry is involved, otherwise a local image ID.
+        model_version: the version, in the model store, of the model in the image (or at `model_uri`).
+        code_revision: the commit of the user's code, with the suffix `-dirty` if there were uncommitted changes.
+        example: `inputs` of a request that the model must be able to answer, from its schema; None if it has none.
         model_uri: location of the model version in an object store, for targets that fetch it at start.
         labels: additional labels, such as owner=team-a.
-        manifest: the version's manifest in JSON, for targets that hand the server its model apart from the image.
-        monitor_schedule: how often windows are closed, as a cron expression, for targets that have a clock; None where
-            monitoring's data are in no place that another pod could read.
+        manifest: the version's manifest in JSON, for targets that provide the model separately from the image.
+        monitor_schedule: when to close monitoring windows, as a cron expression, for targets with a scheduler; None if
+            another pod cannot read the monitoring data.
     """
 
     app: str
@@ -64,18 +64,18 @@ class Shipment:
 
 @dataclass(frozen=True)
 class Release:
-    """One Shipment as it was applied. Numbers count from 1 and are never used again.
+    """One Shipment as it was applied. Numbers start at 1 and are never reused.
 
     Args:
         number: the release's number.
         app: the app's name.
         target: the target's name.
         shipment: what was shipped.
-        created: when, in UTC.
-        state: `live` serves; `canary` serves a part; the others do not serve.
-        by: who did it, as the target knows them.
-        note: what it was for: `rollback to 3`, or why it failed.
-        url: where it answers, when it does from outside.
+        created: the time of creation, in UTC.
+        state: `live` serves; `canary` serves a part of the traffic; the others do not serve.
+        by: the deployer's user name at the target.
+        note: its purpose, such as `rollback to 3`, or why it failed.
+        url: its URL, if it is reachable from outside.
     """
 
     number: int
@@ -91,7 +91,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Replica:
-    """One running copy of the server: a container, a pod, a function's instance."""
+    """One running instance of the server: a container, a pod, or a function instance."""
 
     name: str
     ready: bool
@@ -104,7 +104,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Event:
-    """A recent event of the target. `subject` is the object that it concerns, such as `Pod/digits-7d9`."""
+    """A recent event of the target. `subject` is the object concerned, such as `Pod/digits-7d9`."""
 
     time: datetime
     kind: Literal["normal", "warning"]
@@ -121,17 +121,17 @@ class Status:
     Args:
         app: the app's name.
         target: the target's name.
-        release: the live release; None when there is none.
-        canary: the release on trial, if any.
-        desired: replicas that should run.
-        ready: replicas that do, and answer.
-        replicas: each of them.
-        traffic: percent of the requests that go to each release's number.
-        url: where it answers.
-        scaling: what scales it, in words: `2–10 replicas at 70 % CPU, now 41 %`.
-        events: the latest, oldest first.
-        problems: what is wrong, in words; empty when all is well.
-        place: where it is: `context kind, namespace team-a`.
+        release: the live release, or None.
+        canary: the canary release, if any.
+        desired: the desired number of replicas.
+        ready: the number of replicas that run and answer.
+        replicas: all replicas.
+        traffic: percentage of the requests by release number.
+        url: the app's URL.
+        scaling: a description of the scaling: `2–10 replicas at 70 % CPU, now 41 %`.
+        events: the latest events, oldest first.
+        problems: descriptions of problems; empty if there are none.
+        place: the location: `context kind, namespace team-a`.
     """
 
     app: str
@@ -159,14 +159,13 @@ class LogLine:
 
 
 def ignore_progress(_: str) -> None:
-    """A reporter that ignores its text."""
+    """A reporter that discards its text."""
 
 
 class Target(ABC, Generic[S]):
     """A place where one app runs. The constructor makes no request; the methods do.
 
-    Every method raises `DeployError` for what the target refuses, and `MissingExtraError` when its packages are
-    not installed.
+    Every method raises `DeployError` if the target refuses, and `MissingExtraError` if its packages are not installed.
     """
 
     name: ClassVar[str]
@@ -174,34 +173,34 @@ class Target(ABC, Generic[S]):
     needs_registry: ClassVar[bool] = True
     """Whether the image must be in a registry, by digest, before `apply`."""
     ships_image: ClassVar[bool] = True
-    """Whether it runs the app's image; for one that does not, none is built."""
+    """Whether the target runs the app's image; if not, no image is built."""
     flags_type: ClassVar[type[Section]] = Section
-    """Flags of its own for every command with `--target`: a section whose fields become options (`region: str | None`
-    becomes `--region`, its `Meta(description=…)` the help). A flag that is given goes over the setting of that name."""
+    """The target's own flags for every command with `--target`: a section with fields that become options (`region:
+    str | None` becomes `--region`, its `Meta(description=…)` the help). A flag overrides the setting of that name."""
 
     def __init__(self, app: str, settings: S, serve: Serve | None = None) -> None:
-        """`settings` is the target's own section, `targets.<name>`; `serve` the server's, which fits the probes."""
+        """`settings` is the target's own section, `targets.<name>`; `serve` is the server's, which the probes need."""
         self.app = app
         self.settings = settings
         self.serve = serve or Serve()
 
     def fetches_model(self, model_uri: str | None) -> bool:
-        """Whether the platform fetches the version at start, so that the image need not hold it.
+        """Whether the platform fetches the version at start, so that the image does not need it.
 
         Args:
-            model_uri: the version's location, when the model store is in a bucket.
+            model_uri: the version's location if the model store is in a bucket.
         """
         return False
 
     @abstractmethod
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The documents that `apply` would send, as plain data in that order. Makes no request."""
+        """The documents that `apply` would send, as plain data in order. Makes no request."""
 
     @abstractmethod
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
-        """Make `shipment` live, and return when it answers; on failure go back to what was live before, and raise.
+        """Make `shipment` live, and return when it answers; on failure, restore the previous release and raise.
 
-        `take_over` also takes what somebody else has changed or made, which is refused otherwise.
+        With `take_over`, also overwrite what somebody else has changed or created; otherwise this is an error.
         """
 
     @abstractmethod
@@ -210,11 +209,11 @@ class Target(ABC, Generic[S]):
 
     @abstractmethod
     def releases(self) -> list[Release]:
-        """The releases for a rollback, and those that failed, oldest first."""
+        """The releases available for rollback, and failed ones, oldest first."""
 
     @abstractmethod
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
-        """Make release `to` live again, as a new release; the one before the live one when absent."""
+        """Make release `to`, by default the one before the live release, live again as a new release."""
 
     @abstractmethod
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
@@ -223,7 +222,7 @@ class Target(ABC, Generic[S]):
 
 @runtime_checkable
 class CheckTarget(Protocol):
-    """Can say whether what it deploys to answers."""
+    """Can check whether the service that it deploys to answers."""
 
     def check(self) -> str:
         """Name and address of the service that answers, in one line. Raises `MlappError` if none answers."""
@@ -232,10 +231,10 @@ class CheckTarget(Protocol):
 
 @runtime_checkable
 class CodeTarget(Protocol):
-    """Runs the project's code beside or instead of its image, and needs the project for it."""
+    """Runs the project's code besides or instead of its image, so it needs the project."""
 
     project: Project | None
-    """The current folder's, when None."""
+    """By default, the current folder's project."""
 
 
 @dataclass(frozen=True)
@@ -249,31 +248,31 @@ class RegistryPlace:
 
 @runtime_checkable
 class RegistryTarget(Protocol):
-    """Has a registry of its own, which images are pushed to where mlapp.yaml names none."""
+    """Has its own registry, to which images are pushed if mlapp.yaml names none."""
 
     platforms: Sequence[str]
     """The platform of images, such as linux/arm64."""
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
-        """The app's repository, made when it is missing."""
+        """The app's repository, created if missing."""
         ...
 
 
 @runtime_checkable
 class IamTarget(Protocol):
-    """Runs on AWS, with a role there."""
+    """Runs on AWS with an IAM role."""
 
     def iam(self) -> dict[str, Any]:
-        """A CloudFormation template of the least role, and of the rights of who deploys."""
+        """A CloudFormation template with the minimal role and the deployer's permissions."""
         ...
 
 
 @runtime_checkable
 class DiffTarget(Protocol):
-    """Can say what `apply` would change."""
+    """Can show what `apply` would change."""
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
-        """A unified diff from what runs to what would; empty when nothing would change."""
+        """A unified diff from the current to the planned state; empty if nothing would change."""
         ...
 
 
@@ -282,22 +281,22 @@ class LogTarget(Protocol):
     """Can show what the replicas print."""
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
-        """Lines of all replicas: the last `tail` of each, of the last `since` seconds; `follow` never ends."""
+        """Log lines of all replicas: the last `tail` of each, from the last `since` seconds; `follow` never ends."""
         ...
 
 
 @runtime_checkable
 class PredictTarget(Protocol):
-    """Can be asked for a prediction without a public address."""
+    """Can make a prediction without a public address."""
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """The answer of `POST /predict` to inputs as plain values, or to a `RequestBody`, which is sent unchanged."""
+        """The response to `POST /predict`, for plain values or for a `RequestBody`, which is sent unchanged."""
         ...
 
 
 @runtime_checkable
 class CanaryTarget(Protocol):
-    """Can try a release on a part of the traffic."""
+    """Can run a release on a part of the traffic."""
 
     def canary(
         self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
@@ -316,16 +315,16 @@ class CanaryTarget(Protocol):
         ...
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
-        """Take the canary away; returns it, as `aborted`."""
+        """Remove the canary; returns it, as `aborted`."""
         ...
 
 
 @runtime_checkable
 class CanaryRenderTarget(Protocol):
-    """Can show what a canary would be, without talking to anybody."""
+    """Can render a canary without starting it."""
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The documents that `canary` would send, as plain data in that order, as far as the settings tell."""
+        """The documents that `canary` would send, as plain data in order, as far as the settings determine them."""
         ...
 
 
@@ -341,7 +340,7 @@ class EjectTarget(Protocol):
 
 
 def target_names() -> list[str]:
-    """The targets that are installed."""
+    """The names of the installed targets."""
     return sorted(plugins.list_plugins(plugins.TARGETS))
 
 
@@ -349,7 +348,7 @@ def find_target_class(name: str) -> type[Target[Any]]:
     """The class of the target `name`.
 
     Raises:
-        UsageError: no such target.
+        UsageError: there is no such target.
         PluginError: its package cannot be imported.
     """
     known = target_names()
@@ -363,10 +362,10 @@ def find_target_class(name: str) -> type[Target[Any]]:
 
 
 def open_target(name: str, app: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Target[Any]:
-    """The target `name` for `app`, with its section of mlapp.yaml; `overrides` are laid over that section.
+    """The target `name` for `app`, with its section of mlapp.yaml; `overrides` replace settings of that section.
 
     Raises:
-        UsageError: no such target.
+        UsageError: there is no such target.
         PluginError: its package cannot be imported.
         ConfigError: the section does not fit the target's settings.
     """

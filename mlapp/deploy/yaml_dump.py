@@ -1,4 +1,4 @@
-"""Documents as YAML that people read: in the order written, without anchors, long text as blocks."""
+"""Documents as readable YAML: keys in original order, no anchors, long text as blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 NOT_TEXT_ELSEWHERE = re.compile(
     r"[yYnN]|[-+]?(0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?)"
 )
-"""Text that kubectl, kustomize and helm read as a number or a boolean, and PyYAML does not quote: `1e3`, `y`."""
+"""Text that kubectl, kustomize and helm parse as a number or a boolean but PyYAML does not quote: `1e3`, `y`."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -36,5 +36,5 @@ def to_yaml(document: Any) -> str:
 
 
 def to_yaml_all(documents: Iterable[Any]) -> str:
-    """Several documents, as kubectl reads them."""
+    """Several documents, in kubectl's format."""
     return "".join(f"---\n{to_yaml(document)}" for document in documents)

@@ -14,9 +14,9 @@ __all__ = ["load_model", "predict"]
 
 
 def predict(inputs: Any) -> list[Any]:
-    """Predictions for a record, records, rows, columns or a DataFrame: one entry a row, as values that JSON holds.
+    """Predictions for a record, records, rows, columns or a DataFrame: one entry per row, as JSON values.
 
-    For the site's own views: it is the model that the URLs answer with, loaded once.
+    For the site's own views. Uses the same loaded model as the URLs.
 
     Raises:
         InputError: the inputs do not fit the schema. UserCodeError: the app's code raised.
@@ -28,7 +28,7 @@ def predict(inputs: Any) -> list[Any]:
 
 
 def load_model() -> None:
-    """Load the model now, and not with the first request: in wsgi.py, for `gunicorn --preload`.
+    """Load the model now instead of at the first request. Call it in wsgi.py for `gunicorn --preload`.
 
     Raises:
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.

@@ -8,7 +8,7 @@ from django.core.signals import setting_changed
 
 
 class MlappConfig(AppConfig):
-    """Registers the system check, and forgets the model when a test overrides the setting."""
+    """Registers the system check, and unloads the model when a test overrides the setting."""
 
     name = "mlapp.django"
     label = "mlapp"

@@ -1,4 +1,4 @@
-"""The system check: `manage.py check` says what would keep the model from answering."""
+"""The system check: `manage.py check` reports problems that prevent predictions."""
 
 from __future__ import annotations
 

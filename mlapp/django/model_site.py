@@ -1,4 +1,4 @@
-"""The one model of a Django site in this process."""
+"""The model of a Django site in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _opened: dict[str, ModelSite] = {}
 
 
 def open_model_site() -> ModelSite:
-    """The site of the app that `MLAPP` names. It loads the model with its first request.
+    """The site of the app that `MLAPP` names. It loads the model at its first request.
 
     Raises:
         ConfigError: `MLAPP` or mlapp.yaml is wrong. ProjectError, UserCodeError: the app cannot be imported.
@@ -21,11 +21,11 @@ def open_model_site() -> ModelSite:
     if site is None:
         settings = read_site_settings()
         made = ModelSite(ModelHost(import_app(settings), settings.model, follow=settings.follow))
-        site = _opened.setdefault("site", made)  # atomic: threads that meet here get the same one
+        site = _opened.setdefault("site", made)  # atomic: concurrent threads get the same one
     return site
 
 
 def forget_model_site(*, setting: str, **_: Any) -> None:
-    """Follow a test that overrides `MLAPP`."""
+    """Unload the model when a test overrides `MLAPP`."""
     if setting == "MLAPP" and (site := _opened.pop("site", None)) is not None:
         site.host.close_model()

@@ -18,10 +18,10 @@ EXAMPLE = 'MLAPP = {"app": "app:app", "model": "production"}'
 
 
 class SiteSettings(Section, frozen=True):
-    """Which app's model the site serves, and which version.
+    """The app and the version that the site serves.
 
     Attributes:
-        app: the module and the name of the App in it, as `app:app`.
+        app: the module and the name of the App in it, such as `app:app`.
         model: a version, an alias or `latest`.
         follow: load another version when the alias moves, within `serve.refresh` seconds.
     """
@@ -67,8 +67,8 @@ def import_app(site: SiteSettings) -> App:
         if error.name is None or not (site.module == error.name or site.module.startswith(f"{error.name}.")):
             raise UserCodeError(f"Importing {site.module}", error) from error
         raise ProjectError(
-            f"MLAPP['app'] is '{site.app}', and there is no module '{error.name}'.",
-            "Give the module that holds the App as Python imports it: beside manage.py, `app:app` is app.py's `app`.",
+            f"MLAPP['app'] is '{site.app}', but there is no module '{error.name}'.",
+            "Give the App's module as an import path: `app:app` is `app` in app.py, next to manage.py.",
         ) from None
     except Exception as error:
         raise UserCodeError(f"Importing {site.module}", error) from error
@@ -76,7 +76,7 @@ def import_app(site: SiteSettings) -> App:
     if not isinstance(found, App):
         apps = [name for name, value in vars(module).items() if isinstance(value, App)]
         raise ProjectError(
-            f"MLAPP['app'] is '{site.app}', and {site.module} has no App '{site.variable}'."
+            f"MLAPP['app'] is '{site.app}', but {site.module} has no App '{site.variable}'."
             f"{suggest_nearest(site.variable, apps)}",
             f"It has: {', '.join(apps) or 'none'}.",
         )

@@ -1,6 +1,6 @@
 """The paths of the model: `path("m/", include("mlapp.django.urls"))`.
 
-Their names are those of the paths, as `reverse("mlapp:predict")`.
+Their names are the paths, as in `reverse("mlapp:predict")`.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ from mlapp.embed.answers import PATHS
 app_name = "mlapp"
 urlpatterns = [
     path(place[1:], answer_path, {"path": place}, name=place.strip("/"))
-    for place in sorted(PATHS, reverse=True)  # `reverse` takes the last of a name: the one without a slash
+    for place in sorted(PATHS, reverse=True)  # `reverse` uses the last path of a name: the one without a slash
 ]

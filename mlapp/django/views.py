@@ -1,4 +1,4 @@
-"""The view behind every path of the model. Works under WSGI and ASGI."""
+"""The view of every path of the model. Works under WSGI and ASGI."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mlapp.embed.environ import read_environ
 from mlapp.serving.web.problems import HttpError
 
 
-@csrf_exempt  # programs that ask for predictions send no token, and the model's site reads no cookie
+@csrf_exempt  # API clients send no token, and the model's site reads no cookie
 def answer_path(request: HttpRequest, path: str) -> HttpResponseBase:
-    """The answer of the model's `path`, as `/predict`."""
+    """The answer of the model's `path`, such as `/predict`."""
     answer = open_model_site().answer_request(read_environ(request.META, path, _find_reader(request)))
     headers = dict(answer.list_headers())
     if answer.stream is None:
@@ -28,7 +28,7 @@ def answer_path(request: HttpRequest, path: str) -> HttpResponseBase:
 
 
 def _find_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
-    """Reads the body: None for one in chunks under WSGI, which Django takes for empty and the web server reads."""
+    """Reads the body. None for a chunked body under WSGI, which Django treats as empty; the web server reads it."""
     has_length = bool(request.META.get("CONTENT_LENGTH"))
     if isinstance(request, WSGIRequest) and not has_length:
         return None
@@ -43,7 +43,7 @@ def _find_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
 
 
 async def _iterate_body(body: StreamBody) -> AsyncGenerator[bytes, None]:
-    """The parts of a body for ASGI, which are waited for in threads."""
+    """The parts of a body for ASGI, which threads wait for."""
     try:
         while (part := await asyncio.to_thread(next, body, None)) is not None:
             yield part

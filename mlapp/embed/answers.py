@@ -1,4 +1,4 @@
-"""Requests and answers as any Python web framework can give and take them, with the server's own paths and bodies."""
+"""Framework-independent requests and responses, with the same paths and bodies as the server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVENTS = b"text/event-stream"
 LONGEST_LENGTH = 18
 """Digits of a content-length; a longer one is as good as none."""
 OPEN = ("/livez", "/readyz", "/health")
-"""Paths that need no API key: probes send none."""
+"""Paths that need no API key, because probes send none."""
 PATHS = {
     "/predict": "POST",
     "/predict/": "POST",
@@ -47,7 +47,7 @@ PATHS = {
     "/readyz": "GET",
     "/health": "GET",
 }
-"""Every path, and the method that it takes."""
+"""Every path with its method."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class WebRequest:
     """One request.
 
     Attributes:
-        path: below the place where the application is mounted, as `/predict`.
-        headers: by name, in small letters.
-        read: gives at most so many bytes of the body, and none at its end.
-        is_trusted: its client was authorized by other means than an API key.
+        path: relative to the mount point of the application, such as `/predict`.
+        headers: by lower-case name.
+        read: returns at most the given number of bytes of the body, and none at its end.
+        is_trusted: whether the client was authorized by other means than an API key.
     """
 
     method: str
@@ -70,7 +70,7 @@ class WebRequest:
 
 @dataclass
 class Answer:
-    """The answer to a request. `stream` follows the body; close it when the client leaves."""
+    """The response to a request. `stream` follows the body; close it when the client disconnects."""
 
     status: int
     body: bytes
@@ -79,20 +79,20 @@ class Answer:
     stream: Generator[bytes, None, None] | None = None
 
     def list_headers(self) -> list[tuple[str, str]]:
-        """All headers as texts, with the length where it is known."""
+        """All headers as strings, with the content length if it is known."""
         found = [("content-type", self.media.decode("latin-1"))]
         found += [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
         if self.stream is None:
             found.append(("content-length", str(len(self.body))))
-        return [(name, value) for name, value in found if name != "connection"]  # the web server's own (PEP 3333)
+        return [(name, value) for name, value in found if name != "connection"]  # set by the web server (PEP 3333)
 
     def iterate_body(self) -> StreamBody:
-        """The body, and what follows it. Its `close` ends the stream, also before the first item was taken."""
+        """The body and the stream after it. `close` ends the stream, even before the first item was read."""
         return StreamBody(self.body, self.stream)
 
 
 class StreamBody(Iterator[bytes]):
-    """The parts of a body. Unlike a generator's, its `close` has an effect before the first part is taken."""
+    """The parts of a body. Unlike a generator's, its `close` works even before the first part is read."""
 
     def __init__(self, first: bytes, stream: Generator[bytes, None, None] | None) -> None:
         self._first: bytes | None = first
@@ -114,7 +114,7 @@ class StreamBody(Iterator[bytes]):
 
 
 class ModelSite:
-    """The paths of one model: `/predict`, probes, metrics, and what describes the model."""
+    """The paths of one model: `/predict`, probes, metrics, and descriptions of the model."""
 
     def __init__(self, host: ModelHost) -> None:
         self.host = host
@@ -122,7 +122,7 @@ class ModelSite:
         self._cors = Cors(host.settings.cors)
 
     def answer_request(self, request: WebRequest) -> Answer:
-        """The answer to a request. Never raises: an error is an answer too."""
+        """The response to a request. Never raises: errors become responses, too."""
         started = time.perf_counter()
         metrics = self.host.state.metrics
         identity = choose_request_id(request.headers)
@@ -178,7 +178,7 @@ class ModelSite:
         if path == "/monitor":
             recorder = self.host.state.recorder
             if recorder is None:
-                raise HttpError(404, "Nothing is recorded: mlapp.yaml turns monitoring off.")
+                raise HttpError(404, "Nothing is recorded: monitoring is off in mlapp.yaml.")
             page = render_report(endpoint.name, self.host.place, recorder)
             return Answer(200, page, HTML, [(b"content-security-policy", POLICY)])
         if path == "/models":
@@ -189,18 +189,18 @@ class ModelSite:
         return self.host.state.metrics.render_text()
 
     def _answer_feedback(self, endpoint: Endpoint, request: WebRequest) -> Answer:
-        """Keep truths. It is answered once they are kept."""
+        """Store truths, and respond once they are stored."""
         place, rules = self.host.place, ColumnPrivacy(self.host.app.settings.monitor.columns, endpoint.name)
         if place is None:
-            raise HttpError(503, "This program has no place to keep truths: set monitor.url.")
+            raise HttpError(503, "This program cannot store true values: set monitor.url.")
         body = self._read_body(request)
         try:
             baseline = endpoint.current.baseline
             truths = Truths(place, rules, None if baseline is None else baseline.target)
             accepted = truths.write(truths.check(decode_json(body)))
         except (StoreError, MissingExtraError) as error:
-            log.error("%s: truths were not kept: %s", endpoint.name, error.what)
-            raise HttpError(503, "The truths cannot be kept now. Send them again.") from None
+            log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
+            raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
         finally:
             self._count_bytes(-len(body))
         return Answer(200, encode_json({"accepted": accepted}))
@@ -232,14 +232,14 @@ class ModelSite:
             found = self.host.state.loop.run(streams.collect_stream(items, self.host.settings.max_body, budget))
             return Answer(200, encode_answer(found, tail, is_unionml=is_unionml))
         events = self.host.state.loop.iterate(streams.encode_events(items))
-        first = next(events)  # a stream that fails at once is a problem like any other
+        first = next(events)  # a stream that fails immediately becomes a problem response
         return Answer(200, first, EVENTS, [(b"cache-control", b"no-cache")], events)
 
     def _read_body(self, request: WebRequest) -> bytes:
         """The whole body, counted in the intake.
 
         Raises:
-            HttpError: 400, it ends early; 413, too large; 503, the process holds as many bodies as it may.
+            HttpError: 400 if it ends early; 413 if it is too large; 503 if the process holds too many bodies.
         """
         limit = self.host.settings.max_body
         told = request.headers.get(b"content-length", b"")

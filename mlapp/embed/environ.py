@@ -14,8 +14,8 @@ def read_environ(
     """The request in a WSGI environment.
 
     Args:
-        path: in place of PATH_INFO, where the application lies below a router that does not shorten it.
-        read: gives at most so many bytes of the body; reads `wsgi.input` when absent.
+        path: overrides PATH_INFO, for an application below a router that does not strip its prefix.
+        read: returns at most the given number of bytes of the body; by default reads `wsgi.input`.
     """
     headers = {
         name[5:].replace("_", "-").lower().encode("latin-1"): value.encode("latin-1", "replace")
@@ -31,7 +31,7 @@ def read_environ(
 
 
 def _find_reader(environ: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Callable[[int], bytes]:
-    """Reads the body. Without a length it is read to its end only where the web server marks that end."""
+    """A reader of the body. Without a content length, it reads to the end only if the web server marks the end."""
     read: Callable[[int], bytes] = environ["wsgi.input"].read
     has_end = b"content-length" in headers or b"transfer-encoding" in headers or environ.get("wsgi.input_terminated")
     return read if has_end else lambda size: b""

@@ -1,7 +1,7 @@
 """The model of an app in this process: loaded by the first request, and safe to call from several threads.
 
-A process that forks (gunicorn, uWSGI) may hold a host. A child has a loop, locks and metrics of its own: threads do not
-survive a fork. A model that the parent loaded is shared with the children where its framework allows that.
+The process can fork (gunicorn, uWSGI). Each child has its own loop, locks and metrics, because threads do not survive a
+fork. A model that the parent loaded is shared with the children if its framework allows that.
 """
 
 from __future__ import annotations
@@ -44,17 +44,20 @@ def check_follow(model: str | int | TrainedModel, settings: Serve) -> None:
     """Check that a model can be followed.
 
     Raises:
-        UsageError: it is not an alias, or `serve.refresh` is 0.
+        UsageError: the model is not an alias, or `serve.refresh` is 0.
     """
     if not isinstance(model, str) or model.isdigit():
         raise UsageError(f"follow=True, and model={model!r} never moves.", "Give an alias, as model='production'.")
     if not settings.refresh:
-        raise UsageError("follow=True, and serve.refresh is 0: never look.", "Set serve.refresh to some seconds.")
+        raise UsageError(
+            "follow=True, but serve.refresh is 0, which turns refreshing off.",
+            "Set serve.refresh to a number of seconds.",
+        )
 
 
 @dataclass
 class ProcessState:
-    """State of a host in one process. Its locks use the current `threading.Lock`, which gevent replaces late."""
+    """State of a host in one process. Its locks use the current `threading.Lock`, because gevent replaces it late."""
 
     metrics: ThreadMetrics
     intake: Intake
@@ -62,7 +65,7 @@ class ProcessState:
     intake_lock: threading.Lock = field(default_factory=lambda: threading.Lock())
     loading: threading.Lock = field(default_factory=lambda: threading.Lock())
     calling: threading.Lock = field(default_factory=lambda: threading.Lock())
-    """Held by the one thread that is in the app's functions."""
+    """Held by the thread that runs the app's functions."""
     endpoint: Endpoint | None = None
     watcher: VersionWatcher | None = None
     callbacks: ThreadPoolExecutor | None = None
@@ -73,10 +76,10 @@ class ModelHost:
     """One app's model.
 
     Args:
-        app: with the store that the version is in, unless `store` is given.
-        model: a version, an alias or `latest`; or what `app.train()` returned.
+        app: the app, which also provides the store unless `store` is given.
+        model: a version, an alias or `latest`; or the result of `app.train()`.
         settings: the `serve:` section.
-        follow: load another version when the alias moves, within `serve.refresh` seconds.
+        follow: load the new version within `serve.refresh` seconds after the alias moves.
 
     Raises:
         UsageError: `follow` without an alias, or with `serve.refresh: 0`.
@@ -103,7 +106,7 @@ class ModelHost:
         os.register_at_fork(after_in_child=lambda: (call := reset()) and call())
 
     def _reset_process(self) -> None:
-        """Begin without threads, locks and counts. The first thing that a forked child does."""
+        """Reset threads, locks and counts. Runs first in a forked child."""
         self._state: ProcessState | None = None
         self._locks: dict[str, threading.Lock] = {}
         if self._loaded is not None and not self._loaded.survives_fork:
@@ -114,8 +117,8 @@ class ModelHost:
         """The host's state in this process."""
         state = self._state
         if state is None:
-            # The first request makes the lock: gevent replaces `threading.Lock` after the fork, and a greenlet that
-            # waits for a lock from before stops its whole process. `setdefault` is atomic.
+            # The first request creates the lock: gevent replaces `threading.Lock` after the fork, and a greenlet that
+            # waits for an earlier lock would block its whole process. `setdefault` is atomic.
             with self._locks.setdefault("opening", threading.Lock()):
                 if self._state is None:
                     self._state = ProcessState(ThreadMetrics(), Intake(self.settings), LoopThread())
@@ -123,16 +126,16 @@ class ModelHost:
         return state
 
     def load_model(self) -> None:
-        """Load the model, but do not call it: for a server's parent process, whose children then share its memory.
+        """Load the model without calling it, for a server's parent process, so that its children share the memory.
 
         Raises:
-            UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
+            UsageError: no such version or alias. ModelError, StoreError: the model cannot be loaded.
         """
         if self._loaded is None:
             self._loaded = load_served_model(self.app, self._model, self._store, self.settings)
 
     def close_model(self) -> None:
-        """Stop the threads, and forget the model. The next request loads it again."""
+        """Stop the threads and unload the model. The next request loads it again."""
         state, self._state = self._state, None
         if state is None:
             return
@@ -147,10 +150,10 @@ class ModelHost:
         state.loop.stop()
 
     def open_endpoint(self) -> Endpoint:
-        """The model, loaded and warm. A failed attempt is made again by the next call.
+        """The loaded and warmed-up model. After a failure, the next call tries again.
 
         Raises:
-            MlappError: it cannot be loaded, or cannot predict its own example.
+            MlappError: the model cannot be loaded, or cannot predict its own example.
         """
         state = self.state
         if state.endpoint is None:
@@ -161,9 +164,9 @@ class ModelHost:
 
     def _start_endpoint(self, state: ProcessState) -> Endpoint:
         self.load_model()
-        loaded, self._loaded = self._loaded, None  # where the alias moves, the endpoint has another one
+        loaded, self._loaded = self._loaded, None  # the endpoint replaces it when the alias moves
         assert loaded is not None
-        state.metrics.models.clear()  # of an attempt that failed
+        state.metrics.models.clear()  # left by a failed attempt
         endpoint = Endpoint(self.app, loaded, self.settings, state.metrics)
         try:
             state.loop.run(endpoint.start_model())
@@ -184,17 +187,17 @@ class ModelHost:
 
     @cached_property
     def place(self) -> Place | None:
-        """Where monitoring data go; None for a model that is not stored, or where they cannot be kept."""
+        """The place for monitoring data; None for a model that is not stored, or if there is no suitable place."""
         if isinstance(self._model, TrainedModel):
             return None
         store = self.app.store() if self._store is None else self._store
         return find_place(self.app.settings.monitor, store, self.app.root, self.app.name)
 
     def predict(self, inputs: Any) -> list[Any]:
-        """Predictions for inputs as plain values or a DataFrame: one entry a row, as values that JSON holds.
+        """Predictions for inputs as plain values or a DataFrame: one JSON-compatible entry per row.
 
         Raises:
-            InputError: they do not fit the schema. UserCodeError: the app's code raised.
+            InputError: the inputs do not fit the schema. UserCodeError: the app's code raised.
             TimeoutError: the model was not free within `serve.timeout`. MlappError: the model cannot be loaded.
         """
         endpoint = self.open_endpoint()
@@ -211,12 +214,12 @@ class ModelHost:
             raise TimeoutError(error.detail) from error
 
     def predict_part(self, endpoint: Endpoint, loaded: ServedModel, part: Part, budget: Budget) -> list[Any]:
-        """The predictions for one request's features, one entry a row.
+        """The predictions for one request's features, one entry per row.
 
-        As in the server, no two threads are in a sync predictor at once; an `async def` predictor runs in a loop.
+        As in the server, only one thread at a time runs a sync predictor; an `async def` predictor runs in a loop.
 
         Raises:
-            HttpError: 504, the time is up before the predictor is free. MlappError: the app's code failed.
+            HttpError: 504 if the predictor is not free in time. MlappError: the app's code failed.
         """
         if loaded.is_async:
             predictions: list[Any] = self.state.loop.run(endpoint.predict_part(part, budget.remaining, loaded))
@@ -243,7 +246,7 @@ class ModelHost:
         return rows
 
     def _run_callbacks(self, endpoint: Endpoint, loaded: ServedModel, features: Any, predictions: Any) -> None:
-        """Let on_predict run in a thread: the client waits for nothing else."""
+        """Run on_predict in a thread, so that the client does not wait for it."""
         state = self.state
         with state.loading:
             if state.callbacks is None:
@@ -257,5 +260,5 @@ class ModelHost:
 
 
 def _is_record(inputs: Any) -> bool:
-    """Whether inputs are one record, and not columns: a list of one is decoded on the short way."""
+    """Whether inputs are one record rather than columns; a list of one record has a faster decoder."""
     return type(inputs) is dict and not any(isinstance(value, (list, tuple)) for value in inputs.values())

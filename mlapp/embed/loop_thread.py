@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for what the server does in its loop: async predictors, streams, warm-up."""
+"""An event loop in its own thread, for what the server does in its loop: async predictors, streams, warm-up."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop that other threads send work to. It starts at once and ends with the process."""
+    """An event loop that other threads send work to. It starts immediately and ends with the process."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="mlapp-loop", daemon=True).start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine; waits for it. Called in any thread but the loop's."""
+        """Run a coroutine and wait for its result. Must not be called from the loop's thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def stop(self) -> None:
-        """End the loop. Nothing may wait for it any more."""
+        """Stop the loop. No other thread may be waiting for it."""
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-        """The items of an async generator, which is closed when the generator is."""
+        """The items of an async generator, which is closed with the returned generator."""
         try:
             while True:
                 try:

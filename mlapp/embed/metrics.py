@@ -9,11 +9,11 @@ from prometheus_client import Counter, Histogram
 from mlapp.serving.observability.metrics import Metrics
 
 MOST_SERIES = 200
-"""Series that are kept beside their metric: a client may send any method."""
+"""Maximum number of cached series, because a client can send any method."""
 
 
 class ThreadMetrics(Metrics):
-    """As `Metrics`. A request is counted at once, and in the thread that answers it."""
+    """Like `Metrics`, but a request is counted immediately, in the thread that answers it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Flyte: the same pipeline at any scale. `train_workflow(app)` and `predict_workflow(app)` are its workflows.
+"""Flyte: the same pipeline at any scale. `train_workflow(app)` and `predict_workflow(app)` return its workflows.
 
-pyflyte needs only a module that holds them:
+pyflyte needs only a module that defines them:
 
     from app import app
     from mlapp.flyte import predict_workflow, train_workflow
@@ -50,7 +50,7 @@ def open_flyte_engine(project: Project) -> Engine:
 
 
 def _keep_interrupt_handler() -> None:
-    """Undo that flytekit, when it is imported, lets Ctrl-C end the process without a word: here it raises, as ever."""
+    """Restore Python's default Ctrl-C handler, because flytekit's, installed on import, exits silently."""
     handler = signal.getsignal(signal.SIGINT)
     is_flytekits = getattr(handler, "__module__", "").startswith("flytekit")
     if is_flytekits and threading.current_thread() is threading.main_thread():
@@ -58,13 +58,13 @@ def _keep_interrupt_handler() -> None:
 
 
 def require_flytekit() -> None:
-    """Raises MissingExtraError where flytekit is not installed, and MlappError where it cannot be."""
+    """Raise MissingExtraError if flytekit is not installed, and MlappError if it cannot be."""
     if importlib.util.find_spec("flytekit") is not None:
         return
     if sys.version_info >= (3, 13):
         here = "{}.{}".format(*sys.version_info)
         raise MlappError(
             f"flytekit needs a Python before 3.13, and this is {here}.",
-            "Make the project's environment with Python 3.12, and install mlapp-kit[flyte] there.",
+            "Create the project's environment with Python 3.12, and install mlapp-kit[flyte] in it.",
         )
     raise MissingExtraError("Flyte", "flyte")

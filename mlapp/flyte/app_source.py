@@ -1,4 +1,4 @@
-"""Where an app's code is, so that a task in a container can import the same app again."""
+"""The location of an app's code, so that a task in a container can import the same app."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mlapp.project import Project
 
 @dataclass(frozen=True)
 class Source:
-    """An app, the folder of its project, and its place in there, as `app.py:digits`.
+    """An app, the folder of its project, and its place in that folder, such as `app.py:digits`.
 
-    `environment` is the key of `environments:` whose settings these are, here as in the tasks. `size` is that of the
-    latest version's data, rows × columns, where it is known.
+    `environment` is the key of `environments:` with the settings to use, here and in the tasks. `size` is the size of
+    the latest version's data, rows × columns, if known.
     """
 
     app: App
@@ -49,7 +49,7 @@ def source_of_project(project: Project) -> Source:
 
 
 def read_data_size(project: Project) -> int | None:
-    """Cells in the data of the latest version; None without one, and in a container, which needs no answer."""
+    """The number of cells in the latest version's data; None without a version, or in a container, which ignores it."""
     if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
         return None
     try:
@@ -60,10 +60,10 @@ def read_data_size(project: Project) -> int | None:
 
 
 def source_of_app(app: App) -> Source:
-    """The source of an app that some module holds: for a workflow of the user's own that uses it.
+    """The source of an app that an imported module defines, for a user's own workflow that uses it.
 
     Raises:
-        ProjectError: no imported file holds it, as in a notebook's session.
+        ProjectError: no imported file defines it, as in a notebook session.
     """
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
@@ -74,13 +74,13 @@ def source_of_app(app: App) -> Source:
                 project = Project.of_file(Path(file), name)
                 return Source(app, project.root, project.settings.app, project.settings)
     raise ProjectError(
-        f"App '{app.name}' is in no file, so that a cluster could not import it.",
+        f"App '{app.name}' is not defined in a file, so a cluster cannot import it.",
         "Define it at the top of a module, as in app.py, and import it from there.",
     )
 
 
 def load_source(root: Path, place: str, environment: str | None = None) -> Source:
-    """The app at `place` of the project in `root`, imported.
+    """Import the app at `place` of the project in `root`.
 
     Raises:
         ProjectError: see `Project.app`. ConfigError: mlapp.yaml is wrong.

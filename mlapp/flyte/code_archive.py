@@ -1,4 +1,4 @@
-"""The project's code as an archive: the same files as a bundle ships, and the same bytes for the same files."""
+"""The project's code as a reproducible archive, with the same files as a bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_DATA = (".py", ".pyc", ".md")
 
 
 def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
-    """The project's code as .tar.gz, and the SHA-256 of what is in it.
+    """The project's code as .tar.gz, and the SHA-256 of its content.
 
     Raises:
         BundleError: see `mlapp.bundle.project_files.find_project_files`.
@@ -45,10 +45,10 @@ def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
 
 
 def digest_data(root: Path, settings: Settings) -> str:
-    """SHA-256 of the files that travel with the code and are not code: what a cached reader may read.
+    """SHA-256 of the non-code files in the archive, which a cached reader can read.
 
-    Python files do not count: a task's cache follows the functions that it runs (`mlapp.flyte.code_fingerprint`).
-    Neither does Markdown.
+    Python files are excluded, because a task's cache depends on the functions that it runs
+    (`mlapp.flyte.code_fingerprint`). Markdown is excluded too.
     """
     hasher = hashlib.sha256()
     for path in _list_files(root, settings, lambda text: None):
@@ -66,7 +66,7 @@ def _list_files(root: Path, settings: Settings, warn: Reporter, needed: tuple[Pa
 
 
 def write_archive(content: bytes, folder: Path, digest: str) -> Path:
-    """The archive as a file; pyflyte-fast-execute unpacks what ends in .tar.gz."""
+    """Write the archive to a file; pyflyte-fast-execute unpacks files that end in .tar.gz."""
     file = folder / f"fast{digest[:32]}.tar.gz"
     file.write_bytes(content)
     return file

@@ -1,4 +1,4 @@
-"""Fingerprints of what a result depends on: a function with everything that it calls, and a whole registration."""
+"""Fingerprints of a result's dependencies: a function with everything that it calls, and a whole registration."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mlapp.provenance import GitState, installed_versions
 
 SIMPLE = (str, bytes, int, float, bool, type(None))
 TEXTUAL = ("datetime", "decimal", "enum", "fractions", "pathlib", "re", "uuid")
-"""Modules of types that their text describes completely."""
+"""Modules of types that their text form describes completely."""
 
 
 def compute_cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared: Any = None) -> str:
-    """The cache version of a task: changes with the source of its functions, of everything that they call in the
-    project, and with the values that they use from its modules.
+    """The cache version of a task. It changes with the source of its functions, with the source of everything that
+    they call in the project, and with the values that they use from its modules.
 
-    Comments, layout and the options of decorators do not count. Neither do libraries, except mlapp itself: the image
-    identifies the version of scikit-learn.
+    Comments, layout and decorator options are ignored. Libraries other than mlapp are ignored too: the image identifies
+    their versions.
 
     Args:
-        declared: plain values that the result depends on as well.
+        declared: plain values that the result also depends on.
     """
     hasher = hashlib.sha256(distribution.version().encode())
     walk = _SourceWalk(root.resolve(), hasher.update)
@@ -41,7 +41,7 @@ def compute_cache_version(functions: Iterable[Callable[..., Any]], root: Path, d
 
 
 def compute_registration_version(archive: str, image: str, settings: Mapping[str, Any], git: GitState | None) -> str:
-    """The version of a registration: of the code's archive, the image and the settings. Marked when git is dirty."""
+    """The version of a registration, from code archive, image and settings. It is marked if git is dirty."""
     text = msgspec.json.encode(
         [archive, image, settings, installed_versions([distribution.NAME, "flytekit"])], order="sorted"
     )
@@ -50,7 +50,7 @@ def compute_registration_version(archive: str, image: str, settings: Mapping[str
 
 
 class _SourceWalk:
-    """Feeds the sources of functions, and of everything that they refer to in the project, to `update`."""
+    """Passes the sources of functions, and of everything that they refer to in the project, to `update`."""
 
     def __init__(self, root: Path, update: Callable[[bytes], Any]) -> None:
         self._root = root
@@ -123,14 +123,14 @@ class _SourceWalk:
                 self.add_value(value)
 
     def _add_file(self, file: str | None) -> None:
-        """A whole module, with the modules of the project that it imports, at its top or later."""
+        """Add a whole module and the project's modules that it imports, at the top or elsewhere."""
         if file is None or not self._is_own(file) or file in self._files:
             return
         self._files.add(file)
         path = Path(file)
         try:
             tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):  # no source of Python
+        except (SyntaxError, ValueError):  # not Python source
             self._update(path.read_bytes())
             return
         self._update(ast.dump(tree).encode())
@@ -175,14 +175,14 @@ def _is_text(value: Any) -> bool:
 
 
 def _module_path(module: types.ModuleType) -> str | None:
-    """A module's file, or its folder where it is a package without one."""
+    """A module's file, or its folder if it is a package without a file."""
     return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
 
 
 def _function_source(value: Any) -> bytes:
-    """The source without comments, layout and decorators, as far as it can be had."""
+    """The source without comments, layout and decorators, as far as it is available."""
     try:
-        text = textwrap.dedent(inspect.getsource(getattr(value, "__code__", value)))  # not of what it wraps
+        text = textwrap.dedent(inspect.getsource(getattr(value, "__code__", value)))  # not a wrapped function's
         tree = ast.parse(text)
     except (OSError, TypeError, SyntaxError):
         code = getattr(value, "__code__", None)

@@ -1,4 +1,4 @@
-"""The connection to Flyte, by flytekit's own configuration, and its errors in the user's words."""
+"""The connection to Flyte, with flytekit's configuration, and its errors in the user's terms."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mlapp.errors import ConfigError, MlappError
 from mlapp.flyte.errors import FlyteError, UnreachableError
 
 DEADLINE = 30.0
-"""Seconds that one call may take."""
+"""Timeout of one call in seconds."""
 
 
 def config_file() -> str:
-    """The file that flytekit reads its configuration from, as the user names it."""
+    """The path of flytekit's configuration file, as shown to the user."""
     return os.environ.get("FLYTECTL_CONFIG") or "~/.flyte/config.yaml"
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A Flyte, and the project and domain there."""
+    """A Flyte instance, with project and domain."""
 
     settings: Flyte
 
@@ -34,7 +34,7 @@ class Connection:
         """flytekit's configuration: FLYTECTL_CONFIG, ~/.flyte/config.yaml, FLYTE_*.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no configuration.
         """
         from flytekit.configuration import Config
         from flytekit.configuration.file import get_config_file
@@ -43,17 +43,17 @@ class Connection:
         if named and not os.path.exists(named):
             raise ConfigError(f"FLYTECTL_CONFIG names {named}, which does not exist.", "Correct it, or unset it.")
         try:
-            get_config_file.cache_clear()  # it remembers what it found when flytekit was imported
+            get_config_file.cache_clear()  # flytekit caches the result at import
             file = get_config_file(None)
             config = Config.auto(file)
-        except Exception as error:  # a YAML error, a missing certificate: flytekit's own have no common base
+        except Exception as error:  # a YAML error, a missing certificate, …: there is no common base class
             raise ConfigError(f"Flyte's configuration cannot be read: {error}", f"Correct {config_file()}.") from error
         if file is None and not os.environ.get("FLYTE_PLATFORM_URL"):
             raise ConfigError(
                 "There is no configuration for Flyte.",
                 "Write ~/.flyte/config.yaml (flytectl config init --host=YOUR.FLYTE), or set FLYTECTL_CONFIG.",
             )
-        # flytekit repeats a call at once and three times whatever it failed with; we wait, and only where it helps.
+        # flytekit retries every failed call three times without delay; we retry with delay, and only if it can help.
         return config.with_params(platform=dataclasses.replace(config.platform, rpc_retries=0))
 
     @property
@@ -62,15 +62,15 @@ class Connection:
 
     @cached_property
     def client(self) -> Any:
-        """flytekit's client; connects with the first call."""
+        """flytekit's client; connects on the first call."""
         from flytekit.clients.friendly import SynchronousFlyteClient
 
-        # flytekit pings every 30 s without a call, as while an image is built. flyteadmin answers with GOAWAY.
+        # Without calls, such as during an image build, flytekit pings every 30 s, and flyteadmin responds with GOAWAY.
         options = [("grpc.keepalive_permit_without_calls", 0), ("grpc.keepalive_time_ms", 300_000)]
         return SynchronousFlyteClient(self.config.platform, options=options)
 
     def console_url(self, run: str) -> str:
-        """Where the run is shown in the browser."""
+        """The URL of the run in Flyte's console."""
         platform = self.config.platform
         base = platform.console_endpoint or f"{'http' if platform.insecure else 'https'}://{platform.endpoint}"
         return f"{base}/console/projects/{self.settings.project}/domains/{self.settings.domain}/executions/{run}"
@@ -88,7 +88,7 @@ class Connection:
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Tell errors of flytekit, gRPC and HTTP in the user's words."""
+        """Translate errors of flytekit, gRPC and HTTP to the user's terms."""
         try:
             yield
         except MlappError:
@@ -100,7 +100,7 @@ class Connection:
             raise told from error
 
     def missing_project_error(self) -> FlyteError:
-        """The error for settings whose project or domain Flyte does not have."""
+        """The error for a project or domain in the settings that does not exist in Flyte."""
         project, domain = self.settings.project, self.settings.domain
         return FlyteError(
             f"Flyte at {self.endpoint} has no project '{project}' with a domain '{domain}'.",
@@ -117,7 +117,7 @@ class Connection:
         rpc = next((found for found in chain if isinstance(found, grpc.RpcError) and hasattr(found, "code")), None)
         code = rpc.code() if rpc is not None else None
         details = (rpc.details() or "") if rpc is not None else ""
-        unknown = ("are registered", "is unrecognized by system")  # the words of flyteadmin for a project, a domain
+        unknown = ("are registered", "is unrecognized by system")  # flyteadmin's messages for a project, a domain
         if any(words in details for words in unknown) or ("project" in details and "not found" in details):
             return self.missing_project_error()
         status = grpc.StatusCode
@@ -127,7 +127,7 @@ class Connection:
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
         unavailable = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED)
-        cut = ("RST_STREAM", "Stream removed", "GOAWAY")  # what a proxy leaves of a connection that it drops
+        cut = ("RST_STREAM", "Stream removed", "GOAWAY")  # messages after a proxy drops a connection
         if (
             code in unavailable
             or any(text in details for text in cut)
@@ -137,16 +137,16 @@ class Connection:
         ):
             return UnreachableError(
                 f"Flyte at {self.endpoint} does not answer{f': {details}' if details else '.'}",
-                f"Check the endpoint in {config_file()}, `insecure: true` for one without TLS, and the network.",
+                f"Check the endpoint in {config_file()}, `insecure: true` if it has no TLS, and the network.",
             )
         if code is None and any(isinstance(found, FlyteSystemException) for found in chain):
-            return FlyteError(  # no answer of Flyte's is in it: getting a token failed
+            return FlyteError(  # the error is not from Flyte: getting a token failed
                 f"Flyte at {self.endpoint} refuses you, and logging in failed: {chain[-1]}",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
         if code is not None:
             return FlyteError(
-                f"Flyte at {self.endpoint} refused: {code.name}: {details}", "Correct that, and try again."
+                f"Flyte at {self.endpoint} refused: {code.name}: {details}", "Fix the cause named above, and try again."
             )
         return None
 

@@ -1,6 +1,6 @@
-"""Data between tasks: named parts in a folder, tables as Parquet, arrays as .npy. No pickle, unless it is asked for.
+"""Data between tasks: named parts in a folder, tables as Parquet, arrays as .npy. Pickle is opt-in.
 
-dataset.json        the parts in their order, each with its kind, and the identity of the table they come from
+dataset.json        the parts in order, each with its kind, and the identity of the original table
 train.parquet       a pandas, polars or Arrow table
 images.0.npy        an array, here the first of a pair
 """
@@ -28,7 +28,7 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One value: its kind, the file it is in, what that file lacks of a table, or the parts that it is made of."""
+    """One value: its kind, its file, table details that the file cannot hold, or the parts of the value."""
 
     kind: str
     file: str | None = None
@@ -38,7 +38,7 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """The table that the loader gave: its fingerprint, rows and columns."""
+    """The identity of the loader's table: fingerprint, rows and columns."""
 
     fingerprint: str
     rows: int
@@ -46,7 +46,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Dataset(msgspec.Struct, frozen=True):
-    """The index of a folder. The first part is the one that is trained on."""
+    """The index of a folder. The first part is the training data."""
 
     identity: Identity
     names: list[str]
@@ -57,10 +57,10 @@ def write_values(folder: Path, values: Mapping[str, Any], identity: Identity, *,
     """Write named values into an empty folder.
 
     Args:
-        pickle: let a value of another kind travel as a pickle.
+        pickle: allow values without their own format to be pickled.
 
     Raises:
-        DataError: a value that has no format of its own; names it.
+        DataError: a value has no format; the message names it.
     """
     parts = []
     for at, (name, value) in enumerate(values.items()):
@@ -71,7 +71,7 @@ def write_values(folder: Path, values: Mapping[str, Any], identity: Identity, *,
 
 
 def read_values(folder: Path) -> tuple[dict[str, Any], Identity]:
-    """All values of a folder, in their order, and the identity."""
+    """All values of a folder in order, and the identity."""
     index = open_index(folder)
     return {
         name: _read_value(folder, part) for name, part in zip(index.names, index.parts, strict=True)
@@ -85,15 +85,15 @@ def read_part(folder: Path, name: str) -> Any:
 
 
 def open_index(folder: Path) -> Dataset:
-    """What is in a folder."""
+    """The index of a folder."""
     return msgspec.json.decode((folder / INDEX).read_bytes(), type=Dataset)
 
 
 def check_annotation(stage: Stage) -> None:
-    """Check what a stage says that it returns, as far as that tells what it will be.
+    """Check a stage's return annotation, as far as it determines the type of the value.
 
     Raises:
-        UsageError: it has no format to travel in; names the function and the type.
+        UsageError: the type has no format for transfer; the message names the function and the type.
     """
     kind = _find_unformatted_type(stage.signature.return_annotation)
     if kind is not None:
@@ -101,7 +101,7 @@ def check_annotation(stage: Stage) -> None:
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 over names and contents: two folders with the same data have the same, whatever run wrote them."""
+    """SHA-256 of names and contents: folders with the same data have the same hash, whichever run wrote them."""
     hasher = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         hasher.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
@@ -112,7 +112,7 @@ def hash_folder(folder: Path) -> str:
 
 
 def _find_unformatted_type(annotation: Any) -> Any:
-    """The type in an annotation whose values have no format of their own; None when there is none, or nothing known."""
+    """The type in an annotation that has no transfer format; None if there is none or it is unknown."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _find_unformatted_type(typing.get_args(annotation)[0])
@@ -189,7 +189,7 @@ def _kind_of_value(value: Any) -> str | None:
 
 
 def _format_of_type(kind: tuple[str, str]) -> str | None:
-    """How values of a type are written, by its package and name."""
+    """The format for values of a type, by package and name."""
     known = {
         ("pandas", "DataFrame"): "table",
         ("polars", "DataFrame"): "polars",
@@ -218,7 +218,7 @@ def _write_table(folder: Path, file: str, value: Any, kind: str, name: str) -> s
 
 
 def _encode_exact_json(value: Any) -> bytes | None:
-    """The value as JSON, if JSON gives it back as it was."""
+    """The value as JSON, if JSON restores it without loss."""
     try:
         text = msgspec.json.encode(value)
         return text if msgspec.json.decode(text) == value else None

@@ -1,4 +1,4 @@
-"""The resources of a task that declares none. Flyte's own default, 200m of a CPU, makes a task five times slower."""
+"""The default resources of tasks. Flyte's own default, 200m CPU, makes a task five times slower."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mlapp.pipeline.resources import Resources
 CPU = 1
 GIB = 1024**3
 CELL = 8 * 8
-"""Bytes of memory for a cell of the data: eight as a number, and copies for reading, splitting and training."""
+"""Bytes of memory per cell of the data: eight for a number, and copies for reading, splitting and training."""
 
 
 def default_resources(declared: Resources | None, size: int | None) -> Resources:
-    """The declared resources; without a declaration 1 CPU, and memory by the size of the data.
+    """The declared resources, or by default 1 CPU and memory by the size of the data.
 
     Args:
         size: rows × columns of the latest version's data; None, for 1 GiB, if there is no version.

@@ -1,5 +1,5 @@
-"""Which version of a schedule was deployed last. Flyte keeps creation times of launch plans, and a version that is
-deployed a second time is not created again. So each deploy writes the version into the launch plan's description.
+"""The version of a schedule that was deployed last. Flyte only keeps creation times of launch plans, and deploying a
+version again does not create it again. So each deploy writes the version to the launch plan's description.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MARK = "Deployed by mlapp: "
 
 
 def record_version(connection: Connection, plan: str, version: str) -> None:
-    """Remember that `version` of the launch plan with this name is the one that was deployed last."""
+    """Record that `version` of the launch plan `plan` was deployed last."""
     metadata = NamedEntityMetadata(f"{MARK}{version}", NamedEntityState.ACTIVE)
     connection.call_client(
         connection.client.update_named_entity, ResourceType.LAUNCH_PLAN, _entity(connection, plan), metadata
@@ -26,7 +26,7 @@ def record_version(connection: Connection, plan: str, version: str) -> None:
 
 
 def read_version(connection: Connection, plan: str) -> str | None:
-    """The version that was deployed last; empty if no deploy has written it, None if the plan does not exist."""
+    """The version that was deployed last; empty if none is recorded, None if the plan does not exist."""
     request = common_pb2.NamedEntityGetRequest(
         resource_type=ResourceType.LAUNCH_PLAN, id=_entity(connection, plan).to_flyte_idl()
     )

@@ -41,7 +41,7 @@ from mlapp.tuning import list_searchable
 
 
 class FlytekitEngine(Engine):
-    """Runs the app of a project on the Flyte that flytekit's configuration names."""
+    """Runs the app of a project on the Flyte instance in flytekit's configuration."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -64,7 +64,7 @@ class FlytekitEngine(Engine):
         return register.render_documents(self.project, named or "built when it is applied")
 
     def build_image(self, tell: Reporter) -> str:
-        if not self.project.settings.flyte.image:  # report what would be refused before minutes of building
+        if not self.project.settings.flyte.image:  # report errors before minutes of building
             self.connection.call_client(self.connection.client.get_control_plane_version)
             register.compile_app(self.source)
         return task_image.build_task_image(self.project, tell)
@@ -91,7 +91,7 @@ class FlytekitEngine(Engine):
             if workflow == "predict"
             else get_task_graph(self.source).inputs
         )
-        if workflow == "tune":  # each trial brings a value of its own for what is searched
+        if workflow == "tune":  # each trial provides the searched parameters
             parameters = {
                 **{space.name: space.example for space in list_searchable(self.source.app, parameters)},
                 **parameters,
@@ -189,7 +189,7 @@ class FlytekitEngine(Engine):
         return schedules.stop_schedules(self.connection, self.project.name)
 
     def _unknown_schedule(self, name: str) -> UsageError:
-        """Why Flyte does not have the schedule: it is not deployed, or not declared if the code can be imported."""
+        """The error for an unknown schedule: it is not deployed, or, if the code can be imported, not declared."""
         deployed = [state.name for state in self.deployed_schedules()]
         try:
             declared = list(self.source.app.schedules)
@@ -204,7 +204,7 @@ class FlytekitEngine(Engine):
         )
 
     def _upload_version(self, version: ModelVersion) -> Any:
-        """A version of the store as the input `model`: a folder in Flyte's object store."""
+        """Upload a version of the store for the input `model`, as a folder in Flyte's object store."""
         from flytekit.models.core.types import BlobType
         from flytekit.models.literals import Blob, BlobMetadata, Literal, Scalar
 
@@ -221,7 +221,7 @@ class FlytekitEngine(Engine):
 
 
 def _optional_folder_literal(given: Any) -> Any:
-    """A folder's literal as an input of type `FlyteDirectory | None` takes it."""
+    """A folder's literal for an input of type `FlyteDirectory | None`."""
     from flytekit.models.literals import Literal, Scalar, Union
     from flytekit.models.types import LiteralType, TypeStructure
 

@@ -14,7 +14,7 @@ class UnreachableError(FlyteError):
 
 
 class RunFailedError(FlyteError):
-    """A run failed. `trace` is the traceback of the user's own function, empty where there is none."""
+    """A run failed. `trace` is the traceback of the user's own function, or empty."""
 
     def __init__(self, what: str, todo: str, trace: str = "") -> None:
         super().__init__(what, todo)

@@ -1,4 +1,4 @@
-"""Why a run failed, in the user's words, from what Flyte tells of its tasks."""
+"""Explains why a run failed, in the user's terms, from what Flyte reports about its tasks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _DECLARES = {
     "data": "data_reader",
     "batch": "predictor",
 }
-"""The stage that declares how a task runs, where it is not the trainer."""
+"""The stage that declares how a task runs, if it is not the trainer."""
 FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
 STAGE_LINE = re.compile(r"\n\s*in task: (\w+)\s*$")
-"""The last line of a task's error, which names the part of a fused task that failed."""
+"""The last line of a task's error, which names the failed step of a fused task."""
 STAGE_ERROR = "StageError: "
-"""Comes before the message of an error that our task wrote."""
+"""Prefix of the message of an error that our task wrote."""
 MORE_MEMORY = "resources=Resources(memory='16Gi')"
 OUT_OF_MEMORY = "OOMKilled"
 KILLED = re.compile(r"exit(ed with)? code:? \(?(137|247)|signal: killed")
@@ -34,7 +34,7 @@ LOST_STORAGE = re.compile(
 
 
 def explain_failure(run: Run) -> RunFailedError:
-    """Why a run failed: the first failed task's error, with the user's own traceback."""
+    """The error of the first failed task, with the user's own traceback."""
     if run.phase == "aborted":
         return RunFailedError(f"Run {run.id} was aborted{f': {run.error}' if run.error else '.'}", f"See {run.url}")
     step = next((step for step in run.steps if step.phase == "failed"), None)
@@ -42,7 +42,7 @@ def explain_failure(run: Run) -> RunFailedError:
     stage = step.name if step else ""
     name = f"Task {stage}" if step else f"Run {run.id}"
     return (
-        _explain_stage_error(name, run, text)  # first: the user's own text may speak of images, memory or storage
+        _explain_stage_error(name, run, text)  # first: the user's text can mention images, memory or storage
         or _explain_memory(name, stage, text)
         or explain_pull(name, text)
         or _explain_storage(name, run, text)
@@ -53,7 +53,7 @@ def explain_failure(run: Run) -> RunFailedError:
 
 
 def explain_pull(name: str, text: str) -> RunFailedError | None:
-    """The error of an image that the cluster cannot pull; None when `text` says something else."""
+    """The error for an image that the cluster cannot pull; None if `text` is about something else."""
     message = find_pull_error(text)
     if message is None:
         return None
@@ -64,20 +64,20 @@ def explain_pull(name: str, text: str) -> RunFailedError | None:
 
 
 def write_declaration(stage: str, option: str) -> str:
-    """The decorator that declares an option of a stage's task, as `@app.data_reader(timeout=60)`."""
+    """The decorator that declares an option of a stage's task, such as `@app.data_reader(timeout=60)`."""
     decorator = _DECLARES.get(stage, "trainer")
     instead = ", or @app.model where the app has no trainer" if decorator == "trainer" else ""
     return f"@app.{decorator}({option}){instead}"
 
 
 def find_failed_stage(text: str | None) -> str | None:
-    """The part of a fused task that failed, as `train`; None where the error names none."""
+    """The failed step of a fused task, such as `train`; None if the error names none."""
     match = STAGE_LINE.search(text or "")
     return match.group(1) if match else None
 
 
 def summarize(text: str) -> str:
-    """The last line of an error that says something, without Flyte's own frame."""
+    """The last informative line of an error, without Flyte's wrapper."""
     lines = [line.strip() for line in STAGE_LINE.sub("", text).splitlines()]
     lines = [line for line in lines if re.search(r"\w", line)]
     return lines[-1] if lines else ""
@@ -88,13 +88,15 @@ def _explain_memory(name: str, stage: str, text: str) -> RunFailedError | None:
     if not is_out_of_memory and not KILLED.search(text):
         return None
     return RunFailedError(
-        f"{name} ran out of memory." if is_out_of_memory else f"{name} was killed, most often for want of memory.",
+        f"{name} ran out of memory."
+        if is_out_of_memory
+        else f"{name} was killed, probably because it ran out of memory.",
         f"Give it more: {write_declaration(stage, MORE_MEMORY)}. Then run it again.",
     )
 
 
 def _explain_stage_error(name: str, run: Run, text: str) -> RunFailedError | None:
-    """The error that our task wrote: the user's traceback, and our two lines."""
+    """The error that our task wrote: the user's traceback and two lines of ours."""
     return _explain_trace(name, run, text) if STAGE_ERROR in text else None
 
 
@@ -112,7 +114,7 @@ def _explain_storage(name: str, run: Run, text: str) -> RunFailedError | None:
         return None
     return RunFailedError(
         f"{name} lost Flyte's object storage: {summarize(text)}",
-        f"When the storage answers again, go on from the last task that succeeded: mlapp runs recover {run.id}",
+        f"When the storage answers again, resume after the last task that succeeded: mlapp runs recover {run.id}",
     )
 
 
@@ -126,13 +128,13 @@ def _explain_timeout(name: str, stage: str, text: str) -> RunFailedError | None:
 
 
 def split_error(text: str) -> tuple[str, str]:
-    """The user's traceback, and the message, of what a task wrote when it failed."""
+    """Split the error output of a failed task into the user's traceback and the message."""
     text = STAGE_LINE.sub("", text)
     found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
     if found is None:
         return "", summarize(text)
     trace = textwrap.dedent(found.group(1))
-    if FRAME_OF_OURS in trace:  # the last one: the user's error may have causes of its own
+    if FRAME_OF_OURS in trace:  # split at the last one: the user's error can have causes too
         trace = trace.rpartition(FRAME_OF_OURS)[0]
     trace = trace.strip()
     message = textwrap.dedent(found.group(2)).strip()

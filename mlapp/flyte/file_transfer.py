@@ -1,4 +1,4 @@
-"""Files to and from Flyte's object store, by signed URLs: no credentials of the store are needed here."""
+"""Transfer files to and from Flyte's object store by signed URLs, without the store's credentials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlapp.flyte.errors import FlyteError
 AT_ONCE = 4
 """Files in transfer at the same time: each takes a call of flyteadmin and a request to the store."""
 TIMEOUT = 60
-"""Seconds without a byte after which a transfer has failed."""
+"""Seconds without data after which a transfer fails."""
 
 
 class ExpiredError(FlyteError):
@@ -24,7 +24,7 @@ class ExpiredError(FlyteError):
 
 
 def upload_file(connection: Connection, file: Path, name: str, root: str) -> str:
-    """Put a file under `root`/`name`, and say where it is.
+    """Upload a file to `root`/`name`; returns its location.
 
     Raises:
         FlyteError: the object store refused it.
@@ -85,13 +85,13 @@ def download_files(connection: Connection, url: str, names: Iterable[str], folde
 
 
 def download_file(connection: Connection, url: str, file: Path, again: str = "mlapp train --remote") -> None:
-    """Get a file by a signed URL; with this machine's own credentials where Flyte gives none.
+    """Download a file by a signed URL; if Flyte provides none, with this machine's own credentials.
 
     Args:
-        again: the command that makes such a file.
+        again: the command that creates such a file again.
 
     Raises:
-        ExpiredError: it has expired.
+        ExpiredError: the file has expired.
     """
     import requests
 
@@ -122,7 +122,7 @@ def _download_direct(connection: Connection, url: str, file: Path) -> None:
     access = FileAccessProvider(str(file.parent), str(file.parent), data_config=connection.config.data_config)
     try:
         access.get_data(url, str(file))
-    except Exception as error:  # each kind of object store has its own
+    except Exception as error:  # exceptions differ between object stores
         raise ExpiredError(
             f"{url} cannot be read: {' '.join(str(error).split())[:200]}",
             "Run again if its files have expired; else check this machine's credentials for that object store.",

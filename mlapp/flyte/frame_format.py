@@ -1,4 +1,4 @@
-"""Stores what Parquet loses of a pandas table: column labels, lists in cells, sparse columns."""
+"""Stores what Parquet loses from a pandas table: column labels, lists in cells, sparse columns."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Label = str | int | float | bool | None
 
 
 class FrameDetails(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Details of a table that its Parquet file does not hold. Columns are named by their position.
+    """Details of a table that its Parquet file cannot hold. Columns are identified by position.
 
     Attributes:
-        labels: the column labels, where they are not distinct texts.
-        cells: `list` or `tuple`, by column. Parquet gives an array back.
+        labels: the column labels, if they are not distinct strings.
+        cells: `list` or `tuple`, by column. Parquet returns arrays.
         sparse: the value's dtype and the fill value, None for NaN, by column.
     """
 
@@ -29,10 +29,10 @@ class FrameDetails(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def encode_frame(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, FrameDetails | None]:
-    """A table that Parquet carries without loss, and what to restore afterwards; None where nothing is lost.
+    """A table that Parquet can store without loss, and the details to restore; None if nothing is lost.
 
     Raises:
-        DataError: a column label that is neither a text nor a number.
+        DataError: a column label is neither a string nor a number.
     """
     import numpy as np
     import pandas as pd
@@ -86,20 +86,20 @@ def _are_plain_labels(frame: pd.DataFrame) -> bool:
 def _check_label(label: Any, name: str) -> Label:
     if not isinstance(label, (str, int, float, bool, type(None))):
         raise DataError(
-            f"'{name}' has the column label {label!r}, a {type(label).__name__}, which cannot travel between tasks.",
-            "Name the columns by texts in the data_reader: table.columns = table.columns.map(str).",
+            f"'{name}' has the column label {label!r}, a {type(label).__name__}, which tasks cannot exchange.",
+            "Use strings as column names in the data_reader: table.columns = table.columns.map(str).",
         )
     return label
 
 
 def _find_cell_type(column: pd.Series) -> str | None:
-    """`list` or `tuple` where every cell that is not missing is one."""
+    """`list` or `tuple` if every cell that is not missing is one, otherwise None."""
     kinds = {type(cell) for cell in column if cell is not None}
     return "list" if kinds == {list} else "tuple" if kinds == {tuple} else None
 
 
 def _to_lists(cell: Any) -> list[Any]:
-    """An array as Parquet gives it, at any depth, as lists."""
+    """Convert arrays from Parquet to lists, at any depth."""
     import numpy as np
 
     return [_to_lists(item) if isinstance(item, np.ndarray) else item for item in cell.tolist()]

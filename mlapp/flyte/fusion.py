@@ -1,4 +1,4 @@
-"""Which steps of training share a task. A pod costs Flyte seconds to start, often more than a step's own work."""
+"""Group training steps into tasks. Starting a pod takes Flyte seconds, often more than a step's own work."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ RESULTS = ("metrics", "model")
 def group_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
     """The steps of each task of `<app>.train`, in order: `read` with `split`, and `train` with what follows it.
 
-    A step whose stages declare resources, a cache, retries or a timeout is a task of its own. A split that is left
-    alone by that joins the training.
+    A step whose stages declare resources, a cache, retries or a timeout gets its own task. If that leaves `split`
+    without `read`, it joins the training.
 
     Args:
-        separate: one task for each step (`flyte: {tasks: separate}`).
+        separate: use one task per step (`flyte: {tasks: separate}`).
     """
     groups: list[list[str]] = []
     for step in TRAINING:
@@ -52,7 +52,7 @@ def group_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
 
 
 def name_group(steps: Sequence[str]) -> str:
-    """The name of a task: `train-evaluate-save`. A node of Flyte allows no other separator."""
+    """The name of a task: `train-evaluate-save`. Flyte's node names allow no other separator."""
     return "-".join(steps)
 
 
@@ -70,7 +70,7 @@ def list_inputs(steps: Sequence[str]) -> list[str]:
 
 
 def declare_group(pipeline: Pipeline, steps: Sequence[str]) -> Task:
-    """How a task runs. Steps that share one declare secrets at most."""
+    """The task's declared options. Steps that share a task declare at most secrets."""
     return merge_tasks([make_task_options(pipeline, step) for step in steps])
 
 

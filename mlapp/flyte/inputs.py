@@ -21,24 +21,24 @@ from mlapp.schema.infer import to_json_value
 RESERVED = frozenset(
     {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning", "model_version"}
 )
-"""Names of values that tasks pass to each other; a parameter with such a name uses its full name."""
+"""Reserved names of values between tasks; a parameter with such a name uses its full name."""
 CARRIED = (bool, int, float, str, datetime.datetime, datetime.timedelta)
-"""Types that Flyte has of its own. All else travels as the text that `mlapp train -p` takes."""
+"""Flyte's native types. Other values are passed as the text that `mlapp train -p` accepts."""
 TEXTUAL = ("datetime", "pathlib", "decimal", "uuid")
-"""Modules of types whose text is all there is to them."""
+"""Modules of types that their text describes completely."""
 NO_TIME = datetime.datetime(1, 1, 1, tzinfo=datetime.timezone.utc)
-"""Stands for None where Flyte takes nothing but a time: a schedule cannot fill an input that may be None."""
+"""Stands for None if Flyte requires a time: a schedule cannot fill an optional input."""
 DEFAULT = "default"
 """Stands for a default that has no text form, such as a function or an object."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One parameter as Flyte carries it.
+    """One parameter as a Flyte input.
 
     Args:
-        name: in Flyte's interface: the parameter's own, or `stage__name` where that is not clear; in lower case, as
-            `pyflyte run` takes no other.
+        name: the name in Flyte's interface: the parameter's own, or `stage__name` if that is ambiguous; in lower case,
+            because `pyflyte run` accepts no other.
         kind: the type in Flyte's interface.
     """
 
@@ -48,22 +48,22 @@ class Input:
 
     @property
     def default(self) -> Any:
-        """The default that the interface shows; `REQUIRED` without one."""
+        """The default in the interface; `REQUIRED` without one."""
         default = self.parameter.default
         return default if default is REQUIRED else self._write_value(default)
 
     def encode_value(self, value: Any) -> Any:
-        """A value that the user gave, as Flyte carries it.
+        """Encode a user's value for Flyte.
 
         Raises:
-            UsageError: it is not of the parameter's type, or Flyte cannot carry it.
+            UsageError: the value is not of the parameter's type, or Flyte cannot represent it.
         """
         converted = self.parameter.convert_value(value)
         written = self._write_value(converted)
         if self.kind is str and to_json_value(self._read_value(written)) != to_json_value(converted):
             raise UsageError(
                 f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot carry {converted!r:.60}.",
-                "Give a number, a text, a date, or a list or dict of them, and make the rest of it in the function.",
+                "Give a number, a text, a date, or a list or dict of them, and build other objects in the function.",
             )
         return written
 
@@ -73,7 +73,7 @@ class Input:
         if value == NO_TIME:
             return None
         if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
-            value = value.replace(tzinfo=None)  # Flyte's times are in UTC, and know it
+            value = value.replace(tzinfo=None)  # Flyte's times are timezone-aware, in UTC
         # An unchanged default is passed directly: its text may stand for a tuple, a class, a function.
         if default is not REQUIRED and value == self._write_value(default):
             return default
@@ -106,10 +106,10 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
     """The inputs of a workflow with these parameters.
 
     Args:
-        times: the parameters that schedules fill with the time of a run.
+        times: the parameters that schedules set to the time of a run.
 
     Raises:
-        UsageError: a parameter without a default is of a type that Flyte cannot carry; names it.
+        UsageError: a parameter without a default has a type that Flyte cannot represent; the message names it.
     """
     names = [parameter.name.lower() for parameter in parameters]
     taken = set(RESERVED)
@@ -134,16 +134,16 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         if is_time and kind == datetime.datetime | None:
             kind = datetime.datetime
         elif not is_time and kind in (datetime.datetime, datetime.datetime | None):
-            kind = str  # Flyte's own datetime is always in UTC: a naive one would come back as an aware one
+            kind = str  # Flyte's datetime is always in UTC: a naive one would come back aware
         made.append(Input(parameter, name, kind))
     return made
 
 
 def encode_inputs(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values, by name or full name, and the defaults of the rest, as Flyte inputs: input → value.
+    """The given values, by name or full name, and the defaults of the others, as Flyte inputs: input → value.
 
     Raises:
-        UsageError: a parameter that no stage takes, or is not given, or of the wrong type.
+        UsageError: a parameter is unknown, missing, or of the wrong type.
     """
     bound = bind_parameters([input.parameter for input in inputs], values)
     return {input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name]) for input in inputs}
@@ -158,7 +158,7 @@ def decode_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[
 
 
 def find_carried_type(kind: Any) -> Any:
-    """The type by which Flyte itself carries values of `kind`, or None: `int`, `float | None`, `list[str]`, …"""
+    """Flyte's native type for values of `kind`, or None: `int`, `float | None`, `list[str]`, …"""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return find_carried_type(options[0])
@@ -176,7 +176,7 @@ def find_carried_type(kind: Any) -> Any:
 
 
 def _has_text(kind: Any) -> bool:
-    """Whether `Parameter.convert_value` makes a value of this type from a text."""
+    """Whether `Parameter.convert_value` can parse a value of this type from text."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return _has_text(options[0])

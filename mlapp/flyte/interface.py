@@ -1,6 +1,7 @@
-"""The interface of an engine that runs pipelines elsewhere: build, register, run, watch, fetch, schedule.
+"""The interface of an engine that runs pipelines remotely: build, register, run, watch, fetch, schedule.
 
-flytekit's engine is the only one now. An engine with Flyte 2's SDK fits too: the command line uses only this interface.
+flytekit's engine is currently the only one. An engine with Flyte 2's SDK would fit too, because the command line uses
+only this interface.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion
 
 Workflow = Literal["train", "predict", "tune", "train_split", "tune_split"]
-"""Those that end in `_split` take the split data of an earlier run, and read nothing."""
+"""Workflows that end in `_split` use the split data of an earlier run and read nothing."""
 Phase = Literal["queued", "running", "succeeded", "failed", "aborted"]
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A registration: its version, and the objects that are new; none if it was registered before."""
+    """A registration: its version, and the newly created objects (none if it was registered before)."""
 
     version: str
     created: tuple[str, ...]
@@ -33,8 +34,8 @@ class Registration:
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One stage of a run. `error` is what it failed with, `waits_for` why its pod has not started, and `node` the
-    task that it runs in, together with other stages where the task is fused.
+    """One stage of a run. `error` is its error, `waits_for` the reason why its pod has not started, and `node` its
+    task, which it shares with other stages if the task is fused.
     """
 
     name: str
@@ -49,7 +50,7 @@ class TaskRun:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a workflow: its id in Flyte, where to look at it, and how far it is."""
+    """A run of a workflow: its ID in Flyte, its URL and its progress."""
 
     id: str
     workflow: str
@@ -80,12 +81,12 @@ class ScheduleState:
 
 @dataclass(frozen=True)
 class Trials:
-    """Parameters to try in one run, each by full name.
+    """Parameter sets to try in one run, by full parameter name.
 
     Attributes:
         folds: number of folds of the cross-validation, split with `seed`.
-        at_once: how many run at the same time, at most.
-        data_of: the run of `tune` whose data is taken again; read again when None.
+        at_once: maximum number of concurrent trials.
+        data_of: the run of `tune` to reuse the data of; None to read it again.
     """
 
     parameters: Sequence[Mapping[str, Any]]
@@ -96,7 +97,7 @@ class Trials:
 
 
 class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A trial's result: its metrics, None for one that is not a number; or the error: what happened, what to do."""
+    """A trial's result: its metrics, None for one that is not a number; or the error and its remedy."""
 
     metrics: dict[str, float | None] = {}
     error: tuple[str, str] | None = None
@@ -105,33 +106,33 @@ class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True):
 class Engine(ABC):
     """Runs one project's pipeline.
 
-    Every method raises `FlyteError` for what the other side refuses, `UnreachableError` when it does not answer.
+    Every method raises `FlyteError` if the remote side refuses, and `UnreachableError` if it does not answer.
     """
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where the pipeline runs, in words."""
+        """A description of where the pipeline runs."""
 
     @abstractmethod
     def run_here(self, parameters: Mapping[str, Any], progress: Reporter) -> ModelVersion:
-        """Train as the tasks do, in this process, and put the version into the store. Makes no request."""
+        """Train like the tasks, but in this process, and save the version in the store. Makes no request."""
 
     @abstractmethod
     def render_documents(self, image: str | None) -> list[dict[str, Any]]:
-        """What `register` would send, as plain data. Makes no request."""
+        """The documents that `register_project` would send, as plain data. Makes no request."""
 
     @abstractmethod
     def build_image(self, tell: Reporter) -> str:
-        """The image that tasks run in, by reference; built only if the project's dependencies changed."""
+        """The reference of the tasks' image; built only if the project's dependencies changed."""
 
     @abstractmethod
     def register_project(self, image: str, tell: Reporter) -> Registration:
-        """Register the project's workflows; once for the same code, image and settings. Schedules do not change."""
+        """Register the project's workflows, once for the same code, image and settings. Schedules do not change."""
 
     @abstractmethod
     def deploy_schedules(self, registration: Registration, tell: Reporter) -> None:
-        """Let the project's schedules run what is registered. One that was switched off stays off."""
+        """Point the project's schedules to the registration. Deactivated schedules stay off."""
 
     @abstractmethod
     def start_run(
@@ -149,24 +150,24 @@ class Engine(ABC):
 
         Args:
             version: for `predict`, the model. trials: for `tune`. tuning: for `train`, the search that found the
-                parameters; it goes into the version's manifest. data_of: for `train`, the run of `tune` whose data is
-                taken again, where the app's tasks allow that.
+                parameters; it is recorded in the version's manifest. data_of: for `train`, the run of `tune` to reuse
+                the data of, if the app's tasks allow that.
         """
 
     @abstractmethod
     def follow_run(self, run: str, tell: Callable[[Run], None], say: Reporter) -> Run:
-        """Follow a run to its end; `tell` is called when something changed, `say` when the connection comes and goes.
+        """Follow a run to its end. Calls `tell` on each change, and `say` when the connection is lost or restored.
 
         Raises:
-            RunFailedError: it failed, or was aborted.
+            RunFailedError: the run failed or was aborted.
         """
 
     @abstractmethod
     def fetch_model(self, run: str, *, schedule: str | None = None) -> ModelVersion:
-        """Take the model of a training run that succeeded into the store; once, however often it is asked.
+        """Save the model of a successful training run in the store. Repeated calls save it only once.
 
         Args:
-            schedule: promote the model if it is better by the `promote_if` of this one.
+            schedule: promote the model if it is better by this schedule's `promote_if`.
         """
 
     @abstractmethod
@@ -179,14 +180,14 @@ class Engine(ABC):
 
     @abstractmethod
     def list_logs(self, run: str) -> list[tuple[str, str]]:
-        """Step and link of each log."""
+        """The step and link of each log."""
 
     def read_logs(self, run: str) -> Iterator[tuple[str, str]]:
-        """Step and text of each log that can be read here; none unless an engine implements it."""
+        """The step and text of each log that can be read from here; none unless an engine implements it."""
         return iter(())
 
     def list_kill_reasons(self, run: str) -> list[str]:
-        """Why tasks of a run were killed, as `OOMKilled`, each reason once; none unless an engine implements it."""
+        """Distinct reasons why tasks of a run were killed, such as `OOMKilled`; none unless an engine implements it."""
         return []
 
     @abstractmethod
@@ -199,7 +200,7 @@ class Engine(ABC):
 
     @abstractmethod
     def explain_failure(self, run: Run) -> RunFailedError:
-        """Why a run that `show` gave failed or was aborted."""
+        """Explain why a run from `read_run` failed or was aborted."""
 
     @abstractmethod
     def abort_run(self, run: str, reason: str) -> None:
@@ -207,15 +208,15 @@ class Engine(ABC):
 
     @abstractmethod
     def recover(self, run: str) -> Run:
-        """Start a failed run again from the last tasks that succeeded."""
+        """Restart a failed run after the last tasks that succeeded."""
 
     @abstractmethod
     def list_schedules(self) -> Sequence[ScheduleState]:
-        """The schedules that the app declares, and those that are still active."""
+        """The schedules that the app declares, and others that are still active."""
 
     @abstractmethod
     def deployed_schedules(self) -> Sequence[ScheduleState]:
-        """The schedules that the other side knows, active or not. Does not import the app."""
+        """The deployed schedules, active or not. Does not import the app."""
 
     @abstractmethod
     def switch_schedule(self, name: str, active: bool) -> ScheduleState:
@@ -223,16 +224,16 @@ class Engine(ABC):
 
     @abstractmethod
     def list_versions(self) -> list[tuple[str, datetime]]:
-        """The registered versions and when each was registered, from old to new."""
+        """The registered versions with their registration times, oldest first."""
 
     @abstractmethod
     def active_version(self) -> str | None:
-        """The version that the active schedules run; None when none is active."""
+        """The version that the active schedules run; None if none is active."""
 
     @abstractmethod
     def activate_version(self, version: str, tell: Reporter) -> list[str]:
-        """Let the active schedules run another registered version; the names of those that do."""
+        """Point the active schedules to another registered version; returns the names of those that changed."""
 
     @abstractmethod
     def deactivate_schedules(self) -> list[str]:
-        """Switch all schedules off; the names of those that were on."""
+        """Switch all schedules off; returns the names of those that were on."""

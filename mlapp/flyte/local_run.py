@@ -1,4 +1,4 @@
-"""`--engine flyte-local`: the compiled workflow in this process, by flytekit's local execution."""
+"""`--engine flyte-local`: run the compiled workflow in this process with flytekit's local execution."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion, Store
 
 CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
-"""flytekit's local cache keeps the places of outputs, which are removed here, and its key ignores the code."""
+"""The variable of flytekit's local cache, which must be off: it keeps paths of deleted outputs and ignores the code."""
 
 
 def train_locally(
     source: Source, parameters: Mapping[str, Any], store: Store, *, progress: Reporter = lambda step: None
 ) -> ModelVersion:
-    """Train, and put the version into the store. What passes between the tasks is removed afterwards.
+    """Train, and save the version in the store. Intermediate data is removed afterwards.
 
     Raises:
-        UsageError: a parameter that no stage takes, or of the wrong type. UserCodeError: a function raised.
+        UsageError: a parameter is unknown or of the wrong type. UserCodeError: a function raised.
     """
     values = inputs.encode_inputs(get_task_graph(source).inputs, parameters)
     workflow = train_workflow(source)
@@ -55,7 +55,7 @@ def train_locally(
 
 
 def _unwrap_error(error: BaseException) -> BaseException:
-    """The error as a run in this process gives it: ours, of those that flytekit put around it."""
+    """The original error, without flytekit's wrappers, as a run without Flyte would raise it."""
     waiting, seen = [error], set()
     while waiting:
         found = waiting.pop(0)

@@ -1,6 +1,6 @@
-"""Why a pod has not started, in words, from what flytepropeller writes into `closure.reason`.
+"""Explains why a pod has not started, from what flytepropeller writes to `closure.reason`.
 
-The forms are those of flyteplugins/go/tasks/pluginmachinery/flytek8s/pod_helper.go, `demystifyPendingHelper`.
+The formats are from flyteplugins/go/tasks/pluginmachinery/flytek8s/pod_helper.go, `demystifyPendingHelper`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 CANNOT_PULL = re.compile(
     r"ImagePullBackOff|ErrImagePull|InvalidImageName|ErrImageNeverPull|Back-off pulling image|couldn't parse image name"
 )
-"""In a reason, and in the error of a task that failed for it: the error has the kubelet's message, not its code."""
+"""Matches a reason, and the error of a task that failed because of it, which has the kubelet's message but no code."""
 UNREADY = re.compile(r"\[\w+\|(\w+)\]: [^|]*\|(.*)", re.DOTALL)
 """`[ContainersNotReady|CODE]: containers with unready status: [POD]|MESSAGE`."""
 STARTING = {
@@ -22,7 +22,7 @@ SAYS_NOTHING = frozenset({"Demistify Pending", "Scheduling", "task submitted to 
 
 
 def describe_reason(reason: str) -> str:
-    """The cluster's own message, as `0/1 nodes are available: 1 Insufficient cpu.`; other reasons as they are."""
+    """The cluster's own message, such as `0/1 nodes are available: 1 Insufficient cpu.`; other reasons unchanged."""
     if reason in SAYS_NOTHING:
         return NOT_SCHEDULED
     match = UNREADY.fullmatch(reason)
@@ -33,6 +33,6 @@ def describe_reason(reason: str) -> str:
 
 
 def find_pull_error(text: str) -> str | None:
-    """The kubelet's message about an image that it cannot pull; None when `text` says something else."""
+    """The kubelet's message about an image that it cannot pull; None if `text` is about something else."""
     line = next((line for line in text.splitlines() if CANNOT_PULL.search(line)), None)
     return None if line is None else line.rpartition("|")[2].strip()

@@ -9,26 +9,26 @@ from mlapp.errors import UsageError, suggest_nearest
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 
 INPUT = "promote_if"
-"""The workflow's input: a metric, with `-` before it where lower is better; empty to promote nothing."""
+"""The workflow's input: a metric, with the prefix `-` if lower is better; empty to promote nothing."""
 ALIAS = "production"
 
 
 def is_shared_store(url: str) -> bool:
-    """Whether a task in a cluster can reach the store that `store:` names: an object store, not a folder."""
+    """Whether a task in a cluster can reach the store in `store:`, which must be an object store, not a folder."""
     return "://" in url and not url.startswith("file://")
 
 
 def keep_if_shared(settings: StoreSettings, root: Path, version: ModelVersion, metric: str) -> None:
-    """Put a version into the store from within the cluster, if it can be reached from there."""
+    """Save a version in the store from within the cluster, if the store is reachable from there."""
     if is_shared_store(settings.url):
         keep_version(open_store(settings, root), version, metric)
 
 
 def keep_version(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:
-    """Take a version in, once for each execution that made it, and promote it if it is better.
+    """Save a version, once per execution that created it, and promote it if it is better.
 
     Raises:
-        UsageError: the model has no such metric. StoreError: the store cannot be written.
+        UsageError: the model has no such metric. StoreError: the store is not writable.
     """
     execution = version.manifest.origin.get("execution")
     kept = next(
@@ -43,7 +43,7 @@ def keep_version(store: Store, version: ModelVersion, metric: str = "") -> Model
 
 
 def is_better(store: Store, manifest: Manifest, metric: str) -> bool:
-    """Whether a model's metric is better than that of the one in production; true when none is there.
+    """Whether a model's metric is better than that of the model in production; True if there is none.
 
     Args:
         metric: name of a metric of the last split, such as `accuracy`; `-rmse` if lower is better.

@@ -1,4 +1,4 @@
-"""Registering: the code's archive, the tasks, the workflows, the launch plans and schedules."""
+"""Register the code archive, tasks, workflows, launch plans and schedules."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from mlapp.tuning import list_searchable
 
 UNUSED_IMAGE = "unused:0"
 ABOVE_LIMIT = re.compile(r"Requested (\w+) \w+ \[(.+?)\] is greater than current limit .+? \[(.+?)\]")
-"""flyteadmin's words for a task that asks for more than the platform's limit (its `task_validator.go`)."""
+"""flyteadmin's message for a task that requests more than the platform's limit (its `task_validator.go`)."""
 DESTINATION = "."
-"""Where a container unpacks the code: its working directory."""
+"""Where a container unpacks the code, which is its working directory."""
 
 
 def register_app(connection: Connection, project: Project, image: str, tell: Reporter) -> Registration:
-    """Register the app, unless this code with this image and these settings is registered. Its schedules keep the
-    version that they run: `deploy_schedules` changes it.
+    """Register the app, unless this code with this image and these settings is already registered. Schedules keep
+    their version until `deploy_schedules` changes it.
 
-    The default launch plan of `<app>.train` comes last: if it exists, everything else does.
+    The default launch plan of `<app>.train` is created last: if it exists, everything else does.
 
     Raises:
         FlyteError: Flyte refused, or the project does not exist.
@@ -60,7 +60,7 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
     origin = app_source.source_of_project(project)
     made, _ = compile_app(origin)
     with tempfile.TemporaryDirectory() as folder:
-        # Flyte takes a file again only if its bytes are the same, and another zlib packs the same code otherwise.
+        # Flyte accepts a repeated upload only with the same bytes, and zlib versions compress differently.
         packed = hashlib.sha256(shipped.archive).hexdigest()
         file = code_archive.write_archive(shipped.archive, Path(folder), packed)
         place = file_transfer.upload_file(connection, file, file.name, packed[:32])
@@ -72,7 +72,7 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
 
 
 def register_workflow(connection: Connection, project: Project, version: str, workflow: AppWorkflow) -> None:
-    """Register a workflow whose tasks are registered already, and its launch plan; again, it changes nothing.
+    """Register a workflow, whose tasks must be registered, and its launch plan. This is idempotent.
 
     Raises:
         FlyteError: Flyte refused.
@@ -83,7 +83,7 @@ def register_workflow(connection: Connection, project: Project, version: str, wo
 
 
 def deploy_schedules(connection: Connection, project: Project, version: str, tell: Reporter) -> None:
-    """Let the app's schedules run a version that is registered.
+    """Point the app's schedules to a registered version.
 
     Raises:
         FlyteError: Flyte refused.
@@ -98,7 +98,7 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
 
 
 def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
-    """What `register_app` would send, as plain data. Makes no request: the archive has no location yet."""
+    """The documents that `register_app` would send, as plain data, without the archive's location. Makes no request."""
     from google.protobuf.json_format import MessageToDict
 
     shipped = _ship_code(project, image, lambda text: None)
@@ -120,18 +120,18 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
 
 
 def compile_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
-    """The app's workflows, `<app>.train` first, and the plans of its schedules. Makes no request.
+    """The app's workflows, `<app>.train` first, and the launch plans of its schedules. Makes no request.
 
     Raises:
-        DeclarationError: no reader, no model, a schedule that Flyte has not got. UsageError: a parameter that Flyte
-            cannot carry, or one of a schedule that no stage takes.
+        DeclarationError: there is no reader or no model, or Flyte does not support a schedule. UsageError: Flyte cannot
+            represent a parameter, or no stage takes a schedule's parameter.
     """
     return _list_workflows(origin), schedules.make_launch_plans(origin)
 
 
 @dataclass(frozen=True)
 class _CodeRelease:
-    """The code that is registered: its archive, the SHA-256 of what is in it, and the version that it makes."""
+    """The registered code: its archive, the SHA-256 of the archive's content, and the resulting version."""
 
     archive: bytes
     digest: str
@@ -144,7 +144,7 @@ class _CodeRelease:
 
     @property
     def revision(self) -> str:
-        """The commit, with the suffix `-dirty` if files changed; empty without git."""
+        """The commit, with the suffix `-dirty` if there are changes; empty without git."""
         return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
 
 
@@ -169,7 +169,7 @@ def make_identifier(connection: Connection, kind: int, name: str, version: str) 
 
 
 def _list_entities(settings: SerializationSettings, made: Sequence[AppWorkflow]) -> list[Any]:
-    """Everything to register but the schedules, in an order in which each finds what it refers to."""
+    """All objects to register except the schedules, each after those that it refers to."""
     context = FlyteContextManager.current_context()
     with FlyteContextManager.with_context(context.with_serialization_settings(settings)) as context:
         found: OrderedDict[Any, Any] = OrderedDict()
@@ -183,7 +183,7 @@ def _list_entities(settings: SerializationSettings, made: Sequence[AppWorkflow])
 def _list_launch_plans(
     settings: SerializationSettings, scheduled: Sequence[LaunchPlan]
 ) -> list[launch_plans.LaunchPlan]:
-    """The schedules' launch plans, to be registered after the workflows that they name."""
+    """The schedules' launch plans, to register after their workflows."""
     context = FlyteContextManager.current_context()
     with FlyteContextManager.with_context(context.with_serialization_settings(settings)):
         return [get_serializable(OrderedDict(), settings, plan) for plan in scheduled]
@@ -206,14 +206,14 @@ def _create_entity(connection: Connection, entity: Any) -> str:
     try:
         connection.call_client(create[kind], place, spec)
     except FlyteError as error:
-        # Left by a registration that was interrupted: the same version has the same content.
+        # Left by an interrupted registration; the same version has the same content.
         if "ALREADY_EXISTS" not in error.what:
             raise _explain_limit(str(place.name), error.what) or error from error
     return str(place.name)
 
 
 def _explain_limit(entity: str, refusal: str) -> FlyteError | None:
-    """The error of a task that asks for more than Flyte allows one task; None for other refusals."""
+    """The error for a task that requests more than Flyte allows per task; None for other refusals."""
     match = ABOVE_LIMIT.search(refusal)
     if match is None:
         return None
@@ -236,7 +236,7 @@ def _describe_entity(entity: Any) -> tuple[str, Identifier, Any]:
 
 
 def _make_reference_settings(project: Project, version: str) -> SerializationSettings:
-    """For workflows and launch plans: they name tasks and workflows, and only tasks hold an image and code."""
+    """Serialization settings for workflows and launch plans, without image and code, which only tasks contain."""
     return SerializationSettings(
         ImageConfig.auto(img_name=UNUSED_IMAGE), project.settings.flyte.project, project.settings.flyte.domain, version
     )

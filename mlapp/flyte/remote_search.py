@@ -1,4 +1,4 @@
-"""`mlapp tune --remote`: the study is here, and its trials run on Flyte, many of them in one run."""
+"""`mlapp tune --remote`: the study is local, and its trials run on Flyte, many per run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mlapp.store import Store
 from mlapp.tuning import READING, Asked, Found, Options, Question, Study, list_spaces, require_optuna
 
 ROUNDS = 5
-"""Runs of a search, at most: trials of one run start together, so that they cannot learn from each other."""
+"""Maximum number of runs per search: trials of one run start together, so they cannot learn from each other."""
 AT_ONCE = 8
-"""Trials that run at the same time, where the user gives no number."""
+"""Default number of concurrent trials."""
 
 
 def search_on_flyte(
@@ -30,17 +30,17 @@ def search_on_flyte(
     started: Callable[[Run], Any] = lambda run: None,
     tell: Callable[[Found], None] = lambda found: None,
 ) -> Found:
-    """Search the parameters that the app declares. A resumed search first waits for the run that it started before.
+    """Search the parameters that the app declares. A resumed search first waits for the run that it had started.
 
     Args:
-        metric: by which trials are compared, as `choose_metric` knows it.
+        metric: the metric for comparing trials, from `choose_metric`.
         follow: waits for a run to end.
-        started: gets each started run.
-        tell: gets all trials, after each run.
+        started: called with each started run.
+        tell: called with all trials after each run.
 
     Raises:
         UsageError: another search is running. RunFailedError: no trial of a run succeeded.
-        MlappError: the first trial's error, when every trial failed.
+        MlappError: every trial failed; the first trial's error.
     """
     study = Study.open(pipeline, options, Question.about(metric, pipeline, options))
     with study.lock_search():
@@ -49,7 +49,7 @@ def search_on_flyte(
                 _collect_results(engine, study, earlier, batch, follow)
             except UnreachableError:
                 raise
-            except (FlyteError, UsageError):  # its trials count as failed, and others replace them
+            except (FlyteError, UsageError):  # its trials count as failed and are replaced
                 pass
             tell(study.collect_trials())
         missing = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
@@ -73,45 +73,45 @@ def search_on_flyte(
 
 
 def check_search(pipeline: Pipeline, options: Options) -> None:
-    """Find out what is wrong with a search before anything is built or registered for it.
+    """Check a search before anything is built or registered for it.
 
     Raises:
-        UsageError: nothing to search, or a parameter of the reader is: the data is read once.
-        MissingExtraError: no Optuna.
+        UsageError: there is nothing to search, or a reader's parameter is searched although the data is read once.
+        MissingExtraError: Optuna is not installed.
     """
     for space in list_spaces(pipeline, options.fixed):
         if space.parameter.stage in READING:
             raise UsageError(
-                f"Parameter '{space.parameter.name}' of {space.parameter.stage} is searched, and --remote reads once.",
+                f"Parameter '{space.parameter.name}' of {space.parameter.stage} is searched, but --remote reads once.",
                 f"Give it a value: -p {space.parameter.name}={space.example}. Or search it here: without --remote.",
             )
     require_optuna()
 
 
 def choose_metric(store: Store, app: str, given: str | None) -> str:
-    """The metric by which trials are compared: the one that is given, or the first of the app's latest version.
+    """The metric for comparing trials: the given one, or the first of the app's latest version.
 
     Raises:
-        UsageError: neither is there. To find out here what the evaluator gives would read the data here.
+        UsageError: there is neither. The evaluator's metrics cannot be determined without reading the data.
     """
     versions = store.versions(app)
     name = given or next(iter(versions[-1].headline if versions else ()), None)
     if name is None:
         raise UsageError(
-            f"By which metric the trials of {app} are compared is not known: no version of it is there.",
+            f"No metric is known to compare the trials of {app}, because it has no version.",
             "Give --metric, as --metric accuracy; or train first: mlapp train --remote.",
         )
     return name
 
 
 def _collect_results(engine: Engine, study: Study, run: str, batch: list[Asked], follow: Callable[[str], Any]) -> None:
-    """Wait for a run, and tell the study what came of its trials."""
+    """Wait for a run, and report the results of its trials to the study."""
     try:
         follow(run)
         results = engine.fetch_results(run)
     except UnreachableError:
         raise
-    except MlappError as failure:  # the run failed, is unknown, or what it gave has expired
+    except MlappError as failure:  # the run failed, is unknown, or its outputs have expired
         for asked in batch:
             study.tell(asked, error=failure)
         raise
@@ -127,16 +127,16 @@ def _read_metric(result: TrialResult | None, metric: str, run: str, reasons: Seq
     """The metric of a trial.
 
     Args:
-        reasons: why pods of the run were killed, as far as the cluster says.
+        reasons: why pods of the run were killed, as far as the cluster reports it.
 
     Raises:
-        MlappError: the trial failed, or its metric is not a number. UsageError: it lacks the metric.
+        MlappError: the trial failed, or its metric is not a number. UsageError: it has no such metric.
     """
     if result is None:
         raise MlappError(
             f"The trial was killed: {', '.join(reasons)}."
             if reasons
-            else "The trial was killed, most often for memory.",
+            else "The trial was killed, probably because it ran out of memory.",
             "Give it more: @app.trainer(resources=Resources(memory='16Gi')), or fewer --workers. Logs: mlapp runs logs "
             f"{run}",
         )
@@ -144,8 +144,8 @@ def _read_metric(result: TrialResult | None, metric: str, run: str, reasons: Seq
         raise MlappError(*result.error)
     if metric not in result.metrics:
         known = " or ".join(result.metrics) or "(it gives none)"
-        raise UsageError(f"The evaluator gives no metric '{metric}'.", f"Choose one: --metric {known}.")
+        raise UsageError(f"The evaluator returns no metric '{metric}'.", f"Choose one: --metric {known}.")
     value = result.metrics[metric]
     if value is None:
-        raise MlappError(f"{metric} is not a number.", "Look at what the evaluator gives for a small fold.")
+        raise MlappError(f"{metric} is not a number.", "Check what the evaluator returns for a small fold.")
     return value

@@ -1,4 +1,4 @@
-"""A run's outputs, from Flyte's object store to here."""
+"""Fetch a run's outputs from Flyte's object store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
     """Store the model of a run; returns the existing version if it was stored before.
 
     Raises:
-        ExpiredError: its files have expired. FlyteError: the run has no model. UsageError: it is another app's.
-        StoreError: a file is not what was saved.
+        ExpiredError: its files have expired. FlyteError: the run has no model. UsageError: the model is another app's.
+        StoreError: a file differs from what was saved.
     """
     kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
     if kept is not None:
@@ -34,11 +34,13 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
             manifest = msgspec.json.decode((folder / task_bodies.MANIFEST).read_bytes(), type=Manifest)
         except msgspec.MsgspecError as error:
             raise StoreError(
-                f"The manifest of run {run} cannot be read: {error}.", "Upgrade mlapp here, or do not trust that run."
+                f"The manifest of run {run} cannot be read: {error}.",
+                "Upgrade mlapp here. If it is up to date, do not trust that run.",
             ) from error
         if manifest.app != app:
             raise UsageError(
-                f"Run {run} trained '{manifest.app}', and this project is '{app}'.", "Fetch it in that one's folder."
+                f"Run {run} trained '{manifest.app}', but this project is '{app}'.",
+                "Fetch it in the folder of that project.",
             )
         files = [f"{task_bodies.FILES}/{file}" for file in manifest.files]
         file_transfer.download_files(connection, url, files, folder)
@@ -49,7 +51,7 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
     """The predictions of a run, as a DataFrame.
 
     Raises:
-        ExpiredError: the file has expired. FlyteError: the run has none.
+        ExpiredError: the file has expired. FlyteError: the run has no predictions.
     """
     import pandas as pd
 
@@ -64,7 +66,7 @@ def fetch_results(connection: Connection, run: str) -> list[TrialResult | None]:
     """The result of each trial of a run, in order; None for a killed one.
 
     Raises:
-        FlyteError: the run has none.
+        FlyteError: the run has no results.
     """
     texts = [_read_text(literal) for literal in fetch_output(connection, run, "results").collection.literals]
     return [None if text is None else msgspec.json.decode(text, type=TrialResult) for text in texts]
@@ -76,7 +78,7 @@ def _read_text(literal: Any) -> str | None:
 
 
 def fetch_output(connection: Connection, run: str, name: str) -> Any:
-    """One output of a run, as Flyte's literal.
+    """One output of a run, as a Flyte literal.
 
     Raises:
         FlyteError: the run has no such output.
@@ -95,5 +97,5 @@ def fetch_output(connection: Connection, run: str, name: str) -> Any:
             file_transfer.download_file(connection, data.outputs.url, file)
             outputs = LiteralMap.from_flyte_idl(literals_pb2.LiteralMap.FromString(file.read_bytes())).literals
     if name not in outputs:
-        raise FlyteError(f"Run {run} has no output '{name}'.", "Only a run that succeeded has: mlapp runs list.")
+        raise FlyteError(f"Run {run} has no output '{name}'.", "Only a successful run has outputs: mlapp runs list.")
     return outputs[name]

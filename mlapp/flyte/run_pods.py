@@ -1,6 +1,6 @@
-"""The pods of a run, by the Kubernetes API: their logs, and why they were killed. Flyte keeps neither.
+"""The pods of a run, from the Kubernetes API: their logs, and why they were killed. Flyte keeps neither.
 
-flytepropeller runs the pods of a run in the namespace `<project>-<domain>`, with the run's id as the label
+flytepropeller runs the pods of a run in the namespace `<project>-<domain>`, with the run's ID as the label
 `execution-id` and the task's node as `node-id` (flytepropeller/pkg/compiler/transformers/k8s/workflow.go).
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 from mlapp.config import Flyte
 
 SECONDS = 10.0
-"""How long one call may take: the cluster is often out of reach, and nothing else depends on it."""
+"""Timeout of one call: the cluster is often unreachable, and nothing else depends on it."""
 TAIL = 1000
-"""Lines of a pod's log, at most."""
+"""Maximum number of lines of a pod's log."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class RunPod:
     """One pod of a run.
 
     Attributes:
-        node: the task's node in the workflow, as `train-evaluate-save`.
-        reason: why its container ended, in the kubelet's words, as `OOMKilled`; empty while it runs.
+        node: the task's node in the workflow, such as `train-evaluate-save`.
+        reason: the kubelet's termination reason of its container, such as `OOMKilled`; empty while it runs.
         waits_for: why it has not started; empty once it has.
     """
 
@@ -36,7 +36,7 @@ class RunPod:
     waits_for: str = ""
 
     def is_of(self, node: str) -> bool:
-        """Whether it belongs to a task; the runs of a map task `trial` are `trial-n0`, `trial-n1`, …"""
+        """Whether the pod belongs to a task; the runs of a map task `trial` are `trial-n0`, `trial-n1`, …"""
         return re.fullmatch(rf"{re.escape(node)}(-n\d+)?", self.node) is not None
 
 
@@ -49,7 +49,7 @@ class RunPods:
 
     @classmethod
     def connect(cls, settings: Flyte) -> RunPods | None:
-        """By the current context of the kubeconfig, or the pod's own account; None where there is neither."""
+        """Connect by the kubeconfig's current context, or by the pod's own account; None if there is neither."""
         try:
             from kubernetes import client, config
         except ImportError:
@@ -68,7 +68,7 @@ class RunPods:
         return cls(client.CoreV1Api(client.ApiClient(configuration)), settings)
 
     def list_pods(self, run: str) -> list[RunPod]:
-        """The pods of a run in the order in which they began; none where the cluster does not answer."""
+        """The pods of a run in order of their start; none if the cluster does not answer."""
         found = self._call(
             self._api.list_namespaced_pod, self._namespace, label_selector=f"execution-id={run}", limit=500
         )
@@ -86,7 +86,7 @@ class RunPods:
     def read_logs(self, run: str) -> Iterator[tuple[RunPod, str]]:
         """The last lines of each pod's log."""
         for pod in self.list_pods(run):
-            # Without `_preload_content=False` the client gives the text as Python writes bytes: "b'…'".
+            # Without `_preload_content=False`, the client returns the text as the repr of bytes: "b'…'".
             answer = self._call(
                 self._api.read_namespaced_pod_log,
                 pod.name,
@@ -103,7 +103,7 @@ class RunPods:
 
         try:
             return function(*args, **named, _request_timeout=SECONDS)
-        except (ApiException, HTTPError):  # no rights, an unknown namespace, unreachable, or no such pod
+        except (ApiException, HTTPError):  # no permission, unknown namespace, unreachable, or no such pod
             return None
 
 

@@ -1,4 +1,4 @@
-"""The stages of a run: their phases, their errors in full, and what those wait for that have not started."""
+"""The stages of a run: their phases, their full errors, and why stages have not started."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WAITS_AFTER = 10.0
 
 
 def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
-    """The stages of a run in the order in which they began, with their errors in full.
+    """The stages of a run in order of their start, with their full errors.
 
     Raises:
         UsageError: the run does not exist.
@@ -64,7 +64,7 @@ def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
 
 
 def _whole_error(connection: Connection, node: Any) -> str | None:
-    """A node's error. A list cuts it to 100 bytes, so it needs its own request."""
+    """A node's error. Lists truncate it to 100 bytes, so it needs its own request."""
     if node.closure.error is None:
         return None
     whole = connection.call_client(connection.client.get_node_execution, node.id)
@@ -73,7 +73,7 @@ def _whole_error(connection: Connection, node: Any) -> str | None:
 
 
 def _with_task_error(connection: Connection, node: Any, text: str) -> str:
-    """A node's error with that of its task's last attempt, where the node's own does not hold it."""
+    """A node's error, extended by the error of its task's last attempt if it does not contain that."""
     for execution in list_task_executions(connection, node.id)[-1:]:
         task = connection.call_client(connection.client.get_task_execution, execution.id)
         said = task.closure.error.message if task.closure.error else execution.reason
@@ -106,7 +106,7 @@ def _steps_of(node: Any, error: str | None) -> Iterator[TaskRun]:
 
 
 def split_stage_names(node: str) -> list[str]:
-    """`train-evaluate-save` is three stages; a name that is not made of stages is one."""
+    """Split `train-evaluate-save` into three stages; a name that does not consist of stages stays whole."""
     names = node.split("-")
     return names if len(names) > 1 and all(name in STEPS for name in names) else [node]
 
@@ -124,7 +124,7 @@ def looks_finished(run: Run) -> bool:
 
 
 class WaitingReasons:
-    """Why tasks of a run have not started: a node says RUNNING before its pod has. One call asks for one task."""
+    """Why tasks of a run have not started: a node is RUNNING before its pod starts. One call covers one task."""
 
     def __init__(self, connection: Connection, run: str) -> None:
         self._connection = connection
@@ -134,7 +134,7 @@ class WaitingReasons:
         self._last = ""
 
     def next_node(self, run: Run) -> str | None:
-        """A node that has run for a while without a known start; takes turns among several."""
+        """A node that has been running for a while without a known start; alternates between several."""
         now = datetime.now(timezone.utc)
         nodes = list(
             dict.fromkeys(
@@ -151,7 +151,7 @@ class WaitingReasons:
         return nodes[(nodes.index(self._last) + 1) % len(nodes)] if self._last in nodes else nodes[0]
 
     def ask(self, node: str) -> None:
-        """Ask for one node's reason."""
+        """Request one node's reason."""
         self._last = node
         executions = list_task_executions(
             self._connection, NodeExecutionIdentifier(node, execution_id(self._connection, self._run))
@@ -165,7 +165,7 @@ class WaitingReasons:
             self._reasons[node] = describe_reason(reason)
 
     def _find_reason(self, node: str, execution: TaskExecution) -> str:
-        """The reason by Flyte; for a map task, which has none, by its pods, where a kubeconfig reaches them."""
+        """The reason from Flyte; for a map task, which has none, from its pods if a kubeconfig gives access to them."""
         if not execution.runs:
             return execution.reason
         pods = RunPods.connect(self._connection.settings)
@@ -174,7 +174,7 @@ class WaitingReasons:
         return f"none of its {len(execution.runs)} runs has started{f': {reason}' if reason else ''}"
 
     def add_to(self, run: Run) -> Run:
-        """The run with what is known of its waiting tasks."""
+        """The run with the known reasons of its waiting tasks."""
         steps = (
             dataclasses.replace(step, waits_for=self._reasons.get(step.node) if step.phase == "running" else None)
             for step in run.steps
@@ -183,7 +183,7 @@ class WaitingReasons:
 
 
 def refuse_unpullable(run: Run) -> None:
-    """End the wait for an image that will never come."""
+    """Raise an error for an image that can never be pulled, instead of waiting."""
     for step in run.steps:
         error = explain_pull(f"Task {step.name}", step.waits_for or "")
         if error is not None:
@@ -199,7 +199,7 @@ def project_and_domain(connection: Connection) -> tuple[str, str]:
 
 
 class NamedRun:
-    """Tells a run that is not there from other refusals."""
+    """Turns Flyte's NOT_FOUND error for a run into a UsageError."""
 
     def __init__(self, run: str) -> None:
         self._run = run

@@ -1,4 +1,4 @@
-"""Runs on Flyte: start, follow, list, stop; and what a failed one says."""
+"""Runs on Flyte: start, follow, list, stop, and explain failures."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from mlapp.reporting import Reporter
 
 WORKFLOWS = get_args(Workflow)
 PAUSE = 2.0
-"""Seconds between two calls while a run is followed, at least."""
+"""Minimum seconds between two calls while a run is followed."""
 LONGEST_PAUSE = 10.0
 PATIENCE = 600.0
-"""Seconds for which a lost connection is tried again."""
+"""Seconds for which a lost connection is retried."""
 WORKFLOW_PHASES: Mapping[int, Phase] = {
     WorkflowExecutionPhase.UNDEFINED: "queued",
     WorkflowExecutionPhase.QUEUED: "queued",
@@ -68,11 +68,11 @@ def start_run(
     *,
     at_once: int | None = None,
 ) -> str:
-    """Start a launch plan; returns the run's id.
+    """Start a launch plan; returns the run's ID.
 
     Args:
         values: literals, or Python values of `kinds`.
-        at_once: how many of its tasks run at the same time, at most.
+        at_once: maximum number of concurrent tasks.
     """
     place = project_and_domain(connection)
     literals = TypeEngine.dict_to_literal_map(
@@ -91,12 +91,12 @@ def start_run(
             connection.call_client(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
             break
         except UnreachableError as error:
-            # Asked again, it starts no second run: the name is the same.
+            # A retry starts no second run, because the name is the same.
             if is_last:
-                raise UnreachableError(error.what, "It may have begun all the same: mlapp runs list") from error
+                raise UnreachableError(error.what, "The run can have started anyway: see mlapp runs list") from error
             time.sleep(PAUSE)
         except FlyteError as error:
-            if "ALREADY_EXISTS" not in error.what:  # an answer that was lost: it is this very one
+            if "ALREADY_EXISTS" not in error.what:  # the earlier response was lost: the run is this one
                 raise
             break
     return name
@@ -110,7 +110,7 @@ def follow_run(
     say: Reporter = lambda text: None,
     pause: float = PAUSE,
 ) -> Run:
-    """Follow a run to its end, with at most one call every `pause` seconds. A lost connection is tried again.
+    """Follow a run to its end, with at most one call every `pause` seconds. A lost connection is retried.
 
     Raises:
         RunFailedError: it failed or was aborted. UnreachableError: no answer for ten minutes. UsageError: no such run.
@@ -140,15 +140,17 @@ def follow_run(
         except UnreachableError as error:
             if lost is None:
                 lost = time.monotonic()
-                say("Flyte does not answer; the run goes on, and is asked for again")
+                say("Flyte does not answer; the run continues, and mlapp tries again")
             if time.monotonic() - lost > PATIENCE:
-                raise UnreachableError(error.what, f"The run goes on. Come back: mlapp runs wait {run}") from error
+                raise UnreachableError(
+                    error.what, f"The run continues. Follow it again: mlapp runs wait {run}"
+                ) from error
         else:
-            # The steps say most, and one call gets them all. The run itself is asked for when they look finished.
+            # One call returns all steps. The run itself is only requested once the steps look finished.
             asks_run = is_last_done(current) or (not asks_run and looks_finished(current))
             if current.is_over and any(step.phase in ("queued", "running") for step in current.steps):
                 time.sleep(pause)
-                with suppress(UnreachableError):  # how it ended is known; the tasks' last news are not worth an error
+                with suppress(UnreachableError):  # the run's result is known; missing task updates are no error
                     current = _add_task_runs(current, list_stages(connection, run))
             if current != last:
                 tell(current)
@@ -156,7 +158,7 @@ def follow_run(
             if current.is_over:
                 break
             refuse_unpullable(current)
-        # Counted from the answer: the pause between two calls holds however long a call takes.
+        # The pause starts after the response, so it does not depend on the duration of the call.
         time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
     if current.phase != "succeeded":
         raise explain_failure(current)
@@ -164,7 +166,7 @@ def follow_run(
 
 
 def recover(connection: Connection, run: str) -> str:
-    """Start a failed run again from the last tasks that succeeded; returns the new run's id.
+    """Restart a failed run after the last tasks that succeeded; returns the new run's ID.
 
     Raises:
         UsageError: the run does not exist, or has not ended. FlyteError: Flyte refused.
@@ -172,7 +174,7 @@ def recover(connection: Connection, run: str) -> str:
     with NamedRun(run):
         current = _make_run(connection, _get_execution(connection, run))
     if not current.is_over:
-        raise UsageError(f"Run {run} is not over: it is {current.phase}.", f"Follow it: mlapp runs wait {run}")
+        raise UsageError(f"Run {run} has not ended: it is {current.phase}.", f"Follow it: mlapp runs wait {run}")
     if current.phase == "succeeded":
         raise UsageError(f"Run {run} succeeded: there is nothing to recover.", f"See {current.url}")
     name = f"f{uuid.uuid4().hex[:19]}"
@@ -211,7 +213,7 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
         filters=[wanted],
         sort_by=NEWEST,
     )
-    if not found:  # Flyte lists the runs of a project that does not exist as none
+    if not found:  # for an unknown project, Flyte returns an empty list
         _check_project(connection)
     return [_make_run(connection, execution) for execution in found]
 
@@ -234,14 +236,14 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
 
 
 def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
-    """Where the logs of each step are, as step and link; Flyte keeps links, and the cluster the logs.
+    """The step and link of each log; Flyte keeps only links, the cluster keeps the logs.
 
     Raises:
         UsageError: the run does not exist.
     """
     found = []
     stages = list_stages(connection, run)
-    if not stages:  # Flyte lists the stages of a run that does not exist as none
+    if not stages:  # for an unknown run, Flyte returns an empty list
         _get_execution(connection, run)
     for node in dict.fromkeys(step.node for step in stages):
         place = NodeExecutionIdentifier(node, execution_id(connection, run))
@@ -256,7 +258,7 @@ def _add_task_runs(run: Run, steps: tuple[TaskRun, ...]) -> Run:
 
 def _make_run(connection: Connection, execution: Any) -> Run:
     closure, plan = execution.closure, execution.spec.launch_plan
-    # A schedule's plan is called after its workflow: <app>.train.<schedule>, <app>.predict.<schedule>.
+    # A schedule's plan is named after its workflow: <app>.train.<schedule>, <app>.predict.<schedule>.
     before, _, last = plan.name.rpartition(".")
     is_schedule = last not in WORKFLOWS
     return Run(
@@ -273,8 +275,10 @@ def _make_run(connection: Connection, execution: Any) -> Run:
 
 
 def _check_project(connection: Connection) -> None:
-    """Raises:
-    FlyteError: Flyte has no such project, or the project no such domain.
+    """Check that the project and domain exist.
+
+    Raises:
+        FlyteError: Flyte has no such project, or the project has no such domain.
     """
     project, domain = project_and_domain(connection)
     request = project_pb2.ProjectListRequest(limit=1, filters=f"eq(identifier,{project})")

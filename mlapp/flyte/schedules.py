@@ -33,7 +33,7 @@ from mlapp.pipeline.schedule import Schedule
 from mlapp.reporting import Reporter
 
 WORKFLOWS = ("train", "predict", "monitor")
-"""Those that schedules run."""
+"""The workflows that schedules can run."""
 MONITOR = "monitor"
 """The name of the schedule that runs `mlapp monitor run`."""
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
@@ -72,12 +72,12 @@ def list_schedules(source: Source) -> dict[str, Schedule]:
 
 
 def make_launch_plans(source: Source) -> list[LaunchPlan]:
-    """A launch plan a schedule, `<app>.train.<schedule>` or `<app>.predict.<schedule>`; each is made once.
+    """One launch plan per schedule, `<app>.train.<schedule>` or `<app>.predict.<schedule>`; each is created only once.
 
     Raises:
-        UsageError: a parameter that no stage takes, or of the wrong type.
-        DeclarationError: the parameter for the scheduled time is not a datetime; a schedule predicts, and the cluster
-            cannot reach the store.
+        UsageError: a parameter is unknown or of the wrong type.
+        DeclarationError: the parameter for the scheduled time is not a datetime; or a schedule predicts, and the
+            cluster cannot reach the store.
     """
     return [_make_launch_plan(source, schedule) for schedule in list_schedules(source).values()]
 
@@ -99,18 +99,18 @@ def list_active_plans(connection: Connection, app: str) -> dict[str, Any]:
 def deploy_schedules(
     connection: Connection, source: Source, version: str, create: Callable[[str], Any], tell: Reporter
 ) -> None:
-    """Let the app's schedules run a version: those that are active, and those that are new. One that somebody switched
-    off stays off, and one that the app has no more is switched off.
+    """Point the app's active and new schedules to a version. Deactivated schedules stay off, and schedules that the app
+    no longer declares are switched off.
 
     Args:
-        create: makes the launch plan of a schedule in that version.
+        create: creates the launch plan of a schedule in that version.
     """
     app, declared = source.app.name, list_schedules(source)
     running = list_active_plans(connection, app)
     for name, schedule in declared.items():
         now = running.get(name)
         if now is not None and now.id.name != plan_name(app, schedule):
-            _set_plan_state(connection, now.id, LaunchPlanState.INACTIVE)  # it trained before, and now it predicts
+            _set_plan_state(connection, now.id, LaunchPlanState.INACTIVE)  # it changed from training to predicting
             now = None
         if now is not None and now.id.version == version:
             continue
@@ -132,7 +132,7 @@ def deploy_schedules(
 
 
 def list_schedule_states(connection: Connection, source: Source) -> list[ScheduleState]:
-    """The declared schedules, and those still active that are declared no more. One without a version was never
+    """The declared schedules, and active ones that are no longer declared. A schedule without a version was never
     deployed.
     """
     app, declared = source.app.name, list_schedules(source)
@@ -147,7 +147,7 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
 
 
 def list_deployed(connection: Connection, app: str) -> list[ScheduleState]:
-    """The schedules that Flyte knows, active or not, from its own records: the app's code is not needed."""
+    """The schedules in Flyte, active or not. The app's code is not needed."""
     running = list_active_plans(connection, app)
     found = [_state_of(name, plan, is_active=True) for name, plan in running.items()]
     for name in _names(connection, app):
@@ -158,7 +158,7 @@ def list_deployed(connection: Connection, app: str) -> list[ScheduleState]:
 
 
 def switch_schedule(connection: Connection, app: str, name: str, is_active: bool) -> ScheduleState | None:
-    """Switch a schedule on, in the version that was deployed last, or off; None where Flyte knows none of that name."""
+    """Switch a schedule on, in the version that was deployed last, or off; None if Flyte has no such schedule."""
     running = list_active_plans(connection, app)
     versions = (
         [running[name]] if name in running and not is_active else _deployed_last(connection, plan_names(app, name))
@@ -171,13 +171,13 @@ def switch_schedule(connection: Connection, app: str, name: str, is_active: bool
 
 
 def find(connection: Connection, app: str, name: str) -> ScheduleState | None:
-    """A schedule as Flyte knows it, in the version that was deployed last."""
+    """A schedule in Flyte, in the version that was deployed last."""
     versions = _deployed_last(connection, plan_names(app, name))
     return _state_of(name, versions[0], is_active=False) if versions else None
 
 
 def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
-    """The versions of a launch plan and when each was created, from old to new."""
+    """The versions of a launch plan with their creation times, oldest first."""
     settings = connection.settings
     place = NamedEntityIdentifier(settings.project, settings.domain, plan)
     found: list[tuple[str, datetime.datetime]] = []
@@ -186,7 +186,7 @@ def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, dat
         request = common_pb2.ResourceListRequest(
             id=place.to_flyte_idl(), limit=100, token=token, sort_by=NEWEST.to_flyte_idl()
         )
-        # flytekit's own LaunchPlan drops the time; its raw client returns the whole message.
+        # flytekit's LaunchPlan drops the time; its raw client returns the whole message.
         page = connection.call_client(RawSynchronousFlyteClient.list_launch_plans_paginated, connection.client, request)
         found += [
             (str(plan.id.version), plan.closure.created_at.ToDatetime(tzinfo=datetime.timezone.utc))
@@ -198,7 +198,7 @@ def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, dat
 
 
 def move_schedules(connection: Connection, app: str, version: str, tell: Reporter) -> list[str]:
-    """Let the active schedules run another version, as far as it has them; the names of those that do."""
+    """Point the active schedules to another version, if it includes them; returns the names of those."""
     moved = []
     for name, plan in list_active_plans(connection, app).items():
         place = _plan_identifier(connection, plan.id.name, version)
@@ -214,7 +214,7 @@ def move_schedules(connection: Connection, app: str, version: str, tell: Reporte
 
 
 def stop_schedules(connection: Connection, app: str) -> list[str]:
-    """Switch all schedules off; the names of those that were on."""
+    """Switch all schedules off; returns the names of those that were on."""
     running = list_active_plans(connection, app)
     for plan in running.values():
         _set_plan_state(connection, plan.id, LaunchPlanState.INACTIVE)
@@ -242,7 +242,7 @@ def _make_launch_plan(source: Source, schedule: Schedule) -> LaunchPlan:
 
 
 def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any]:
-    """The values that the schedule gives, as Flyte carries them."""
+    """The schedule's parameter values, encoded for Flyte."""
     if isinstance(schedule, MonitorSchedule):
         return {}
     own = _inputs(source, schedule)
@@ -286,10 +286,10 @@ def _make_clock(source: Source, schedule: Schedule) -> Any:
 
 
 def _rate_as_cron(schedule: Schedule) -> str:
-    """A fixed rate as a cron expression: Flyte's scheduler tells the time to runs of cron schedules alone.
+    """A fixed rate as a cron expression: Flyte's scheduler passes the scheduled time only to cron schedules.
 
     Raises:
-        DeclarationError: there is none, as for every seven hours.
+        DeclarationError: no cron expression matches the rate, such as every seven hours.
     """
     assert schedule.every is not None
     minutes = int(schedule.every.total_seconds()) // 60
@@ -341,12 +341,12 @@ def plan_name(app: str, schedule: Schedule) -> str:
 
 
 def plan_names(app: str, name: str) -> list[str]:
-    """The launch plans that a schedule of that name may have."""
+    """The possible launch plans of a schedule of that name."""
     return [f"{app}.{workflow}.{name}" for workflow in WORKFLOWS]
 
 
 def schedule_name(app: str, plan: str) -> str:
-    """The schedule of a launch plan; empty where it is of none."""
+    """The schedule of a launch plan; empty if it belongs to none."""
     return next((plan.removeprefix(prefix) for prefix in plan_names(app, "") if plan.startswith(prefix)), "")
 
 
@@ -356,7 +356,7 @@ def _plan_identifier(connection: Connection, plan: str, version: str) -> Identif
 
 
 def _deployed_last(connection: Connection, plans: list[str]) -> list[Any]:
-    """The launch plan of these that was deployed last, in a list; the newest one where no deploy says so; else none."""
+    """A list with the plan that was deployed last, or with the newest if that is not recorded; empty without plans."""
     for plan in plans:
         version = read_version(connection, plan)
         if version is None:

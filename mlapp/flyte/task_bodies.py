@@ -1,6 +1,6 @@
-"""The bodies of the tasks: the same steps as a run in one process, with folders between them.
+"""The bodies of the tasks: the same steps as a run in one process, with folders in between.
 
-Nothing here knows Flyte. A task calls one of these functions with the folders that Flyte brought it.
+This module is independent of Flyte. A task calls one of these functions with the folders that Flyte downloaded.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class FittedModel(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel(TrainedModel):
-    """A model whose files are written already. Saving it copies them, and loads nothing.
+    """A model with its files already written. Saving copies them without loading the model.
 
     Attributes:
-        files: the folder with them; kind: the name of the model's class.
+        files: the folder with the files; kind: the name of the model's class.
     """
 
     files: Path
@@ -96,7 +96,7 @@ class SavedModel(TrainedModel):
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """Parameters to try, by full name; the folds of the cross-validation; the seed that makes them."""
+    """Parameters to try, by full name, and the folds and seed of the cross-validation."""
 
     parameters: dict[str, Any]
     folds: int
@@ -104,21 +104,21 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 def run_read(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -> None:
-    """Read and load; the table goes to `out`."""
+    """Read and load the data; write the table to `out`."""
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
     data_folder.write_values(out, {TABLE: table}, Identity(*identify_table(table)), pickle=pickle)
 
 
 def run_split(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:
-    """Split the table; the splits go to `out`."""
+    """Split the table; write the splits to `out`."""
     values, known = data_folder.read_values(table)
     splits = stage_calls.call_splitter(pipeline, values[TABLE], bound.get("data_splitter", {}))
     data_folder.write_values(out, splits, known, pickle=pickle)
 
 
 def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
-    """Build and fit on the first split; the model goes to `out`, in its framework's format."""
+    """Build and fit the model on the first split; write it to `out` in its framework's format."""
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     model = stage_calls.call_builder(pipeline, bound.get("model", {}))
     declared = frameworks.find_framework(type(model))
@@ -180,7 +180,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
 
 
 def _widen_by_others(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
-    """The schema with the ranges of the splits beside the first, one at a time: a server accepts what any split has."""
+    """The schema, widened by the ranges of the other splits, one at a time: a server accepts values of any split."""
     for name in data_folder.open_index(splits).names[1:]:
         part = data_folder.read_part(splits, name)
         schema = widen_schema(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
@@ -196,8 +196,8 @@ def _measure_baseline(
     some: Any,
     baseline: Baseline,
 ) -> Baseline:
-    """The baseline with the errors of the metrics, by the evaluator with its default parameters: the task that trains
-    takes no others.
+    """The baseline with the standard errors of the metrics. It uses the evaluator's default parameters, because the
+    training task does not receive others.
     """
     reliability = Reliability(stage_calls.evaluator_stage(pipeline, framework), estimator, {})
     for at, name in enumerate(data_folder.open_index(splits).names):
@@ -212,7 +212,7 @@ def _measure_baseline(
 
 
 def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
-    """The metrics of each split, in the splits' order."""
+    """The metrics of each split, in the order of the splits."""
     fitted = _read_fitted(trained)
     estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
     evaluator = stage_calls.evaluator_stage(pipeline, frameworks.get_framework(fitted.declared_framework))
@@ -240,9 +240,9 @@ def run_save(
     tuning: Mapping[str, Any] | None = None,
     signer: Signer | None = None,
 ) -> ModelVersion:
-    """A version as a store keeps it, in `out`: `manifest.json` and `files/`. Its number is that of no store yet.
+    """Write a version to `out` in the store's layout: `manifest.json` and `files/`. A store assigns the number later.
 
-    Flyte's maps have no order: the splits get theirs back, and the metrics are sorted by name.
+    Flyte's maps are unordered: the order of the splits is restored, and metrics are sorted by name.
     """
     fitted = _read_fitted(trained)
     model = SavedModel(
@@ -271,12 +271,12 @@ def run_save(
 
 
 def open_version(folder: Path) -> ModelVersion:
-    """The version that `save` wrote."""
+    """The version that `run_save` wrote."""
     return ModelVersion(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder / FILES)
 
 
 def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
-    """Predictions for what the reader reads, as a Parquet file: the column `prediction`, or the predictor's own."""
+    """Write predictions for the reader's data as a Parquet file: the column `prediction`, or the predictor's own."""
     predictor = prediction.load_predictor(pipeline, version)
     values = _choose_values(pipeline, bound)
     features = training.read_features(pipeline, values, trained_with=predictor.parameters)
@@ -285,7 +285,7 @@ def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Pa
 
 
 def _choose_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
-    """The values that differ from the defaults, by full name: Flyte also passes values that were not given."""
+    """The values that differ from the defaults, by full name, because Flyte also passes defaults."""
     defaults = {parameter.full_name: parameter.default for parameter in declared_parameters(pipeline.stages.values())}
     given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
     return {
@@ -296,10 +296,10 @@ def _choose_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
 
 
 def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
-    """The metrics of one trial on the first split, each the mean of its folds; or why it failed.
+    """The metrics of one trial on the first split, as means over the folds; or why it failed.
 
     Args:
-        text: a `Trial` as JSON. What it says goes before `bound`.
+        text: a `Trial` as JSON. Its parameters override `bound`.
 
     Returns:
         A `TrialResult` as JSON.

@@ -1,4 +1,4 @@
-"""The attempts of a node's task: the only place where Flyte says why a pod has not started, and where logs are."""
+"""The attempts of a node's task: the only place where Flyte reports why a pod has not started, and its log links."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flytekit.models.core.identifier import NodeExecutionIdentifier, TaskExecuti
 from mlapp.flyte.connection import Connection
 
 Phase = execution_pb2.TaskExecution
-"""flytekit's own enumeration lacks some of the phases."""
+"""flytekit's enumeration lacks some of the phases."""
 WAITING_PHASES = frozenset({Phase.UNDEFINED, Phase.QUEUED, Phase.INITIALIZING, Phase.WAITING_FOR_RESOURCES})
-"""Phases in which no code of the user runs yet. A pod that pulls its image is INITIALIZING."""
+"""Phases before any user code runs. A pod that pulls its image is INITIALIZING."""
 MOST = 1000
-"""Attempts of one node that are looked at."""
+"""Maximum number of attempts to read per node."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class TaskExecution:
     """One attempt of a task, or all runs of a map task.
 
     Attributes:
-        phase: by flyteidl's numbers. reason: the cluster's, for the phase; a map task has none.
-        logs: the links to its logs. runs: of a map task, the phases of its runs that have begun.
+        phase: flyteidl's number. reason: the cluster's reason for the phase; a map task has none.
+        logs: the links to its logs. runs: for a map task, the phases of its runs that have begun.
     """
 
     id: TaskExecutionIdentifier
@@ -37,12 +37,12 @@ class TaskExecution:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no pod of it has started."""
+        """Whether none of its pods has started."""
         return self.phase in WAITING_PHASES or bool(self.runs and WAITING_PHASES.issuperset(self.runs))
 
 
 def list_task_executions(connection: Connection, node: NodeExecutionIdentifier) -> list[TaskExecution]:
-    """The attempts of a node's task, from first to last: Flyte lists them in any order.
+    """The attempts of a node's task, from first to last; Flyte lists them in arbitrary order.
 
     Reads Flyte's own messages, because flytekit's model drops the reason.
     """

@@ -9,19 +9,19 @@ from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 
 SOURCE_EXTRAS = ("sql", "files", "mongo", "redis", "dynamodb")
-"""Sources of mlapp whose packages are in the extra of the same name."""
+"""mlapp's data sources with an extra of the same name."""
 OBJECT_STORE = re.compile(r"(s3|gs|az|abfs|abfss)://")
 REPLACES = {"xgboost": "xgboost", "torch": "torch"}
-"""Extra → a distribution that replaces it if the project requires it, such as `xgboost` with CUDA for `xgboost-cpu`."""
+"""Extra → a distribution that replaces it if the project requires that, such as `xgboost` (CUDA) for `xgboost-cpu`."""
 
 
 def list_extras(
     pipeline: Pipeline, framework: Framework, store: str, declared: DeclaredRequirements | None
 ) -> list[str]:
-    """The extras, sorted. Without them a run fails minutes later, in the task that imports what is missing.
+    """The extras, sorted. Without them, a run would fail minutes later, in the task that imports a missing package.
 
     Args:
-        store: the model store, as mlapp.yaml names it.
+        store: the URL of the model store in mlapp.yaml.
         declared: the project's own requirements.
     """
     extras = {"flyte"}

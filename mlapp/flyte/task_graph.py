@@ -1,4 +1,4 @@
-"""The tasks of one app: what each takes and gives, what its stages declare, and how a container finds it again."""
+"""The tasks of one app: their inputs and outputs, declared options, and how a container finds them."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from mlapp.training import stage_calls
 from mlapp.training.binding import parameter_stages
 
 CODE_REVISION = "MLAPP_CODE_REVISION"
-"""The commit that was registered, with `-dirty` after it: a container has the code, and no git."""
+"""The registered commit, with the suffix `-dirty` if changed: a container has the code but no git."""
 VERSION = "model_version"
-"""The input with the version, alias or `latest` of the store that predicts, where no model is given."""
+"""The input with the version, alias or `latest` of the store to predict with if no model is given."""
 TUNING = "tuning"
-"""The input with the search that found the parameters, as JSON; empty when there was none."""
+"""The input with the search that found the parameters, as JSON; empty without a search."""
 Metrics = dict[str, dict[str, float]]
 OTHER_TASKS = ("batch", "data", "monitor", "trial")
-"""The tasks of the workflows beside `<app>.train`."""
+"""The tasks of the workflows other than `<app>.train`."""
 
 
 class TaskGraph:
-    """The tasks of one app, each made once: Flyte's names are global."""
+    """The tasks of one app, each created once because Flyte's names are global."""
 
     def __init__(self, source: Source) -> None:
         source.app.require_stages("data_reader", "model")
-        for role in ("data_loader", "data_splitter"):  # what they return travels
+        for role in ("data_loader", "data_splitter"):  # their return values are transferred
             if not source.settings.flyte.pickle and (stage := source.app.stage(role)):
                 data_folder.check_annotation(stage)
         self.source = source
@@ -64,14 +64,14 @@ class TaskGraph:
         times = {schedule.time for schedule in self.pipeline.schedules.values() if schedule.time}
         self.inputs = inputs.make_inputs(parameters, times)
         self.entities: dict[Any, Any] = {}
-        """Workflows and launch plans of these tasks, each made once."""
-        # flytekit keeps launch plans by name; those of an earlier plan hold its workflows.
+        """Workflows and launch plans of these tasks, each created once."""
+        # flytekit caches launch plans by name; cached ones would refer to workflows of an earlier graph.
         for name in [name for name in LaunchPlan.CACHE if name.startswith(f"{self.name}.")]:
             del LaunchPlan.CACHE[name]
         self._tasks: dict[str, StageTask] = {}
 
     def task_inputs(self, step: str) -> list[Input]:
-        """The parameters of the stages that run in a task."""
+        """The parameters of a step's stages."""
         return [input for input in self.inputs if input.parameter.stage in STEPS[step].takes]
 
     def get_task(self, step: str) -> StageTask:
@@ -92,7 +92,7 @@ class TaskGraph:
         return group_steps(self.pipeline, separate=self.source.settings.flyte.tasks == "separate")
 
     def has_split_training(self) -> bool:
-        """Whether a task begins with `train`, so that a training can take split data."""
+        """Whether a task begins with `train`, so that training can start from split data."""
         return any(steps[0] == "train" for steps in self.groups())
 
     def _group(self, steps: tuple[str, ...]) -> StageTask:
@@ -124,7 +124,7 @@ class TaskGraph:
         )
 
     def _perform(self, step: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-        """One step, with what the steps before it gave; its own result: a folder, or the metrics."""
+        """Run one step with the results of the previous steps; returns a folder, or the metrics."""
         bound = inputs.decode_by_stage(self.task_inputs(step), given)
         if step == "evaluate":
             metrics = task_bodies.run_evaluate(self.pipeline, bound, values["splits"], values["trained"])
@@ -164,7 +164,7 @@ class TaskGraph:
         return self._make_task("batch", run_batch, own, data, {"predictions": FlyteFile}, workflow="predict")
 
     def _version(self, given: Mapping[str, Any]) -> ModelVersion:
-        """The model that predicts: the one that is given, or a version of the store, as a schedule names it."""
+        """The model to predict with: the given one, or the version of the store that a schedule names."""
         store = open_store(self.source.settings.store, self.source.root)
         if given["model"] is not None:
             version = task_bodies.open_version(_to_path(given["model"]))
@@ -227,7 +227,7 @@ class TaskGraph:
         )
 
     def _cache_version(self, step: str) -> str:
-        """A hash of the user's functions that run in a task, of what they call, and of what the app declares."""
+        """A hash of the user's functions in a task, of what they call, and of the app's declarations."""
         own = list_running_stages(self.pipeline, step)
         columns = (self.pipeline.target, self.pipeline.features)
         model = next((stage.options for stage in own if stage.role.name == "model"), NO_OPTIONS)
@@ -250,7 +250,7 @@ class TaskGraph:
 
     @property
     def _hashed_folder_type(self) -> Any:
-        """A folder that a later task's cache knows by its content, whatever run wrote it."""
+        """A folder type that later tasks' caches identify by content, whichever run wrote it."""
         caches = any(make_task_options(self.pipeline, step).cache for step in STEPS)
         return (
             Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_folder(Path(given.path)))]
@@ -260,11 +260,11 @@ class TaskGraph:
 
 
 class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
-    """Writes `app app.py task train` behind the container's `--`, and reads it there; `env staging` too where the
-    settings are those of an environment.
+    """Writes the loader arguments `app app.py task train` to the container's command, and reads them there; also
+    `env staging` for settings of an environment.
 
-    The code is in the working directory, where our registration unpacks it, or where `pyflyte register` unpacks it:
-    then the folder is on PYTHONPATH (`flytekit/bin/entrypoint.py`, `fast_execute_task_cmd`).
+    The code is in the working directory, where our registration unpacks it, or in the folder where `pyflyte register`
+    unpacks it, which is on PYTHONPATH (`flytekit/bin/entrypoint.py`, `fast_execute_task_cmd`).
     """
 
     location = "mlapp.flyte.task_graph.app_tasks"
@@ -291,10 +291,10 @@ _plans: dict[App, TaskGraph] = {}
 
 
 def get_task_graph(source: Source) -> TaskGraph:
-    """The plan of an app; a new one when its place or its settings are others than before.
+    """The task graph of an app; a new one if its place or its settings have changed.
 
     Raises:
-        DeclarationError: no reader or no model. UsageError: a parameter that Flyte cannot carry.
+        DeclarationError: there is no reader or no model. UsageError: Flyte cannot represent a parameter.
     """
     kept = _plans.get(source.app)
     if kept is None or kept.source != source:
@@ -303,12 +303,12 @@ def get_task_graph(source: Source) -> TaskGraph:
 
 
 def typed_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
-    """Inputs as flytekit's interface has them: name → type and default."""
+    """Inputs in the form of flytekit's interface: name → type and default."""
     return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
 
 
 def model_framework(pipeline: Pipeline) -> Framework:
-    """The framework of the app's model: by the builder's annotation, else by building it with its defaults."""
+    """The framework of the app's model: from the builder's annotation, otherwise by building it with its defaults."""
     stage = pipeline.stages["model"]
     kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
     if isinstance(kind, type) and frameworks.find_framework(kind).name != "python":
@@ -322,7 +322,7 @@ def model_framework(pipeline: Pipeline) -> Framework:
 
 
 def _code_folder(place: str) -> Path:
-    """The folder that holds the app: the working directory, or one of PYTHONPATH."""
+    """The folder of the app: the working directory, or an entry of PYTHONPATH."""
     folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     file = place.partition(":")[0]
     return next((folder for folder in folders if (folder / file).is_file()), folders[0])

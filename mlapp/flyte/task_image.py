@@ -15,10 +15,10 @@ from mlapp.reporting import Reporter
 
 
 def build_task_image(project: Project, tell: Reporter) -> str:
-    """The image of `flyte.image`, or one that is built and pushed to `image.name` unless the registry has it.
+    """The image in `flyte.image`, or one that is built and pushed to `image.name` unless the registry has it.
 
     Raises:
-        ConfigError: no image, and no registry to push one to. MlappError: it cannot be built or pushed.
+        ConfigError: there is neither an image nor a registry. MlappError: the image cannot be built or pushed.
     """
     settings = project.settings
     if settings.flyte.image:

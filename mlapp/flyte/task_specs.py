@@ -1,4 +1,4 @@
-"""Which of the user's stages meet in a task: what it takes as inputs, how it runs, and what its result depends on."""
+"""The user's stages of each task: those for its inputs, its options, and the dependencies of its result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class TaskSpec:
     """One task.
 
     Args:
-        takes: the stages whose parameters are its inputs.
-        declares: the stages that say how it runs; the first of them that the app has says whether it is cached.
-        runs: the stages beside those of `takes` that run in it, or whose options it depends on.
-        like: the task that holds the same data; one that declares no resources gets those of that one.
+        takes: the stages whose parameters are the task's inputs.
+        declares: the stages that declare its options; the first that the app has determines whether it is cached.
+        runs: further stages that run in it, or whose options it depends on.
+        like: a task with the same data; its resources are the default for this task.
     """
 
     takes: tuple[str, ...]
@@ -37,10 +37,10 @@ STEPS: Mapping[str, TaskSpec] = {
     "train": TaskSpec(
         FITTING,
         ("trainer", "model", "data_parser", "feature_transformer"),
-        ("predictor", "saver"),  # a few predictions tell their schema
+        ("predictor", "saver"),  # a few predictions determine their schema
     ),
     "evaluate": TaskSpec(EVALUATING, ("evaluator", "data_parser", "feature_transformer"), ("loader",), like="train"),
-    # Each run makes a version of its own, so that saving is done again whatever was there.
+    # Each run creates its own version, so saving is never cached.
     "save": TaskSpec((*READING, "data_splitter", *FITTING, "evaluator"), ("saver",), like="train", is_cached=False),
     "batch": TaskSpec(
         (*READING, "data_parser"),
@@ -54,8 +54,8 @@ STEPS: Mapping[str, TaskSpec] = {
 
 
 def make_task_options(pipeline: Pipeline, name: str) -> Task:
-    """How a task runs, as its stages declare it. One that declares no resources gets those of the task that holds the
-    same data, without its GPU.
+    """The task options that its stages declare. The default resources are those of the task with the same data,
+    without its GPU.
     """
     step = STEPS[name]
     own = merge_tasks(

@@ -1,4 +1,4 @@
-"""A step of the pipeline as a task of Flyte. The user's functions stay what they are."""
+"""A pipeline step as a Flyte task. The user's functions stay unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlapp.flyte.app_source import Source
 from mlapp.pipeline.resources import Resources, Task
 
 Work = Callable[[dict[str, Any]], Any]
-"""From a task's inputs by name to its outputs: one value, or a tuple of them in order."""
+"""Maps a task's inputs by name to its outputs: one value, or an ordered tuple."""
 
 
 class StageError(Exception):
@@ -33,24 +33,24 @@ class StageError(Exception):
 
 
 class RetriedStageError(FlyteRecoverableException):  # type: ignore[misc]
-    """The same where the stage declares retries: Flyte runs a task again only for an error of this kind.
+    """`StageError` for stages that declare retries: Flyte retries a task only after an error of this class.
 
-    flytekit's entry point decides by this class (`flytekit/bin/entrypoint.py`, `_dispatch_execute`).
+    flytekit's entry point checks the class (`flytekit/bin/entrypoint.py`, `_dispatch_execute`).
     """
 
     def __str__(self) -> str:
-        return str(self.args[0])  # without flytekit's own words around it
+        return str(self.args[0])  # without flytekit's wrapper text
 
 
 class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
-    """One step: its interface is made from the app, its work is one function of `mlapp.flyte.task_bodies`.
+    """One or more steps: the interface comes from the app, the work is done by functions of `mlapp.flyte.task_bodies`.
 
     Args:
         source: the app and its place.
-        step: the task's own name within the workflow, as `train`; `name` is its full one.
+        step: the task's name within the workflow, such as `train`; `name` is its full name.
         resolver: how a container finds the task.
         declared: resources, cache, retries, timeout and secrets.
-        cache_version: what the results depend on beside the inputs.
+        cache_version: the dependencies of the results besides the inputs.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
         self.source = source
         self.step = step
         self.stage = step
-        """The step that runs now: a fused task has several."""
+        """The current step, as a fused task has several."""
         self._work = work
         self._retries = declared.retries
         self._secrets = [make_secret(text) for text in declared.secrets]
@@ -93,7 +93,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
 
     @property
     def lhs(self) -> str:
-        return self.step  # flytekit looks for a module's variable, and there is none
+        return self.step  # flytekit would look for a module variable
 
     def execute(self, **inputs: Any) -> Any:
         self._expose_secrets()
@@ -104,28 +104,28 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             cause = error.__cause__ if isinstance(error, UserCodeError) else None
             if cause is not None:
                 cause = cause.with_traceback(_strip_own_frames(cause.__traceback__))
-            # The user's own traceback comes first, and none of ours after it.
-            here = f"{Path.cwd()}/"  # the user has the code in another folder
+            # Show only the user's own traceback, without our frames.
+            here = f"{Path.cwd()}/"  # on the user's machine, the code is in another folder
             text = f"{error.what}\n{error.todo}\nin task: {self.stage}".replace(here, "")
             raise kind(text).with_traceback(None) from cause
 
     def _expose_secrets(self) -> None:
-        """Give the stage its secrets as environment variables, also where Flyte mounts them as files."""
+        """Set the stage's secrets as environment variables, even if Flyte mounts them as files."""
         for secret in self._secrets:
             if secret.env_var and secret.env_var not in os.environ:
-                with suppress(ValueError):  # not there in a local run: the function says what it misses
+                with suppress(ValueError):  # missing in a local run: the function itself reports it
                     os.environ[secret.env_var] = flytekit.current_context().secrets.get(secret.group, secret.key)
 
 
 def new_output_folder(name: str) -> Path:
-    """A new folder for an output, where flytekit keeps a task's files."""
+    """A new folder for an output, in flytekit's folder for a task's files."""
     made = Path(FlyteContextManager.current_context().file_access.get_random_local_directory()) / name
     made.mkdir(parents=True)
     return made
 
 
 def make_secret(text: str) -> Secret:
-    """`database/password`, or `token` for the key of that name in the secret of that name; as `PASSWORD`, `TOKEN`."""
+    """Parse `database/password`, or `token` for key and secret of that name; exposed as `PASSWORD`, `TOKEN`."""
     group, _, key = text.rpartition("/")
     variable = re.sub(r"\W", "_", key).upper()
     return Secret(group=group or key, key=key, env_var=variable, mount_requirement=Secret.MountType.ENV_VAR)

@@ -1,6 +1,6 @@
 """The pipeline as Flyte's workflows: `<app>.train` (read + split → train + evaluate + save), `.predict`, `.tune`.
 
-They are ordinary workflow objects: a user's own `@workflow` can call them, and pyflyte finds them in a module.
+They are ordinary workflow objects: users' own `@workflow` functions can call them, and pyflyte finds them in a module.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mlapp.flyte.tasks import StageTask
 SPLITS = "splits"
 """The input with the split data of an earlier run."""
 ONE_SUCCEEDS = 0.01
-"""A run of trials fails only when none of them comes through: of up to a hundred, this is one."""
+"""Minimum ratio of successful trials: a run fails only if all trials fail, as one in up to a hundred is enough."""
 
 
 class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
-    """An imperative workflow whose inputs have defaults."""
+    """An imperative workflow with default inputs."""
 
     def __init__(self, name: str, inputs: dict[str, tuple[Any, Any]]) -> None:
         super().__init__(name)
@@ -42,7 +42,7 @@ class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
         return Interface(inputs=self._defaults, outputs=outputs)
 
     def __call__(self, *args: Any, **given: Any) -> Any:
-        # flytekit fills in a default for what is absent, except None.
+        # flytekit fills in defaults of missing inputs, except None.
         positional = list(self._defaults)[: len(args)]
         absent = {
             name: None
@@ -52,7 +52,7 @@ class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
         return super().__call__(*args, **absent, **given)
 
     def add_task(self, entity: Any, node: str, **given: Any) -> Any:
-        """Add a task as a node; an input that is not given is the workflow's own of that name. Returns its outputs."""
+        """Add a task as a node; inputs default to the workflow's inputs of the same name. Returns its outputs."""
         own = {name: self.inputs[name] for name in entity.python_interface.inputs if name not in given}
         added = self.add_entity(entity, **own, **given)
         added.with_overrides(node_name=node)
@@ -60,9 +60,9 @@ class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
 
 
 class MappedTask(ArrayNodeMapTask):  # type: ignore[misc]
-    """A task over a list: `over` gives one value to each of its runs, and every other input is the same for all.
+    """A task mapped over a list: each execution gets one value of `over`, and the other inputs are shared.
 
-    flytekit names a mapped task by where it is a module's variable; ours has the name of its task.
+    flytekit names a mapped task after its module variable; ours has the name of its task.
     """
 
     def __init__(self, task: StageTask, over: str) -> None:
@@ -76,21 +76,21 @@ class MappedTask(ArrayNodeMapTask):  # type: ignore[misc]
 
 
 def train_workflow(app: App | Source) -> AppWorkflow:
-    """`<app>.train`: its inputs are the parameters, `promote_if` and `tuning`; its outputs the metrics and the model's
-    folder.
+    """`<app>.train`: its inputs are the parameters, `promote_if` and `tuning`; its outputs are the metrics and the
+    model's folder.
 
     Args:
-        app: the App, for a workflow of your own; it must be in a module, as in app.py.
+        app: the App, for your own workflow; it must be defined in a module, such as app.py.
 
     Raises:
-        DeclarationError: no reader or no model. UsageError: a parameter that Flyte cannot carry.
+        DeclarationError: there is no reader or no model. UsageError: Flyte cannot represent a parameter.
     """
     return _get_or_make(app, _make_train_workflow)
 
 
 def predict_workflow(app: App | Source) -> AppWorkflow:
-    """`<app>.predict`: predictions for what the reader reads, by the model in a folder that `<app>.train` wrote, or by
-    `model_version` of a store that the cluster reaches.
+    """`<app>.predict`: predictions for the reader's data, with the model in a folder from `<app>.train`, or with
+    `model_version` of a store that the cluster can reach.
     """
     return _get_or_make(app, _make_predict_workflow)
 
@@ -103,17 +103,17 @@ def monitor_workflow(app: App | Source) -> AppWorkflow:
 def tune_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.tune`: the same data for many trials at once, as a map task.
 
-    Its inputs are the parameters and `trials` (each a `stages.Trial` as JSON); its outputs a `TrialResult` as JSON for
-    each trial, or None for one that was killed, and the data.
+    Its inputs are the parameters and `trials` (each a `task_bodies.Trial` as JSON); its outputs are a `TrialResult` as
+    JSON per trial, None for a killed one, and the data.
     """
     return _get_or_make(app, _make_tune_workflow)
 
 
 def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWorkflow | None:
-    """Workflows after a search's first run: `<app>.tune_split`, more trials, and `<app>.train_split`, the training.
+    """Workflows after a search's first run: `<app>.tune_split` for more trials, `<app>.train_split` for the training.
 
-    Both take `splits`, the data of that run, and start no pod to read it. None if the app's split shares the
-    task of its training.
+    Both take `splits`, the data of that run, and start no pod to read it. None if the app's split and training share a
+    task.
     """
     if name == "tune":
         return _get_or_make(app, _make_tune_split_workflow)
@@ -122,7 +122,7 @@ def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWork
 
 
 def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
-    """Each workflow of an app once: Flyte's names are global."""
+    """Create each workflow of an app only once, because Flyte's names are global."""
     own = get_task_graph(app if isinstance(app, Source) else app_source.source_of_app(app))
     if make not in own.entities:
         own.entities[make] = make(own)
@@ -151,7 +151,7 @@ def _training_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
 def _add_training(
     workflow: AppWorkflow, plan: TaskGraph, groups: Sequence[Sequence[str]], values: dict[str, Any]
 ) -> None:
-    """Add the tasks of training, and the workflow's outputs. `values` are those of the steps before."""
+    """Add the training tasks and the workflow's outputs. `values` are the outputs of previous steps."""
     for steps in groups:
         name = name_group(steps)
         given = {key: values[key] for key in list_inputs(steps)}

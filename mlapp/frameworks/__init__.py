@@ -1,6 +1,6 @@
 """Adapters to the machine-learning frameworks: fit, evaluate, predict, save and load for each.
 
-Others add theirs with an entry point in the group `mlapp.frameworks`; ours use the same door.
+Packages add frameworks with an entry point in the group `mlapp.frameworks`, as the built-in ones do.
 """
 
 from mlapp.frameworks.framework import Framework

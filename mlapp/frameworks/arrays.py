@@ -1,4 +1,4 @@
-"""Tables and targets as the arrays that neural networks take, and what they give as predictions."""
+"""Converts tables and targets to the arrays of neural networks, and their outputs to predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def features_to_array(features: Any) -> Any:
     """Features as 32-bit floats, rows first.
 
     Raises:
-        DataError: a column holds something else than numbers; names it.
+        DataError: a column holds values other than numbers; names it.
     """
     import numpy as np
 
@@ -19,18 +19,18 @@ def features_to_array(features: Any) -> Any:
         for name, dtype in features.dtypes.items():
             if dtype.kind not in "biuf":
                 raise DataError(
-                    f"Column '{name}' holds {dtype}: a neural network takes numbers.",
-                    "Turn it into numbers in an @app.feature_transformer.",
+                    f"Column '{name}' holds {dtype}, but a neural network needs numbers.",
+                    "Convert it to numbers in an @app.feature_transformer.",
                 )
         features = features.to_numpy(dtype=np.float32)
     return np.array(features, dtype=np.float32)
 
 
 def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
-    """The target as numbers, and its labels where it is a class: then they are the numbers of the labels.
+    """The target as numbers, and its labels if it is a class. Then the numbers are indexes of the labels.
 
     Args:
-        outputs: what the model gives a row. Two or more and a target of one column that is not of floats: a class.
+        outputs: outputs of the model per row. The target is a class if there are several and it is one column without floats.
 
     Raises:
         ModelError: more classes than the model has outputs. DataError: a text for a model with one output.
@@ -46,22 +46,22 @@ def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
         labels, codes = np.unique(values, return_inverse=True)
         if len(labels) > outputs:
             raise ModelError(
-                f"The target has {len(labels)} classes, the model {outputs} outputs.",
-                f"Let the model function build a model with {len(labels)} outputs.",
+                f"The target has {len(labels)} classes, but the model has {outputs} outputs.",
+                f"Build a model with {len(labels)} outputs in the model function.",
             )
         return codes.astype(np.int64), labels.tolist()
     if values.dtype.kind not in "biuf":
         raise DataError(
-            "The target is a text, and the model has one output.", "Let the model have one output for each class."
+            "The target is text, but the model has only one output.", "Give the model one output for each class."
         )
     return values.astype(np.float32).reshape(len(values), -1), None
 
 
 def require_finite_features(values: Any, features: Any) -> None:
-    """Check that no number of the features is missing or infinite.
+    """Check that the features have no missing or infinite number.
 
     Raises:
-        DataError: one is; names the column.
+        DataError: there is one; names the column.
     """
     import numpy as np
 
@@ -69,13 +69,13 @@ def require_finite_features(values: Any, features: Any) -> None:
     if len(bad):
         name = f"Column '{features.columns[bad[0]]}'" if hasattr(features, "columns") else f"Column {bad[0]}"
         raise DataError(
-            f"{name} of the features has missing or infinite values: the loss would be no number.",
+            f"{name} of the features has missing or infinite values, so the loss would not be a number.",
             "Fill or drop them in the data_reader or a feature_transformer.",
         )
 
 
 def outputs_to_predictions(outputs: Any, labels: list[Any] | None) -> Any:
-    """Predictions: the label of each row's best score, or the numbers. One score a row is that of the second label."""
+    """Predictions: the label of each row's best score, or the numbers. A single score per row is the second label's."""
     import numpy as np
 
     if labels is not None:

@@ -1,4 +1,4 @@
-"""Types of columns that the boosting libraries do not take: their own messages name no column, or crash in between."""
+"""Checks column types that boosting libraries do not support: their own errors name no column, or the process crashes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def require_column_types(library: str, features: Any, *, category_kinds: str, ta
 
     Args:
         library: its name, for the error.
-        category_kinds: what categories may be, as NumPy's `dtype.kind`: `O` are texts.
-        takes_arrow: columns in Arrow's types are taken.
+        category_kinds: supported types of categories, as NumPy's `dtype.kind`; `O` means texts.
+        takes_arrow: whether Arrow's types are supported.
 
     Raises:
         DataError: names the first column that it cannot train on, and what to do.

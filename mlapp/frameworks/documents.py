@@ -1,4 +1,4 @@
-"""scikit-learn models that take texts, one a row, and not a table: those that begin with a vectorizer."""
+"""scikit-learn models that start with a vectorizer: they take one text per row instead of a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def as_documents(model: Any, features: Any) -> Any:
-    """The one column of `features` where the model takes a list of texts; otherwise the features as they are."""
+    """The only column of `features` if the model takes a list of texts; otherwise the features unchanged."""
     is_one_column = hasattr(features, "columns") and len(features.columns) == 1
     return features.iloc[:, 0] if is_one_column and takes_documents(model) else features
 

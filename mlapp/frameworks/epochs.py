@@ -1,4 +1,4 @@
-"""What the default trainers of neural networks share: where their checkpoints lie, and what they can be told."""
+"""Shared by the default trainers of neural networks: the place of checkpoints, and the checks of parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKPOINTS = Path(".mlapp/checkpoints")
 
 @contextmanager
 def replace_checkpoint(file: Path) -> Iterator[Path]:
-    """A path to write a checkpoint to, which takes the place of `file` when the block has done: whole or not at all."""
+    """A path to write a checkpoint to. It atomically replaces `file` at the end of the block."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}")
     try:
@@ -27,10 +27,10 @@ def replace_checkpoint(file: Path) -> Iterator[Path]:
 
 
 def require_valid_parameters(parameters: Mapping[str, Any]) -> None:
-    """Check a trainer's parameters, those of them that are given.
+    """Check those parameters of a trainer that are given.
 
     Raises:
-        UsageError: one is out of its bounds; names it.
+        UsageError: one is out of bounds; names it.
     """
     for name in ("epochs", "batch_size", "patience"):
         count = parameters.get(name, 1)

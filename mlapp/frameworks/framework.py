@@ -1,4 +1,4 @@
-"""What an adapter gives: the defaults of the stages that depend on the model's framework."""
+"""The interface of an adapter: the default stages that depend on the model's framework."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlapp.frameworks import metrics
 
 
 class Framework(ABC):
-    """One framework. Its own packages are imported inside the methods only.
+    """One framework. Its packages are imported only inside the methods.
 
     `trainer`, `evaluator` and `predictor` are stages like a user's: the keyword parameters that `trainer` and
     `evaluator` declare beyond what their roles receive become parameters of the pipeline.
@@ -36,22 +36,22 @@ class Framework(ABC):
 
     @abstractmethod
     def owns(self, kind: type) -> bool:
-        """Whether this class, a model's or one of its bases, is this framework's. Decided by names; imports nothing."""
+        """Whether this class of a model, or one of its bases, belongs to this framework. Compares names; imports nothing."""
 
     @abstractmethod
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         """Fit the model; returns the fitted model. `target` is None for an app without one."""
 
     def check(self, parameters: Mapping[str, Any]) -> None:  # noqa: B027  # most trainers take no numbers
-        """Refuse parameters of `trainer` that cannot be; called before the data is read.
+        """Refuse invalid parameters of `trainer`. Called before the data is read.
 
         Raises:
             UsageError: names the parameter.
         """
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The framework's usual metrics for one split: those of `metrics.classification` where the model gives classes,
-        those of `metrics.regression` where it gives numbers; none without a target.
+        """The framework's usual metrics for one split: those of `metrics.classification` if the model predicts classes,
+        those of `metrics.regression` if it predicts numbers; none without a target.
         """
         if target is None:
             return {}
@@ -61,7 +61,7 @@ class Framework(ABC):
         return metrics.classification_metrics(target, predicted, self.scores(model, features))
 
     def scores(self, model: Any, features: Any) -> Any:
-        """Of a classifier of two classes, each row's score of the second one; None where it gives none."""
+        """Each row's score of the second class of a binary classifier; None without such scores."""
         classes = getattr(model, "classes_", None)
         if hasattr(model, "predict_proba") and (classes is None or len(classes) == 2):
             found = model.predict_proba(features)
@@ -75,7 +75,7 @@ class Framework(ABC):
         """The probability of each class, as a DataFrame with the classes' names: the predictor of `predict="proba"`.
 
         Raises:
-            ModelError: the model gives none, or does not tell its classes.
+            ModelError: the model has no probabilities, or no class names.
         """
         import pandas as pd
 
@@ -93,16 +93,16 @@ class Framework(ABC):
 
     @abstractmethod
     def predictor(self, model: Any, features: Any) -> Any:
-        """Predictions, one a row."""
+        """Predictions, one per row."""
 
     def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:  # noqa: B027  # most models can
-        """Check that an unfitted model has what the default predictor calls; called before the data is read.
+        """Check that an unfitted model has the method that the default predictor calls. Called before the data is read.
 
         Args:
-            gives_probabilities: the App says `predict="proba"`.
+            gives_probabilities: the App has `predict="proba"`.
 
         Raises:
-            ModelError: it has not.
+            ModelError: the method is missing.
         """
 
     @abstractmethod
@@ -110,34 +110,34 @@ class Framework(ABC):
         """Write the model into an empty folder.
 
         Raises:
-            ModelError: it cannot be saved in that format, or could not be loaded again with `trusted` alone.
+            ModelError: it cannot be saved in that format, or cannot be loaded again with `trusted`.
         """
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:  # noqa: B027  # most can be
-        """Check that an unfitted model could be saved and loaded once it is fitted; called before the data is read.
+        """Check that an unfitted model can be saved and loaded after it is fitted. Called before the data is read.
 
         Raises:
-            ModelError: it never could.
+            ModelError: it cannot.
         """
 
     @abstractmethod
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
-        """Read what `save` wrote. Types beside the framework's own are imported only if `trusted` names them.
+        """Load a saved model. Imports types outside the framework only if `trusted` names them.
 
         Raises:
-            ModelError: not readable, or it holds types that are not trusted.
+            ModelError: it is not readable, or holds types that are not trusted.
         """
 
     def restore(self, model: Any, folder: Path) -> Any:
-        """Read the weights that `save` wrote into a model that the app built; for adapters with `weights_only`.
+        """Load saved weights into a model that the app built; for adapters with `weights_only`.
 
         Raises:
-            ModelError: not readable, or they do not fit the model.
+            ModelError: they are not readable, or do not fit the model.
         """
         raise NotImplementedError(f"{self.name} saves whole models")
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
-        """Read the file of a ready model, one of `suffixes`.
+        """Load a ready model from a file with one of `suffixes`.
 
         Raises:
             ModelError: as `load`.
@@ -145,17 +145,17 @@ class Framework(ABC):
         raise NotImplementedError(f"{self.name} declares no suffixes")
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """Go on learning from `previous`, with the settings of the unfitted `model`; returns the fitted model.
+        """Continue training from `previous` with the settings of the unfitted `model`; returns the fitted model.
 
-        An adapter that `trains_from_weights` returns `model` with the weights of `previous`, for the trainer to go on.
+        An adapter that `trains_from_weights` returns `model` with the weights of `previous`, for the trainer to continue.
 
         Raises:
-            ModelError: models of this kind cannot go on.
+            ModelError: models of this kind cannot continue.
         """
         raise cannot_proceed_error(model, f"the framework {self.name} has no way to")
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
-        """The model as ONNX; the first rows of `features` show what it takes.
+        """The model as ONNX. The first rows of `features` define its inputs.
 
         Raises:
             ModelError: it cannot be converted. MissingExtraError: the converter is not installed.
@@ -170,10 +170,10 @@ class Framework(ABC):
 
 
 def unreadable_file_error(file: Path, error: Exception) -> ModelError:
-    """The error of a model's file that its library could not load."""
+    """The error for a model file that its library cannot load."""
     return ModelError(
         f"{file} cannot be loaded: {type(error).__name__}: {error}",
-        "Train again here, or install what it was trained with.",
+        "Train again here, or install the libraries that it was trained with.",
     )
 
 
@@ -193,15 +193,15 @@ def will_have_method(model: Any, name: str) -> bool:
 
 
 def no_probabilities(model: Any) -> ModelError:
-    """The error of a model that is asked for probabilities with class names, and has none."""
+    """The error for a model without the requested probabilities by class name."""
     return ModelError(
-        f"The App says predict='proba'; a {type(model).__name__} gives no probabilities with the names of its classes.",
+        f"The App says predict='proba'; a {type(model).__name__} does not return probabilities with class names.",
         "Choose a model with predict_proba, as SVC(probability=True); or write an @app.predictor that returns them.",
     )
 
 
 def cannot_proceed_error(model: Any, reason: object) -> ModelError:
-    """The error of a model that cannot go on learning."""
+    """The error for a model that cannot continue training."""
     return ModelError(
         f"A {type(model).__name__} cannot be trained further: {reason}.",
         "Train it from the start, without --from, or choose a model that can continue; docs/frameworks.md lists them.",

@@ -1,4 +1,4 @@
-"""Saving with joblib: an opt-in, as loading a pickle runs whatever code it holds."""
+"""Saves with joblib. This is opt-in, because loading a pickle runs any code that it holds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def save_joblib(model: Any, folder: Path) -> None:
     """Write `model.joblib`.
 
     Raises:
-        ModelError: the model holds something that cannot be pickled.
+        ModelError: a part of the model cannot be pickled.
     """
     _dump(model, folder / FILE)
 
@@ -27,7 +27,7 @@ def require_picklable(model: Any) -> None:
     """Check that an unfitted model can be pickled.
 
     Raises:
-        ModelError: it holds something that cannot.
+        ModelError: a part of it cannot be pickled.
     """
     _dump(model, io.BytesIO())
 
@@ -49,10 +49,10 @@ def load_joblib(file: Path) -> Any:
     """Read a joblib file, with a warning: it can run any code.
 
     Raises:
-        ModelError: it is not a joblib file, or needs a module that is not here.
+        ModelError: it is not a joblib file, or needs a module that is not installed.
     """
     joblib = _import_joblib()
-    log.warning("%s is a pickle: loading it runs the code that it holds. Load only what you trust.", file.name)
+    log.warning("%s is a pickle: loading it runs the code in it. Load only files that you trust.", file.name)
     try:
         return joblib.load(file)
     except OSError:

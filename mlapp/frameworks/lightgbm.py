@@ -19,7 +19,7 @@ END = "\nend of trees\n"
 
 
 class _Wrapper(msgspec.Struct):
-    """What the model knows beside its trees: its class, the iteration at which it stopped early, its labels."""
+    """Data of the model besides its trees: its class, the iteration of early stopping, its labels."""
 
     kind: str
     best_iteration: int
@@ -31,7 +31,7 @@ class LightGBMFramework(Framework):
     """`LGBMClassifier`, `LGBMRegressor`, `LGBMRanker` and `Booster`.
 
     LightGBM writes its boosters as text and has no format for its scikit-learn classes, which add the classes'
-    labels: those go into a JSON file beside it.
+    labels. A JSON file beside the text holds them.
     """
 
     name: ClassVar[str] = "lightgbm"
@@ -47,16 +47,16 @@ class LightGBMFramework(Framework):
         """Fit.
 
         Raises:
-            DataError: a column has a name or a type that LightGBM does not take, or two have one name as it reads them.
+            DataError: a column has an unsupported name or type, or two columns have the same name for LightGBM.
         """
         _require_names(features)
         require_column_types("LightGBM", features, category_kinds="Oiufb", takes_arrow=False)
         return model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """Add the trees of `model` to those of `previous`; with `reg_lambda=1` where the model has none.
+        """Add the trees of `model` to those of `previous`, with `reg_lambda=1` unless set.
 
-        Without it a row of which the trees before are sure, and wrong, gets a step without bound: LightGBM divides by
+        Without it, a row for which the earlier trees are certain and wrong gets an unbounded step: LightGBM divides by
         the second derivative of its loss, which is nearly 0 there.
         """
         if not hasattr(previous, "booster_"):
@@ -88,9 +88,9 @@ class LightGBMFramework(Framework):
             classes = model.classes_.tolist() if hasattr(model, "predict_proba") else None
             kind, has_names = _find_public_class(type(model)), hasattr(model, "feature_names_in_")
             wrapper = _Wrapper(kind, booster.best_iteration, has_names, classes)
-        # num_iteration=-1 keeps every tree: continuing from this version needs those after the best one too.
+        # num_iteration=-1 keeps every tree: continuing from this version also needs those after the best one.
         booster.save_model(folder / FILE, num_iteration=-1)
-        # Labels of an object array may be scalars of NumPy's own.
+        # Labels of an object array can be NumPy scalars.
         (folder / WRAPPER).write_bytes(msgspec.json.encode(wrapper, enc_hook=lambda label: label.item()))
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
@@ -100,14 +100,16 @@ class LightGBMFramework(Framework):
             raise MissingExtraError("Loading LightGBM models", "lightgbm") from None
         try:
             text = (folder / FILE).read_text(encoding="utf-8")
-            if END not in text:  # LightGBM itself ends the process on a text that is cut off
-                raise ModelError(f"{folder / FILE} is no LightGBM model, or is cut off.", "Train again, or restore it.")
+            if END not in text:  # LightGBM ends the process if a text is truncated
+                raise ModelError(
+                    f"{folder / FILE} is not a LightGBM model, or is truncated.", "Train again, or restore it."
+                )
             tree_structure.require_sound_lightgbm(text)
             booster = lightgbm.Booster(model_str=text)
             wrapper = msgspec.json.decode((folder / WRAPPER).read_bytes(), type=_Wrapper)
         except (lightgbm.basic.LightGBMError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ModelError(
-                f"{folder / FILE} is no LightGBM model, or is cut off: {error}", "Train again here, or restore it."
+                f"{folder / FILE} is not a LightGBM model, or is truncated: {error}", "Train again here, or restore it."
             ) from error
         booster.best_iteration = wrapper.best_iteration
         return booster if wrapper.kind == "Booster" else _wrap_booster(lightgbm, wrapper, booster)
@@ -125,20 +127,20 @@ def _require_names(features: Any) -> None:
         other = read_as.setdefault(name.replace(" ", "_"), name)
         if other is not name:
             raise DataError(
-                f"LightGBM reads the columns {other!r} and {name!r} as one: it takes spaces for underscores.",
+                f"LightGBM reads the columns {other!r} and {name!r} as one: it replaces spaces with underscores.",
                 "Give each column its own name in the data_reader.",
             )
 
 
 def _wrap_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
-    """The scikit-learn class around a loaded booster, with the attributes that its `fit` sets."""
+    """The scikit-learn model for a loaded booster, with the attributes that `fit` sets."""
     import numpy as np
     from sklearn.preprocessing import LabelEncoder
 
-    kind = getattr(lightgbm, wrapper.kind, None)  # the name comes from the file, and the class is called
+    kind = getattr(lightgbm, wrapper.kind, None)  # the name comes from an untrusted file, and the class is called
     if not (isinstance(kind, type) and issubclass(kind, lightgbm.LGBMModel)):
         raise ModelError(
-            f"{WRAPPER} names '{wrapper.kind}' as the class of the model, which is no model of LightGBM.",
+            f"{WRAPPER} names '{wrapper.kind}' as the class of the model, which is not a LightGBM model.",
             "Train again here, or restore it.",
         )
     model = kind(n_jobs=threads.count_cores())
@@ -158,7 +160,7 @@ def _wrap_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
 
 
 def _find_public_class(kind: type) -> str:
-    """The name of LightGBM's own class that the model is, or that it is a subclass of."""
+    """The name of the model's LightGBM class, or of its nearest LightGBM base."""
     import lightgbm
 
     own: type = next(base for base in kind.__mro__ if getattr(lightgbm, base.__name__, None) is base)

@@ -1,4 +1,4 @@
-"""The content of a scikit-learn estimator that comes from a file: what a check of its types alone does not see."""
+"""Checks the content of a scikit-learn estimator from a file, beyond the check of its types."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Held:
     """An object inside an estimator.
 
     Attributes:
-        columns: of the rows that the trees in it are given, by the estimator that checks them; None if unknown.
-        limit: the columns of the forest that this is directly in.
+        columns: number of columns that its trees receive; None if unknown.
+        limit: number of columns of the forest that directly contains it.
     """
 
     value: Any
@@ -33,7 +33,7 @@ class Held:
 
 
 def require_sound(model: Any, trusted: Sequence[str]) -> None:
-    """Check the content of an estimator, at any depth.
+    """Check the content of an estimator recursively.
 
     Raises:
         ModelError: a node of a tree refers to a node or a feature that does not exist; a vectorizer, of a class
@@ -129,7 +129,7 @@ def _require_known_function(function: Any) -> None:
     if name not in FUNCTIONS or resolve_name(name) is not function:  # an object may only claim to be one of them
         raise ModelError(
             f"The model holds types that are not declared trusted: a {PARTIAL} of {name}.",
-            f"If you know it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",
+            f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",
         )
 
 

@@ -1,4 +1,4 @@
-"""The usual metrics of classifiers and regressors, as scikit-learn defines them, without needing it."""
+"""The usual metrics of classifiers and regressors by scikit-learn's definitions, without its import."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 def classification_metrics(target: Any, predicted: Any, scores: Any = None) -> dict[str, float]:
-    """`accuracy`, and `f1_macro`, the mean of F1 over the classes; of two classes with scores also `roc_auc` and
-    `average_precision`, of the second class.
+    """`accuracy`, and `f1_macro`, the mean of F1 over the classes; for two classes with scores also `roc_auc` and
+    `average_precision` of the second class.
 
-    For several targets a row: `accuracy` is the share of rows that are right in all of them, and each has its own as
+    For several targets, `accuracy` is the share of rows that are right in all of them. Each target has its own
     `accuracy_<target>` and `f1_macro_<target>`.
 
     Args:
-        scores: of a binary problem, each row's score of the second class: its probability, or a decision function.
+        scores: for a binary problem, each row's score of the second class: a probability or a decision function.
     """
     import numpy as np
 
@@ -38,9 +38,9 @@ def classification_metrics(target: Any, predicted: Any, scores: Any = None) -> d
 
 
 def regression_metrics(target: Any, predicted: Any) -> dict[str, float]:
-    """`r2`, `mae` and `rmse`. For several targets their means, and each target's own as `r2_<target>` and so on.
+    """`r2`, `mae` and `rmse`. For several targets their means, and each target's own, such as `r2_<target>`.
 
-    `r2` of a constant target is 1 when exact, else 0.
+    `r2` of a constant target is 1 if the prediction is exact, otherwise 0.
     """
     import numpy as np
 

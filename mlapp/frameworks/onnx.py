@@ -1,4 +1,4 @@
-"""ONNX: models of any origin, run by ONNX Runtime, and what a conversion is judged by."""
+"""ONNX: models of any origin, run by ONNX Runtime, and the check of a conversion."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TOLERANCE = 1e-4
 
 
 class OnnxModel:
-    """An ONNX model that answers like an estimator: `predict`, and `predict_proba` where it gives probabilities.
+    """An ONNX model with the interface of an estimator: `predict`, and `predict_proba` if it has probabilities.
 
-    It takes one tensor of numbers, or one input a column with the columns' names.
+    It takes one tensor of numbers, or one input per column, named as the columns.
     """
 
     def __init__(self, content: bytes) -> None:
         """Load the model.
 
         Raises:
-            MissingExtraError: ONNX Runtime is not installed. ModelError: it is no ONNX model, is cut off, or refers
+            MissingExtraError: ONNX Runtime is not installed. ModelError: it is not an ONNX model, is truncated, or refers
                 to other files.
         """
         try:
@@ -48,7 +48,7 @@ class OnnxModel:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors have no common public base
             raise ModelError(
-                f"It is no ONNX model, or is cut off: {error}", "Export it again, or restore the file."
+                f"It is not an ONNX model, or is truncated: {error}", "Export it again, or restore the file."
             ) from error
         self.content = content
         self.inputs = self.session.get_inputs()
@@ -58,7 +58,7 @@ class OnnxModel:
         self.classes_ = _read_labels(metadata.get(CLASSES))
 
     def predict(self, features: Any) -> Any:
-        """The first output, one entry a row: a label, or a number, or several."""
+        """The first output, one entry per row: a label, a number, or several numbers."""
         import numpy as np
 
         found = np.asarray(self.session.run(self.outputs[:1], self._make_feed(features))[0])
@@ -67,7 +67,7 @@ class OnnxModel:
         return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
 
     def score(self, features: Any, target: Any) -> float:
-        """Accuracy, or R² where the predictions are quantities: as scikit-learn's estimators."""
+        """Accuracy, or R² for a regressor, as in scikit-learn's estimators."""
         found = OnnxFramework().evaluator(self, features, target)
         return found["accuracy" if "accuracy" in found else "r2"]
 
@@ -83,7 +83,7 @@ class OnnxModel:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it answers with labels."""
+        """Whether it predicts labels."""
         kind: str = self.session.get_outputs()[0].type
         return self.labels is not None or kind in ("tensor(int64)", "tensor(string)", "tensor(bool)")
 
@@ -99,7 +99,7 @@ class OnnxModel:
 
 
 class OnnxFramework(Framework):
-    """A ready `.onnx` file, as `app.model("model.onnx")`; it can be evaluated and served, and not trained."""
+    """A ready `.onnx` file, as in `app.model("model.onnx")`. It can be evaluated and served, but not trained."""
 
     name: ClassVar[str] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "numpy")
@@ -136,10 +136,10 @@ class OnnxFramework(Framework):
 
 
 def _require_self_contained(content: bytes) -> None:
-    """Check that no tensor's data is in another file: ONNX Runtime would read it from the working directory.
+    """Check that no tensor's data is in another file. ONNX Runtime reads such files from the working directory.
 
     Raises:
-        MissingExtraError: onnx is not installed. ModelError: a tensor's data is; or it is no ONNX model.
+        MissingExtraError: onnx is not installed. ModelError: a tensor's data is external, or it is not an ONNX model.
     """
     try:
         import onnx
@@ -149,7 +149,7 @@ def _require_self_contained(content: bytes) -> None:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's errors differ between its implementations
         raise ModelError(
-            f"It is no ONNX model, or is cut off: {error}", "Export it again, or restore the file."
+            f"It is not an ONNX model, or is truncated: {error}", "Export it again, or restore the file."
         ) from error
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
@@ -160,7 +160,7 @@ def _require_self_contained(content: bytes) -> None:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Every tensor in a message of ONNX, at any depth: of graphs, of functions, of attributes."""
+    """Every tensor in a message of ONNX, recursively: of graphs, functions and attributes."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield message
         return
@@ -174,7 +174,7 @@ def _read_labels(text: str | None) -> list[Any] | None:
     """The classes in the metadata of a model.
 
     Raises:
-        ModelError: they are no list of texts and numbers.
+        ModelError: they are not a list of texts and numbers.
     """
     try:
         return msgspec.json.decode(text, type=list[bool | int | float | str]) if text else None
@@ -186,7 +186,7 @@ def require_same_predictions(original: Any, converted: Any, probabilities: tuple
     """Compare the predictions of a model with those of its conversion.
 
     Args:
-        probabilities: of both: where two classes are as likely as each other, rounding may choose the other one.
+        probabilities: of both models. If two classes are equally likely, rounding can select either.
 
     Raises:
         ModelError: they differ by more than rounding; names the worst difference.
@@ -225,7 +225,7 @@ def _require_close(what: str, original: Any, converted: Any) -> None:
 def _difference_error(how: str) -> ModelError:
     return ModelError(
         f"The ONNX model does not answer as the original: {how}.",
-        "Serve the original; or scale the features, as ONNX models compute with 32 bits.",
+        "Serve the original; or scale the features, because ONNX models compute with 32 bits.",
     )
 
 

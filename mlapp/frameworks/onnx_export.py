@@ -1,4 +1,4 @@
-"""Conversions to ONNX, by the converter that each framework's community keeps."""
+"""Converts models to ONNX with the converter of each framework's community."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPSET = 15
 
 
 def export_sklearn(model: Any, features: Any) -> bytes:
-    """With skl2onnx; a ColumnTransformer gets one input a column, anything else one tensor.
+    """Convert with skl2onnx. A ColumnTransformer gets one input per column, other models one tensor.
 
     Raises:
         ModelError: a part of the model has no converter.
@@ -51,7 +51,7 @@ def export_xgboost(model: Any, features: Any) -> bytes:
     with _quiet_conversion(model):
         from onnxmltools.convert import convert_xgboost
 
-        # The converter takes no names of columns.
+        # The converter does not accept column names.
         nameless = copy.deepcopy(model)
         nameless.get_booster().feature_names = None
         proto = _name_classes(
@@ -78,10 +78,10 @@ def export_lightgbm(model: Any, features: Any) -> bytes:
 
 
 def export_pytorch(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
-    """With PyTorch's own exporter; the labels go into the metadata.
+    """Convert with PyTorch's exporter. The metadata holds the labels.
 
     Raises:
-        ModelError: it does what ONNX cannot express.
+        ModelError: ONNX cannot express the module.
     """
     with _quiet_conversion(model):
         import onnxscript  # noqa: F401  # PyTorch's exporter needs it, and says so in a long traceback
@@ -104,7 +104,7 @@ def export_pytorch(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
 
 
 def _name_classes(proto: Any, model: Any) -> Any:
-    """The ONNX model with the names of its classes in its metadata: probabilities are a matrix without names."""
+    """The ONNX model with its class names in the metadata, because the matrix of probabilities has none."""
     classes = getattr(model, "classes_", None)
     if classes is not None and hasattr(classes, "tolist"):
         proto.metadata_props.add(key=CLASSES, value=json.dumps(classes.tolist(), default=str))
@@ -125,7 +125,7 @@ def _takes_columns(model: Any) -> bool:
 
 @contextmanager
 def _quiet_conversion(model: Any) -> Iterator[None]:
-    """Converters say much, and raise whatever they like."""
+    """Converters print much, and raise many types."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -140,7 +140,7 @@ def _quiet_conversion(model: Any) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"The model, a {type(model).__name__}, cannot be converted to ONNX: {reason:.300}",
-            "Serve it as it is; or build it of parts that have a converter.",
+            "Serve it as it is, or build it from parts that have a converter.",
         ) from error
     finally:
         logging.disable(level)

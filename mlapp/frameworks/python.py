@@ -1,4 +1,4 @@
-"""Any object with `predict`: what serves a model whose framework has no adapter."""
+"""Any object with `predict`: the adapter to models of other frameworks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlapp.frameworks.framework import Framework
 
 
 class PythonFramework(Framework):
-    """Calls `fit(features, target)`, `score` and `predict` of the object where it has them."""
+    """Calls the object's `fit(features, target)`, `score` and `predict`, if it has them."""
 
     name: ClassVar[str] = "python"
     libraries: ClassVar[tuple[str, ...]] = ()

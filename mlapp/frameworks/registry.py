@@ -1,4 +1,4 @@
-"""Find the framework of a model by its type, by its name, or by the suffix of its file."""
+"""Finds the framework of a model by its type, by its name, or by the suffix of its file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 def find_framework(kind: type) -> Framework:
-    """The framework of models of this type; plain Python's for a type that no adapter owns.
+    """The framework of models of this type; plain Python for a type without an adapter.
 
-    The nearest base decides: XGBoost's classifier is scikit-learn's too, but XGBoost's first.
+    The nearest base decides: XGBoost's classifier is also scikit-learn's, but XGBoost's base is nearer.
     """
     for base in kind.__mro__[:-1]:
         for framework in _load_adapters():
@@ -28,7 +28,7 @@ def find_framework(kind: type) -> Framework:
 
 
 def get_framework(name: str) -> Framework:
-    """The framework of that name, as a manifest holds it.
+    """The framework with the name in a manifest.
 
     Raises:
         ModelError: no installed adapter has that name.
@@ -72,7 +72,7 @@ def _adapter_names() -> tuple[str, ...]:
 
 @cache
 def _load_adapter(name: str) -> Framework | None:
-    """None, after a warning, where its package cannot be imported."""
+    """None, with a warning, if its package cannot be imported."""
     try:
         adapter: Framework = plugins.load_plugin(plugins.FRAMEWORKS, name)()
     except plugins.PluginError as error:

@@ -24,10 +24,10 @@ FILE = "model.skops"
 
 
 class SklearnFramework(Framework):
-    """Anything built on scikit-learn's estimators.
+    """Estimators with scikit-learn's base classes.
 
-    skops (https://skops.readthedocs.io) writes no pickle: what it loads is checked against a list of types
-    first, so a model file from elsewhere cannot run code of its own.
+    skops (https://skops.readthedocs.io) writes no pickle. Types in a file are checked against a list of trusted types
+    before loading, so a model file cannot run code of its own.
     """
 
     name: ClassVar[str] = "sklearn"
@@ -44,7 +44,7 @@ class SklearnFramework(Framework):
         """Fit.
 
         Raises:
-            DataError: texts, or missing or infinite values, that the model does not take; names the column.
+            DataError: texts, or missing or infinite values, that the model does not support; names the column.
         """
         features = as_documents(model, features)
         try:
@@ -56,10 +56,10 @@ class SklearnFramework(Framework):
             raise told from error
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """By `partial_fit`; else by `warm_start`, where an ensemble grows by as many members as `model` has.
+        """Continue by `partial_fit`, or by `warm_start`, which adds as many members to an ensemble as `model` has.
 
-        Of a pipeline the last step goes on, and what comes before it stays as it was fitted: what the last step has
-        learned is of features that were transformed so.
+        In a pipeline only the last step continues. The earlier steps stay as fitted, because the last step has
+        learned from features that they transformed.
         """
         from sklearn.pipeline import Pipeline
 
@@ -92,8 +92,8 @@ class SklearnFramework(Framework):
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The metrics of `metrics.classification` or `metrics.regression`; of a clusterer how many clusters there are,
-        and their silhouette on at most 2,000 rows, of what the last step of a pipeline gets.
+        """The metrics of `metrics.classification` or `metrics.regression`; for a clusterer the number of clusters
+        and their silhouette on at most 2,000 rows, computed on the input of a pipeline's last step.
         """
         from sklearn import base
 
@@ -122,7 +122,7 @@ class SklearnFramework(Framework):
         if format == "joblib":
             return joblib_files.save_joblib(model, folder)
         if format == "onnx":
-            # A model that was saved and loaded before, as between Flyte's tasks, is ONNX by now.
+            # A model that was saved and loaded, as between Flyte's tasks, is ONNX already.
             content = model.content if isinstance(model, onnx.OnnxModel) else _convert_and_compare(model)
             (folder / onnx.FILE).write_bytes(content)
             return None
@@ -140,7 +140,7 @@ class SklearnFramework(Framework):
         return onnx_export.export_sklearn(model, features)
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
-        """The estimator; an `OnnxModel`, which answers as it does, where it was saved as ONNX."""
+        """The estimator, or an `OnnxModel` with the same answers if it was saved as ONNX."""
         if format == "onnx":
             return onnx.OnnxFramework().load(folder, format, trusted)
         return self.load_file(folder / (joblib_files.FILE if format == "joblib" else FILE), trusted)
@@ -160,7 +160,7 @@ class SklearnFramework(Framework):
 
 
 def _explain_value_error(model: Any, features: Any, error: Exception) -> DataError | None:
-    """The error as one of values that are texts, missing or infinite, if it is about those and a column has some."""
+    """The error with the column's name, if it is about texts, missing or infinite values."""
     import numpy as np
 
     told = next(iter(str(error).splitlines()), "")
@@ -190,7 +190,7 @@ def _explain_value_error(model: Any, features: Any, error: Exception) -> DataErr
 
 
 def _of_missing_texts(model: Any, features: Any) -> DataError | None:
-    """The error of a column whose missing values are pandas' NA, which scikit-learn's encoders cannot sort."""
+    """The error for a column with pandas' NA, which scikit-learn's encoders cannot sort."""
     import pandas as pd
 
     for name, column in features.items():
@@ -205,7 +205,7 @@ def _of_missing_texts(model: Any, features: Any) -> DataError | None:
 
 
 def _find_changed_step(model: Any, previous: Any) -> str | None:
-    """The first step before the last that is another, or has another setting, as far as settings are plain values."""
+    """The first step, except the last, whose type or plain settings differ."""
     names: list[list[str]] = [[name for name, _ in pipeline.steps] for pipeline in (model, previous)]
     if names[0] != names[1]:
         return next((name for name in names[0] if name not in names[1]), names[0][-1])
@@ -221,12 +221,12 @@ def _plain_settings(step: Any) -> dict[str, str]:
 
 
 def _counts_fitted_members(model: Any, count: str) -> bool:
-    """Whether this setting counts what a fitted model consists of: `max_iter` does for histogram boosting alone."""
+    """Whether this setting is the number of a fitted model's members. `max_iter` is for histogram boosting only."""
     return count == "n_estimators" or type(model).__name__.startswith("HistGradientBoosting")
 
 
 def _convert_and_compare(model: Any) -> bytes:
-    """The model as ONNX, compared with it on rows drawn at random."""
+    """The model as ONNX, checked against the original on random rows."""
     import numpy as np
     import pandas as pd
 
@@ -244,9 +244,9 @@ def _convert_and_compare(model: Any) -> bytes:
 
 @contextmanager
 def _hide_array_libraries() -> Iterator[None]:
-    """Hide scikit-learn's ways to PyTorch and the like, which skops imports when it walks through all of its modules.
+    """Block imports of PyTorch and similar packages while skops walks through scikit-learn's modules.
 
-    Importing PyTorch takes longer than all the rest. The walk passes over what cannot be imported.
+    Importing PyTorch takes longer than the rest. The walk skips modules that cannot be imported.
     """
     names = [f"sklearn.externals.array_api_compat.{library}" for library in ("torch", "cupy", "dask")]
     hidden = [name for name in names if name not in sys.modules]
@@ -272,7 +272,7 @@ def _require_skops(model: Any, trusted: Sequence[str]) -> None:
     """Save and load an unfitted model in memory.
 
     Raises:
-        ModelError: it cannot be.
+        ModelError: it cannot be saved or loaded.
     """
     content = io.BytesIO()
     _dump(model, content)
@@ -283,8 +283,8 @@ def _require_skops(model: Any, trusted: Sequence[str]) -> None:
         skops.loads(content.getvalue(), trusted=names)
     except Exception as error:
         raise ModelError(
-            f"The model, a {type(model).__name__}, can be saved and not loaded: {type(error).__name__}: {error}",
-            "Use functions and classes that stand at the top of a module, or write an @app.saver and an @app.loader.",
+            f"The model, a {type(model).__name__}, can be saved but not loaded: {type(error).__name__}: {error}",
+            "Use functions and classes defined at the top of a module, or write an @app.saver and an @app.loader.",
         ) from error
 
 
@@ -302,19 +302,19 @@ def _dump(model: Any, to: Path | io.BytesIO) -> None:
 
 
 def _require_trusted(io: Any, source: Path | bytes, trusted: Sequence[str], what: str) -> list[str]:
-    """The types of a file, or of its content, that skops does not trust itself, and that the app declares or
+    """The types in a file, or in its content, that skops does not trust by default, and that the app declares or
     `trusted_types` knows.
 
     Raises:
-        ModelError: it has others.
+        ModelError: it has other types.
     """
     given = {"data": source} if isinstance(source, bytes) else {"file": source}
     names = io.get_untrusted_types(**given)
     unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted(name)]
     if nameless := [name for name in unknown if "<" in name]:
         raise ModelError(
-            f"The model {what} holds '{nameless[0]}', which no file can name: it could not be loaded.",
-            "Give the function a name at the top of a module, and declare it: @app.model(trusted=[its name]).",
+            f"The model {what} holds '{nameless[0]}', which a file cannot name, so it could not be loaded.",
+            "Define the function by name at the top of a module, and declare it: @app.model(trusted=[its name]).",
         )
     if unknown:
         listed = ", ".join(f"'{name}'" for name in unknown)
@@ -330,7 +330,7 @@ def _clustering_metrics(model: Any, features: Any) -> dict[str, float]:
     from sklearn.pipeline import Pipeline
 
     if not hasattr(model, "predict"):
-        return {}  # it knows the labels of the rows that it was fitted to, and of no others
+        return {}  # it has labels only for the rows that it was fitted to
     sample = features[:2000]
     labels = model.predict(sample)
     found = len(set(labels.tolist()))

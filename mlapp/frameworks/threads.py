@@ -1,7 +1,7 @@
-"""How many threads a model may use to predict.
+"""Chooses how many threads a model uses to predict.
 
-Numeric libraries start a thread for each core of the machine: in a container that may use one of 64 cores they
-spend their time waiting for each other. And for a few rows, waking threads takes longer than the work.
+Numeric libraries start a thread for each core of the machine. In a container with one of 64 cores they
+spend their time waiting for each other. For a few rows, waking threads takes longer than the work.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @cache
 def count_cores() -> int:
-    """The cores that this process may use: by its affinity, and by its container's limit."""
+    """The cores that this process can use, by its affinity and its container's limit."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, math.ceil(_read_cpu_quota() or allowed)))
 
 
 def threads_for_rows(rows: int) -> int:
-    """The threads with which to predict so many rows."""
+    """The number of threads for a prediction of `rows` rows."""
     return 1 if rows <= FEW_ROWS else count_cores()
 
 
 def limit_to_one_thread() -> AbstractContextManager[Any]:
-    """Numeric libraries use one thread in this block: theirs wait for each other where the cores have other work."""
+    """Limit numeric libraries to one thread in this block: more threads wait for each other on busy cores."""
     try:
-        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+        from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
     except ImportError:
         return nullcontext()
     limits: AbstractContextManager[Any] = threadpool_limits(1)

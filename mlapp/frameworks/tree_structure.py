@@ -1,7 +1,7 @@
-"""The structure of decision trees that come from a file.
+"""Checks the structure of decision trees from a file.
 
-XGBoost, LightGBM and scikit-learn follow the numbers of a tree's nodes without a check of their bounds: a file with a
-wrong number ends the process, or answers with what lies elsewhere in its memory.
+XGBoost, LightGBM and scikit-learn follow node numbers without checking their bounds: a file with a
+wrong number ends the process, or returns other contents of its memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AFTER_TREES = "\nend of trees\n"
 def damaged_model_error(
     what: str = "A tree in the model refers to a node or a feature that does not exist.",
 ) -> ModelError:
-    """The error of a model whose structure cannot be walked."""
+    """The error for a model with a damaged structure."""
     return ModelError(what, "The file is damaged, or was made to end the process: restore it, or train again.")
 
 
@@ -28,8 +28,8 @@ def is_walk_finite(children: Any, count: int) -> bool:
     """Whether each walk from the root, node 0, ends and stays in bounds.
 
     Args:
-        children: the numbers of all children of inner nodes, in one array. Each node may be the child of one other.
-        count: of the nodes.
+        children: the numbers of all children of inner nodes, in one array. Each node has at most one parent.
+        count: number of nodes.
     """
     import numpy as np
 
@@ -39,12 +39,12 @@ def is_walk_finite(children: Any, count: int) -> bool:
 
 
 def is_within(numbers: Any, count: int | None) -> bool:
-    """Whether all numbers are at least 0 and below `count`; None is no bound."""
+    """Whether all numbers are at least 0 and less than `count`; None means no bound."""
     return not numbers.size or bool(numbers.min() >= 0 and (count is None or numbers.max() < count))
 
 
 def require_sound_xgboost(booster: Any) -> None:
-    """Check the trees of an XGBoost booster, as its own JSON has them.
+    """Check the trees in an XGBoost booster's JSON.
 
     Raises:
         ModelError: a tree refers to a node, a feature or an output that does not exist.
@@ -69,7 +69,7 @@ def require_sound_xgboost(booster: Any) -> None:
 
 
 def _models(booster: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The models in a gradient booster: its own, or that of the trees that dropout works on."""
+    """The models in a gradient booster: the booster itself, or the trees inside a DART booster."""
     if "gbtree" in booster:
         if len(booster["weight_drop"]) != len(booster["gbtree"]["model"]["trees"]):
             raise damaged_model_error("The model has another number of weights than of trees.")
@@ -111,7 +111,7 @@ def require_sound_lightgbm(text: str) -> None:
         blocks = [f"Tree={block}" for block in trees.split(UNTIL_TREES)] if sizes else []
         if set(told) != {outputs} or len(blocks) % outputs:
             raise damaged_model_error("The model has another number of outputs than of trees for each.")
-        # LightGBM reads by these sizes, in bytes with the line feeds between.
+        # LightGBM reads by these sizes, in bytes including the line feeds.
         if len(sizes) != len(blocks) or any(
             len(block.strip("\n").encode()) > size or size > len(block.encode()) + 3
             for size, block in zip(sizes, blocks, strict=True)

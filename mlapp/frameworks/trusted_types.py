@@ -1,4 +1,4 @@
-"""The types and functions that a skops file may name without a declaration of the app.
+"""The types and functions that a skops file can name without a declaration in the app.
 
 A name in a file is trusted by what it resolves to, not by its text: scikit-learn's modules re-export
 `functools.partial`, `gzip.GzipFile` and others, and a name such as `sklearn.pipeline.partial` is not scikit-learn's.
@@ -101,7 +101,7 @@ METRICS = ("sklearn.metrics._classification", "sklearn.metrics._ranking", "sklea
 
 
 def is_trusted(name: str) -> bool:
-    """Whether the name is that of a type or a function of `PACKAGES` that runs no code of the file's choice.
+    """Whether the name refers to a type or function of `PACKAGES` that cannot run code chosen by the file.
 
     Args:
         name: `module.Name`, as skops writes it.

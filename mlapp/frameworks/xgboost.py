@@ -33,10 +33,10 @@ class XGBoostFramework(Framework):
         return self.module_owns(kind, "xgboost")
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
-        """Fit. A classifier takes the classes as numbers from 0 on.
+        """Fit. A classifier takes classes numbered from 0.
 
         Raises:
-            DataError: the target has other classes, or a column has a name that XGBoost does not take.
+            DataError: the target has other classes, or a column has a name that XGBoost does not support.
         """
         _require_numbers(model, target)
         _require_names(features)
@@ -108,22 +108,22 @@ class XGBoostFramework(Framework):
         except (ValueError, KeyError, TypeError) as error:  # XGBoostError is a ValueError
             reason = next(iter(str(error).strip().splitlines()[::-1]), type(error).__name__)
             raise ModelError(
-                f"{file} is no XGBoost model, or is cut off: {reason}",
+                f"{file} is not an XGBoost model, or is truncated: {reason}",
                 "Train again here, or restore the file.",
             ) from error
 
 
 def _class_named(xgboost: Any, name: str, file: Path) -> Any:
-    """XGBoost's own model class of that name: the name comes from the file, and the class is called.
+    """XGBoost's model class of that name. The name comes from an untrusted file, and the class is called.
 
     Raises:
-        ModelError: it is no model class.
+        ModelError: it is not a model class.
     """
     kind = getattr(xgboost, name, None)
     if kind is xgboost.Booster or (isinstance(kind, type) and issubclass(kind, xgboost.XGBModel)):
         return kind
     raise ModelError(
-        f"{file} names '{name}' as its class, which is no model of XGBoost.", "Train again here, or restore the file."
+        f"{file} names '{name}' as its class, which is not an XGBoost model.", "Train again here, or restore the file."
     )
 
 
@@ -139,7 +139,7 @@ def _get_booster(model: Any) -> Any:
 
 
 def _find_public_class(kind: type) -> str:
-    """The name of XGBoost's own class that the model is, or that it is a subclass of."""
+    """The name of the model's XGBoost class, or of its nearest XGBoost base."""
     import xgboost
 
     own: type = next(base for base in kind.__mro__ if getattr(xgboost, base.__name__, None) is base)
@@ -147,7 +147,7 @@ def _find_public_class(kind: type) -> str:
 
 
 def _is_class_booster(model: Any) -> bool:
-    """Whether a Booster answers with classes: `multi:softmax` does, the other objectives give numbers."""
+    """Whether a Booster predicts classes: `multi:softmax` does, other objectives predict numbers."""
     if not hasattr(model, "save_config"):
         return False
     import json

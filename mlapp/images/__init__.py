@@ -1,6 +1,6 @@
-"""A bundle becomes a container image: dependencies laid out as wheels here, then nothing but copies in the build.
+"""Turn a bundle into a container image: install wheels locally, then only copy files in the build.
 
-`build` makes it, `push` brings it to a registry. Both need the `docker` extra and a Docker engine.
+`build` creates the image, `push` uploads it to a registry. Both need the `docker` extra and a Docker engine.
 """
 
 from mlapp.images.build import Image, build_images

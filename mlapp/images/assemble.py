@@ -1,7 +1,7 @@
-"""Putting an image together from a base and layers, without running anything, and giving it to the engine.
+"""Assemble an image from a base and layers, without running anything, and load it into the engine.
 
-A build by the engine would note the time in the image, and be sent every layer again. This way the same input gives the
-same image id, and only layers that the engine has not got are sent.
+A build by the engine would record the time in the image and receive every layer again. This way, the same input results
+in the same image ID, and only layers that the engine lacks are sent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECOND = 1_000_000_000
 
 
 class KnownLayers(NamedTuple):
-    """Layers that the engine has: digests of layers above the base, and the labels of an image that has them."""
+    """Layers in the engine: digests of layers above the base, and the labels of an image with these layers."""
 
     layers: tuple[str, ...]
     labels: Mapping[str, str]
@@ -36,7 +36,7 @@ NOTHING = KnownLayers((), {})
 
 
 def image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
-    """The image's configuration, by the OCI image specification; the SHA-256 of these bytes is the image's id."""
+    """The image's configuration, by the OCI image specification; the SHA-256 of these bytes is the image ID."""
     inspected = base.inspected
     inherited = inspected["Config"]
     environment = {**base.environment, **plan.environment}
@@ -83,15 +83,15 @@ def load_image(
     labels: Mapping[str, str],
     tag: str,
 ) -> str:
-    """Give the image to the engine; its id. It gets its tag at the very end, or not at all.
+    """Load the image into the engine; returns its ID. The image is tagged at the very end, or not at all.
 
     Raises:
-        EngineError: the engine refused it, or its disk is full.
+        EngineError: the engine refused the image, or its disk is full.
     """
     made: list[bytes] = []
 
     def stream_archive() -> Iterator[bytes]:
-        """Input of `docker load`: the layers that the engine lacks, the configuration, and the list of all layers."""
+        """Input for `docker load`: the layers that the engine lacks, the configuration, and the list of all layers."""
         members = [f"base/{number}" for number in range(len(base.layers))]
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
@@ -112,7 +112,7 @@ def load_image(
 
 
 def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same chunks: each is read and hashed while the engine takes the one before."""
+    """The same chunks, each read and hashed while the engine processes the previous one."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:
@@ -121,7 +121,7 @@ def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """A file of a tar, streamed."""
+    """A file in a tar, streamed."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mtime = size, TIME
     yield entry.tobuf(tarfile.PAX_FORMAT)
@@ -130,11 +130,11 @@ def tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes
 
 
 def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs: str | None = None) -> KnownLayers:
-    """The first layers above the base that an image of mlapp in the engine has, as far as the keys agree.
+    """The longest prefix of layers above the base with matching keys, from mlapp's images in the engine.
 
     Args:
-        keys: label of a layer → what the layer was made from, in the order of the layers.
-        needs: a label without which an image is of no use.
+        keys: label of a layer → fingerprint of the layer's input, in the order of the layers.
+        needs: a label that an image must have to be considered.
     """
     best = NOTHING
     count = len(base.layers)

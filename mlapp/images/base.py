@@ -1,4 +1,4 @@
-"""The base image: found or pulled for a platform, and where its Python is."""
+"""The base image: find or pull it for a platform, and locate its Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class Base:
-    """A base image that the engine has. `inspected` is the output of `docker image inspect`."""
+    """A base image in the engine. `inspected` is the output of `docker image inspect`."""
 
     id: str
     platform: str
@@ -28,21 +28,21 @@ class Base:
 
     @property
     def layers(self) -> list[str]:
-        """The digests of its layers."""
+        """The digests of the base's layers."""
         return list(self.inspected["RootFS"]["Layers"])
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its environment variables, PATH among them."""
+        """The base's environment variables, including PATH."""
         pairs = (entry.partition("=") for entry in self.inspected["Config"].get("Env") or [])
         return {"PATH": PATH, **{name: value for name, _, value in pairs}}
 
 
 def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Reporter) -> Base:
-    """The plan's base with its system packages, pulled or built if the engine has it not.
+    """The plan's base image with its system packages, pulled or built if the engine lacks it.
 
     Raises:
-        ImageError: the image does not exist, or not for the platform; or its packages cannot be installed.
+        ImageError: the image does not exist for the platform, or its packages cannot be installed.
     """
     with translate_engine_errors():
         local = _find_local_image(client, plan.base, platform)
@@ -66,10 +66,10 @@ def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Re
 
 
 def find_python_home(client: DockerClient, base: Base, python: str) -> str:
-    """The folder of the base's Python of this minor version. Nothing in the image is run: it may be another platform's.
+    """The folder of the base's Python of this minor version. Runs nothing in the image, whose platform can differ.
 
     Raises:
-        ImageError: it has none; says which it has.
+        ImageError: the image lacks this version; the message lists those that it has.
     """
     with translate_engine_errors(f"Looking into {base.id}"):
         container = client.api.create_container(base.id, ["true"])["Id"]
@@ -99,7 +99,7 @@ def _path_exists(client: DockerClient, container: str, path: str) -> bool:
 
 
 def _read_link(client: DockerClient, container: str, path: str) -> str:
-    """Where a symbolic link points, as `python3` does to its minor version; empty when it is none."""
+    """The target of a symbolic link, such as `python3` to its minor version; empty if it is not a link."""
     return str((_stat_path(client, container, path) or {}).get("linkTarget") or "")
 
 
@@ -115,7 +115,7 @@ def _stat_path(client: DockerClient, container: str, path: str) -> dict[str, Any
 
 
 def _find_local_image(client: DockerClient, reference: str, platform: str) -> Base | None:
-    """An image that the engine has, if it is for the platform."""
+    """An image in the engine, if it is for the platform."""
     inspected = _inspect_image(client, reference)
     if inspected is None or f"{inspected['Os']}/{inspected['Architecture']}" != platform:
         return None
@@ -136,9 +136,10 @@ def _inspect_image(client: DockerClient, reference: str) -> dict[str, Any] | Non
 
 
 def _pull_image(client: DockerClient, reference: str, platform: str, progress: Reporter) -> Base:
-    """Pull by digest, so that no tag of the user's moves to another platform; a tag that is free is given to it.
+    """Pull by digest, so that no user's tag moves to another platform; the image is tagged only if the tag is free.
 
-    Under the digest of a list an engine keeps the image of one platform: those of others are pulled by their own.
+    For the digest of an image index, an engine keeps the image of only one platform, so images of other platforms are
+    pulled by their own digests.
     """
     import docker.errors
 
@@ -171,6 +172,6 @@ def _pull_image(client: DockerClient, reference: str, platform: str, progress: R
         ) from error
     if found is None:
         raise ImageError(
-            f"The base image {reference} is not made for {platform}.", "Choose another image.base or platform."
+            f"The base image {reference} does not support {platform}.", "Choose another image.base or platform."
         )
     return found

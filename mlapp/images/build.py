@@ -1,4 +1,4 @@
-"""Building the image of a bundle."""
+"""Build the image of a bundle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DEPENDENCIES = "mlapp.layer.dependencies"
 MODEL_LAYER = "mlapp.layer.model"
-"""Labels that say what a layer was made from: by them the next build finds it in the engine."""
+"""Labels with fingerprints of layers' input, by which the next build finds the layers in the engine."""
 
 REFERENCE = re.compile(
     r"(?:[a-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?"
@@ -39,14 +39,14 @@ REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class Image:
-    """An image that the engine has.
+    """An image in the engine.
 
     Attributes:
-        reference: its repository and tag.
-        id: `sha256:` and the hash of its configuration: the same for the same bundle, base and platform.
-        size: bytes of all its layers, unpacked.
+        reference: the repository and tag.
+        id: `sha256:` and the hash of its configuration, which is the same for the same bundle, base and platform.
+        size: uncompressed bytes of all layers.
         layers: the digests of its layers, from the base's first to the code.
-        digest: `sha256:` and the hash of its manifest in a registry; None before it is pushed.
+        digest: `sha256:` and the hash of its manifest in a registry; None before the push.
     """
 
     reference: str
@@ -62,7 +62,7 @@ class Image:
 
     @property
     def pinned(self) -> str:
-        """An immutable name of the image: `repository@digest` after a push, else the id."""
+        """An immutable reference of the image: `repository@digest` after a push, otherwise the ID."""
         return f"{self.repository}@{self.digest}" if self.digest else self.id
 
 
@@ -76,16 +76,16 @@ def build_images(
     progress: Reporter = lambda _: None,
     warn: Reporter = lambda _: None,
 ) -> list[Image]:
-    """Build the image of a bundle for each platform. Nothing is tagged until all of an image is there.
+    """Build the image of a bundle for each platform. An image is tagged only when it is complete.
 
     Args:
-        what: the plan of the image; by default that of a server.
+        what: the plan of the image; by default a server's.
         project_root: the project's folder, whose Dockerfile is used if it has one.
         tag: `repository:tag`; by default the app's name (or `image.name`) with version and bundle.
-        platform: as linux/arm64; by default that of mlapp.yaml, or of the engine.
+        platform: such as linux/arm64; by default the platforms in mlapp.yaml, or the engine's.
 
     Raises:
-        ImageError: no engine, no base, no wheel, or the engine failed. UvError: the dependencies cannot be fetched.
+        ImageError: engine, base or a wheel is missing, or the engine failed. UvError: fetching dependencies failed.
     """
     what = what or make_image_spec(bundle)
     reference = image_reference(bundle, tag)
@@ -105,21 +105,21 @@ def image_reference(bundle: Bundle, tag: str | None = None) -> str:
     """The image's `repository:tag`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the reference is invalid.
     """
     default = f"{bundle.manifest.version or CODE_ONLY}-{bundle.hash}"
     name = tag or bundle.settings.image.name or re.sub(r"[^a-z0-9]+", "-", bundle.manifest.app.lower()).strip("-")
     if not REFERENCE.fullmatch(name):
         raise ConfigError(
             f"'{name}' cannot be the name of an image.",
-            "Use small letters, digits, '.', '_', '-' and '/', as registry.example.org/team/digits:1.",
+            "Use lowercase letters, digits, '.', '_', '-' and '/', as registry.example.org/team/digits:1.",
         )
     repository, given = split_reference(name)
     return f"{repository}:{given or default}"
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Repository and tag; the tag is empty when there is none."""
+    """Repository and tag; the tag is empty if there is none."""
     head, slash, last = reference.rpartition("/")
     name, _, tag = last.partition(":")
     return f"{head}{slash}{name}", tag
@@ -133,7 +133,7 @@ def _build_platform(job: BuildJob) -> Image:
 
 
 def _keeps_layers_apart(client: DockerClient) -> bool:
-    """Whether the engine has a store of layers of its own, which keeps them unpacked, rather than containerd's."""
+    """Whether the engine uses its own store with uncompressed layers, rather than containerd's image store."""
     with translate_engine_errors():
         status = client.info().get("DriverStatus") or []
     return not any("io.containerd.snapshotter" in str(value) for _, value in status)
@@ -160,7 +160,7 @@ def _assemble_image(job: BuildJob) -> str:
             except ImageError as error:
                 if not attempt.layers or "disk is full" in error.what:
                     raise
-                job.progress("the engine has lost a layer: send all of them")
+                job.progress("a layer is missing in the engine: send all layers")
     raise AssertionError
 
 

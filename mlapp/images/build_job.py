@@ -19,11 +19,11 @@ class BuildJob:
     """Shared input of every step of a build.
 
     Attributes:
-        platform: as linux/arm64.
-        reference: the `repository:tag` that the image gets when it is complete.
-        project_root: the project's folder, whose Dockerfile is used if it has one.
-        progress: gets each step.
-        warn: gets what the user should change.
+        platform: such as linux/arm64.
+        reference: the `repository:tag` of the completed image.
+        project_root: the project's folder; its Dockerfile is used if it has one.
+        progress: receives each step.
+        warn: receives what the user should change.
     """
 
     client: DockerClient

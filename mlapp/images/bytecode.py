@@ -1,9 +1,9 @@
-"""Bytecode for an image, compiled on this machine: the same bytes for the same source.
+"""Reproducible bytecode for an image, compiled on this machine.
 
-A .pyc is found by its name, and valid by its magic number, which is that of the minor version of Python: it does not
-matter on which machine it was made. Ours are "unchecked hash" files of PEP 552: they hold no time, and are used without
-looking at the source. Each package is compiled by a process of its own, in order: what marshal writes depends on what
-the process did before. The result is kept in the user's cache, so that a package is compiled once.
+Python finds a .pyc by name and accepts it if its magic number matches Python's minor version, on any machine. Ours are
+"unchecked hash" files of PEP 552: they contain no time, and Python uses them without reading the source. Each package
+is compiled in a separate process, in order, because marshal's output depends on earlier work of the process. The result
+is kept in the user's cache, so that each package is compiled once.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ for source, target, shown in zip(parts, parts, parts):
     with open(target, "wb") as file:
         file.write(_code_to_hash_pyc(code, _imp.source_hash(key, text), False))
 """
-"""Reads source, target and the path shown in tracebacks, each with a NUL behind it; leaves what does not compile."""
+"""Reads source, target and the path shown in tracebacks, each NUL-terminated; skips files that do not compile."""
 
 FORMAT = "1"
 TESTS = ("tests", "test")
 
 
 def compile_packages(packages: Path, shown: str, python: str) -> None:
-    """Write the bytecode of all distributions in the site-packages folder `packages` beside their sources.
+    """Write the bytecode of all distributions in the site-packages folder `packages` next to their sources.
 
     Args:
         shown: the folder's path in the image.
         python: an interpreter of the image's minor version.
     """
     tag, version = _cache_tag(python), _python_version(python)
-    # The largest first, so that no processor waits long for another at the end.
+    # Largest first, so that no processor is idle for long at the end.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(lambda record: _compile_distribution(record, packages, shown, python, tag, version), records))
 
 
 def compile_files(files: list[Path], root: Path, shown: str, python: str) -> None:
-    """Write the bytecode of `files`, relative to `root`, which is `shown` in the image."""
+    """Write the bytecode of `files`, which are relative to `root`; in the image, `root` is at `shown`."""
     _compile_to_folder(files, root, root, shown, python, _cache_tag(python))
 
 
@@ -73,7 +73,7 @@ def _compile_distribution(record: Path, packages: Path, shown: str, python: str,
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
             compiled = Path(folder) / "compiled"
             _compile_to_folder(files, packages, compiled, shown, python, tag)
-            with contextlib.suppress(OSError):  # another build was quicker, with the same bytes
+            with contextlib.suppress(OSError):  # another build was faster, with the same bytes
                 compiled.rename(kept)
     shutil.copytree(kept, packages, copy_function=link_or_copy, dirs_exist_ok=True)
 
@@ -85,7 +85,7 @@ def _compile_to_folder(files: list[Path], root: Path, target: Path, shown: str, 
         compiled.parent.mkdir(parents=True, exist_ok=True)
         parts += [root / file, compiled, f"{shown}/{file.as_posix()}"]
     given = b"".join(os.fsencode(part) + b"\0" for part in parts)
-    # -I and -S: nothing of this machine's environment or site-packages is imported before.
+    # -I and -S: ignore this machine's environment and site-packages.
     environ = {"PYTHONHASHSEED": "0"}
     subprocess.run([python, "-I", "-S", "-c", COMPILER], input=given, check=True, env=environ)  # noqa: S603
 
@@ -95,7 +95,7 @@ def _bytecode_cache() -> Path:
 
 
 def _cache_tag(python: str) -> str:
-    """As cpython-311."""
+    """The cache tag of a Python, such as cpython-311."""
     if python == sys.executable:
         return str(sys.implementation.cache_tag)
     return _query_python(python, "import sys; print(sys.implementation.cache_tag)")

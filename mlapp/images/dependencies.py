@@ -1,4 +1,4 @@
-"""A bundle's requirements as a virtual environment for the image, laid out on this machine from wheels alone."""
+"""A bundle's requirements as a virtual environment for the image, created on this machine from wheels only."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from mlapp.images.image_spec import PLATFORMS, VENV
 from mlapp.reporting import Reporter
 
 Compile = Callable[[Sequence[LockedPackage]], Path]
-"""Builds packages that have no wheel on the base image; the folder that they are then installed in."""
+"""Builds packages without a wheel on the base image, and returns the folder that they are installed in."""
 
 NO_WHEEL = r"([\w.-]+)==\S+ has no (?:usable |compatible )?wheels"
 NO_BUILD = r"Failed to build `([\w.-]+)=="
-"""The message of uv, with the package's name."""
+"""uv's message, with the package's name."""
 
 LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED")
-"""Files of a dist-info that say how it was installed here: they name this machine's paths or its time."""
+"""Files of a dist-info that describe the local installation, with this machine's paths or time."""
 
 
 def lay_out_environment(
     bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
 ) -> None:
-    """Make `folder` the virtual environment that the image has at /opt/venv.
+    """Create the image's virtual environment, which it has at /opt/venv, in `folder`.
 
-    It is uv's own layout on this machine, with hard links into its cache: nothing is downloaded twice, no code of a
-    package runs, and the platform may be another than this machine's.
+    uv installs it on this machine, with hard links into its cache: nothing is downloaded twice, no package code runs,
+    and the platform can differ from this machine's.
 
     Args:
-        platform: as linux/arm64.
-        home: the folder of the base image's Python, as /usr/local/bin.
-        warn: takes a line about what is worth a look.
+        platform: such as linux/arm64.
+        home: the folder of the base image's Python, such as /usr/local/bin.
+        warn: receives warnings, one line each.
         compile: builds packages on the base image.
 
     Raises:
@@ -63,7 +63,7 @@ def lay_out_environment(
     compiler = find_interpreter(python, bundle.settings.image)
     if compiler is None:
         warn(
-            f"There is no Python {python} here to compile bytecode with: the image starts more slowly. "
+            f"Without Python {python} on this machine, bytecode is not compiled, and the image starts more slowly. "
             f"Install it, or set image.python to {'.'.join(map(str, sys.version_info[:2]))}."
         )
         return
@@ -71,7 +71,7 @@ def lay_out_environment(
 
 
 def find_interpreter(python: str, image: Image) -> str | None:
-    """A Python of this minor version on this machine; None when there is none."""
+    """A Python of this minor version on this machine, or None."""
     if python == "{}.{}".format(*sys.version_info):
         return sys.executable
     try:
@@ -82,7 +82,7 @@ def find_interpreter(python: str, image: Image) -> str | None:
 
 
 def _install_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:
-    """Install the wheels. What has none is built here if it is pure Python, and on the base image if not."""
+    """Install the wheels. Packages without one are built here if they are pure Python, else on the base image."""
     machine = PLATFORMS[platform]
     locked = {package.name: package for package in parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())}
     needed = {name for name, package in locked.items() if is_needed_on(package, bundle.manifest.python, machine)}
@@ -122,7 +122,7 @@ def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: 
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
     arguments += ["--python-version", bundle.manifest.python]
     arguments += ["--python-platform", f"{PLATFORMS[platform]}-manylinux_2_28"]
-    # Hashes say which files are meant, whichever index has them.
+    # Hashes identify the files, whichever index has them.
     arguments += ["--index-strategy", "unsafe-best-match"]
     arguments += ["--only-binary", ":all:"] if not here else []
     for package in packages if here else []:
@@ -143,7 +143,7 @@ def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: 
 
 
 def _is_pure_python(packages: Path, name: str) -> bool:
-    """Whether a package that was built on this machine holds no compiled code, and so is right for any image."""
+    """Whether a package that was built here contains no compiled code, and therefore fits any image."""
     for info in packages.glob("*.dist-info"):
         if re.sub(r"[-_.]+", "-", info.name.split("-")[0]).lower() == name:
             return "Root-Is-Purelib: true" in (info / "WHEEL").read_text()
@@ -151,7 +151,7 @@ def _is_pure_python(packages: Path, name: str) -> bool:
 
 
 def _move_scripts(packages: Path, target: Path) -> None:
-    """Move the commands to where the image's PATH finds them, with its Python in their first line."""
+    """Move the scripts to a folder in the image's PATH, with its Python in their first line."""
     target.mkdir()
     source = packages / "bin"
     for script in sorted(source.iterdir()) if source.is_dir() else []:
@@ -168,7 +168,7 @@ def _move_scripts(packages: Path, target: Path) -> None:
 
 
 def _rewrite_record(record: Path) -> None:
-    """Bring a RECORD in line with what was moved and removed. The file may be a link into uv's cache: replace it."""
+    """Update a RECORD after files were moved or removed. Replaces the file, as it can be a link into uv's cache."""
     rows = []
     for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"))):
         if row[0].startswith("bin/"):
@@ -182,7 +182,7 @@ def _rewrite_record(record: Path) -> None:
 
 
 def fingerprint_dependencies(bundle: Bundle) -> str:
-    """Hash of the dependencies, in hexadecimal digits: the locked requirements and the wheels in the bundle."""
+    """Hex digest of the dependencies: the locked requirements and the wheels in the bundle."""
     files = bundle.manifest.files
     parts = [f"{name} {file.sha256}" for name, file in files.items() if name.startswith((REQUIREMENTS, f"{WHEELS}/"))]
     return hashlib.sha256("\n".join([*parts, bundle.manifest.python, sys.version]).encode()).hexdigest()

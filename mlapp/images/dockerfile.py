@@ -16,7 +16,7 @@ HEADER = """# Made by mlapp. It only copies: the dependencies are laid out on th
 
 
 def render_dockerfile(plan: ImageSpec) -> str:
-    """The Dockerfile. Its context is the project's folder, with the layers' files laid out in it.
+    """The Dockerfile. Its build context is the project's folder, which contains the layers' files.
 
     Raises:
         ConfigError: a variable of the environment has a line break.
@@ -29,7 +29,7 @@ def render_dockerfile(plan: ImageSpec) -> str:
         parts.append(install_instruction(plan.system_packages))
     parts += [
         "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers),
-        # hadolint takes what is escaped for a reference all the same.
+        # hadolint reports escaped references, too.
         ("# hadolint ignore=DL3044\n" if any("\\$" in value for value in given.values()) else "")
         + _format_pairs("ENV", environment),
         f"WORKDIR {plan.workdir}",
@@ -66,7 +66,7 @@ def _format_pairs(instruction: str, pairs: Mapping[str, str]) -> str:
 
 
 def _escape_values(pairs: Mapping[str, str]) -> dict[str, str]:
-    """The values, escaped for quotes so that Docker expands nothing in them."""
+    """The values, escaped for double quotes so that Docker expands nothing in them."""
     return {name: re.sub(r'(["$\\])', r"\\\1", value) for name, value in pairs.items()}
 
 
@@ -75,5 +75,5 @@ def _require_single_lines(environment: Mapping[str, str]) -> None:
         if "\n" in value or "\r" in value:
             raise ConfigError(
                 f"image.env: {name} has a line break, which no Dockerfile can hold.",
-                "Use `mlapp build` without a Dockerfile, or give it where the image runs: env under targets.",
+                "Use `mlapp build` without a Dockerfile, or set it where the image runs, with env under targets.",
             )

@@ -1,4 +1,4 @@
-"""Handing over the Dockerfile, to edit and keep."""
+"""Write the Dockerfile for users to edit and keep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlapp.images.staging import lay_out_layers
 from mlapp.reporting import Reporter
 
 LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
-"""Labels that stay right in a file that is kept. `mlapp build` adds those that change with code and model."""
+"""Labels that stay correct in a kept file. `mlapp build` adds those that change with code and model."""
 IGNORED = f"# Of all the project, the build needs the laid out layers alone.\n**\n!{LAYOUT}/**\n"
 
 
@@ -28,12 +28,12 @@ def eject_dockerfile(
     progress: Reporter,
     warn: Reporter,
 ) -> list[Path]:
-    """Write `Dockerfile` into the project and lay out its layers, so that `docker build .` works there; the files.
+    """Write `Dockerfile` and its layers' files to the project, so that `docker build .` works; returns the files.
 
-    The layers are written again each time; an existing Dockerfile is never overwritten.
+    The layers are rewritten each time; an existing Dockerfile is never overwritten.
 
     Raises:
-        ConfigError: a Dockerfile cannot say it. ImageError: no engine, or no base image.
+        ConfigError: a Dockerfile cannot express a setting. ImageError: there is no engine or no base image.
         UvError: the dependencies cannot be fetched.
     """
     file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT

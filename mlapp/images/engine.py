@@ -1,4 +1,4 @@
-"""The Docker engine: connecting to it, and its errors in the user's terms."""
+"""Connect to the Docker engine, and translate its errors to the user's terms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 TIMEOUT = 600
-"""Seconds that one call to the engine may take."""
+"""Timeout in seconds for one call to the engine."""
 
 
 class ImageError(MlappError):
@@ -26,11 +26,11 @@ class EngineError(ImageError):
 
 @contextmanager
 def connect_engine() -> Iterator[DockerClient]:
-    """The engine that DOCKER_HOST or the current docker context names; closed at the end.
+    """A client for the engine in DOCKER_HOST or the current docker context; closed at the end.
 
     Raises:
         MissingExtraError: the docker SDK is not installed.
-        EngineError: no engine answers, it may not be used, or it failed inside the block.
+        EngineError: no engine answers, access is denied, or the engine failed inside the block.
     """
     try:
         import docker
@@ -45,7 +45,7 @@ def connect_engine() -> Iterator[DockerClient]:
 
 
 def engine_address() -> str:
-    """Where a connected engine is, as DOCKER_HOST writes it."""
+    """The address of a connected engine, in the format of DOCKER_HOST."""
     from docker.constants import DEFAULT_UNIX_SOCKET
 
     return str(_find_endpoint().get("base_url") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
@@ -53,7 +53,7 @@ def engine_address() -> str:
 
 @contextmanager
 def translate_engine_errors(doing: str = "Docker") -> Iterator[None]:
-    """Turn what goes wrong with the engine inside the block into an EngineError."""
+    """Turn engine failures inside the block into an EngineError."""
     import docker.errors
     import requests
 
@@ -64,13 +64,13 @@ def translate_engine_errors(doing: str = "Docker") -> Iterator[None]:
 
 
 def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineError:
-    """The EngineError that tells a person what an error of the engine or of the way to it means."""
+    """The EngineError that explains an error of the engine or of the connection to it."""
     detail = str(getattr(error, "explanation", None) or error)
     causes = list(_iterate_causes(error))
     where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if any(isinstance(cause, PermissionError) for cause in causes) or "Permission denied" in detail:
         return EngineError(
-            f"You may not use the Docker engine at {where}.",
+            f"You have no permission to use the Docker engine at {where}.",
             "Join its group: sudo usermod -aG docker $USER, then log in again.",
         )
     is_absent = any(isinstance(cause, (FileNotFoundError, ConnectionRefusedError)) for cause in causes)
@@ -81,17 +81,19 @@ def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineE
             "then mlapp serve --bundle.",
         )
     if "no space left" in detail.lower():
-        return EngineError(f"{doing}: the engine's disk is full.", "Free some: docker system df, docker system prune.")
+        return EngineError(
+            f"{doing}: the engine's disk is full.", "Free disk space: docker system df, docker system prune."
+        )
     if "timed out" in detail.lower():
-        return EngineError(f"{doing}: the engine at {where} does not answer in time.", "Look at its load and its log.")
+        return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Look at its load and its log.")
     return EngineError(f"{doing}: {_last_line(detail)}", "Look at the engine's log: journalctl -u docker.")
 
 
 def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
-    """The engine's messages of a build, load or push; an error among them is raised.
+    """The engine's messages of a build, load or push.
 
     Raises:
-        EngineError: the engine reported one.
+        EngineError: the engine reported an error.
     """
     for message in stream:
         if "error" in message or "errorDetail" in message:
@@ -101,7 +103,7 @@ def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dic
 
 
 def _find_endpoint() -> dict[str, Any]:
-    """Arguments of DockerClient: from DOCKER_HOST and its like, else from the current docker context."""
+    """Arguments of DockerClient, from DOCKER_HOST and related variables, or from the current docker context."""
     from docker.utils import kwargs_from_env
 
     found: dict[str, Any] = dict(kwargs_from_env())
@@ -110,7 +112,7 @@ def _find_endpoint() -> dict[str, Any]:
 
         try:
             context = ContextAPI.get_current_context()
-        except Exception:  # a broken context file is docker's to report; the default socket may still do
+        except Exception:  # docker itself reports a broken context file; try the default socket
             return found
         if context is not None and context.Host:
             found["base_url"] = context.Host
@@ -120,7 +122,7 @@ def _find_endpoint() -> dict[str, Any]:
 
 
 def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it holds and what it came from: requests and urllib3 wrap the reason several times."""
+    """The error with its arguments and causes: requests and urllib3 wrap the reason several times."""
     seen: list[BaseException] = []
     waiting = [error]
     while waiting:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """A hard link, or a copy from another disk: nothing may change a file after."""
+    """Create a hard link, or a copy across file systems. Afterwards, neither file may be modified."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:

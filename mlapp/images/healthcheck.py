@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> int:
-    """Ask /readyz on the port that the server listens on: the argument, unless the environment says otherwise."""
+    """Request /readyz on the server's port: the argument, unless the environment overrides it."""
     port = int(os.environ.get("MLAPP_SERVE__PORT") or os.environ.get("PORT") or sys.argv[1])
     path = "/readyz"
     for kind in (http.client.HTTPConnection, _https_connection):

@@ -1,4 +1,4 @@
-"""Specification of an image: base, layers, how it runs. Both a Dockerfile and an image are made from it."""
+"""Specification of an image: base, layers, how it runs. Input for both a Dockerfile and an image."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlapp.errors import ConfigError, suggest_nearest
 VENV = "/opt/venv"
 APP = "/app"
 USER = "65532:65532"
-"""A user that no system has, as in distroless images: numeric, so that Kubernetes can see that it is not root."""
+"""A user ID that no system uses, as in distroless images; numeric, so that Kubernetes can tell that it is not root."""
 
 LAYOUT = ".mlapp/image"
-"""Where the layers' files are laid out in the project, for a Dockerfile."""
+"""Where a Dockerfile finds the layers' files in the project."""
 
 PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 """Supported platforms: platform → the machine's name in wheels."""
@@ -33,7 +33,7 @@ class LayerCopy:
 
 
 LAYERS = (LayerCopy("venv", VENV), LayerCopy("model", f"{APP}/model"), LayerCopy("app", APP))
-"""From what changes least to what changes most."""
+"""Ordered from least to most frequently changing."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ImageSpec:
 
     Attributes:
         base: reference of the base image.
-        created: seconds since 1970.
+        created: Unix time in seconds.
     """
 
     base: str
@@ -76,7 +76,7 @@ class ImageSpec:
 
 
 def make_image_spec(bundle: Bundle) -> ImageSpec:
-    """The plan of a bundle's image."""
+    """The specification of a bundle's image."""
     settings, manifest = bundle.settings, bundle.manifest
     return ImageSpec(
         base=settings.image.base or f"python:{manifest.python}-slim",
@@ -97,7 +97,7 @@ def make_image_spec(bundle: Bundle) -> ImageSpec:
 
 
 def _image_labels(bundle: Bundle) -> dict[str, str]:
-    """OCI's annotations, and mlapp's own: content of the image, and location of its bill of materials."""
+    """OCI annotations, and mlapp's own labels: content of the image, and location of its bill of materials."""
     manifest = bundle.manifest
     created = datetime.fromtimestamp(manifest.created, timezone.utc)
     version = str(manifest.version) if manifest.version != NO_VERSION else None
@@ -116,16 +116,16 @@ def _image_labels(bundle: Bundle) -> dict[str, str]:
 
 
 def code_revision(bundle: Bundle) -> str | None:
-    """The commit of the code, with `-dirty` when it was changed after; None outside a repository."""
+    """The commit of the code, with the suffix `-dirty` if there are changes; None outside a repository."""
     git = bundle.manifest.git
     return f"{git.commit}{'-dirty' if git.dirty else ''}" if git else None
 
 
 def choose_platforms(settings: Settings, given: list[str] | None, of_engine: str) -> list[str]:
-    """The platforms to build: the flag's, else mlapp.yaml's, else the engine's own.
+    """The platforms to build: from the flag, otherwise from mlapp.yaml, otherwise the engine's own.
 
     Raises:
-        ConfigError: one that wheels are not made for.
+        ConfigError: a platform is not supported.
     """
     wanted = [part.strip() for text in given or [] for part in text.split(",")] or settings.image.platforms
     for platform in wanted:

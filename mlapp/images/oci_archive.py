@@ -1,8 +1,8 @@
-"""Giving an image to an engine with containerd's image store: an OCI image layout without the blobs that it has.
+"""Load an image into an engine with containerd's image store, as an OCI image layout without the blobs that it has.
 
-There a layer is a blob as a registry keeps it, packed; its descriptor is in the manifest of every image that has it.
-The engine tells no manifest, so an image of ours carries the descriptors of its lower layers in a label: by them the
-next build leaves these layers out. Those of a base are read once from the engine's export of it.
+In this store, a layer is a compressed blob, as in a registry; the manifest of each image with the layer has its
+descriptor. The engine's API returns no manifests, so our images have the descriptors of their lower layers in a label,
+with which the next build omits these layers. The descriptors of a base are read once, from the engine's export of it.
 
 The layout: https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
 """
@@ -43,7 +43,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 LEVEL = 4
 PIECE = 4 * CHUNK
-"""Bytes that are packed at a time, each by a thread: gzip's format allows members behind each other."""
+"""Bytes to compress at a time, each in a thread: the gzip format allows concatenated members."""
 MOST_JSON = 4 << 20
 
 
@@ -57,13 +57,13 @@ def load_oci_image(
     tag: str,
     known: KnownLayers = NOTHING,
 ) -> str:
-    """Give the image to the engine; its id. It gets its tag at the very end, or not at all.
+    """Load the image into the engine; returns its ID. The image is tagged at the very end, or not at all.
 
     Args:
-        known: the image that the layers without a folder are from.
+        known: the image that provides the layers without a folder.
 
     Raises:
-        EngineError: the engine refused it, or its disk is full.
+        EngineError: the engine refused the image, or its disk is full.
     """
     with ExitStack() as stack:
         blobs: list[Descriptor] = json.loads(known.labels.get(BLOBS, "[]")) or _find_base_blobs(client, base)
@@ -124,12 +124,12 @@ def _find_base_blobs(client: DockerClient, base: Base) -> list[Descriptor]:
             layers: list[Descriptor] = found["layers"]
             return [{name: layer[name] for name in ("mediaType", "digest", "size")} for layer in layers]
     raise ImageError(
-        f"The engine tells nothing of the layers of the base image {base.id}.", "Pull it again: docker pull."
+        f"The engine does not report the layers of the base image {base.id}.", "Pull it again: docker pull."
     )
 
 
 def _pack_layer(layer: FolderLayer, file: IO[bytes]) -> Descriptor:
-    """Write the layer packed; its blob's descriptor."""
+    """Write the compressed layer; returns its blob's descriptor."""
     digest, size = hashlib.sha256(), 0
     for piece in _gzip_chunks(layer.stream_tar()):
         file.write(piece)
@@ -139,7 +139,7 @@ def _pack_layer(layer: FolderLayer, file: IO[bytes]) -> Descriptor:
 
 
 def _gzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes for the same content: no time, no name."""
+    """The chunks, compressed reproducibly: without time and name."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[bytes]] = deque()
@@ -157,7 +157,7 @@ def _gzip_piece(piece: bytes) -> bytes:
 
 
 def _cut_pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks in pieces of one size, whatever the chunks' are."""
+    """The chunks, regrouped in pieces of equal size."""
     gathered = bytearray()
     for chunk in chunks:
         gathered += chunk
@@ -180,7 +180,7 @@ def _encode_json(document: Any) -> bytes:
 
 
 class _ChunkStream:
-    """Chunks as a file that can only be read on."""
+    """Chunks as a file object for sequential reading."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)

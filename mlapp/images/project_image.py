@@ -1,4 +1,4 @@
-"""From a project to its image, in one call: bundle, build, push."""
+"""Create a project's image in one call: bundle, build, push."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bundle_project(
     has_model: bool = True,
     warn: Reporter,
 ) -> Bundle:
-    """`mlapp.bundle.build.build_bundle`, for those who may not have the packages that it needs.
+    """`mlapp.bundle.build.build_bundle`, with an error if the packages that it needs are missing.
 
     Raises:
         MissingExtraError: the `docker` extra is not installed.
@@ -60,16 +60,16 @@ def build_project_image(
 ) -> list[Image]:
     """Build the image of a project and one version of its model; scan it if `scanned`, and then push it if `pushed`.
 
-    Without `has_model` the version decides the libraries only, and a platform mounts its files beside the image.
-    The first of the images is the one to run: of several platforms that are pushed, it is the list of them.
+    Without `has_model`, the version only determines the libraries, and a platform mounts its files beside the image.
+    The first image is the one to run: if several platforms are pushed, it is their image index.
 
     Raises:
-        ConfigError: it cannot be pushed: its name has no registry. MlappError: what `make`, `build`, `scan` and `push`
-            raise.
+        ConfigError: the image is to be pushed, but its name has no registry. MlappError: see `bundle_project`,
+            `build_images`, `scan_image` and `push_images`.
     """
     if pushed and "/" not in (tag or project.settings.image.name or ""):
         raise ConfigError(
-            "The image is to be pushed, and its name says nowhere to.",
+            "The image cannot be pushed, because its name has no registry.",
             f"Set image.name in mlapp.yaml, or give --tag registry.example.org/team/{project.name}.",
         )
     scanner = scan.find_scanner() if scanned else []

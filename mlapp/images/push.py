@@ -1,4 +1,4 @@
-"""Bringing images to a registry, and their digests back."""
+"""Push images to a registry, and get their digests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 Bar = Callable[[str, int, int], None]
-"""Takes a layer's short name, the bytes that are there, and those that there will be."""
+"""Takes a layer's short name, the transferred bytes, and the total bytes."""
 
 ATTEMPTS = 4
 PASSING = re.compile(
@@ -32,15 +32,15 @@ ABSENT = re.compile(r"no such host|no route to host|network is unreachable", re.
 """Texts of errors about an invalid address."""
 
 PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) size: ")
-"""The last line of every engine; some also have a field for it."""
+"""The last line of every engine's output; some engines also have a field for it."""
 
 ADDRESS = re.compile(r"https?://[^\s\"]+|(?<=:)\d+")
-"""Parts of an error to ignore: a URL or a port may contain any of the texts above."""
+"""Parts of an error to ignore: a URL or a port can contain any of the texts above."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RegistryLogin:
-    """A user of a registry, and the password."""
+    """User name and password for a registry."""
 
     user: str
     password: str = dataclasses.field(repr=False)
@@ -53,19 +53,19 @@ def push_images(
     bar: Bar = lambda *_: None,
     progress: Reporter = lambda _: None,
 ) -> list[Image]:
-    """Push images, and for several platforms the list that makes them one; with their digests.
+    """Push images, and for several platforms the image index that lists them.
 
-    Credentials and their helpers are those of the docker configuration, unless `login` is given. A push that breaks off
-    is taken up again: layers that have arrived are not sent twice.
+    Credentials come from the docker configuration and its helpers, unless `login` is given. An interrupted push is
+    resumed without sending uploaded layers again.
 
     Args:
-        images: the same bundle for one platform or more.
+        images: images of the same bundle for one or more platforms.
 
     Returns:
-        The images with their digests; of several, first the list of them all, as an image of platform `multiple`.
+        The images with their digests; if there are several, first their index, as an image of platform `multiple`.
 
     Raises:
-        ImageError: the registry cannot be reached, refuses, or breaks off each time.
+        ImageError: the registry is unreachable, refuses, or drops the connection repeatedly.
     """
     with connect_engine() as client:
         pushed = [_push_image(client, image, login, bar, progress) for image in images]
@@ -92,7 +92,7 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
             if REFUSED.search(words):
                 raise ImageError(
                     f"The registry {host} refuses {image.repository}: {said}",
-                    f"Log in as one who may push there (docker login {host}), or change image.name in mlapp.yaml.",
+                    f"Log in with an account that can push (docker login {host}), or change image.name in mlapp.yaml.",
                 ) from error
             if ABSENT.search(words):
                 raise ImageError(
@@ -106,7 +106,7 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
             if attempt == ATTEMPTS:
                 raise ImageError(
                     f"The registry {host} cannot be reached, tried {ATTEMPTS} times: {said}",
-                    "Check its address and the network; push again to go on where it broke off.",
+                    "Check its address and the network; push again to resume.",
                 ) from error
             progress(f"the push broke off ({said}): try again")
             time.sleep(2 ** (attempt - 1))

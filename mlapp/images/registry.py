@@ -1,4 +1,4 @@
-"""Registry operations that the engine lacks: read and write an image index (OCI), which lists an image by platform."""
+"""Registry operations that the engine lacks: read and write an OCI image index, which lists images by platform."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ HUB = "registry-1.docker.io"
 
 
 def registry_host(repository: str) -> str:
-    """The registry of a repository, as docker names it in its configuration."""
+    """The registry of a repository, as named in docker's configuration."""
     first, slash, _ = repository.partition("/")
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
 def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> str:
-    """Put the list of images under the tag; its digest.
+    """Push an image index with the tag; returns its digest.
 
     Args:
-        images: digest and platform of each, all in the repository.
+        images: digest and platform of each image, all in the repository.
 
     Raises:
-        ImageError: the registry refuses, or cannot be reached.
+        ImageError: the registry refuses or is unreachable.
     """
     session = _Session(repository)
     entries = []
@@ -52,10 +52,10 @@ def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> s
 
 
 def find_digest(repository: str, tag: str) -> str | None:
-    """The digest of what the tag names; None where there is nothing of that name.
+    """The digest of a tag; None if the tag does not exist.
 
     Raises:
-        ImageError: the registry refuses, or cannot be reached.
+        ImageError: the registry refuses or is unreachable.
     """
     answer = _Session(repository).send_request(
         "GET", f"manifests/{tag}", headers={"Accept": ", ".join(ANY)}, absent=True
@@ -64,10 +64,10 @@ def find_digest(repository: str, tag: str) -> str | None:
 
 
 def find_platform_digest(repository: str, digest: str, platform: str) -> str:
-    """The digest of a platform's image in the list that has this digest; the digest itself if it is of no such list.
+    """The digest of a platform's image in the image index with this digest; the digest itself if it is no such index.
 
     Raises:
-        ImageError: the registry refuses, or cannot be reached.
+        ImageError: the registry refuses or is unreachable.
     """
     answer = _Session(repository).send_request("GET", f"manifests/{digest}", headers={"Accept": ", ".join(ANY)})
     for entry in answer.json().get("manifests", []):
@@ -84,13 +84,13 @@ def untrusted_registry_error(host: str, said: str) -> ImageError:
     """Advice for a registry without TLS or with an untrusted certificate."""
     return ImageError(
         f"The registry {host} cannot be trusted: {said}",
-        "Give it a certificate that the engine trusts, or let the engine do without: "
-        f'{{"insecure-registries": ["{host}"]}} in its daemon.json, and start it again.',
+        "Give it a certificate that the engine trusts, or allow the engine to skip the check: "
+        f'{{"insecure-registries": ["{host}"]}} in its daemon.json, then restart it.',
     )
 
 
 def _is_insecure_registry(host: str) -> bool:
-    """Whether the engine's `insecure-registries` name a registry, by its name or as one of a network."""
+    """Whether the engine's `insecure-registries` include a registry, by name or by network."""
     with connect_engine() as client:
         known = client.info().get("RegistryConfig") or {}
     if host in (known.get("IndexConfigs") or {}):
@@ -124,7 +124,7 @@ class _Session:
         self._url = f"{scheme}://{self._host}/v2/{self._name}"
 
     def _has_tls(self) -> bool:
-        """Whether a registry that the engine takes without a certificate has one all the same: it is not checked."""
+        """Whether an insecure registry has TLS nevertheless; its certificate is not verified."""
         import requests
 
         self._http.verify = False
@@ -137,7 +137,7 @@ class _Session:
     def send_request(
         self, method: str, path: str, headers: dict[str, str], data: bytes | None = None, *, absent: bool = False
     ) -> Any:
-        """The answer; with `absent` None for what the registry has not."""
+        """The response; with `absent`, None if the registry does not have the object."""
         import requests
 
         try:
@@ -157,12 +157,12 @@ class _Session:
         if answer.status_code >= 400:
             raise ImageError(
                 f"The registry {self._host} answers {answer.status_code} to {method} {self._name}/{path}.",
-                f"Log in with a user that may push there: docker login {self._host}.",
+                f"Log in with an account that can push: docker login {self._host}.",
             )
         return answer
 
     def _authorize(self, challenge: str) -> str:
-        """The header that answers a challenge: Basic, or a token that the challenge says where to get."""
+        """The header for a challenge: Basic, or a token from the server that the challenge names."""
         user, password = self._credentials.get("username", ""), self._credentials.get("password", "")
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()
         if not challenge.lower().startswith("bearer"):

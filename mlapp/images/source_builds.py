@@ -1,6 +1,6 @@
-"""Building packages that have no wheel, in a container of the base image: what it makes fits that system and platform.
+"""Build packages without a wheel in a container of the base image, so that they fit its system and platform.
 
-It is a container and not a stage of a build, so that no image ever holds the compiler or an index's credentials.
+It is a container rather than a build stage, so that no image ever contains the compiler or an index's credentials.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ no_binary=$(sed -n 's/^\\([A-Za-z0-9._-]*\\)==.*/--no-binary \\1/p' {PLACE}/requ
 exec {PLACE}/uv/bin/uv pip install --quiet --no-deps --require-hashes --python "$0" --target {PLACE}/out $no_binary \\
   --requirements {PLACE}/requirements.txt
 """
-"""Its $0 is the base's Python. What is there already is not installed again."""
+"""$0 is the base's Python. Tools that exist already are not installed again."""
 
 EXEC_FORMAT = 126
 """Exit code of a shell that cannot execute a program."""
@@ -49,7 +49,7 @@ EXEC_FORMAT = 126
 def make_compiler(
     client: DockerClient, base: Base, home: str, bundle: Bundle, progress: Reporter
 ) -> Callable[[Sequence[LockedPackage]], Path]:
-    """`build` for one base image, whose Python is in the folder `home`."""
+    """`build_packages` for one base image, with its Python in the folder `home`."""
     python = f"{home}/python{bundle.manifest.python}"
     return lambda packages: build_packages(client, base, python, bundle, packages, progress)
 
@@ -62,13 +62,14 @@ def build_packages(
     packages: Sequence[LockedPackage],
     progress: Reporter,
 ) -> Path:
-    """The packages, built and installed in a folder of the user's cache.
+    """Build the packages and install them in a folder of the user's cache.
 
     Args:
         python: path of the base image's Python.
 
     Raises:
-        ImageError: one does not build, or the engine cannot run the platform's programs. UvError: uv is on no index.
+        ImageError: a package does not build, or the engine cannot run the platform's programs. UvError: no index has
+            uv.
     """
     names = ", ".join(package.name for package in packages)
     requirements = "".join(f"{package}\n" for package in packages)
@@ -91,13 +92,13 @@ def build_packages(
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
             packed.extractall(folder, filter="data")
-        with contextlib.suppress(OSError):  # another build was quicker
+        with contextlib.suppress(OSError):  # another build was faster
             Path(folder, "out").rename(kept)
     return kept
 
 
 def _network_variables(folder: Path) -> dict[str, str]:
-    """The environment variables of this machine's way to the network: proxies, and the authorities that it trusts."""
+    """The environment variables for this machine's network access: proxies and trusted certificate authorities."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     found = {each: os.environ[each] for name in names for each in (name, name.lower()) if each in os.environ}
     authorities = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
@@ -110,7 +111,7 @@ def _network_variables(folder: Path) -> dict[str, str]:
 def _run_build_container(
     client: DockerClient, base: Base, python: str, environ: dict[str, str], folder: Path, names: str
 ) -> bytes:
-    """Run the script with `folder` at PLACE; a tar of what it made."""
+    """Run the script with `folder` at PLACE; returns a tar of its output."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(folder, PLACE.lstrip("/"), filter=normalize_entry)
@@ -132,14 +133,14 @@ def _run_build_container(
             said = client.api.logs(container).decode(errors="replace").strip()
             if code == EXEC_FORMAT or "exec format error" in said:
                 raise ImageError(
-                    f"{names} has no wheel for {base.platform}, whose programs this engine cannot run to build it.",
+                    f"{names} has no wheel for {base.platform}, and this engine cannot run its programs to build one.",
                     "Choose a version that has one, or install an emulator: apt-get install qemu-user-static.",
                 )
             if code:
                 shown = " | ".join(line.strip() for line in said.splitlines() if line.strip()).strip()
                 raise ImageError(
                     f"{names} has no wheel for {base.platform}, and does not build on the base image: {shown[-600:]}",
-                    "Choose a version that has one, or name what its build needs under image.system_packages.",
+                    "Choose a version that has one, or list its build requirements under image.system_packages.",
                 )
             stream, _ = client.api.get_archive(container, f"{PLACE}/out")
             return b"".join(stream)

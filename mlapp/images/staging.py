@@ -1,4 +1,4 @@
-"""Laying out an image's files on this machine, a folder for each layer."""
+"""Write an image's files on this machine, one folder per layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lay_out_layers(
     *,
     compile: dependencies.Compile,
 ) -> None:
-    """Lay out the layers' files in `folder`: venv, model and app, or those named in `only`."""
+    """Write the layers' files to `folder`: venv, model and app, or those in `only`."""
     wanted = only or [each.source for each in LAYERS]
     if "venv" in wanted:
         (folder / "venv").mkdir(parents=True)
@@ -42,7 +42,7 @@ def lay_out_layers(
 
 
 def _compile_code(bundle: Bundle, code: Path) -> None:
-    """Compile the user's code. A syntax error in the app is an error now, and not at the start."""
+    """Compile the user's code, so that a syntax error in the app is reported now rather than at startup."""
     app = locate(bundle.settings.app, code).file
     if app.suffix == ".py":
         try:

@@ -1,4 +1,4 @@
-"""A folder as a layer: a tar that is the same bytes for the same files, streamed without a copy on the disk."""
+"""A folder as a layer: a reproducible tar, streamed without a copy on disk."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 TIME = 315532800
-"""The modification time of every file in a layer: 1980, the earliest that zip files know."""
+"""The modification time of every file in a layer: 1980, the earliest that zip files support."""
 
 CHUNK = 1 << 20
 MOST_OCTAL = 0o77777777777
-"""Bytes of the largest file whose size fits the usual header."""
+"""Maximum file size in bytes that fits a standard header."""
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def normalize_entry(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """An entry without what differs from machine to machine: a filter for `TarFile.add`."""
+    """An entry without machine-specific attributes; a filter for `TarFile.add`."""
     entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = TIME, 0, 0, "", ""
     entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
     return entry
 
 
 class Layer:
-    """A layer of an image. `digest` is `sha256:` and that of its tar."""
+    """A layer of an image. `digest` is `sha256:` and the digest of its tar."""
 
     digest: str
 
     def __init__(self, digest: str = "") -> None:
-        """A layer that the engine has already."""
+        """A layer that the engine already has."""
         self.digest = digest
 
 
 class FolderLayer(Layer):
-    """The files of `folder` at `target` in the image; all belong to root. Its digest is known once streamed."""
+    """The files of `folder` at `target` in the image, all owned by root. The digest is known once streamed."""
 
     def __init__(self, folder: Path, target: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class FolderLayer(Layer):
         return sum(len(member.header) + _padded_size(member.size) for member in self._members) + len(END)
 
     def stream_tar(self) -> Iterator[bytes]:
-        """The tar; sets the digest at its end."""
+        """The tar; sets the digest at the end."""
         digest = hashlib.sha256()
         for chunk in self._stream_chunks():
             digest.update(chunk)
@@ -109,11 +109,11 @@ def _walk_members(folder: Path | str, name: str) -> Iterator[_Member]:
 
 
 def _tar_header(name: str, kind: bytes, mode: int, size: int = 0, link: str = "") -> bytes:
-    """A member's header, as tarfile writes it.
+    """A member's header, identical to tarfile's.
 
-    tarfile takes 40 microseconds for each, which for 12,000 files is a tenth of a build. So where nothing is unusual,
-    name, size and checksum are put into the rest of one that tarfile wrote. The checksum is the sum of all bytes, with
-    spaces in its own place (POSIX.1-1988, ustar).
+    tarfile takes 40 microseconds per header, which for 12,000 files is a tenth of a build. So for standard headers,
+    name, size and checksum are inserted into a template from tarfile. The checksum is the sum of all bytes, with spaces
+    in the checksum's place (POSIX.1-1988, ustar).
     """
     short = (f"{name}/" if kind == tarfile.DIRTYPE else name).encode()
     if link or len(short) > tarfile.LENGTH_NAME or not short.isascii() or size > MOST_OCTAL:
@@ -126,7 +126,7 @@ def _tar_header(name: str, kind: bytes, mode: int, size: int = 0, link: str = ""
 
 @cache
 def _usual_header(kind: bytes, mode: int) -> tuple[bytes, bytes, bytes, int]:
-    """What is between name, size and checksum, and behind it, in every usual header; and its part of the checksum."""
+    """The constant parts of a standard header between and after name, size and checksum; and their byte sum."""
     block = _tarfile_header("", kind, mode)
     parts = block[tarfile.LENGTH_NAME : 124], block[135:148], block[156:]
     return *parts, sum(map(sum, parts)) + 8 * ord(" ")

@@ -1,4 +1,4 @@
-"""The image that a cluster's tasks run in: what the project needs, and mlapp with an extra. No code, and no model."""
+"""The image for a cluster's tasks: the project's dependencies, and mlapp with an extra. No code and no model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlapp.secret_variables import refuse_secret_variables
 PLATFORM = "linux/amd64"
 """The platform of clusters if mlapp.yaml names none."""
 EPOCH = 315532800
-"""1980, as for each file: nothing of the image tells when it was made."""
+"""1980, as for all files, so that the image does not depend on the time of the build."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TaskBundle(Bundle):
 
 @dataclass(frozen=True)
 class TaskImageSpec(ImageSpec):
-    """An image without an entry point: the cluster says what to run, and brings the code."""
+    """An image without an entry point: the cluster sets the command and provides the code."""
 
     @property
     def layers(self) -> tuple[LayerCopy, ...]:
@@ -65,16 +65,17 @@ def build_task_image(
     progress: Reporter = lambda _: None,
     warn: Reporter = lambda _: None,
 ) -> str:
-    """The image of a project's tasks in a registry, by its digest; built and pushed unless the registry has it.
+    """The image of a project's tasks in a registry, by digest; built and pushed unless the registry has it.
 
     Its tag depends on the locked requirements, mlapp, and `image:` of mlapp.yaml.
 
     Args:
-        repository: as registry.example.org/team/digits.
-        extra: of mlapp, as `flyte`.
+        repository: such as registry.example.org/team/digits.
+        extra: the extra of mlapp, such as `flyte`.
 
     Raises:
-        ImageError: no engine, no base, no wheel; the registry refuses. UvError: the requirements do not resolve.
+        ImageError: engine, base or a wheel is missing, or the registry refuses. UvError: the requirements do not
+            resolve.
     """
     root = project.root / ".mlapp" / "tasks"
     root.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter
     (folder / CODE).mkdir(parents=True)
     python = project.settings.image.python or "{}.{}".format(*sys.version_info)
     versions = project.store.versions(project.name)
-    # The same versions that trained the latest model here: the same data then gives the same model.
+    # Use the versions that trained the latest model here, so that the same data results in the same model.
     libraries = versions[-1].libraries if versions else {}
     _, source = write_requirements(project, libraries, python, folder, extra=f"[{extra}]", warn=warn)
     manifest = BundleManifest(

@@ -1,4 +1,4 @@
-"""Building from the project's own Dockerfile."""
+"""Build from the project's own Dockerfile."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mlapp.images.tar_layer import normalize_entry
 
 
 def build_from_dockerfile(job: BuildJob) -> str:
-    """Build by the engine's builder; the image's id. It is tagged when it is complete.
+    """Build with the engine's builder; returns the image ID. The image is tagged when it is complete.
 
-    The context is the project's code and, when the Dockerfile copies from there, the laid out layers.
+    The context is the project's code and, if the Dockerfile copies from them, the layers' files.
 
     Raises:
         EngineError: an instruction failed.
@@ -61,7 +61,7 @@ def build_from_dockerfile(job: BuildJob) -> str:
 
 
 def _use_dockerfile_base(plan: ImageSpec, text: str) -> ImageSpec:
-    """The plan with the base that the Dockerfile names, so that the environment fits its Python."""
+    """The plan with the base image in the Dockerfile, so that the environment fits its Python."""
     import dataclasses
 
     named = re.findall(r"^FROM\s+(?:--platform=\S+\s+)?(\S+)", text, re.MULTILINE | re.IGNORECASE)
@@ -71,7 +71,7 @@ def _use_dockerfile_base(plan: ImageSpec, text: str) -> ImageSpec:
 
 
 def _write_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
-    """A tar of what belongs to the project and the layout: the same bytes for the same files, so that caches hit."""
+    """Write a tar of the project's and the layers' files, reproducibly so that caches hit."""
 
     written = context.parent / "Dockerfile"
     written.write_text(dockerfile, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Monitoring: drift against a version's baseline, the prediction log, the truth, live quality, alarms and reports."""
+"""Monitoring: drift against a version's baseline, the prediction log, truths, live quality, alarms and reports."""

@@ -1,4 +1,4 @@
-"""From windows of counts to what is wrong in each: findings that persist become alarms."""
+"""Finds alarms in windows of counts: findings that persist become alarms."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def judge_windows(
     Args:
         windows: counts of all replicas, one for each version and window.
         baselines: version → its baseline.
-        now: seconds since 1970: a window that ends later is open.
-        quality: version and beginning of a window → its quality.
+        now: seconds since 1970. A window that ends later is open.
+        quality: version and start of a window → its quality.
     """
     tests = settings.tests
     persistent: dict[str, Persistence] = {}
@@ -39,7 +39,7 @@ def judge_windows(
     for counts in sorted(windows, key=lambda counts: (counts.since, counts.version)):
         baseline = baselines.get(counts.version)
         found: list[Finding] = []
-        alarming = current.get(counts.version, set())  # too few rows to test: what was wrong is not known to be over
+        alarming = current.get(counts.version, set())  # too few rows to test, so an alarm does not end
         if tests is not None and baseline is not None and _can_be_tested(counts, tests):
             found = find(baseline, counts, tests)
             if tests.seasonal:
@@ -86,7 +86,7 @@ def _seasonal(
     tests: Drift,
     past: dict[tuple[str, int, int], list[Counts]],
 ) -> list[Finding]:
-    """Those findings that also differ from the same weekday and hour of the weeks before, where there are any."""
+    """The findings that also differ from the same weekday and hour of earlier weeks, if there are any."""
     at = datetime.fromtimestamp(counts.since, timezone.utc)
     season = past.setdefault((counts.version, at.weekday(), at.hour), [])
     week = 7 * 86400 - 1

@@ -1,4 +1,4 @@
-"""Telling that an alarm began or ended: to webhooks, and to the app's own function. Once each, however many run it."""
+"""Sends the start and the end of an alarm to webhooks and to the app's function, once even if several processes run it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAR = timedelta(days=365)
 
 
 class AlarmEvent(dict[str, Any]):
-    """The sent alarm: a dict whose entries are also attributes.
+    """The alarm that is sent: a dict whose entries are also attributes.
 
     `app`, `version`, `kind`, `column`, `value`, `threshold`, `text`; `status` is `firing` or `resolved`; `since` and
     `until` are those of the window, as ISO 8601 texts.
@@ -45,7 +45,7 @@ class AlarmEvent(dict[str, Any]):
 
 
 def event_of(app: str, report: WindowReport, alarm: Alarm, status: Literal["firing", "resolved"]) -> AlarmEvent:
-    """The beginning or the end of an alarm in a window."""
+    """The event of the start or the end of an alarm in a window."""
     return AlarmEvent(
         app=app,
         version=report.version,
@@ -57,21 +57,21 @@ def event_of(app: str, report: WindowReport, alarm: Alarm, status: Literal["firi
 
 
 class Ledger:
-    """The sent beginnings and ends of alarms. The first process that sends one creates its entry."""
+    """The sent starts and ends of alarms. The first process that sends one creates its entry."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
 
     def begin(self, version: str, alarm: Alarm, event: AlarmEvent) -> bool:
-        """Record that an alarm began; False if it had begun before."""
+        """Record that an alarm has started; False if it is already recorded."""
         return self._add(version, alarm.kind, alarm.column, event, is_begin=True)
 
     def end(self, version: str, kind: str, column: str, event: AlarmEvent) -> bool:
-        """Note that an alarm ended; False where it has ended already, or somebody else noted it."""
+        """Record that an alarm has ended; False if it is already recorded."""
         return self._add(version, kind, column, event, is_begin=False)
 
     def active(self) -> list[AlarmEvent]:
-        """The events that began the alarms that have not ended."""
+        """The start events of alarms that have not ended."""
         found = []
         for name in self._place.names("alarms"):
             entries = self._place.names("alarms", name)
@@ -109,7 +109,7 @@ def send(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent]
 
 
 def body_of(event: AlarmEvent, format: str) -> Any:
-    """The body that a receiver of that kind takes.
+    """The body for a receiver of that format.
 
     Slack: https://api.slack.com/messaging/webhooks. Alertmanager: `POST /api/v2/alerts`, its openapi.yaml.
     """
@@ -141,14 +141,14 @@ def body_of(event: AlarmEvent, format: str) -> Any:
 
 def _post(url: str, shown: str, body: bytes, format: str) -> None:
     if not url.startswith(("http://", "https://")):
-        log.error("An alarm was not sent: %s is no http or https URL.", shown)
+        log.error("An alarm was not sent: %s is not an http or https URL.", shown)
         return
     if format == "alertmanager" and "/api/" not in url:
         url = url.rstrip("/") + "/api/v2/alerts"
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
     except ValueError:
-        log.error("An alarm was not sent: %s is no http or https URL.", shown)
+        log.error("An alarm was not sent: %s is not an http or https URL.", shown)
         return
     for pause in (*PAUSES, None):
         try:

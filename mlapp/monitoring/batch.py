@@ -1,4 +1,4 @@
-"""A batch that was answered, as the recorder keeps it until it is counted: few objects for many requests."""
+"""An answered batch, as the recorder stores it until it is counted: few objects for many requests."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class RecordedBatch(NamedTuple):
 
     Attributes:
         parts: the features of the requests that were answered, in order, as `strip_parts` gives them.
-        predictions: one a row of the parts.
+        predictions: one per row of the parts.
         requests: None where nothing is logged.
-        seconds: that the call took.
-        at: when it was answered, in seconds since 1970.
+        seconds: duration of the call.
+        at: time of the answer, in seconds since 1970.
     """
 
     model: Any
@@ -43,10 +43,10 @@ class RecordedBatch(NamedTuple):
 def make_batch(
     model: Any, parts: Sequence[Any], results: Sequence[Any], seconds: float, at: float, *, is_logged: bool
 ) -> RecordedBatch | None:
-    """The part of a batch that was answered with predictions; None where nothing was.
+    """The part of a batch that was answered with predictions, or None.
 
     Args:
-        results: for each part its predictions, or an error.
+        results: the predictions, or an error, of each part.
         is_logged: keep what the log needs.
     """
     try:

@@ -1,4 +1,4 @@
-"""A canary's predictions against those of the live release, by what the pods count for Prometheus."""
+"""Compares a canary's predictions with those of the live release, by the pods' Prometheus counters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Predictions = Mapping[tuple[str, str, str], float]
 
 
 def explain_predictions(live: Predictions, trial: Predictions, most: float) -> str | None:
-    """Why the canary's predictions are too different; None where they are not, or where too few are known.
+    """Why the canary's predictions differ too much; None if they do not, or if too few are known.
 
     Labels are compared by the Jensen-Shannon distance. Numbers are compared by the Kolmogorov-Smirnov distance; the
-    two versions have ends of their own, so the distribution between two ends is taken as linear.
+    two versions have different bin ends, so the distribution is assumed linear between two ends.
 
     Args:
-        most: the distance that is allowed.
+        most: the allowed distance.
     """
     for column in sorted({column for column, *_ in (*live, *trial)}):
         distance, p = _compare(_of(live, column), _of(trial, column))
@@ -35,7 +35,7 @@ def _of(predictions: Predictions, column: str) -> dict[tuple[str, str], float]:
 
 
 def _compare(live: dict[tuple[str, str], float], trial: dict[tuple[str, str], float]) -> tuple[float, float]:
-    """The distance, and the probability of so large a one by chance."""
+    """The distance, and the probability of at least this distance by chance."""
     if any(le for le, _ in (*live, *trial)):
         before, now = _cumulative(live), _cumulative(trial)
         if before is None or now is None:

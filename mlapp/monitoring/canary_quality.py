@@ -47,7 +47,7 @@ class CanaryQuality:
         try:
             self._reason = self._compare(live, trial)
         except MlappError as error:
-            log.warning("The quality of the canary is not known: %s", error.what)
+            log.warning("The quality of the canary is unknown: %s", error.what)
         self._next_look = time.monotonic() + PAUSES * (time.monotonic() - started)
         return self._reason
 

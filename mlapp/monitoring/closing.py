@@ -1,4 +1,4 @@
-"""Closes a window that has ended: stores its report, sends alarms, retrains, and removes old data."""
+"""Closes windows that have ended: stores their reports, sends alarms, retrains, and removes old data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Closed:
 
 
 def close_windows(project: Project, now: float | None = None) -> Closed:
-    """Close the windows that are over.
+    """Close the windows that have ended.
 
     Raises:
         StoreError: the place cannot be read or written.
@@ -52,7 +52,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     for report in fresh:
         drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
         told(report, drifting, lambda kind: kind != "quality")
-    # Truths come late: quality is that of the last window whose truths are known, closed by this run or before.
+    # Truths come late, so use the quality of the last window with known truths, from this run or an earlier one.
     for report in _last_known(reports):
         told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
     _end_silent(project, place, reports, closed)
@@ -63,9 +63,9 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
 
 
 def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[WindowReport]:
-    """The windows that this run closes, from old to new: all that are open, or none while another run closes them.
+    """The windows that this run closes, oldest first: all open ones, or none while another run closes them.
 
-    The newest open window decides between two runs. An alarm that begins in one window and ends in another is then
+    The newest open window decides between two runs. An alarm that starts in one window and ends in another is then
     sent by one run, in order.
     """
     waiting = [report for report in reports if not _is_closed(place, report)]
@@ -79,9 +79,9 @@ def _is_closed(place: Place, report: WindowReport) -> bool:
 
 
 def _claim(place: Place, report: WindowReport) -> bool:
-    """Keep what was found; False where another run has."""
+    """Store the reports; False if another run has stored them."""
     key = place.key("windows", _window_of(report).name, f"{report.version}.json")
-    # With a time, so that a second one with the same content is not taken for the first one, come again.
+    # Includes a time, so that a second alarm with the same content is not treated as a repetition.
     content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
     return place.storage.create_key(key, content)
 
@@ -96,7 +96,7 @@ def _teller(
     ledger = Ledger(place)
 
     def tell(report: WindowReport, alarms: Sequence[Alarm], concerns: Callable[[str], bool]) -> None:
-        """Begin the alarms of a window, and end those of its version that are not in it."""
+        """Start the alarms of a window, and end those of its version that it does not have."""
         now = {(alarm.kind, alarm.column) for alarm in alarms}
         for alarm in alarms:
             event = event_of(project.name, report, alarm, "firing")
@@ -114,7 +114,7 @@ def _teller(
 
 
 def _end_silent(project: Project, place: Place, reports: Sequence[WindowReport], closed: Closed) -> None:
-    """End the alarms of versions that another one has replaced: they answer no more."""
+    """End the alarms of versions that have been replaced and no longer answer."""
     answering = {report.version for report in reports[-12:]}
     if not answering:
         return
@@ -143,7 +143,7 @@ def _send(project: Project, event: AlarmEvent, closed: Closed) -> None:
 
 
 def _last_known(reports: Sequence[WindowReport]) -> list[WindowReport]:
-    """Of each version, the last window whose quality is known."""
+    """The last window with known quality of each version."""
     found: dict[str, WindowReport] = {}
     for report in reports:
         if report.truths >= FEWEST and report.metrics:

@@ -14,7 +14,7 @@ class ColumnPrivacy:
     """The rules of `monitor.columns`.
 
     Args:
-        app: names the app; the hashes of two apps differ.
+        app: the app's name. The hashes of two apps differ.
     """
 
     def __init__(self, columns: Mapping[str, str], app: str) -> None:
@@ -22,15 +22,15 @@ class ColumnPrivacy:
         self._key = hashlib.blake2b(app.encode(), digest_size=32).digest()
 
     def is_dropped(self, column: str) -> bool:
-        """Whether nothing of a column is kept."""
+        """Whether a column is dropped."""
         return self._columns.get(column) == "drop"
 
     def changes(self, columns: Iterable[str]) -> bool:
-        """Whether any of the columns is not kept as it was."""
+        """Whether any of the columns is redacted."""
         return any(column in self._columns for column in columns)
 
     def apply(self, column: str, values: list[Any]) -> list[Any]:
-        """The values as they may be kept; a column that is dropped must not be asked for."""
+        """The redacted values. Not for a dropped column."""
         rule = self._columns.get(column)
         if rule is None:
             return values
@@ -41,7 +41,7 @@ class ColumnPrivacy:
         return [round_to_step(value, step) for value in values]
 
     def keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
-        """Business keys as they may be kept."""
+        """Redacted business keys."""
         return {name: self.apply(name, [value])[0] for name, value in keys.items() if not self.is_dropped(name)}
 
     def _hash(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Two versions on the same live data: logged features go through both, and are evaluated where the truth is known."""
+"""Compares versions on the same live data: replays logged features, and evaluates rows with known truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST = 20_000
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One version: its metrics on the rows whose truth is known."""
+    """One version, with its metrics on the rows with known truth."""
 
     version: str
     rows: int
@@ -38,7 +38,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Versions on the same rows.
 
     Attributes:
-        agreement: share of the rows for which the last version predicts what the first does.
+        agreement: share of the rows with equal predictions of the first and the last version.
         distance: between the distributions of their predictions.
     """
 
@@ -49,13 +49,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_live(project: Project, versions: Sequence[int], *, since: float, until: float) -> Comparison:
-    """Replay the log of a stretch of time through versions.
+    """Replay the log of a time interval through versions.
 
     Args:
         since, until: seconds since 1970.
 
     Raises:
-        DataError: nothing was logged, or features are not logged as they were.
+        DataError: nothing is logged, or the logged features are redacted.
     """
     app, store, settings = project.app, project.store, project.settings.monitor
     place, rules = place_of(project), ColumnPrivacy(settings.columns, app.name)

@@ -1,4 +1,4 @@
-"""Counts of live rows in the bins of a baseline. They are integers: those of replicas add up exactly, in any order."""
+"""Counts live rows in the bins of a baseline. Counts are integers, so those of replicas add up exactly in any order."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SPECIAL = 3
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """Counts of one version by one replica in one window, or a sum of such counts.
+    """The counts of one version by one replica in one window, or their sum.
 
     Attributes:
-        since, until: begin and end of the window, in seconds since 1970.
-        rows: that were predicted.
-        refused: rows that were refused, and `fields` those for each field.
-        columns: of each feature and prediction: rows in each bin or value, then below, above and missing of a number,
+        since, until: start and end of the window, in seconds since 1970.
+        rows: number of predicted rows.
+        refused: number of refused rows; `fields` by field.
+        columns: per feature and prediction, the rows in each bin or value, then below, above and missing of a number,
             or new, 0 and missing of a category.
     """
 
@@ -41,7 +41,7 @@ class Counts(msgspec.Struct, kw_only=True):
     columns: dict[str, list[int]] = {}
 
     def add(self, other: Counts) -> None:
-        """Add the counts of another replica, of the same version and window."""
+        """Add the counts of another replica for the same version and window."""
         self.rows += other.rows
         self.refused += other.refused
         self.dropped += other.dropped
@@ -53,7 +53,7 @@ class Counts(msgspec.Struct, kw_only=True):
 
 
 def merge(parts: Iterable[Counts]) -> Counts | None:
-    """The sum of counts of one version; its window spans theirs. None where there are none."""
+    """The sum of counts of one version, over the span of their windows; None without counts."""
     total: Counts | None = None
     for part in parts:
         if total is None:
@@ -73,16 +73,16 @@ class Counter:
         self.predictions = Slots(baseline.predictions)
 
     def clear(self) -> None:
-        """Begin a new window."""
+        """Start a new window."""
         self.features.clear()
         self.predictions.clear()
 
     def add_features(self, features: Any) -> None:
-        """Count rows of features, as the schema has them: a DataFrame, an array of numbers, or a dict of arrays."""
+        """Count rows of features in the schema's form: a DataFrame, an array of numbers, or a dict of arrays."""
         self.features.add(features)
 
     def add_predictions(self, columns: dict[str, list[Any]]) -> None:
-        """Count predictions, as `split_predictions` gives them."""
+        """Count predictions in the form of `split_predictions`."""
         self.predictions.add_columns(columns)
 
     def add_answers(self, rows: Sequence[Any]) -> None:
@@ -96,12 +96,12 @@ class Counter:
 
 
 class Slots:
-    """The counts of several columns, side by side in one array.
+    """The counts of several columns in one array.
 
     Attributes:
-        counts: of each slot, one column's behind the other's.
+        counts: of each slot, column after column.
         first: column → its first slot.
-        cleared: how often they began from zero.
+        cleared: number of resets to zero.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -137,12 +137,12 @@ class Slots:
         return len(self._columns)
 
     def clear(self) -> None:
-        """Begin from zero."""
+        """Reset the counts to zero."""
         self.counts[:] = 0
         self.cleared += 1
 
     def add(self, features: Any) -> None:
-        """Count rows of a DataFrame, of an array or of a dict of arrays; others are left out."""
+        """Count rows of a DataFrame, an array or a dict of arrays. Other forms are ignored."""
         if not len(self.counts):
             return
         if hasattr(features, "columns"):
@@ -175,7 +175,7 @@ class Slots:
         return True
 
     def add_columns(self, columns: Mapping[str, Any]) -> None:
-        """Count rows, column by column; unknown columns are left out."""
+        """Count rows column by column. Unknown columns are ignored."""
         numbers = [name for name in self._numbers if name in columns]
         if numbers and len(numbers) == len(self._numbers):
             self._add_numbers(np.stack([numbers_of(columns[name]) for name in numbers], axis=1))
@@ -193,7 +193,7 @@ class Slots:
                 self.counts[self.first[name]] += len(columns[name]) - missing
 
     def _add_numbers(self, cells: NDArray[Any], which: slice = slice(None)) -> None:
-        """Rows of number columns, in their order: of all, or of a slice of them."""
+        """Rows of all number columns, or a slice of them, in order."""
         from mlapp.baseline.bins import codes_of
 
         cells = cells.astype(np.float64, copy=False)
@@ -222,7 +222,7 @@ class Slots:
 
 
 def width_of(column: Column) -> int:
-    """How many slots a column has."""
+    """The number of slots of a column."""
     return len(column.counts) + SPECIAL
 
 

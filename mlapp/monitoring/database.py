@@ -48,7 +48,7 @@ class Database:
         self.execute("SET enable_external_access=false")
 
     def log_of(self, version: str, window: Window) -> str:
-        """A table with the segments of one version that may hold rows of a window. Others are not read."""
+        """A table of the segments of one version that can hold rows of a window. Others are not read."""
         files = [
             file
             for (number, hour), files in self._hours.items()
@@ -70,8 +70,8 @@ def open_database(
     """A database with the views `log` and `truth`.
 
     Args:
-        since, until: seconds since 1970: segments of other hours are left out.
-        truths: to be in the view `truth` beside those that are stored.
+        since, until: seconds since 1970. Segments of other hours are excluded.
+        truths: added to the stored ones in the view `truth`.
 
     Raises:
         MissingExtraError: DuckDB or pyarrow is not installed. StoreError: the place cannot be read.
@@ -121,7 +121,7 @@ def query(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
 def log_keys(
     place: Place, since: float | None = None, until: float | None = None, version: str | None = None
 ) -> list[str]:
-    """The keys of the segments that count."""
+    """The keys of the current segments."""
     found = []
     for number in place.names("log"):
         if version is not None and number != version:
@@ -133,7 +133,7 @@ def log_keys(
 
 
 def truth_keys(place: Place, since: float | None = None) -> list[str]:
-    """The keys of the truths' files; a truth never comes before its prediction."""
+    """The keys of the truths' files. A truth is never older than its prediction."""
     day = "" if since is None else datetime.fromtimestamp(since - 86400, timezone.utc).strftime("%Y-%m-%d")
     return [
         place.key("truth", name, file)
@@ -152,7 +152,7 @@ def _is_within(hour: str, since: float | None, until: float | None) -> bool:
 
 
 def _files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
-    """Local files with the contents of keys; there is none of a key that is not there any more."""
+    """Local files with the contents of the keys that still exist."""
     local = place.folder()
     if local is not None:
         root = Path(str(local)[: -len(place.root)])
@@ -169,7 +169,7 @@ def _files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
 
 
 def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
-    """Make a view of those files that are there, and return them."""
+    """Create a view of the files that exist, and return them."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -181,7 +181,7 @@ def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[
             continue
         except (pa.ArrowException, OSError) as error:
             raise StoreError(
-                f"{file} cannot be read: {error}", "Delete it; the rest of the log is not affected."
+                f"{file} cannot be read: {error}", "Delete this file; the rest of the log is not affected."
             ) from None
         form = (schema.metadata or {}).get(META, FORMAT)
         if not form.isdigit() or int(form) > int(FORMAT):

@@ -1,4 +1,4 @@
-"""How live rows differ from a version's baseline: a finding for each column, and whether it is more than chance."""
+"""Tests how live rows differ from a version's baseline: a finding per column, and whether it is significant."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Finding:
 
     Attributes:
         value: the distance, or the share of rows.
-        threshold: what `value` must reach to be an alarm; of shares, the least that is.
-        p: the probability of such a value by chance.
-        is_large: whether the effect reaches its floor, beyond the error of the baseline itself.
+        threshold: the smallest `value` of an alarm.
+        p: the probability of at least this value by chance.
+        is_large: whether the effect reaches its floor beyond the error of the baseline.
     """
 
     kind: AlarmKind
@@ -48,10 +48,10 @@ class Finding:
 
 
 def find(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
-    """The findings that are more than chance, over all columns of one window; none where it has too few rows."""
+    """The significant findings over all columns of one window. Empty if it has too few rows."""
     found = all_findings(baseline, counts, tests)
     kept: list[Finding] = []
-    for family in (("drift",), tuple(LEAST_SHARE)):  # the tests of shares are cautious: together they cost no power
+    for family in (("drift",), tuple(LEAST_SHARE)):  # the tests of shares are conservative: together they cost no power
         own = [finding for finding in found if finding.kind in family]
         discovered = discoveries([finding.p for finding in own], tests.q)
         kept += [finding for finding, is_one in zip(own, discovered, strict=True) if is_one and finding.is_large]
@@ -59,7 +59,7 @@ def find(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
 
 
 def all_findings(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
-    """Every test of a window."""
+    """The findings of all tests of a window."""
     found: list[Finding] = []
     if counts.rows >= tests.min_rows:
         for column in (*baseline.features, *baseline.predictions):
@@ -72,7 +72,7 @@ def all_findings(baseline: Baseline, counts: Counts, tests: Drift) -> list[Findi
 
 
 def distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
-    """The distance of each column from the baseline: Kolmogorov-Smirnov of numbers, Jensen-Shannon of categories."""
+    """The distance of each column from the baseline: Kolmogorov-Smirnov for numbers, Jensen-Shannon for categories."""
     found = {}
     for column in (*baseline.features, *baseline.predictions):
         live = counts.columns.get(column.name)

@@ -1,4 +1,4 @@
-"""The app's own evaluator on live data: per window, version and segment, where the truth is known."""
+"""Runs the app's evaluator on live data with known truth, per window, version and segment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SEGMENTS = 20
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """A version, ready to be evaluated."""
+    """A version, ready for evaluation."""
 
     manifest: Manifest
     predictor: Predictor
@@ -55,7 +55,7 @@ class Evaluation:
     """Evaluates the windows of one app.
 
     Args:
-        store: where its versions are; `place`: where its log is.
+        store: of its versions; `place`: of its log.
     """
 
     def __init__(self, pipeline: Pipeline, store: Store, place: Place, settings: Monitor) -> None:
@@ -67,10 +67,10 @@ class Evaluation:
     def windows(
         self, windows: Sequence[tuple[str, Window]], truths: Sequence[Truth] = ()
     ) -> dict[tuple[str, float], Quality]:
-        """The quality of each version in each window; windows without truths have estimates, where they can be made.
+        """The quality of each version in each window. Windows without truths have estimates where possible.
 
         Args:
-            truths: what the truth_reader gave, beside those that are stored.
+            truths: from the truth_reader, in addition to the stored ones.
         """
         if not windows:
             return {}
@@ -130,7 +130,7 @@ class Evaluation:
                 quality.details[f"{name}[{segment}]"] = Metric(value=round(live, 6), rows=len(rows), segment=segment)
 
     def metrics(self, predictor: Predictor, manifest: Manifest, table: pd.DataFrame) -> dict[str, float]:
-        """The evaluator's metrics; those of the logged predictions where features were not kept as they were."""
+        """The evaluator's metrics, or metrics of the logged predictions if features are redacted."""
         truth = decode_truths(table["truth"])
         schema = manifest.schema.features
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
@@ -159,8 +159,8 @@ class Evaluation:
             return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, bound)
 
     def _estimate(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
-        """CBPE: the accuracy that the model's confidence promises (NannyML's confidence-based performance estimation),
-        corrected by how often it was right at each confidence in training's last split.
+        """CBPE: the accuracy expected from the model's confidence (NannyML's confidence-based performance estimation),
+        calibrated by its accuracy at each confidence on training's last split.
         """
         import numpy as np
 
@@ -198,7 +198,7 @@ class Evaluation:
 
 
 def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
-    """Logged features as the model's own, before the transformer.
+    """Logged features with the schema's types, before the transformer.
 
     Raises:
         InputError: they do not fit its schema.
@@ -215,13 +215,13 @@ def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
 
 
 def decode_truths(truths: pd.Series[Any]) -> list[Any]:
-    """Truths from their JSON, each distinct text once."""
+    """Decode truths from JSON, each distinct text once."""
     known = {text: msgspec.json.decode(text) for text in truths.unique()}
     return [known[text] for text in truths]
 
 
 def _by_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -> dict[str, float]:
-    """The usual metrics that the version has, of the predictions that were logged."""
+    """The usual metrics of the logged predictions, limited to those that the version has."""
     if "prediction" not in table.columns:
         return {}
     wanted = manifest.headline

@@ -1,4 +1,4 @@
-"""Deleting a person's rows."""
+"""Deletes a person's rows."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mlapp.monitoring.segments import FORMAT, META, Segment, encode_table, requi
 
 
 def forget(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
-    """Delete the rows that have all these keys, from the log and the truths; returns how many of the log.
+    """Delete the rows with all these keys from the log and the truths; returns the number of deleted log rows.
 
     Args:
         keys: business keys, features or `id`, by name.
 
     Raises:
-        UsageError: a key that is never kept. StoreError: the place cannot be written.
+        UsageError: a key that is never stored. StoreError: the place cannot be written.
     """
     require_pyarrow("Deleting rows of the log")
     dropped = [name for name in keys if rules.is_dropped(name)]
     if dropped:
-        raise UsageError(f"'{dropped[0]}' is never kept: monitor.columns drops it.", "Give another key.")
+        raise UsageError(f"'{dropped[0]}' is never stored: monitor.columns drops it.", "Give another key.")
     kept = {name: str(rules.apply(name, [value])[0]) for name, value in keys.items()}
     requests: set[tuple[str, int]] = set()
     rows = 0
@@ -57,7 +57,7 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     segment = Segment.parse(name)
     assert segment is not None
     if len(rest):
-        # A generation of the same numbers: readers take the newest, so that nothing counts twice in between.
+        # A new generation of the same numbers: readers use the newest, so nothing counts twice meanwhile.
         newer = Segment(segment.replica, segment.first, segment.last, segment.generation + 1)
         place.storage.create_key(f"{folder}/{newer.name}", encode_table(rest.replace_schema_metadata({META: FORMAT})))
     place.storage.delete_prefix(key)

@@ -1,4 +1,4 @@
-"""Reading what the replicas counted."""
+"""Reads the counts of the replicas."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FORMAT = 1
 
 
 def read_counts(place: Place, *, since: float, until: float, version: str | None = None) -> list[Counts]:
-    """The counts of all replicas, added up: one for each version and window with traffic, in order.
+    """The sums of the counts of all replicas, one per version and window with traffic, in order.
 
     Args:
-        since, until: seconds since 1970; windows that overlap this are read.
+        since, until: seconds since 1970. Overlapping windows are read.
 
     Raises:
         StoreError: the place cannot be read, or was written by a newer mlapp.
@@ -41,7 +41,7 @@ def read_counts(place: Place, *, since: float, until: float, version: str | None
 
 
 def read_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str, Baseline]:
-    """The baselines of versions; none for one that was deleted, or stored without one."""
+    """The baselines of versions, without versions that are deleted or have none."""
     found = {}
     for version in set(versions):
         if not version.isdecimal():
@@ -49,9 +49,9 @@ def read_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str,
         try:
             baseline = read_baseline(store.get(app, version).files)
         except StoreError as error:
-            log.warning("Version %s is not compared with its training: %s", version, error.what)
+            log.warning("Version %s is not compared with its training data: %s", version, error.what)
             continue
-        except MlappError:  # it was deleted
+        except MlappError:  # the version is deleted
             continue
         if baseline is not None:
             found[version] = baseline

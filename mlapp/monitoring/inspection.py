@@ -31,7 +31,7 @@ WARMING = 3
 
 
 def place_of(project: Project) -> Place:
-    """Where the project's monitoring data are.
+    """The location of the project's monitoring data.
 
     Raises:
         ConfigError, MissingExtraError: they cannot be opened.
@@ -48,10 +48,10 @@ def inspect(
     now: float | None = None,
     evaluates: bool = True,
 ) -> list[WindowReport]:
-    """The windows of a stretch of time, in order; each version has its own.
+    """The windows of a time interval, in order, separate for each version.
 
     Args:
-        since, until: seconds since 1970; the last day, or the last windows where these are longer, when absent.
+        since, until: seconds since 1970. By default the last day, or the last windows if they are longer.
         evaluates: run the app's evaluator where truths are known.
 
     Raises:
@@ -73,7 +73,7 @@ def inspect(
 
 
 def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) -> list[WindowReport]:
-    """The windows, with empty ones where nothing was predicted between two of them; none where they were too many."""
+    """The windows, with empty ones for gaps without predictions. Long gaps are not filled."""
     found: list[WindowReport] = []
     for report in reports:
         if found:
@@ -88,7 +88,7 @@ def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) ->
 def read_truths(
     pipeline: Pipeline, rules: ColumnPrivacy, place: Place, since: float, until: float, kind: str | None
 ) -> list[Truth]:
-    """Truths of the app's truth_reader in an interval of time.
+    """Truths of the app's truth_reader in a time interval.
 
     Raises:
         UserCodeError: it raised. InputError: its columns or values are wrong.
@@ -106,7 +106,7 @@ def read_truths(
 
 
 def parse_time(text: str | None, now: float | None = None) -> float | None:
-    """`2h`, `7d` ago, or a time as 2026-01-31T12:00, as seconds since 1970; UTC where no zone is said.
+    """`2h` or `7d` ago, or a time such as 2026-01-31T12:00 (UTC without a zone), as seconds since 1970.
 
     Raises:
         UsageError: it is neither.
@@ -118,14 +118,14 @@ def parse_time(text: str | None, now: float | None = None) -> float | None:
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        raise UsageError(f"'{text}' is no time.", "Give it as 2h, 7d, or 2026-01-31T12:00.") from None
+        raise UsageError(f"'{text}' is not a time.", "Give it as 2h, 7d, or 2026-01-31T12:00.") from None
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _quality(
     project: Project, place: Place, counts: Sequence[Counts], baselines: dict[str, Baseline]
 ) -> dict[tuple[str, float], Any]:
-    """The quality of the last windows. Where it cannot be known (no log, no app, broken code), drift is told all the
+    """The quality of the last windows. If it is unavailable (no log, no app, broken code), drift is reported all the
     same.
     """
     settings = project.settings.monitor

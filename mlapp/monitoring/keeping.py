@@ -1,4 +1,4 @@
-"""How long things are kept, and how much of them: `monitor.keep` and `monitor.max_size`."""
+"""Limits the age and the size of stored data: `monitor.keep` and `monitor.max_size`."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def _size(place: Place, version: str, hour: str) -> int:
 def _time_of(name: str, form: str) -> float:
     try:
         return datetime.strptime(name, form).replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:  # of somebody else's
+    except ValueError:  # not a file of ours
         return float("inf")

@@ -1,4 +1,4 @@
-"""Logged rows with their truths, out of the database."""
+"""Selects logged rows with their truths from the database."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def join_truths(database: Database) -> bool:
-    """Make the view `known`: each logged row with its last truth. Returns whether there is any truth.
+    """Create the view `known`: each logged row with its last truth. Returns whether there is any truth.
 
-    A row is named by a hash of its request and place: of 1e7 rows, two are alike with a probability of 3e-6.
+    A hash of request and place identifies a row. The probability of a collision among 1e7 rows is 3e-6.
     """
     columns = [row[0] for row in database.execute("DESCRIBE log").fetchall()]
     parts = ['SELECT hash(request, "row") AS h, truth, received FROM truth WHERE request IS NOT NULL']
@@ -44,7 +44,7 @@ def join_truths(database: Database) -> bool:
 
 
 def known_of(log: str) -> str:
-    """A query of those rows of a log whose truth is known.
+    """A query for the rows of a log with known truth.
 
     Args:
         log: a table or a table function.
@@ -53,12 +53,12 @@ def known_of(log: str) -> str:
 
 
 def quote_name(name: str) -> str:
-    """A column's name in SQL."""
+    """A column's name, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_text(text: str) -> str:
-    """A text in SQL."""
+    """A text, quoted for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -70,7 +70,7 @@ def json_path(name: str) -> str:
 def rows_of(
     database: Database, version: str, window: Window, most: int, *, with_truth: bool = True
 ) -> tuple[pd.DataFrame, int]:
-    """Logged rows of one version and window, and how many there are.
+    """Logged rows of one version and window, and their number.
 
     Of more than `most`, those with the smallest hashes; of rows that stand for different numbers of rows, fewer of
     those that stand for less.

@@ -1,4 +1,4 @@
-"""Rows that were answered, as rows of the log: column by column, without Python for each cell."""
+"""Converts answered rows to rows of the log, column by column, without Python code per cell."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Answered:
-    """Rows that one version answered, in order.
+    """The answers of one version, in order.
 
     Attributes:
         parts: their features.
         predictions: of each row.
         ids, counts, keys: of each request its id, its number of rows, and its business keys; `keys` is empty where no
             request has any.
-        seconds, times: of each request, how long the model was called, and when it had answered (since 1970).
+        seconds, times: of each request, the duration of the model's call, and the time of the answer (since 1970).
     """
 
     parts: list[Any]
@@ -110,7 +110,7 @@ def own_columns(
 
     Args:
         counts: rows of each request.
-        of: the place of each row's request in `requests`; `rows`: its place in the request.
+        of: the index of each row's request in `requests`; `rows`: its index in the request.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -133,10 +133,10 @@ def own_columns(
 
 
 def columns_of(features: Any, names: Sequence[str], chosen: NDArray[Any], rows: int) -> dict[str, Any]:
-    """Columns of rows of features: from a table, an array, a dict of arrays or a list.
+    """The columns of features in a table, an array, a dict of arrays or a list.
 
     Args:
-        chosen: the rows that are wanted, of `rows`.
+        chosen: the indexes of the selected rows among `rows`.
     """
     is_whole = len(chosen) == rows
     if hasattr(features, "columns"):
@@ -170,7 +170,7 @@ def _take(part: Any, chosen: NDArray[Any]) -> Any:
 
 
 def _values_of(part: Any) -> Any:
-    """A part of a dict of features as one value a row: of several dimensions, as lists."""
+    """An array of features as one value per row; several dimensions become lists."""
     return part.tolist() if getattr(part, "ndim", 1) > 1 else part
 
 

@@ -7,7 +7,7 @@ LOWER = ("loss", "error", "mae", "mse", "rmse", "mape", "log_loss", "brier", "pe
 
 
 def is_better(metric: str, new: float | None, old: float | None) -> bool:
-    """Whether a metric has improved; a version without it never has."""
+    """Whether a metric has improved. False if one version does not have it."""
     if new is None or old is None:
         return False
     return new < old if metric.casefold().endswith(LOWER) else new > old

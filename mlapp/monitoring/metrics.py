@@ -1,4 +1,4 @@
-"""Metrics of monitoring for Prometheus.
+"""The Prometheus metrics of monitoring.
 
 `mlapp_feature_rows_total` is a histogram whose upper ends are quantiles of the training data: a rule adds it up over
 all pods, and compares it with `mlapp_feature_baseline_ratio`, the training data's own share below each end.
@@ -84,7 +84,7 @@ class MonitorMetrics:
         self._series: dict[str, _Series] = {}
 
     def watch(self, version: str, baseline: Baseline) -> None:
-        """Expose the shares of a version's baseline."""
+        """Publish the shares of a version's baseline."""
         ends: dict[str, list[tuple[str, str, int]]] = {}
         for column in (*baseline.features, *baseline.predictions)[:MOST_COLUMNS]:
             known = column.rows - column.missing
@@ -98,23 +98,23 @@ class MonitorMetrics:
         self._ends[version] = ends
 
     def rows(self, version: str, rows: int) -> None:
-        """So many rows were predicted."""
+        """Count predicted rows."""
         self._rows.labels(self._model, version).inc(rows)
 
     def refused(self, version: str, fields: Mapping[str, int]) -> None:
-        """So many rows were refused, for each field."""
+        """Count refused rows, by field."""
         for field, count in fields.items():
             self._problems.labels(self._model, version, field, "refused").inc(count)
 
     def count(self, version: str, counter: Counter) -> None:
-        """Add the counts since the last call; they may have restarted from zero."""
+        """Add the counts since the last call. They can have been reset to zero."""
         series = self._series.get(version)
         if series is None or series.counter is not counter:
             series = self._series[version] = _Series(counter, self._list_children(version, counter.baseline))
         series.add_new()
 
     def distances(self, version: str, baseline: Baseline, columns: dict[str, list[int]]) -> None:
-        """Tell the distances of an open window's counts from the baseline."""
+        """Set the distances of an open window's counts from the baseline."""
         found = distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
         for name, distance in found.items():
             self._distance.labels(self._model, version, name).set(distance)
@@ -139,10 +139,10 @@ class MonitorMetrics:
 
 
 class _Series:
-    """The series of one version's counter: each adds up some ranges of slots.
+    """The series of one version's counter. Each sums ranges of slots.
 
     Args:
-        children: the column, the ranges of its slots, and what makes the series when it has rows.
+        children: the column, the ranges of its slots, and a function that creates the series when it has rows.
     """
 
     def __init__(self, counter: Counter, children: list[tuple[str, list[tuple[int, int]], Any]]) -> None:
@@ -153,7 +153,7 @@ class _Series:
         ]
 
     def add_new(self) -> None:
-        """Add what is new."""
+        """Add the increments."""
         for block in self._blocks:
             block.add_new()
 
@@ -173,7 +173,7 @@ class _Block:
         self._end = np.array([end for *_, end in ranges], dtype=np.int64)
 
     def add_new(self) -> None:
-        """Add what was counted since the last time."""
+        """Add the counts since the last call."""
         now = self._slots.counts
         if self._slots.cleared != self._cleared:
             self._cleared, self._before = self._slots.cleared, np.zeros_like(now)
@@ -201,7 +201,7 @@ def _problems(column: Column) -> dict[str, list[tuple[int, int]]]:
 
 
 def _slots_of(column: Column, le: str, last: int) -> list[tuple[int, int]]:
-    """The slots that are at most an upper end, or are a value."""
+    """The slots up to an upper end, or of a value."""
     width = len(column.counts)
     if not le:
         return [(last, last + 1)]
@@ -209,7 +209,7 @@ def _slots_of(column: Column, le: str, last: int) -> list[tuple[int, int]]:
 
 
 def _ends(column: Column) -> list[tuple[str, str, int]]:
-    """The upper ends of a number as `(le, "", last bin)`, the values of a category as `("", value, its place)`."""
+    """The upper ends of a number as `(le, "", last bin)`, the values of a category as `("", value, index)`."""
     if column.kind == "category":
         return [("", value, at) for at, value in enumerate(column.values[:ENDS])]
     total, below = sum(column.counts), 0
@@ -222,6 +222,6 @@ def _ends(column: Column) -> list[tuple[str, str, int]]:
 
 
 def _once(registry: CollectorRegistry, kind: Any, name: str, text: str, labels: list[str], **options: Any) -> Any:
-    """A metric of the registry, made when the first app asks for it."""
+    """A metric of the registry, created at first use."""
     known = getattr(registry, "_names_to_collectors", {})
     return known.get(name) or kind(name, text, labels, registry=registry, **options)

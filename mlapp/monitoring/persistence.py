@@ -1,4 +1,4 @@
-"""An alarm is raised when the same thing is seen in so many of the last windows."""
+"""Raises an alarm when the same finding occurs in enough of the last windows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class Persistence:
-    """Watches windows in order.
+    """Tracks findings over windows in order.
 
     Args:
-        rule: `2/3`: in two of the last three windows that could be tested.
+        rule: `2/3` means in two of the last three testable windows.
     """
 
     def __init__(self, rule: str) -> None:
@@ -20,7 +20,7 @@ class Persistence:
         self._windows: deque[frozenset[Any]] = deque(maxlen=max(int(of), self._needed))
 
     def add(self, seen: Collection[Any]) -> set[Any]:
-        """Take in what is seen in the next window; gives what is an alarm in it."""
+        """Add the findings of the next window; returns those that are alarms."""
         self._windows.append(frozenset(seen))
         everything = frozenset().union(*self._windows)
         return {key for key in everything if sum(key in window for window in self._windows) >= self._needed}

@@ -3,8 +3,8 @@
 <app>/monitor/counts/<version>/<window>/<replica>-<number>.json      counts of one replica; the highest number counts
 <app>/monitor/log/<version>/<hour>/<replica>-<first>-<last>.parquet  rows that were logged; one range may hold others
 <app>/monitor/truth/<day>/<time>-<id>.parquet                        truths, as they became known
-<app>/monitor/windows/<window>/<version>.json                        what was found in a closed window
-<app>/monitor/alarms/<name>/<number>.json                            the beginning and the end of each alarm
+<app>/monitor/windows/<window>/<version>.json                        the report of a closed window
+<app>/monitor/alarms/<name>/<number>.json                            the start and the end of each alarm
 
 A window is `<since>-<seconds>`, both in seconds. Every object is written once and never changed.
 """
@@ -33,29 +33,29 @@ SIZES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**1
 
 @dataclass(frozen=True, order=True)
 class Window:
-    """A stretch of time, in seconds since 1970 (UTC)."""
+    """A time interval, in seconds since 1970 (UTC)."""
 
     since: int
     seconds: int
 
     @property
     def until(self) -> int:
-        """The first second that is not in it."""
+        """The first second after it."""
         return self.since + self.seconds
 
     @property
     def name(self) -> str:
-        """As part of a key."""
+        """The window as a part of a key."""
         return f"{self.since}-{self.seconds}"
 
     @classmethod
     def of(cls, time: float, seconds: int) -> Window:
-        """The window that a time is in; windows begin at multiples of their length."""
+        """The window that contains a time. Windows start at multiples of their length."""
         return cls(int(time // seconds) * seconds, seconds)
 
     @classmethod
     def parse(cls, name: str) -> Window | None:
-        """The window of a key's part."""
+        """The window from a part of a key."""
         found = re.fullmatch(r"(\d+)-(\d+)", name)
         return cls(int(found[1]), int(found[2])) if found else None
 
@@ -63,7 +63,7 @@ class Window:
 class Place:
     """The monitoring data of one app.
 
-    Every method raises StoreError when the place cannot be reached.
+    Every method raises StoreError if the place cannot be reached.
     """
 
     def __init__(self, storage: Storage, app: str) -> None:
@@ -72,19 +72,19 @@ class Place:
         self.root = f"{app}/monitor"
 
     def key(self, *parts: object) -> str:
-        """A key below the app's part."""
+        """A key below the app's prefix."""
         return "/".join((self.root, *map(str, parts)))
 
     def names(self, *parts: object) -> list[str]:
-        """The names directly under a part, sorted."""
+        """The names directly below a prefix, sorted."""
         return sorted(self.storage.list_names(self.key(*parts)))
 
     def read_all(self, keys: Iterable[str]) -> list[bytes]:
-        """The contents of those keys that are still there."""
+        """The contents of those keys that still exist."""
         return [content for content in self.storage.read_keys(keys) if content is not None]
 
     def folder(self) -> Path | None:
-        """The local folder, where it is one."""
+        """The local folder, or None if the place is not a folder."""
         root = getattr(self.storage, "root", None)
         return None if root is None else Path(root) / self.root
 
@@ -100,7 +100,7 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
         root: the project's folder.
 
     Raises:
-        ConfigError: a URL of a kind that mlapp cannot open. MissingExtraError: what opens it is not installed.
+        ConfigError: an unsupported URL. MissingExtraError: the package for it is not installed.
     """
     if settings.url is None:
         return Place(store.storage, app)
@@ -108,7 +108,7 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
 
 
 def new_replica() -> str:
-    """A name for this process, which no other has."""
+    """A unique name for this process."""
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
     return f"{host or 'host'}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 

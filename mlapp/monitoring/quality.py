@@ -1,4 +1,4 @@
-"""Whether a metric on live data is worse than in training, by more than is allowed and more than chance explains."""
+"""Judges whether a live metric is worse than in training, by more than is allowed and significantly."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class QualityJudge:
         """The alarm of a window's metric; None if it is good enough.
 
         Args:
-            change: from the trained value, that is allowed: negative where more is better.
+            change: the allowed change from the trained value; negative if higher is better.
             value: the live metric; `before` is the trained one, and `known` its standard error.
-            rows: that the live metric was measured on.
+            rows: number of rows that the live metric was measured on.
         """
         if before is None or rows < FEWEST:
             return None
@@ -54,10 +54,10 @@ class QualityJudge:
 
 
 def null_error(before: float, known: MetricError | None, rows: int) -> float:
-    """The standard error of the difference between a live metric and the trained one, were they the same.
+    """The standard error of the difference between a live and the trained metric, if both have the same true value.
 
-    The bootstrap's error of the trained metric is scaled to the live rows; of a share whose error is not known, or is
-    0 because every row was right, it is that of a binomial share, of at least one wrong row.
+    The bootstrap error of the trained metric is scaled to the live rows. For a share whose error is unknown, or
+    0 because every row was right, it is the error of a binomial share with at least one wrong row.
     """
     trained_rows = known.rows if known is not None else 0
     error = known.error if known is not None else 0.0

@@ -1,4 +1,4 @@
-"""A recorder for a server's model, as `monitor:` of mlapp.yaml says."""
+"""Creates the recorder of a server's model from `monitor:` in mlapp.yaml."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("mlapp.monitoring")
 
 
 def find_place(settings: Monitor, store: Store, root: Path, app: str) -> Place | None:
-    """Where counts and log go; None, with a warning, where they cannot be kept. The server answers all the same."""
+    """The place for counts and log; None, with a warning, if it cannot be opened. The server answers anyway."""
     try:
         return open_place(settings, store, root, app)
     except MlappError as error:
@@ -32,7 +32,7 @@ def find_place(settings: Monitor, store: Store, root: Path, app: str) -> Place |
 def make_recorder(
     app: str, settings: Monitor, place: Place | None, registry: CollectorRegistry, new_id: Callable[[], bytes]
 ) -> Recorder | None:
-    """The recorder, not yet started; None where nothing is recorded.
+    """The recorder, not started; None if nothing is recorded.
 
     Args:
         place: where counts and log are written; None keeps counts in memory.

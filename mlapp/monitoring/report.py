@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing from elsewhere, from the same data as `mlapp monitor`."""
+"""Renders the report: one self-contained page with the data of `mlapp monitor`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def render_page(
 def render_live(
     app: str, reports: Sequence[WindowReport], counts: Sequence[Counts], baselines: Mapping[str, Baseline]
 ) -> str:
-    """The page as a server shows it: it loads itself again every few seconds."""
+    """The page for a server, which reloads every few seconds."""
     page = render_page(app, reports, counts, baselines)
     return page.replace("<head>", '<head><meta http-equiv="refresh" content="10">', 1)
 
@@ -180,7 +180,7 @@ def _card(column: Column, live: list[int], reports: Sequence[WindowReport], is_a
 
 
 def _bars(column: Column, live: list[int]) -> tuple[list[float], list[float], str]:
-    """Shares in training and now, and what they are of."""
+    """The shares in training and in live rows, with their labels."""
     trained, rows = (sum(column.counts) + column.others) or 1, (sum(live) - live[-1]) or 1
     if column.kind == "category":
         shown = min(BARS - 1, len(column.counts))
@@ -207,7 +207,7 @@ def _bars(column: Column, live: list[int]) -> tuple[list[float], list[float], st
 
 
 def _spread(low: float, high: float, begin: float, width: float) -> Iterable[tuple[int, float]]:
-    """The bars that overlap a bin, with the bin's share in each."""
+    """The bars that overlap a bin, with the bin's share in each bar."""
     first = min(max(int((low - begin) // width), -1), BARS) + 1
     last = min(max(int((high - begin) // width), -1), BARS) + 1
     if last - first < 1 or high <= low:

@@ -1,6 +1,6 @@
-"""Training again when quality falls, and letting the new version answer when it is better.
+"""Retrains when quality falls, and promotes the new version if it is better.
 
-A version that is made here is held: it has the alias `challenger`, and is not `latest` until it is promoted.
+A retrained version has the alias `challenger`, and is not `latest` until it is promoted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
 
 
 def retrain(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:
-    """Train again if quality is in alarm, enough truths are known, and it was not done too often.
+    """Retrain if quality is in alarm, enough truths are known, and the rate limit permits it.
 
     Returns:
-        The number of the new version; None where nothing was trained.
+        The number of the new version; None if nothing was trained.
     """
     settings = project.settings.monitor.retrain
     assert settings is not None
@@ -52,14 +52,19 @@ def retrain(project: Project, place: Place, reports: Sequence[WindowReport], now
         log.error("%s could not be trained again: %s", project.name, error.what)
         return None
     project.store.promote(project.name, made.version, CHALLENGER)
-    log.warning("%s version %s was trained because quality fell; it is `%s`.", project.name, made.version, CHALLENGER)
+    log.warning(
+        "%s version %s was trained because quality fell, and has the alias `%s`.",
+        project.name,
+        made.version,
+        CHALLENGER,
+    )
     if project.settings.monitor.promote is not None:
         promote_if_better(project, made.version, version, project.settings.monitor.promote, now)
     return str(made.version)
 
 
 def promote_if_better(project: Project, challenger: int, champion: str, settings: Promote, now: float) -> bool:
-    """Let the challenger answer if it is better everywhere that `monitor.promote` names."""
+    """Promote the challenger if it is better on everything that `monitor.promote` names."""
     store = project.store
     metric = settings.better
     old = store.manifest(project.name, store.resolve(project.name, champion)).headline.get(metric)
@@ -82,7 +87,7 @@ def promote_if_better(project: Project, challenger: int, champion: str, settings
 
 
 def _claim(place: Place, settings: Retrain, now: float) -> bool:
-    """Take one of the trainings of this hour, day or week."""
+    """Reserve one of the trainings of this hour, day or week."""
     most, _, unit = settings.at_most.partition("/")
     period = int(now // PERIODS[unit])
     return any(
@@ -105,11 +110,11 @@ def _train(project: Project, settings: Retrain) -> ModelVersion:
 
 
 def _on_flyte(project: Project, origin: dict[str, str]) -> ModelVersion:
-    """Train on Flyte, and take the version in. It goes through a store of its own: in the project's it would be
+    """Train on Flyte, and import the version through a temporary store: in the project's store it would be
     `latest` at once.
 
     Raises:
-        MlappError: the training failed; it has said why.
+        MlappError: the training failed; the error says why.
     """
     with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
         found = subprocess.run(

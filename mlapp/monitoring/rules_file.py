@@ -1,7 +1,7 @@
-"""Prometheus rules and a Grafana dashboard over all pods of an app, to edit and keep.
+"""Renders Prometheus rules and a Grafana dashboard over all pods of an app.
 
-The series are counters that add up over pods: the rules compare what all of them counted in a window with the shares of
-the training data, which every pod exposes. The thresholds are those of mlapp.yaml.
+The series are counters that add up over pods. The rules compare the counts of all pods in a window with the shares of
+the training data, which every pod exposes. The thresholds come from mlapp.yaml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CRITICAL = 2.3
 
 
 def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
-    """The recording and alerting rules, as a rule file of Prometheus has them."""
+    """The recording and alerting rules in the form of a Prometheus rule file."""
     tests = settings.tests or Drift()
     window = f"{max(60, seconds_of(settings.window))}s"
     chosen = f'model="{app}"'
@@ -96,7 +96,7 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
 
 
 def as_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:
-    """The same as an object of the Prometheus operator."""
+    """The rules as an object of the Prometheus operator."""
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -106,7 +106,7 @@ def as_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_dashboard(app: str) -> dict[str, Any]:
-    """A dashboard of Grafana, for import; the data source is chosen there."""
+    """A Grafana dashboard for import, where the user chooses the data source."""
     chosen = f'model="{app}"'
     panels = [
         ("Rows per second", f"sum by (version) (rate(mlapp_monitored_rows_total{{{chosen}}}[5m]))", "rowsps"),

@@ -1,4 +1,4 @@
-"""Which rows are logged: those whose id has a small hash, so that every replica keeps the same ones."""
+"""Chooses the rows to log by a hash of their id, so that all replicas choose the same ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SPREAD = 0x9E3779B1
 def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint64]:
     """A hash of 32 bits of each row's id, the rows of each request in order.
 
-    CRC-32 of texts that differ little differs in few bits: it is mixed (the finalizer of a multiplicative hash).
+    CRC-32 of similar texts differs in few bits, so it is mixed (the finalizer of a multiplicative hash).
 
     Args:
         requests: ids.
-        rows: how many rows each request has.
+        rows: the number of rows of each request.
     """
     counts = np.asarray(rows, dtype=np.int64)
     mixed = np.fromiter(map(zlib.crc32, requests), dtype=np.uint64, count=len(requests))
@@ -38,8 +38,8 @@ def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]
 
 
 class Sampler:
-    """Keeps the rows whose hash is below a power of 1/2, the largest that stays within the rate. A row that is kept at
-    one share is kept at every larger one.
+    """Keeps the rows whose hash is below a power of 1/2, the largest that stays within the rate. A row kept at
+    one share is also kept at every larger one.
 
     Args:
         rate: rows per second; None keeps all.
@@ -58,12 +58,12 @@ class Sampler:
         """The positions to keep, and the number of rows that each represents.
 
         Args:
-            seconds: since the last choice.
+            seconds: since the last call.
         """
         if self._rate is None:
             return np.arange(len(hashes)), 1.0
         self._tokens = min(self._tokens + seconds * self._rate, self._rate * BURST)
-        _, bits = np.frexp(hashes.astype(np.float64))  # a hash is below 2 to the power of its bits, and of no less
+        _, bits = np.frexp(hashes.astype(np.float64))  # a hash is less than 2 to the power of its bits
         below = np.cumsum(np.bincount(bits, minlength=33))
         fitting = int(np.searchsorted(below, self._tokens, side="right")) - 1
         if fitting < 0:

@@ -1,4 +1,4 @@
-"""A second baseline: what was counted at the same weekday and hour before."""
+"""A second baseline: the counts of the same weekday and hour in earlier weeks."""
 
 from __future__ import annotations
 

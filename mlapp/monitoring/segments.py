@@ -1,8 +1,8 @@
 """The prediction log as immutable Parquet segments.
 
-Each second with traffic becomes a segment; its name says which numbers of its replica it holds. Now and then the
-replica writes one that holds many of its own, and then deletes those: a reader leaves out a segment whose numbers
-another holds. So a replica that is killed at any instant leaves whole segments, and no row counts twice.
+Each second with traffic becomes a segment, whose name has the range of its replica's numbers. Periodically the
+replica merges many of its segments into one, then deletes them. A reader ignores a segment whose numbers
+another one contains. A replica that is killed at any time leaves complete segments, and no row counts twice.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Segment:
 
 
 def current(names: Iterable[str]) -> list[str]:
-    """The segments of a folder without those that another one holds."""
+    """The segments of a folder without those that another one contains."""
     found = sorted(
         (segment for name in names if (segment := Segment.parse(name))),
         key=lambda segment: (segment.replica, segment.first, -segment.last, -segment.generation),
@@ -68,7 +68,7 @@ def current(names: Iterable[str]) -> list[str]:
 
 
 def hour_of(time: float) -> str:
-    """The hour of a time, as a folder is called."""
+    """The hour of a time as a folder name."""
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H")
 
 
@@ -76,7 +76,7 @@ def require_pyarrow(what: str) -> None:
     """See that pyarrow is installed. It is imported where it is used: a server that starts does not wait for it.
 
     Raises:
-        MissingExtraError: it is not.
+        MissingExtraError: it is not installed.
     """
     if find_spec("pyarrow") is None:
         raise MissingExtraError(what, "monitor")
@@ -93,9 +93,9 @@ def make_table(
 
     Args:
         columns: features by name, each an array, a Series or a list.
-        predictions: one a row, as an answer holds them.
-        own: the log's own columns, as Arrow or NumPy arrays; `time` in seconds since 1970.
-        keys: business keys of each row; empty where there are none.
+        predictions: one per row, as in an answer.
+        own: the log's fixed columns, as Arrow or NumPy arrays; `time` in seconds since 1970.
+        keys: business keys of each row, or empty.
         rules: applied to features, predictions and keys.
     """
     import pyarrow as pa
@@ -135,7 +135,7 @@ def encode_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
     """A table as Parquet.
 
     Args:
-        is_quick: half the time, in the place of the smallest size: LZ4 of floats whose bytes are split by significance.
+        is_quick: half the time, but a larger file: LZ4 with byte-stream-split floats.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet

@@ -1,4 +1,4 @@
-"""Training-serving skew: logged rows, predicted again in this process as training predicts."""
+"""Measures training-serving skew: predicts logged rows again as in training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TELLS = 0.2
 
 
 class SkewedColumn(msgspec.Struct, frozen=True):
-    """A column whose values go with different predictions."""
+    """A column whose values correlate with different predictions."""
 
     name: str
     distance: float
@@ -39,7 +39,7 @@ class SkewedColumn(msgspec.Struct, frozen=True):
 
 
 class Skew(msgspec.Struct, frozen=True):
-    """Rows that were predicted again, how many came out differently, and what these have in common."""
+    """The number of rows that were predicted again, the number of differences, and the columns that explain them."""
 
     version: str
     rows: int
@@ -51,7 +51,7 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
     """Predict the last rows of the log again.
 
     Raises:
-        DataError: there is no log of that version, or features are not logged as they were.
+        DataError: there is no log of that version, or the logged features are redacted.
     """
     app, store = project.app, project.store
     number = store.resolve(app.name, version or project.settings.serve.model)

@@ -1,4 +1,4 @@
-"""The tests behind alarms. NumPy and the standard library only: the server's image has no SciPy.
+"""The statistical tests of alarms. Uses only NumPy and the standard library: the server's image has no SciPy.
 
 Sources: Kolmogorov-Smirnov with finite samples, Stephens, "Use of the Kolmogorov-Smirnov, Cramér-von Mises and related
 statistics without extensive tables", JRSS B 32 (1970), and Press et al., "Numerical Recipes" 3rd ed., 6.14.56; the
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def ks_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
-    """The Kolmogorov-Smirnov distance of two histograms over the same ordered bins; 0 where one is empty."""
+    """The Kolmogorov-Smirnov distance of two histograms over the same ordered bins; 0 if one is empty."""
     if not baseline.sum() or not live.sum():
         return 0.0
     difference = np.cumsum(baseline) / baseline.sum() - np.cumsum(live) / live.sum()
@@ -27,7 +27,7 @@ def ks_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
 
 
 def ks_p(distance: float, baseline_rows: int, live_rows: int) -> float:
-    """The probability of so large a distance between samples of one distribution; too high for binned values."""
+    """The probability of at least this distance between samples of one distribution. Conservative for binned values."""
     if not baseline_rows or not live_rows:
         return 1.0
     effective = math.sqrt(baseline_rows * live_rows / (baseline_rows + live_rows))
@@ -39,7 +39,7 @@ def ks_p(distance: float, baseline_rows: int, live_rows: int) -> float:
 
 
 def js_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
-    """The Jensen-Shannon distance (natural logarithm) of two histograms over the same values; 0 where one is empty."""
+    """The Jensen-Shannon distance (natural logarithm) of two histograms over the same values; 0 if one is empty."""
     if not baseline.sum() or not live.sum():
         return 0.0
     p, q = baseline / baseline.sum(), live / live.sum()
@@ -50,7 +50,7 @@ def js_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
 
 
 def binomial_tail(successes: int, trials: int, share: float) -> float:
-    """The probability of at least so many successes."""
+    """The probability of at least this number of successes."""
     if successes <= 0:
         return 1.0
     if share <= 0:
@@ -61,24 +61,24 @@ def binomial_tail(successes: int, trials: int, share: float) -> float:
 
 
 def share_p(baseline: int, baseline_rows: int, live: int, live_rows: int) -> float:
-    """The probability that a share is so much larger in live rows than in training rows, by chance.
+    """The probability that a share in live rows is at least this much larger than in training rows, by chance.
 
     Given their sum, the live count is binomial with the live share of all rows (Przyborowski and Wilenski, Biometrika
-    31, 1940): exact for counts that are rare, and cautious for others. One more is added to the training count: what
-    was never seen in 1,000 rows may still be as frequent as 1 in 1,000.
+    31, 1940): exact for rare counts, and conservative for others. The training count is increased by one: a value that
+    never occurs in 1,000 rows can still have a frequency of 1 in 1,000.
     """
     if not live_rows:
         return 1.0
     expected = live_rows * baseline / baseline_rows if baseline_rows else 0.0
-    if live - expected <= 2.5 * math.sqrt(expected + 1):  # no alarm can come of it: save the sum
+    if live - expected <= 2.5 * math.sqrt(expected + 1):  # no alarm is possible: skip the sum
         return 1.0
     return binomial_tail(live, live + baseline + 1, live_rows / (live_rows + baseline_rows))
 
 
 def categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
-    """The probability that any value's share is so much larger by chance: the least of the values' own, times their
-    number (Bonferroni). Right for rare values too, where a chi-square test is not. Where one share is smaller, another
-    is larger.
+    """The probability that any value's share is this much larger by chance: the smallest of the values' own, times their
+    number (Bonferroni). Also correct for rare values, unlike a chi-square test. If one share is smaller, another one
+    is larger, so only larger shares are tested.
     """
     baseline_rows, live_rows = sum(baseline), sum(live)
     values = [(b, c) for b, c in zip(baseline, live, strict=True) if b or c]
@@ -89,7 +89,7 @@ def categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
 
 
 def discoveries(p_values: Sequence[float], q: float) -> list[bool]:
-    """Which of the tests are discoveries at the false discovery rate `q`."""
+    """For each test, whether it is a discovery at the false discovery rate `q`."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     most = 0
     for rank, at in enumerate(order, 1):

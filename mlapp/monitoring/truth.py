@@ -1,7 +1,7 @@
-"""The truth about predictions, as it becomes known: by a request's id, or by business keys.
+"""Truths about predictions, by a request's id or by business keys.
 
-A truth may come at any time after its prediction (late), and again (repeated, or corrected): the last one counts. One
-whose id or keys are not in the log is kept, for the log may be written a moment later; it is counted as unknown.
+A truth can come at any time after its prediction (late) and again (repeated or corrected). The last one counts. One
+whose id or keys are not in the log is kept, because the log can be written later; it is counted as unknown.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST = 1_000_000
 
 
 class Truth(msgspec.Struct, frozen=True):
-    """One truth. `request` and `row` name the prediction, or `keys` do, as JSON."""
+    """One truth. `request` and `row`, or `keys` as JSON, identify the prediction."""
 
     request: str | None
     row: int
@@ -43,14 +43,14 @@ class Truths:
     """Checks truths and writes them.
 
     Args:
-        kind: JSON type of the target, where it is known.
+        kind: JSON type of the target, if known.
     """
 
     def __init__(self, place: Place, rules: ColumnPrivacy, kind: str | None = None) -> None:
         self._place, self._rules, self._kind = place, rules, kind
 
     def check(self, given: Any) -> list[Truth]:
-        """The body of a request: one object or a list of `{"id" | "keys", "truth"}`.
+        """Check a request's body: one object or a list of `{"id" | "keys", "truth"}`.
 
         Raises:
             TruthError: names the entry and the field.
@@ -74,7 +74,7 @@ class Truths:
         return found
 
     def write(self, truths: Sequence[Truth]) -> int:
-        """Keep truths; returns how many.
+        """Store truths; returns their number.
 
         Raises:
             StoreError: the place cannot be written. MissingExtraError: pyarrow is not installed.
@@ -96,7 +96,7 @@ class Truths:
         if unknown:
             raise ValueError(f"{unknown[0]:.60}|unknown key")
         if "truth" not in entry:
-            raise ValueError("truth|it is not given")
+            raise ValueError("truth|it is missing")
         given = [name for name in ("id", "keys") if entry.get(name) is not None]
         if len(given) != 1:
             raise ValueError("id|give one of id and keys")
@@ -111,7 +111,7 @@ class Truths:
             return [Truth(None, 0, keys_text(kept), self._text(value))]
         request, _, row = str(entry["id"]).partition("#")
         if not isinstance(entry["id"], (str, int)) or not request or not _is_row(row):
-            raise ValueError("id|it is not REQUEST or REQUEST#ROW")
+            raise ValueError("id|it has neither the form REQUEST nor REQUEST#ROW")
         if isinstance(value, list) and not row:
             return [Truth(request, at, None, self._text(item)) for at, item in enumerate(value)]
         return [Truth(request, int(row or 0), None, self._text(value))]
@@ -145,7 +145,7 @@ def from_table(table: Any) -> list[dict[str, Any]]:
     keys = [name for name in names if name not in ("id", "truth")]
     if "truth" not in names or ("id" not in names and not keys):
         raise TruthError(
-            [Problem(f"the truths have the columns {', '.join(names) or 'none'}", field="truth")],
+            [Problem(f"the file has the columns {', '.join(names) or 'none'}", field="truth")],
             "Give the columns id and truth, or key columns and truth.",
         )
     known = frame[frame["truth"].notna()]
@@ -171,7 +171,7 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
     """Truths as Parquet.
 
     Args:
-        received: when, in nanoseconds since 1970; of two in one list, the later one is the last.
+        received: time, in nanoseconds since 1970. Of two in one list, the later one counts.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -192,7 +192,7 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
 
 
 def _is_row(text: str) -> bool:
-    """Whether a text is the number of a row, or empty."""
+    """Whether a text is a row number, or empty."""
     return not text or (text.isdecimal() and len(text) <= LONGEST_ROW)
 
 

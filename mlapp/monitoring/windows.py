@@ -1,4 +1,4 @@
-"""Report on a version in an interval of time: the form that is printed, stored and sent."""
+"""The report on a version in a window, as printed, stored and sent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ State = Literal["quiet", "alarm", "empty"]
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong.
+    """One alarm.
 
     Attributes:
-        column: the feature, prediction or field; of `quality`, the metric.
-        value: the distance, the share of rows, or the metric; `threshold` is what it may be.
-        text: the same in words.
+        column: the feature, prediction or field; for `quality`, the metric.
+        value: the distance, the share of rows, or the metric; `threshold` is its limit.
+        text: a description.
     """
 
     kind: AlarmKind
@@ -40,7 +40,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         error: its standard error.
         trained: the metric of the version's last split, with `trained_error`.
-        rows: that it was measured on.
+        rows: number of rows that it was measured on.
         estimated: whether it is an estimate from the model's confidence, without truths.
         segment: the segment, such as `city=Rome`.
     """
@@ -58,9 +58,9 @@ class Quality(msgspec.Struct, kw_only=True):
     """Quality of a version in one window.
 
     Attributes:
-        truths: rows whose truth is known.
+        truths: number of rows with known truth.
         metrics: of the app's evaluator on them.
-        details: the same with their errors; estimates, and the metrics of segments.
+        details: the metrics with their errors, the estimates, and the metrics of segments.
     """
 
     truths: int = 0

@@ -1,4 +1,4 @@
-"""A thread that writes a replica's records. It may wait for a bucket; requests never wait for it."""
+"""A thread that writes a replica's records. It can wait for a bucket; requests never wait for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Writer:
     """Writes segments of the log, and the newest counts of each window.
 
     Args:
-        dropped: receives the number of rows that were lost because the location could not be written.
+        dropped: receives the number of rows lost because the location could not be written.
         written: receives the number of rows of each segment that was written.
     """
 
@@ -55,7 +55,7 @@ class Writer:
         self._thread.start()
 
     def stop(self, patience: float) -> None:
-        """Write what is there, for so many seconds at most."""
+        """Write pending records, for at most `seconds`."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -107,7 +107,7 @@ class Writer:
             try:
                 self._write_counts(folder, content)
             except BaseException:
-                with self._lock:  # unless newer ones arrived
+                with self._lock:  # unless newer ones have arrived
                     for key, value in counts.items():
                         self._counts.setdefault(key, value)
                 raise
@@ -138,7 +138,7 @@ class Writer:
         small = self._small.setdefault(folder, [])
         if len(content) < SMALL and size < SMALL_IN_MEMORY:
             small.append(segment)
-        else:  # those before are a range without a gap
+        else:  # the earlier ones are a contiguous range
             self._merge(folder, small)
         if len(small) >= MERGE:
             self._merge(folder, small)
@@ -147,7 +147,7 @@ class Writer:
             self._merge(other, past)
 
     def _merge(self, folder: str, small: list[Segment]) -> None:
-        """One segment of many; they go once it is there."""
+        """Merge segments into one, then delete them."""
         if len(small) < 2:
             small.clear()
             return

@@ -1,4 +1,4 @@
-"""The user's declarations: functions marked as stages, and the parameters that their signatures hold."""
+"""The user's declarations: functions marked as stages, and the parameters in their signatures."""
 
 from mlapp.pipeline.parameters import Parameter, bind_parameters
 from mlapp.pipeline.pipeline import Pipeline

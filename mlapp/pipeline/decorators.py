@@ -1,4 +1,4 @@
-"""The decorators: each takes one of the user's functions into its role, and gives the function back unchanged."""
+"""The decorators. Each registers a function of the user in a role and returns it unchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Decorator:
 
 
 class TaskDecorator(Decorator):
-    """`@app.<role>` of a stage of training, which may also run as a task of its own on a cluster."""
+    """`@app.<role>` of a training stage, which can also run as a separate task on a cluster."""
 
     @overload
     def __call__(self, function: F, /) -> F: ...
@@ -52,10 +52,10 @@ class TaskDecorator(Decorator):
 
 
 class TransformerDecorator(TaskDecorator):
-    """`@app.feature_transformer`: features as the model takes them, once in training and once in serving.
+    """`@app.feature_transformer`: converts features to the model's input, in training and in serving.
 
     Rows are independent: compute each row's values from that row alone, with no `shift`, `rolling`, `rank` or
-    `fillna(features.mean())`. A server puts the rows of several requests into one table. Where training finds that a
+    `fillna(features.mean())`. A server puts the rows of several requests into one table. If training finds that a
     row's values depend on the others, it warns, and a server of that version does not batch requests.
     """
 
@@ -83,7 +83,7 @@ class ReaderDecorator(TaskDecorator):
 
 
 class ModelDecorator(Decorator):
-    """`@app.model`: a function, a class or a file that gives the model."""
+    """`@app.model`: a function, a class or a file that provides the model."""
 
     @overload
     def __call__(self, builder: F, /) -> F: ...
@@ -120,15 +120,15 @@ class ModelDecorator(Decorator):
         trained: bool = False,
         **task: Unpack[TaskArguments],
     ) -> Any:
-        """Mark what gives the model.
+        """Mark the provider of the model.
 
         Args:
             builder: a function or class whose parameters are the hyperparameters; or the file of a model that is
                 trained already.
-            format: the format to save in, when it is not the framework's own: `joblib` is an opt-in to pickle.
-            trusted: types that loading may import beside the framework's own, as classes or `module.Class`.
+            format: the format to save in, if not the framework's own. `joblib` opts in to pickle.
+            trusted: additional types that loading can import, as classes or `module.Class`.
             trained: the builder returns a model that is trained already; the trainer is not run.
-            task: how the training runs on a cluster, where the app has no trainer that says so; see `Task`.
+            task: how the training runs on a cluster if the app has no trainer; see `Task`.
         """
         options = ModelOptions(
             make_task(self._role.name, task),
@@ -165,12 +165,12 @@ class FeatureLoaderDecorator(Decorator):
         """Mark the feature_loader.
 
         Args:
-            example: the `inputs` of a request that works, as JSON holds it: for the page, the documentation and the
+            example: the `inputs` of a valid request, as JSON values: for the page, the documentation and the
                 warm-up. Without it, training tries an example of the features.
             schema: JSON Schema of the inputs, for the documentation.
 
         Raises:
-            DeclarationError: an example that JSON cannot hold.
+            DeclarationError: JSON cannot represent the example.
         """
         try:
             msgspec.json.encode(example)
@@ -218,9 +218,9 @@ class PredictorDecorator(Decorator):
         """Mark the predictor.
 
         Args:
-            batch: requests that wait at the same time go through it as one table; False gives it one at a time.
-            max_batch: most rows of one call; `serve.max_batch` when absent.
-            wait: seconds that a request may wait for company; `serve.batch_wait` when absent.
+            batch: pass waiting requests as one table; False passes one request at a time.
+            max_batch: maximum rows per call; `serve.max_batch` when absent.
+            wait: seconds that a request can wait for others; `serve.batch_wait` when absent.
             task: how batch prediction runs on a cluster; see `Task`. A server ignores it.
         """
         options = PredictorOptions(make_task(self._role.name, task), batch, max_batch, wait)

@@ -1,4 +1,4 @@
-"""Location of a declaration: in a file, which runs once, or in a notebook, whose cells may run again."""
+"""Finds where a function is declared: in a file, which runs once, or in a notebook, whose cells can run again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 
 def is_from_file(frame: FrameType) -> bool:
-    """Whether the code of a frame is in a Python file, and in no cell of a notebook."""
+    """Whether the code of a frame is in a Python file and not in a cell of a notebook."""
     file = Path(frame.f_code.co_filename)
     return "__file__" in frame.f_globals and file.suffix == ".py" and file.is_file()
 
 
 def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
-    """Whether a function takes the place of an older one: the same one after a reload, or a cell that is run again.
+    """Whether a function replaces an older one: the same function after a reload, or from a cell that ran again.
 
-    Two functions in one file are two, also where both have the same name.
+    Two functions in one file are different even if they have the same name.
     """
     first, second = _code(old), _code(new)
     if first is None or second is None:
@@ -34,7 +34,7 @@ def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
 
 def has_same_name(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
-    """Whether two functions have one name in one module."""
+    """Whether two functions have the same name in the same module."""
     return _name(old) == _name(new)
 
 

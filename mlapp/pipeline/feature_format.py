@@ -1,4 +1,4 @@
-"""The form in which a function wants its features: a DataFrame, or an array or an iterator where it is so annotated."""
+"""The form in which a function takes its features: a DataFrame, or by annotation an array or an iterator."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mlapp.pipeline.stage import Stage
 
 
 def wants_array(stage: Stage | None) -> bool:
-    """Whether the argument that the role calls `features` is annotated with NumPy's array."""
+    """Whether the role's `features` argument is annotated with NumPy's array."""
     kind = _features_type(stage)
     return inspect.isclass(kind) and kind.__module__ == "numpy" and kind.__name__ == "ndarray"
 
 
 def wants_batches(stage: Stage | None) -> bool:
-    """Whether that argument is annotated as an iterator: the features come part by part."""
+    """Whether the role's `features` argument is annotated as an iterator over parts."""
     return _features_type(stage) in (Iterator, Iterable)
 
 

@@ -1,4 +1,4 @@
-"""Parameters: what the stages' signatures declare, and how a given value reaches the one that declares it."""
+"""Parameters: what the stages' signatures declare, and how given values reach them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Parameter:
         return self.default is REQUIRED
 
     def convert_value(self, value: Any) -> Any:
-        """`value` as the parameter's type. A text is parsed, as it comes from a command line.
+        """`value` as the parameter's type. Parses texts from a command line.
 
         Raises:
             UsageError: it is not of that type; names the parameter.
@@ -65,13 +65,13 @@ def declared_parameters(stages: Iterable[Stage]) -> list[Parameter]:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A value as a manifest holds it, to be given again."""
+    """A value from a manifest, to reuse."""
 
     value: Any
 
 
 def open_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
-    """The stages that take `**kwargs`: each takes what no other stage declares."""
+    """The stages that take `**kwargs`: they receive the values that no stage declares."""
     variable = inspect.Parameter.VAR_KEYWORD
     return tuple(
         stage.role.name
@@ -83,12 +83,12 @@ def open_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
 def bind_parameters(
     parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Give each stage its values: those given, converted and checked, and the defaults for the rest.
+    """Bind the given values, converted and checked, to the stages, with defaults for the rest.
 
     Args:
-        given: by name, or by `stage.name` where two stages declare the same name; `name.field` for a field of one,
-            where the other fields keep their defaults. `{"model": {"C": 1}}` is `{"model.C": 1}`.
-        open_stages: those that take what none declares, as `open_stages` finds them.
+        given: by name, or by `stage.name` if two stages declare the same name; `name.field` for a field,
+            while the other fields keep their defaults. `{"model": {"C": 1}}` is `{"model.C": 1}`.
+        open_stages: the stages that take `**kwargs`, from `open_stages`.
 
     Returns:
         stage → name → value, with every declared parameter in it.
@@ -129,7 +129,7 @@ def bind_parameters(
 def values_of_stage(
     stage: str, parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Those of the given values that a stage takes.
+    """The given values that a stage takes.
 
     Args:
         parameters: of all stages.
@@ -144,10 +144,10 @@ def values_of_stage(
 
 
 def bind_one_stage(stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """One stage's values: those of the given ones that it takes, converted and checked, and its defaults.
+    """One stage's values: the given ones that it takes, converted and checked, and its defaults.
 
     Args:
-        parameters: of all stages: a value that another one declares is not taken for one of `**kwargs`.
+        parameters: of all stages. A value that another stage declares is not passed to `**kwargs`.
 
     Raises:
         UsageError: as `bind_parameters`.
@@ -160,10 +160,10 @@ def bind_one_stage(stage: Stage, parameters: list[Parameter], given: Mapping[str
 def flatten_parameters(
     bound: Mapping[str, Mapping[str, Any]], parameters: Sequence[Parameter] | None = None
 ) -> dict[str, Any]:
-    """Bound values under the shortest name that is clear: `name`, or `stage.name` where two stages share it.
+    """Bound values under the shortest unambiguous name: `name`, or `stage.name` if two stages share it.
 
     Args:
-        parameters: those that are declared; another one, of `**kwargs`, is always `stage.name`.
+        parameters: the declared ones. A parameter of `**kwargs` is always `stage.name`.
     """
     names = [name for values in bound.values() for name in values]
     declared_names = None if parameters is None else {(each.stage, each.name) for each in parameters}
@@ -181,14 +181,14 @@ def flatten_parameters(
 def _convert_parameter(parameter: Parameter, value: Any) -> Any:
     if not isinstance(value, Recorded):
         return parameter.convert_value(value)
-    # Its text may describe a function or an object; only the default itself is usable.
+    # The text can describe a function or an object. Only the default itself is usable.
     if not parameter.is_required and plain_value(parameter.default) == value.value:
         return parameter.default
     return value.value if parameter.kind is Any else parameter.convert_value(value.value)
 
 
 def _by_name(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values with a mapping under a stage's name taken apart."""
+    """The given values, with a mapping under a stage's name expanded."""
     stages = {parameter.stage for parameter in parameters}
     named: dict[str, Any] = {}
     for name, value in given.items():
@@ -200,7 +200,7 @@ def _by_name(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[
 
 
 def _matches(parameters: Iterable[Parameter], name: str) -> list[tuple[Parameter, tuple[str, ...]]]:
-    """The parameters that a name may mean, each with the path of the field within it."""
+    """The parameters that a name can mean, each with the path of the field within it."""
     parts = tuple(name.split("."))
     found = []
     for parameter in parameters:
@@ -222,7 +222,7 @@ def _has_fields(parameter: Parameter) -> bool:
 
 
 def _open_name(stage: str, name: str) -> str:
-    """The keyword by which an open stage gets a value; empty where the name means another stage."""
+    """The keyword of a value for a stage with `**kwargs`; empty if the name means another stage."""
     prefix, dot, short = name.rpartition(".")
     return name if not dot else short if prefix in (stage, stage.partition("_")[2]) else ""
 
@@ -241,7 +241,7 @@ def _find_parameter(
     if takers and (not close or "." in name):
         if len(takers) > 1:
             names = " or ".join(f"{stage}.{name}" for stage in takers)
-            raise UsageError(f"Parameter '{name}' may be of {len(takers)} stages.", f"Say which one: {names}.")
+            raise UsageError(f"Parameter '{name}' can belong to {len(takers)} stages.", f"Say which one: {names}.")
         return Parameter(takers[0], _open_name(takers[0], name), Any), ()
     known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
@@ -252,7 +252,7 @@ def _find_parameter(
 
 
 def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
-    """The value with some of its fields replaced; a mapping, which is yet to be converted."""
+    """The value with some fields replaced, as a mapping that is not converted yet."""
     if isinstance(value, Recorded):
         value = value.value
     if value is REQUIRED or value is None:
@@ -279,7 +279,7 @@ def _parameter_kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
     if argument.default is inspect.Parameter.empty or argument.default is None:
         return Any
     # An integer default without an annotation often means any number: LogisticRegression(tol=1).
-    # A library's class often takes more than a text where its default is one: KMeans(n_init="auto").
+    # A library's class often takes more than texts if the default is a text: KMeans(n_init="auto").
     if isinstance(argument.default, enum.Enum) or is_structure(argument.default):
         return type(argument.default)
     simple = {bool: bool, int: int | float, float: float, str: Any if is_library else str}

@@ -1,4 +1,4 @@
-"""The pipeline: a name, the columns' roles, and the user's functions by stage. It holds them, and runs nothing."""
+"""The pipeline: a name, the columns' roles, and the user's functions by stage. It runs nothing."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Pipeline:
 
     Args:
         name: names the model in the store, in URLs and on clusters: letters, digits, `.`, `_` and `-`.
-        target: the column to predict, or several of them; none for clustering and the like.
-        features: the only columns to use, in training as in prediction; all but the target when absent.
-        predict: what the default predictor answers: `labels` is the model's own predict; `proba` the probability of
+        target: the column or columns to predict; none for clustering and similar tasks.
+        features: the only columns to use, in training and prediction; by default all except the target.
+        predict: the answer of the default predictor: `labels` is the model's own predict; `proba` is the probability of
             each class, by the class's name.
 
     Raises:
-        DeclarationError: a name that cannot be a folder or a URL; a target that is also a feature; an unknown
+        DeclarationError: a name that is not valid as a folder or in a URL; a target that is also a feature; an unknown
             `predict`.
     """
 
@@ -80,7 +80,7 @@ class Pipeline:
             )
         if predict not in ("labels", "proba"):
             raise DeclarationError(
-                f"App '{name}': predict={predict!r} is not known.", "Say predict='labels' or predict='proba'."
+                f"App '{name}': predict={predict!r} is not known.", "Use predict='labels' or predict='proba'."
             )
         self.predict_what = predict
         self.stages: dict[str, Stage] = {}
@@ -130,10 +130,10 @@ class Pipeline:
         return stage.options if stage is not None and isinstance(stage.options, kind) else kind()
 
     def declare(self, role: Role, function: Callable[..., Any], options: TaskOptions) -> None:
-        """Take `function` into `role`. Marking it again (a notebook cell that is run twice) replaces it.
+        """Register `function` in `role`. Registering it again (a notebook cell that runs twice) replaces it.
 
         Raises:
-            DeclarationError: its signature does not fit, or another function has the role.
+            DeclarationError: the signature does not fit, or another function has the role.
         """
         stage = stages.make_stage(role, function, has_target=self.target is not None, options=options)
         if role.name == "on_predict":
@@ -144,12 +144,13 @@ class Pipeline:
         if role.name == "predictor" and self.predict_what == "proba":
             raise DeclarationError(
                 f"App '{self.name}' says predict='proba', and has a predictor of its own: {stage.title}.",
-                "Leave one of them out: predict= is for the default predictor.",
+                "Remove one of them: predict= applies to the default predictor.",
             )
         old = self.stages.get(role.name)
         if old is not None and not is_redefinition(old.function, function):
             raise DeclarationError(
-                f"App '{self.name}' has two of {role.name}: {old.title} and {stage.title}.", "Keep one of them."
+                f"App '{self.name}' has two functions for {role.name}: {old.title} and {stage.title}.",
+                "Keep one of them.",
             )
         self.stages[role.name] = stage
 
@@ -165,24 +166,22 @@ class Pipeline:
         predict: bool = False,
         model: str | int = "latest",
     ) -> Schedule:
-        """Train or predict on a clock, once the app is deployed where there is one: `mlapp deploy --target flyte`.
+        """Train or predict on a schedule. It runs after deployment to a target with schedules: `mlapp deploy --target flyte`.
 
         Args: see `Schedule`.
 
         Raises:
-            DeclarationError: not one of cron and every, or one that cannot be read; another schedule has the name.
+            DeclarationError: not exactly one of cron and every, or an invalid one; another schedule has the name.
         """
         schedule = Schedule(name, cron, every, dict(parameters or {}), time, promote_if, predict, model)
         old = self.schedules.get(name)
         if old is not None and old != schedule and is_from_file(sys._getframe(1)):
-            raise DeclarationError(
-                f"App '{self.name}' has two schedules called '{name}'.", "Give each a name of its own."
-            )
+            raise DeclarationError(f"App '{self.name}' has two schedules called '{name}'.", "Give each a unique name.")
         self.schedules[name] = schedule
         return schedule
 
     def stage(self, role: str) -> Stage | None:
-        """The user's function for a role, or None where the default serves."""
+        """The user's function for a role; None if the default applies."""
         return self.stages.get(role)
 
     def require_stages(self, *roles: str) -> None:

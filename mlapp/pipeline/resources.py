@@ -18,7 +18,7 @@ class Resources:
     """Resources of one task on a cluster. `cpu` in cores, `memory` and `disk` as Kubernetes quantities (`8Gi`).
 
     Raises:
-        DeclarationError: one that Kubernetes would not take.
+        DeclarationError: a quantity that Kubernetes refuses.
     """
 
     cpu: float | str | None = None
@@ -30,25 +30,27 @@ class Resources:
         for name, value in (("cpu", self.cpu), ("memory", self.memory), ("disk", self.disk)):
             if value is not None and not QUANTITY.fullmatch(str(value)):
                 raise DeclarationError(
-                    f"Resources({name}={value!r}) is no quantity.",
+                    f"Resources({name}={value!r}) is not a quantity.",
                     "Give cores, as cpu=4 or cpu='500m'." if name == "cpu" else f"Give bytes, as {name}='8Gi'.",
                 )
         if self.gpu is not None and (not isinstance(self.gpu, int) or self.gpu < 0):
-            raise DeclarationError(f"Resources(gpu={self.gpu!r}) is no number of GPUs.", "Give a whole one, as gpu=1.")
+            raise DeclarationError(
+                f"Resources(gpu={self.gpu!r}) is not a number of GPUs.", "Give a whole one, as gpu=1."
+            )
 
 
 @dataclass(frozen=True)
 class Task:
-    """How a stage runs as a task of its own. A run in this process ignores it.
+    """How a stage runs as a separate task. A run in this process ignores it.
 
     Args:
-        cache: take the result of an earlier run with the same inputs and the same code.
-        retries: how often it is tried again after it failed.
+        cache: reuse the result of an earlier run with the same inputs and the same code.
+        retries: number of retries after a failure.
         timeout: in seconds.
         secrets: each `GROUP/KEY`, or one name for both.
 
     Raises:
-        DeclarationError: a value that no cluster would take.
+        DeclarationError: a value that every cluster refuses.
     """
 
     resources: Resources | None = None
@@ -60,7 +62,8 @@ class Task:
     def __post_init__(self) -> None:
         if self.retries < 0 or (self.timeout is not None and self.timeout <= 0):
             raise DeclarationError(
-                f"retries={self.retries}, timeout={self.timeout} cannot be.", "Give retries from 0, and a time above 0."
+                f"retries={self.retries}, timeout={self.timeout} is not valid.",
+                "Give retries of 0 or more, and a timeout above 0.",
             )
         if isinstance(self.secrets, str):
             raise DeclarationError(f"secrets={self.secrets!r} is a text.", f"Give a list: secrets=[{self.secrets!r}].")
@@ -81,7 +84,7 @@ def make_task(role: str, options: Mapping[str, Any]) -> Task:
     """How a stage runs, from the options of its decorator.
 
     Raises:
-        DeclarationError: an option that there is not.
+        DeclarationError: an unknown option.
     """
     known = {field.name for field in fields(Task)}
     for name, value in options.items():
@@ -100,8 +103,8 @@ def make_task(role: str, options: Mapping[str, Any]) -> Task:
 def merge_tasks(tasks: Sequence[Task]) -> Task:
     """How several stages run as one task.
 
-    The first one says whether it is cached, as the others run inside of it. Resources and timeout are those of the
-    first stage that has any, retries the most of all, secrets those of all.
+    The first stage decides the caching, as the others run inside of it. Resources and timeout are those of the
+    first stage that has any, retries the maximum, secrets those of all stages.
     """
     if not tasks:
         return Task()

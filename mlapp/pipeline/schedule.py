@@ -1,4 +1,4 @@
-"""Training and batch prediction on a clock, as an app declares them."""
+"""Scheduled training and batch prediction, as an app declares them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ TERM = re.compile(r"(\*|\?|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>\d+))?")
 
 @dataclass(frozen=True)
 class Schedule:
-    """When an app is trained, or predicts what its reader reads, and with what.
+    """When an app is trained, or predicts its reader's data, and with which parameters.
 
     Args:
-        name: names it on the cluster: lower-case letters, digits, '-' and '_'.
-        cron: five fields, in UTC, or `@daily` and the like; or `every`, a fixed rate in whole minutes.
+        name: its name on the cluster: lower-case letters, digits, '-' and '_'.
+        cron: five fields, in UTC, or an alias such as `@daily`; or `every`, a fixed rate in whole minutes.
         parameters: values of the pipeline's parameters; the defaults for the rest.
-        time: the parameter, a `datetime`, that gets the time for which a run was scheduled.
+        time: the `datetime` parameter that receives the scheduled time of a run.
         promote_if: promote the new model if this metric is better than that of the model in production; `-` before
-            it where lower is better.
+            it if lower is better.
         predict: predict the data of the data_reader instead of training.
-        model: the version, alias or `latest` that predicts; it is looked up when a run begins.
+        model: the version, alias or `latest` that predicts; resolved when a run starts.
 
     Raises:
-        DeclarationError: not one of cron and every, or one that cannot be read.
+        DeclarationError: not exactly one of cron and every, or an invalid one.
     """
 
     name: str
@@ -85,12 +85,13 @@ class Schedule:
             )
         if self.time is not None and self.time in self.parameters:
             raise DeclarationError(
-                f"Schedule '{self.name}' gives '{self.time}' a value and the scheduled time.", "Give it one of them."
+                f"Schedule '{self.name}' sets '{self.time}' to both a value and the scheduled time.",
+                "Give it one of them.",
             )
 
         if self.predict and self.promote_if is not None:
             raise DeclarationError(
-                f"Schedule '{self.name}' predicts, and has promote_if.", "Leave promote_if to a schedule that trains."
+                f"Schedule '{self.name}' predicts, and has promote_if.", "Use promote_if only for schedules that train."
             )
 
     @property
@@ -100,7 +101,7 @@ class Schedule:
 
     @property
     def description(self) -> str:
-        """In words: the cron expression, or the rate."""
+        """A description: the cron expression, or the rate."""
         return self.cron or f"every {self.every}"
 
 

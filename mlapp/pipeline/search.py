@@ -1,4 +1,4 @@
-"""Search: the range of a number that `mlapp tune` may choose from."""
+"""Search: the range of a number that `mlapp tune` chooses from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Search:
     """`C: Annotated[float, Search(1e-3, 10, log=True)] = 1.0`: from `low` to `high`, both included.
 
     Args:
-        log: draw the logarithm evenly, for a parameter whose order of magnitude matters.
+        log: sample uniformly on a logarithmic scale, for a parameter whose order of magnitude matters.
         step: only `low`, `low + step`, …
 
     Raises:
-        DeclarationError: an empty range, or a logarithm of what is not positive.
+        DeclarationError: an empty range, or a logarithmic scale that is not positive.
     """
 
     low: float
@@ -29,7 +29,7 @@ class Search:
             raise DeclarationError(f"Search({self.low}, {self.high}) is empty.", "Give the lower number first.")
         if self.log and self.low <= 0:
             raise DeclarationError(
-                f"Search({self.low}, {self.high}, log=True) begins at {self.low}.", "Begin above 0, or leave log out."
+                f"Search({self.low}, {self.high}, log=True) starts at {self.low}.", "Start above 0, or leave log out."
             )
         if self.log and self.step is not None:
             raise DeclarationError(f"{self} has both log and step.", "Choose one of them.")

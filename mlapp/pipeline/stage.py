@@ -1,4 +1,4 @@
-"""A stage: one of the user's functions, in the role that a decorator gave it."""
+"""A stage: a function of the user in the role that a decorator assigns."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ class Stage:
     options: TaskOptions = NO_OPTIONS
 
     def __call__(self, *data: Any, **parameters: Any) -> Any:
-        """Call the function with as many of the role's data as it takes."""
+        """Call the function with the leading arguments that it takes."""
         return self.function(*data[: self.receives], **parameters)
 
     @property
     def title(self) -> str:
-        """How messages name it: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
+        """Its name in messages: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
         if isinstance(self.options, DefaultOptions):
             return f"the default {self.role.name} of {self.options.framework}"
         return describe_function(self.role.name, self.function)
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the framework's, and not a function of the user."""
+        """Whether it is the framework's function and not the user's."""
         return isinstance(self.options, DefaultOptions)
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """The function's signature, its annotations resolved as far as they can be."""
+        """The function's signature, with annotations resolved where possible."""
         return resolved_signature(self.function)
 
     @property
     def own_parameters(self) -> list[inspect.Parameter]:
-        """The arguments that the function declares beyond what its role gives it."""
+        """The arguments that the function declares beyond those of its role."""
         return list(self.signature.parameters.values())[self.receives :]
 
 
@@ -92,7 +92,7 @@ def make_stage(
     """Check a function's signature against its role.
 
     Raises:
-        DeclarationError: it is not callable, or does not take what its role gives.
+        DeclarationError: it is not callable, or does not take its role's arguments.
     """
     if not callable(function):
         raise DeclarationError(
@@ -119,7 +119,7 @@ def make_stage(
 
 
 def describe_function(role: str, function: Callable[..., Any]) -> str:
-    """`role 'name' in file:line`, with as much of it as is known; `data_reader.sql` for a source of data."""
+    """`role 'name' in file:line`, as far as known; `data_reader.sql` for a data source."""
     source = getattr(function, "source", None)
     if isinstance(source, str):
         return f"{role}.{source}"
@@ -133,7 +133,7 @@ def describe_function(role: str, function: Callable[..., Any]) -> str:
 def resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature with its annotations as types; one that cannot be resolved counts as missing.
 
-    An annotation may name a type that only a type checker imports, so each is resolved separately.
+    An annotation can name a type that only a type checker imports, so each one is resolved separately.
     """
     signature = _raw_signature(function)
     scope = _annotation_scope(function)
@@ -153,7 +153,7 @@ def _resolve_annotation(annotation: Any, scope: dict[str, Any]) -> Any:
         return typing.get_type_hints(
             type("Holder", (), {"__annotations__": {"it": annotation}}), scope, include_extras=True
         )["it"]
-    except Exception:  # any error of the user's annotation: it only counts as missing
+    except Exception:  # any error of the user's annotation; the annotation counts as missing
         return inspect.Parameter.empty
 
 
@@ -200,7 +200,7 @@ def _is_required_positional(argument: inspect.Parameter) -> bool:
 
 
 def _takes_target(leading: list[inspect.Parameter], wanted: tuple[str, ...]) -> bool:
-    """Whether a function of an app without a declared target takes one all the same: its parser may give one."""
+    """Whether a function takes a target although the app declares none: a parser can return one."""
     return len(leading) >= len(wanted) and leading[len(wanted) - 1].default is inspect.Parameter.empty
 
 

@@ -14,7 +14,7 @@ class TaskOptions:
     """The options of any stage.
 
     Attributes:
-        task: how the stage runs as a task on a cluster; None for one that runs in none.
+        task: how the stage runs as a task on a cluster; None for a stage that never does.
     """
 
     task: Task | None = None
@@ -26,9 +26,9 @@ class ModelOptions(TaskOptions):
 
     Attributes:
         format: the format to save in; the framework's own when None.
-        trusted: types that loading may import beside the framework's own, as `module.Class`.
-        is_trained: the function or file gives a trained model, and no trainer runs.
-        file: the file of a ready model; None where a function gives the model.
+        trusted: additional types that loading can import, as `module.Class`.
+        is_trained: the function or file provides a trained model, and no trainer runs.
+        file: the file of a ready model; None if a function provides the model.
     """
 
     format: str | None = None
@@ -43,8 +43,8 @@ class PredictorOptions(TaskOptions):
 
     Attributes:
         batch: requests that wait at the same time go through the predictor as one table.
-        max_batch: most rows of one call; `serve.max_batch` when None.
-        wait: seconds that a request may wait for others; `serve.batch_wait` when None.
+        max_batch: maximum rows per call; `serve.max_batch` when None.
+        wait: seconds that a request can wait for others; `serve.batch_wait` when None.
     """
 
     batch: bool = True
@@ -57,7 +57,7 @@ class FeatureLoaderOptions(TaskOptions):
     """The options of `@app.feature_loader`.
 
     Attributes:
-        example: the `inputs` of a request that works, as JSON holds it; None when not declared.
+        example: the `inputs` of a valid request, as JSON values; None when not declared.
         schema: JSON Schema of the inputs; None when not declared.
     """
 
@@ -67,11 +67,11 @@ class FeatureLoaderOptions(TaskOptions):
 
 @dataclass(frozen=True)
 class DefaultOptions(TaskOptions):
-    """Of a stage that the app does not declare, and the framework has.
+    """The options of a framework's default stage.
 
     Attributes:
         framework: its name.
-        takes_array: the stage gets features as an array, as the app's own predictor does.
+        takes_array: the stage receives features as an array, like the app's predictor.
     """
 
     framework: str = ""

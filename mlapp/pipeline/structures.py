@@ -28,7 +28,7 @@ class Structure:
 
 
 def structure_of(kind: Any) -> Structure | None:
-    """The structure of a type, or of the one in `Annotated[…]` or `… | None`; None for a type without named fields."""
+    """The structure of a type, also within `Annotated[…]` or `… | None`; None for a type without named fields."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return structure_of(options[0])
@@ -49,7 +49,7 @@ def structure_of(kind: Any) -> Structure | None:
 
 
 def is_structure(value: Any) -> bool:
-    """Whether a value is an object with named fields; a plain mapping is none."""
+    """Whether a value is an object with named fields. A plain mapping is not."""
     return structure_of(type(value)) is not None
 
 
@@ -63,7 +63,7 @@ def field_values(value: Any) -> dict[str, Any]:
 
 
 def _fields(kind: type) -> dict[str, bool] | None:
-    """Field → whether it must be given."""
+    """Field → whether it is required."""
     if typing.is_typeddict(kind):
         required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
         return {name: name in required for name in kind.__annotations__}
@@ -92,5 +92,5 @@ def _fields(kind: type) -> dict[str, bool] | None:
 def _hints(kind: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind, include_extras=True)
-    except Exception:  # an annotation that only a type checker can resolve: the field takes any value
+    except Exception:  # only a type checker can resolve the annotation; the field takes any value
         return {}

@@ -1,4 +1,4 @@
-"""Values of parameters: from a text, a file or a manifest to the declared type, and back to what JSON holds."""
+"""Converts parameter values from a text, a file or a manifest to the declared type, and back to JSON values."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SEQUENCES = (list, tuple, set, frozenset)
 
 
 class UnfitValueError(ValueError):
-    """A value is not of the wanted type.
+    """A value does not have the expected type.
 
-    `path` is where it is within the parameter's value; `kind` is what was wanted there, or `problem` says it in words.
+    `path` is its place within the parameter's value; `kind` is the expected type, or `problem` a description.
     """
 
     def __init__(self, value: Any, kind: Any, path: Sequence[str] = (), problem: str = "") -> None:
@@ -37,12 +37,12 @@ class UnfitValueError(ValueError):
         self.value, self.kind, self.path, self.problem = value, kind, tuple(path), problem
 
     def within(self, name: str) -> UnfitValueError:
-        """The same, seen from the value that has it in its field `name`."""
+        """The same error for the value that contains this one in its field `name`."""
         return UnfitValueError(self.value, self.kind, (name, *self.path), self.problem)
 
 
 def convert_value(value: Any, kind: Any) -> Any:
-    """`value` as the type `kind`. A text is parsed, as it comes from a command line.
+    """`value` as the type `kind`. Parses texts from a command line.
 
     Raises:
         UnfitValueError: it is not of that type.
@@ -56,10 +56,10 @@ def convert_value(value: Any, kind: Any) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """A parameter's value as JSON holds it, such that `convert_value` makes the same of it again where it can.
+    """A parameter's value as a JSON value that `convert_value` converts back where possible.
 
-    Objects with fields become mappings, enumerations their value, times ISO 8601. A function or another object becomes
-    its text, which nothing reads.
+    Objects with fields become mappings, enumerations their value, times ISO 8601. Functions and other objects become
+    their text, for display only.
     """
     if isinstance(value, enum.Enum):
         inner = value.value
@@ -80,7 +80,7 @@ def plain_value(value: Any) -> Any:
 
 
 def type_name(kind: Any) -> str:
-    """A type as a user reads it: `float`, `int or none`, `one of l1, l2`."""
+    """A type as text for users: `float`, `int or none`, `one of l1, l2`."""
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
         return type_name(typing.get_args(kind)[0])
@@ -252,7 +252,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    """pydantic's message names each field in a line of its own, below a heading."""
+    """pydantic's message has a heading, then one line per field."""
     if hasattr(error, "errors") and callable(error.errors):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
@@ -260,7 +260,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _literal(text: str) -> Any:
-    """A text for a parameter whose type is not known: a number, true, null or a list where it reads as one."""
+    """The value of a text for a parameter of unknown type: a number, true, null or a list if it parses as one."""
     if text.lower() == "none":
         return None
     try:

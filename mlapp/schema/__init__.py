@@ -1,4 +1,4 @@
-"""The features' and predictions' schema: inferred in training, stored with the version, checked in serving."""
+"""The schema of features and predictions: inferred in training, stored with the version, checked in serving."""
 
 from mlapp.schema.fields import Field, FieldType, ModelSchema, Schema
 from mlapp.schema.infer import infer_predictions, infer_schema

@@ -1,4 +1,4 @@
-"""The names of an array's columns: training on an array does not tell them, and its table had them."""
+"""Finds the column names of an array that training made from a table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MOST_COLUMNS = 5_000
 
 
 def find_columns(features: Any, table: Any) -> list[str]:
-    """The column of a table that each column of an array came from, found by the values of some rows.
+    """The table column that each array column comes from, found by the values of some rows.
 
     Returns:
-        One name for each column of the array; none where a column was computed, or two of the table are alike.
+        One name per array column. Empty if a column is computed, or two table columns are equal.
 
     Args:
-        features: an array of numbers, one row for each row of the table.
+        features: an array of numbers, with the rows of the table.
     """
     import numpy as np
 
@@ -45,7 +45,7 @@ def find_columns(features: Any, table: Any) -> list[str]:
 
 
 def order_columns(inputs: Any, schema: Schema) -> Any:
-    """Inputs with the names of training's columns as rows in training's order; others as they are.
+    """Inputs with training's column names as rows in training's order; other inputs unchanged.
 
     Args:
         inputs: records, columns or a table have names.
@@ -72,10 +72,10 @@ def order_columns(inputs: Any, schema: Schema) -> Any:
 
 
 def check_names(given: Sequence[str], schema: Schema) -> None:
-    """Check that names are those of the array's columns, in any order, and others that training's table had.
+    """Check that the names are the array's columns, in any order, besides other columns of training's table.
 
     Raises:
-        InputError: names those that are not.
+        InputError: names the wrong ones.
     """
     problems = [Problem(f"column '{name}' is missing", field=name) for name in schema.columns if name not in given]
     known = {*schema.columns, *schema.unused}

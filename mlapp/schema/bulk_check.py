@@ -1,4 +1,4 @@
-"""Values of a column checked many at a time: one by one, a million take seconds."""
+"""Checks the values of a column in bulk: checking a million one by one takes seconds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ NONE = type(None)
 
 
 def accepts_column(field: Field, values: list[Any]) -> bool:
-    """Whether a column surely accepts all the values, as they come from JSON. False: look at each.
+    """Whether a column certainly accepts all the JSON values. If False, check each one.
 
     Args:
-        field: any but one of the type `any`.
+        field: of any type except `any`.
     """
     import numpy as np
     import pandas as pd
@@ -43,6 +43,6 @@ def accepts_column(field: Field, values: list[Any]) -> bool:
                 return not values or (low <= min(values) and max(values) < end)
             case "datetime" if kinds <= {str} and all(fits_zone(field, value) for value in values):
                 return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())
-    except (TypeError, ValueError, OverflowError):  # of a type or size that only a look at each value tells apart
+    except (TypeError, ValueError, OverflowError):  # of a type or size that requires a check of each value
         pass
     return False

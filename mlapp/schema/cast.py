@@ -1,4 +1,4 @@
-"""Give a column whose values a field accepts the dtype that it had in training."""
+"""Casts a column of accepted values to its dtype in training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZONE = re.compile(r"(?:[Zz]|[+-]\d\d(?::?\d\d)?)\s*$")
 
 
 def pandas_dtype(name: str) -> Any:
-    """The dtype of that name, as `str(dtype)` gives it. Arrow's own texts have the name of another dtype."""
+    """The dtype with a name from `str(dtype)`. Arrow's texts need care, as they share the name of another dtype."""
     import pandas as pd
 
     if name == "string[pyarrow]":
@@ -35,10 +35,10 @@ def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """The column in the field's dtype.
 
     Args:
-        column: values that the field accepts: objects as JSON has them, or a typed column of a file.
+        column: values that the field accepts: JSON values, or a typed column of a file.
 
     Raises:
-        TypeError, ValueError, OverflowError: the dtype does not hold them.
+        TypeError, ValueError, OverflowError: the dtype cannot hold them.
     """
     match field.type:
         case "category":
@@ -62,17 +62,17 @@ def missing_marker(field: Field) -> Any:
 
 
 def is_zoned(value: Any) -> bool:
-    """Whether a time, or its text, says its zone."""
+    """Whether a time, or its text, has a zone."""
     if isinstance(value, str):
         return len(value) > 10 and ZONE.search(value, 10) is not None
     return getattr(value, "tzinfo", None) is not None
 
 
 def fits_zone(field: Field, value: Any) -> bool:
-    """Whether a time, or its text, can be one of the column without a guess at its zone.
+    """Whether a time, or its text, fits the column without a guess at its zone.
 
-    A column without zones takes none. One with a zone takes times of any zone; those without one only where the
-    column's is UTC, which they are taken for.
+    A column without zones takes times without zones. One with a zone takes times of any zone, and times without
+    a zone only if the column is in UTC.
     """
     if not is_zoned_dtype(field.dtype):
         return not is_zoned(value)
@@ -110,11 +110,11 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
 
 def _as_objects(column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None) -> pd.Series[Any]:
-    """A column of Python's own values, its missing ones as training marked them."""
+    """A column of Python objects, with training's marker for missing values."""
     import pandas as pd
 
     marker = missing_marker(field)
-    # One by one: pandas would take a list in a cell for a column's worth of answers.
+    # One by one: pandas treats a list in a cell as several values.
     values: Any = [marker if is_missing(value) else value if make is None else make(value) for value in column]
     return pd.Series(values, index=column.index, dtype=object)
 
@@ -132,10 +132,10 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
         marker = missing_marker(field)
         values = [marker if is_missing(value) else pd.Timestamp(value).date() for value in column]
         return pd.Series(values, index=column.index, dtype=object)
-    # By way of UTC: the values of one column may have different zones, and some none.
+    # Via UTC: the values of one column can have different zones, or none.
     is_object = column.dtype == object
     zoned = is_zoned_dtype(field.dtype)
-    # As an index: a Series takes longer for each of these.
+    # As an index, which is faster than a Series.
     parsed = pd.to_datetime(pd.Index(column), format="ISO8601" if is_object else None, utc=True)
     if not zoned:
         parsed = parsed.tz_localize(None)

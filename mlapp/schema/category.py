@@ -1,4 +1,4 @@
-"""Categories: the JSON value that a client sends for each, and the dtype that training had."""
+"""Converts categories between the JSON values of clients and the dtype in training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _known: dict[int, tuple[Field, pd.CategoricalDtype]] = {}
 
 
 def category_dtype(field: Field) -> pd.CategoricalDtype:
-    """The dtype that a column of categories had in training: its categories, their order and their own dtype."""
+    """The dtype of a categorical column in training: its categories, their order and dtype."""
     known = _known.get(id(field))
     if known is not None and known[0] is field:
         return known[1]
@@ -44,14 +44,14 @@ def category_dtype(field: Field) -> pd.CategoricalDtype:
 
 @lru_cache(maxsize=256)
 def _make_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtype: str | None, ordered: bool) -> Any:
-    """`kinds` tells True from 1, which are one key."""
+    """`kinds` distinguishes True from 1, which are the same key."""
     import pandas as pd
 
     return pd.CategoricalDtype(list(values) if dtype is None else _index(list(values), dtype), ordered=ordered)
 
 
 def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
-    """A column as a client sends it: intervals, times and the like of a table of Python's become their texts."""
+    """A column as a client sends it: intervals, times and similar objects become their texts."""
     if field.type != "category" or field.category_dtype in PLAIN:
         return column
     from mlapp.schema.infer import to_json_value
@@ -65,7 +65,7 @@ def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
 
 def _known_text(value: Any, field: Field, known: set[Any]) -> Any:
-    """The category's text of a time or duration that is written another way; the value itself of any other."""
+    """The category's text of a time or duration in another notation; other values unchanged."""
     import pandas as pd
 
     from mlapp.schema.cast import fits_zone, is_utc
@@ -101,7 +101,7 @@ def is_category(field: Field, value: Any) -> bool:
 
 
 def cast_categories(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
-    """A column of JSON values, each a category or missing, in the dtype that training had."""
+    """A column of JSON values, each a category or missing, in training's dtype."""
     import pandas as pd
 
     dtype = category_dtype(field)
@@ -113,7 +113,7 @@ def cast_categories(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
 
 def _index(values: list[Any], dtype: str) -> Any:
-    """The categories themselves, from their JSON values."""
+    """The categories from their JSON values."""
     import numpy as np
     import pandas as pd
 
@@ -135,7 +135,7 @@ def _index(values: list[Any], dtype: str) -> Any:
 
 
 def _intervals(values: list[str], dtype: str) -> Any:
-    """Intervals from their texts, as `(0.5, 1.0]`."""
+    """Intervals from their texts, such as `(0.5, 1.0]`."""
     import pandas as pd
 
     subtype, closed = dtype.removeprefix("interval[").removesuffix("]").rsplit(", ", 1)

@@ -1,4 +1,4 @@
-"""Types from the schema with which msgspec checks the cells of rows, and columns from the checked cells."""
+"""Makes msgspec types from the schema to check the cells of rows, and columns from the checked cells."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKED = {
 
 
 def row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) -> type:
-    """A row as msgspec decodes it: a list of cells in order, or an object with these names."""
+    """The msgspec type of a row: a list of cells in order, or an object with these names."""
     own = [f"c{at}" for at in range(len(names))]
     return msgspec.defstruct(
         "Row",
@@ -42,7 +42,7 @@ def row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) ->
 
 
 def cell_type(code: str) -> Any:
-    """The type of what fits a struct format, with its bounds."""
+    """The type of values that fit a struct format, with its bounds."""
     if code in "?df":
         return bool if code == "?" else float
     bits = 8 * struct.calcsize("=" + code)
@@ -52,7 +52,7 @@ def cell_type(code: str) -> Any:
 
 
 def field_type(field: Field) -> Any:
-    """The type of a field's cell, or None for a field that only the general way understands."""
+    """The type of a field's cell, or None for a field that only `to_table` supports."""
     kind: Any = None
     match field.type:
         case "number" if field.dtype in PACKED:
@@ -79,7 +79,7 @@ def _are_texts(categories: list[Any] | None) -> bool:
 
 
 def column(field: Field, values: Sequence[Any]) -> Any:
-    """The field's column as pandas keeps it."""
+    """The field's column in pandas' form."""
     import pandas as pd
 
     if field.type == "category":

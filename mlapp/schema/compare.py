@@ -1,4 +1,4 @@
-"""Differences between the features of a model's training and the current ones."""
+"""Compares the features of a model's training with the current ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlapp.schema.fields import Field, Schema
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs. `breaks`: the model would refuse such rows; else it is worth a look."""
+    """One difference. `breaks`: the model refuses such rows; otherwise it is a warning."""
 
     column: str
     what: str
@@ -18,7 +18,7 @@ class Difference:
 
 
 def compare_schemas(then: Schema, now: Schema) -> list[Difference]:
-    """The differences, column by column; none when the data fits the model as before."""
+    """The differences, column by column. Empty if the data fits the model."""
     before, today = {field.name: field for field in then.fields}, {field.name: field for field in now.fields}
     found = [Difference(name, "is missing", True) for name in before if name not in today]
     for name, field in before.items():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def count_rows(features: Any) -> int | None:
-    """How many rows features have; None where they cannot be counted."""
+    """The number of rows of features; None if they cannot be counted."""
     if isinstance(features, Mapping):
         return next((count_rows(part) for part in features.values()), 0)
     shape = getattr(features, "shape", None)
@@ -23,13 +23,13 @@ def count_rows(features: Any) -> int | None:
 
 
 def take_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
-    """Rows of features in the form that the features have: a table, an array, a list, a dict of arrays, a dataset.
+    """Rows of features in the features' form: a table, an array, a list, a dict of arrays, a dataset.
 
     Args:
-        rows: positions, in any order; one may be there several times.
+        rows: positions, in any order; duplicates are allowed.
 
     Returns:
-        A table's rows are numbered from 0, as those of a request are.
+        A table's rows are numbered from 0, as in a request.
     """
     if isinstance(features, Mapping):
         return {name: take_rows(part, rows) for name, part in features.items()}
@@ -48,19 +48,19 @@ def take_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
 
 
 def is_dataset(features: Any) -> bool:
-    """Whether features are a dataset of PyTorch whose rows have numbers."""
+    """Whether features are a PyTorch dataset with indexable rows."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(features).__mro__}
     return "torch.utils.data.dataset.Dataset" in names and hasattr(features, "__len__")
 
 
 def build_features(inputs: Any, schema: Schema) -> Any:
-    """Features in the form that training had, of the rows that a client sends.
+    """Features in training's form, from the rows that a client sends.
 
     Args:
-        inputs: a list of JSON values; for a dict of arrays, records or the arrays by name. Training's own form too.
+        inputs: a list of JSON values; for a dict of arrays, records or the arrays by name. Also training's form.
 
     Raises:
-        InputError: an array is missing, unknown or of another shape; a value is not of the dtype.
+        InputError: an array is missing, unknown or has another shape; a value does not fit the dtype.
     """
     if schema.container == "series":
         return _series(inputs, schema)
@@ -93,7 +93,7 @@ def _dataset(inputs: Any, schema: Schema) -> Any:
     from torch.utils.data import Dataset
 
     class Rows(Dataset[Any]):  # type: ignore[misc,unused-ignore]
-        """One tensor a row, as training's dataset gives them."""
+        """One tensor per row, as in training's dataset."""
 
         def __init__(self, rows: torch.Tensor) -> None:
             self._rows = rows

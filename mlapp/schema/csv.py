@@ -86,7 +86,7 @@ def read_csv_in_pieces(
     source = _Records(text, by) if '"' in text else _Lines(text, by)
     first = source.take_first()
     if first is None:
-        raise InputError([Problem("the CSV is empty")], "Send a line of names, and a line for each row.")
+        raise InputError([Problem("the CSV is empty")], "Send a header line, and a line for each row.")
     if len(first) > widest:
         raise CsvError(f"it has {len(first)} columns; the model takes {len(schema.names)}")
     names = schema.names
@@ -309,9 +309,9 @@ def _check_counts(counts: Sequence[int], width: int, before: int) -> None:
         raise CsvError(TOO_LONG)
     wrong = ((row, count) for row, count in enumerate(counts, before) if count != width)
     problems = [
-        Problem(f"row {row} has {count} cells where {width} are wanted", row=row) for row, count in islice(wrong, MOST)
+        Problem(f"row {row} has {count} cells instead of {width}", row=row) for row, count in islice(wrong, MOST)
     ]
-    raise InputError(problems, "Send as many cells in each row; put quotes around one that holds the delimiter.")
+    raise InputError(problems, "Send the same number of cells in each row; quote cells that contain the delimiter.")
 
 
 def _refuse_twice(header: Sequence[str], names: Sequence[str]) -> None:
@@ -327,7 +327,7 @@ def _refuse_untyped(header: Sequence[str], schema: Schema) -> None:
     if found := [name for name in header if name in untyped]:
         details = [f"column '{name}' has values of several types, lists or records" for name in found[:MOST]]
         problems = [Problem(detail, field=name) for detail, name in zip(details, found, strict=False)]
-        raise InputError(problems, "A CSV does not tell them apart: send JSON.")
+        raise InputError(problems, "CSV cannot distinguish them: send JSON.")
 
 
 def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any:

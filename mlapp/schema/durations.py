@@ -50,7 +50,7 @@ def parse_duration(text: str) -> int:
         hours, minutes, seconds = (int(number or 0) for number in clock)
         time = (hours * 3600 + minutes * 60 + seconds) * SECOND + _fraction(fraction)
         return int(day or 0) * DAY + (-time if sign == "-" else time)
-    raise ValueError(f"{text!r} is no duration of ISO 8601")
+    raise ValueError(f"{text!r} is not an ISO 8601 duration")
 
 
 def count_nanoseconds(value: timedelta) -> int:

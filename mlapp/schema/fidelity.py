@@ -1,4 +1,4 @@
-"""Whether features come back from JSON as training had them, and what to do about a column that does not."""
+"""Checks that features survive JSON unchanged, and advises on a column that does not."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ OTHERWISE = "Turn it into numbers, texts, times or a category in the data_reader
 
 
 def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
-    """Check that each column has the values and the dtype that were sent.
+    """Check that each column has the same values and dtype as sent.
 
     Raises:
-        DataError: one has not; names it, and says what to do.
+        DataError: one differs; names it, and says what to do.
     """
     for (name, before), (_, after) in zip(sent.items(), decoded.items(), strict=True):
         if before.dtype is not after.dtype and _dtype_name(before) != _dtype_name(after):
@@ -47,12 +47,12 @@ def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
 
 
 def changed_column_error(name: str, column: pd.Series[Any], how: str) -> DataError:
-    """The error of a column that a client cannot send as training had it."""
+    """The error for a column whose values JSON changes."""
     return DataError(f"Column '{name}' of the features cannot be sent as JSON: {how}.", advice(column))
 
 
 def advice(column: pd.Series[Any]) -> str:
-    """Advice for a column of a dtype, or with values of a type, that JSON lacks."""
+    """Advice for a column whose dtype or type of values JSON lacks."""
     import pandas as pd
 
     dtype = column.dtype
@@ -71,7 +71,7 @@ def advice(column: pd.Series[Any]) -> str:
 
 
 def _dtype_name(column: pd.Series[Any]) -> str:
-    """Key that distinguishes dtypes. pandas' ways to store the same texts have one key."""
+    """A key that distinguishes dtypes. pandas' dtypes of texts have the same key."""
     import pandas as pd
 
     dtype = column.dtype
@@ -106,7 +106,7 @@ def _first_different(before: pd.Series[Any], after: pd.Series[Any]) -> int | Non
 
 
 def is_same(left: Any, right: Any) -> bool:
-    """Whether two plain values are of one type and equal; NumPy's scalars are Python's, and a missing value itself."""
+    """Whether two plain values have the same type and are equal. NumPy's scalars count as Python's; missing equals missing."""
     left, right = _of_python(left), _of_python(right)
     if isinstance(left, str) and isinstance(right, str):
         return str(left) == str(right)

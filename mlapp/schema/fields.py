@@ -29,10 +29,10 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One column.
 
     `categories` of a `category` are the accepted values; of a `string` they are the values seen in training.
-    Values that JSON does not have are there as the texts that clients send, and `category_dtype` is their own dtype.
-    `minimum` and `maximum` are what training saw: they describe, and refuse nothing.
-    `missing` says what a missing value of a column of objects is: `nan`, `NA` or `NaT`; else it is None.
-    `is_redacted`: no value of the column may be stored, and the example is a placeholder.
+    Values that JSON lacks are stored as the texts that clients send; `category_dtype` is their dtype.
+    `minimum` and `maximum` are training's range. They are descriptive only.
+    `missing` is the marker of missing values in a column of objects: `nan`, `NA` or `NaT`; otherwise it is None.
+    `is_redacted`: no value of the column can be stored, and the example is a placeholder.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The shape of features or predictions, row by row.
 
-    `table`: named columns, in `fields`. `array`: rows of numbers, each of `shape` (empty for one number a row)
+    `table`: named columns, in `fields`. `array`: rows of numbers, each of `shape` (empty for one number per row)
     and `dtype`. `any`: any JSON values.
 
-    `unused`: columns that the training table had beside a table's fields, as the target. Requests may have them too.
+    `unused`: other columns of the training table, such as the target. Requests can have them too.
     `container` is what holds the rows of `any`: a `series` of `dtype`, a `dict` of arrays, which are the `fields`, or a
     `dataset` of PyTorch, whose rows are tensors of `shape` and `dtype`.
-    `columns` are the columns of training's table that the columns of an `array` came from, where that is known: for
+    `columns` are the columns of training's table that the columns of an `array` come from, if known: for
     inputs with names.
-    `has_integer_names`: the table's columns are named by integers; clients send these as texts, as JSON has no other.
+    `has_integer_names`: the table's column names are integers. Clients send them as texts, because JSON names are texts.
     """
 
     kind: Literal["table", "array", "any"]
@@ -75,16 +75,16 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def labels(self) -> list[Any]:
-        """The columns' names as training had them."""
+        """The column names in training."""
         return [int(name) for name in self.names] if self.has_integer_names else self.names
 
     @property
     def names(self) -> list[str]:
-        """The columns' names, in training order."""
+        """The column names, in training order."""
         return [field.name for field in self.fields]
 
     def example_inputs(self) -> list[Any]:
-        """One row that a client could send, as the `inputs` of a request."""
+        """One row in a client's form, as the `inputs` of a request."""
         if self.kind == "table":
             return [{field.name: field.example for field in self.fields}]
         return [self.example]
@@ -94,8 +94,8 @@ class RawInputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The `inputs` of a request to an app with a feature_loader.
 
     Attributes:
-        example: one that works.
-        schema: JSON Schema of such inputs, where the app declares it.
+        example: valid inputs.
+        schema: JSON Schema of the inputs, if the app declares it.
     """
 
     example: Any
@@ -110,16 +110,16 @@ class ModelSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     inputs: RawInputs | None = None
 
     def example_inputs(self, *, has_feature_loader: bool) -> Any:
-        """The `inputs` of a request that a client could send; None where only the feature_loader knows them."""
+        """Example `inputs` of a request; None if only the feature_loader knows their form."""
         if has_feature_loader:
             return None if self.inputs is None else self.inputs.example
         return self.features.example_inputs()
 
 
 def integer_bounds(dtype: str) -> tuple[int, int]:
-    """The least value that an integer dtype, NumPy's or pandas', holds, and the first that is too large for it.
+    """The smallest value of an integer dtype (NumPy's or pandas'), and the first one that is too large.
 
-    Whole numbers that are kept as anything else have those of int64.
+    For whole numbers in other dtypes, the bounds of int64.
     """
     named = re.match(r"(u?)int(\d+)", dtype.lower())
     unsigned, bits = (named[1], int(named[2])) if named else ("", 64)
@@ -127,10 +127,10 @@ def integer_bounds(dtype: str) -> tuple[int, int]:
 
 
 def float_bound(dtype: str) -> float:
-    """The largest number that a floating-point dtype, NumPy's, pandas' or Arrow's, holds."""
+    """The largest number of a floating-point dtype (NumPy's, pandas' or Arrow's)."""
     name = dtype.lower()
     if "float16" in name or name.startswith("halffloat"):
         return 65504.0
-    if "float32" in name or name.startswith("float["):  # Arrow calls it float
+    if "float32" in name or name.startswith("float["):  # Arrow's name is float
         return 3.4028234663852886e38
     return sys.float_info.max

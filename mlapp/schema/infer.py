@@ -1,4 +1,4 @@
-"""Infer a schema from the data of a training run."""
+"""Infers a schema from the data of a training run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     A row without missing values serves as the example.
 
     Args:
-        columns: those of the table before parsing. Columns that are not features are known, but not used.
+        columns: of the table before parsing. Those that are not features become unused columns.
     """
     import numpy as np
     import pandas as pd
@@ -78,7 +78,7 @@ def _check_names(names: list[Any]) -> bool:
     """Whether all names are integers.
 
     Raises:
-        DataError: two are alike as texts, one is neither text nor integer, or one cannot be sent.
+        DataError: two are equal as texts, one is neither text nor integer, or one cannot be sent.
     """
     if len(names) > len(set(map(str, names))):
         twice = next(name for name, count in Counter(map(str, names)).items() if count > 1)
@@ -87,7 +87,7 @@ def _check_names(names: list[Any]) -> bool:
     if any(kinds) and not all(kinds):
         raise DataError(
             f"Columns are named by texts and by integers, as '{names[kinds.index(True)]}'.",
-            "Name all by texts: table.columns = table.columns.map(str).",
+            "Use strings for all: table.columns = table.columns.map(str).",
         )
     for name in names:
         try:
@@ -97,7 +97,7 @@ def _check_names(names: list[Any]) -> bool:
             is_sent = False
         if not is_sent:
             raise DataError(
-                f"A column is named {name!r}, which JSON cannot hold.", "Name it by a text: table.columns = [names]."
+                f"A column is named {name!r}, which JSON cannot hold.", "Use a string: table.columns = [names]."
             )
     return bool(kinds) and all(kinds)
 
@@ -108,7 +108,7 @@ def _others(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
 
 
 def infer_predictions(predictions: Any) -> Schema:
-    """The schema of what a predictor returned for a few rows."""
+    """The schema of a predictor's result for a few rows."""
     import numpy as np
     import pandas as pd
 
@@ -128,7 +128,7 @@ def infer_predictions(predictions: Any) -> Schema:
 
 
 def _schema_of_lists(values: list[list[Any]]) -> Schema:
-    """The schema of rows that are lists: an array where all hold numbers and are of one shape."""
+    """The schema of rows that are lists: an array if all hold numbers and have the same shape."""
     import numpy as np
 
     try:
@@ -140,7 +140,7 @@ def _schema_of_lists(values: list[list[Any]]) -> Schema:
 
 
 def to_json_value(value: Any) -> Any:
-    """`value` as JSON holds it: NumPy and pandas scalars and arrays become Python's, a missing value None."""
+    """`value` as a JSON value: NumPy and pandas scalars and arrays become Python's, a missing value None."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
@@ -161,7 +161,7 @@ def to_json_value(value: Any) -> Any:
         return to_json_value(pd.Timedelta(value) if value.dtype.kind == "m" else pd.Timestamp(value))
     if hasattr(value, "tolist"):
         found = value.tolist()
-        return float(found) if type(found) is type(value) else to_json_value(found)  # NumPy's long float gives itself
+        return float(found) if type(found) is type(value) else to_json_value(found)  # NumPy's long float returns itself
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     text = write_text(value)
@@ -180,7 +180,7 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
     import pandas as pd
 
     kind = _field_type(column)
-    # Exact decimals come from databases; what a client sends are floats, and models compute with those.
+    # Exact decimals come from databases. Clients send floats, and models compute with floats.
     dtype = "float64" if is_decimals(column) else column.dtype
     nullable = bool(column.isna().any())
     field = Field(
@@ -247,7 +247,7 @@ def _field_type(column: pd.Series[Any]) -> FieldType:
 
 
 def _type_of_values(kinds: set[type], is_object: bool) -> FieldType:
-    """The type of a column whose dtype does not say it, from its values' types."""
+    """The type of a column from the types of its values, if its dtype is not specific."""
     import numpy as np
 
     if not kinds:
@@ -277,7 +277,7 @@ def _missing_marker(column: pd.Series[Any]) -> str | None:
 
 
 def is_decimals(column: pd.Series[Any]) -> bool:
-    """Whether a column holds exact decimals, as Arrow's or as Python's."""
+    """Whether a column holds exact decimals, Arrow's or Python's."""
     if column.dtype == object:
         return {type(value) for value in column.dropna().head(10_000)} == {Decimal}
     return str(column.dtype).startswith("decimal")

@@ -1,4 +1,4 @@
-"""The schema of data that was seen in parts."""
+"""Merges the schemas of parts of the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlapp.schema.infer import MOST_CATEGORIES
 
 
 def merge_schemas(one: Schema, other: Schema) -> Schema:
-    """The schema of two parts together.
+    """The schema of both parts.
 
     Raises:
         DataError: their columns are not the same.
@@ -23,7 +23,7 @@ def merge_schemas(one: Schema, other: Schema) -> Schema:
         differing = sorted(set(one.names) ^ set(other.names)) or other.names
         raise DataError(
             f"A part of the data has other columns than the first: {', '.join(differing[:10])}.",
-            "Let the reader give every part the same columns.",
+            "Return the same columns in every part from the data_reader.",
         )
     return msgspec.structs.replace(
         one, fields=[_merge_fields(a, b) for a, b in zip(one.fields, other.fields, strict=True)]

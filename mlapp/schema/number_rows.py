@@ -1,8 +1,8 @@
-"""Rows of numbers from JSON straight into an array, by simdjson where it is installed.
+"""Decodes rows of numbers from JSON directly into an array, by simdjson if it is installed.
 
-simdjson reads a row in less than half the time of msgspec, and many rows in a quarter of it, because no number becomes
-an object of Python. What it takes, it reads to the same values: both round to the nearest float. Everything else, and
-everything that is wrong, is left to msgspec: whatever is not a list of lists of numbers, each as long as the schema is
+simdjson reads a row in less than half the time of msgspec, and many rows in a quarter, because no number becomes
+a Python object. Both read the same values, rounded to the nearest float. Everything else, and
+everything that is wrong, is left to msgspec: any text except a list of lists of numbers, each as long as the schema is
 wide.
 """
 
@@ -37,7 +37,7 @@ FEW = 16
 
 
 class NumberRows:
-    """Decodes rows of one width and one type, or of one type a column.
+    """Decodes rows of one width with one type, or one type per column.
 
     Args:
         dtypes: of the columns: floats and integers of NumPy.
@@ -54,16 +54,16 @@ class NumberRows:
 
     @staticmethod
     def can_decode(dtypes: list[str]) -> bool:
-        """Whether columns of these types are numbers that it decodes."""
+        """Whether it can decode columns of these types."""
         return (
             IS_AVAILABLE and bool(dtypes) and all(name != "uint64" and np.dtype(name).kind in "iuf" for name in dtypes)
         )
 
     def read(self, body: bytes, key: str) -> tuple[int, bytes]:
-        """The number of rows in a JSON text, and their cells in machine form, one row behind the other.
+        """The number of rows in a JSON text, and their cells in machine form, row after row.
 
         Args:
-            key: the only one of the object that holds the list; empty where the text is the list.
+            key: the only key of the object, which holds the list; empty if the text is the list.
 
         Raises:
             REFUSED: the text is not JSON, not such a list, or a number does not fit its column's type.
@@ -79,7 +79,7 @@ class NumberRows:
             rows = rows[key]
         count = len(rows)
         width = self._width
-        # The only brackets are those of the rows: a list within a row would be flattened too.
+        # The only brackets must be those of the rows, because a list within a row is flattened too.
         brackets = body.count(b"[") if size < LONG else count_byte(body, b"[")
         if brackets != count + 1 or (count != 1 and any(len(row) != width for row in rows)):
             raise ValueError("not rows of one width")
@@ -89,10 +89,10 @@ class NumberRows:
         return (count, cells) if self._is_double else self._convert(count, cells)
 
     def _convert(self, count: int, cells: bytes) -> tuple[int, bytes]:
-        """The cells as the columns' types.
+        """The cells in the columns' types.
 
         Raises:
-            ValueError: one does not hold a value.
+            ValueError: a type cannot hold a value.
         """
         dtype = self._dtype
         found: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
@@ -110,7 +110,7 @@ class NumberRows:
 def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
     """The numbers of a flat JSON array.
 
-    None: the text is something else, or a number does not fit the type, or simdjson is not installed.
+    None if the text is something else, a number does not fit the type, or simdjson is not installed.
 
     Args:
         dtype: a float of NumPy, or an integer of at most 63 bits.
@@ -136,7 +136,7 @@ def count_byte(text: bytes, byte: bytes) -> int:
 def _parse(text: bytes) -> Any:
     try:
         parser = _local.parser if len(text) < LARGE else simdjson.Parser()
-    except AttributeError:  # one for each thread: it serves one text at a time
+    except AttributeError:  # one for each thread: it parses one text at a time
         parser = _local.parser = simdjson.Parser()
     return parser.parse(text)
 

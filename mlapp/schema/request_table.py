@@ -1,4 +1,4 @@
-"""From the inputs of a request to a table of the schema's columns, in their order and types."""
+"""Converts the inputs of a request to a table of the schema's columns, in their order and types."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
     Args:
         inputs: a DataFrame; a list of records `[{"a": 1}, …]`; one record; rows `[[1, 2], …]` in training
             order; columns `{"a": [1, …]}`; or, for a single column, its values `[1, …]`.
-        first: the number of the first record or row, where they are a piece of a larger list.
-        ignore_unknown: leave out columns that training did not know. Those that it knew and did not use, as the
-            target, are always left out.
+        first: the number of the first record or row, if they are a part of a larger list.
+        ignore_unknown: drop unknown columns. Unused columns of the training table, such as the
+            target, are always dropped.
 
     Raises:
-        InputError: names each unknown, missing or mistyped column, and the row where it can.
+        InputError: names each unknown, missing or mistyped column, and the row if possible.
     """
     import pandas as pd
 
@@ -60,7 +60,7 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
 
 
 def _are_columns(inputs: Mapping[str, Any], schema: Schema) -> bool:
-    """Whether a mapping has a list of values for each column. A record whose cells are lists has not."""
+    """Whether a mapping has a list of values for each column. False for a record whose cells are lists."""
     if not inputs or not all(_is_list(value) for value in inputs.values()):
         return False
     of_lists = {field.name for field in schema.fields if isinstance(field.example, list)}
@@ -90,10 +90,12 @@ def _table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         odd = next(name for name in others if lengths[name] != lengths[first])
         raise InputError(
             [Problem(f"column '{odd}' has {lengths[odd]} values, column '{first}' has {lengths[first]}", field=odd)],
-            "Send columns of one length.",
+            "Send columns of the same length.",
         )
     if not lengths[next(iter(lengths))]:
-        raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one value a column.")
+        raise InputError(
+            [Problem("inputs is empty: there is nothing to predict")], "Send at least one value per column."
+        )
     return pd.DataFrame({str(name): _untyped_series(values) for name, values in columns.items()})
 
 
@@ -140,7 +142,7 @@ def _table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> p
 
 
 def _untyped_series(values: Sequence[Any]) -> pd.Series[Any]:
-    """Leave each value as it came: pandas would make 1 and True the same, and `None` a number."""
+    """A Series with unchanged values: pandas would convert True to 1, and `None` to a number."""
     import pandas as pd
 
     return pd.Series(list(values), dtype=object)

@@ -1,7 +1,7 @@
-"""Rows and records of the common forms (numbers, booleans, texts), decoded straight into the schema's types.
+"""Decodes rows and records of common types (numbers, booleans, texts) directly into the schema's types.
 
-msgspec decodes them against types made from the schema: what passes fits the schema, and no cell becomes more than one
-Python object. Whatever else is sent, and whatever is wrong, goes through `to_table`, which accepts more forms and says
+msgspec decodes them against types made from the schema: valid rows fit the schema, and no cell becomes more than one
+Python object. All other forms, and all errors, go through `to_table`, which accepts more forms and reports
 exactly what is wrong.
 """
 
@@ -33,14 +33,14 @@ ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
 class TwiceError(Exception):
-    """An object of the body has a key twice, or may have."""
+    """An object of the body has, or can have, a duplicate key."""
 
 
 class Part:
     """The features of one request: packed cells, tuples of cells, or a finished table, array or list.
 
-    `is_unionml` is set where a client of UnionML sent them, which takes a bare list as the answer.
-    `id` is the request's, and `keys` are the business keys that it gave, for the prediction log.
+    `is_unionml` is set for a client of UnionML, which expects a bare list as the answer.
+    `id` is the request's id, and `keys` are its business keys, for the prediction log.
     """
 
     __slots__ = ("features", "id", "is_unionml", "keys", "packed", "rows", "tuples")
@@ -62,11 +62,11 @@ class Part:
 
 
 class RowCodec:
-    """Rows and records that fit a schema as they are, and the features made of them.
+    """Decodes rows and records that fit a schema, and makes features of them.
 
     Args:
-        keys: the keys of a JSON object under which the list of rows may be; a bare list is accepted too.
-        takes_array: the features of a schema of floats are wanted as an array: no DataFrame is made.
+        keys: the keys of a JSON object that can hold the list of rows; a bare list is accepted too.
+        takes_array: return the features of a schema of floats as an array, without a DataFrame.
     """
 
     def __init__(self, schema: Schema, keys: Sequence[str] = (), *, takes_array: bool = False) -> None:
@@ -133,7 +133,7 @@ class RowCodec:
             cells = [field_type(field) for field in schema.fields]
             if any(kind is None for kind in cells):
                 return
-            # msgspec names no field by a text that JSON would escape: such records go the general way.
+            # msgspec supports no field names that JSON escapes. Such records go through `to_table`.
             positions = [f"c{at}" for at in range(len(cells))]
             kinds = {b"[": row_type(positions, cells, array_like=True)}
             if not any(ESCAPED.search(name) for name in schema.names):
@@ -144,7 +144,7 @@ class RowCodec:
                 self._use_tuples(kinds)
 
     def _use_packed(self, rows: dict[bytes, type], dtypes: list[str], build: Callable[[Any], Any]) -> None:
-        """Each row becomes its cells in machine form; a batch is their concatenation, seen through NumPy."""
+        """Each row becomes its cells in machine form; a batch is a NumPy view of their concatenation."""
         import numpy as np
 
         from mlapp.schema.number_rows import NumberRows
@@ -164,7 +164,7 @@ class RowCodec:
         def join(parts: list[Part]) -> Any:
             packed: Any = parts[0].packed
             if len(parts) > 1 or memoryview(packed).readonly:
-                # A bytearray, because a predictor may write into its features.
+                # A bytearray, because a predictor can modify its features.
                 packed = bytearray().join([part.packed or b"" for part in parts])
             cells = np.frombuffer(packed, dtype)
             return build(cells.reshape(-1, width) if alike else cells)
@@ -243,7 +243,7 @@ class RowCodec:
 
     @cached_property
     def _columns(self) -> Any:
-        """The names. pandas keeps texts in Arrow; as Python's own they are listed far quicker, once a call at least."""
+        """The names as Python texts, which are faster to list than pandas' Arrow texts."""
         import numpy as np
         import pandas as pd
 
@@ -259,7 +259,7 @@ def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[A
     def run(body: bytes) -> Part:
         found = decode(body)
         rows: list[Any] = getattr(found, key) if key else found
-        # A key given twice is the one thing that the types do not see: then there are quotes too many.
+        # The types do not detect a duplicate key. Then there are too many quotes.
         if body.count(b'"') > outer + quotes * len(rows):
             raise TwiceError
         return part(rows)

@@ -1,4 +1,4 @@
-"""The HTTP server of a model: codec → batcher → predictor, and what operating it needs."""
+"""The HTTP server of a model: codec → batcher → predictor, with metrics, logs and probes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ __all__ = ["Application", "create_asgi"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mlapp.serving import asgi  # late: the parent of several workers needs none of it
+    from mlapp.serving import asgi  # lazy: the parent of several workers does not need it
 
     return getattr(asgi, name)

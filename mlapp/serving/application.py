@@ -1,4 +1,4 @@
-"""The ASGI application: finds a route, and does what holds for every request: ids, keys, problems, metrics, the log."""
+"""The ASGI application: finds a route, and handles ids, API keys, problems, metrics and the access log."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Application:
 
     Args:
         settings: the `serve:` section.
-        api: the user's own FastAPI (or any ASGI) application: it answers what mlapp has no route for.
-        tracing: makes the spans; none where absent.
+        api: the user's own FastAPI (or any ASGI) application, which answers all other routes.
+        tracing: makes the spans; no spans when absent.
     """
 
     def __init__(self, settings: Serve, api: Any = None, tracing: Tracing | None = None) -> None:
@@ -62,8 +62,8 @@ class Application:
         """Answer a method and path with a handler. A path that ends in `/*` matches every path with that prefix.
 
         Args:
-            method: `*` for any: the handler tells which ones the path takes.
-            is_open: it needs no API key, as probes do not, nor pages that show nothing of the model by themselves.
+            method: `*` for any: the handler checks the method.
+            is_open: no API key is required, as for probes and for pages that contain no model data.
         """
         if is_open:
             self._open.add(path)
@@ -80,11 +80,11 @@ class Application:
         return path in self._routes
 
     def defer(self, add_models: Callable[[], None]) -> None:
-        """Let the start, or the first request where nothing starts the application, add the models."""
+        """Add the models at startup, or at the first request if the server sends no startup event."""
         self._deferred = add_models
 
     async def add_deferred(self) -> None:
-        """Add the models that `defer` put off; a second call does nothing. A failed call is tried again by the next.
+        """Add the deferred models. A second call does nothing; after a failure the next call tries again.
 
         Raises:
             MlappError: a model cannot be loaded.
@@ -98,12 +98,12 @@ class Application:
 
     @property
     def has_api(self) -> bool:
-        """Whether the user's own application answers too."""
+        """Whether there is a user's own application."""
         return self._api is not None
 
     @property
     def is_ready(self) -> bool:
-        """Whether every model has predicted its own example, and the server is not about to stop."""
+        """Whether every model has predicted its own example, and the server is not stopping."""
         return not self.stopping and bool(self.endpoints) and all(endpoint.is_ready for endpoint in self.endpoints)
 
     def own_openapi(self) -> dict[str, Any] | None:
@@ -183,7 +183,7 @@ class Application:
         identity = request.identity = choose_request_id(request.headers)
         extra = [(b"x-request-id", identity), *self._cors.response_headers(request.headers)]
         if self.stopping:
-            # A connection that is kept would be cut in the end, with a request on its way perhaps.
+            # A kept connection is closed at shutdown, possibly while a request is in transit.
             extra.append((b"connection", b"close"))
         status = 499
         self.metrics.begin_request()
@@ -216,7 +216,7 @@ class Application:
     ) -> Response:
         try:
             if b"content-length" in request.headers and b"transfer-encoding" in request.headers:
-                # RFC 9112, 6.3: two lengths are an attempt at smuggling. Not every HTTP server refuses them.
+                # RFC 9112, 6.3: two lengths can be a smuggling attempt. Not every HTTP server refuses them.
                 raise HttpError(400, "The request has a Content-Length and a Transfer-Encoding.", headers=CLOSE)
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
                 return self._cors.preflight_response(request.headers)
@@ -239,7 +239,7 @@ class Application:
     async def _forward_to_user_app(
         self, scope: Scope, receive: Receive, send: Send, extra: Sequence[tuple[bytes, bytes]]
     ) -> tuple[str, int]:
-        """Let the user's own application answer; gives the route's template and the status."""
+        """Let the user's own application answer; returns the route's template and the status."""
         status = 500
 
         async def send_and_note(message: Any) -> None:
@@ -264,12 +264,12 @@ class Application:
 
 
 def _problem_response(problem: HttpError) -> Response:
-    """A problem as a response. Not where it is caught: a frame that keeps its error keeps the request's body too."""
+    """A problem as a response. A separate function, because a frame that keeps its error keeps the request's body."""
     return Response(problem.problem_body(), MEDIA, problem.status, list(problem.headers))
 
 
 def _mounted_path(scope: Scope) -> str:
-    """The path below the place where the application is mounted."""
+    """The path relative to the application's mount point."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] or "/" if root and path.startswith(root) else path

@@ -1,4 +1,4 @@
-"""From an app to an ASGI application."""
+"""Creates an ASGI application from an app."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def create_asgi(
     store: Store | None = None,
     api: Any = None,
 ) -> Application:
-    """An ASGI application that serves an app's model: for uvicorn, or to mount in a FastAPI of your own.
+    """An ASGI application that serves an app's model: for uvicorn, or to mount in your own FastAPI application.
 
         api = FastAPI()
         api.mount("/digits", create_asgi(app))
 
     Args:
-        model: a version, an alias or `latest` of the store; or what `app.train()` returned.
+        model: a version, an alias or `latest` of the store; or the result of `app.train()`.
         settings: of the `serve:` section; those of mlapp.yaml in the app's folder when absent.
-        store: where the version is; the app's own when absent.
-        api: a FastAPI or other ASGI application that answers what mlapp has no route for.
+        store: the store of the version; the app's own when absent.
+        api: a FastAPI or other ASGI application, which answers all other routes.
 
-    A version of the store is loaded when the server starts, or by the first request where the application is mounted in
-    another: app.py may call this and still be imported by `mlapp train`. Until there is a version, requests get 503.
+    A version of the store is loaded when the server starts, or at the first request if the application is mounted in
+    another one. So app.py can call this and `mlapp train` can import it. Until there is a version, requests get 503.
 
     Raises:
         ConfigError: mlapp.yaml is wrong.
@@ -72,7 +72,7 @@ def make_endpoint(
     settings: Serve,
     prefix: str = "",
 ) -> Endpoint:
-    """Load the model of an app, to be served below `prefix`.
+    """Load the model of an app to serve below `prefix`.
 
     Raises:
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.

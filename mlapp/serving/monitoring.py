@@ -1,4 +1,4 @@
-"""Monitoring of a served model: what is recorded, and the routes of the truth and of the live report."""
+"""Monitoring of a served model: the recorder, and the routes of truths and of the live report."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ FRESH = 2.0
 def monitor_endpoint(
     application: Application, endpoint: Endpoint, settings: Monitor, place: Place | None
 ) -> Recorder | None:
-    """Record the predictions of an endpoint, and add its routes. Returns the recorder, where there is one.
+    """Record the predictions of an endpoint, and add its routes. Returns the recorder, if any.
 
     Args:
-        place: where counts, log and truths go; None keeps counts in memory.
+        place: stores counts, log and truths. None keeps counts in memory.
     """
     _add_feedback(application, endpoint, place, ColumnPrivacy(settings.columns, endpoint.name))
     recorder = make_recorder(endpoint.name, settings, place, application.metrics.registry, new_request_id)
@@ -64,11 +64,11 @@ def monitor_endpoint(
 
 
 def _add_feedback(application: Application, endpoint: Endpoint, place: Place | None, rules: ColumnPrivacy) -> None:
-    """`POST /feedback`. It is answered once the truths are kept."""
+    """`POST /feedback`. Answers after the truths are stored."""
 
     async def feedback(request: Request) -> Response:
         if place is None:
-            raise HttpError(503, "This server has no place to keep truths: set monitor.url.")
+            raise HttpError(503, "This server cannot store true values: set monitor.url.")
         body, budget = await receive_body(endpoint, request)
         baseline = endpoint.current.baseline
         truths = Truths(place, rules, None if baseline is None else baseline.target)
@@ -78,15 +78,15 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
         try:
             accepted = await asyncio.to_thread(truths.write, checked)
         except (StoreError, MissingExtraError) as error:
-            log.error("%s: truths were not kept: %s", endpoint.name, error.what)
-            raise HttpError(503, "The truths cannot be kept now. Send them again.") from None
+            log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
+            raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
         return Response(encode_json({"accepted": accepted}))
 
     application.add_route("POST", f"{endpoint.prefix}/feedback", feedback)
 
 
 def _decode_truths(body: bytes, budget: Budget) -> Any:
-    """What a body of truths says; of a large one, some truths at a time.
+    """Parse a body of truths; a large one in chunks.
 
     Raises:
         HttpError: 400, it is not JSON; 413, a single truth has too many values.
@@ -104,7 +104,7 @@ def _decode_truths(body: bytes, budget: Budget) -> Any:
 
 
 def _add_page(application: Application, endpoint: Endpoint, place: Place | None, recorder: Recorder) -> None:
-    """`GET /monitor`: the live report, of all replicas where they share a place, else of this one."""
+    """`GET /monitor`: the live report of all replicas if they share a place, otherwise of this one."""
     kept: tuple[float, bytes] = (0.0, b"")
 
     async def show(request: Request) -> Response:
@@ -117,8 +117,8 @@ def _add_page(application: Application, endpoint: Endpoint, place: Place | None,
 
 
 def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
-    """The live report: of all replicas where they share a place, else of this one."""
-    # Imported where they are used: a server that nobody asks for the report starts without them.
+    """The live report of all replicas if they share a place, otherwise of this one."""
+    # Imported at first use, to keep the start of the server fast.
     from mlapp.monitoring.alarms import judge_windows
     from mlapp.monitoring.report import MOST_WINDOWS, render_live
 
@@ -129,7 +129,7 @@ def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
         try:
             counts = read_counts(place, since=now - MOST_WINDOWS * seconds, until=now + seconds) or counts
         except StoreError as error:
-            log.warning("%s: the live report shows this replica alone: %s", app, error.what)
+            log.warning("%s: the live report shows only this replica: %s", app, error.what)
     baselines = recorder.baselines()
     reports = judge_windows(counts, baselines, recorder.settings, now=now)
     return render_live(app, reports, counts, baselines).encode()

@@ -1,4 +1,4 @@
-"""mlapp's own routes: prediction, probes, metrics, and what describes the model."""
+"""mlapp's own routes: prediction, probes, metrics, and descriptions of the model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ EVENTS = b"text/event-stream"
 
 
 def add_endpoint(application: Application, endpoint: Endpoint) -> None:
-    """Serve another model. The first without a prefix has the short paths."""
+    """Serve another model. The first one without a prefix gets the short paths."""
     add_server_routes(application)
     application.endpoints.append(endpoint)
     _add_model_routes(application, endpoint)
 
 
 def add_server_routes(application: Application) -> None:
-    """Routes that exist once for any number of models; a second call does nothing."""
+    """Add the routes that exist once for any number of models. A second call does nothing."""
     if application.has_route("/livez"):
         return
 
@@ -58,13 +58,13 @@ def add_server_routes(application: Application) -> None:
 
 
 def _add_document_routes(application: Application, prefix: str) -> None:
-    """The page, and what it links to."""
+    """Add the page and its links."""
 
     async def answer_metrics(request: Request) -> Response:
         return Response(application.metrics.render_text(), prometheus.MEDIA)
 
     async def answer_openapi(request: Request) -> Response:
-        # Imported where it is used: a server that nobody asks for it starts without it.
+        # Imported at first use, to keep the start of the server fast.
         from mlapp.serving.openapi import make_document
 
         return Response(encode_json(make_document(application, request.scope.get("root_path", ""))))
@@ -87,7 +87,7 @@ def _add_document_routes(application: Application, prefix: str) -> None:
 
 
 def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
-    """Routes of each model, under its prefix."""
+    """Add the routes of a model under its prefix."""
     prefix = endpoint.prefix
 
     async def answer_predict(request: Request) -> Response:
@@ -100,7 +100,7 @@ def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
         return Response(status=307, headers=[(b"location", f"{prefix}/".encode())])
 
     application.add_route("POST", f"{prefix}/predict", answer_predict)
-    application.add_route("POST", f"{prefix}/predict/", answer_predict)  # clients of UnionML's FastAPI may send it so
+    application.add_route("POST", f"{prefix}/predict/", answer_predict)  # clients of UnionML's FastAPI can send it
     application.add_route("GET", f"{prefix}/model", answer_model)
     invocations.add_invocation_routes(application, endpoint)
     if prefix:
@@ -132,7 +132,7 @@ async def answer_prediction(endpoint: Endpoint, request: Request) -> Response:
             )
             return Response(encode_answer(found, loaded.tail, is_unionml=part.is_unionml))
         events = streams.encode_events(items)
-        # Before the status is told: a stream that is refused, or fails at once, is a problem like any other.
+        # Before the status is sent, so that a stream that is refused or fails at once becomes a problem response.
         first = await run_unless_left(anext(events), request.wait_until_left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     part.id = request.identity

@@ -1,4 +1,4 @@
-"""What to serve: from the command line, passed from a parent to its workers."""
+"""What to serve, from the command line. A parent passes it to its workers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SAGEMAKER_ARGUMENT = "serve"
 
 
 class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Which apps, and how.
+    """The apps to serve, and their settings.
 
     Attributes:
-        bundle: the folder of a bundle, in place of apps.
-        apps: files, each with the name of an App after a colon where it is needed; none: the current folder's.
+        bundle: the folder of a bundle, instead of apps.
+        apps: files, optionally with the name of an App after a colon; empty for the current folder's app.
         environment: of mlapp.yaml.
-        settings: all flags and variables are in it.
-        flags: of the settings, those that the command line gave; they hold whatever mlapp.yaml comes to say.
-        reload: load the newest version as soon as it is there, not only when an alias moves.
+        settings: including all flags and variables.
+        flags: the settings from the command line. They override later changes of mlapp.yaml.
+        reload: load the newest version as soon as it exists, not only when an alias moves.
     """
 
     apps: tuple[str, ...]
@@ -42,7 +42,7 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
         return find_projects(self.apps, self.bundle, self.environment)
 
     def with_fresh_settings(self) -> ServeSpec:
-        """The plan with the settings that mlapp.yaml has now.
+        """The plan with the current settings of mlapp.yaml.
 
         Raises:
             ConfigError: it is wrong.
@@ -52,10 +52,10 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_projects(apps: Sequence[str], bundle: str | None, environment: str | None) -> list[Project]:
-    """The projects of `FILE` or `FILE:APP` arguments, or of a bundle; that of the current folder when there are none.
+    """The projects of `FILE` or `FILE:APP` arguments, or of a bundle; by default that of the current folder.
 
     Raises:
-        BundleError: no bundle, or a changed one. UsageError: no such file; apps and a bundle.
+        BundleError: no bundle, or a modified one. UsageError: no such file, or both apps and a bundle.
         ConfigError: a project's mlapp.yaml is wrong.
     """
     if bundle is not None:
@@ -77,5 +77,5 @@ def find_projects(apps: Sequence[str], bundle: str | None, environment: str | No
 
 
 def read_serve_settings(found: Sequence[Project], environment: str | None = None) -> Serve:
-    """The `serve:` section: of the project, or, for several, of the current folder."""
+    """The `serve:` section of the project, or, for several projects, of the current folder."""
     return found[0].settings.serve if len(found) == 1 else config.load_settings(Path.cwd(), environment).serve

@@ -1,4 +1,4 @@
-"""The model store: versions that are immutable and appear whole or not at all, and aliases that name them."""
+"""The model store: immutable versions that are created atomically, and aliases that point at them."""
 
 from mlapp.store.manifest import Manifest, StoredFile
 from mlapp.store.signatures import Signer

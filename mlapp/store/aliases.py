@@ -14,14 +14,14 @@ from mlapp.store.storage import Storage
 
 
 class AliasEntry(msgspec.Struct, frozen=True):
-    """One move of an alias: to which version (None when it was removed), and when, in UTC."""
+    """One change of an alias: the target version (None if it was removed), and the time in UTC."""
 
     version: int | None
     moved: datetime
 
 
 class Aliases:
-    """The aliases in a store. The last entry of an alias's history is where it points."""
+    """The aliases in a store. The last entry of an alias's history is its current target."""
 
     def __init__(self, storage: Storage, documents: JsonDocuments) -> None:
         self._storage = storage
@@ -57,7 +57,7 @@ class Aliases:
         return self._documents.read_document(f"{prefix}/{last:06}.json", AliasEntry).version
 
     def read_history(self, app: str, alias: str) -> list[AliasEntry]:
-        """The moves of an alias, from old to new."""
+        """The changes of an alias, oldest first."""
         prefix = f"{app}/aliases/{alias}"
         return [
             self._documents.read_document(f"{prefix}/{at:06}.json", AliasEntry)
@@ -83,7 +83,7 @@ def require_alias(alias: str) -> None:
     """Check the name of an alias.
 
     Raises:
-        UsageError: it is not valid.
+        UsageError: the name is not valid.
     """
     if not is_alias(alias):
         raise UsageError(

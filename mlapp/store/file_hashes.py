@@ -1,4 +1,4 @@
-"""The SHA-256 of a version's files: taken when they are stored, checked when they are used."""
+"""The SHA-256 of a version's files: computed when they are stored, checked when they are used."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ UNLISTED = "is not in its manifest"
 
 
 def hash_files(folder: Path) -> dict[str, StoredFile]:
-    """Path below `folder` → hash and size, of every file there.
+    """Hash and size of every file in `folder`, by relative path.
 
     Raises:
-        ModelError: the saver wrote a link, or a name that is not a valid path on every system.
+        ModelError: the saver wrote a link, or a file name that is not valid on every system.
     """
     files = {}
     for name in sorted(list_files(folder)):
@@ -27,17 +27,17 @@ def hash_files(folder: Path) -> dict[str, StoredFile]:
         if found is None:
             raise ModelError(
                 f"The saver wrote {name!r}, which a version cannot hold.",
-                "Write regular files, with names without backslashes and colons, and no links.",
+                "Write regular files without backslashes and colons in their names, and no links.",
             )
         files[name] = found
     return files
 
 
 def check_files(manifest: Manifest, folder: Path) -> None:
-    """See that `folder` holds the files of the manifest, as they were stored, and nothing else.
+    """Check that `folder` contains exactly the files of the manifest, unchanged.
 
     Raises:
-        StoreError: one is missing, was changed, is a link, or is not in the manifest.
+        StoreError: a file is missing, was changed, is a link, or is not in the manifest.
     """
     for name, stored in manifest.files.items():
         found = _hash_file(folder, name)
@@ -52,14 +52,14 @@ def check_files(manifest: Manifest, folder: Path) -> None:
 
 
 def refuse_unlisted_files(manifest: Manifest, names: Sequence[str], place: str) -> None:
-    """Refuse a version beside whose files there are others.
+    """Refuse a version with files that are not in its manifest.
 
     Args:
-        names: the others.
-        place: where they are.
+        names: the unlisted files.
+        place: their location.
 
     Raises:
-        StoreError: there is one.
+        StoreError: `names` is not empty.
     """
     if names:
         raise _unusable(manifest, f"{place}/{manifest.app}/{manifest.folder}/{names[0]}", names[0], UNLISTED)
@@ -81,7 +81,7 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def _hash_file(folder: Path, name: str) -> StoredFile | None:
-    """The hash of a regular file that is reached without a link; None if there is none."""
+    """The hash of a regular file whose path contains no link; None if there is no such file."""
     path = folder / name
     below = [folder.joinpath(*path.relative_to(folder).parts[:depth]) for depth in range(1, name.count("/") + 1)]
     if any(part.is_symlink() for part in below):

@@ -21,17 +21,17 @@ from mlapp.store.manifest import StoredFile
 from mlapp.store.storage import FullError
 
 ABANDONED = 24 * 3600
-"""Seconds after which a temporary file counts as left by a process that was killed."""
+"""Seconds after which a temporary file counts as left behind by a killed process."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE = ".reserve"
-"""A file that holds some space for the documents that free more."""
+"""A file that reserves space for documents that free more space."""
 RESERVED = 16 * 1024
 
 
 class FolderStorage:
-    """Files under `root`. A key is written beside its place, synced, and linked to its name: the link either makes
-    the whole file appear or fails because the name is taken, in any process, at any instant.
+    """Files under `root`. The content of a key is written to a temporary file, synced, and hard-linked to its name. The
+    link is atomic across processes: the whole file appears, or the link fails because the name is taken.
 
     Args:
         copies: folder to which the files of a version are copied before anybody reads them, so that the store's other
@@ -130,7 +130,7 @@ class FolderStorage:
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
                 return
-            # It disappears in one step; of two that delete it, one has nothing left to do.
+            # The rename is atomic; of two concurrent deletions, one finds nothing to do.
             doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             with suppress(FileNotFoundError):
                 path.rename(doomed)
@@ -151,7 +151,7 @@ class FolderStorage:
         """The path of a key.
 
         Raises:
-            StoreError: it is outside the store, by its name or by a link on the way.
+            StoreError: it is outside the store, because of its name or a link in the path.
         """
         path = self.root / key
         if not key:
@@ -159,12 +159,13 @@ class FolderStorage:
         is_below = Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.root))
         if not is_below or not names.is_relative_path(key):
             raise StoreError(
-                f"{key!r} is no place in the model store {self.root}.", "Do not trust what names it: it leads outside."
+                f"{key!r} is no place in the model store {self.root}.",
+                "Do not trust the file that names it: the path leads outside the store.",
             )
         return path
 
     def _release_reserve(self) -> bool:
-        """Free the reserve, for a document that frees more: on a full disk a version could not be deleted else."""
+        """Free the reserved space for a document that frees more; without it, a full disk would prevent deletions."""
         try:
             (self.root / RESERVE).unlink()
         except FileNotFoundError:
@@ -183,7 +184,7 @@ class FolderStorage:
 
 
 def _create(path: Path, content: bytes) -> bool:
-    """Write a file, whole or not at all; False if its name is taken."""
+    """Create a file atomically; False if its name is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
@@ -221,7 +222,7 @@ def _copy_regular_file(source: Path, target: Path) -> None:
 
 @contextmanager
 def translate_os_errors(path: Path) -> Iterator[None]:
-    """An error of the operating system as ours."""
+    """Translate OSError to our errors."""
     try:
         yield
     except OSError as error:

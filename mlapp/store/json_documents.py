@@ -1,4 +1,4 @@
-"""The JSON documents of a store: read, and refused when they are damaged or from a newer mlapp."""
+"""Read the JSON documents of a store, and refuse those that are damaged or from a newer mlapp."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class _Format(msgspec.Struct, frozen=True):
 
 
 class JsonDocuments:
-    """The documents in a storage. Every method raises StoreError when one is damaged or from a newer mlapp."""
+    """The documents in a storage. Every method raises StoreError if a document is damaged or from a newer mlapp."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def check_format(self) -> None:
-        """See that this mlapp knows the store's format."""
+        """Check that this mlapp supports the store's format."""
         content = self._storage.read_key(_FORMAT_KEY)
         if content is not None:
             self.decode(_FORMAT_KEY, content, _Format)
@@ -37,13 +37,13 @@ class JsonDocuments:
         self._storage.create_key(_FORMAT_KEY, msgspec.json.encode(_Format(FORMAT)))
 
     def read_document(self, key: str, kind: type[Struct]) -> Struct:
-        """One document that must be there."""
+        """One document, which must exist."""
         return self.decode(key, self._storage.read_key(key), kind)
 
     def decode(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
-        """The document in the content of a key; None if the key does not exist."""
+        """Decode the content of a key, which is None if the key does not exist."""
         if content is None:
-            raise StoreError(f"The model store {self._storage!r} has lost {key}.", "Restore it from a backup.")
+            raise StoreError(f"{key} is missing from the model store {self._storage!r}.", "Restore it from a backup.")
         try:
             raw = msgspec.json.decode(content)
             if kind in (Manifest, _Format):

@@ -13,11 +13,11 @@ from mlapp.schema import ModelSchema
 from mlapp.store import names
 
 FORMAT = 1
-"""The layout of a store that this mlapp writes, and the newest that it reads."""
+"""The store format that this mlapp writes, which is also the newest that it reads."""
 
 
 class StoredFile(msgspec.Struct, frozen=True):
-    """A file of a version: its SHA-256 in hexadecimal digits, and its size in bytes."""
+    """A file of a version: SHA-256 hex digest and size in bytes."""
 
     sha256: str
     size: int
@@ -39,17 +39,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One version of a model, as stored in JSON.
 
     Attributes:
-        created: when the training began, in UTC; `duration` in seconds.
-        parameters: every parameter of every stage, as `mlapp.pipeline.values.plain_value` writes it.
+        created: the start of the training, in UTC; `duration` in seconds.
+        parameters: every parameter of every stage, in the format of `mlapp.pipeline.values.plain_value`.
         metrics: split → metric → value.
-        libraries: distribution → version, of those that matter to loading the model.
+        libraries: distribution → version, for those that are needed to load the model.
         files: name, relative to the version's folder → file.
-        folder: where the files are, relative to the app's part of the store.
-        origin: the engine that trained it, and what that engine calls the run.
-        parent: the version that the training went on from.
-        batching: False where a row's prediction depends on the rows beside it: requests do not share a call.
-        signatures: Sigstore bundles in JSON, made when it was stored; later ones are kept beside it.
-        tuning: the trials of a search, when one found the parameters.
+        folder: the folder of the files, relative to the app's part of the store.
+        origin: the engine that trained it, and the engine's ID of the run.
+        parent: the version from which training continued.
+        batching: False if a row's prediction depends on other rows of the call, so that requests cannot share a call.
+        signatures: Sigstore bundles in JSON, created when it was stored; later ones are stored separately.
+        tuning: the trials of a search, if one found the parameters.
     """
 
     format: int
@@ -77,22 +77,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signatures: list[str] = []
 
     def __post_init__(self) -> None:
-        """Check what becomes a path, a key, a requirement or the name of a loader: the store's writers chose it.
+        """Check values that become paths, keys, requirements or loader names: any writer of the store can set them.
 
         Raises:
-            ValueError: a name that leads elsewhere, or no files. msgspec adds it to its own error when it decodes.
+            ValueError: a name is unsafe, or there are no files. When decoding, msgspec adds it to its own error.
         """
         if not names.APP.fullmatch(self.app):
-            raise ValueError(f"its app is {self.app!r}, which is no name of an app")
+            raise ValueError(f"its app is {self.app!r}, which is not an app name")
         if self.version < 0:
             raise ValueError(f"its version is {self.version}")
         if not names.FOLDER.fullmatch(self.folder):
-            raise ValueError(f"its folder is {self.folder!r}, which is no folder of a version")
+            raise ValueError(f"its folder is {self.folder!r}, which is not a version folder")
         if not self.files:
             raise ValueError("it lists no files")
         for name in self.files:
             if not names.is_relative_path(name):
-                raise ValueError(f"it names the file {name!r}, which is no path below the version's folder")
+                raise ValueError(f"it names the file {name!r}, which is not a path in the version's folder")
         for name, version in self.libraries.items():
             if not names.WORD.fullmatch(name) or not names.VERSION.fullmatch(version):
                 raise ValueError(f"it names the library {name!r} {version!r}")
@@ -105,10 +105,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def headline(self) -> dict[str, float | None]:
-        """The metrics of the last split, which the model was not trained on when there are two or more."""
+        """The metrics of the last split. If there are several splits, the model was not trained on this one."""
         return next(reversed(self.metrics.values()), {})
 
 
 def recorded_parameters(manifest: Manifest) -> dict[str, Any]:
-    """The parameters of a version, to train another one with them."""
+    """The parameters of a version, for training another one with them."""
     return {name: Recorded(value) for name, value in manifest.parameters.items()}

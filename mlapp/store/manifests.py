@@ -78,7 +78,7 @@ class Manifests:
         manifest = self._documents.decode(key, content, Manifest)
         if (manifest.app, manifest.version) != (app, number):
             raise StoreError(
-                f"{key} of the model store {self._storage!r} is that of version {manifest.version} "
+                f"{key} of the model store {self._storage!r} belongs to version {manifest.version} "
                 f"of '{manifest.app}'.",
                 "Restore it from a backup; do not trust this version.",
             )

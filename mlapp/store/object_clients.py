@@ -1,8 +1,8 @@
-"""Object stores by their URL: Amazon's S3 and compatible ones, Google Cloud Storage, Azure.
+"""Connect to object stores by URL: Amazon S3 and compatible services, Google Cloud Storage, Azure.
 
-Credentials come from where each cloud's own tools look, never from mlapp.yaml: `AWS_ACCESS_KEY_ID`, `~/.aws`, a pod's
-or an instance's role; `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. Another S3 is
-`AWS_ENDPOINT_URL`.
+Credentials come from each cloud's standard sources, never from mlapp.yaml: `AWS_ACCESS_KEY_ID`, `~/.aws`, a pod's or an
+instance's role; `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. For S3-compatible
+services, set `AWS_ENDPOINT_URL`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 
 
 def connect_bucket(url: str) -> Any:
-    """A client of obstore for what is under a URL. Nothing is sent yet.
+    """An obstore client for a URL. Makes no request.
 
     Raises:
-        ConfigError: a URL without a bucket, or with credentials in it. MissingExtraError: obstore is not installed.
+        ConfigError: the URL has no bucket, or contains credentials. MissingExtraError: obstore is not installed.
     """
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
@@ -67,7 +67,7 @@ def connect_bucket(url: str) -> Any:
             options |= {name: value for name, value in given.items() if value}
             return AzureStore(parts.netloc, **options)
         return S3Store(parts.netloc, **{**options, **_s3_options(dict(PATIENCE))})
-    except Exception as error:  # of several libraries, where a credential's file cannot be read
+    except Exception as error:  # several libraries raise different errors for unreadable credentials
         raise translate_store_error(error, url) from None
 
 
@@ -94,9 +94,9 @@ def _has_aws_profile() -> bool:
 
 
 def _aws_profile_credentials() -> tuple[Callable[[], Any] | None, str | None]:
-    """What gives the credentials of the profile in `~/.aws`, single sign-on and roles too, and the profile's region.
+    """A credential provider for the profile in `~/.aws` (also SSO and roles), and the profile's region.
 
-    obstore's own provider of this kind needs Python 3.11.
+    obstore's own provider for this needs Python 3.11.
     """
     import boto3
 
@@ -116,7 +116,7 @@ def _aws_profile_credentials() -> tuple[Callable[[], Any] | None, str | None]:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later: the connection broke, or the server failed."""
+    """Whether a retry can succeed: the connection broke, or the server failed."""
     from obstore.exceptions import BaseError
 
     status = _error_status(str(error))
@@ -129,7 +129,7 @@ def is_missing_bucket(error: Exception) -> bool:
 
 
 def translate_store_error(error: Exception, shown: str) -> StoreError:
-    """An error of obstore as ours. Nothing of a request but the server's error code is repeated: it may hold keys."""
+    """Translate an obstore error. Only the server's error code is included, because a request can contain keys."""
     text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
     code, status = _error_code(text), _error_status(text)
     said = code or (f"status {status}" if status else type(error).__name__)
@@ -149,7 +149,7 @@ def translate_store_error(error: Exception, shown: str) -> StoreError:
     if status == 403:
         return StoreError(
             f"The model store {shown} may not be used with these credentials ({said}).",
-            "Ask for the permission to list the bucket, and to read, write and delete in it.",
+            "Ask for permission to list the bucket and to read, write and delete its objects.",
         )
     if "169.254.169.254" in text or "metadata.google" in text or "credential" in text.lower():
         return StoreError(
@@ -162,7 +162,7 @@ def translate_store_error(error: Exception, shown: str) -> StoreError:
             "Check the network" + (", and AWS_ENDPOINT_URL if it is set." if shown.startswith("s3") else "."),
         )
     return StoreError(
-        f"The model store {shown} failed ({said}).", "Try again; ask who runs the object store if it stays."
+        f"The model store {shown} failed ({said}).", "Try again; if it persists, ask the operator of the object store."
     )
 
 

@@ -1,7 +1,7 @@
-"""A store in a bucket of S3, Google Cloud Storage or Azure, and a local cache of what was pulled from it.
+"""A store in a bucket of S3, Google Cloud Storage or Azure, with a local cache of pulled files.
 
-It needs no lock, for the service itself lets only one writer create a key: `If-None-Match: *` (of RFC 9110), or what
-the cloud has in its place. A service that does not know that condition is refused before anything is written.
+It needs no lock, because the service lets only one writer create a key: `If-None-Match: *` (RFC 9110), or the cloud's
+equivalent. A service that does not support this condition is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mlapp.store.manifest import StoredFile
 T = TypeVar("T")
 
 PART = 8 << 20
-"""Bytes of a part: what is larger is sent and fetched in several, with progress."""
+"""Bytes per part: larger files are transferred in several parts, with progress."""
 AT_ONCE = 8
-"""Requests at a time."""
+"""Maximum number of concurrent requests."""
 PAUSES = (0.1, 0.5, 2.0)
-"""Seconds before each further attempt, after those that obstore makes itself."""
+"""Seconds before each further attempt, in addition to obstore's own retries."""
 PROBE = ".writable"
 
 
@@ -38,8 +38,8 @@ class ObjectStorage:
     """A store at `shown`, such as s3://bucket/prefix.
 
     Args:
-        client: obstore's, of that prefix.
-        cache: folder of pulled and pushed files; may be deleted at any time.
+        client: the obstore client for this prefix.
+        cache: folder of pulled and pushed files; can be deleted at any time.
     """
 
     def __init__(self, client: Any, shown: str, cache: Path) -> None:
@@ -57,7 +57,7 @@ class ObjectStorage:
                 self._put_if_absent(key, content)
                 return True
             except AlreadyExistsError:
-                # Ours, if an earlier attempt arrived and only its answer was lost: contents are never the same.
+                # If the content is equal, an earlier attempt succeeded and its response was lost: contents are unique.
                 return self.read_key(key) == content
             except Exception as error:
                 if not object_clients.is_transient(error) or pause is None:
@@ -133,7 +133,7 @@ class ObjectStorage:
             pages = obstore.list(self._client, prefix, chunk_size=1000)
             return [entry["path"].removeprefix(f"{prefix}/") for entries in pages for entry in entries]
 
-        # Consoles make an empty object for a folder, whose path is the folder's.
+        # Cloud consoles create an empty object for a folder, with the folder's path.
         folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(name.count("/") + 1)}
         return sorted(set(self._retry_request(list_objects)) - set(files) - folders - {prefix})
 
@@ -150,10 +150,10 @@ class ObjectStorage:
         import obstore
 
         def delete_objects() -> None:
-            with suppress(FileNotFoundError):  # a list of what is under a key does not have the key itself
+            with suppress(FileNotFoundError):  # listing a prefix omits the key itself
                 obstore.delete(self._client, prefix)
             for entries in obstore.list(self._client, prefix, chunk_size=1000):
-                with suppress(FileNotFoundError):  # another process deletes the same
+                with suppress(FileNotFoundError):  # another process deleted it
                     obstore.delete(self._client, [entry["path"] for entry in entries])
 
         self._retry_request(delete_objects)
@@ -172,7 +172,7 @@ class ObjectStorage:
         obstore.put(self._client, key, content, mode="create")
 
     def _require_conditional_writes(self) -> None:
-        """Find out once whether a key that exists can be created again: then two trainers would take one number."""
+        """Check once that an existing key cannot be created again; otherwise two trainers could claim one number."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError
 
@@ -190,7 +190,7 @@ class ObjectStorage:
             pass
         raise StoreError(
             f"The model store {self._shown} does not support conditional writes: trainers would overwrite each other.",
-            "Use one that honors If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
+            "Use one that supports If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
         )
 
     def _upload_file(self, path: Path, key: str, tell: Reporter | None) -> None:
@@ -210,9 +210,9 @@ class ObjectStorage:
         self._retry_request(upload_once)
 
     def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Reporter | None) -> None:
-        """Fetch a file in parts, each with its own retries. The file gets its name when it is complete.
+        """Download a file in parts, each with its own retries. The file is renamed when it is complete.
 
-        It is written beside `folder`, which holds nothing but what was asked for.
+        The temporary file is outside of `folder`, which must contain only requested files.
         """
         import obstore
 
@@ -249,7 +249,7 @@ class ObjectStorage:
     def _retry_request(
         self, request: Callable[[], T], passing: tuple[type[Exception], ...] = (FileNotFoundError,)
     ) -> T:
-        """Make a request that can be made again without harm, until it succeeds or is refused."""
+        """Make an idempotent request, with retries until it succeeds or is refused."""
         for pause in (*PAUSES, None):
             try:
                 return request()
@@ -265,7 +265,7 @@ class ObjectStorage:
 
 
 class _TransferProgress:
-    """Progress of a file, reported at every tenth."""
+    """Progress of a file, reported in steps of ten percent."""
 
     def __init__(self, what: str, size: int, tell: Reporter | None) -> None:
         self._what, self._size, self._tell = what, size, tell

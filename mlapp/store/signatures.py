@@ -1,7 +1,7 @@
 """Signatures of versions, in the format of OpenSSF Model Signing (https://github.com/ossf/model-signing-spec).
 
-What is signed is a folder: the version's files, and its manifest as `mlapp-manifest.json`, without the number and the
-folder that it has in one store. So a copy in another store keeps its signatures.
+The signed content is a folder with the version's files, and with its manifest as `mlapp-manifest.json`, without the
+number and folder in a particular store. So signatures stay valid for copies in other stores.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MANIFEST = "mlapp-manifest.json"
 
 @dataclass(frozen=True)
 class Signer:
-    """Signs and verifies the versions of a project by the section `store` of its settings.
+    """Signs and verifies the versions of a project according to its settings `store:`.
 
     Attributes:
-        root: the project's folder, which the paths of keys and certificates are relative to.
+        root: the project's folder, the base of relative paths of keys and certificates.
     """
 
     settings: StoreSettings
@@ -46,10 +46,10 @@ class Signer:
         """The signature of a version, as a Sigstore bundle in JSON.
 
         Args:
-            keyless: with the identity of this process or of a browser's login, in place of a key.
+            keyless: sign with the identity of this process or of a browser login, instead of a key.
 
         Raises:
-            ConfigError: there is no key, or it cannot be used. StoreError: the keyless service refused.
+            ConfigError: there is no key, or it is unusable. StoreError: the keyless service refused.
         """
         signing = _import_signing().signing.Config().set_hashing_config(_hashing())
         settings = self.settings
@@ -89,10 +89,10 @@ class Signer:
             return file.read_text(encoding="utf-8")
 
     def require_signature(self, manifest: Manifest, files: Path) -> None:
-        """Check that one of a version's signatures is by who the settings name.
+        """Check that a version has a signature of a signer in the settings.
 
         Raises:
-            ConfigError: the settings name no signer. StoreError: no signature is by one of them.
+            ConfigError: the settings name no signer. StoreError: no signature is from one of the signers.
         """
         verifiers = list(self._verifiers())
         if not verifiers:
@@ -109,16 +109,16 @@ class Signer:
                     try:
                         verifier.verify(folder, file)
                         return
-                    except Exception as error:  # of several libraries
+                    except Exception as error:  # several libraries raise different errors
                         reasons.append(_reason(error))
         why = f"no signature of it is valid: {reasons[0]}" if reasons else "it is not signed"
         raise StoreError(
             f"Version {manifest.version} of '{manifest.app}' is refused: {why}.",
-            "Choose a signed version, or let who may sign it do so: `mlapp models sign VERSION`.",
+            "Choose a signed version, or have it signed by a trusted signer: `mlapp models sign VERSION`.",
         )
 
     def _verifiers(self) -> Iterator[Any]:
-        """One verifier for each way in which the settings name a signer."""
+        """One verifier per signer setting."""
         settings, library = self.settings, _import_signing()
 
         def new() -> Any:
@@ -134,7 +134,7 @@ class Signer:
             if settings.identity_provider is None:
                 raise ConfigError(
                     "store.identity is set without store.identity_provider.",
-                    "Set both: anybody can have that identity at another provider.",
+                    "Set both: anyone can have that identity at another provider.",
                 )
             yield _try(
                 lambda: new().use_sigstore_verifier(identity=settings.identity, oidc_issuer=settings.identity_provider),
@@ -156,9 +156,9 @@ def signed_content(manifest: Manifest) -> bytes:
 
 @contextmanager
 def _folder_of(manifest: Manifest, files: Path) -> Iterator[Path]:
-    """The folder that is signed. Its files are links, so that nothing is copied."""
+    """The folder to sign. Its files are links, to avoid copies."""
     if MANIFEST in manifest.files:
-        raise StoreError(f"A version with a file {MANIFEST} cannot be signed.", "Let the saver write another name.")
+        raise StoreError(f"A version with a file {MANIFEST} cannot be signed.", "Use another file name in the saver.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / manifest.app
         folder.mkdir()
@@ -202,6 +202,6 @@ def _reason(error: Exception) -> str:
 
 
 def join_signatures(manifest: Manifest, more: Sequence[str]) -> Manifest:
-    """The manifest with signatures that were made after it."""
+    """The manifest with additional, later signatures."""
     new = [text for text in more if text not in manifest.signatures]
     return msgspec.structs.replace(manifest, signatures=[*manifest.signatures, *new]) if new else manifest

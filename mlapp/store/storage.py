@@ -1,7 +1,7 @@
-"""The interface of a place that holds a store. Every primitive adds or removes whole objects; none changes one.
+"""The storage interface of a store. Every operation adds or removes whole objects; none modifies one.
 
-A model store needs no more: a version's number and each entry of an alias' history are claimed by
-creating a key that nobody else has. A folder and an object store (with conditional writes) give the same guarantees.
+A model store needs no more: a version's number and each entry of an alias's history are claimed by creating a key that
+does not exist yet. A folder and an object store (with conditional writes) provide the same guarantees.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from mlapp.store.manifest import StoredFile
 
 
 class FullError(StoreError):
-    """The place has no space left."""
+    """The storage has no space left."""
 
 
 class Storage(Protocol):
-    """Keys are paths with `/`. Every method raises StoreError when the place cannot be reached, read or written."""
+    """Keys are paths with `/`. Every method raises StoreError if the storage cannot be reached, read or written."""
 
     def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
-        """Write a key, whole or not at all; False if it exists already.
+        """Create a key atomically; False if it exists already.
 
         Args:
-            from_reserve: the key frees space, or is needed to: it may use what is set aside for a full disk.
+            from_reserve: allow the use of space that is reserved for a full disk, for keys that are needed to free
+                space.
 
         Raises:
             FullError: the disk is full.
@@ -40,27 +41,27 @@ class Storage(Protocol):
         """The content of each key, or None."""
 
     def list_names(self, prefix: str) -> list[str]:
-        """The names directly under a prefix, in no order."""
+        """The names directly under a prefix, unordered."""
 
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> AbstractContextManager[Path]:
-        """A folder to write files into; they are under `prefix` if the block ends without an error, else removed."""
+        """A folder to write files to; stored under `prefix` if the block ends without an error, otherwise removed."""
 
     def fetch_folder(
         self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
-        """A local folder that holds these files of `prefix`, but for those that are lost.
+        """A local folder with these files of `prefix`, except missing ones.
 
-        Their content is not checked. `fresh` fetches again what was fetched before.
+        Their content is not checked. `fresh` downloads cached files again.
         """
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
-        """The paths below a prefix that are none of these files and are not in the folder of `fetch_folder`."""
+        """The paths under a prefix that are neither among these files nor in the folder of `fetch_folder`."""
 
     def size(self, prefix: str) -> int:
-        """The bytes of everything under a prefix."""
+        """The total bytes of everything under a prefix."""
 
     def delete_prefix(self, prefix: str) -> None:
-        """Remove a key, or everything under a prefix; nothing if it is not there."""
+        """Remove a key, or everything under a prefix, if it exists."""
 
     def check_writable(self) -> None:
-        """Raise StoreError if nothing could be written."""
+        """Raise StoreError if the storage is not writable."""

@@ -1,13 +1,13 @@
 """Versions and aliases on top of a Storage.
 
 store.json                              the format
-<app>/versions/000003.json              a version's manifest; creating it is what makes the version
-<app>/deleted/000003.json               says that a version was deleted: its number is never given again
+<app>/versions/000003.json              a version's manifest; creating it creates the version
+<app>/deleted/000003.json               marks a deleted version: its number is never reused
 <app>/files/<id>/…                      a version's files, complete before its manifest exists
-<app>/signatures/000003/000001.json     a signature that was made after the version
-<app>/aliases/<name>/000002.json        the history of an alias; the last entry is where it points
-<app>/released/000003.json              says that a version that was held may be `latest`
-<app>/monitor/…                         counts, log and truths (mlapp.monitoring.place), where no other place is set
+<app>/signatures/000003/000001.json     a signature that was added after the version
+<app>/aliases/<name>/000002.json        the history of an alias; the last entry is its current target
+<app>/released/000003.json              marks a held version that can be `latest`
+<app>/monitor/…                         counts, log and truths (mlapp.monitoring.place), if no other place is set
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from mlapp.store.signatures import Signer, join_signatures
 from mlapp.store.storage import FullError, Storage
 
 CHALLENGER = "challenger"
-"""The alias of a version that monitoring trained; to point it at a version does not release it."""
+"""The alias of a version that monitoring trained; pointing it at a version does not release the version."""
 HELD = "held"
-"""The key of a manifest's origin that keeps the version from being `latest` until it is released."""
+"""The key in a manifest's origin that prevents the version from being `latest` until it is released."""
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version whose files are here, in the folder `files`, and are what its manifest says."""
+    """A version with its local files in the folder `files`, which match the manifest."""
 
     manifest: Manifest
     files: Path
@@ -60,7 +60,7 @@ class ModelVersion:
 class Store:
     """The versions and aliases of any number of apps.
 
-    Every method raises StoreError when the store cannot be reached, is from a newer mlapp, or is damaged.
+    Every method raises StoreError if the store is unreachable, from a newer mlapp, or damaged.
     """
 
     def __init__(self, storage: Storage, signer: Signer | None = None) -> None:
@@ -71,7 +71,7 @@ class Store:
         self._aliases = Aliases(storage, self._documents)
 
     def check_writable(self) -> None:
-        """Find out before a long training that its model could not be kept."""
+        """Check that the store is writable, before a long training whose model could not be saved."""
         self._documents.check_format()
         self.storage.check_writable()
 
@@ -86,8 +86,8 @@ class Store:
     ) -> ModelVersion:
         """Store a trained model as the next version.
 
-        The files are complete before the manifest is created, and creating the manifest is what makes the version:
-        a process that dies in between leaves no version behind. Of two that create the same number, one takes the next.
+        The files are complete before the manifest is created, and creating the manifest creates the version: a process
+        that dies in between leaves no version behind. Of two processes that claim the same number, one gets the next.
 
         Raises:
             ModelError, UserCodeError: the model cannot be saved. StoreError: no space, no permission.
@@ -104,11 +104,11 @@ class Store:
         return self._claim_number(manifest)
 
     def import_version(self, version: ModelVersion, *, progress: Reporter | None = None) -> ModelVersion:
-        """Take in a version that was made elsewhere, as the next version here.
+        """Import a version that was created elsewhere, as the next version of this store.
 
         Raises:
-            StoreError: a file is not what the version's manifest says; or signatures are required, it has no valid
-                one, and there is no key to sign it with.
+            StoreError: a file does not match the manifest; or signatures are required, the version has no valid one,
+                and there is no key to sign it with.
         """
         app = version.app
         self._documents.check_format()
@@ -128,24 +128,24 @@ class Store:
         return self._claim_number(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
 
     def find_number(self, manifest: Manifest) -> int | None:
-        """The number under which a version of any store is here: made at the same time, of the same files."""
+        """The number of a version of any store in this store, identified by creation time and files, or None."""
         for own in self.versions(manifest.app, []):
             if (own.created, own.files) == (manifest.created, manifest.files):
                 return own.version
         return None
 
     def list_numbers(self, app: str) -> list[int]:
-        """The numbers of the versions that are there, from old to new."""
+        """The numbers of the existing versions, oldest first."""
         return self._manifests.list_numbers(app)
 
     def versions(
         self, app: str, damaged: list[StoreError] | None = None, *, newest: int | None = None
     ) -> list[Manifest]:
-        """The manifests of all versions, from old to new.
+        """The manifests of all versions, oldest first.
 
         Args:
-            damaged: takes the error of each manifest that cannot be read; the first is raised when absent.
-            newest: read only so many of the newest.
+            damaged: receives the errors of unreadable manifests; if None, the first one is raised.
+            newest: read only this number of newest versions.
         """
         return self._manifests.read_all(app, damaged, newest=newest)
 
@@ -153,20 +153,20 @@ class Store:
         """The manifest of one version.
 
         Raises:
-            StoreError: it is not readable, or is that of another version.
+            StoreError: the manifest is not readable, or belongs to another version.
         """
         return self._manifests.read_one(app, number)
 
     def signed_manifest(self, app: str, number: int) -> Manifest:
-        """The manifest of one version with all of its signatures, those of `mlapp models sign` too.
+        """The manifest of one version with all of its signatures, including those of `mlapp models sign`.
 
         Raises:
-            StoreError: it is not readable, or is that of another version.
+            StoreError: the manifest is not readable, or belongs to another version.
         """
         return self._manifests.read_signed(app, number)
 
     def apps(self) -> list[str]:
-        """The names of the apps that have versions here."""
+        """The names of the apps with versions in this store."""
         names = [name for name in self.storage.list_names("") if name != "store.json" and APP.fullmatch(name)]
         return sorted(name for name in names if self.list_numbers(name))
 
@@ -174,11 +174,11 @@ class Store:
         """Resolve a number, an alias or `latest` to a number.
 
         Raises:
-            UsageError: the version or alias does not exist; names the nearest.
+            UsageError: the version or alias does not exist; the message suggests the nearest ones.
         """
         text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
         if not text.isdecimal() and is_alias(text):
-            target = self._aliases.find_target(app, text)  # cheap: servers look often where an alias points
+            target = self._aliases.find_target(app, text)  # cheap, because servers poll aliases
             if target is not None:
                 return target
         numbers = self.list_numbers(app)
@@ -199,15 +199,15 @@ class Store:
         known = ", ".join(sorted(aliases)) or "none"
         raise UsageError(
             f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
-            f"Point it at a version: `mlapp models promote VERSION {text}`.",
+            f"Point it to a version: `mlapp models promote VERSION {text}`.",
         )
 
     def get(self, app: str, reference: str | int = LATEST, *, progress: Reporter | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
 
         Raises:
-            UsageError: no such version or alias. StoreError: a file is missing or is not what was stored; or signatures
-                are required, and it has no valid one.
+            UsageError: no such version or alias. StoreError: a file is missing or was changed; or signatures are
+                required, and the version has no valid one.
         """
         version = self._fetch_version(app, reference, progress)
         if self._signer is not None and self._signer.is_required:
@@ -215,10 +215,10 @@ class Store:
         return version
 
     def require_signed(self, version: ModelVersion) -> None:
-        """Refuse a version that comes from elsewhere, where signatures are required and it has no valid one.
+        """Refuse a version from elsewhere if signatures are required and it has no valid one.
 
         Raises:
-            StoreError: it is refused, or a file of it is not what its manifest says.
+            StoreError: the version is refused, or one of its files does not match the manifest.
         """
         if self._signer is not None and self._signer.is_required:
             check_files(version.manifest, version.files)
@@ -250,11 +250,11 @@ class Store:
 
     def _require_signer(self) -> Signer:
         if self._signer is None:
-            raise ConfigError("This store is opened without keys.", "Open it by the settings of the project.")
+            raise ConfigError("This store was opened without keys.", "Open it by the settings of the project.")
         return self._signer
 
     def _sign_new(self, manifest: Manifest, folder: Path) -> Manifest:
-        """The manifest of a version that has no place yet, signed where there is a key."""
+        """The manifest of a version that is not stored yet, signed if there is a key."""
         if self._signer is None or not self._signer.can_sign:
             return manifest
         return join_signatures(manifest, [self._signer.sign_version(manifest, folder)])
@@ -267,13 +267,13 @@ class Store:
         folder = self.storage.fetch_folder(prefix, manifest.files, progress)
         try:
             check_files(manifest, folder)
-        except StoreError:  # of a local copy, it may be
+        except StoreError:  # possibly only the local copy is damaged
             folder = self.storage.fetch_folder(prefix, manifest.files, progress, fresh=True)
             check_files(manifest, folder)
         return ModelVersion(manifest, folder)
 
     def delete(self, app: str, reference: str | int) -> int:
-        """Delete a version; its number is never given again.
+        """Delete a version; its number is never reused.
 
         Raises:
             UsageError: no such version, an alias points at it, or another process has just deleted it.
@@ -283,17 +283,17 @@ class Store:
         if holding:
             raise UsageError(
                 f"Version {number} of '{app}' is {', '.join(holding)}.",
-                "Point the alias at another version first: `mlapp models promote`.",
+                "Move the alias to another version first: `mlapp models promote`.",
             )
         try:
             folder: str | None = self.manifest(app, number).folder
-        except StoreError:  # its files cannot be identified: they stay
+        except StoreError:  # its files cannot be identified, so they stay
             folder = None
         mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": current_time()})
         try:
             is_ours = self.storage.create_key(*mark, from_reserve=True)
         except FullError:
-            # Its files are the space that the mark needs. Until it is there the version is one without files.
+            # The mark needs the space of the files. Until it is written, the version has no files.
             if folder is None:
                 raise
             self.storage.delete_prefix(f"{app}/{folder}")
@@ -312,27 +312,27 @@ class Store:
         return [version for version in versions[: max(0, len(versions) - keep)] if version.version not in named]
 
     def aliases(self, app: str, damaged: list[StoreError] | None = None) -> dict[str, int]:
-        """Where each alias points.
+        """The target version of each alias.
 
         Args:
-            damaged: takes the error of each alias that cannot be read; the first is raised when absent.
+            damaged: receives the errors of unreadable aliases; if None, the first one is raised.
         """
         return self._aliases.list_targets(app, damaged)
 
     def alias_history(self, app: str, alias: str) -> list[AliasEntry]:
-        """The moves of an alias, from old to new.
+        """The changes of an alias, oldest first.
 
         Raises:
-            UsageError: a name that cannot be an alias.
+            UsageError: the name is not a valid alias.
         """
         require_alias(alias)
         return self._aliases.read_history(app, alias)
 
     def promote(self, app: str, reference: str | int, alias: str) -> int:
-        """Point an alias at a version, in one step for every reader.
+        """Point an alias at a version, atomically for all readers.
 
         Raises:
-            UsageError: no such version, or a name that cannot be an alias.
+            UsageError: there is no such version, or the name is not a valid alias.
         """
         require_alias(alias)
         number = self.resolve(app, reference)
@@ -342,20 +342,20 @@ class Store:
         return number
 
     def release(self, app: str, number: int) -> None:
-        """Let a version that was held be `latest`, as promoting it does."""
+        """Allow a held version to be `latest`, as promoting it also does."""
         if self._is_held(app, number):
             self.storage.create_key(
                 f"{app}/released/{number:06}.json", msgspec.json.encode({"released": current_time()})
             )
 
     def _is_held(self, app: str, number: int) -> bool:
-        """Whether a version waits for its promotion."""
+        """Whether a version is held until its promotion."""
         if HELD not in self.manifest(app, number).origin:
             return False
         return number not in parse_numbers(self.storage.list_names(f"{app}/released"))
 
     def _claim_number(self, manifest: Manifest) -> ModelVersion:
-        """Make the version. An error leaves its files: the manifest may be there, with only the answer lost."""
+        """Create the version. On an error, its files stay: the manifest can exist although the response was lost."""
         prefix = f"{manifest.app}/versions"
         number = max(parse_numbers(self.storage.list_names(prefix)), default=0)
         while True:

@@ -1,4 +1,4 @@
-"""From the `store:` setting to a store."""
+"""Open the store in the `store:` setting."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mlapp.store.store import Store
 
 SCHEMES = ("s3", "gs", "az")
 CACHE = Path(".mlapp/cache/models")
-"""Folder of pulled versions, below the project's folder. May be deleted at any time."""
+"""Folder of pulled versions, in the project's folder. Can be deleted at any time."""
 
 
 def open_store(settings: str | StoreSettings, root: Path) -> Store:
-    """The store that `store:` names: a folder, relative to the project's `root`, or a bucket of an object store.
+    """The store in `store:`, which is a folder, relative to the project's `root`, or a bucket of an object store.
 
     Args:
-        settings: the section of the settings; or a URL alone, whose versions are neither signed nor verified.
+        settings: the settings section; or only a URL, without signing and verification of versions.
 
     Raises:
-        ConfigError: a URL of a kind that mlapp cannot open. MissingExtraError: what opens it is not installed.
+        ConfigError: the URL scheme is not supported. MissingExtraError: a required package is not installed.
     """
     url = settings if isinstance(settings, str) else settings.url
     signer = None if isinstance(settings, str) else Signer(settings, root)
@@ -44,7 +44,7 @@ def open_store(settings: str | StoreSettings, root: Path) -> Store:
         )
     if separator and scheme != "file":
         raise ConfigError(
-            f"store: '{redact_secrets(url)}' is of a kind that mlapp cannot open.",
+            f"store: '{redact_secrets(url)}' has a type that mlapp cannot open.",
             "Give a folder, or a bucket: s3://…, gs://… or az://….",
         )
     folder = (root / url.removeprefix("file://")).expanduser().resolve()

@@ -25,14 +25,14 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 def select_versions(
     versions: Sequence[Manifest], *, sort: str | None = None, where: Sequence[str] = ()
 ) -> list[Manifest]:
-    """The versions that meet every condition, sorted by a metric of their last split when `sort` names one.
+    """The versions that meet all conditions, sorted by a metric of their last split if `sort` is given.
 
     Args:
-        sort: a metric; the highest comes last, or first with a `-` before it. A version without it comes first.
-        where: conditions as `accuracy>=0.9`.
+        sort: a metric; the highest value comes last, or first with the prefix `-`. Versions without it come first.
+        where: conditions such as `accuracy>=0.9`.
 
     Raises:
-        UsageError: a condition that cannot be read, or a metric that no version has.
+        UsageError: a condition is invalid, or no version has the metric.
     """
     known = {name for version in versions for name in version.headline}
     chosen = list(versions)
@@ -53,7 +53,7 @@ def select_versions(
 
 
 def compare_side_by_side(versions: Sequence[Manifest]) -> list[tuple[str, list[Any]]]:
-    """Each parameter and metric with its value in each version; None where a version has none."""
+    """Each parameter and metric with its value in each version, or None."""
     parameters = dict.fromkeys(name for version in versions for name in version.parameters)
     rows: list[tuple[str, list[Any]]] = [
         (name, [version.parameters.get(name) for version in versions]) for name in parameters

@@ -1,4 +1,4 @@
-"""From given parameters to a built model and the values of every stage."""
+"""Builds the model and binds the values of every stage from the given parameters."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Bound = dict[str, dict[str, Any]]
 def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, Framework, Bound]:
     """The model, its framework, and every stage's values.
 
-    The framework's own trainer declares parameters too, and which framework it is only the built model tells.
+    The framework's trainer declares parameters too, and the framework is known only from the built model.
 
     Raises:
         UsageError: an unknown parameter, or a value of the wrong type. UserCodeError: the model function raised.
-        ModelError: the app wants probabilities, and the model gives none.
+        ModelError: the app asks for probabilities, and the model has none.
     """
     users = [*pipeline.stages.values(), stage_calls.splitter_stage(pipeline)]
-    # Whether the other values have a taker is known once the model is built.
+    # The other values are checked after the model is built.
     values = bind_one_stage(pipeline.stages["model"], declared_parameters(users), given)
     model = stage_calls.call_builder(pipeline, values)
     framework = frameworks.find_framework(type(model))
@@ -40,7 +40,7 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
 
 
 def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
-    """The stages of training whose signatures hold its parameters, with the framework's own where the user has none."""
+    """The training stages whose signatures hold parameters; the framework's stages replace absent ones."""
     stages: list[Stage | None] = [
         pipeline.stage("data_reader"),
         stage_calls.splitter_stage(pipeline),

@@ -1,4 +1,4 @@
-"""Whether two answers are the same but for the rounding of another order of sums."""
+"""Compares two answers up to the rounding errors of another order of summation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ABSOLUTE = 1e-6
 
 
 def as_rows(values: Any) -> list[Any] | None:
-    """Predictions or features as a list with one entry a row; None for what has no rows to compare."""
+    """Predictions or features as a list with one entry per row; None for values without comparable rows."""
     if isinstance(values, (list, tuple)):
         return list(values)
     if isinstance(values, dict):
@@ -30,7 +30,7 @@ def as_rows(values: Any) -> list[Any] | None:
 
 
 def is_close(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
-    """Whether two entries are the same: numbers but for rounding, anything else exactly. Missing values are alike."""
+    """Whether two entries are the same: numbers up to rounding, others exactly. Missing values are equal."""
     if is_missing(left) or is_missing(right):
         return is_missing(left) and is_missing(right)
     if isinstance(left, bool) or isinstance(right, bool):

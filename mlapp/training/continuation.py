@@ -15,41 +15,41 @@ from mlapp.training import seeds
 
 
 def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, previous: ModelVersion) -> Any:
-    """The model of the version from which the training continues.
+    """The model of the version that training continues from.
 
     Raises:
-        ModelError: it is of another framework, was kept as ONNX, or the app's own trainer decides how to fit.
+        ModelError: it has another framework, is stored as ONNX, or the app's own trainer decides how to fit.
     """
     manifest = previous.manifest
     which = f"{manifest.app} version {manifest.version}"
     if manifest.framework != framework.name:
         raise ModelError(
-            f"{which} is a model of {manifest.framework}; the model function builds one of {framework.name}.",
+            f"{which} is a {manifest.framework} model, but the model function builds a {framework.name} model.",
             "Choose a version of the same framework, or train from the start.",
         )
     if manifest.model_format == "onnx":
         raise ModelError(
-            f"{which} is kept as ONNX, which cannot be trained further.", "Train from the start, without --from."
+            f"{which} is stored as ONNX, which cannot be trained further.", "Train from the start, without --from."
         )
     trainer = pipeline.stage("trainer")
     if trainer is not None and not framework.trains_from_weights and not _learns_from_parts(trainer, model):
         raise ModelError(
             f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
-            "Leave the trainer out to train further, or train from the start, without --from.",
+            "Remove the trainer to train further, or train from the start, without --from.",
         )
     return load_estimator(pipeline, manifest.framework, manifest.model_format, previous.files, manifest.parameters)
 
 
 def _learns_from_parts(trainer: Stage, model: Any) -> bool:
-    """Whether the user's trainer adds what each part teaches, and so adds it to what a version knows as well."""
+    """Whether the user's trainer learns incrementally from parts, and so can continue from a version."""
     return wants_batches(trainer) and hasattr(model, "partial_fit") and hasattr(model, "get_params")
 
 
 def require_same_features(previous: ModelVersion, now: Schema) -> None:
-    """Check that the columns are those that the version was trained on, in their order.
+    """Check that the columns and their order are those of the version.
 
     Raises:
-        DataError: they are not; names one.
+        DataError: they differ; names one.
     """
     before = [field.name for field in previous.manifest.schema.features.fields]
     names = [field.name for field in now.fields]

@@ -1,4 +1,4 @@
-"""The stages of an app that declares none: the default loader, splitter and parser."""
+"""The default loader, splitter and parser."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def split_table(
     shuffle: bool = True,
     random_state: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Seeded `train` and `test` splits; stratified where there is one target and it is a class.
+    """Seeded `train` and `test` splits; stratified for a single target of classes.
 
     Args:
-        test_size: share of the rows for `test`, from 0 (no test split) to below 1.
-        shuffle: draw the rows at random; the last rows are the test split when False.
+        test_size: share of the rows for `test`, at least 0 (no test split) and less than 1.
+        shuffle: select the rows at random. If False, the last rows are the test split.
         random_state: the seed.
     """
     import numpy as np
@@ -81,7 +81,7 @@ def split_table(
 def parse_table(
     table: pd.DataFrame, features: tuple[str, ...] | None, target: str | tuple[str, ...] | None
 ) -> tuple[Any, Any]:
-    """Features and target by the columns that `App` names; the target is None for an app without one.
+    """Features and target by the columns of `App`; the target is None for an app without one.
 
     Raises:
         DataError: a named column is not in the table.
@@ -101,7 +101,7 @@ def parse_table(
 
 
 def decimals_to_floats(data: Any) -> Any:
-    """A table or a column with its exact decimals as floats, which is what a model gets of them in serving as well."""
+    """A table or a column with exact decimals as floats, as a model receives them in serving."""
     import pandas as pd
 
     from mlapp.schema.infer import is_decimals
@@ -135,7 +135,7 @@ def _parse_json_table(text: str | bytes) -> Any:
 
 
 def number_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
-    """The class of each row as a number, or None if the target is not a class or a class has only one row."""
+    """The class of each row as a number; None if the target is not a class or a class has only one row."""
     import numpy as np
 
     from mlapp.schema.infer import is_decimals
@@ -156,7 +156,7 @@ def number_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[
 def _draw_stratified(
     classes: np.ndarray[Any, Any], test_rows: int, random: np.random.Generator
 ) -> np.ndarray[Any, Any]:
-    """`test_rows` rows, drawn so that each class keeps its share (largest remainders get the rows left over)."""
+    """Select `test_rows` rows so that each class keeps its share (the largest remainders get the rows left over)."""
     import numpy as np
 
     order = random.permutation(len(classes))

@@ -54,7 +54,7 @@ def find_unknown_columns(settings: Monitor, schema: Schema) -> list[ConfigError]
             found.append(_unknown_name(f"columns.{name}", f"'{name}' is no feature. Did you mean '{meant}'?", names))
         else:
             what = f"mlapp.yaml: monitor.columns.{name}: no feature is called '{name}'."
-            found.append(UnknownKeyError(what, "The rule holds for business keys of that name only."))
+            found.append(UnknownKeyError(what, "The rule applies only to business keys with that name."))
     for name in settings.segments:
         if name not in names and not name.startswith(OTHERS):
             found.append(_unknown_name("segment", f"'{name}' is no feature.{suggest_nearest(name, names)}", names))

@@ -1,4 +1,4 @@
-"""Raw inputs of an app with a feature_loader: declared by the app, or inferred and tried by training."""
+"""Raw inputs of an app with a feature_loader: declared by the app, or inferred and tested in training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlapp.schema.infer import to_json_value
 
 
 def raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
-    """The declared example, or an example of the features where the feature_loader reads that too; None without either.
+    """The declared example, or an example of the features if the feature_loader accepts it; otherwise None.
 
     Raises:
         DeclarationError: the feature_loader cannot read the declared example.
@@ -30,14 +30,14 @@ def raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
     example = to_json_value(features.example_inputs())
     try:
         found = infer_schema(stage(msgspec.json.decode(msgspec.json.encode(example))))
-    except Exception:  # it reads something else, as the path of a picture, and no example is known
+    except Exception:  # it reads something else, such as an image path, and no example is known
         return None
     is_alike = (found.kind, found.names, found.shape) == (features.kind, features.names, features.shape)
     return RawInputs(example=example, schema=schema) if is_alike else None
 
 
 def load_example(stage: Stage, example: Any) -> Any:
-    """The features in a declared example.
+    """The features that the feature_loader returns for a declared example.
 
     Raises:
         DeclarationError: the feature_loader cannot read it.
@@ -49,8 +49,8 @@ def load_example(stage: Stage, example: Any) -> Any:
     except Exception as error:
         raise DeclarationError(
             f"{stage.title} cannot read its own example: {type(error).__name__}: {error}",
-            "Change example= of @app.feature_loader to the `inputs` of a request that works.",
+            "Change example= of @app.feature_loader to valid `inputs` of a request.",
         ) from error
     if features is None:
-        raise DeclarationError(f"{stage.title} returned None for its example.", "Let it return the features.")
+        raise DeclarationError(f"{stage.title} returned None for its example.", "Return the features.")
     return features

@@ -1,4 +1,4 @@
-"""The data of the data_reader in parts, for work that needs each row once and never the whole table."""
+"""The data_reader's data in parts, for work that needs each row once and not the whole table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlapp.training import stage_calls
 
 
 def read_parts(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, rows: int = 50_000) -> Iterator[Any]:
-    """The table in parts of `rows` rows where the reader is a source that streams, or in those that it yields itself.
+    """The table in parts: of `rows` rows if the reader is a streaming source, otherwise as the reader yields them.
 
     Raises:
         UsageError: a parameter that neither reader nor loader takes. DataError: no data. UserCodeError: one raised.

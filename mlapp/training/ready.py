@@ -1,4 +1,4 @@
-"""A trained model of an app that reads no data becomes a version unchanged."""
+"""Makes a version of a trained model of an app that reads no data."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def is_ready(pipeline: Pipeline) -> bool:
 def take_in(
     pipeline: Pipeline, parameters: Mapping[str, Any], tell: Reporter, *, to_keep: bool = False
 ) -> TrainedModel:
-    """The model with what is known of its features: by the feature_loader's example, or by the model itself.
+    """The model with what is known about its features: from the feature_loader's example or from the model.
 
-    It has no metrics: there are no data to measure it on. It is checked as a model that was trained here is, with the
+    It has no metrics, because there is no data. It is checked like a model that was trained here, with the
     example or with numbers.
 
     Args:
@@ -78,7 +78,7 @@ def take_in(
 
 
 def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tuple[ModelSchema, Any]:
-    """The schema, and features to check the model with; None where nothing is known of them."""
+    """The schema, and features to check the model with; None if nothing is known about them."""
     loader = pipeline.stage("feature_loader")
     example = pipeline.feature_loader_options.example
     if loader is not None and example is not None:
@@ -89,7 +89,7 @@ def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tup
         return schema, features
     if loader is None and (features := _numeric_rows(model, ROWS)) is not None:
         for sample in (features, features[:1] * 0):
-            with contextlib.suppress(Exception):  # whatever a model of texts raises
+            with contextlib.suppress(Exception):  # a model of texts can raise anything
                 predictions, _ = prediction.sample_predictions(pipeline, framework, model, sample)
                 described = _numbers(infer_schema(sample))
                 return ModelSchema(features=described, predictions=infer_predictions(predictions)), sample
@@ -98,7 +98,7 @@ def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tup
 
 
 def _numeric_rows(model: Any, rows: int) -> Any:
-    """Rows of numbers, as many in each as a model of scikit-learn's kind says that it was fitted on."""
+    """Rows of numbers, with as many columns as the model's `n_features_in_`."""
     import numpy as np
     import pandas as pd
 

@@ -1,8 +1,8 @@
-"""How far a version's metrics can be trusted: their standard errors, and how often a classifier's confidence is right.
+"""Measures a version's reliability: the standard errors of its metrics, and a classifier's calibration.
 
 The errors come from the bootstrap (Efron, "Bootstrap methods: another look at the jackknife", 1979): the evaluator
-runs on rows drawn with replacement, and the spread of its results is the error. Of a large split it runs on fewer rows
-than there are, and the error is scaled by the square root of their ratio (Bickel, Götze and van Zwet, "Resampling fewer
+runs on rows drawn with replacement, and the spread of its results is the error. For a large split it uses fewer rows
+than exist, and the error is scaled by the square root of the ratio (Bickel, Götze and van Zwet, "Resampling fewer
 than n observations", 1997).
 """
 
@@ -41,7 +41,7 @@ PART = 500
 
 
 class Reliability:
-    """Collects the errors of the metrics while the splits are evaluated.
+    """Collects the errors of the metrics during the evaluation of the splits.
 
     Args:
         evaluator: the stage that computes the metrics, and its `parameters`.
@@ -54,7 +54,7 @@ class Reliability:
         self._calibration: Calibration | None = None
 
     def add(self, split: str, features: Any, target: Any) -> None:
-        """Measure one split that the model was not trained on: the first is only counted.
+        """Measure one split that the model was not trained on. The first split is only counted.
 
         An evaluator that cannot take a resample leaves its metrics without an error.
         """
@@ -82,10 +82,10 @@ class Reliability:
 def metric_errors(
     evaluator: Stage, estimator: Any, features: Any, target: Any, parameters: Mapping[str, Any]
 ) -> dict[str, MetricError]:
-    """The standard error of each metric of a split; none where the rows cannot be drawn, or within the time.
+    """The standard error of each metric of a split. Empty if rows cannot be drawn or time runs out.
 
     Args:
-        features, target: those of the split, transformed.
+        features, target: of the split, transformed.
     """
     import numpy as np
 
@@ -98,17 +98,17 @@ def metric_errors(
     for attempt in range(RESAMPLES):
         chosen = random.integers(0, rows, size)
         try:
-            # What the user's function prints belongs to the evaluation of the split, and was printed then.
+            # The evaluation of the split has already printed the output of the user's function.
             with contextlib.redirect_stdout(io.StringIO()):
                 found.append(
                     stage_calls.call_evaluator(
                         evaluator, estimator, take_rows(features, chosen), take_rows(target, chosen), dict(parameters)
                     )
                 )
-        except MlappError:  # as ROC AUC of a resample with one class
+        except MlappError:  # such as ROC AUC of a resample with one class
             if attempt >= FEWEST and not found:
                 return {}
-        if found and not found[0]:  # the default metrics do not apply, and the split's own evaluation said so
+        if found and not found[0]:  # the default metrics do not apply; the evaluation of the split has reported it
             return {}
         seconds = time.perf_counter() - started
         if seconds > BUDGET and (len(found) >= FEWEST or seconds > 2 * BUDGET):
@@ -159,9 +159,9 @@ def confidence_of(estimator: Any, features: Any) -> tuple[Any, Any]:
 
 
 def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> list[Any]:
-    """Predictions for a sample of training rows, one a row, for their distribution; none where they cannot be made.
+    """Predictions for a sample of training rows, for their distribution. Empty if they cannot be made.
 
-    The schema's own rows were predicted before: an error here is of a model whose calls cost, as a remote one.
+    The schema's own rows were predicted before. An error here comes from costly calls, such as remote ones.
     """
     started = time.perf_counter()
     found: list[Any] = []

@@ -1,7 +1,7 @@
-"""The check before a version exists: a server gives the answers that training gives.
+"""Checks, before a version exists, that a server gives the same answers as training.
 
-Before the training, a sample of the features goes through JSON and the server's decoder, and has to come back the same.
-After it, the saved model is loaded as a server loads it, and predicts the sample as one table, each row alone, and in
+Before training, a sample of the features passes through JSON and the server's decoder, and must stay the same.
+After training, the saved model is loaded as in a server, and predicts the sample as one table, row by row, and in
 another order.
 """
 
@@ -61,27 +61,27 @@ class Sample:
 def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
     """Send features through JSON and the server's decoder.
 
-    Raw inputs are unknown where the app has a feature_loader: then they stay as they are.
+    Raw inputs are unknown if the app has a feature_loader. Then the features stay unchanged.
 
     Raises:
-        DataError: they do not come back as they were; names the column.
+        DataError: values or types change on the way; names the column.
     """
     if pipeline.stage("feature_loader") is not None:
         return Sample(features, features)
     if hasattr(features, "toarray"):
         raise DataError(
-            "The features are a sparse matrix, which a request cannot hold.",
-            "Put what makes it into the model, make_pipeline(TfidfVectorizer(), …), or return its .toarray().",
+            "The features are a sparse matrix, which a request cannot contain.",
+            "Move its step into the model, make_pipeline(TfidfVectorizer(), …), or return its .toarray().",
         )
     if is_dataset(features) and not schema.container:
         raise DataError(
-            f"The rows of the features, {type(features).__name__}, are no tensors, which a request could hold.",
-            "Let the dataset give the features of a row as one tensor, or write an @app.feature_loader.",
+            f"The rows of the features, {type(features).__name__}, are not tensors, so a request cannot contain them.",
+            "Return the features of a row as one tensor from the dataset, or write an @app.feature_loader.",
         )
     if isinstance(features, dict) and not schema.container:
         raise DataError(
             "The features are a dict of values that are not arrays.",
-            "Make arrays of them, {name: np.asarray(values)}, or write an @app.feature_loader.",
+            "Convert them to arrays, {name: np.asarray(values)}, or write an @app.feature_loader.",
         )
     sendable = _sendable_rows(features, schema)
     if not count_rows(sendable):
@@ -115,14 +115,14 @@ def check(
 
     Args:
         predictions: of the trained model for the sample's features.
-        cost: seconds that these took.
-        folder: the model's files, where they are written already.
+        cost: seconds that they took.
+        folder: the model's files, if already written.
         to_keep: as for `run`. Otherwise a model that cannot be saved is checked without a round trip.
         tell: gets what the check leaves out.
 
     Raises:
-        ModelError: it cannot be saved or loaded, answers otherwise when loaded, or cannot predict one row alone.
-        DataError: it answers otherwise for the rows that a server decodes.
+        ModelError: it cannot be saved or loaded, its answers differ after loading, or it cannot predict one row alone.
+        DataError: its answers differ for the rows that a server decodes.
         UserCodeError: a function of the user's raised.
     """
     budget = max(LEAST, SHARE * trained.duration)
@@ -133,7 +133,7 @@ def check(
 
 
 def require_loadable(trained: TrainedModel, *, to_keep: bool = True) -> None:
-    """Check that a model of whose features nothing is known can be saved and loaded.
+    """Check that a model with unknown features can be saved and loaded.
 
     Raises:
         ModelError: it cannot. UserCodeError: a function of the user's raised.
@@ -143,7 +143,7 @@ def require_loadable(trained: TrainedModel, *, to_keep: bool = True) -> None:
 
 
 class _Check:
-    """One model: as it was trained, and as a server loads it."""
+    """One model as trained and as loaded by a server."""
 
     def __init__(
         self, original: Predictor, loaded: Predictor, sample: Sample, format: str, tell: Callable[[str], None]
@@ -188,7 +188,7 @@ class _Check:
         return False
 
     def _predict(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
-        """Transformed features and predictions, row by row. A copy goes in: user code may write into its features."""
+        """Transformed features and predictions, row by row. Passes a copy, because user code can modify its features."""
         transformed = predictor.transform_features(copy.copy(features))
         found = prediction.finish_predictions(
             predictor.call_predictor(transformed), predictor.stage, most=prediction.SAMPLED_ITEMS
@@ -228,21 +228,21 @@ class _Check:
             ) from error
 
     def _dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
-        """The stage that gives a row another value in other company, as far as there is time to look."""
+        """The stage whose value for a row depends on the other rows, if found in time."""
         found = None
         some = _spread(self._sample.decoded, count)
-        for row in some:  # each one has to be predicted, also after a difference
+        for row in some:  # predict each one, even after a difference
             found = self._difference(self._alone(row), whole, [row]) or found
             if time.perf_counter() > deadline:
                 break
-        # Twice some rows: what looks for duplicates finds some.
+        # Some rows occur twice, to expose code that looks for duplicates.
         order = [*range(count)[::-1], *some]
         return found or self._difference(
             self._predict(self._loaded, take_rows(self._sample.decoded, order)), whole, order
         )
 
     def _difference(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
-        """The first stage whose values for these rows are not those of the whole table."""
+        """The first stage whose values for these rows differ from those in the whole table."""
         transformer = self._loaded.pipeline.stage("feature_transformer")
         if transformer is not None and found[0] is not None and whole[0] is not None:
             expected = [whole[0][row] for row in rows] if len(whole[0]) > max(rows) else []
@@ -254,7 +254,7 @@ class _Check:
         return self._loaded.stage.title
 
     def _first_difference(self, found: list[Any], expected: list[Any], rows: Sequence[int]) -> int | None:
-        """Where the first entry differs by more than rounding; a class that is as likely as another may be either."""
+        """The index of the first entry that differs by more than rounding, except for equally likely classes."""
         if len(found) != len(expected):
             return 0
         for at, (left, right) in enumerate(zip(found, expected, strict=True)):
@@ -263,7 +263,7 @@ class _Check:
         return None
 
     def _is_tie(self, row: int, left: Any, right: Any) -> bool:
-        """Whether two classes are as likely as each other for a row, so that rounding chooses."""
+        """Whether two classes are equally likely for a row, so that rounding decides."""
         probabilities = getattr(self._loaded.estimator, "predict_proba", None)
         if probabilities is None or self._loaded.pipeline.stage("predictor") is not None:
             return False
@@ -275,7 +275,7 @@ class _Check:
             return False
 
     def _is_random(self, whole: tuple[Any, Any]) -> bool:
-        """Whether two identical calls differ: then no other two can be compared."""
+        """Whether two identical calls differ. Then no comparison is possible."""
         again = self._predict(self._loaded, self._sample.decoded)
         return any(
             one is not None and (two is None or len(one) != len(two) or not all(map(is_close, one, two)))
@@ -283,17 +283,17 @@ class _Check:
         )
 
     def _explain(self, row: int, found: list[Any], expected: list[Any]) -> None:
-        """Raise what makes a server's answer another than that of the training."""
+        """Raise an error if a server's answer differs from the training's."""
         told = f"row {row} of the sample gives {found[row]!r:.60} instead of {expected[row]!r:.60}"
         rows = self._predict(self._original, self._sample.decoded)[1]
         if self._first_difference(rows, expected, range(len(expected))) is None:
             raise ModelError(
-                f"The model that was saved and loaded does not answer as the trained one: {told}.",
-                "Let the saver keep all that the predictions depend on, or choose another format.",
+                f"The saved and reloaded model does not predict like the trained one: {told}.",
+                "Save everything that the predictions depend on, or choose another format.",
             )
         raise DataError(
-            f"{self._loaded.stage.title} answers otherwise for features that came as JSON: {told}.",
-            "Use the columns' values alone: a table's index and attributes are not sent.",
+            f"{self._loaded.stage.title} predicts differently for features that came as JSON: {told}.",
+            "Use only the columns' values: a table's index and attributes are not sent.",
         )
 
 
@@ -315,7 +315,7 @@ def _load(trained: TrainedModel, folder: Path) -> Predictor:
     try:
         estimator = load_estimator(trained.pipeline, framework, trained.format, folder, parameters)
     except MlappError as error:
-        raise ModelError(f"The model can be saved and not loaded: {error.what}", error.todo) from error
+        raise ModelError(f"The model can be saved but not loaded: {error.what}", error.todo) from error
     return dataclasses.replace(
         prediction.predictor_of_trained(trained), estimator=estimator, framework=frameworks.get_framework(framework)
     )
@@ -359,7 +359,7 @@ def _records(features: Any) -> list[dict[str, Any]]:
 
 
 def _sendable_rows(features: Any, schema: Schema) -> Any:
-    """The rows without infinity, which JSON does not have; no more rows than JSON handles quickly."""
+    """The rows without infinity, which JSON lacks; limited to a number that JSON handles quickly."""
     import numpy as np
 
     width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
@@ -375,7 +375,7 @@ def _sendable_rows(features: Any, schema: Schema) -> Any:
 
 
 def _require_same_rows(features: Any, decoded: Any) -> None:
-    """Check that rows of an array, or JSON values, come back as they were.
+    """Check that rows of an array, or JSON values, are unchanged.
 
     Raises:
         DataError: they do not.
@@ -391,12 +391,12 @@ def _require_same_rows(features: Any, decoded: Any) -> None:
         if not is_same(left, right) and not is_alike:
             raise DataError(
                 f"Row {row} of the features, a {type(left).__name__}, cannot be sent as JSON.",
-                "Write an @app.feature_loader that makes features of what a client sends.",
+                "Write an @app.feature_loader that makes features from the data that a client sends.",
             )
 
 
 def _spread(features: Any, count: int) -> list[int]:
-    """Rows to predict alone: those that lack values, and others from all over."""
+    """Rows to predict alone: those with missing values, and others spread over the sample."""
     rows: list[int] = []
     if hasattr(features, "isna"):
         lacking = features.isna().to_numpy()

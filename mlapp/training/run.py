@@ -44,23 +44,23 @@ def run(
 
     A trained model of an app without a data_reader is used unchanged.
 
-    The model is built before the data is read: a wrong hyperparameter is an error at once, not after a long read.
+    The model is built before the data is read, so that a wrong hyperparameter is reported at once.
 
     Args:
         parameters: by name, or `stage.name` where two stages share one.
-        progress: called with the name of each step as it begins.
-        previous: the version whose model continues to learn, instead of a new one.
-        to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
-            the data is read then; in a notebook it can be trained and tried.
+        progress: called with the name of each step when it begins.
+        previous: the version to continue training from, instead of a new model.
+        to_keep: the model becomes a version. Then a class without a format, or one that cannot be pickled, is refused before
+            the data is read. Otherwise it can be trained and tried, for example in a notebook.
         rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
         check_schema: called with the features' schema before the model is trained; may raise.
 
     Raises:
-        DeclarationError: a stage is missing, or returned nothing of use.
+        DeclarationError: a stage is missing, or returned nothing usable.
         ModelError: the model cannot continue `previous`, cannot be saved and loaded, or cannot predict a row alone.
         UsageError: an unknown parameter, or a value of the wrong type.
         DataError: empty data, no target, metrics that are not numbers, features that cannot be sent as JSON.
-        UserCodeError: one of the user's functions raised.
+        UserCodeError: a function of the user raised.
     """
     tell = progress or (lambda step: None)
     if previous is None and ready.is_ready(pipeline):
@@ -139,7 +139,7 @@ def _read_data(
     tell: Reporter,
     rules: Mapping[str, str],
 ) -> Splits | TrainingStream:
-    """The data of the reader: in parts for a trainer that takes parts, else split at once."""
+    """The reader's data: in parts for a trainer that takes parts, otherwise split."""
     tell("read")
     read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
@@ -157,7 +157,7 @@ def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) 
     """Read and load the data: the result of the data_loader.
 
     Raises:
-        UsageError: a parameter that neither takes. DataError: no data. UserCodeError: one of them raised.
+        UsageError: a parameter that no stage takes. DataError: no data. UserCodeError: a stage raised.
     """
     pipeline.require_stages("data_reader")
     roles = ("data_reader", "data_loader")
@@ -171,17 +171,17 @@ def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) 
 def read_features(
     pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, *, trained_with: Mapping[str, Any] | None = None
 ) -> Any:
-    """The features of what the data_reader gives for its own parameters, for a prediction over all of them.
+    """The features of the data_reader's result, for batch prediction.
 
-    A target column may be there or not: tomorrow's data has none.
+    A target column is optional: new data has none.
 
     Args:
         parameters: those of the reader, the loader and the parser, as for training.
-        trained_with: the parameters of the version's training. The loader and the parser get theirs from there where
-            `parameters` says nothing: a parser that scaled scales again. The reader does not: other rows are read.
+        trained_with: the parameters of the version's training. The loader and the parser use them where
+            `parameters` has none, so that a parser scales as in training. The reader does not: it reads other rows.
 
     Raises:
-        UsageError: a parameter that none of them takes. DataError: no data. UserCodeError: one of them raised.
+        UsageError: a parameter that no stage takes. DataError: no data. UserCodeError: a stage raised.
     """
     pipeline.require_stages("data_reader")
     stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]

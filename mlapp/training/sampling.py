@@ -1,4 +1,4 @@
-"""A sample of the features: for the schema of predictions, and for the check before a version exists."""
+"""Samples the features for the schema of predictions and for the check before a version exists."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CELLS = 10_000_000
 
 
 def sample_rows(features: Any) -> Any:
-    """Rows from all over the features, with one that lacks a value in each column of a table that has such.
+    """Rows spread over the features. For each column of a table with missing values, one such row is included.
 
-    A copy: a view would keep the whole table in memory. A table keeps its index, which a request does not have: what
-    depends on it is found by that.
+    Returns a copy, as a view keeps the whole table in memory. A table keeps its index, which a request lacks. This finds
+    code that depends on the index.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The same data and parameters give the same model: the random numbers are fixed while it is built and fitted."""
+"""Makes training reproducible: fixes the random numbers while a model is built and fitted."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TORCH_SEED = 67280421310721
 def fix_seeds() -> Iterator[None]:
     """Seed Python's, NumPy's and PyTorch's generators in this block, and restore their state after it.
 
-    A module's first weights, dropout, and estimators without a `random_state` take their numbers from there.
+    Initial weights, dropout, and estimators without a `random_state` use these generators.
     """
     state = random.getstate()
     random.seed(SEED)
-    # A library that is not imported draws no numbers; importing it here would slow every training.
+    # A library that is not imported draws no numbers, and importing it here slows every training.
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     numpy_state = numpy.random.get_state() if numpy else None
     torch_state = torch.get_rng_state() if torch else None

@@ -1,4 +1,4 @@
-"""Training on a table in memory: its first split goes to the trainer, each in its turn to the evaluator."""
+"""Training on a table in memory: the trainer gets the first split, the evaluator each of them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PREDICTED_ROWS = 2_000
 
 
 class Splits:
-    """Features and target of each split. A split is dropped as soon as they are taken from it: a large table is not
-    held twice.
+    """Features and target of each split. A split is dropped as soon as they are extracted, so that a large table is not
+    in memory twice.
 
     Args:
         splits: splits by name; they are removed from it.
-        identity: fingerprint, rows and columns of the table that they are of.
+        identity: fingerprint, rows and columns of the whole table.
         bound: stage → its parameters.
         rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
 
@@ -63,7 +63,7 @@ class Splits:
 
     @property
     def first(self) -> tuple[Any, Any]:
-        """Transformed features and target of the first split, until they are evaluated."""
+        """Transformed features and target of the first split; released after their evaluation."""
         return self._first[0]
 
     training = first
@@ -81,7 +81,7 @@ class Splits:
 
 
 def name_columns(schema: Schema, features: Any, table: Any) -> Schema:
-    """The schema of an array with the names of the table's columns that it holds."""
+    """The schema of an array, with the names of the table's columns."""
     if schema.kind != "array":
         return schema
     found = find_columns(features, table)
@@ -90,7 +90,7 @@ def name_columns(schema: Schema, features: Any, table: Any) -> Schema:
 
 
 def widen_schema(schema: Schema, features: Any) -> Schema:
-    """The schema with the range of another split's values: the model is known to predict those too."""
+    """The schema, widened by the range of another split's values."""
     other = infer_schema(features)
     has_same_types = [(field.name, field.dtype) for field in schema.fields] == [
         (field.name, field.dtype) for field in other.fields
@@ -111,7 +111,7 @@ def names_of(table: Any) -> list[Any]:
 
 
 def copy_rows(features: Any) -> Any:
-    """A copy, which does not keep the table in memory that the rows are a view of."""
+    """A copy, because a view keeps the whole table in memory."""
     return features.copy() if hasattr(features, "copy") else features
 
 

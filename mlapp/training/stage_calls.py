@@ -1,6 +1,6 @@
-"""One function a stage: calls the user's or the default one, and checks what came back.
+"""One function per stage: calls the user's or the default function, and checks the result.
 
-Each step can run alone, in this process or as a task on a cluster: its arguments hold everything that it needs.
+Each step can run separately, in this process or as a task on a cluster: its arguments hold everything it needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def call_reader(pipeline: Pipeline, parameters: Values) -> Any:
     stage = pipeline.stages["data_reader"]
     data = call_stage(stage, **parameters)
     if data is None:
-        raise DataError(f"{stage.title} returned None.", "Let it return the data: a DataFrame, a list of dicts, …")
+        raise DataError(f"{stage.title} returned None.", "Return the data: a DataFrame, a list of dicts, …")
     return data
 
 
@@ -52,9 +52,9 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
         except DataError as error:
             raise DataError(f"{source.title}: {error.what}", error.todo) from error
     if table is None:
-        raise DataError(f"{source.title} returned None.", "Let it return a table.")
+        raise DataError(f"{source.title} returned None.", "Return a table.")
     if _is_empty(table):
-        raise DataError(f"{source.title} returned no rows.", "Check what it reads, and its parameters.")
+        raise DataError(f"{source.title} returned no rows.", "Check its source and its parameters.")
     return table
 
 
@@ -94,7 +94,7 @@ def call_parser(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any,
     if stage is not None:
         parsed = call_stage(stage, part, **parameters)
         if not isinstance(parsed, (tuple, list)) or len(parsed) != 2:
-            raise DataError(f"{stage.title} returned a {type(parsed).__name__}.", "Let it return (features, target).")
+            raise DataError(f"{stage.title} returned a {type(parsed).__name__}.", "Return (features, target).")
         features, target = parsed
         names = list(pipeline.features or ())
         if names and hasattr(features, "columns"):
@@ -110,7 +110,7 @@ def call_parser(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any,
 
 
 def call_transformer(pipeline: Pipeline, features: Any) -> Any:
-    """Features as the model takes them.
+    """The features after the feature_transformer.
 
     Raises:
         DataError: the transformer returned nothing. UserCodeError: it raised.
@@ -120,7 +120,7 @@ def call_transformer(pipeline: Pipeline, features: Any) -> Any:
         return features
     transformed = call_stage(stage, convert_to_array(features) if wants_array(stage) else features)
     if transformed is None:
-        raise DataError(f"{stage.title} returned None.", "Let it return the transformed features.")
+        raise DataError(f"{stage.title} returned None.", "Return the transformed features.")
     return transformed
 
 
@@ -128,7 +128,7 @@ def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
     """The model, unfitted unless it is declared trained.
 
     Raises:
-        DeclarationError: no model came back. ModelError: its file cannot be read. UserCodeError: the function raised.
+        DeclarationError: no model was returned. ModelError: its file cannot be read. UserCodeError: the function raised.
     """
     stage = pipeline.stages["model"]
     options = pipeline.model_options
@@ -142,7 +142,7 @@ def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
     with seeds.fix_seeds():
         model = call_stage(stage, **parameters)
     if model is None:
-        raise DeclarationError(f"{stage.title} returned None.", "Let it return the model.")
+        raise DeclarationError(f"{stage.title} returned None.", "Return the model.")
     return model
 
 
@@ -164,17 +164,17 @@ def splitter_stage(pipeline: Pipeline) -> Stage:
 
 
 def check_trainer_parameters(stage: Stage | None, framework: Framework, parameters: Values) -> None:
-    """Check the parameters of the framework's own trainer, before data are read.
+    """Check the parameters of the framework's own trainer, before data is read.
 
     Raises:
-        UsageError: a parameter that cannot be.
+        UsageError: an invalid parameter.
     """
     if stage is not None and stage.is_default:
         framework.check(parameters)
 
 
 def require_predict(pipeline: Pipeline, framework: Framework, model: Any) -> None:
-    """Check, before there are data, that the default predictor can call the model that is trained.
+    """Check, before data is read, that the default predictor can call the model.
 
     Raises:
         ModelError: the model has no such method.
@@ -196,15 +196,15 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
     with seeds.fix_seeds():
         estimator = call_stage(stage, model, form_features(stage, features), target, **parameters)
     if estimator is None:
-        raise DeclarationError(f"{stage.title} returned None.", "Let it return the fitted model.")
+        raise DeclarationError(f"{stage.title} returned None.", "Return the fitted model.")
     return estimator
 
 
 def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, parameters: Values) -> dict[str, float]:
     """The metrics of one split; a single number is called `score`.
 
-    The framework's own metrics are left out with a warning where they cannot be computed: the model is fitted, and
-    training it may have taken hours.
+    The framework's metrics are left out with a warning if they cannot be computed: the model is fitted, and
+    training can have taken hours.
 
     Raises:
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
@@ -240,13 +240,13 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
 
 
 def _default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
-    # A framework's own stage takes any form: it gets the one that the model will see in serving.
+    # A framework's stage takes any form. It gets the form that the model gets in serving.
     options = DefaultOptions(framework=framework.name, takes_array=wants_array(pipeline.stage("predictor")))
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
 def form_features(stage: Stage, features: Any) -> Any:
-    """Features in the form that a stage takes: as an array where it wants one."""
+    """Features in the form that a stage takes: a DataFrame or an array."""
     takes_array = isinstance(stage.options, DefaultOptions) and stage.options.takes_array
     return convert_to_array(features) if takes_array or wants_array(stage) else features
 
@@ -271,8 +271,8 @@ def _check_target(pipeline: Pipeline, table: Any) -> None:
             defaults.parse_table(table, None, name)
         if table[name].nunique(dropna=False) < 2:
             raise DataError(
-                f"Target '{name}' has one value only in all {len(table)} rows of {reader.title}: nothing to learn.",
-                "Read data that has both, or choose another target.",
+                f"Target '{name}' has the same value in all {len(table)} rows of {reader.title}: nothing to learn.",
+                "Read data with at least two values, or choose another target.",
             )
         if missing := int(table[name].isna().sum()):
             raise DataError(

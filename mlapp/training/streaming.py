@@ -8,8 +8,8 @@
             model.partial_fit(x, y, classes=[0, 1])
         return model
 
-Each part is split separately. What is held out of the first parts is kept for the evaluation, up to `HELD_OUT` rows;
-later parts are trained on whole. The schema and the fingerprint are those of all parts that the trainer took.
+Each part is split separately. The held-out rows of the first parts, up to `HELD_OUT`, are kept for the evaluation;
+later parts are used entirely for training. Schema and fingerprint cover all parts that the trainer consumed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DESCRIBED_PART = 5_000
 
 
 class TrainingStream:
-    """As `Splits`, of a reader's parts: the first split as iterators, once; the others after these were taken.
+    """`Splits` of a reader's parts: the first split as iterators, once; then the other splits.
 
     Args:
         parts: what the reader yields.
@@ -70,7 +70,7 @@ class TrainingStream:
         first = next(tables, None)
         if first is None:
             title = pipeline.stages["data_reader"].title
-            raise DataError(f"{title} returned no rows.", "Check what it reads, and its parameters.")
+            raise DataError(f"{title} returned no rows.", "Check its source and its parameters.")
         pairs = self._iterate_pairs(chain([first], tables))
         del first
         features, target = next(pairs)
@@ -85,21 +85,21 @@ class TrainingStream:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """Fingerprint, rows and columns of the parts that the trainer took, in their order: the same rows in parts of
+        """Fingerprint, rows and columns of the parts that the trainer consumed, in order. The same rows in parts of
         another size have another fingerprint.
         """
         return self._digest.hexdigest(), self._rows, self._columns
 
     @property
     def some(self) -> Any:
-        """Rows drawn from those that the baseline describes."""
+        """A sample of the rows that the baseline describes."""
         import pandas as pd
 
         return draw_rows(pd.concat([features for features, _ in self._described]), PREDICTED_ROWS)
 
     @property
     def baseline(self) -> Baseline:
-        """Description of a sample of every part so far, up to `DESCRIBED` rows."""
+        """The distribution of a sample of all parts so far, up to `DESCRIBED` rows."""
         import pandas as pd
 
         features = pd.concat([features for features, _ in self._described], ignore_index=True)
@@ -117,7 +117,7 @@ class TrainingStream:
         return self._schema
 
     def iterate_splits(self) -> Iterator[tuple[str, Any, Any]]:
-        """Name, transformed features and target of what is evaluated: the first part, and what was held out."""
+        """Name, transformed features and target of each evaluated split: the first part, and the held-out rows."""
         import pandas as pd
 
         yield self._name, *self.first
@@ -154,7 +154,7 @@ class TrainingStream:
 
 
 def _split_pairs(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[Any]]:
-    """The firsts and the seconds of pairs. `itertools.tee` would keep up to 57 parts that both have taken."""
+    """The first and the second items of pairs. `itertools.tee` keeps up to 57 parts that both have consumed."""
     waiting: tuple[deque[Any], deque[Any]] = (deque(), deque())
 
     def iterate_half(mine: int) -> Iterator[Any]:

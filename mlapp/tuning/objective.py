@@ -1,4 +1,4 @@
-"""One trial: the pipeline with some parameters, judged by cross-validation on the training split."""
+"""One trial: the pipeline with given parameters, evaluated by cross-validation on the training split."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mlapp.training import defaults, stage_calls
 from mlapp.training.binding import build_and_bind
 
 READING = ("data_reader", "data_loader", "data_splitter")
-"""The stages that give the data, before a model is trained on it."""
+"""The stages that provide the training data."""
 Heard = Callable[[int, Progress], None]
 
 
 class Judge:
-    """Reads the data once, and judges parameters on it. The test split is never looked at.
+    """Reads the data once, and evaluates parameters on it. The test split is never used.
 
     Args:
-        table: the training split, where it is known already; it is not read then.
+        table: the training split, if already available, instead of reading it.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Judge:
         self._kept: Any = None
 
     def score_folds(self, parameters: Mapping[str, Any], heard: Heard) -> Iterator[dict[str, float]]:
-        """The metrics of one fold after the other. `heard` gets what the trainer reports, with the fold's number.
+        """The metrics of each fold in turn. `heard` receives the trainer's reports, with the number of the fold.
 
         Raises:
             MlappError: the pipeline fails with these parameters.
@@ -66,16 +66,16 @@ class Judge:
 
 
 def metric_value(metrics: Mapping[str, float], metric: str | None) -> float:
-    """The metric by which trials are compared: the one named, or the evaluator's first.
+    """The value of the metric for comparing trials: the named one, or the evaluator's first.
 
     Raises:
-        UsageError: the evaluator gives no such metric.
+        UsageError: the evaluator returns no such metric.
     """
     name = metric or next(iter(metrics), "")
     if name not in metrics:
         raise UsageError(
-            f"The evaluator gives no metric '{name}'.{suggest_nearest(name, metrics)}",
-            f"Choose one: --metric {' or '.join(metrics) or '(it gives none)'}.",
+            f"The evaluator returns no metric '{name}'.{suggest_nearest(name, metrics)}",
+            f"Choose one: --metric {' or '.join(metrics) or '(it returns none)'}.",
         )
     return metrics[name]
 
@@ -84,13 +84,13 @@ def _check_split(split: Any) -> Any:
     if not hasattr(split, "iloc"):
         raise DataError(
             f"The train split is a {type(split).__name__}; only a table can be cross-validated.",
-            "Let the data_splitter return DataFrames.",
+            "Return DataFrames from the data_splitter.",
         )
     return split
 
 
 def _make_folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
-    """Positions of the rows to learn from and of those held out; each class keeps its share in every fold."""
+    """Positions of training rows and held-out rows per fold, stratified by class."""
     import numpy as np
 
     if len(table) < 2 * folds:

@@ -1,4 +1,4 @@
-"""The search on this machine: worker processes that take trials from one study."""
+"""The local search: worker processes that take trials from one study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlapp.tuning.objective import Judge, metric_value
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, require_optuna
 
 FOLD = 1_000_000
-"""Trials are compared at equal steps: a fold's end is a step beyond every epoch within it."""
+"""Step offset per fold. Trials are compared at equal steps, so the end of a fold must be after all of its epochs."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Load = Callable[[], Pipeline]
 
@@ -29,12 +29,12 @@ def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda 
     """Search the parameters that the app declares.
 
     Args:
-        load: gives the pipeline; it is called in every worker process, so it can be pickled.
-        tell: gets all trials so far, about once a second.
+        load: returns the pipeline; must be picklable, because every worker process calls it.
+        tell: receives all trials so far, about once a second.
 
     Raises:
         UsageError: nothing to search, an unknown metric, or another search is running. MissingExtraError: no Optuna.
-        MlappError: the first trial's error, when every trial failed; a worker process died.
+        MlappError: every trial failed (the first trial's error), or a worker process died.
     """
     require_optuna()
     pipeline = load()
@@ -60,7 +60,7 @@ def _run_workers(load: Load, options: Options, question: Question, missing: int,
         for at in range(workers)
     ]
     try:
-        # Numeric libraries read this when they are imported.
+        # Numeric libraries read this at import.
         with (
             env_vars.override_variables(dict.fromkeys(THREADS, str(max(1, threads.count_cores() // workers)))),
             _ignore_signal(SIGINT),
@@ -79,15 +79,15 @@ def _run_workers(load: Load, options: Options, question: Question, missing: int,
     died = [process.exitcode for process in processes if process.exitcode]
     if died:
         raise MlappError(
-            f"{len(died)} of {workers} workers ended with exit code {died[0]}; -9 is often a lack of memory.",
-            "Run it again: it goes on with the trials that are done. Give fewer --workers if memory is short.",
+            f"{len(died)} of {workers} workers ended with exit code {died[0]}; -9 often means a lack of memory.",
+            "Run it again to continue after the completed trials. Use fewer --workers if memory is short.",
         )
 
 
 @contextmanager
 def _ignore_signal(number: Signals) -> Iterator[None]:
-    """Processes started within it ignore a signal: Ctrl-C on a terminal reaches them all, and this one ends them."""
-    if threading.current_thread() is not threading.main_thread():  # no other may change what a signal does
+    """Make processes started in the block ignore a signal: Ctrl-C reaches all of them, but this process ends them."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield
         return
     before = signal(number, SIG_IGN)
@@ -98,7 +98,7 @@ def _ignore_signal(number: Signals) -> Iterator[None]:
 
 
 def _take_trials(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:
-    """Take trials until none is left; what a worker process does."""
+    """The main function of a worker process: run trials until none is left."""
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     pipeline = load()
     judge = Judge(pipeline, options.fixed, options.folds, options.seed)
@@ -112,7 +112,7 @@ def _take_trials(load: Load, options: Options, question: Question, left: Any, wo
 
 
 def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | None:
-    """The mean of the metric over the folds; None when the trial was worse than the others were by then.
+    """The mean of the metric over the folds; None if the trial was pruned because others were better at that point.
 
     Raises:
         MlappError: the pipeline fails with these parameters.
@@ -144,7 +144,7 @@ def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | No
 
 
 class _Pruned(MlappError):
-    """Passes through the user's trainer to end a trial."""
+    """Raised through the user's trainer to end a trial."""
 
 
 def _progress_value(progress: Progress, question: Question) -> float | None:
@@ -162,7 +162,7 @@ def _take_one(left: Any) -> bool:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A search that is killed takes its workers with it."""
+    """End this worker when its parent process ends, so that a killed search leaves no workers."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

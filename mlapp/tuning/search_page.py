@@ -1,4 +1,4 @@
-"""The search as one HTML file, which needs no network."""
+"""The search as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def write_page(found: Found, file: Path) -> Path:
 def _render_plot(make: Any, study: Any, *, first: bool) -> str:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of trials that are all alike
+            warnings.simplefilter("ignore")  # if all trials are equal
             text: str = make(study).to_html(full_html=False, include_plotlyjs=first)
         return text
     except (ValueError, RuntimeError, ImportError):
-        return ""  # importance needs two different trials and scikit-learn
+        return ""  # importance needs scikit-learn and two different trials
 
 
 def _trial_values(trial: Any, names: list[str]) -> list[Any]:

@@ -13,12 +13,12 @@ from mlapp.pipeline.parameters import Parameter, declared_parameters
 from mlapp.pipeline.search import Search
 
 BY_THEMSELVES = ("model", "trainer")
-"""Stages of whose functions `Literal` and `bool` parameters are searched; elsewhere a parameter needs a `Search`."""
+"""Stages with a search over `Literal` and `bool` parameters; in other stages, a parameter needs a `Search`."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """One parameter with the numbers or the choices that it may take."""
+    """One parameter with its possible numbers or choices."""
 
     parameter: Parameter
     choices: tuple[Any, ...] | None = None
@@ -30,14 +30,14 @@ class Space:
 
     @property
     def example(self) -> Any:
-        """One value that it may take."""
+        """One possible value."""
         if self.choices is not None:
             return self.choices[0]
         assert self.numbers is not None
         return int(self.numbers.low) if _strip_annotation(self.parameter.kind) is int else self.numbers.low
 
     def suggest_value(self, trial: Any) -> Any:
-        """A value for one of Optuna's trials."""
+        """A value for an Optuna trial."""
         if self.choices is not None:
             return trial.suggest_categorical(self.name, self.choices)
         assert self.numbers is not None
@@ -49,7 +49,7 @@ class Space:
 
 
 def list_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
-    """The spaces of the user's stages, without the parameters that are given a value.
+    """The search spaces of the user's stages, without parameters that have a given value.
 
     Raises:
         UsageError: there is nothing to search. DeclarationError: a Search on a parameter that is not a number.
@@ -64,14 +64,14 @@ def list_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
 
 
 def list_searchable(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
-    """The same, and none where there is nothing to search.
+    """Like `list_spaces`, but empty if there is nothing to search.
 
     Raises:
         DeclarationError: a Search on a parameter that is not a number.
     """
     found = []
     for parameter in declared_parameters(pipeline.stages.values()):
-        # A library's class given as the model has switches that exclude each other: only the user's own are searched.
+        # Some `bool` and `Literal` parameters of a library's class exclude each other, so only the user's are searched.
         is_users = not isinstance(pipeline.stages[parameter.stage].function, type)
         if parameter.name in fixed or parameter.full_name in fixed:
             continue
@@ -88,7 +88,7 @@ def _make_space(parameter: Parameter, is_users: bool) -> Space | None:
             if isinstance(note, Search):
                 if _strip_annotation(kind) not in (int, float):
                     raise DeclarationError(
-                        f"Parameter '{parameter.name}' of {parameter.stage} has a Search and is no number.",
+                        f"Parameter '{parameter.name}' of {parameter.stage} has a Search, but is not a number.",
                         "Annotate it as Annotated[float, Search(…)] or Annotated[int, Search(…)].",
                     )
                 return Space(parameter, numbers=note)

@@ -1,4 +1,4 @@
-"""The study: Optuna's, in SQLite, so that processes share it and a killed search can continue."""
+"""The Optuna study, in SQLite, so that processes can share it and a killed search can continue."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to search.
+    """Options of a search.
 
     Attributes:
-        trials: of the study in all: run again with the same app and options, it goes on from those it has.
-        metric: of the evaluator; its first when None. `minimize` None decides by the metric's name.
-        folds: of the cross-validation on the training split.
-        workers: processes; as many as cores when None.
-        fixed: parameters that are given and not searched.
-        folder: where the study is kept.
+        trials: total number of trials of the study; a repeated search with the same app and options continues it.
+        metric: a metric of the evaluator; None for its first. If `minimize` is None, the metric's name decides.
+        folds: number of folds of the cross-validation on the training split.
+        workers: number of processes; None for the number of cores.
+        fixed: parameters with given values, which are not searched.
+        folder: the folder of the study.
     """
 
     trials: int = 20
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: `state` is complete, pruned or failed; `value` the metric's mean over its folds."""
+    """One trial: `state` is complete, pruned or failed; `value` is the mean of the metric over the folds."""
 
     number: int
     state: str
@@ -59,17 +59,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial to run: `parameters` by their full names, for `training.run` or `Judge.score_folds`."""
+    """A trial to run: `parameters` by full name, for `training.run` or `Judge.score_folds`."""
 
     number: int
     parameters: Mapping[str, Any]
     handle: Any
-    """Optuna's trial: takes reports and decides whether to continue."""
+    """Optuna's trial, which receives reports and decides whether to continue."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Result of a search; `study` is Optuna's own object."""
+    """Result of a search; `study` is Optuna's object."""
 
     metric: str
     minimize: bool
@@ -114,16 +114,16 @@ class Question:
 
     @classmethod
     def of(cls, pipeline: Pipeline, options: Options) -> Question:
-        """The question of these options. One fold with the defaults shows what metrics there are.
+        """The question for these options. Runs one fold with the defaults to find the metrics.
 
         Raises:
-            UsageError: nothing to search, no such metric. MlappError: the pipeline fails.
+            UsageError: nothing to search, or no such metric. MlappError: the pipeline fails.
         """
         return cls.about(_find_metric(pipeline, list_spaces(pipeline, options.fixed), options), pipeline, options)
 
     @classmethod
     def about(cls, metric: str, pipeline: Pipeline, options: Options) -> Question:
-        """The question of these options about a metric that the evaluator is known to give.
+        """The question for these options and a metric that the evaluator is known to return.
 
         Raises:
             UsageError: nothing to search.
@@ -131,14 +131,14 @@ class Question:
         searched = list_spaces(pipeline, options.fixed)
         is_lower = any(word in metric.lower().split("_") for word in LOWER_IS_BETTER)
         minimize = is_lower if options.minimize is None else options.minimize
-        # Other spaces, data, folds or direction are another study.
+        # Different spaces, data, folds or directions result in a different study.
         what = [(space.name, space.choices, space.numbers) for space in searched]
         text = repr((what, metric, minimize, options.folds, sorted(options.fixed.items())))
         return cls(f"{pipeline.name}-{metric}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", metric, minimize)
 
 
 class Study:
-    """Provides the next trial's parameters, and receives its result.
+    """Provides the parameters of trials, and receives their results.
 
     study = Study.open(pipeline, options, Question.of(pipeline, options))
     asked = study.ask()
@@ -153,17 +153,17 @@ class Study:
         """Create the study, or continue the existing one.
 
         Args:
-            worker: its number, for a process beside the one that created the study.
+            worker: the worker's number; None in the process that creates the study.
 
         Raises:
-            MissingExtraError: Optuna is not installed. OSError: the folder cannot be written.
+            MissingExtraError: Optuna is not installed. OSError: the folder is not writable.
         """
         optuna = require_optuna()
         file = (options.folder / "studies.db").resolve()
         if worker is None:
             file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(file)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")  # who reads does not wait for who writes
+                connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{file}",
             engine_kwargs={"connect_args": {"timeout": 60}},
@@ -172,7 +172,7 @@ class Study:
         )
         direction = "minimize" if question.minimize else "maximize"
         study = optuna.create_study(storage=storage, study_name=question.name, direction=direction, load_if_exists=True)
-        # A resumed search must not draw the same numbers again.
+        # A resumed search must not draw the same random numbers again.
         drawn = len(study.get_trials(deepcopy=False))
         study.sampler = optuna.samplers.TPESampler(
             seed=options.seed + 1000 * drawn + (worker or 0), constant_liar=True, n_startup_trials=5
@@ -186,7 +186,7 @@ class Study:
         return Asked(trial.number, {space.name: space.suggest_value(trial) for space in self.searched}, trial)
 
     def tell(self, asked: Asked, value: float | None = None, error: MlappError | None = None) -> None:
-        """The trial is done: with a value, with an error, or, when neither is given, pruned."""
+        """Finish the trial with a value or an error; without both, it counts as pruned."""
         states = require_optuna().trial.TrialState
         if error is not None:
             asked.handle.set_user_attr("error", (error.what, error.todo))
@@ -197,12 +197,12 @@ class Study:
             self.study.tell(asked.handle, value, skip_if_finished=True)
 
     def mark_sent(self, batch: Sequence[Asked], run: str) -> None:
-        """These trials, in this order, run elsewhere: a resumed search waits for that run."""
+        """Record that these trials run remotely, in this order, so that a resumed search waits for the run."""
         for at, asked in enumerate(batch):
             asked.handle.set_user_attr(RUN, (run, at))
 
     def list_awaited(self) -> dict[str, list[Asked]]:
-        """The trials that are on their way elsewhere, in the order in which each run has them."""
+        """The pending remote trials by run, in the order of each run."""
         optuna = require_optuna()
         batches: dict[str, dict[int, Asked]] = {}
         for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
@@ -214,19 +214,19 @@ class Study:
 
     @contextmanager
     def lock_search(self) -> Iterator[None]:
-        """Keep the study to one search. Trials that a killed one left running count as failed.
+        """Lock the study for one search. Trials that a killed search left running count as failed.
 
         Raises:
-            UsageError: another search is at it.
+            UsageError: another search is running.
         """
-        # SQLite's own lock, on a file beside the study's: it ends with the process, however that ends, on every system.
+        # SQLite's lock, on a separate file: on every system, it is released when the process ends for any reason.
         with closing(sqlite3.connect(self.folder / f"{self.question.name}.lock", timeout=0)) as lock:
             try:
                 lock.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError:
                 raise UsageError(
                     f"Another `mlapp tune` searches the same parameters of the same data (study {self.question.name}).",
-                    "Wait until it has done, and run this again: it goes on from there. Or stop it first.",
+                    "Wait until it ends, or stop it. Then run this again to continue the search.",
                 ) from None
             states = require_optuna().trial.TrialState
             for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
@@ -235,7 +235,7 @@ class Study:
             yield
 
     def collect_trials(self) -> Found:
-        """All trials that ended."""
+        """All finished trials."""
         trials = [
             Trial(
                 trial.number,
@@ -250,17 +250,17 @@ class Study:
         return Found(self.question.metric, self.question.minimize, trials, self.study)
 
     def first_error(self) -> MlappError:
-        """Why no trial was completed."""
+        """The error of the first trial, which explains why no trial was completed."""
         told = (trial.user_attrs.get("error") for trial in self.study.get_trials(deepcopy=False))
         what, todo = next((error for error in told if error), ("No trial was completed.", "Give more --trials."))
         return MlappError(f"Every trial failed; the first with: {what}", todo)
 
 
 def require_optuna() -> Any:
-    """Optuna, without its messages.
+    """Optuna, with its messages turned off.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: Optuna is not installed.
     """
     try:
         import optuna

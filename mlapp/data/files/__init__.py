@@ -1,9 +1,9 @@
-"""Files: CSV, Parquet, JSON lines, Arrow and Excel, here, in S3, Google Cloud Storage, Azure or on the web.
+"""Files: CSV, Parquet, JSON lines, Arrow and Excel, on disk, in S3, Google Cloud Storage, Azure or on the web.
 
     app.data_reader.files("s3://bucket/orders/day=*/*.parquet")
     app.data_reader.files("data/{month}.csv", month=str)
 
-or, inside a reader of your own, `files.read("data/*.csv")`. Folders named `key=value` become columns.
+or, inside your own reader, `files.read("data/*.csv")`. Folders named `key=value` become columns.
 """
 
 from __future__ import annotations
@@ -61,21 +61,22 @@ def read(
     sheet: str | int = 0,
     **parameters: Any,
 ) -> pd.DataFrame | Iterator[pd.DataFrame]:
-    """Read files of the same columns, one after another in the order of their paths.
+    """Read files with the same columns, in the order of their paths.
 
     Args:
-        path: a path or an address; `*` and `**` match files, `${NAME}` is taken from the environment, `{name}` from
-            the parameters; their values are names, and never lead elsewhere. A folder means all files in it.
-        format: csv, parquet, json, arrow or excel; what the files' names say when absent.
-        columns: the columns to read; all when absent.
-        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
-        types: pandas types for single columns, as `{"code": "str"}`.
-        encoding: of CSV; UTF-8 when absent.
+        path: a path or URL; `*` and `**` match files, `${NAME}` comes from the environment, `{name}` from the
+            parameters. Their values are plain names, which cannot lead to other locations. A folder means all its
+            files.
+        format: csv, parquet, json, arrow or excel; by default from the files' names.
+        columns: the columns to read; by default all.
+        chunks: yield DataFrames of this number of rows, for data that is larger than memory.
+        types: pandas types for single columns, such as `{"code": "str"}`.
+        encoding: the encoding of CSV; by default UTF-8.
         sheet: name or number of the sheet in a workbook.
 
     Raises:
-        DataError: the file does not exist, may not be read, is empty or cut off, or has another schema; names the file.
-        UsageError: an unknown column, format or parameter.
+        DataError: a file is missing, unreadable, empty or truncated, or has a different schema; the message names it.
+        UsageError: a column, format or parameter is unknown.
         MissingExtraError: the packages of the extra `files` are not installed.
     """
     check_chunk_rows(chunks)
@@ -98,7 +99,7 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     """The source behind `app.data_reader.files`: each `{name}` in the path is a parameter of the reader.
 
     Raises:
-        DeclarationError: a name in the path has neither a type nor a value, or the path has it not.
+        DeclarationError: a name in the path has neither a type nor a value, or a parameter is not in the path.
     """
     known = ("format", "columns", "chunks", "types", "encoding", "sheet")
     settings = {name: options.pop(name) for name in known if name in options}
@@ -121,7 +122,7 @@ def _stream_files(
     encoding: str | None,
     sheet: str | int,
 ) -> Iterator[pa.Table]:
-    """All rows of all files, each checked against the columns of the first."""
+    """All rows of all files. The columns of each file are checked against the first."""
     with find_files(address) as files:
         partitions = _convert_partitions([file.partitions for file in files])
         first: tuple[File, pa.Schema] | None = None
@@ -146,7 +147,7 @@ def _align_columns(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -
     """The table with its columns in the order of the first file.
 
     Raises:
-        DataError: a column is missing, new, or of a type that does not go with the first file's.
+        DataError: a column is missing, new, or has a type that is incompatible with the first file's.
     """
     import pyarrow as pa
 
@@ -162,7 +163,7 @@ def _align_columns(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -
     for name in table.column_names:
         if name not in schema.names:
             raise DataError(
-                f"{file.shown} has a column '{name}', which {before.shown} has not.",
+                f"{file.shown} has a column '{name}', which {before.shown} lacks.",
                 "Give columns= that every file has, or read the files apart.",
             )
     for field in schema:
@@ -173,8 +174,8 @@ def _align_columns(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -
             )
         except pa.ArrowException:
             raise DataError(
-                f"{file.shown}: the column '{field.name}' is {kind}, where {before.shown} has {field.type}.",
-                "Write the files with one type, or read them apart.",
+                f"{file.shown}: the column '{field.name}' is {kind}, but {field.type} in {before.shown}.",
+                "Write the files with one type, or read them separately.",
             ) from None
     return table.select(schema.names)
 
@@ -190,7 +191,7 @@ def _add_partition_columns(table: pa.Table, values: Mapping[str, Any], columns: 
 
 
 def _convert_partitions(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """The values of the folders as integers or dates where all of one key are such."""
+    """The values of the folders, as integers or dates if all values of a key are."""
     names = {name for each in partitions for name in each}
     converted = {name: _choose_converter([each[name] for each in partitions if name in each]) for name in names}
     return [{name: converted[name](value) for name, value in each.items()} for each in partitions]
@@ -208,7 +209,7 @@ def _choose_converter(values: Sequence[str]) -> Any:
 
 
 def _resolve_arrow_types(types: Types | None) -> dict[str, Any]:
-    """The types asked for as Arrow's, so that a CSV's `007` stays text from the beginning."""
+    """The requested types as Arrow types, so that a CSV's `007` is read as text in the first place."""
     import pandas as pd
     import pyarrow as pa
 

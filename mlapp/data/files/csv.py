@@ -1,4 +1,4 @@
-"""CSV, with whatever people put into it: other delimiters and encodings, and rows of the wrong length."""
+"""CSV as found in practice: various delimiters and encodings, and rows of the wrong length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 8 << 20
-"""Bytes read at once; the types of a stream are inferred from the first block."""
+"""Bytes per block; the types of a stream are inferred from the first block."""
 
 _DELIMITERS = ",;\t|"
 
@@ -26,24 +26,25 @@ def read_csv_tables(
     """Read a CSV file with a header.
 
     Args:
-        stream: its bytes.
-        shown: its name in errors.
-        whole: infer each column's type from all rows. Else rows come as a stream of the types of the first ones.
-        encoding: UTF-8 when absent, or UTF-16 where the file says so itself.
-        kinds: types of single columns that are not to be inferred.
+        stream: the file's bytes.
+        shown: the file's name in errors.
+        whole: infer each column's type from all rows. Otherwise rows are streamed, with types from the first rows.
+        encoding: by default UTF-8, or UTF-16 if the file has its byte order mark.
+        kinds: types of single columns that are not inferred.
 
-    In a column of texts `NA` is a text, and only an empty field without quotes is missing; a column of digits in which
-    one has a leading zero, as postal codes, is of texts. `mlapp.schema.csv` reads what is predicted by the same rules.
+    In a text column, `NA` is a text, and only an empty unquoted field is missing. A column of digits is text if a value
+    has a leading zero, such as postal codes. `mlapp.schema.csv` reads prediction inputs by the same rules.
 
     Raises:
-        DataError: no content, a row with more or fewer fields (the error names its line), a wrong encoding.
+        DataError: the file is empty, a row has too many or too few fields (the error names its line), or the encoding
+            is wrong.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow
 
     start = stream.read(64 << 10)
     if not start.strip():
-        raise DataError(f"{shown} is empty.", "Check what wrote it.")
+        raise DataError(f"{shown} is empty.", "Check the program that wrote it.")
     encoding = encoding or _detect_encoding(start)
     delimiter = _detect_delimiter(start, encoding, shown)
     stream.seek(0)
@@ -64,9 +65,9 @@ def read_csv_tables(
 
 
 def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    """All rows. Columns of texts are read a second time where one of their fields may say more than that it is missing.
+    """All rows. Columns are read again as text if missing values can be texts, or numbers have leading zeros.
 
-    Arrow knows one list of what stands for a missing value, for columns of all types.
+    Arrow has only one list of missing-value markers for columns of all types.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -74,7 +75,7 @@ def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.
     convert = arrow.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=dict(kinds))
     table = arrow.read_csv(stream, read, parse, convert)
     if len(set(table.column_names)) < len(table.column_names):
-        return table  # its caller reports it
+        return table  # the caller reports it
     asked = [name for name in table.column_names if name not in kinds]
     names = [name for name in table.column_names if _is_text(table.field(name).type) and table.column(name).null_count]
     numbers = [name for name in asked if pa.types.is_integer(table.field(name).type) or _is_float(table, name)]
@@ -98,7 +99,7 @@ def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.
 
 
 def _parts(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    """The rows block by block, of the types of the first. Here an empty text in quotes counts as missing too."""
+    """The rows block by block, with types from the first block. Here, quoted empty texts count as missing, too."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv as arrow
@@ -132,7 +133,7 @@ def _is_float(table: pa.Table, name: str) -> bool:
 
 
 def _may_have_leading_zeros(stream: pa.NativeFile, delimiter: str) -> bool:
-    """Whether a field may begin with a zero and a digit: a look at the bytes, far quicker than at the fields."""
+    """Whether a field can start with a zero and a digit. Searches the bytes, far faster than parsing fields."""
     pattern = re.compile(rb'(?:^|[\n\r"' + re.escape(delimiter.encode()) + rb"])0[0-9]")
     stream.seek(0)
     end = b""
@@ -156,7 +157,7 @@ def _detect_encoding(start: bytes) -> str:
 
 
 def _detect_delimiter(start: bytes, encoding: str, shown: str) -> str:
-    """The delimiter that the header has most of, outside quotes."""
+    """The most frequent delimiter in the header, outside quotes."""
     try:
         header = start.decode(encoding, errors="replace").lstrip("\ufeff").splitlines()[0]
     except LookupError:
@@ -166,7 +167,7 @@ def _detect_delimiter(start: bytes, encoding: str, shown: str) -> str:
 
 
 def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimiter: str, told: str) -> DataError:
-    """Find the line that is at fault: Arrow reads blocks side by side and does not know it."""
+    """Find the wrong line, which Arrow cannot report because it reads blocks in parallel."""
     content = io.BufferedReader(stream)
     number = _find_undecodable_line(content, encoding)
     if number is not None:
@@ -182,12 +183,12 @@ def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimit
             if row and len(row) != len(header):
                 return DataError(
                     f"{shown}, line {rows.line_num} has {len(row)} fields, where the header has {len(header)}.",
-                    "Fix that line; a field that holds the delimiter needs quotes.",
+                    "Fix that line; fields that contain the delimiter need quotes.",
                 )
     except (csv.Error, StopIteration, UnicodeDecodeError):
         pass
     return DataError(
-        f"{shown} is not a CSV that can be read: {' '.join(told.split())}",
+        f"{shown} is not a readable CSV file: {' '.join(told.split())}",
         "Give types= for that column, or fix its values.",
     )
 

@@ -1,4 +1,4 @@
-"""The formats of files: each read as Arrow tables, in parts where the format allows it."""
+"""File formats: each is read as Arrow tables, in parts if the format allows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 100_000
-"""Rows of one part."""
+"""Rows per part."""
 
 _SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
@@ -28,10 +28,10 @@ FORMATS = sorted(set(_SUFFIXES.values()))
 
 
 def detect_format(file: File) -> str:
-    """The format that a file's name says.
+    """The format of a file, from its name.
 
     Raises:
-        DataError: it says none.
+        DataError: the name does not determine a format.
     """
     suffixes = PurePosixPath(file.path).suffixes
     plain = [suffix.lower() for suffix in suffixes if suffix.lower() not in _COMPRESSED]
@@ -52,10 +52,10 @@ def read_format_tables(
     sheet: str | int,
     kinds: Mapping[str, pa.DataType],
 ) -> Iterator[pa.Table]:
-    """Read one file of the format `kind`; at least one table, if an empty one.
+    """Read one file of the format `kind`. Yields at least one table, which can be empty.
 
     Raises:
-        DataError: it is empty, cut off, not of this format, or lacks a column.
+        DataError: the file is empty, truncated, not of this format, or lacks a column.
     """
     import pyarrow as pa
 
@@ -100,7 +100,7 @@ def _read_parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | No
 
 
 def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
-    """JSON lines, or one JSON list of objects. A nested object becomes columns as `address.city`."""
+    """JSON lines, or one JSON list of objects. A nested object becomes columns such as `address.city`."""
     import pyarrow as pa
     from pyarrow import json as arrow
 
@@ -122,7 +122,7 @@ def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
 
 
 def _read_arrow(stream: pa.NativeFile) -> Iterator[pa.Table]:
-    """Arrow's file format (Feather too), or its stream."""
+    """Arrow's file format, including Feather, or its stream format."""
     import pyarrow as pa
 
     is_file = stream.read(6) == b"ARROW1"
@@ -154,7 +154,7 @@ def _read_excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator
             f"{file.shown} has no sheet '{sheet}'.{suggest_nearest(sheet, sheets)}", f"It has {', '.join(sheets)}."
         )
     if isinstance(sheet, int) and not -len(sheets) <= sheet < len(sheets):
-        raise DataError(f"{file.shown} has {len(sheets)} sheets, no number {sheet}.", "Sheets count from 0.")
+        raise DataError(f"{file.shown} has {len(sheets)} sheets, so there is no sheet {sheet}.", "Sheets count from 0.")
     content.seek(0)
     table = pd.read_excel(content, sheet_name=sheet, engine="calamine", dtype_backend="pyarrow")
     yield pa.Table.from_pandas(table, preserve_index=False)
@@ -166,7 +166,7 @@ def _decompress_stream(stream: pa.NativeFile, file: File) -> pa.NativeFile:
     compression = _COMPRESSED.get(PurePosixPath(file.path).suffix.lower())
     if compression is None:
         return stream
-    # As bytes: readers look at the beginning first and then start again.
+    # As bytes, because readers inspect the beginning and then start again.
     return pa.BufferReader(pa.CompressedInputStream(stream, compression).read())
 
 
@@ -189,5 +189,5 @@ def _refuse_missing_column(name: str, names: Sequence[str], file: File) -> None:
 def _explain_broken_file(file: File, kind: str, error: Exception) -> DataError:
     line = " ".join(str(error).split()).rstrip(".")
     return DataError(
-        f"{file.shown} cannot be read as {kind}: {line}.", "It may be cut off or of another format: copy it again."
+        f"{file.shown} cannot be read as {kind}: {line}.", "It can be truncated or have another format: copy it again."
     )

@@ -1,7 +1,8 @@
-"""Where files are: this machine, S3, Google Cloud Storage, Azure, the web. A pattern becomes the files that match.
+"""Find files on disk, in S3, Google Cloud Storage, Azure or on the web, by path or pattern.
 
-Credentials come from where each cloud's own tools look: `AWS_ACCESS_KEY_ID`, `~/.aws`, an instance's role;
-`GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. Another S3 is `AWS_ENDPOINT_URL`.
+Credentials come from each cloud's standard sources: `AWS_ACCESS_KEY_ID`, `~/.aws`, an instance's role;
+`GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. For S3-compatible services, set
+`AWS_ENDPOINT_URL`.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ _TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class File:
-    """One file: its path in a filesystem, its name as it is shown, and the columns from its folders `key=value`."""
+    """One file: its path in a filesystem, its displayed name, and the columns from its folders `key=value`."""
 
     filesystem: fs.FileSystem
     path: str
     shown: str
     size: int
     hide: Callable[[object], str] = str
-    """Takes secrets out of a library's error."""
+    """Removes secrets from a library's error."""
 
     @property
     def partitions(self) -> dict[str, str]:
@@ -62,17 +63,17 @@ class File:
 
     @contextmanager
     def open_stream(self) -> Iterator[pa.NativeFile]:
-        """The file's bytes, to be read from any place."""
+        """The file's bytes, as a seekable stream."""
         with translate_filesystem_error(self.shown, self.hide), self.filesystem.open_input_file(self.path) as stream:
             yield stream
 
 
 @contextmanager
 def find_files(address: Address) -> Iterator[list[File]]:
-    """The files at an address, sorted by path: a file, all in a folder, or those that match a pattern with `*` or `**`.
+    """The files at an address, sorted by path: a file, all files in a folder, or those that match `*` or `**`.
 
     Raises:
-        DataError: none is there, or they may not be read.
+        DataError: there are no files, or reading is not permitted.
     """
     scheme = urlsplit(address.value).scheme if "://" in address.value else ""
     if scheme in ("http", "https"):
@@ -119,12 +120,12 @@ def _list_files(address: Address, scheme: str) -> list[File]:
 
 
 def _is_hidden(path: str) -> bool:
-    """`_SUCCESS`, `.crc` and the like, which Spark and others leave beside their files."""
+    """Whether a path is hidden, such as `_SUCCESS` and `.crc`, which Spark and others write beside their files."""
     return any(part.startswith((".", "_")) and "=" not in part for part in PurePosixPath(path.lstrip("/")).parts)
 
 
 def _translate_pattern(pattern: str) -> re.Pattern[str]:
-    """A path's pattern as a regular expression: `**` crosses folders, `*` and `?` do not."""
+    """Convert a path pattern to a regular expression: `**` crosses folders, `*` and `?` do not."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
     said = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile(
@@ -157,7 +158,7 @@ def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]
                 raise DataError(f"{address} needs an account.", "Set AZURE_STORAGE_ACCOUNT, or write abfs://….")
             return fs.AzureFileSystem(account, account_key=key, **_read_azurite()), path
     raise DataError(
-        f"{address} begins with {scheme}://, which is no place for files.",
+        f"{address} begins with {scheme}://, which is not a supported file location.",
         "Known: s3://, gs://, az://, abfs://, https://.",
     )
 
@@ -202,7 +203,7 @@ def _convert_timeout(number: int) -> Any:
 
 @contextmanager
 def _download_file(address: Address) -> Iterator[File]:
-    """A file from the web, kept on disk while it is read: formats as Parquet are read from their end."""
+    """Download a file from the web to disk while it is read: formats such as Parquet are read from the end."""
     from pyarrow import fs
 
     name = PurePosixPath(urlsplit(address.value).path).name or "download"
@@ -220,19 +221,19 @@ def _download_file(address: Address) -> Iterator[File]:
             reason = address.hide_secrets(getattr(error, "reason", error))
             raise DataError(f"{address} cannot be reached: {reason}.", "Check the address.") from None
         if missing > 0:
-            raise DataError(f"{address} broke off, {missing:,} bytes before its end.", "Try again.")
+            raise DataError(f"The download of {address} ended {missing:,} bytes early.", "Try again.")
         yield File(fs.LocalFileSystem(), str(copy), address.shown, copy.stat().st_size, address.hide_secrets)
 
 
 @contextmanager
 def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Iterator[None]:
-    """A filesystem's errors as ours."""
+    """Translate a filesystem's errors to ours."""
     try:
         yield
     except FileNotFoundError:
         raise DataError(f"There is no {shown}.", "Check the path.") from None
     except PermissionError:
-        raise DataError(f"{shown} may not be read.", "Ask for the permission to read it.") from None
+        raise DataError(f"{shown} may not be read.", "Ask for permission to read it.") from None
     except IsADirectoryError:
         raise DataError(f"{shown} is a folder.", "Name the files in it: …/*.parquet.") from None
     except OSError as error:
@@ -253,6 +254,6 @@ def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Ite
 
 
 def _shorten_sdk_error(line: str) -> str:
-    """The reason in an error of a cloud's SDK, between the operation and the number of the request."""
+    """The reason in an error of a cloud SDK, between the operation and the request ID."""
     found = re.search(r"(?:AWS|Azure) Error:? (.*?)(?: RequestId:.*)?$", line)
     return found[1] if found else line

@@ -1,7 +1,7 @@
-"""A caller's values in the path that an app's author wrote: each is a name in its place, and never another place.
+"""Fill a caller's values into the path in the app: a value is only a name, and cannot lead to another location.
 
-The author's `${NAME}` is expanded first. A value is then filled in as it is: `${…}` in it stays text, `*` matches
-itself, and `..`, an absolute path or another scheme is refused.
+First, `${NAME}` in the app's path is expanded. Then values are inserted literally: `${…}` in a value stays text, `*`
+matches itself, and `..`, absolute paths and other schemes are refused.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mlapp.data.secrets import Address, expand_address
 from mlapp.errors import UsageError
 
 NAME = re.compile(r"(?<!\$)\{(\w+)\}")
-"""A parameter in a path; `${NAME}` is a variable of the environment."""
+"""A parameter in a path, as opposed to an environment variable `${NAME}`."""
 
 _WILD = re.compile(r"[*?\[]")
 _MARK = re.compile("\0(\\w+)\0")
-"""A parameter's place while variables are expanded: no variable of the environment can hold it."""
+"""Placeholder for a parameter while variables are expanded; no environment variable can contain it."""
 
 
 def fill_path(template: str, parameters: Mapping[str, Any]) -> Address:
-    """The address that a path means, with its variables from the environment and its parameters filled in.
+    """The address of a path, with environment variables and parameters filled in.
 
     Raises:
-        UsageError: a value would lead elsewhere.
+        UsageError: a value would lead to another location.
         DataError: a variable is not set.
     """
     address = expand_address(NAME.sub("\0\\1\0", template))
@@ -47,16 +47,16 @@ def _refuse_other_place(name: str, text: str) -> None:
     is_name = text and "://" not in text and "\\" not in text and text.isprintable() and not text.startswith("~")
     if not is_name or any(part in ("", ".", "..") for part in parts):
         raise UsageError(
-            f"{name}={text!r} is no name in a path.",
-            "Give a name without '..', '//', '\\', and without '/' at its ends. For other places, write a reader.",
+            f"{name}={text!r} cannot be used in a path.",
+            "Give a name without '..', '//', '\\', and without '/' at its ends. For other places, write a data_reader.",
         )
 
 
 def _in_place(name: str, text: str, before: str) -> str:
-    """A value as its place in the address needs it: percent-encoded on the web, else with wildcards made plain.
+    """A value, encoded for its position in the address: percent-encoded on the web, otherwise with escaped wildcards.
 
     Args:
-        before: the address up to the value.
+        before: the address before the value.
     """
     scheme, separator, rest = before.partition("://")
     is_first = bool(separator) and "/" not in rest  # a host or a bucket

@@ -2,7 +2,7 @@
 
     app.data_reader.sql("postgresql://me:${PASSWORD}@db/shop", "SELECT * FROM orders WHERE day >= :since", since=date)
 
-or, inside a reader of your own:
+or, inside your own reader:
 
     @app.data_reader
     def orders(since: date) -> pd.DataFrame:
@@ -43,17 +43,17 @@ def read(
     """Read a query's rows.
 
     Args:
-        url: the database, as SQLAlchemy writes it; `${NAME}` is taken from the environment.
+        url: the database URL, in SQLAlchemy's format; `${NAME}` is taken from the environment.
         query: SQL with `:name` for each parameter. A list works as `IN :ids`.
-        chunks: give DataFrames of so many rows one after another, for what is larger than memory.
-        types: pandas types for single columns, as `{"city": "category"}`.
-        parameters: the values, bound by the database and never pasted into the query.
+        chunks: yield DataFrames of this number of rows, for data that is larger than memory.
+        types: pandas types for single columns, such as `{"city": "category"}`.
+        parameters: the values, which are bound by the database and never inserted into the query text.
 
-    A read whose connection breaks is made again, up to three times. A stream cannot be once its first part is out;
-    then the error says how far it came.
+    If the connection breaks, the read is repeated up to three times. A stream cannot be repeated after its first part;
+    then the error reports its progress.
 
     Raises:
-        DataError: the database cannot be reached or refuses the query; the error points at the place in the SQL.
+        DataError: the database is unreachable or refuses the query; the error points at the position in the SQL.
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `sql` are not installed.
     """
@@ -66,7 +66,7 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     """The source behind `app.data_reader.sql`: the query's parameters are the reader's.
 
     Raises:
-        DeclarationError: a parameter of the query has neither a type nor a value, or the query has it not.
+        DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
     check_chunk_rows(chunks)
     wanted = find_query_parameters(query, backslashes=url.startswith(("mysql", "mariadb")))

@@ -1,4 +1,4 @@
-"""DuckDB, which speaks Arrow itself: `duckdb:///warehouse.duckdb`, or `duckdb://` to query files with SQL."""
+"""DuckDB, which supports Arrow natively: `duckdb:///warehouse.duckdb`, or `duckdb://` to query files with SQL."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def stream_duckdb(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[pa.Table]:
-    """Read the query's rows as Arrow tables, as they come; at least one table, if an empty one.
+    """Stream the query's rows as Arrow tables; at least one table, which can be empty.
 
-    A database file is opened for reading alone, and is never made.
+    A database file is opened read-only and never created.
 
     Raises:
-        DataError: no such file, or a query that DuckDB refuses.
+        DataError: the file does not exist, or DuckDB refuses the query.
     """
     try:
         import duckdb
@@ -42,7 +42,7 @@ def stream_duckdb(address: Address, query: str, values: Mapping[str, Any]) -> It
     except duckdb.Error as error:
         raise unreachable_database_error(address.shown, address.hide_secrets(error)) from None
     try:
-        connection.execute("SET enable_progress_bar = false")  # it is drawn on stdout, where results go
+        connection.execute("SET enable_progress_bar = false")  # it would be printed to stdout, among results
         rows = connection.sql(bound.text, params=bound.values or None)
         if rows is None:
             raise DataError("The query returns no rows: it is not a SELECT.", "Give a query that returns a table.")

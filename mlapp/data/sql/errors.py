@@ -1,4 +1,4 @@
-"""Errors of a database, with the person who can fix them."""
+"""Errors of a database, with advice on how to fix them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TODO = {
     "timeout": "Check the host and the port in the address, and that no firewall is in between.",
 }
 
-# Databases that give no position quote the piece that they stumbled over.
+# Databases that report no position quote the part of the query with the error.
 _QUOTED = (
     re.compile(r"near '(?P<piece>.+?)' at line", re.DOTALL),
     re.compile(r"near \"(?P<word>[^\"]+)\""),
@@ -29,7 +29,7 @@ _QUOTED = (
 
 
 def unreachable_database_error(shown: str, message: str) -> UnreachableError:
-    """No connection could be made. `message` is the database's own, without secrets."""
+    """The error for a failed connection. `message` is the database's message without secrets."""
     line = " ".join(message.split())
     todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Check the address.")
     if 'database "' in line and "does not exist" in line:
@@ -38,7 +38,7 @@ def unreachable_database_error(shown: str, message: str) -> UnreachableError:
 
 
 def refused_query_error(query: str, message: str, place: int | None = None) -> DataError:
-    """The database refused the query. `place` is the character (from 0) that it points at, if it does."""
+    """The error for a refused query. `place` is the position (from 0) of the error in the query, if known."""
     place = _find_quoted_position(query, message) if place is None else place
     line = " ".join(message.split()).rstrip(".")
     if place is None:
@@ -52,7 +52,7 @@ def refused_query_error(query: str, message: str, place: int | None = None) -> D
 
 
 def _excerpt_query(query: str, place: int) -> str:
-    """The line of the query around the place, which `▶` marks."""
+    """The line of the query with the position, which is marked with `▶`."""
     start = query.rfind("\n", 0, place) + 1
     end = query.find("\n", place)
     end = len(query) if end < 0 else end
@@ -62,7 +62,7 @@ def _excerpt_query(query: str, place: int) -> str:
 
 
 def _find_quoted_position(query: str, message: str) -> int | None:
-    """Where in the query the piece is that the message quotes."""
+    """The position in the query of the part that the message quotes."""
     for pattern in _QUOTED:
         found = pattern.search(message)
         if found is None:

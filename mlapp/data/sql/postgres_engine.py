@@ -1,8 +1,8 @@
-"""PostgreSQL through its Arrow driver (ADBC): rows come in binary and never become Python objects.
+"""PostgreSQL through its Arrow driver (ADBC): rows arrive in binary and never become Python objects.
 
-A query without parameters is read with COPY, the fastest way out of PostgreSQL. One with parameters is read through
-a cursor of the server, since COPY binds none. Both run in a transaction that cannot write, so that a read whose
-connection breaks can be made again.
+A query without parameters is read with COPY, the fastest way to read from PostgreSQL. A query with parameters uses a
+server-side cursor, because COPY cannot bind them. Both run in a read-only transaction, so that a read can be repeated
+if its connection breaks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FETCHED = 50_000
-"""Rows fetched at once from a cursor."""
+"""Rows per fetch from a cursor."""
 
 BATCH = str(4 * 1024 * 1024)
 """Bytes of one batch of a copy."""
@@ -36,15 +36,15 @@ _LOST = (
 )
 _GONE = ("57P01", "57P02", "57P03")  # shut down, crashed, starting: see PostgreSQL's Appendix A
 _SELECT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
-# PostgreSQL's times begin in 4714 BC. What comes out before that is `infinity`, wrapped around by the driver.
+# PostgreSQL's times begin in 4714 BC. Earlier values are `infinity`, which overflows in the driver.
 _BEGIN = {"date": -2_450_000, "timestamp": -220_000_000_000_000_000}
 
 
 def stream_postgres(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[pa.Table]:
-    """Read the query's rows as Arrow tables, as they come; at least one table, if an empty one.
+    """Stream the query's rows as Arrow tables; at least one table, which can be empty.
 
     Raises:
-        DataError: no connection, or a query that the database refuses.
+        DataError: the connection failed, or the database refuses the query.
         LostConnectionError: the connection broke.
     """
     bound = bind_parameters(query.rstrip().rstrip(";"), values, lambda number, _: f"${number}")
@@ -66,7 +66,7 @@ def _stream_by_copy(cursor: Any, text: str) -> Iterator[pa.Table]:
     if not _SELECT.match(text):  # SHOW and EXPLAIN cannot be copied
         cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
     cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": BATCH})
-    cursor.execute(text + "\n")  # a comment at the end would hide what COPY puts behind it
+    cursor.execute(text + "\n")  # the newline ends a trailing comment, which would hide what COPY appends
     batches = cursor.fetch_record_batch()
     yield pa.Table.from_batches([], batches.schema)
     for batch in batches:
@@ -88,7 +88,7 @@ def _stream_by_cursor(cursor: Any, text: str, bound: BoundQuery) -> Iterator[pa.
 
 
 def _type_parameters(cursor: Any, text: str, bound: BoundQuery) -> pa.RecordBatch:
-    """The values with the types that PostgreSQL infers for them, where it can: a date may be given as its text."""
+    """The values with the types that PostgreSQL infers, if it can, so that a date can be given as text."""
     import pyarrow as pa
 
     wanted = cursor.adbc_prepare(text)
@@ -100,7 +100,7 @@ def _type_parameters(cursor: Any, text: str, bound: BoundQuery) -> pa.RecordBatc
             columns.append(column.cast(kind) if _is_plain_type(kind) else column)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise DataError(
-                f"The parameter :{name} is {value!r}, where the query needs a {_plain_type_name(kind)}.",
+                f"The parameter :{name} is {value!r}, but the query needs a {_plain_type_name(kind)}.",
                 "Give a value of that type, or cast it in the query.",
             ) from None
     return pa.RecordBatch.from_arrays(columns, names=list(bound.values))
@@ -117,7 +117,7 @@ def _plain_type_name(kind: pa.DataType) -> str:
 
 
 def _cast_unreadable_columns(cursor: Any, text: str) -> str:
-    """The query with a cast to text for each column whose type only PostgreSQL itself can read, as inet or point."""
+    """The query with a cast to text for columns of types that only PostgreSQL can read, such as inet or point."""
     schema = cursor.adbc_execute_schema(text)
     strange = {field.name for field in schema if _arrow_type_name(field) not in (None, "numeric")}
     if not strange:
@@ -126,11 +126,11 @@ def _cast_unreadable_columns(cursor: Any, text: str) -> str:
         f"{_quote_identifier(name)}::text AS {_quote_identifier(name)}" if name in strange else _quote_identifier(name)
         for name in schema.names
     )
-    return f"SELECT {', '.join(columns)} FROM ({text}\n) AS mlapp"  # noqa: S608  # the user's own query, nothing else
+    return f"SELECT {', '.join(columns)} FROM ({text}\n) AS mlapp"  # noqa: S608  # only the user's own query
 
 
 def _arrow_type_name(field: pa.Field) -> str | None:
-    """The name of a type of PostgreSQL for which Arrow has none."""
+    """The name of a PostgreSQL type that Arrow does not have, or None."""
     kind: Any = field.type
     name = getattr(kind, "type_name", None)
     return str(name) if name and getattr(kind, "vendor_name", "") == "PostgreSQL" else None
@@ -141,7 +141,7 @@ def _quote_identifier(name: str) -> str:
 
 
 def _convert_columns(table: pa.Table, scales: dict[str, Any]) -> pa.Table:
-    """Exact decimals out of their texts, and no value for `infinity`, which pandas has not for times."""
+    """Convert texts to exact decimals, and `infinity` to missing values, as pandas has no infinite times."""
     import pyarrow as pa
 
     for number, field in enumerate(table.schema):
@@ -166,7 +166,7 @@ def _drop_infinite(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _parse_decimals(name: str, column: pa.ChunkedArray, scales: dict[str, Any]) -> pa.ChunkedArray:
-    """Texts as `1.50` as decimals with as many places as the longest has; NaN becomes a missing value."""
+    """Convert texts such as `1.50` to decimals with the maximum number of decimal places; NaN becomes missing."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -182,7 +182,7 @@ def _parse_decimals(name: str, column: pa.ChunkedArray, scales: dict[str, Any]) 
         except (pa.ArrowInvalid, AttributeError):
             continue
     raise DataError(
-        f"The column '{name}' has numbers that no decimal of 76 digits holds.",
+        f"The column '{name}' has numbers that need more than 76 decimal digits.",
         f"Read it as a float: {name}::float8 in the query.",
     )
 
@@ -209,7 +209,7 @@ def _open_postgres_connection(address: Address) -> Iterator[Any]:
 
 @contextmanager
 def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
-    """The driver's errors as ours."""
+    """Translate the driver's errors to ours."""
     import adbc_driver_manager
     import pyarrow as pa
 
@@ -232,7 +232,7 @@ def _render_parameter(value: str | bytes) -> str:
 
 
 def _strip_driver_prefix(text: str) -> str:
-    """PostgreSQL's own words out of the driver's, which adds its status before and the query behind."""
+    """Extract PostgreSQL's message from the driver's, which adds its status before and the query after it."""
     told = text.split("\n\nQuery was:")[0].split("\n")[0]
     return (
         re.sub(r"^[A-Z_]+: (\[libpq\] )?(Failed to [a-z ]+: )?", "", told)

@@ -1,4 +1,4 @@
-"""A query with named parameters, `:since`, in the form that each database binds: never pasted into the text."""
+"""Convert a query with named parameters, `:since`, to each database's form of bound parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mlapp.data.source import refuse_misfits, to_python
 from mlapp.errors import UsageError
 
-# A colon inside a text, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) names no parameter.
+# A colon inside a string, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) is no parameter.
 _LEXEMES = r"""
     {text} | "(?:[^"]|"")*" | `[^`]*` | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
   | :: | (?<![\w\]:]):(?P<name>[A-Za-z_]\w*)
@@ -29,13 +29,13 @@ class BoundQuery:
     _moved: list[tuple[int, int]] = field(repr=False)
 
     def find_source_position(self, position: int) -> int:
-        """Where in the query as it was written the character at `position` (from 0) of the text comes from."""
+        """The position in the original query of the character at `position` (from 0) of the text."""
         sent, written = self._moved[bisect_right(self._moved, (position, position)) - 1]
         return written + position - sent
 
 
 def find_query_parameters(query: str, *, backslashes: bool = False) -> list[str]:
-    """The parameters of a query, each once, in the order of their first appearance."""
+    """The distinct parameters of a query, in order of first appearance."""
     return list(dict.fromkeys(match["name"] for match in _find_placeholders(query, backslashes)))
 
 
@@ -47,18 +47,18 @@ def bind_parameters(
     rest: Callable[[str], str] = str,
     backslashes: bool = False,
 ) -> BoundQuery:
-    """Write each parameter in a database's own style. A list becomes as many as it has items: `IN :ids` works.
-    NumPy's and pandas' values become Python's.
+    """Convert parameters to a database's placeholder style. A list becomes one placeholder per item, so that `IN :ids`
+    works. NumPy and pandas values become plain Python values.
 
     Args:
         query: the SQL with `:name` for a parameter.
         values: a value for each parameter.
-        style: the placeholder of a parameter, of its number (from 1) and its name.
-        rest: what becomes of the text between the parameters, where a database wants something escaped.
-        backslashes: a backslash in a text escapes the next character, as in MySQL.
+        style: returns the placeholder of a parameter from its number (from 1) and its name.
+        rest: converts the text between parameters, for databases that need escapes.
+        backslashes: whether a backslash in a string escapes the next character, as in MySQL.
 
     Raises:
-        UsageError: a parameter without a value, a value without a parameter, an empty list.
+        UsageError: a parameter has no value, a value has no parameter, or a list is empty.
     """
     wanted = find_query_parameters(query, backslashes=backslashes)
     refuse_misfits(wanted, values, "the query")

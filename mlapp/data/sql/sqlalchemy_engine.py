@@ -1,4 +1,4 @@
-"""Every other database through SQLAlchemy: MySQL and MariaDB, SQLite, and any whose dialect is installed."""
+"""All other databases through SQLAlchemy: MySQL, MariaDB, SQLite, and any with an installed dialect."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 FETCHED = 20_000
-"""Rows fetched at once."""
+"""Rows per fetch."""
 
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
 
 def stream_sqlalchemy(address: Address, query: str, values: Mapping[str, Any]) -> Iterator[pa.Table]:
-    """Read the query's rows as Arrow tables, as they come; at least one table, if an empty one.
+    """Stream the query's rows as Arrow tables; at least one table, which can be empty.
 
     Raises:
-        DataError: not an address, no driver for it, no connection, or a query that the database refuses.
+        DataError: the URL is invalid, the driver is missing, the connection failed, or the database refuses the query.
         LostConnectionError: the connection broke.
     """
     try:
@@ -43,7 +43,7 @@ def stream_sqlalchemy(address: Address, query: str, values: Mapping[str, Any]) -
         query,
         values,
         lambda _, name: f":{name}",
-        rest=lambda text: text.replace(":", r"\:"),  # only ours are parameters to SQLAlchemy
+        rest=lambda text: text.replace(":", r"\:"),  # SQLAlchemy must see only our parameters
         backslashes=engine.dialect.name in ("mysql", "mariadb"),
     )
     with _open_sqlalchemy_connection(engine, address) as connection, _translate_sqlalchemy_errors(query, address):
@@ -85,14 +85,14 @@ def _create_sqlalchemy_engine(address: Address) -> Engine:
 
 
 def _create_sqlite_engine(url: Any, address: Address) -> Engine:
-    """SQLite keeps times, booleans and decimals as numbers and texts; a column's declared type brings them back."""
+    """Create an engine that converts by declared column type: SQLite stores times, booleans and decimals otherwise."""
     import sqlite3
 
     import sqlalchemy
 
     file = url.database
     if file and file != ":memory:" and not file.startswith("file:") and not Path(file).is_file():
-        # SQLite would make an empty one.
+        # SQLite would create an empty database.
         raise DataError(
             f"There is no SQLite file {address.hide_secrets(file)}.",
             "Check the path: sqlite:///relative or sqlite:////absolute.",
@@ -125,7 +125,7 @@ def _parse_sqlite_date(value: bytes) -> date | str:
 
 
 def _truth(value: bytes) -> bool | str:
-    """SQLite takes any text in a column that is declared BOOLEAN: what is neither true nor false stays a text."""
+    """A boolean, or the text if it is neither true nor false: SQLite allows any text in a BOOLEAN column."""
     text = value.decode()
     return _TRUTH.get(text.strip().lower(), text)
 
@@ -134,7 +134,7 @@ _TRUTH = {
     **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "on"), True),
     **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "off"), False),
 }
-"""As PostgreSQL reads booleans: https://www.postgresql.org/docs/current/datatype-boolean.html."""
+"""PostgreSQL's input forms of booleans: https://www.postgresql.org/docs/current/datatype-boolean.html."""
 
 _CONVERTERS: dict[str, Any] = {
     "DATE": _parse_sqlite_date,
@@ -163,7 +163,7 @@ def _open_sqlalchemy_connection(engine: Engine, address: Address) -> Iterator[Co
 
 @contextmanager
 def _drop_lost_connection(rows: Any) -> Iterator[None]:
-    """PyMySQL reads on from a lost connection when its cursor is collected, and complains on standard error."""
+    """Drop a lost connection, because PyMySQL would read from it when its cursor is collected, and print an error."""
     from sqlalchemy import exc
 
     try:
@@ -177,7 +177,7 @@ def _drop_lost_connection(rows: Any) -> Iterator[None]:
 
 @contextmanager
 def _translate_sqlalchemy_errors(query: str, address: Address) -> Iterator[None]:
-    """SQLAlchemy's errors as ours."""
+    """Translate SQLAlchemy's errors to ours."""
     from sqlalchemy import exc
 
     try:
@@ -192,6 +192,6 @@ def _translate_sqlalchemy_errors(query: str, address: Address) -> Iterator[None]
 
 
 def _read_driver_message(error: Any) -> str:
-    """The database's own words; some drivers put a number before them."""
+    """The database's message, without the number that some drivers prepend."""
     told = error.orig.args
     return str(told[-1] if told else error.orig)

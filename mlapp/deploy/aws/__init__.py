@@ -1,1 +1,1 @@
-"""Shared by targets on AWS: clients whose errors name the missing right, and the account's registry."""
+"""Shared by AWS targets: clients with errors that name the missing permission, and the account's registry."""

@@ -1,4 +1,4 @@
-"""Judging a canary by CloudWatch's metrics, which have a point a minute and come some minutes late."""
+"""Judge a canary by CloudWatch metrics, which have one data point per minute and arrive some minutes late."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlapp.reporting import Reporter
 
 
 class Counts(NamedTuple):
-    """What a release answered in a time: calls, those that failed, and the mean of their milliseconds."""
+    """A release's calls in a period: total, failed, and mean latency in milliseconds."""
 
     calls: float
     errors: float
@@ -30,7 +30,7 @@ class Limits:
     """When a canary is worse than the live release.
 
     Args:
-        calls: minimum number of calls to judge by.
+        calls: minimum number of calls for a judgment.
         error_rate: maximum error rate above the live release's.
         latency_ratio: maximum mean latency, as a multiple of the live release's.
     """
@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class MetricSource:
-    """Metrics of one release: namespace, names and statistics of CloudWatch, and the unit of its latency."""
+    """CloudWatch metrics of one release: namespace, names and statistics, and the unit of latency."""
 
     session: AwsSession
     namespace: str
@@ -50,7 +50,7 @@ class MetricSource:
     errors: str
     latency: str
     milliseconds: float = 1.0
-    """Of one unit of the latency."""
+    """Milliseconds per unit of latency."""
 
     def read_counts(self, dimensions: dict[str, str], start: datetime) -> Counts:
         """The counts since the minute of `start`."""
@@ -77,7 +77,7 @@ class MetricSource:
 
 
 def compare_versions(compare: CompareQuality | None, live: Release, trial: Release) -> str | None:
-    """Why the quality of the canary's version is worse; None if it is not, or is not compared."""
+    """The reason why the quality of the canary's version is worse; None if it is not, or is not compared."""
     return None if compare is None else compare(live.shipment.model_version, trial.shipment.model_version)
 
 
@@ -90,14 +90,14 @@ def watch_canary(
     progress: Reporter,
     explain_quality: Callable[[], str | None],
 ) -> str | None:
-    """Watch a canary for a time; why it is worse than the live release, as soon as it is, or None.
+    """Watch a canary for `seconds`. Returns the reason as soon as it is worse than the live release, otherwise None.
 
     Args:
-        pause: seconds between two looks.
-        explain_quality: why the canary's quality is worse, or None.
+        pause: polling interval in seconds.
+        explain_quality: returns the reason why the canary's quality is worse, or None.
 
     Raises:
-        DeployError: it had too few calls to judge by; it stays on trial.
+        DeployError: the canary had too few calls to judge, and stays.
     """
     end, told = time.monotonic() + seconds, ""
     while True:
@@ -116,7 +116,7 @@ def watch_canary(
         raise DeployError(
             f"The canary had {canary.calls:.0f} requests in {seconds:.0f} s, too few to judge by "
             f"({limits.calls} are needed). It stays on trial.",
-            "`mlapp promote` or `mlapp abort` it. CloudWatch's metrics come some minutes late: watch it longer.",
+            "`mlapp promote` or `mlapp abort` it. CloudWatch metrics arrive late: use a longer --auto-promote.",
         )
     return None
 

@@ -1,4 +1,4 @@
-"""The registry of an AWS account (ECR): the repository of an app, and the way in."""
+"""The registry of an AWS account (ECR): an app's repository and the login."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mlapp.reporting import Reporter
 
 
 def default_repository_name(app: str) -> str:
-    """The repository of an app whose settings name none: ECR takes small letters, digits and dashes."""
+    """The default repository name of an app: ECR allows lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", app.lower()).strip("-")
 
 
 def open_repository(session: AwsSession, name: str, tags: Mapping[str, str], progress: Reporter) -> RegistryPlace:
-    """The app's repository, made when it is missing, and a login for the next twelve hours.
+    """The app's repository, created if missing, and a login that is valid for twelve hours.
 
     Raises:
-        DeployError: AWS refuses; a missing right is named.
+        DeployError: AWS refuses; the message names a missing permission.
     """
     from botocore.exceptions import ClientError
 

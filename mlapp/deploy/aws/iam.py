@@ -1,4 +1,4 @@
-"""Statements and policies of IAM, and what every target on AWS needs of them."""
+"""IAM statements and policies that all AWS targets share."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PUSH_IMAGES = [
     "TagResource",
     "UploadLayerPart",
 ]
-"""Actions on the ECR repository of an app, by who deploys it."""
+"""Actions on an app's ECR repository that the deployer needs."""
 
 
 def make_trust(service: str) -> dict[str, Any]:
-    """The policy that lets a service of AWS assume a role.
+    """The policy that lets an AWS service assume a role.
 
     Args:
         service: such as `lambda.amazonaws.com`.
@@ -34,14 +34,14 @@ def make_statement(actions: list[str], resources: list[Any], *, is_template: boo
     """A statement that allows actions.
 
     Args:
-        is_template: CloudFormation replaces `${AWS::Partition}` and the like in the resources.
+        is_template: let CloudFormation replace `${AWS::Partition}` and similar variables in the resources.
     """
     named = [{"Fn::Sub": resource} for resource in resources] if is_template else resources
     return {"Effect": "Allow", "Action": actions, "Resource": named}
 
 
 def make_pass_statement(role: Any, service: str) -> dict[str, Any]:
-    """A statement that allows to give a role to a service, and to no other."""
+    """A statement that allows passing a role to one service only."""
     condition = {"StringEquals": {"iam:PassedToService": service}}
     return {**make_statement(["iam:PassRole"], [role]), "Condition": condition}
 
@@ -52,7 +52,7 @@ def make_policy(statements: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def make_arn(service: str, resource: str) -> str:
-    """A resource of the account in any region, as CloudFormation completes it."""
+    """The ARN of a resource of the account in any region; CloudFormation fills in partition and account."""
     return f"arn:${{AWS::Partition}}:{service}:*:${{AWS::AccountId}}:{resource}"
 
 
@@ -65,16 +65,16 @@ def make_role_template(
     statements: list[dict[str, Any]],
     deployer: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """A CloudFormation template of a role and of the policy of who deploys.
+    """A CloudFormation template with a role and the deployer's policy.
 
     Args:
-        name: of the function or endpoint; the names of the role and the policy begin with it.
+        name: the name of the function or endpoint; prefix of the role's and policy's names.
         target: the key below `targets:` in mlapp.yaml, such as `lambda`.
         subject: what the role is for, in words, such as `function`.
         role_id: the role's logical id in the template.
         service: the service that assumes the role, such as `lambda.amazonaws.com`.
-        statements: what the role may do.
-        deployer: what the policy allows.
+        statements: the role's permissions.
+        deployer: the deployer's permissions.
     """
     role = {
         "Type": "AWS::IAM::Role",

@@ -1,4 +1,4 @@
-"""Clients of AWS, and its errors in the user's terms: a missing right is named as IAM writes it."""
+"""AWS clients, with errors in the user's terms: a missing permission has its IAM action name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Aut
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException")
 ACTION = re.compile(r"not authorized to perform: ([\w-]+:\w+)")
 PREFIXES = {"logs": "logs", "cloudwatch": "cloudwatch", "sts": "sts", "ecr": "ecr", "lambda": "lambda", "iam": "iam"}
-"""boto3's name of a service → IAM's."""
+"""Maps boto3's service names to IAM's."""
 
 
 class AwsSession:
-    """The account that the AWS configuration names: `AWS_PROFILE`, `AWS_REGION`, `~/.aws`, or the machine's role.
+    """The account in the AWS configuration: `AWS_PROFILE`, `AWS_REGION`, `~/.aws`, or the machine's role.
 
     Args:
-        region: in place of the configuration's.
-        feature: what needs boto3, for the error where it is not installed.
+        region: overrides the configured region.
+        feature: the feature that needs boto3, for the error if it is not installed.
         target: the name of the target, for errors.
     """
 
@@ -54,27 +54,27 @@ class AwsSession:
         return str(region)
 
     def client(self, service: str) -> Any:
-        """A client of a service. Its calls belong within `translate_errors`."""
+        """A client of a service. Call its methods inside `translate_errors`."""
         if service not in self._clients:
             self._clients[service] = self._session.client(service, region_name=self.region)
         return self._clients[service]
 
     @cached_property
     def account(self) -> str:
-        """The account's number.
+        """The account ID.
 
         Raises:
-            DeployError: no credentials, or they are not valid.
+            DeployError: there are no credentials, or they are invalid.
         """
         with self.translate_errors():
             return str(self.client("sts").get_caller_identity()["Account"])
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turn what AWS refuses inside the block into a DeployError; `ClientError` of `ResourceNotFound` included.
+        """Turn AWS errors inside the block, including `ResourceNotFound`, into DeployError.
 
         Raises:
-            DeployError: with the action that is missing, or AWS's own words.
+            DeployError: names the missing action, or repeats AWS's message.
         """
         from botocore import exceptions
 
@@ -88,7 +88,7 @@ class AwsSession:
             ) from error
         except exceptions.EndpointConnectionError as error:
             raise DeployError(
-                f"AWS does not answer in the region {self.region}: {error}",
+                f"AWS cannot be reached in the region {self.region}: {error}",
                 f"Check that the service exists there (targets.{self._target}.region), and the network.",
             ) from error
         except exceptions.WaiterError as error:
@@ -97,23 +97,23 @@ class AwsSession:
             raise DeployError(f"AWS: {error}", "Check the AWS configuration and the network.") from error
 
     def explain_error(self, error: Any) -> DeployError:
-        """An error of AWS in the user's terms."""
+        """An AWS error in the user's terms."""
         code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code in DENIED or "not authorized to perform" in text:
             found = ACTION.search(text)
             action = found[1] if found else f"{self._find_prefix(error)}:{error.operation_name}"
             return DeployError(
                 f"Your AWS identity lacks the right {action}: {text}",
-                f"Have an administrator grant {action}; `mlapp eject iam` prints all that is needed.",
+                f"Have an administrator grant {action}; `mlapp eject iam` prints all required permissions.",
             )
         if code in EXPIRED:
             return DeployError(f"AWS does not accept the credentials: {text}", "Log in again: aws sso login.")
         return DeployError(
-            f"AWS refused {error.operation_name}: {text or code}", "Change what it names, and try again."
+            f"AWS refused {error.operation_name}: {text or code}", "Fix the cause named above, and try again."
         )
 
     def _find_prefix(self, error: Any) -> str:
-        """The service's prefix in IAM, by the client that has the operation."""
+        """The service's IAM prefix, from the client that has the operation."""
         for service, client in self._clients.items():
             if error.operation_name in client.meta.service_model.operation_names:
                 return PREFIXES.get(service, service)

@@ -1,4 +1,4 @@
-"""The target `lambda`: a function on AWS Lambda. A published version is a release, and the alias `live` answers."""
+"""The target `lambda`: a function on AWS Lambda. Each published version is a release; the alias `live` serves."""
 
 from mlapp.deploy.aws_lambda.target import LambdaTarget
 

@@ -1,4 +1,4 @@
-"""The function as data: what the API takes, and the same as a CloudFormation template."""
+"""The function as data: arguments of API calls, and a CloudFormation template."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ PUBLIC: dict[str, dict[str, Any]] = {
     "Url": {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"},
     "Function": {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},
 }
-"""The actions that a public URL allows everybody."""
+"""The actions that a public URL allows for everyone."""
 MOST_EXAMPLE = 1500
-"""Bytes of an example in the record: all variables of a function together have 4 kB."""
+"""Maximum bytes of an example in the record: a function's variables are limited to 4 kB in total."""
 
 
 NO_TRIGGERS = Triggers()
 
 
 class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Description of a version, from its environment."""
+    """Description of a version, stored in its environment."""
 
     image: str
     model_version: str | None = None
@@ -43,7 +43,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def make_record(shipment: Shipment, by: str | None, triggers: Triggers = NO_TRIGGERS) -> ReleaseRecord:
-    """The record of a shipment, with the triggers that it gets when it goes live. A long example is left out."""
+    """The record of a shipment, with the triggers for when it goes live. An example that is too long is omitted."""
     example = None if shipment.example is None else list(shipment.example)
     if len(msgspec.json.encode(example)) > MOST_EXAMPLE:
         example = None
@@ -71,7 +71,7 @@ def make_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[
 
 
 def make_url(settings: LambdaSettings) -> dict[str, str] | None:
-    """The function's URL as the API takes it; None where there is none."""
+    """The arguments for the function's URL; None if it has none."""
     if settings.url == "none":
         return None
     return {
@@ -83,10 +83,10 @@ def make_url(settings: LambdaSettings) -> dict[str, str] | None:
 def make_template(
     name: str, settings: LambdaSettings, record: ReleaseRecord, canary: tuple[str, int] | None = None
 ) -> dict[str, Any]:
-    """A CloudFormation template of what is deployed.
+    """A CloudFormation template of the deployment.
 
     Args:
-        canary: the version that is live, and the percent of the new one.
+        canary: the live version, and the percentage of the new one.
     """
     configuration = make_configuration(settings, record)
     if not configuration["VpcConfig"]["SubnetIds"]:

@@ -1,4 +1,4 @@
-"""One function of AWS Lambda: its versions, its alias `live`, its URL. Each method is a few calls of the API."""
+"""One AWS Lambda function: its versions, its alias `live`, its URL. Each method makes a few API calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFLICTS = ("ResourceConflictException", "PreconditionFailedException")
 
 
 class Function:
-    """A function of an account. A method raises `DeployError` for what AWS refuses."""
+    """A function of an account. Methods raise `DeployError` if AWS refuses a call."""
 
     def __init__(self, session: AwsSession, name: str, settings: LambdaSettings) -> None:
         self.session = session
@@ -34,13 +34,13 @@ class Function:
         return self.session.client("lambda")
 
     def find_configuration(self, qualifier: str | None = None) -> dict[str, Any] | None:
-        """The configuration of a version or alias, of the newest code when absent; None where there is none."""
+        """The configuration of a version or alias, by default of the newest code; None if it does not exist."""
         options = {"Qualifier": qualifier} if qualifier else {}
         found = self._find(self._client.get_function_configuration, FunctionName=self.name, **options)
         return found
 
     def find_alias(self) -> dict[str, Any] | None:
-        """The alias `live`; None where nothing is live."""
+        """The alias `live`; None if nothing is live."""
         return self._find(self._client.get_alias, FunctionName=self.name, Name=LIVE)
 
     def find_url(self) -> str | None:
@@ -63,10 +63,10 @@ class Function:
         return sorted(found, key=lambda version: int(version["Version"]))
 
     def publish(self, record: ReleaseRecord) -> str:
-        """Bring the newest code to a record, and publish it as a version; that version's number.
+        """Update the function to a record and publish it as a version; returns the version's number.
 
         Raises:
-            DeployError: AWS refuses, or another deployment is under way.
+            DeployError: AWS refuses, or another deployment is in progress.
         """
         configuration = make_configuration(self._settings, record)
         if self.find_configuration() is None:
@@ -96,13 +96,13 @@ class Function:
         return version
 
     def point_alias(self, version: str, weights: dict[str, float], before: dict[str, Any] | None) -> None:
-        """Let `live` mean a version, with a share of the requests for others.
+        """Point `live` at a version, with a share of the requests for other versions.
 
         Args:
-            before: the alias as it was looked at; None where there was none. Where it has changed since, it is left.
+            before: the alias as last read, or None. If it has changed since, nothing is written.
 
         Raises:
-            DeployError: another has moved the alias.
+            DeployError: somebody else moved the alias.
         """
         routing = {"AdditionalVersionWeights": weights}
         with self._translate():
@@ -114,15 +114,15 @@ class Function:
             now = self._client.get_alias(FunctionName=self.name, Name=LIVE)
             if _read_routing(now) != _read_routing(before):
                 raise DeployError(
-                    f"The alias {LIVE} of {self.name} was moved to version {now['FunctionVersion']} meanwhile.",
-                    "Another deployment did that: see `mlapp releases --target lambda`, and deploy again if needed.",
+                    f"The alias {LIVE} of {self.name} was moved to version {now['FunctionVersion']} concurrently.",
+                    "See `mlapp releases --target lambda`, and deploy again if needed.",
                 )
             self._client.update_alias(
                 FunctionName=self.name, Name=LIVE, FunctionVersion=version, RoutingConfig=routing, **_read_revision(now)
             )
 
     def set_url(self) -> str | None:
-        """Make the URL of `live` what the settings say; the URL."""
+        """Apply the settings to the URL of `live`; returns the URL."""
         from botocore.exceptions import ClientError
 
         wanted = make_url(self._settings)
@@ -140,12 +140,12 @@ class Function:
                     try:
                         self._client.add_permission(**place, StatementId=f"mlapp{key}", Principal="*", **permission)
                     except ClientError as error:
-                        if error.response["Error"].get("Code") != "ResourceConflictException":  # it is there
+                        if error.response["Error"].get("Code") != "ResourceConflictException":  # it exists
                             raise
         return url
 
     def set_concurrency(self) -> None:
-        """Reserve what the settings say."""
+        """Reserve the concurrency in the settings."""
         wanted = self._settings.concurrency
         with self._translate():
             if wanted is not None:
@@ -154,10 +154,10 @@ class Function:
                 self._client.delete_function_concurrency(FunctionName=self.name)
 
     def ask(self, body: RequestBody, qualifier: str, api_key: str | None) -> dict[str, Any]:
-        """The answer of `POST /predict` of a version or alias.
+        """The response to `POST /predict` of a version or alias.
 
         Raises:
-            DeployError: the function failed, refuses the inputs, or has no memory or time left.
+            DeployError: the function failed, refused the inputs, ran out of memory or timed out.
         """
         if body.media_type == "application/json":
             payload = body.content
@@ -165,8 +165,8 @@ class Function:
             payload = msgspec.json.encode(_make_http_event(body, api_key))
         if len(payload) > ANSWER:
             raise DeployError(
-                f"The request has {len(payload)} bytes as Lambda counts them, and it takes at most 6 MB.",
-                "Send fewer rows, or put the file in S3: the function answers events of a bucket.",
+                f"The request has {len(payload)} bytes; Lambda accepts at most 6 MB.",
+                "Send fewer rows, or upload the file to S3 and use a bucket trigger.",
             )
         with self._translate():
             answer = self._client.invoke(FunctionName=self.name, Qualifier=qualifier, Payload=payload)
@@ -179,7 +179,7 @@ class Function:
         return _read_predictions(content, f"{self.name}:{qualifier}")
 
     def wake(self, version: str) -> None:
-        """Start a version: its model loads, and answers whether it is ready.
+        """Start a version: load its model and check that it is ready.
 
         Raises:
             DeployError: it does not start.
@@ -205,10 +205,10 @@ class Function:
             self._client.delete_function(FunctionName=self.name)
 
     def read_log(self, since: float | None, seen: set[str]) -> Iterator[dict[str, Any]]:
-        """Events of the log that are not in `seen`, oldest first; adds them to it.
+        """Log events that are not in `seen`, oldest first; adds them to `seen`.
 
         Args:
-            since: in seconds since 1970.
+            since: Unix time in seconds.
         """
         client = self.session.client("logs")
         options = {"startTime": int(since * 1000)} if since is not None else {}
@@ -223,7 +223,7 @@ class Function:
                         yield event
 
     def count_calls(self, version: str, start: datetime) -> Counts:
-        """What a version answered to requests to the alias `live` since the minute of `start`."""
+        """A version's counts for requests through the alias `live` since the minute of `start`."""
         place = {"FunctionName": self.name, "Resource": f"{self.name}:{LIVE}", "ExecutedVersion": version}
         source = MetricSource(self.session, "AWS/Lambda", "Invocations", "Errors", "Duration")
         return source.read_counts(place, start)
@@ -250,7 +250,7 @@ class Function:
 
 
 class _Translation:
-    """`AwsSession.translate_errors`, with what Lambda says of roles and of two deployments at once."""
+    """`AwsSession.translate_errors`, extended for Lambda's errors about roles and concurrent deployments."""
 
     def __init__(self, function: Function) -> None:
         self._function = function
@@ -265,13 +265,13 @@ class _Translation:
             code, text = response["Error"].get("Code", ""), response["Error"].get("Message", "")
             if CANNOT_ASSUME in text:
                 raise DeployError(
-                    f"Lambda may not use the role: {text}",
-                    "Let lambda.amazonaws.com assume it, as `mlapp eject iam` prints. A new role needs some seconds.",
+                    f"Lambda cannot use the role: {text}",
+                    "Allow lambda.amazonaws.com to assume it, as in `mlapp eject iam`. A new role needs some seconds.",
                 ) from error
             if code in CONFLICTS:
                 raise DeployError(
-                    f"Another deployment changes {self._function.name} now: {text}",
-                    "Wait for it to end, see `mlapp releases --target lambda`, and deploy again.",
+                    f"Another deployment is changing {self._function.name}: {text}",
+                    "Wait until it ends, check `mlapp releases --target lambda`, and deploy again.",
                 ) from error
         return self._inner.__exit__(kind, error, trace)
 
@@ -286,13 +286,13 @@ def read_record(version: dict[str, Any]) -> ReleaseRecord | None:
 
 
 def read_weights(alias: dict[str, Any]) -> dict[str, float]:
-    """The share of the requests of each version beside the alias's own."""
+    """The share of the requests of each version other than the alias's main one."""
     weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
     return {str(version): float(weight) for version, weight in weights.items()}
 
 
 def _read_revision(found: dict[str, Any]) -> dict[str, str]:
-    """The revision of a function or alias: with it, AWS refuses to overwrite a change of somebody else."""
+    """The revision of a function or alias: with it, AWS refuses to overwrite a concurrent change."""
     return {"RevisionId": found["RevisionId"]} if found.get("RevisionId") else {}
 
 
@@ -313,10 +313,10 @@ def _make_http_event(body: RequestBody, api_key: str | None) -> dict[str, Any]:
 
 
 def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
-    """The predictions in a payload, which is the answer itself or one of HTTP.
+    """The predictions in a payload, which is either the answer itself or an HTTP response.
 
     Raises:
-        DeployError: it is none, or a problem.
+        DeployError: the payload is neither, or it is a problem document.
     """
     try:
         found = msgspec.json.decode(content)
@@ -324,7 +324,7 @@ def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
             status, found = found["statusCode"], msgspec.json.decode(found["body"])
             if status != 200:
                 raise DeployError(
-                    f"{name} answers {status}: {found['detail']}", "Send what the model's schema asks for."
+                    f"{name} answers {status}: {found['detail']}", "Send inputs that match the model's schema."
                 )
     except (msgspec.DecodeError, KeyError, TypeError):
         found = None
@@ -337,7 +337,7 @@ def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _read_status(content: bytes) -> int | None:
-    """The status of an HTTP answer in a payload; None where it is none."""
+    """The status of an HTTP response in a payload; None if the payload is not one."""
     try:
         found = msgspec.json.decode(content)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""The least that the function, and its deployer, may do: as a CloudFormation template of IAM."""
+"""Minimal IAM permissions of the function and its deployer, as a CloudFormation template."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _deployer_statements(function: str, repository: str, settings: LambdaSetting
 
 
 def _trigger_statements(function: str, triggers: Triggers) -> list[dict[str, Any]]:
-    """What making, changing and removing the triggers needs."""
+    """The permissions for creating, changing and removing the triggers."""
     found = []
     if triggers.s3:
         bucket = f"arn:${{AWS::Partition}}:s3:::{triggers.s3.bucket}"
@@ -120,7 +120,7 @@ def _trigger_statements(function: str, triggers: Triggers) -> list[dict[str, Any
     if triggers.sqs:
         arn = _queue_arn(triggers.sqs)
         found.append(make_statement(["sqs:GetQueueUrl", "sqs:GetQueueAttributes"], [arn], is_template=True))
-        # IAM knows no narrower resource for these.
+        # IAM supports no narrower resource for these.
         found.append(make_statement([f"lambda:{action}EventSourceMapping" for action in MAPPING], ["*"]))
         found.append(make_statement(["lambda:ListEventSourceMappings"], ["*"]))
     if triggers.schedule:

@@ -2,8 +2,8 @@
 
 | mlapp | Lambda |
 |---|---|
-| release | a published version, whose number is the release's |
-| the live release | what the alias `live` means |
+| release | a published version; both have the same number |
+| the live release | the version of the alias `live` |
 | canary | a weight of the alias |
 """
 
@@ -53,7 +53,7 @@ from mlapp.request_body import RequestBody
 
 PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
 PAUSE = 15.0
-"""Seconds between two looks at a canary's metrics, which have a point a minute."""
+"""Polling interval in seconds for a canary's metrics, which have one data point per minute."""
 FOLLOW_PAUSE = 2.0
 LIMITS = Limits(calls=20, error_rate=0.02, latency_ratio=2.0)
 
@@ -71,7 +71,7 @@ class LambdaTarget(Target[LambdaSettings]):
 
     @property
     def function_name(self) -> str:
-        """The function's name: a dot, which an app's may have, is none in Lambda."""
+        """The function's name. Characters of the app's name that Lambda forbids, such as dots, become hyphens."""
         return self.settings.function or re.sub(r"[^a-zA-Z0-9-_]", "-", self.app)[:64]
 
     @property
@@ -92,11 +92,11 @@ class LambdaTarget(Target[LambdaSettings]):
         return open_repository(self._function.session, self.repository_name, self.settings.tags, progress)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """A CloudFormation template of what would be deployed."""
+        """A CloudFormation template of the deployment."""
         return [make_template(self.function_name, self.settings, make_record(shipment, None, self.settings.triggers))]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The template with the weights of the alias. Asks AWS for the live version."""
+        """The template with the alias's weights. Reads the live version from AWS."""
         alias = self._require_alias()
         record = make_record(shipment, None, self.settings.triggers)
         return [make_template(self.function_name, self.settings, record, (alias["FunctionVersion"], percent))]
@@ -140,7 +140,7 @@ class LambdaTarget(Target[LambdaSettings]):
         version = self._publish(shipment, alias, False, progress)
         if version == alias["FunctionVersion"]:
             raise DeployError(
-                f"Release {version} is live already, and nothing in it would change.",
+                f"Release {version} is live already, and there is nothing to change.",
                 "Train or change something first, or deploy without --canary.",
             )
         self._function.point_alias(alias["FunctionVersion"], {version: percent / 100}, alias)
@@ -150,7 +150,7 @@ class LambdaTarget(Target[LambdaSettings]):
     def judge(
         self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
     ) -> Release:
-        """Watch the canary by CloudWatch's metrics, which come some minutes late; then promote or abort it."""
+        """Watch the canary's CloudWatch metrics, which arrive some minutes late; then promote or abort it."""
         alias, version = self._require_canary()
         live, start, function = alias["FunctionVersion"], datetime.now(timezone.utc), self._function
         reason = watch_canary(
@@ -182,7 +182,7 @@ class LambdaTarget(Target[LambdaSettings]):
         alias, version = self._require_canary()
         release = self._find_release(version)
         self._function.point_alias(alias["FunctionVersion"], {}, alias)
-        progress(f"version {version} gets no requests any more")
+        progress(f"version {version} no longer gets requests")
         return _with_state(release, "aborted")
 
     def status(self) -> Status:
@@ -245,7 +245,7 @@ class LambdaTarget(Target[LambdaSettings]):
         return found
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
-        """Let `live` mean an earlier version again, which keeps its number."""
+        """Point `live` at an earlier version, which keeps its number."""
         alias = self._require_alias()
         self._refuse_canary(alias)
         live = int(alias["FunctionVersion"])
@@ -255,7 +255,7 @@ class LambdaTarget(Target[LambdaSettings]):
         if wanted is None or wanted not in known:
             listed = ", ".join(map(str, known)) or "none"
             raise DeployError(
-                f"There is no release {to} of {self.app} to go back to." if to else "There is no release before this.",
+                f"There is no release {to} of {self.app} to go back to." if to else "There is no earlier release.",
                 f"Kept: {listed}. See `mlapp releases --target lambda`.",
             )
         progress(f"ask version {wanted} for a prediction")
@@ -292,7 +292,7 @@ class LambdaTarget(Target[LambdaSettings]):
         return self._function.ask(RequestBody.of(inputs), "live", self._api_key)
 
     def iam(self) -> dict[str, Any]:
-        """A CloudFormation template of the function's least role, and of the rights of who deploys it."""
+        """A CloudFormation template with the function's minimal role and the deployer's permissions."""
         return make_iam_template(self.function_name, self.repository_name, self.settings)
 
     @property
@@ -300,7 +300,7 @@ class LambdaTarget(Target[LambdaSettings]):
         return self.serve.api_keys[0] if self.serve.api_keys else None
 
     def _publish(self, shipment: Shipment, alias: dict[str, Any] | None, is_new: bool, progress: Reporter) -> str:
-        """Publish a version that has answered. One that does not is removed, and the live one stays."""
+        """Publish a version and test it. If it does not answer, it is removed and the live version stays."""
         function = self._function
         known = {version["Version"] for version in function.list_versions()}
         progress(f"publish {shipment.image}")
@@ -321,7 +321,7 @@ class LambdaTarget(Target[LambdaSettings]):
         return version
 
     def _try_version(self, version: str, shipment: Shipment) -> None:
-        """A real prediction. An app without an example says by starting that its model loads."""
+        """Make a real prediction. For an app without an example, only check that the model loads."""
         if shipment.example is None:
             self._function.wake(version)
             return
@@ -338,7 +338,7 @@ class LambdaTarget(Target[LambdaSettings]):
     def _require_role(self) -> None:
         if not self.settings.role:
             raise DeployError(
-                "targets.lambda.role names no role for the function.",
+                "targets.lambda.role is not set: the function needs a role.",
                 "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints the least one.",
             )
 
@@ -357,10 +357,10 @@ class LambdaTarget(Target[LambdaSettings]):
         return record.triggers if record else NO_TRIGGERS
 
     def _set_triggers(self, version: str, before: Triggers, progress: Reporter) -> None:
-        """Make the triggers of the version that is live now.
+        """Create the live version's triggers.
 
         Raises:
-            DeployError: AWS refuses; the version is live nevertheless, which is said.
+            DeployError: AWS refuses; the message states that the version is live nevertheless.
         """
         alias = self._require_alias()
         try:
@@ -375,7 +375,7 @@ class LambdaTarget(Target[LambdaSettings]):
         alias = self._function.find_alias()
         if alias is None:
             raise DeployError(
-                f"Nothing of {self.app} is live on Lambda.", "Deploy it first: mlapp deploy --target lambda."
+                f"{self.app} has no live release on Lambda.", "Deploy it first: mlapp deploy --target lambda."
             )
         return alias
 
@@ -397,7 +397,7 @@ class LambdaTarget(Target[LambdaSettings]):
         return next(release for release in self.releases() if str(release.number) == version)
 
     def _describe(self, configuration: dict[str, Any], record: ReleaseRecord | None) -> dict[str, Any]:
-        """The part of a configuration that a deploy sets, in one form for the current and the planned one."""
+        """The part of a configuration that a deploy sets, in the same form for current and planned ones."""
         keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
         variables = dict(configuration.get("Environment", {}).get("Variables", {}))
         variables.pop(RECORD, None)

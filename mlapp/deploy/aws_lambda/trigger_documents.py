@@ -1,4 +1,4 @@
-"""The triggers of a function as data: a bucket's notification, a queue's mapping, and a rule of EventBridge."""
+"""The triggers of a function as data: a bucket notification, a queue mapping, and an EventBridge rule."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ def refuse_contradictions(settings: LambdaSettings) -> None:
     """Check the triggers against the other settings.
 
     Raises:
-        ConfigError: predictions would have no place to go, or would trigger the function themselves.
+        ConfigError: predictions would have no destination, or would trigger the function themselves.
     """
     triggers = settings.triggers
     if triggers.schedule is not None and settings.output is None:
         raise ConfigError(
-            "targets.lambda.triggers.schedule is set, and its predictions have no place to go.",
+            "targets.lambda.triggers.schedule is set, but there is no place for its predictions.",
             "Set targets.lambda.output, as s3://bucket/predictions.",
         )
     if triggers.s3 is not None and settings.output is not None:
         place = f"s3://{triggers.s3.bucket}/{triggers.s3.prefix}"
         if f"{settings.output.rstrip('/')}/".startswith(place):
             raise ConfigError(
-                f"targets.lambda.output {settings.output} lies in {place}, whose new files invoke the function.",
+                f"targets.lambda.output {settings.output} is in {place}, where new files invoke the function.",
                 "Name another folder or bucket for the predictions, or a prefix for triggers.s3.",
             )
 
 
 def name_rule(function: str) -> str:
-    """Name of the rule of EventBridge."""
+    """Name of the EventBridge rule."""
     return f"{function[:58]}-mlapp"
 
 
 def notification_id(function: str) -> str:
-    """Id of our entry in a bucket's notifications."""
+    """ID of our entry in a bucket's notifications."""
     return f"mlapp-{function}"
 
 
@@ -55,7 +55,7 @@ def make_notification(trigger: S3Trigger, function: str, alias_arn: Any) -> dict
 
 
 def make_mapping(trigger: SqsTrigger, queue_arn: Any) -> dict[str, Any]:
-    """Arguments of `CreateEventSourceMapping`, except the function's name. Messages that fail are retried alone."""
+    """Arguments of `CreateEventSourceMapping`, except the function's name. Only failed messages are retried."""
     return {
         "EventSourceArn": queue_arn,
         "BatchSize": trigger.batch,
@@ -64,9 +64,9 @@ def make_mapping(trigger: SqsTrigger, queue_arn: Any) -> dict[str, Any]:
 
 
 def make_trigger_resources(function: str, triggers: Triggers) -> dict[str, Any]:
-    """Resources of a CloudFormation template, which has the function's alias as `Live`.
+    """Resources of a CloudFormation template, which contains the function's alias as `Live`.
 
-    The notifications of a bucket belong to the template that made the bucket: ours is in the permission's metadata.
+    A bucket's notifications belong to the template that created the bucket, so ours is in the permission's metadata.
     """
     live: dict[str, Any] = {"Ref": "Live"}
     allow = {"FunctionName": live, "Action": "lambda:InvokeFunction"}

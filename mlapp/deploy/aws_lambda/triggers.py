@@ -1,6 +1,6 @@
-"""What invokes the alias `live`: a bucket's notifications, a queue, and a schedule of EventBridge.
+"""The triggers of the alias `live`: a bucket's notifications, a queue, and an EventBridge schedule.
 
-Each method is idempotent, and leaves what others made: a bucket has one document of notifications for all its users.
+Each method is idempotent and keeps what others created: a bucket has one notification document for all its users.
 
 Source: https://docs.aws.amazon.com/lambda/latest/dg/with-s3.html, with-sqs.html and
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html.
@@ -18,7 +18,7 @@ from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
 
 STATEMENTS = {"s3": "mlappS3", "schedule": "mlappSchedule"}
-"""Ids of the statements of the alias's policy, by the kind of trigger that they allow."""
+"""IDs of the statements in the alias's policy, by the kind of trigger that they allow."""
 
 
 class TriggerSet:
@@ -29,10 +29,10 @@ class TriggerSet:
         self._function = function
 
     def require_sources(self, settings: LambdaSettings) -> None:
-        """Check that the bucket and the queue exist and fit, before anything is changed.
+        """Check, before anything is changed, that the bucket and the queue exist and are suitable.
 
         Raises:
-            DeployError: one does not exist, a right is missing, or the queue gives the function too little time.
+            DeployError: one does not exist, a permission is missing, or the queue's visibility timeout is too short.
         """
         triggers = settings.triggers
         if triggers.s3 is not None:
@@ -48,7 +48,7 @@ class TriggerSet:
                 )
 
     def set_triggers(self, wanted: Triggers, before: Triggers, alias_arn: str, progress: Reporter) -> None:
-        """Make the triggers `wanted`; remove those of `before` that are not wanted any more."""
+        """Create the triggers `wanted`, and remove those of `before` that are no longer wanted."""
         self.remove_triggers(
             Triggers(
                 s3=before.s3 if before.s3 and not _same_bucket(before, wanted) else None,
@@ -66,7 +66,7 @@ class TriggerSet:
             self._set_schedule(wanted.schedule, alias_arn, progress)
 
     def remove_triggers(self, triggers: Triggers, alias_arn: str, progress: Reporter) -> list[str]:
-        """Remove triggers, as far as they exist; the names of those that did."""
+        """Remove the triggers that exist; returns their names."""
         removed = []
         if triggers.s3 is not None and self._remove_notification(triggers.s3.bucket):
             removed.append(f"notification of s3://{triggers.s3.bucket}")
@@ -131,7 +131,7 @@ class TriggerSet:
         return found
 
     def _find_mapping(self, queue: str, alias_arn: str) -> dict[str, Any] | None:
-        """The mapping of a queue, which may not exist any more, to the alias."""
+        """The mapping of a queue, which can have been deleted, to the alias."""
         with self._session.translate_errors():
             pages = self._session.client("lambda").get_paginator("list_event_source_mappings")
             found = [
@@ -189,7 +189,7 @@ class TriggerSet:
         return True
 
     def _allow(self, kind: str, principal: str, source: str) -> None:
-        """Let a service of AWS invoke the alias for one source, in place of an earlier source."""
+        """Allow an AWS service to invoke the alias for one source, replacing an earlier source."""
         from botocore.exceptions import ClientError
 
         place = {"FunctionName": self._function, "Qualifier": LIVE, "StatementId": STATEMENTS[kind]}
@@ -229,5 +229,5 @@ def _same_queue(before: Triggers, wanted: Triggers) -> bool:
 
 
 def _partition(arn: str) -> str:
-    """`aws`, or `aws-cn` and the like."""
+    """The partition of an ARN: `aws`, `aws-cn`, …"""
     return arn.split(":")[1]

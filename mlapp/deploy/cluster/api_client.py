@@ -1,7 +1,7 @@
-"""The Kubernetes API as this room uses it: plain documents in and out, server-side apply, errors in words.
+"""A Kubernetes API client: plain documents in and out, server-side apply, readable errors.
 
-The client library brings the connection and the login. Its generated methods are not used: they are one function for
-each kind, and the documents here are plain data anyway.
+The client library provides the connection and the login. Its generated methods are not used: there is one function per
+kind, and documents are plain data here anyway.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mlapp.deploy.cluster.transport import ApiCall, Transport, response_lines
 from mlapp.request_body import RequestBody
 
 MANAGER = "mlapp"
-"""Our field manager."""
+"""mlapp's field manager."""
 
 OLDEST = (1, 30)
-"""The oldest version that accepts what is rendered: the preStop `sleep` of a pod."""
+"""The oldest version that accepts the rendered objects: they use the preStop `sleep` action of pods."""
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -49,12 +49,12 @@ class Cluster:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings of the server, each once."""
+        """Warnings of the server, without duplicates."""
         return self.transport.warnings
 
     @property
     def namespace(self) -> str:
-        """The namespace that is worked in."""
+        """The namespace in use."""
         return self.connection.namespace
 
     @property
@@ -63,14 +63,14 @@ class Cluster:
         return self.connection.place
 
     def read_server_time(self) -> datetime:
-        """The time by the server's clock, which all who deploy have in common."""
+        """The time by the server's clock, which is the same for everyone who deploys."""
         return datetime.now(timezone.utc) + self.transport.ahead
 
     def read_server_version(self) -> tuple[int, int]:
-        """The server's version; asked once.
+        """The server's version; requested once.
 
         Raises:
-            ApiError: it is too old for what mlapp renders.
+            ApiError: it is too old for the objects that mlapp renders.
         """
         if self._version:
             return self._version
@@ -80,24 +80,26 @@ class Cluster:
             found, least = ".".join(map(str, digits)), ".".join(map(str, OLDEST))
             raise ApiError(
                 f"The cluster ({self.connection.context}) is version {found}; mlapp needs {least} or later.",
-                "Have it upgraded; `mlapp eject k8s` writes files to adapt by hand meanwhile.",
+                "Have it upgraded; until then, adapt the files of `mlapp eject k8s` by hand.",
                 0,
             )
         self._version = (digits[0], digits[1])
         return self._version
 
     def read_user_name(self) -> str:
-        """The user that the server takes us for."""
+        """The user name that the server authenticates us as."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
         answer = self.transport.send_json("POST", path, body=body, verb="create", object="SelfSubjectReview")
         return str(answer.get("status", {}).get("userInfo", {}).get("username", "unknown"))
 
     def require_namespace(self) -> None:
-        """Tell an app that is not deployed from a namespace that is not there, as far as one may look.
+        """Check that the namespace exists, if we are allowed to read it.
+
+        This distinguishes a missing namespace from an app that is not deployed.
 
         Raises:
-            ApiError: there is none of that name.
+            ApiError: the namespace does not exist.
         """
         try:
             found = self.get_object(NAMESPACE, self.namespace)
@@ -106,13 +108,13 @@ class Cluster:
         if found is None:
             raise ApiError(
                 f"There is no namespace '{self.namespace}' in {self.connection.context}.",
-                "Name another with --namespace, or have it made: "
+                "Choose another with --namespace, or have it created: "
                 f"{self.connection.section}.namespace: {{name: {self.namespace}, create: true}}.",
                 404,
             )
 
     def require_kind(self, kind: Kind, todo: str) -> None:
-        """Check that the server knows a kind that an operator brings, in the version that is rendered; asked once.
+        """Check that the server has an operator's kind in the rendered version; requested once.
 
         Raises:
             ApiError: the operator is not installed, or too old.
@@ -123,7 +125,7 @@ class Cluster:
         try:
             found = self.transport.send_json("GET", f"/apis/{group}", verb="get", object=kind.kind)
         except ApiError as error:
-            if error.code == 403:  # the write itself will tell
+            if error.code == 403:  # the write itself reports it
                 return
             if error.code != 404:
                 raise
@@ -155,12 +157,12 @@ class Cluster:
             raise
 
     def list_with_version(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
-        """The objects as they are now, and the version from which to watch them on."""
+        """The current objects, and the resource version to start a watch from."""
         answer = self.transport.send_json("GET", self._make_path(kind), query=query, verb="list", object=kind.plural)
         return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
 
     def list_objects(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
-        """Objects of a kind that `selector` chooses; none when the cluster does not know the kind."""
+        """Objects of a kind that match `selector`; none if the cluster does not have the kind."""
         if selector:
             query["labelSelector"] = selector
         try:
@@ -180,10 +182,10 @@ class Cluster:
     def apply_object(
         self, document: Mapping[str, Any], *, dry_run: bool = False, force: bool = False, manager: str = MANAGER
     ) -> dict[str, Any]:
-        """Server-side apply; what the object becomes.
+        """Server-side apply; returns the resulting object.
 
         Raises:
-            ConflictError: others own fields of it, and `force` was not given.
+            ConflictError: other managers own some of its fields, and `force` is False.
         """
         kind = find_kind(dict(document))
         query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
@@ -194,7 +196,7 @@ class Cluster:
         )
 
     def create_object(self, document: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """Make an object that does not exist yet; ApiError 409 when it does."""
+        """Create an object; ApiError 409 if it exists."""
         kind = find_kind(dict(document))
         query = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
         body = self._place_in_namespace(kind, document)
@@ -209,7 +211,7 @@ class Cluster:
         )
 
     def replace_object(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Write an object back; ApiError 409 when it has changed since it was read."""
+        """Write an object back; ApiError 409 if it has changed since it was read."""
         kind = find_kind(dict(document))
         path = self._make_path(kind, document["metadata"]["name"])
         query = {"fieldManager": MANAGER}
@@ -226,7 +228,7 @@ class Cluster:
         )
 
     def delete_object(self, document: Mapping[str, Any]) -> bool:
-        """Remove exactly this object, not a later one with its name; False if it does not exist any more."""
+        """Remove exactly this object, not a later one with its name; False if it no longer exists."""
         kind = find_kind(dict(document))
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid := document["metadata"].get("uid"):
@@ -257,7 +259,7 @@ class Cluster:
             response.close()
 
     def read_pod_log(self, pod: str, **query: str) -> Any:
-        """The log of a pod's server, as a response that is read line by line."""
+        """The log of a pod's server, as a response to read line by line."""
         path = f"{self._make_path(POD, pod)}/log"
         follow = None if "follow" in query else 30.0
         return self.transport.send_call(
@@ -268,7 +270,7 @@ class Cluster:
     def forward_port(self, pod: str, port: int, tls: bool = False) -> Iterator[HTTPConnection]:
         """An HTTP connection to a pod's port, through the API server and the kubelet.
 
-        With `tls` the certificate is not checked: it is for the Service's name, and the kubelet vouches for the pod.
+        With `tls`, the certificate is not verified: it is for the Service's name, and the kubelet identifies the pod.
         """
         from kubernetes.client.exceptions import ApiException
         from kubernetes.stream.ws_client import portforward_call
@@ -298,7 +300,7 @@ class Cluster:
             yield connection
         except (HTTPException, OSError) as error:
             detail = forward.error(port) or str(error)
-            raise ApiError(f"The connection to pod {pod} broke: {detail}", "Look at `mlapp logs`.", 0) from None
+            raise ApiError(f"The connection to pod {pod} was lost: {detail}", "Look at `mlapp logs`.", 0) from None
         finally:
             forward.close()
 
@@ -312,7 +314,7 @@ class Cluster:
         body: RequestBody | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
-        """A request to a pod's port through the API server's proxy: status and answer."""
+        """Status and response of a request to a pod's port through the API server's proxy."""
         name = f"https:{pod}:{port}" if tls else f"{pod}:{port}"
         url = f"{self._make_path(POD, name)}/proxy{path}"
         what = f"pods/proxy of {pod}"
@@ -347,7 +349,7 @@ class Cluster:
 
 
 def _name_operator(kind: Kind) -> str:
-    """Who brings a kind, for the user."""
+    """The operator that provides a kind, for messages."""
     return "Knative Serving" if kind.group == "serving.knative.dev" else OPERATORS.get(kind.kind, kind.group)
 
 

@@ -1,4 +1,4 @@
-"""Explains refusals of the API server: who may not do what, which quota, which policy, which field is wrong."""
+"""Explains errors of the API server: the missing permission, exceeded quota, policy, or wrong field."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POLICY = re.compile(
 
 
 class ApiError(DeployError):
-    """The API server refused a call. `code` is its HTTP status; `reason` its machine-readable word."""
+    """The API server refused a call. `code` is the HTTP status; `reason` the machine-readable reason."""
 
     def __init__(self, what: str, todo: str, code: int, reason: str = "", message: str = "") -> None:
         super().__init__(what, todo)
@@ -63,15 +63,15 @@ class ConflictError(ApiError):
 def make_api_error(
     code: int, body: bytes | str, verb: str, object: str, context: str, section: str = "targets.k8s"
 ) -> ApiError:
-    """The error for an HTTP answer beyond 299.
+    """The error for an HTTP response with a status above 299.
 
     Args:
         code: the HTTP status.
-        body: the answer, a Status object or anything.
-        verb: what was tried, as RBAC names it: get, list, create, patch, delete.
-        object: what it was tried on, as `Deployment/digits`.
+        body: the response, a Status object or any other content.
+        verb: the attempted action as an RBAC verb: get, list, create, patch, delete.
+        object: the object of the action, such as `Deployment/digits`.
         context: the kubeconfig's context.
-        section: the target's settings, as the user knows them.
+        section: the key of the target's settings in mlapp.yaml.
     """
     status = _decode_status(body)
     message, reason = status.get("message") or "", status.get("reason") or ""

@@ -16,12 +16,12 @@ LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 
 
 def object_name(item: dict[str, Any]) -> str:
-    """Its `metadata.name`."""
+    """The object's `metadata.name`."""
     return str(item["metadata"]["name"])
 
 
 def find_revision(documents: Iterable[dict[str, Any]]) -> str | None:
-    """The hash that documents put on their pods: a Deployment's and a Knative Service's template, or a predictor."""
+    """The revision label of the pods, from the template of a Deployment or Knative Service, or from a predictor."""
     for document in documents:
         spec = document.get("spec", {})
         template = (spec.get("template") or {}).get("metadata") or spec.get("predictor") or {}
@@ -31,7 +31,7 @@ def find_revision(documents: Iterable[dict[str, Any]]) -> str | None:
 
 
 def make_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
-    """A pod, and the release that it belongs to by its revision."""
+    """A pod with the release that its revision belongs to."""
     own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
     trial = releases.find_canary(records)
     if trial and own.endswith("-canary"):
@@ -51,7 +51,7 @@ def make_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Repli
 
 
 def list_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
-    """The latest events about the app's objects and what controllers made of them, oldest first."""
+    """The latest events of the app's objects and of objects that controllers created for them, oldest first."""
     found = []
     for item in items:
         subject = item.get("involvedObject") or {}

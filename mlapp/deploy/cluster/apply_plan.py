@@ -16,17 +16,17 @@ VERBS = {"create": "created", "change": "changed"}
 
 
 def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
-    """Write every change but the removals.
+    """Write every change except the removals.
 
     Raises:
-        DeployError: the server refused or went away; says what was written by then.
+        DeployError: the server refused or became unreachable; the message lists what was written.
     """
     done: list[str] = []
     try:
         for change in plan.removals:
             if change.document["kind"] == AUTOSCALER.kind:
                 lock.check_held()
-                cluster.delete_object(change.document)  # first, or it would set the replicas that we are about to
+                cluster.delete_object(change.document)  # first, or it would overwrite our replica count
                 done.append(change.title)
         for change in plan.changes:
             if change.action not in VERBS:
@@ -49,7 +49,7 @@ def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress:
 
 
 def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
-    """Remove objects that are no longer rendered: only of the listed kinds, and only objects that mlapp applied."""
+    """Remove objects that are no longer rendered: only of the prunable kinds, and only objects that mlapp applied."""
     for change in plan.removals:
         lock.check_held()
         if is_managed(change.document) and cluster.delete_object(change.document):

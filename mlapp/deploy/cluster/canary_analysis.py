@@ -1,9 +1,8 @@
-"""`--auto-promote`: a canary against the live release, by what the pods themselves count.
+"""`--auto-promote`: compares a canary with the live release by the pods' own counters, and by quality.
 
-Read from each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, the requests
-of health checks and of the scraper left out; and `mlapp_feature_rows_total`, the predictions. Counts are compared from
-the beginning of the watch on; a pod that is restarted begins again at zero, and is then taken as it is. Quality comes
-from the prediction log.
+From each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, without requests
+of health checks and scrapers; and `mlapp_feature_rows_total`, the predictions. Counts start when the watch begins; a
+restarted pod starts again at zero, and its counters are then used in full. Quality comes from the prediction log.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ PAUSE = 5.0
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """Requests answered, those of them with a status of 500 or more, and the seconds that all took together."""
+    """The number of answered requests, of those with status 500 or above, and the total seconds of all."""
 
     requests: float = 0
     errors: float = 0
@@ -83,10 +82,10 @@ def judge_canary(
     """Watch for `seconds`, then promote; abort as soon as the canary is clearly worse.
 
     Args:
-        compare_quality: says why the canary's version is worse than the live one, where truths are known.
+        compare_quality: returns the reason why the canary's version is worse than the live one, if truths are known.
 
     Raises:
-        DeployError: it was aborted, with the numbers; or it had too few requests to tell, and stays.
+        DeployError: the canary was aborted, with the numbers; or it had too few requests to judge, and stays.
     """
     records = job.releases.list_records()
     before, record = releases.find_live(records), releases.find_canary(records)
@@ -134,7 +133,7 @@ def judge_canary(
 
 
 def explain_worse(live: RequestCounts, trial: RequestCounts, limits: Canary) -> str | None:
-    """Why the canary is worse than the live release; None when it is not, or not yet known to be."""
+    """The reason why the canary is worse than the live release; None if it is not, or if it is too early to say."""
     if trial.requests < limits.requests:
         return None
     if trial.error_rate > live.error_rate + limits.error_rate:
@@ -145,7 +144,7 @@ def explain_worse(live: RequestCounts, trial: RequestCounts, limits: Canary) -> 
 
 
 def describe_counts(live: RequestCounts, trial: RequestCounts) -> str:
-    """Both, in one line."""
+    """Both releases' counts in one line."""
     return "; ".join(
         f"{name}: {counts.requests:.0f} requests, {counts.error_rate:.1%} failed, {counts.latency * 1000:.1f} ms"
         for name, counts in (("canary", trial), ("live", live))
@@ -153,7 +152,7 @@ def describe_counts(live: RequestCounts, trial: RequestCounts) -> str:
 
 
 class WatchedRelease:
-    """One release's pods. What a pod has counted stays known when it goes, or cannot be asked for once."""
+    """One release's pods. A pod's last counts are kept if it terminates or is temporarily unreachable."""
 
     def __init__(self, job: DeploySession[Any], record: ReleaseRecord) -> None:
         self._job = job
@@ -163,7 +162,7 @@ class WatchedRelease:
         self._start = dict(self._latest)
 
     def read_counts(self) -> RequestCounts:
-        """The counts of all its pods since the watch began."""
+        """The counts of all the release's pods since the watch began."""
         self._scrape_pods()
         return sum(
             (counts.subtract_counts(self._start.get(pod, RequestCounts())) for pod, counts in self._latest.items()),
@@ -181,17 +180,17 @@ class WatchedRelease:
 
 
 def request_metrics(cluster: Cluster, serve: Serve, pod: str, port: int = PORT) -> str | None:
-    """The text of a pod's `/metrics`; None when it answers with an error.
+    """The text of a pod's `/metrics`; None if it answers with an error.
 
     Raises:
-        ApiError: the pod cannot be asked.
+        ApiError: the pod is unreachable.
     """
     status, text = request_pod(cluster, serve, pod, "GET", "/metrics", port=port)
     return text.decode() if status == 200 else None
 
 
 def parse_counts(text: str) -> RequestCounts:
-    """Counts from the text that Prometheus reads."""
+    """Counts from text in the Prometheus format."""
     from prometheus_client.parser import text_string_to_metric_families
 
     requests = errors = seconds = timed = 0.0

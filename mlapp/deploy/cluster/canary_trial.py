@@ -1,4 +1,4 @@
-"""What every canary in a cluster has in common: when one may start, its record, and the way back when it fails."""
+"""Shared parts of canaries in a cluster: preconditions, the record, and restoring after a failure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Records = Sequence[ReleaseRecord]
 
 
 def require_live(job: DeploySession[Any]) -> tuple[ReleaseRecord, Records]:
-    """The live release that a canary is beside, and all recorded releases.
+    """The live release to run a canary beside, and all recorded releases.
 
     Raises:
-        DeployError: nothing is live, or a release is not decided yet.
+        DeployError: nothing is live, or another release is still undecided.
     """
     records = job.releases.list_records()
     before = releases.find_live(records)
     if before is None:
-        raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
+        raise DeployError("There is no live release for a canary.", "Deploy once without --canary.")
     if (trial := releases.find_canary(records)) or (trial := releases.find_interrupted(records)):
         raise DeployError(
-            f"Release {trial.number} is not decided yet ({trial.state}); nothing was changed.",
-            "`mlapp promote` or `mlapp abort` a canary; deploy again what was interrupted.",
+            f"Release {trial.number} is still undecided ({trial.state}); nothing was changed.",
+            "`mlapp promote` or `mlapp abort` a canary; deploy an interrupted release again.",
         )
     return before, records
 
@@ -54,7 +54,7 @@ def create_record(
     percent: int,
     url: str | None,
 ) -> ReleaseRecord:
-    """Record a canary before anything of it is written; `goal` is what its promotion applies."""
+    """Record a canary before any of its objects is written; `goal` is what its promotion applies."""
     return job.releases.create_record(
         shipment, goal, records, by=job.read_author(), percent=percent, note=f"canary at {percent} %", url=url
     )
@@ -64,11 +64,11 @@ def create_record(
 def undo_failed_start(
     job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord, undo: Callable[[], None]
 ) -> Iterator[None]:
-    """Start a canary inside the block. When that fails, `undo` gives all traffic back to `before`.
+    """Start a canary inside the block. On failure, `undo` routes all traffic back to `before`.
 
     Raises:
-        UnreachableError: the server went away; what there is of the canary stays.
-        DeployError: the canary was refused, did not become ready or was interrupted, and is removed.
+        UnreachableError: the server became unreachable; the canary stays as it is.
+        DeployError: the canary was refused, did not become ready or was interrupted, and has been removed.
     """
     try:
         yield
@@ -76,7 +76,8 @@ def undo_failed_start(
         undo()
         job.releases.mark_state(record, "aborted", "interrupted")
         raise InterruptedDeployError(
-            f"Interrupted: the canary is gone again, and release {before.number} is live.", "Start it again to try it."
+            f"Interrupted: the canary was removed, and release {before.number} is live.",
+            "Deploy with --canary again to retry.",
         ) from None
     except UnreachableError:
         raise
@@ -84,7 +85,7 @@ def undo_failed_start(
         undo()
         job.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
         raise DeployError(
-            f"The canary failed: {error.what}\nIt is gone again; release {before.number} is live.", error.todo
+            f"The canary failed: {error.what}\nIt was removed; release {before.number} is live.", error.todo
         ) from error
 
 
@@ -92,10 +93,10 @@ def undo_failed_start(
 def undo_failed_promotion(
     job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord | None, undo: Callable[[], None]
 ) -> Iterator[None]:
-    """Make a canary live inside the block. When that fails, `undo` removes the canary and `before` is applied again.
+    """Make a canary live inside the block. On failure, `undo` removes the canary and `before` is applied again.
 
     Raises:
-        UnreachableError: the server went away; the next `mlapp promote` continues.
+        UnreachableError: the server became unreachable; the next `mlapp promote` continues.
         DeployError: the release was refused or did not become ready, or was interrupted while its canary still serves.
     """
     try:

@@ -1,7 +1,7 @@
-"""Plans the changes of a release. Every object is first applied as a dry run, so that a refusal changes nothing.
+"""Plans the changes of a release. Every object is first applied as a dry run, so a refusal changes nothing.
 
-The dry runs find fields that others own, policies and quotas that refuse, and objects of the same name that are not
-ours, before the first object is written.
+Before the first write, the dry runs detect fields that others own, policies and quotas that refuse an object, and
+objects of the same name that mlapp did not create.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from mlapp.deploy.cluster.object_kinds import (
 from mlapp.deploy.target import DeployError
 
 HANDOVER = f"{MANAGER}-handover"
-"""Holds `spec.replicas` between us and an autoscaler; without it the field would fall to its default, one pod."""
+"""Field manager that owns `spec.replicas` until an autoscaler does; otherwise it would fall to its default, one pod."""
 
 CONTROLLER = "deployment.kubernetes.io/"
-"""Annotations that the Deployment controller counts in."""
+"""Annotations in which the Deployment controller keeps counters."""
 
 Action = Literal["create", "change", "remove", "same"]
 Key = tuple[str, str]
@@ -41,7 +41,7 @@ Key = tuple[str, str]
 class Change:
     """One object: its current state (`before`), its planned state (`after`), and the applied `document`.
 
-    `handover`: the replicas stay what they are, and are an autoscaler's from now on.
+    `handover`: the replica count stays as it is, and an autoscaler owns it from now on.
     """
 
     document: dict[str, Any]
@@ -77,7 +77,7 @@ class ChangePlan:
 
     @property
     def pending(self) -> list[Change]:
-        """The changes that change something."""
+        """The changes that have an effect."""
         return [change for change in self.changes if change.action != "same"]
 
     @property
@@ -97,7 +97,7 @@ class ChangePlan:
 
 
 def list_own_objects(cluster: Cluster, names: Names, kinds: Iterable[Kind]) -> dict[Key, dict[str, Any]]:
-    """The app's own objects of these kinds, by kind and name; neither records nor what controllers made."""
+    """The app's own objects of these kinds, by kind and name, without records and objects that controllers created."""
     selector = f"{labels.APP}={names.base},!{labels.RECORD}"
     with ThreadPoolExecutor(4) as pool:
         lists = pool.map(lambda kind: cluster.list_objects(kind, selector), kinds)
@@ -110,9 +110,9 @@ def list_own_objects(cluster: Cluster, names: Names, kinds: Iterable[Kind]) -> d
 def list_prunable_kinds(
     prunable: Iterable[Kind], documents: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]] = ()
 ) -> list[Kind]:
-    """The kinds that may be pruned, less those of operators that neither this release nor the one before it needs."""
+    """The prunable kinds, without those of operators that neither this release nor the previous one needs."""
     used = {find_kind(document) for document in (*documents, *earlier)}
-    groups = {kind.group for kind in used if not kind.core}  # an operator brings all kinds of its group
+    groups = {kind.group for kind in used if not kind.core}  # an operator provides all kinds of its group
     kinds = [kind for kind in prunable if kind.core or kind.group in groups]
     return [*kinds, CLAIM] if CLAIM in used else kinds
 
@@ -128,19 +128,19 @@ def plan_changes(
     prune: bool = True,
     take_over: bool = False,
 ) -> ChangePlan:
-    """Try every document but the Namespace as a dry run.
+    """Dry-run every document except the Namespace.
 
     Args:
-        documents: what the release renders to.
-        prunable: the kinds of object that the target makes and may remove, in the order of their removal.
-        earlier: the documents of the release before, for the kinds that it had.
-        keep: objects that stay although they are not rendered: those of a canary.
-        prune: whether objects that are no longer rendered are removed.
-        take_over: take fields that others own, and objects that others made.
+        documents: the release's rendered documents.
+        prunable: the kinds of object that the target creates and may remove, in the order of removal.
+        earlier: the previous release's documents, for their kinds.
+        keep: objects to keep although they are not rendered: those of a canary.
+        prune: whether to remove objects that are no longer rendered.
+        take_over: take over fields that others own, and objects that others created.
 
     Raises:
-        ConflictError: fields belong to others; all of them are named.
-        DeployError: an object of that name is not ours; a policy, a quota or the server refuses one.
+        ConflictError: others own some fields; the message lists all of them.
+        DeployError: an object of that name is not ours; a policy, a quota or the server refuses an object.
     """
     rest = [document for document in documents if find_kind(document) != NAMESPACE]
     live = list_own_objects(cluster, names, list_prunable_kinds(prunable, rest, earlier))
@@ -164,9 +164,9 @@ def plan_changes(
 
 
 def ensure_namespace(cluster: Cluster, document: dict[str, Any]) -> Change:
-    """Make the Namespace when it is missing; the one object that is made before all else can be tried.
+    """Create the Namespace if it is missing, because no other object can be dry-run without it.
 
-    A Namespace of somebody else is used unchanged.
+    An existing Namespace of somebody else is used unchanged.
     """
     before = cluster.get_object(NAMESPACE, document["metadata"]["name"])
     if before is None:
@@ -188,7 +188,7 @@ def _plan_new_object(cluster: Cluster, document: dict[str, Any], take_over: bool
             f"{object_title(document)} exists already and is not mlapp's: "
             f"{' and '.join(makers) or 'somebody'} made it. "
             "Nothing was changed.",
-            "Rename the app, remove that object, or take it: --force-conflicts.",
+            "Rename the app, remove that object, or take it over with --force-conflicts.",
         )
     return Change(document, found, cluster.apply_object(document, dry_run=True, force=True), force=True)
 
@@ -198,8 +198,8 @@ def _plan_changed_object(
 ) -> Change | list[Conflict]:
     if before["kind"] == DEPLOYMENT.kind and before["spec"].get("paused") and "paused" not in document["spec"]:
         raise DeployError(
-            f"{object_title(document)} is paused, and would never get to a new release; nothing was changed.",
-            f"Ask who paused it, then: kubectl rollout resume deployment/{document['metadata']['name']}",
+            f"{object_title(document)} is paused and would never reach a new release; nothing was changed.",
+            f"Find out who paused it, then run: kubectl rollout resume deployment/{document['metadata']['name']}",
         )
     force = take_over
     try:
@@ -218,12 +218,12 @@ def _plan_changed_object(
 
 
 def _is_expected_conflict(conflict: Conflict, autoscaler_goes: bool) -> bool:
-    """A field that was ours, or that our own autoscaler set and now leaves behind."""
+    """Whether the field was ours, or was set by our own autoscaler, which is being removed."""
     return conflict.owner.startswith(MANAGER) or (autoscaler_goes and conflict.field == ".spec.replicas")
 
 
 def _needs_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether `spec.replicas` is ours in the cluster and no longer rendered: an autoscaler takes over."""
+    """Whether we own `spec.replicas` in the cluster and no longer render it: an autoscaler takes over."""
     if document["kind"] != DEPLOYMENT.kind or "replicas" in document["spec"]:
         return False
     return any(
@@ -233,12 +233,12 @@ def _needs_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
 
 
 def is_managed(item: dict[str, Any]) -> bool:
-    """Whether we applied it: a label alone can have been copied."""
+    """Whether mlapp applied the object; a label alone is no proof, as it can be copied."""
     return any(entry.get("manager") == MANAGER for entry in item["metadata"].get("managedFields", []))
 
 
 def strip_server_fields(document: dict[str, Any]) -> dict[str, Any]:
-    """An object without what the server adds and counts, for comparing and showing."""
+    """An object without fields that the server sets, for comparison and display."""
     given = document["metadata"]
     metadata = {key: given[key] for key in ("name", "namespace", "labels") if given.get(key)}
     annotations = {

@@ -1,6 +1,6 @@
-"""The base of every target in a Kubernetes cluster. A subclass says what its objects are, and how a release comes up.
+"""The base of every target in a Kubernetes cluster. A subclass defines its objects and how a release becomes ready.
 
-Releases, the lock, the plan, the diff, logs, predictions and the analysis of a canary are the same for all of them.
+Releases, lock, plan, diff, logs, predictions and canary analysis are shared by all of them.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class ClusterTarget(Target[S]):
     """An app in one namespace of one cluster."""
 
     prunable: ClassVar[tuple[Kind, ...]]
-    """The kinds of object that it makes and may remove, in the order of their removal."""
+    """The kinds of object that the target creates and may remove, in the order of removal."""
     watched: ClassVar[tuple[Kind, ...]]
-    """The kinds that are watched while a release comes up, beside pods and events."""
+    """The kinds, besides pods and events, to watch while a release starts."""
     container: ClassVar[str] = labels.CONTAINER
     """Name of the server's container in each pod."""
 
@@ -57,7 +57,7 @@ class ClusterTarget(Target[S]):
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The cluster; connected to when it is first needed."""
+        """The cluster; connects on first use."""
         return Cluster(connect_cluster(self.settings, f"targets.{self.name}"))
 
     @property
@@ -67,7 +67,7 @@ class ClusterTarget(Target[S]):
 
     @property
     def canary_limits(self) -> Canary:
-        """When a canary is aborted: `canary` of the settings."""
+        """The conditions for aborting a canary: `canary` of the settings."""
         return self.settings.canary
 
     @property
@@ -76,12 +76,12 @@ class ClusterTarget(Target[S]):
         return f"{labels.NAME}={self.names.base},{labels.INSTANCE}={self.names.base}"
 
     def select_release_pods(self, record: ReleaseRecord) -> str:
-        """Labels of the pods of a release that is live or a canary."""
+        """Labels of the pods of a live or canary release."""
         instance = self.names.canary if record.state == "canary" else self.names.base
         return f"{labels.INSTANCE}={instance},{labels.NAME}={self.names.base}"
 
     def read_counts(self, pod: str, record: ReleaseRecord) -> RequestCounts | None:
-        """What a pod has counted of the requests to a release, since it started; None when it answers with an error.
+        """A pod's counts of the requests to a release since it started; None if it answers with an error.
 
         Raises:
             ApiError: the pod cannot be asked.
@@ -93,20 +93,20 @@ class ClusterTarget(Target[S]):
     def wait_for_release(
         self, job: DeploySession[S], documents: Sequence[dict[str, Any]], record: ReleaseRecord, *, restored: bool
     ) -> None:
-        """Return when what the documents run is up and answers.
+        """Return when the workload of the documents is ready and answers.
 
         Args:
-            documents: the applied documents; all of a release, or the part that runs.
+            documents: the applied documents: all of a release, or only its workload.
             record: the release that they belong to.
-            restored: it was live before, and is applied again because a later release failed.
+            restored: the release was live before, and is applied again because a later release failed.
 
         Raises:
-            RolloutError: it does not become ready, with the reason.
+            RolloutError: the release does not become ready; includes the reason.
         """
 
     @abstractmethod
     def start_canary(self, job: DeploySession[S], shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
-        """Put `shipment` beside the live release, with `percent` of the traffic."""
+        """Start `shipment` beside the live release, with `percent` of the traffic."""
 
     @abstractmethod
     def promote_canary(self, job: DeploySession[S]) -> ReleaseRecord:
@@ -114,17 +114,17 @@ class ClusterTarget(Target[S]):
 
     @abstractmethod
     def abort_canary(self, job: DeploySession[S]) -> ReleaseRecord:
-        """Take the canary away, and give all traffic back to the live release."""
+        """Remove the canary and route all traffic back to the live release."""
 
     @abstractmethod
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The documents of a canary, as far as the settings tell."""
+        """The documents of a canary, as far as the settings determine them."""
 
     def require_cluster(self) -> None:
-        """Check that the cluster has everything that the target needs, before anything is written.
+        """Check, before anything is written, that the cluster has everything that the target needs.
 
         Raises:
-            DeployError: it is too old, or an operator is missing.
+            DeployError: the cluster is too old, or an operator is missing.
         """
         self.cluster.read_server_version()
 
@@ -133,11 +133,11 @@ class ClusterTarget(Target[S]):
         return make_namespace(self.settings.namespace)
 
     def find_url(self, shipment: Shipment) -> str | None:
-        """Where the app will answer, as far as the settings tell."""
+        """The app's future URL, as far as the settings determine it."""
         return None
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
-        """The address that the cluster gave a live release; None if it is known already."""
+        """The URL that the cluster assigned to a live release; None if it is already known."""
         return None
 
     def open_releases(self) -> Releases:
@@ -145,10 +145,11 @@ class ClusterTarget(Target[S]):
         return Releases(self.cluster, self.names, self.name)
 
     def check(self) -> str:
-        """The cluster's version, and which context and namespace would be deployed to.
+        """The cluster's version, and the context and namespace to deploy to.
 
         Raises:
-            DeployError: it does not answer or is too old, or the namespace does not exist and mlapp does not create it.
+            DeployError: the cluster does not answer or is too old, or the namespace does not exist and mlapp does not
+                create it.
         """
         self.require_cluster()
         if self.make_namespace() is None:
@@ -156,12 +157,12 @@ class ClusterTarget(Target[S]):
         return "version {}.{}, {}".format(*self.cluster.read_server_version(), self.cluster.place)
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
-        """A unified diff against the live objects, from a dry run of the server; changes nothing."""
+        """A unified diff against the live objects, from a server-side dry run; changes nothing."""
         self.require_cluster()
         documents = self.render(shipment)
         space = self.make_namespace()
         if space and self.cluster.get_object(object_kinds.NAMESPACE, space["metadata"]["name"]) is None:
-            # Nothing can be tried where the namespace is still to be made, and nothing is there yet.
+            # A dry run needs the namespace. Without it, every object is new.
             return unified_diff(ChangePlan(tuple(Change(document, None, document) for document in documents)))
         before = releases.find_live(self.open_releases().list_records())
         earlier = before.documents if before else ()
@@ -171,7 +172,7 @@ class ClusterTarget(Target[S]):
         return unified_diff(plan)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
-        """Ship it: see `DeploySession.ship_release`."""
+        """Ship the release: see `DeploySession.ship_release`."""
         documents = self.render(shipment)
         with self._open_session(progress) as job:
             return job.ship_release(shipment, documents, take_over=take_over).release
@@ -192,7 +193,7 @@ class ClusterTarget(Target[S]):
             return job.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
-        """Remove the app's objects and records. Claims, Secrets and the Namespace stay, and are named."""
+        """Remove the app's objects and records. Claims, Secrets and the Namespace stay; kept claims are reported."""
         with self._open_session(progress) as job:
             records = job.releases.list_records()
             earlier = [document for record in records for document in record.documents]
@@ -210,13 +211,13 @@ class ClusterTarget(Target[S]):
             return [*removed, *job.releases.remove_records(records)]
 
     def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The least Role that deploying this needs; asks the kubeconfig for the namespace when none is set."""
+        """The minimal Role for deploying this; the namespace defaults to the kubeconfig's."""
         try:
             namespace = self.settings.namespace_name or self.cluster.namespace
         except DeployError:
             raise UsageError(
-                "Which namespace is the Role for? Neither mlapp.yaml nor a kubeconfig says.",
-                "Say it: --namespace team-a.",
+                "Neither mlapp.yaml nor a kubeconfig names the namespace of the Role.",
+                "Name it: --namespace team-a.",
             ) from None
         documents = [*self.render(shipment), *self.render_canary(shipment, 10)]
         return make_rbac(self.names, documents, self.prunable, self.watched, namespace)
@@ -236,7 +237,7 @@ class ClusterTarget(Target[S]):
     def canary(
         self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
     ) -> Release:
-        """Put it beside the live release with `percent` of the traffic."""
+        """Start the shipment beside the live release, with `percent` of the traffic."""
         with self._open_session(progress) as job:
             return self.start_canary(job, shipment, percent, take_over).release
 
@@ -253,7 +254,7 @@ class ClusterTarget(Target[S]):
             return self.promote_canary(job).release
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
-        """Take the canary away."""
+        """Remove the canary."""
         with self._open_session(progress) as job:
             return self.abort_canary(job).release
 

@@ -1,4 +1,4 @@
-"""Which cluster: kubeconfig and context, with the client library's exec and OIDC logins, or the pod's own account."""
+"""Connect to a cluster by kubeconfig and context, with the client library's logins, or by the pod's account."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 VALIDATOR = "kubernetes_validate"
-"""An optional import of the client library for a part that mlapp does not use. It costs seconds for each command."""
+"""An optional import of the client library that mlapp does not need and that would slow each command by seconds."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A client that can log in, and the place it is for. `section` names the settings in what is said to the user."""
+    """An authenticated client with its context and namespace. `section` is the settings' key, for messages."""
 
     client: Any
     namespace: str
@@ -40,11 +40,11 @@ class Connection:
 
 
 def connect_cluster(settings: ClusterSection, section: str = "targets.k8s") -> Connection:
-    """A client for the settings' cluster and namespace; nothing is asked of the cluster yet.
+    """A client for the settings' cluster and namespace. Makes no request to the cluster.
 
     Raises:
         MissingExtraError: the kubernetes package is not installed.
-        DeployError: no kubeconfig, an unknown context, a login command that fails.
+        DeployError: there is no kubeconfig, the context is unknown, or the login command fails.
     """
     try:
         with _block_import(VALIDATOR):
@@ -68,7 +68,7 @@ def connect_cluster(settings: ClusterSection, section: str = "targets.k8s") -> C
             if said and not configuration.api_key and not configuration.cert_file:
                 raise DeployError(
                     f"The login command of context {chosen['name']} failed: {'; '.join(said)}",
-                    "Install it, or log in as the cluster's operator told you; `kubectl get pods` tries it.",
+                    "Install it, or log in as the cluster's operator described; `kubectl get pods` tries it.",
                 )
             namespace = chosen["context"].get("namespace") or "default"
             context = f"context {chosen['name']}"
@@ -85,7 +85,7 @@ def connect_cluster(settings: ClusterSection, section: str = "targets.k8s") -> C
 
 @contextmanager
 def _collect_logged_errors() -> Iterator[list[str]]:
-    """Collects logged errors: the client library continues without a login if the login command fails."""
+    """Collect logged errors: if the login command fails, the client library only logs it and continues."""
     said: list[str] = []
 
     def take_record(record: logging.LogRecord) -> bool:
@@ -102,7 +102,7 @@ def _collect_logged_errors() -> Iterator[list[str]]:
 
 @contextmanager
 def _block_import(module: str) -> Iterator[None]:
-    """Let an import of `module` fail in this context."""
+    """Make an import of `module` fail in this context."""
     if module in sys.modules:
         yield
         return

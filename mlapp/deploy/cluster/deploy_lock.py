@@ -1,8 +1,8 @@
-"""One deploy at a time: a Lease that is held, and kept alive, while objects are changed.
+"""One deploy at a time: a Lease that is held and renewed while objects are changed.
 
-The Lease of a killed deploy expires after 30 s. Protocol: coordination.k8s.io/v1, as leader election
-uses it; taking over an ended one goes through `resourceVersion`, so that only one of two can. Times are the server's:
-the clocks of those who deploy may differ by more than a Lease lasts.
+The Lease of a killed deploy expires after 30 s. The protocol is that of leader election with coordination.k8s.io/v1;
+an expired Lease is taken over with `resourceVersion`, so that only one of two deploys succeeds. Times are the server's,
+because the clocks of the deploying machines can differ by more than the duration of a Lease.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class LockLostError(UnreachableError):
-    """The current holder of the lock decides about the release; nothing is rolled back."""
+    """The lock was lost. Its current holder decides about the release; nothing is rolled back."""
 
 
 class DeployLock:
-    """A held lock; `check` before each step that changes something."""
+    """A held lock; call `check_held` before each step that changes something."""
 
     def __init__(self) -> None:
         self.lost = threading.Event()
 
     def check_held(self) -> None:
-        """Raise `LockLostError` when the lock was lost: the API server was away for longer than the Lease."""
+        """Raise `LockLostError` if the lock was lost: the API server was unreachable for longer than the Lease."""
         if self.lost.is_set():
             raise LockLostError(
-                "The API server was away for so long that another deploy of this app may have begun; stopped.",
-                "Look at `mlapp status`, and deploy again: it goes on from there.",
+                "Stopped: the API server was unreachable for so long that another deploy of this app can have started.",
+                "Check `mlapp status`, then deploy again to resume.",
             )
 
 
@@ -53,7 +53,7 @@ def hold_lock(cluster: Cluster, names: Names) -> Iterator[DeployLock]:
     """Hold the app's lock.
 
     Raises:
-        DeployError: another deploy holds it; says who, and since when.
+        DeployError: another deploy holds it; includes who and since when.
     """
     holder = f"{_name_lock_holder()}@{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     lease = _acquire_lease(cluster, names, holder)
@@ -89,7 +89,7 @@ def _acquire_lease(cluster: Cluster, names: Names, holder: str) -> dict[str, Any
         when = f" since {since:%H:%M:%S} UTC" if since else ""
         raise DeployError(
             f"{names.app} is being deployed by {who}{when}; nothing was changed.",
-            "Wait until that has ended; `mlapp status` shows how it stands.",
+            "Wait until it ends; `mlapp status` shows its progress.",
         )
     document["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
     try:

@@ -1,4 +1,4 @@
-"""One deploy from beginning to end: lock, plan, record, apply, wait, prune, and the way back when it fails."""
+"""One deploy from start to end: lock, plan, record, apply, wait, prune, and restore on failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ S = TypeVar("S", bound=ClusterSection)
 
 
 class InterruptedDeployError(DeployError):
-    """Ctrl-C. `what` says in which state things were left."""
+    """The deploy was interrupted with Ctrl-C. `what` describes the resulting state."""
 
     exit_code = 130
 
@@ -39,8 +39,8 @@ class InterruptedDeployError(DeployError):
 class DeploySession(Generic[S]):
     """State shared by a deploy, a rollback and a canary while the lock is held.
 
-    `target` says what differs from one target in a cluster to another: its kinds of object, how a release is waited
-    for, and its address.
+    `target` provides the parts that differ between cluster targets: the kinds of object, how to wait for a release,
+    and its address.
     """
 
     cluster: Cluster
@@ -77,7 +77,7 @@ class DeploySession(Generic[S]):
 
         Raises:
             UnreachableError: the server is unreachable; the release stays `pending`, and the next deploy continues it.
-            DeployError: it was refused or did not become ready. The previous state is restored, and the text says so.
+            DeployError: the release was refused or did not become ready. The message reports the restored state.
         """
         try:
             records = self.releases.list_records()
@@ -86,7 +86,9 @@ class DeploySession(Generic[S]):
             plan = self.plan_changes(documents, before, take_over=take_over)
             record = self._record_release(shipment, documents, plan, records, repeats, note)
         except KeyboardInterrupt:
-            raise InterruptedDeployError("Interrupted: nothing was applied.", "Do it again when you like.") from None
+            raise InterruptedDeployError(
+                "Interrupted: nothing was applied.", "Run the command again to retry."
+            ) from None
         if record is not before:
             self.progress(f"release {record.number}: {plan.summary}")
         try:
@@ -99,7 +101,7 @@ class DeploySession(Generic[S]):
         except KeyboardInterrupt:
             raise self._interrupted_error(record) from None
         except UnreachableError:
-            raise  # nothing can be taken back now
+            raise  # nothing can be restored now
         except DeployError as error:
             raise self.restore_release(record, before, documents, error) from error
         return live
@@ -113,7 +115,7 @@ class DeploySession(Generic[S]):
         prune: bool = True,
         take_over: bool = False,
     ) -> ChangePlan:
-        """Try the documents, and show the warnings that the server gave."""
+        """Dry-run the documents and report the server's warnings."""
         earlier = before.documents if before else ()
         plan = plan_changes(
             self.cluster,
@@ -133,7 +135,7 @@ class DeploySession(Generic[S]):
     def wait_for_rollout(
         self, documents: Sequence[dict[str, Any]], record: ReleaseRecord, *, restored: bool = False
     ) -> None:
-        """Wait until what the documents run is up and answers; `restored` when they were live before."""
+        """Wait until the documents' workload is ready and answers; `restored` if they were live before."""
         try:
             self.target.wait_for_release(self, documents, record, restored=restored)
         except UnreachableError as error:
@@ -146,7 +148,7 @@ class DeploySession(Generic[S]):
     def settle_release(
         self, record: ReleaseRecord, before: ReleaseRecord | None, records: Sequence[ReleaseRecord]
     ) -> ReleaseRecord:
-        """Mark the release live, the one before it superseded, and forget the oldest."""
+        """Mark the release live and the previous one superseded, and remove the oldest records."""
         if record.state != "live":
             record = self.releases.mark_state(record, "live", url=self._find_cluster_url(record))
         if before and before.number != record.number:
@@ -161,7 +163,7 @@ class DeploySession(Generic[S]):
         documents: Sequence[dict[str, Any]],
         error: DeployError,
     ) -> DeployError:
-        """Apply the release before again; the error to raise, which says what is live now."""
+        """Apply the previous release again; returns the error to raise, which states what is live now."""
         number = record.number
         self.progress(f"release {number} failed: {error.what.splitlines()[0]}")
         reason = error.what.splitlines()[0][:500]
@@ -171,7 +173,7 @@ class DeploySession(Generic[S]):
         if before is None:
             return DeployError(
                 f"Release {number} failed: {error.what}",
-                f"{error.todo} There is no earlier release; what was made is left to be looked at: `mlapp status`, "
+                f"{error.todo} There is no earlier release; the objects are kept for inspection: `mlapp status`, "
                 "`mlapp delete`.",
             )
         if before.number == number:
@@ -185,21 +187,21 @@ class DeploySession(Generic[S]):
         except (DeployError, KeyboardInterrupt) as second:
             what = second.what if isinstance(second, DeployError) else "interrupted"
             return DeployError(
-                f"Release {number} failed: {error.what} Going back to release {before.number} failed too: {what}",
+                f"Release {number} failed: {error.what} The rollback to release {before.number} failed too: {what}",
                 f"{error.todo} Then `mlapp rollback --to {before.number}`.",
             )
-        self.progress(f"went back to release {before.number}")
+        self.progress(f"rolled back to release {before.number}")
         return DeployError(
             f"Release {number} failed: {error.what}\nWent back: release {before.number} is live.", error.todo
         )
 
     def find_url(self, shipment: Shipment) -> str | None:
-        """Where the app answers, as far as the settings tell."""
+        """The app's URL, as far as the settings determine it."""
         return self.target.find_url(shipment)
 
     def _find_cluster_url(self, record: ReleaseRecord) -> str | None:
-        """The address that the cluster gave; None if it is known already or not given yet."""
-        with suppress(DeployError):  # the release is live, whether or not this can be looked up
+        """The URL that the cluster assigned; None if it is already known or not yet assigned."""
+        with suppress(DeployError):  # the release is live even if this lookup fails
             return self.target.find_given_url(record, self.progress)
         return None
 
@@ -212,10 +214,10 @@ class DeploySession(Generic[S]):
         repeats: int | None,
         note: str | None,
     ) -> ReleaseRecord:
-        """The release to work on: a new one, an interrupted one to continue, or the live one."""
+        """The record to use: a new one, an interrupted one to continue, or the live one."""
         text, before, begun = to_yaml_all(documents), releases.find_live(records), releases.find_interrupted(records)
         if begun and begun.objects == text:
-            self.progress(f"going on with release {begun.number}, which was interrupted")
+            self.progress(f"resuming the interrupted release {begun.number}")
             return begun
         if begun:
             self.releases.mark_state(begun, "failed", "interrupted before it was up")
@@ -227,7 +229,7 @@ class DeploySession(Generic[S]):
         )
 
     def read_author(self) -> str | None:
-        """Who the cluster says we are; None where it does not tell."""
+        """Our user name in the cluster; None if the cluster does not report it."""
         with suppress(DeployError):
             return self.cluster.read_user_name()
         return None
@@ -241,7 +243,7 @@ class DeploySession(Generic[S]):
 
 @contextmanager
 def open_session(target: ClusterTarget[S], progress: Reporter) -> Iterator[DeploySession[S]]:
-    """A job with the lock held, on a cluster that is new enough."""
+    """A session that holds the lock, on a cluster that meets the target's requirements."""
     target.require_cluster()
     if space := target.make_namespace():
         ensure_namespace(target.cluster, space)  # even the lock needs one
@@ -253,13 +255,13 @@ def _refuse_canary(records: Sequence[ReleaseRecord]) -> None:
     if trial := releases.find_canary(records):
         raise DeployError(
             f"Release {trial.number} is on trial as a canary; nothing was changed.",
-            "First decide on it: `mlapp promote` or `mlapp abort`.",
+            "Run `mlapp promote` or `mlapp abort` first.",
         )
 
 
 @contextmanager
 def _defer_interrupt() -> Iterator[None]:
-    """Let Ctrl-C wait until the objects of a release are all written: half of them would be no release."""
+    """Defer Ctrl-C until all objects of a release are written, so that no release is half applied."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

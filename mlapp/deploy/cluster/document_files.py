@@ -1,4 +1,4 @@
-"""Documents as files of their own, for somebody else than mlapp to apply."""
+"""Documents as separate files, for other tools to apply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlapp.deploy.cluster.object_kinds import NAMESPACE
 
 
 def strip_owner_labels(document: dict[str, Any]) -> dict[str, Any]:
-    """Without the labels by which mlapp finds its own: these objects are somebody else's now."""
+    """The document without mlapp's ownership labels, because another tool now manages the object."""
     document = copy.deepcopy(document)
     for metadata in (document["metadata"], document.get("spec", {}).get("template", {}).get("metadata", {})):
         for label in (labels.MANAGED_BY, labels.APP, labels.REVISION):
@@ -24,12 +24,12 @@ def strip_owner_labels(document: dict[str, Any]) -> dict[str, Any]:
 
 def _name_document_file(document: dict[str, Any]) -> str:
     if document["kind"] == NAMESPACE.kind:
-        return "00-namespace.yaml"  # kubectl takes the files of a folder in the order of their names
+        return "00-namespace.yaml"  # kubectl applies the files of a folder in name order
     return re.sub(r"(?<!^)(?=[A-Z])", "-", document["kind"]).lower().replace("h-t-t-p-", "http-") + ".yaml"
 
 
 def group_by_file(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """File names by kind; by kind and name where there are several."""
+    """Documents by file name: the kind, or kind and name if there are several of a kind."""
     files: dict[str, dict[str, Any]] = {}
     for document in documents:
         name = _name_document_file(document)

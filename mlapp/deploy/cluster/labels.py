@@ -1,4 +1,4 @@
-"""Labels: the recommended ones of Kubernetes, and the few of our own by which objects are found again."""
+"""Labels: those that Kubernetes recommends, and mlapp's own for finding its objects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
 APP = "mlapp/app"
-"""On every object of an app: what pruning and deleting look for."""
+"""On every object of an app: selects objects for pruning and deletion."""
 OWNER = "mlapp/owner"
 REVISION = "mlapp/revision"
-"""On the pods: a hash of their template, which distinguishes the pods of releases."""
+"""On the pods: a hash of their template, which distinguishes the releases' pods."""
 RECORD = "mlapp/record"
-"""On what belongs to mlapp rather than to the app: `release`, `lock`. Never pruned."""
+"""On mlapp's own objects: `release` or `lock`. Never pruned."""
 STATE = "mlapp/state"
 """On a release's record."""
 
@@ -29,12 +29,12 @@ PORT = 8000
 
 
 def selector_labels(names: Names, instance: str) -> dict[str, str]:
-    """Labels that choose the pods of one Deployment. Immutable once applied, so nothing that may change is in it."""
+    """Labels that select the pods of one Deployment. Immutable once applied, so they contain nothing that changes."""
     return {NAME: names.base, INSTANCE: instance}
 
 
 def object_labels(names: Names, instance: str, owner: str | None, more: dict[str, str]) -> dict[str, str]:
-    """Labels of every object; the user's own cannot replace those that we select by."""
+    """Labels of every object; the user's labels cannot replace those that mlapp selects by."""
     own = {**selector_labels(names, instance), COMPONENT: "model-server", MANAGED_BY: "mlapp", APP: names.base}
     if owner:
         own[OWNER] = make_label_value(owner)

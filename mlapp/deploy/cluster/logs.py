@@ -1,4 +1,4 @@
-"""Lines of all pods as one stream; while it is followed, pods that come later join in."""
+"""Log lines of all pods as one stream, which includes later pods while it is followed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlapp.deploy.cluster.transport import response_lines
 from mlapp.deploy.target import DeployError, LogLine
 
 LOOK_AGAIN = 2.0
-"""Seconds between looks for new pods."""
+"""Interval in seconds for finding new pods."""
 BEGINNING = frozenset({"Pending", "Unknown"})
 
 
@@ -30,9 +30,9 @@ def stream_logs(
     container: str = labels.CONTAINER,
     selector: str | None = None,
 ) -> Iterator[LogLine]:
-    """The lines; each pod's in order. Without `follow`, one pod after the other.
+    """The lines, in order within each pod. Without `follow`, one pod after the other.
 
-    `selector` chooses the pods; those of the app when absent.
+    `selector` selects the pods, by default all pods of the app.
 
     Raises:
         DeployError: the app has no pods, or the server refuses.
@@ -55,7 +55,7 @@ def stream_logs(
 
 
 def _list_started_pods(cluster: Cluster, selector: str) -> dict[str, str]:
-    """The started pods, and the phase of each."""
+    """The phase of each started pod."""
     pods = cluster.list_objects(POD, selector)
     phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
     return {pod: phase for pod, phase in phases.items() if phase not in BEGINNING}
@@ -66,13 +66,13 @@ class _NotStartedError(Exception):
 
 
 def _read_pod_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
-    """The lines, each with the kubelet's own stamp: nine digits of a second, so that stamps compare as text."""
+    """The lines, each with the kubelet's timestamp. Nine decimals of a second make timestamps comparable as text."""
     from mlapp.deploy.cluster.api_errors import ApiError
 
     try:
         response = cluster.read_pod_log(pod, **query)
     except ApiError as error:
-        if error.code in (400, 404):  # its container has not started, or does not exist any more
+        if error.code in (400, 404):  # its container has not started, or no longer exists
             raise _NotStartedError from None
         raise
     for line in response_lines(response):
@@ -112,7 +112,8 @@ def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iter
     first = True
     while True:
         for pod, phase in _list_started_pods(cluster, selector).items():
-            # One that ended and runs still was cut off, or its container restarted: continue from its last line.
+            # The stream ended but the pod still runs: it was cut off, or the container restarted. Continue after its
+            # last line.
             if pod not in followed or (pod in ended and phase == "Running"):
                 since = {"sinceTime": last[pod]} if pod in last else {}
                 how = query if first else {**later, **since}
@@ -124,7 +125,7 @@ def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iter
 
 
 def _iterate_until_refresh(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
-    """Lines until the next look for new pods; under load there is always a next line."""
+    """Lines until the next search for new pods; under load the queue is never empty."""
     end = time.monotonic() + LOOK_AGAIN
     while (left := end - time.monotonic()) > 0:
         try:

@@ -1,4 +1,4 @@
-"""The Namespace of an app, where mlapp makes it."""
+"""The Namespace of an app, if mlapp creates it."""
 
 from __future__ import annotations
 

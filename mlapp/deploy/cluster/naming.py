@@ -1,4 +1,4 @@
-"""Names of the objects: DNS labels, derived from the app's name safely and always the same way."""
+"""Names of the objects: DNS labels, derived deterministically from the app's name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 from dataclasses import dataclass
 
 LONGEST = 40
-"""Room is left in the 63 characters of a DNS label for `-canary`, `-config-0123abcd` and `-release-123456`."""
+"""Leaves room in the 63 characters of a DNS label for `-canary`, `-config-0123abcd` and `-release-123456`."""
 SAFE = "bcdfghjklmnpqrstvwxz2456789"
-"""Letters in the generated suffixes of Kubernetes: no vowels, so that they spell no words."""
+"""Characters of generated Kubernetes suffixes: no vowels, so that they form no words."""
 
 
 def make_dns_label(text: str, longest: int = LONGEST) -> str:
     """`text` as a DNS label that begins with a letter, as a Service's name must.
 
-    What is one already stays as it is. Anything else gets eight characters of its hash, so that two names that
-    look alike once they are derived (`My_App`, `my-app`) never become one.
+    A valid label stays unchanged. Any other text gets eight characters of its hash, so that names that normalize to
+    the same label (`My_App`, `my-app`) never collide.
     """
     label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if label == text and len(label) <= longest and label[0].isalpha():
@@ -27,7 +27,7 @@ def make_dns_label(text: str, longest: int = LONGEST) -> str:
 
 
 def make_label_value(text: str) -> str:
-    """`text` as the value of a label: at most 63 of letters, digits, `-`, `_` and `.`."""
+    """`text` as a label value: at most 63 letters, digits, `-`, `_` and `.`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
 
 
@@ -38,7 +38,7 @@ def short_digest(text: str) -> str:
 
 @dataclass(frozen=True)
 class Names:
-    """Name of each object of an app."""
+    """Names of an app's objects."""
 
     app: str
 
@@ -53,20 +53,20 @@ class Names:
         return f"{self.base}-canary"
 
     def is_own_name(self, name: str) -> bool:
-        """Whether `name` belongs to the app, or to a ReplicaSet or pod that a controller made for it.
+        """Whether `name` belongs to the app, or to a ReplicaSet or pod that a controller created for it.
 
-        `digits-v2-5d4f7bcc66-x2k9q` is a pod of the app `digits-v2`, and not of `digits`.
+        `digits-v2-5d4f7bcc66-x2k9q` is a pod of the app `digits-v2`, not of `digits`.
         """
         made = f"(-[{SAFE}]{{6,10}}(-[{SAFE}]{{5}})?)?"
         return re.fullmatch(f"({re.escape(self.base)}|{re.escape(self.canary)}){made}", name) is not None
 
     @property
     def lock(self) -> str:
-        """Name of the Lease that one deploy at a time holds."""
+        """Name of the Lease that serves as the deploy lock."""
         return f"{self.base}-deploy"
 
     def config_name(self, content: str) -> str:
-        """Name of the ConfigMap that holds `content`. It changes with it, and so rolls the pods."""
+        """Name of the ConfigMap with `content`. New content means a new name, which triggers a rollout of the pods."""
         return f"{self.base}-config-{short_digest(content)}"
 
     def release_name(self, number: int) -> str:

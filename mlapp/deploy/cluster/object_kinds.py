@@ -1,4 +1,4 @@
-"""The kinds of object that mlapp makes: their API paths, and which of them it may prune."""
+"""The kinds of object that mlapp creates, their API paths, and which of them it may prune."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind as the API server addresses it. `core` kinds are on every cluster; the others need their operator."""
+    """One kind with its API address. Every cluster has the `core` kinds; the others need their operator."""
 
     kind: str
     api_version: str
@@ -27,7 +27,7 @@ class Kind:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def api_path(self, namespace: str | None, name: str | None = None) -> str:
-        """The URL's path of the collection, or of the object `name`."""
+        """The URL path of the collection, or of the object `name`."""
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
         place = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
         return f"{root}{place}/{self.plural}" + (f"/{name}" if name else "")
@@ -75,7 +75,7 @@ RENDERED = (
     ROUTE,
     SERVICE_MONITOR,
 )
-"""All kinds that may be rendered, in the order in which they are applied."""
+"""All kinds that can be rendered, in the order of application."""
 
 PRUNED = (
     SERVICE_MONITOR,
@@ -91,7 +91,7 @@ PRUNED = (
     EXTERNAL_SECRET,
     SERVICE_ACCOUNT,
 )
-"""The only kinds that are ever removed, in that order. No Namespace, PersistentVolumeClaim or Secret is."""
+"""The only kinds that are ever removed, in this order. Namespaces, PersistentVolumeClaims and Secrets are never."""
 
 OPERATORS = {
     ROUTE.kind: "the Gateway API",
@@ -124,7 +124,7 @@ _BY_NAME = {
 
 
 def find_kind(document: dict[str, Any]) -> Kind:
-    """The kind of a document that mlapp rendered or recorded."""
+    """The kind of a rendered or recorded document."""
     return _BY_NAME[document.get("apiVersion", "").rpartition("/")[0], document["kind"]]
 
 

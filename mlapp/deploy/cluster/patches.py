@@ -1,7 +1,7 @@
-"""`patches`: what a user changes in the rendered objects that no setting models.
+"""`patches`: user changes to the rendered objects that no setting covers.
 
-`merge` is a strategic merge patch as kubectl and kustomize read it: lists whose items have a key of their own merge by
-it, `null` removes, `$patch: delete` and `$patch: replace` do what they say. `json` is a JSON patch, RFC 6902.
+`merge` is a strategic merge patch as in kubectl and kustomize: lists with a merge key merge by it, `null` removes a
+field, and `$patch: delete` and `$patch: replace` are supported. `json` is a JSON patch, RFC 6902.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
     "resourceClaims": ("name",),
     "secrets": ("name",),
 }
-"""Lists of the core API that merge by a key, as its `patchMergeKey` tags say; every other list is replaced."""
+"""Lists of the core API that merge by a key, from its `patchMergeKey` tags; all other lists are replaced."""
 
 
 def apply_patches(
     documents: list[dict[str, Any]], patches: list[Patch], section: str = "targets.k8s"
 ) -> list[dict[str, Any]]:
-    """The documents with the patches applied, in order; the ones given stay as they are.
+    """Copies of the documents with the patches applied in order.
 
     Raises:
-        ConfigError: a patch that has neither or both forms, that fits no object, or that cannot be applied.
+        ConfigError: a patch has neither or both forms, matches no object, or cannot be applied.
     """
     documents = copy.deepcopy(documents)
     for index, patch in enumerate(patches):
@@ -53,7 +53,7 @@ def apply_patches(
             kinds = sorted({document["kind"] for document in documents})
             wanted = patch.kind + (f"/{patch.name}" if patch.name else "")
             raise ConfigError(
-                f"{place} fits no object: there is no {wanted}.{suggest_nearest(patch.kind, kinds)}",
+                f"{place} matches no object: there is no {wanted}.{suggest_nearest(patch.kind, kinds)}",
                 f"Objects: {', '.join(map(object_title, documents))}.",
             )
         for position in chosen:
@@ -85,7 +85,7 @@ def _apply_patch(patch: Patch, document: dict[str, Any], place: str) -> dict[str
 
 
 def merge_patch(base: Any, patch: Any) -> Any:
-    """`base` with the strategic merge patch laid over it."""
+    """`base` with the strategic merge patch applied."""
     if not isinstance(patch, dict) or not isinstance(base, dict):
         return _strip_directives(patch)
     if patch.get("$patch") == "replace":
@@ -119,7 +119,7 @@ def _merge_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
 
 
 def _strip_directives(value: Any) -> Any:
-    """A patch's value where there is nothing to merge with: without nulls and directives."""
+    """A patch's value without nulls and directives, for when there is nothing to merge with."""
     if isinstance(value, dict):
         return {key: _strip_directives(item) for key, item in value.items() if item is not None and key != "$patch"}
     return [_strip_directives(item) for item in value] if isinstance(value, list) else value

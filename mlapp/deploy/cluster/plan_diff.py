@@ -1,4 +1,4 @@
-"""A plan as a unified diff, from the objects as they are to the objects as they would be."""
+"""A plan as a unified diff from the current to the planned objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlapp.deploy.yaml_dump import to_yaml
 
 
 def unified_diff(plan: ChangePlan) -> str:
-    """The diff; empty when nothing would change."""
+    """The diff; empty if nothing would change."""
     return "".join(
         _diff_object(change.title, change.before, change.after) for change in plan.changes if change.action != "same"
     )

@@ -1,4 +1,4 @@
-"""A real request to one pod: through a port-forward, or the API server's proxy where forwarding is not allowed."""
+"""A real request to one pod: through a port-forward, or through the API server's proxy if that is not allowed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def request_pod(
     port: int = PORT,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
-    """Status and answer of one request to a pod.
+    """Status and response of one request to a pod.
 
     Args:
-        serve: how its server is set up: whether it speaks TLS, and its API keys as far as they are known here.
+        serve: the server's settings: whether it uses TLS, and its API keys as far as they are known locally.
 
     Raises:
-        DeployError: neither a port-forward nor the proxy gets there.
+        DeployError: neither a port-forward nor the proxy reaches the pod.
     """
     tls = serve.tls_cert is not None
     try:
@@ -48,14 +48,14 @@ def request_pod(
         try:
             return cluster.request_through_proxy(pod, port, tls, method, path, body, headers)
         except ApiError as other:
-            raise error if other.code == 403 else other from None  # the Role that is printed has only the first way
+            raise error if other.code == 403 else other from None  # the printed Role allows only port-forwards
 
 
 def predict_at_pod(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dict[str, Any]:
-    """The answer of `POST /predict`.
+    """The response to `POST /predict`.
 
     Raises:
-        DeployError: the pod does not answer, or answers with an error; says which.
+        DeployError: the pod does not answer, or answers with an error, which the message includes.
     """
     status, answer = request_pod(cluster, serve, pod, "POST", "/predict", RequestBody.of(inputs))
     text = answer.decode(errors="replace")
@@ -71,7 +71,7 @@ def predict_at_pod(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dic
 
 
 class AnswerError(DeployError):
-    """A pod answers, and not with a prediction."""
+    """A pod answers, but not with a prediction."""
 
     def __init__(self, pod: str, status: int, text: str) -> None:
         todo = "Try the same inputs with `mlapp serve` here; `mlapp logs` shows what the pod says."
@@ -82,7 +82,7 @@ class AnswerError(DeployError):
 
 
 def _extract_problem_detail(text: str) -> str:
-    """The detail of a problem document; any other text is cut."""
+    """The detail of a problem document; any other text is truncated."""
     try:
         problem = json.loads(text)
     except ValueError:

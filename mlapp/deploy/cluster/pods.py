@@ -13,13 +13,13 @@ IMAGE_NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectE
 IMAGE_REASONS = IMAGE_NEVER | {"ImagePullBackOff", "ErrImagePull"}
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
-"""Ends of a container whose command could not be run: it has no lines, and the runtime's words say why."""
+"""Termination reasons of a container whose command could not run: it has no log, but the runtime's message."""
 PULLED_LATER = 60.0
-"""Seconds in which a registry that is busy or away may come back."""
+"""Seconds to wait for a registry that is busy or unreachable."""
 MADE_LATER = 30.0
-"""Seconds in which a Secret that an operator makes may come."""
+"""Seconds to wait for a Secret that an operator creates."""
 CRASHES = 2
-"""Ends of a container after which it is said to crash: one may be a bad moment."""
+"""Number of terminations after which a container counts as crashing: a single one can be transient."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Trouble:
     """Why a pod does not serve.
 
     Args:
-        fatal: waiting will not help, or not for longer than `patience` seconds.
-        crashed: its last log lines say more.
+        fatal: waiting longer than `patience` seconds will not help.
+        crashed: the container's last log lines have details.
     """
 
     pod: str
@@ -40,7 +40,7 @@ class Trouble:
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
-    """Whether it is ready and not on its way out."""
+    """Whether the pod is ready and not terminating."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     return any(
@@ -50,12 +50,12 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def count_restarts(pod: dict[str, Any]) -> int:
-    """How often its containers were started again."""
+    """The total number of container restarts."""
     return sum(status.get("restartCount", 0) for status in _container_statuses(pod))
 
 
 def describe_pod_state(pod: dict[str, Any]) -> str:
-    """One or two words, as kubectl's STATUS column has them."""
+    """The state in one or two words, as in kubectl's STATUS column."""
     if pod["metadata"].get("deletionTimestamp"):
         return "Terminating"
     for status in _container_statuses(pod):
@@ -72,18 +72,18 @@ def describe_pod_state(pod: dict[str, Any]) -> str:
 
 
 def pod_start_time(pod: dict[str, Any]) -> datetime | None:
-    """When the kubelet took it."""
+    """When the kubelet accepted the pod."""
     text = pod.get("status", {}).get("startTime")
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
 
 
 def pod_revision(pod: dict[str, Any]) -> str | None:
-    """The hash of the template that it was made from."""
+    """The hash of the pod's template."""
     return (pod["metadata"].get("labels") or {}).get(labels.REVISION)
 
 
 def find_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Trouble | None:
-    """The reason why the pod does not serve; None if none is known. `events` are the pod's own."""
+    """The reason why the pod does not serve, or None. `events` are the pod's events."""
     name = pod["metadata"]["name"]
     status = pod.get("status", {})
     if pod["metadata"].get("deletionTimestamp"):

@@ -1,4 +1,4 @@
-"""The least that deploying needs: a Role, and a ServiceAccount that has it. Deploying under exactly this is tested."""
+"""The minimal permissions for deploying: a Role and its ServiceAccount. Tests deploy with exactly these."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def make_rbac(
     """ServiceAccount, Role and RoleBinding; also a ClusterRole if mlapp creates the Namespace.
 
     Args:
-        documents: all that may be applied.
-        prunable: the kinds that are looked for, and may be removed.
-        watched: the kinds that are watched while a release comes up, beside pods and events.
-        namespace: where.
+        documents: all documents that may be applied.
+        prunable: the kinds that are listed and may be removed.
+        watched: the kinds, besides pods and events, to watch while a release starts.
+        namespace: the app's namespace.
     """
     used = {find_kind(document) for document in documents} | {CONFIG_MAP}
     groups = {kind.group for kind in used if not kind.core}
@@ -39,7 +39,7 @@ def make_rbac(
         if not kind.namespaced:
             continue
         verbs = [*LOOK, *(["watch"] if kind in watched else []), *(WRITE if kind in used else [])]
-        removed = kind in prunable or kind == CONFIG_MAP  # old records go
+        removed = kind in prunable or kind == CONFIG_MAP  # old records are removed
         allow_verbs(kind.group, kind.plural, [*verbs, *(["delete"] if removed else [])])
     allow_verbs("coordination.k8s.io", "leases", ["get", "create", "update", "delete"])
     allow_verbs("", "pods", ["list", "watch"])
@@ -64,7 +64,7 @@ def make_rbac(
         },
     ]
     if NAMESPACE in used:
-        cluster_wide = f"{namespace}-{name}"  # the app's other namespaces have one each
+        cluster_wide = f"{namespace}-{name}"  # each namespace of the app has its own
         made += [
             {
                 **_rbac_reference("ClusterRole"),

@@ -1,7 +1,7 @@
-"""Releases, recorded in the cluster: a ConfigMap each, with the shipment and every object as it was rendered.
+"""Releases, recorded in the cluster: one ConfigMap each, with the shipment and all rendered objects.
 
-A rollback applies those objects again: image, model and configuration together. A ConfigMap rather than a Secret,
-because nothing secret is in it, and so that deploying needs no right to read Secrets.
+A rollback applies those objects again: image, model and configuration together. It is a ConfigMap rather than a Secret
+because it contains nothing secret, and so that deploying needs no permission to read Secrets.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mlapp.deploy.target import DeployError, Release, Shipment, State
 from mlapp.deploy.yaml_dump import to_yaml_all
 
 LARGEST_EXAMPLE = 64 * 1024
-"""Characters of an example that are recorded; a ConfigMap holds 1 MiB in all."""
+"""Maximum characters of a recorded example; a ConfigMap is limited to 1 MiB in total."""
 
 
 @dataclass(frozen=True)
 class ReleaseRecord:
-    """A release and its objects. `percent` is a canary's share; `repeats` the release that a rollback went back to."""
+    """A release and its objects. `percent` is a canary's share; `repeats` is the release that a rollback restored."""
 
     release: Release
     objects: str
@@ -49,7 +49,7 @@ class ReleaseRecord:
 
     @cached_property
     def documents(self) -> list[dict[str, Any]]:
-        """The objects, as they were applied."""
+        """The objects as applied."""
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         return list(yaml.load_all(self.objects, Loader=loader))
 
@@ -58,7 +58,7 @@ class Releases:
     """The releases of one app in one namespace."""
 
     def __init__(self, cluster: Cluster, names: Names, target: str) -> None:
-        """`target` is the name of the target that makes the releases."""
+        """`target` is the name of the target that creates the releases."""
         self._cluster = cluster
         self.names = names
         self.target = target
@@ -67,7 +67,7 @@ class Releases:
         """Every record, oldest first.
 
         Raises:
-            DeployError: another target has deployed an app of this name into the namespace.
+            DeployError: another target deployed an app of this name to the namespace.
         """
         selector = f"{labels.APP}={self.names.base},{labels.RECORD}=release"
         found = [_decode_record(item) for item in self._cluster.list_objects(CONFIG_MAP, selector)]
@@ -95,7 +95,7 @@ class Releases:
         number = existing[-1].number + 1 if existing else 1
         if len(json.dumps(shipment.example)) > LARGEST_EXAMPLE:
             shipment = replace(shipment, example=None)
-        shipment = replace(shipment, manifest=None)  # where a target needs it, one of the objects has it
+        shipment = replace(shipment, manifest=None)  # if a target needs it, one of the objects contains it
         now = datetime.now(timezone.utc).replace(microsecond=0)
         release = Release(number, shipment.app, self.target, shipment, now, "pending", by=by, note=note, url=url)
         record = ReleaseRecord(release, to_yaml_all(documents), percent, repeats)
@@ -113,7 +113,7 @@ class Releases:
     def mark_state(
         self, record: ReleaseRecord, state: State, note: str | None = None, *, url: str | None = None
     ) -> ReleaseRecord:
-        """Change a release's state, and its note and URL when they are given."""
+        """Change a release's state, and its note and URL if given."""
         old = record.release
         release = replace(old, state=state, note=note or old.note, url=url or old.url)
         changed = replace(record, release=release)
@@ -125,9 +125,9 @@ class Releases:
         return changed
 
     def trim_records(self, records: Sequence[ReleaseRecord], keep: int) -> None:
-        """Remove the oldest records beyond `keep`, but never one that serves.
+        """Remove the oldest records beyond `keep`, but never the live one.
 
-        Those that failed count for themselves: no number of them takes away the way back.
+        Failed releases are counted separately, so that they never displace a release to roll back to.
         """
         for states in (("superseded", "live"), ("failed", "aborted")):
             known = [record for record in records if record.state in states]
@@ -169,17 +169,17 @@ def find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
 
 
 def find_interrupted(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
-    """The latest release, when the deploy that made it never came to an end."""
+    """The latest release if its deploy never finished."""
     return records[-1] if records and records[-1].state == "pending" else None
 
 
 def choose_rollback(records: Sequence[ReleaseRecord], number: int | None) -> ReleaseRecord:
-    """The release to go back to: `number`, or the last that was live before the one that is.
+    """The release to roll back to: `number`, or by default the one that was live before the current one.
 
-    While a release is interrupted, the one that is still recorded as live is the one before it.
+    If a release was interrupted, this is the one that is still recorded as live.
 
     Raises:
-        DeployError: there is none such.
+        DeployError: there is no such release.
     """
     if number is None:
         now = find_live(records)

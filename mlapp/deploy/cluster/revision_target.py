@@ -1,4 +1,4 @@
-"""The base of targets whose platform makes the pods from one object of ours, and reports its URL in the status."""
+"""The base of targets on platforms that create pods from one object of ours and report its URL in the status."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class RevisionTarget(ClusterTarget[S]):
     """An app as one object of a platform that serves revisions, such as KServe or Knative."""
 
     service_kind: ClassVar[Kind]
-    """The kind of that object."""
+    """The kind of the object."""
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
-        """The address that the platform gave it: `status.url`."""
+        """The URL that the platform assigned: `status.url`."""
         found = self.cluster.get_object(self.service_kind, self.names.base) or {}
         url = found.get("status", {}).get("url")
         return str(url) if url else None
 
     def select_release_pods(self, record: ReleaseRecord) -> str:
-        """Pods by their revision: both revisions of a canary can belong to one object."""
+        """Select pods by their revision: both revisions of a canary can belong to one object."""
         return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_revision(record.documents)}"

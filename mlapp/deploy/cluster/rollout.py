@@ -1,7 +1,7 @@
-"""Waiting for a release: until its own pods are available and answer, or until it is clear that they will not.
+"""Wait for a release until its own pods are available and answer, or until they clearly will not.
 
-The Deployment's own counts decide (`observedGeneration`, updated, available), never a count of pods: a pod that is
-listed may belong to the release before. The pods and their events say why it takes long.
+The Deployment's status decides (`observedGeneration`, updated, available), never a count of listed pods, which can
+belong to the previous release. The pods and their events explain delays.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mlapp.reporting import Reporter
 
 LAST_LINES = 15
 LISTED = "LISTED"
-"""All objects of a kind at once, rather than a change of one."""
+"""Pseudo-event with all objects of a kind, rather than a change of one."""
 ASKED = 5
-"""How often a pod is asked that cannot be reached: the way to it leads through the API server and the kubelet."""
+"""Attempts to reach a pod; requests go through the API server and the kubelet, which can fail."""
 REFUSAL = "pods refused"
 REFUSED_FOR = 10.0
 UNCHECKED = frozenset({401, 403})
-"""Answers of a server that wants an API key: it is there, and what it predicts is not ours to see."""
+"""Statuses of a server that requires an API key: it is up, but we cannot check its predictions."""
 
 
 class RolloutError(DeployError):
@@ -44,12 +44,12 @@ class RolloutError(DeployError):
 
 @dataclass
 class RolloutWait:
-    """One Deployment's way to its new pods.
+    """The rollout of one Deployment to its new pods.
 
     Args:
-        name: of the Deployment.
+        name: the Deployment's name.
         revision: the label of its new pods.
-        example: inputs that each new pod must answer; None to ask none.
+        example: inputs that each new pod must answer; None to skip this check.
         container: the server's container in a pod.
         selector: the labels of the Deployment's pods.
     """
@@ -74,14 +74,14 @@ class RolloutWait:
         self.selector = self.selector or f"{labels.INSTANCE}={self.name}"
 
     def wait_until_complete(self, timeout: float, lock: DeployLock) -> None:
-        """Return when all is there.
+        """Return when the rollout is complete.
 
         Args:
             timeout: seconds.
-            lock: checked all the while.
+            lock: checked repeatedly while waiting.
 
         Raises:
-            RolloutError: with the reason.
+            RolloutError: the rollout failed or timed out; includes the reason.
         """
         end = time.monotonic() + timeout
         with ChangeFeed(self.cluster, timeout) as feed:
@@ -107,7 +107,7 @@ class RolloutWait:
             return
         kind, action, item = change
         if action == LISTED:
-            if kind is POD:  # deleted pods are in no later change
+            if kind is POD:  # no later change mentions deleted pods
                 self.pods = {}
             for one in item["items"]:
                 self._take_change((kind, "ADDED", one))
@@ -130,9 +130,9 @@ class RolloutWait:
                 self.progress(self._told[name])
 
     def _report_changes(self) -> None:
-        """Say what has changed since it was last said.
+        """Report what has changed since the last report.
 
-        A failing startup probe is normal: the server answers it when the model is loaded.
+        A failing startup probe is normal: the server answers it only once the model is loaded.
         """
         for name, pod in self.pods.items():
             warnings = self.warnings.get(name, ())
@@ -157,7 +157,7 @@ class RolloutWait:
                 self.progress(refused.what)
 
     def _ask_ready_pods(self) -> None:
-        """Ask each new pod that is ready for a prediction, once."""
+        """Request one prediction from each new pod that is ready."""
         if self.example is None:
             return
         for name, pod in self.pods.items():
@@ -169,7 +169,7 @@ class RolloutWait:
                 if error.status in UNCHECKED:
                     self.progress(f"pod {name} wants an API key; what it predicts is not checked")
                 elif error.status in (429, 503):
-                    continue  # full: it is asked again
+                    continue  # overloaded: ask again later
                 else:
                     raise RolloutError(error.what, error.todo) from None
             except ApiError as error:
@@ -190,7 +190,7 @@ class RolloutWait:
         return bool(generation and seen >= generation)
 
     def _count_available(self) -> int:
-        """New pods that serve. The Deployment's count of available pods has those of the release before in it."""
+        """The number of available new pods. The Deployment's own count includes the previous release's pods."""
         status = self.deployment.get("status", {})
         ready = sum(is_ready(pod) for pod in self.pods.values())
         return min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0)), ready)
@@ -226,7 +226,7 @@ class RolloutWait:
             raise RolloutError(refused.what, refused.todo)
 
     def _find_refusal(self) -> DeployError | None:
-        """Why the cluster creates no pod: a quota, a policy. May be stale: it can outlive the pod that caused it."""
+        """Why the cluster creates no pods: a quota or a policy. The condition can be stale."""
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
                 said = condition.get("message", "")
@@ -236,7 +236,7 @@ class RolloutWait:
         return None
 
     def _refusal_patience(self) -> float:
-        """Seconds for which pods may be refused: terminating pods count against a quota until they end."""
+        """Seconds to tolerate refused pods: terminating pods count against a quota until they end."""
         leaving = self.deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
         return REFUSED_FOR + (leaving if self._count_available() else 0)
 
@@ -255,7 +255,7 @@ class RolloutWait:
         return f"{self._count_available()} of {wanted} new pods are available{after}: {why}"
 
     def _read_crash_log(self, found: Trouble) -> str:
-        """The last log lines of a container that crashed, of its last run if this one has said nothing yet."""
+        """The last log lines of a crashed container, from its previous run if the current one has none yet."""
         if not found.crashed:
             return ""
         for previous in ({"previous": "true"}, {}):
@@ -270,7 +270,7 @@ class RolloutWait:
 
 
 def _is_slow_pull(event: dict[str, Any]) -> bool:
-    """The slowest step of a pod's start. Cached images are not reported."""
+    """Whether the event reports an image pull, often the slowest step of a start. Cached images do not count."""
     reason, message = event.get("reason"), event.get("message") or ""
     return reason == "Pulling" or (reason == "Pulled" and message.startswith("Successfully"))
 
@@ -284,7 +284,7 @@ def _advise_on_trouble(found: Trouble) -> str:
 
 
 class ChangeFeed:
-    """Several watches as one stream: a list, then the changes. A watch that ends is restarted."""
+    """Several watches as one stream: first a list, then the changes. A watch that ends is restarted."""
 
     def __init__(self, cluster: Cluster, timeout: float) -> None:
         self._cluster = cluster
@@ -299,11 +299,11 @@ class ChangeFeed:
         self._ended.set()
 
     def add_watch(self, kind: Kind, **query: str) -> None:
-        """Watch a kind from a thread of its own."""
+        """Watch a kind in a separate thread."""
         threading.Thread(target=self._follow_kind, args=(kind, query), daemon=True).start()
 
     def next_change(self, seconds: float) -> tuple[Kind, str, dict[str, Any]] | None:
-        """The next change, or None when there is none for so long.
+        """The next change, or None if there is none within `seconds`.
 
         Raises:
             DeployError: the API server refused a watch.
@@ -332,5 +332,5 @@ class ChangeFeed:
                 self._changes.put(error)
                 return
             except (HTTPError, OSError, ValueError):
-                pass  # the connection broke: begin again
+                pass  # the connection broke: restart the watch
             time.sleep(0.2)

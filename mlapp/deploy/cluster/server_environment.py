@@ -1,4 +1,4 @@
-"""Environment variables of the server in a pod: the settings that differ from their defaults."""
+"""Environment variables of the server in a pod, for settings that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def server_variables(
     """The server's settings that differ from their defaults, and the user's `env`, as environment variables.
 
     Args:
-        env: the user's own variables; they win.
+        env: the user's variables; they take precedence.
         secrets: names of the variables that come from Secrets.
-        section: the settings of the target, for errors.
-        place: where the variables can be read, for errors: `in a ConfigMap`.
-        grace: seconds from SIGTERM to the end; 0 leaves it to the server.
-        more: variables of the target.
+        section: the key of the target's settings, for errors.
+        place: where the variables are stored, for errors: `in a ConfigMap`.
+        grace: seconds after SIGTERM during which the server still answers; 0 for the server's default.
+        more: additional variables of the target.
 
     Raises:
-        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, where every reader of the cluster sees it.
+        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, which every reader of the cluster sees.
     """
     if serve.api_keys and KEYS not in secrets:
         raise ConfigError(
-            "serve.api_keys would stand in the cluster in plain text.",
+            "serve.api_keys would be stored in the cluster in plain text.",
             f"Put the keys into a Secret, and name it: {section}.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
         )
     both = sorted(set(env) & set(secrets))
@@ -67,7 +67,7 @@ def server_variables(
 
 
 def spell_setting(value: Any) -> str:
-    """A setting as the environment spells it: true, 1.5, a,b."""
+    """A setting as the value of an environment variable: true, 1.5, a,b."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

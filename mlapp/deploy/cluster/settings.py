@@ -1,4 +1,4 @@
-"""Settings that every target in a cluster has: where it is, how a release starts, when a canary is aborted, patches."""
+"""Settings of every cluster target: its location, how a release starts, when a canary is aborted, and patches."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ class ClusterSection(Section, frozen=True):
 
     @property
     def namespace_name(self) -> str | None:
-        """The namespace's name; None for the context's."""
+        """The namespace's name; None for the namespace of the kubeconfig's context."""
         return self.namespace.name if isinstance(self.namespace, Namespace) else self.namespace
 
 
 class ServingPodSection(ClusterSection, frozen=True):
-    """The settings of targets whose platform makes the pods of our image, such as KServe and Knative."""
+    """The settings of targets on platforms that create pods from our image, such as KServe and Knative."""
 
     concurrency: Annotated[
         Annotated[int, Meta(ge=0)] | None,

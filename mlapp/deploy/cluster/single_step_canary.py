@@ -1,4 +1,4 @@
-"""A canary where one write splits the traffic: what is applied names both releases, each by a name of its own."""
+"""A canary for targets that split the traffic in one write: the applied documents name both releases."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def start_canary(
         records: all recorded releases.
 
     Raises:
-        UnreachableError: the server went away; what there is of the canary stays.
-        DeployError: the canary is refused or does not become ready, and is removed.
+        UnreachableError: the server became unreachable; the canary stays as it is.
+        DeployError: the canary was refused or did not become ready, and has been removed.
     """
     plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     goal = job.target.render(shipment)
@@ -45,10 +45,10 @@ def start_canary(
 
 
 def promote_canary(job: DeploySession[Any]) -> ReleaseRecord:
-    """Give the canary all traffic.
+    """Route all traffic to the canary.
 
     Raises:
-        DeployError: there is no canary, or it is refused; the previous release is live then.
+        DeployError: there is no canary, or it was refused; the previous release stays live.
     """
     record, before, records = canary_trial.require_canary(job)
     plan = job.plan_changes(record.documents, before)
@@ -60,7 +60,7 @@ def promote_canary(job: DeploySession[Any]) -> ReleaseRecord:
 
 
 def abort_canary(job: DeploySession[Any]) -> ReleaseRecord:
-    """Give all traffic back to the live release, and take the canary away."""
+    """Route all traffic back to the live release and remove the canary."""
     record, before, _ = canary_trial.require_canary(job)
     if before is not None:
         _restore_live(job, before)

@@ -1,4 +1,4 @@
-"""Calls to the API server: tried again while it is away or busy, its warnings kept, its refusals in words."""
+"""Calls to the API server, with retries while it is unreachable or busy, collected warnings and readable errors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ AGENT = "mlapp"
 RETRIED = frozenset({429, 500, 502, 503, 504})
 UNKNOWN_FIELD = b"failed to create typed patch object"
 PATIENCE = 30.0
-"""Seconds for which a call is tried again, once the server has answered anything at all."""
+"""Seconds for which a call is retried once the server has answered any call."""
 
 
 @dataclass(frozen=True)
 class ApiCall:
-    """One call to the API, as the tests and --debug list them."""
+    """One API call, as listed by tests and --debug."""
 
     verb: str
     path: str
@@ -33,17 +33,17 @@ class ApiCall:
 
 @dataclass
 class Transport:
-    """The way to one API server."""
+    """The connection to one API server."""
 
     connection: Connection
     calls: list[ApiCall] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     ahead: timedelta = timedelta()
-    """How far the server's clock is ahead of ours, to about a second."""
+    """How far the server's clock is ahead of ours, accurate to about a second."""
     _answered: bool = False
 
     def send_json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        """The answer of `send` as JSON."""
+        """The response of `send_call`, parsed as JSON."""
         answer: dict[str, Any] = json.loads(self.send_call(method, path, **how).data)
         return answer
 
@@ -62,10 +62,10 @@ class Transport:
         passed_on: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """One call, tried again while the server is away or busy.
+        """Make one call, with retries while the server is unreachable or busy.
 
-        `body` is sent as JSON unless it is bytes. `again=False` for what is not idempotent; `passed_on` for what a pod
-        answers, whatever its status.
+        `body` is sent as JSON unless it is bytes. Use `again=False` for calls that are not idempotent, and `passed_on`
+        for responses of a pod, which are returned whatever their status.
         """
         from urllib3.exceptions import HTTPError
 
@@ -87,7 +87,7 @@ class Transport:
             if response.status < 300 or passed_on:
                 return response
             data = response.data
-            is_final = UNKNOWN_FIELD in data  # server-side apply answers 500 to a field that the kind has not got
+            is_final = UNKNOWN_FIELD in data  # server-side apply answers 500 for an unknown field
             can_wait = time.monotonic() + pause <= end and not is_final
             if response.status in RETRIED and (again or response.status == 429) and can_wait:
                 time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
@@ -142,7 +142,7 @@ class Transport:
 
 
 def response_lines(response: Any) -> Iterable[bytes]:
-    """The lines of a streamed response, as they come."""
+    """The lines of a streamed response, as they arrive."""
     rest = b""
     for chunk in response.stream(65536, decode_content=True):
         *whole, rest = (rest + chunk).split(b"\n")

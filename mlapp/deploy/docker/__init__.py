@@ -1,4 +1,4 @@
-"""The target `docker`: the app on one Docker engine, replaced without a pause."""
+"""The target `docker`: the app on one Docker engine, with zero-downtime releases."""
 
 from mlapp.deploy.docker.target import DockerTarget
 

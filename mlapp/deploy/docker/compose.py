@@ -1,4 +1,4 @@
-"""The app as a compose file: what `docker compose up` needs to run one release as this target runs it."""
+"""The app as a compose file: runs one release as this target would, with `docker compose up`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mlapp.secret_variables import refuse_secret_variables
 
 FILE = "compose.yaml"
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""A value that is a variable of the shell that deploys."""
+"""A value that refers to a variable of the deploying shell."""
 
 
 def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, serve: Serve) -> dict[str, Any]:
-    """The compose file as plain data. User, health check and stop signal come with the image."""
+    """The compose file as plain data. User, health check and stop signal are part of the image."""
     service: dict[str, Any] = {
         "image": shipment.image,
         "ports": [f"{settings.host}:{settings.port}:{serve.port or 8000}"],
@@ -36,7 +36,7 @@ def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, s
     if settings.memory is not None:
         service["mem_limit"] = settings.memory
     if found := _declared_environment(settings):
-        # Compose would expand what looks like a variable, and shall expand what is a reference.
+        # Compose expands variables: references must be expanded, and literal `$` must not be.
         service["environment"] = {
             name: value if REFERENCE.fullmatch(value) else value.replace("$", "$$") for name, value in found.items()
         }
@@ -44,8 +44,9 @@ def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, s
 
 
 def container_environment(settings: DockerSettings) -> dict[str, str]:
-    """The settings' variables, and as many threads for numerical libraries as there are processors. A value that is
-    `${NAME}` is that variable's here.
+    """The settings' variables, and the thread count of numerical libraries from the setting `cpu`.
+
+    A value of the form `${NAME}` is replaced with that local variable.
 
     Raises:
         ConfigError: a value is a secret in plain text, or refers to a variable that is not set.
@@ -63,7 +64,7 @@ def container_environment(settings: DockerSettings) -> dict[str, str]:
 
 
 def _declared_environment(settings: DockerSettings) -> dict[str, str]:
-    """The variables as mlapp.yaml has them.
+    """The variables as written in mlapp.yaml, and the thread count from the setting `cpu`.
 
     Raises:
         ConfigError: a value is a secret in plain text.
@@ -79,5 +80,5 @@ def _declared_environment(settings: DockerSettings) -> dict[str, str]:
 
 
 def stop_timeout(serve: Serve) -> int:
-    """Seconds between SIGTERM and SIGKILL: what the server takes to end in order, and some."""
+    """Seconds between SIGTERM and SIGKILL: the server's shutdown time plus a margin."""
     return math.ceil(serve.grace + serve.drain) + 5

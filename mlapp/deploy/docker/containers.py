@@ -29,12 +29,12 @@ ROLE = "mlapp.role"
 RELEASE = "mlapp.release"
 FAILED = "-failed"
 AMBIGUOUS = 20
-"""Times that a start is tried while the engine has two networks of the app's name."""
+"""Attempts to start a container while the engine has two networks of the app's name."""
 PROGRAM = Path(tcp_proxy.__file__)
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Record of a release in a container's label."""
+    """Record of a release, stored in a container's label."""
 
     number: int
     created: datetime
@@ -79,13 +79,13 @@ class Containers:
         self.url = settings.public_url(serve)
 
     def list_servers(self) -> list[Server]:
-        """Those of all releases that are kept, the oldest first."""
+        """The servers of all kept releases, oldest first."""
         found = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=server"]})
         servers = [Server(each, msgspec.json.decode(each.labels[RELEASE], type=Record)) for each in found]
         return sorted(servers, key=lambda server: server.record.number)
 
     def find_proxy(self) -> Container | None:
-        """The front, if there is one."""
+        """The front's container, or None."""
         found = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=front"]})
         return found[0] if found else None
 
@@ -101,7 +101,7 @@ class Containers:
         return next((server for server in self.list_servers() if server.name == name), None)
 
     def make_server(self, record: Record) -> Server:
-        """Create the container of a release; it is not started."""
+        """Create the container of a release without starting it."""
         settings = self.settings
         limits: dict[str, Any] = {}
         if settings.cpu is not None:
@@ -137,7 +137,7 @@ class Containers:
     def start_proxy(self, image: str, to: Server) -> Container:
         """Create and start the front, which sends connections to a server.
 
-        Its program comes from here and not from the image, whose mlapp may be older, and needs Python alone.
+        Its program is copied from this installation, because the image's mlapp can be older. It needs only Python.
         """
         made = self.client.containers.create(
             image,
@@ -162,19 +162,19 @@ class Containers:
         return made
 
     def point_proxy(self, holder: Container, to: Server) -> None:
-        """Let the front send new connections to a server."""
+        """Make the front send new connections to a server."""
         self._copy_into(holder, tcp_proxy.BACKEND, f"{to.name}:{self.port}".encode())
         holder.reload()
         if holder.status == "running":
             holder.kill("SIGHUP")
 
     def is_port_published(self, holder: Container) -> bool:
-        """Whether the front holds the port of the settings."""
+        """Whether the front publishes the port in the settings."""
         bindings = (holder.attrs["HostConfig"].get("PortBindings") or {}).get(f"{self.port}/tcp") or []
         return bindings == [{"HostIp": self.settings.host, "HostPort": str(self.settings.port)}]
 
     def remove_network_and_volume(self) -> list[str]:
-        """Remove the network and the front's volume; the names of what was there."""
+        """Remove the network and the front's volume; returns the names of those that existed."""
         import docker.errors
 
         removed = []
@@ -199,20 +199,20 @@ class Containers:
         return f"{self.name}-mlapp"
 
     def _ensure_network(self) -> str:
-        """The id of the app's network, which is made if there is none."""
+        """The ID of the app's network, which is created if missing."""
         import docker.errors
 
         if not self._list_networks():
-            with contextlib.suppress(docker.errors.APIError):  # another deploy was quicker
+            with contextlib.suppress(docker.errors.APIError):  # another deploy was faster
                 self.client.networks.create(self._network_name, check_duplicate=True, labels={APP: self.app})
         first, *others = self._list_networks()
-        for network in others:  # an engine lets two deploys make networks of one name at once
+        for network in others:  # concurrent deploys can create networks of the same name
             with contextlib.suppress(docker.errors.APIError):
                 network.remove()
         return str(first.id)
 
     def _list_networks(self) -> list[Network]:
-        """The app's networks, the oldest first."""
+        """The app's networks, oldest first."""
         found = self.client.networks.list(names=[f"^{self._network_name}$"])
         return sorted(found, key=lambda network: (network.attrs["Created"], str(network.id)))
 
@@ -230,12 +230,12 @@ class Containers:
 
 
 def make_container_name(app: str) -> str:
-    """The app's name as docker and compose allow it."""
+    """The app's name in the form that docker and compose allow."""
     return re.sub(r"[^a-z0-9]+", "-", app.lower()).strip("-") or "app"
 
 
 def make_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
-    """The release of a server."""
+    """The release that a server runs."""
     record = server.record
     is_live = live is not None and live.name == server.name
     state: State = "failed" if server.is_failed else "live" if is_live else "superseded"

@@ -1,4 +1,4 @@
-"""Whether a server is ready, by its image's own health check."""
+"""Check whether a server is ready, with its image's health check."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from mlapp.deploy.docker.containers import Server
 
 
 def is_ready(server: Server) -> bool:
-    """Run the health check in the container, now; an image without one is ready as soon as it runs."""
+    """Run the health check in the container; without one, a server is ready as soon as its container runs."""
     import docker.errors
 
     command = _find_health_command(server)
     try:
         return command is None or bool(server.container.exec_run(command).exit_code == 0)
     except docker.errors.APIError as error:
-        if error.status_code == 409:  # it ended in between
+        if error.status_code == 409:  # it ended in the meantime
             return False
         raise
 

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 SHOWN = 15
-"""Lines of a container's log that an error repeats."""
+"""Number of log lines in an error message."""
 LOOK = 2.0
-"""Seconds between two looks for new releases while logs are followed."""
+"""Interval in seconds for finding new releases while logs are followed."""
 
 
 def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, since: float | None) -> Iterator[LogLine]:
-    """Output of the running servers; with `follow`, also the later output of these and of later releases.
+    """Output of the running servers; with `follow`, also future output of these and later releases.
 
     Args:
-        tail: the last so many lines of each; all when absent.
-        since: of the last so many seconds; from the beginning when absent.
+        tail: the number of last lines per server; all if None.
+        since: only lines of the last `since` seconds; all if None.
     """
     options: dict[str, Any] = {"tail": "all" if tail is None else tail}
     if since is not None:
@@ -40,7 +40,7 @@ def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, si
 
 
 def read_last_lines(container: Container) -> str:
-    """The last lines, as one."""
+    """The last lines, joined into one."""
     said = container.logs(tail=SHOWN).decode(errors="replace").splitlines()
     return " | ".join(line.strip() for line in said if line.strip()) or "nothing"
 

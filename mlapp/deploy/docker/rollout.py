@@ -1,4 +1,4 @@
-"""From one release to the next without losing a request."""
+"""Replace one release with the next without losing a request."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 POLL = 0.2
 ANSWER = 15.0
-"""Seconds until the front must answer at the published port."""
+"""Seconds within which the front must answer at the published port."""
 
 
 def roll_out(containers: Containers, record: Record, progress: Reporter) -> Server:
-    """Start the new beside the old, wait until it is ready, send connections to it, and only then end the old.
+    """Start the new server beside the old one, wait until it is ready, switch connections to it, then stop the old one.
 
     Raises:
-        DeployError: the image is not there, the port is taken, another deploy is under way, or the new one is not
-            ready in time. The one before serves on.
+        DeployError: the image is missing, the port is taken, another deploy is in progress, or the new server is not
+            ready in time. The previous one keeps serving.
     """
     import docker.errors
 
@@ -58,9 +58,9 @@ def roll_out(containers: Containers, record: Record, progress: Reporter) -> Serv
 
 
 def _require_no_other_deploy(containers: Containers, live: Server | None) -> None:
-    """A server that is newer than the live one, and neither live nor failed, is that of a deploy under way.
+    """Refuse to deploy if a server is newer than the live one and has not failed: its deploy is in progress.
 
-    One that was killed leaves such a server too: it counts for as long as a deploy can take.
+    A killed deploy also leaves such a server, so it is ignored once it is older than a deploy can take.
     """
     longest = timedelta(seconds=containers.settings.ready_timeout + ANSWER)
     since = datetime.now(timezone.utc) - longest
@@ -74,7 +74,7 @@ def _require_no_other_deploy(containers: Containers, live: Server | None) -> Non
 def _other_deploy_error(containers: Containers, name: str) -> DeployError:
     return DeployError(
         f"Another deploy of {containers.app} is under way: it has made the container {name}.",
-        f"Wait for it. If it was killed: docker rm --force {name}.",
+        f"Wait until it ends. If it was killed: docker rm --force {name}.",
     )
 
 
@@ -105,16 +105,16 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
         if state["Status"] == "exited" or server.container.attrs["RestartCount"]:
             killed = " for want of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
             raise DeployError(
-                f"{server.name} ended with code {state['ExitCode']}{killed}; it said: "
+                f"{server.name} exited with code {state['ExitCode']}{killed}; its output: "
                 f"{logs.read_last_lines(server.container)}",
-                "Fix the error that it names. The previous release, if any, still serves.",
+                "Fix the error in its output. The previous release, if any, keeps serving.",
             )
         if state["Status"] == "running" and health.is_ready(server):
             return
         if time.monotonic() > ends:
             raise DeployError(
-                f"{server.name} was not ready in {timeout:g} s; it said: {logs.read_last_lines(server.container)}",
-                "Raise targets.docker.ready_timeout if it needs longer; the release before, if any, serves on.",
+                f"{server.name} was not ready in {timeout:g} s; its output: {logs.read_last_lines(server.container)}",
+                "Raise targets.docker.ready_timeout if it needs longer; the previous release, if any, keeps serving.",
             )
         time.sleep(POLL)
 
@@ -132,7 +132,7 @@ def _switch_traffic(containers: Containers, server: Server, progress: Reporter) 
 
 
 def _publish_port(containers: Containers, before: Container | None, server: Server) -> None:
-    """Create a front, replacing one with another port. If the new port is taken, the old front is restored."""
+    """Create a front, replacing one with a different port. If the new port is taken, the old front is restored."""
     if before is not None:
         before.stop(timeout=0)
         before.rename(f"{containers.name}-before")
@@ -147,7 +147,7 @@ def _publish_port(containers: Containers, before: Container | None, server: Serv
 
 
 def _switch_traffic_back(containers: Containers, before: Server | None) -> None:
-    """Let the front send connections to the release before again; a front without one goes."""
+    """Make the front send connections to the previous release again; without one, remove the front."""
     front = containers.find_proxy()
     if front is not None and before is not None:
         containers.point_proxy(front, before)
@@ -170,7 +170,7 @@ def _wait_for_answer(containers: Containers, server: Server) -> None:
                 front = containers.find_proxy()
                 if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
                     raise DeployError(
-                        f"The front {front.name}, which holds the port, does not run; it said: "
+                        f"The front {front.name}, which listens on the port, does not run; its output: "
                         f"{logs.read_last_lines(front)}",
                         "The image needs a `python` on its PATH: 3.8 or newer.",
                     ) from error
@@ -182,14 +182,14 @@ def _wait_for_answer(containers: Containers, server: Server) -> None:
 
 
 def _retire_server(server: Server, timeout: float) -> None:
-    """Stop and remove a container: with `restart: always` the engine would start it again after a reboot."""
-    never: Any = {"Name": "no"}  # a policy that the SDK's types do not know
+    """Stop and remove a container; with `restart: always`, the engine would restart it after a reboot."""
+    never: Any = {"Name": "no"}  # missing in the SDK's types
     server.container.update(restart_policy=never)
     server.container.stop(timeout=timeout)
 
 
 def _set_server_aside(server: Server) -> None:
-    """Stop a release that failed, and keep it to be looked at."""
+    """Stop a failed release, and keep its container for inspection."""
     import docker.errors
 
     try:
@@ -218,5 +218,5 @@ def _explain_refusal(error: Any, containers: Containers, what: str) -> DeployErr
             f"Port {settings.port} of {settings.host} is taken.", "Choose another: targets.docker.port in mlapp.yaml."
         )
     if "no space left" in text.lower():
-        return DeployError("The engine's disk is full.", "Free some: docker system df, docker system prune.")
-    return DeployError(f"The engine refuses {what}: {text}", "Fix the error that it names.")
+        return DeployError("The engine's disk is full.", "Free disk space: docker system df, docker system prune.")
+    return DeployError(f"The engine refuses {what}: {text}", "Fix the error named above.")

@@ -34,7 +34,7 @@ class DockerSettings(Section, frozen=True):
     keep: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 5
 
     def public_url(self, serve: Serve) -> str:
-        """Where the app answers, as seen from here: the engine may be another machine's."""
+        """The app's URL as seen from here: the engine can run on another machine."""
         engine = urlsplit(os.environ.get("DOCKER_HOST", "")).hostname
         host = self.host if self.host not in ("0.0.0.0", "") else engine or "127.0.0.1"  # noqa: S104
         return f"{'https' if serve.tls_cert else 'http'}://{host}:{self.port}"

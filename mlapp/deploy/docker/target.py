@@ -34,7 +34,7 @@ from mlapp.request_body import RequestBody
 
 
 class DockerTarget(Target[DockerSettings]):
-    """One server on a Docker engine, behind a front that holds the port: see `mlapp.deploy.docker.tcp_proxy`."""
+    """One server on a Docker engine, behind a front that publishes the port: see `mlapp.deploy.docker.tcp_proxy`."""
 
     name: ClassVar[str] = "docker"
     settings_type = DockerSettings
@@ -42,7 +42,7 @@ class DockerTarget(Target[DockerSettings]):
     eject_formats: ClassVar[tuple[str, ...]] = ("compose",)
 
     def check(self) -> str:
-        """The engine's version, and where it is. The variables are looked at first."""
+        """The engine's version and location. Checks the variables first."""
         compose.container_environment(self.settings)
         with connect_engine() as client:
             return f"engine {client.version()['Version']} at {client.api.base_url}"
@@ -83,7 +83,7 @@ class DockerTarget(Target[DockerSettings]):
         if not wanted:
             listed = ", ".join(str(each.number) for each in found) or "none"
             raise DeployError(
-                f"There is no release {to} of {self.app} to go back to." if to else "There is no release before this.",
+                f"There is no release {to} of {self.app} to go back to." if to else "There is no earlier release.",
                 f"Kept: {listed}. See `mlapp releases --target docker`.",
             )
         return self._apply_shipment(wanted[0].shipment, progress, f"rollback to {wanted[0].number}")
@@ -105,7 +105,7 @@ class DockerTarget(Target[DockerSettings]):
             yield from logs.read_log_lines(containers, follow=follow, tail=tail, since=since)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """The answer of `POST /predict`, asked at the published port."""
+        """The response to `POST /predict` at the published port."""
         url = self.settings.public_url(self.serve)
         body = RequestBody.of(inputs)
         headers = {"Content-Type": body.media_type}
@@ -118,7 +118,7 @@ class DockerTarget(Target[DockerSettings]):
         except HTTPError as error:
             raise DeployError(
                 f"{url}/predict answers {error.code}: {error.read(500).decode(errors='replace')}",
-                "Send what the model's schema asks for.",
+                "Send inputs that match the model's schema.",
             ) from None
         except OSError as error:
             raise DeployError(

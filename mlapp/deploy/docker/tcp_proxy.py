@@ -1,9 +1,9 @@
-"""The front: a container that holds the published port, and passes connections on to the live release.
+"""The front: a container that holds the published port and forwards connections to the live release.
 
-So a release can be replaced while the port stays open. It passes bytes and knows nothing of HTTP: what is open stays
-with the release that it began with, which ends its connections in its own time. SIGHUP makes it read again where new
-ones go.
-It runs in a container of the image itself, as a file alone: it imports nothing of mlapp.
+It keeps the port open while a release is replaced. It forwards bytes and does not parse HTTP: an open connection stays
+with its release, which closes it during its own shutdown. On SIGHUP, it reloads the destination of new connections.
+
+It runs as a single file in a container of the app's image and imports nothing from mlapp.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import cast
 
 STATE = "/state"
 BACKEND = "backend"
-"""The file in STATE that names the live release's container and its port, as `digits-3:8000`."""
+"""The file in STATE with the live release's container and port, such as `digits-3:8000`."""
 
 PATIENCE = 10.0
-"""Seconds that a connection waits for a backend that refuses it: one that is being started again."""
+"""Seconds that a connection waits for a backend that refuses it, because it is restarting."""
 
 
 class PipeEnd(asyncio.Protocol):
-    """One end of a passed connection. What it receives goes to `peer`, as fast as that takes it."""
+    """One end of a forwarded connection. Sends what it receives to `peer`, with flow control."""
 
     def __init__(self, peer: PipeEnd | None = None) -> None:
         self.peer = peer
@@ -38,7 +38,7 @@ class PipeEnd(asyncio.Protocol):
             self.peer.transport.write(data)
 
     def eof_received(self) -> bool:
-        """Pass on the end of one direction; the other stays open."""
+        """Forward the end of one direction; the other stays open."""
         if self.peer is not None and self.peer.transport is not None and not self.peer.transport.is_closing():
             with contextlib.suppress(OSError):
                 self.peer.transport.write_eof()
@@ -59,7 +59,7 @@ class PipeEnd(asyncio.Protocol):
 
 
 class Proxy:
-    """Where new connections go, and those that are being made."""
+    """The backend for new connections, and the connections in progress."""
 
     def __init__(self, state: Path) -> None:
         self._file = state / BACKEND
@@ -68,7 +68,7 @@ class Proxy:
         self.reload_backend()
 
     def reload_backend(self) -> None:
-        """Read where new connections go."""
+        """Read the destination of new connections."""
         host, _, port = self._file.read_text().strip().partition(":")
         self._backend = (host, int(port))
 
@@ -100,7 +100,7 @@ class Proxy:
 
 
 class _ClientEnd(PipeEnd):
-    """The client's end. What arrives before the backend's end is there is kept, and no more is read until then."""
+    """The client's end. Buffers what arrives before the backend is connected, and pauses reading until then."""
 
     def __init__(self, front: Proxy) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _ClientEnd(PipeEnd):
             self.transport.pause_reading()
 
     def join_backend(self, backend: PipeEnd) -> None:
-        """Pass on to the backend what has arrived and what will."""
+        """Forward buffered and future data to the backend."""
         assert self.transport is not None
         assert backend.transport is not None
         self.peer = backend
@@ -134,7 +134,7 @@ class _ClientEnd(PipeEnd):
 
 
 async def serve_proxy(port: int, state: Path) -> None:
-    """Pass connections on until SIGTERM."""
+    """Forward connections until SIGTERM."""
     front = Proxy(state)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -147,7 +147,7 @@ async def serve_proxy(port: int, state: Path) -> None:
 
 
 def main() -> None:
-    """Run the front of the command line's port."""
+    """Run the front on the port in the command line."""
     port, state = int(sys.argv[1]), Path(STATE)
     try:
         import uvloop

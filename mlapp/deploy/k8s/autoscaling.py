@@ -1,4 +1,4 @@
-"""How many pods: the HorizontalPodAutoscaler, and the PodDisruptionBudget that keeps some during drains."""
+"""The number of pods: the HorizontalPodAutoscaler, and the PodDisruptionBudget that keeps some during drains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlapp.deploy.k8s.render_context import RenderContext
 
 
 def make_autoscaler(context: RenderContext) -> dict[str, Any] | None:
-    """The HorizontalPodAutoscaler, when the app scales by load."""
+    """The HorizontalPodAutoscaler, if the app scales by load."""
     settings = context.settings.autoscaling
     if settings is None:
         return None
@@ -34,7 +34,7 @@ def make_autoscaler(context: RenderContext) -> dict[str, Any] | None:
 
 
 def make_disruption_budget(context: RenderContext) -> dict[str, Any] | None:
-    """The PodDisruptionBudget, from two replicas on: with one it would block every drain."""
+    """The PodDisruptionBudget, for two replicas or more: with one, it would block every drain."""
     scaling = context.settings.autoscaling
     if (scaling.min if scaling else context.settings.replicas) < 2:
         return None

@@ -24,11 +24,11 @@ Session = DeploySession[KubernetesSettings]
 
 
 def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
-    """Put `shipment` beside the live release, with `percent` of the traffic.
+    """Start `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
-        UnreachableError: the server went away; what there is of the canary stays.
-        DeployError: nothing is live, or there is a canary; or this canary does not become ready, and is removed.
+        UnreachableError: the server became unreachable; the canary stays as it is.
+        DeployError: nothing is live, there is already a canary, or this canary did not become ready and was removed.
     """
     before, records = canary_trial.require_live(job)
     replicas, beside = _compute_replicas(job, percent)
@@ -54,10 +54,10 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
 
 
 def promote_canary(job: Session) -> ReleaseRecord:
-    """Make the canary the live release: first the live Deployment rolls to it, then the traffic, then the canary goes.
+    """Make the canary the live release: roll the live Deployment to it, move the traffic, remove the canary.
 
     Raises:
-        DeployError: there is no canary, or its release does not become ready; the previous release is live then.
+        DeployError: there is no canary, or its release does not become ready; the previous release stays live.
     """
     record, before, records = canary_trial.require_canary(job)
     workload, traffic = _split_documents(job, record.documents)
@@ -79,11 +79,11 @@ def promote_canary(job: Session) -> ReleaseRecord:
 
 
 def abort_canary(job: Session) -> ReleaseRecord:
-    """Take the canary away, and give all traffic back to the live release."""
+    """Remove the canary and route all traffic back to the live release."""
     record, before, _ = canary_trial.require_canary(job)
     _remove_canary_release(job, before)
     if before:
-        # A promotion that was interrupted has changed the live Deployment already.
+        # An interrupted promotion has already changed the live Deployment.
         plan = job.plan_changes(before.documents, record)
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(before.documents, before)
@@ -92,19 +92,19 @@ def abort_canary(job: Session) -> ReleaseRecord:
 
 
 def _compute_replicas(job: Session, percent: int) -> tuple[int, int]:
-    """Number of pods of the canary, at least one and enough for its share of the load; and of the live pods."""
+    """The number of canary pods (at least one, and enough for their share of the load) and of live pods."""
     deployment = job.cluster.get_object(DEPLOYMENT, job.names.base) or {}
     beside = int(deployment.get("spec", {}).get("replicas", 1))
     return share_of_replicas(beside, percent), beside
 
 
 def share_of_replicas(beside: int, percent: int) -> int:
-    """How many pods get about `percent` of the traffic beside so many others; at least one."""
+    """The number of pods, at least one, that get about `percent` of the traffic beside `beside` other pods."""
     return max(1, round(beside * percent / (100 - percent)))
 
 
 def _split_documents(job: Session, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The documents that run pods, and those that route traffic: the app's own Service and HTTPRoute."""
+    """The workload documents, and those that route traffic: the app's own Service and HTTPRoute."""
     traffic = [
         document
         for document in documents
@@ -120,7 +120,7 @@ def _remove_canary_release(job: Session, before: ReleaseRecord | None) -> None:
 
 
 def _move_traffic(job: Session, traffic: Documents) -> None:
-    """Route all traffic as these documents say, and wait until load balancers have noticed."""
+    """Route the traffic according to these documents, and wait until load balancers have updated."""
     shift = job.plan_changes(traffic, None, prune=False, take_over=True)
     execute_plan(job.cluster, shift, job.lock, job.progress)
     if shift.pending:

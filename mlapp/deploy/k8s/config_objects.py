@@ -24,20 +24,20 @@ def make_variables(context: RenderContext) -> dict[str, str]:
         section="targets.k8s",
         place="in a ConfigMap",
         grace=context.grace,
-        # the CronJob closes windows
+        # the CronJob closes the monitoring windows
         more={"MLAPP_MONITOR__RUN": "false"} if context.shipment.monitor_schedule else {},
     )
 
 
 def make_config_map(context: RenderContext) -> dict[str, Any]:
-    """An immutable ConfigMap named by its content: pods of the old release keep theirs, a change rolls new ones."""
+    """An immutable ConfigMap named by its content: old pods keep theirs, and a change triggers a rollout."""
     data = make_variables(context)
     name = context.names.config_name(json.dumps(data, sort_keys=True))
     return context.make_document("ConfigMap", name, immutable=True, data=data)
 
 
 def make_service_account(context: RenderContext) -> dict[str, Any] | None:
-    """A ServiceAccount that may do nothing and has no token, unless an existing one is named."""
+    """A ServiceAccount without permissions and token, unless the settings name an existing one."""
     settings = context.settings.service_account
     if settings.name is not None:
         return None
@@ -48,7 +48,7 @@ def make_service_account(context: RenderContext) -> dict[str, Any] | None:
 
 
 def make_external_secret(context: RenderContext) -> dict[str, Any] | None:
-    """The ExternalSecret, when variables come from a vault; it makes a Secret of the app's name."""
+    """The ExternalSecret, if variables come from a vault; it creates a Secret with the app's name."""
     settings = context.settings.external_secret
     if settings is None:
         return None

@@ -1,4 +1,4 @@
-"""Hand over what is rendered, as files to edit and keep: plain YAML, a kustomization, or a Helm chart."""
+"""Write the rendered objects as files to edit and keep: plain YAML, a kustomization, or a Helm chart."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
     """Write the files for the user to keep. Nothing is overwritten.
 
     Raises:
-        UsageError: no such format.
-        DeployError: a file is there already.
+        UsageError: the format is unknown.
+        DeployError: a file exists already.
     """
     if format not in FORMATS:
         raise UsageError(
@@ -47,7 +47,7 @@ def _write_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str
 
 
 def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    """The ConfigMap becomes a generator, whose hash in the name rolls the pods when it changes, as ours does."""
+    """Files with a generator in place of the ConfigMap. As with ours, a change of its name triggers a rollout."""
     config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)
     rest = [document for document in documents if document is not config]
     plain_name = f"{names.base}-config"
@@ -88,14 +88,14 @@ def _rename_config_map(document: dict[str, Any], old: str, new: str) -> None:
 
 
 def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    """A chart whose values are what people change: image, replicas, resources, variables, addresses."""
+    """A chart with values for what users change: image, replicas, resources, variables, addresses."""
     values: dict[str, Any] = {}
     templates: dict[str, str] = {}
     old_config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)["metadata"]["name"]
     config = f"{names.base}-config-{{{{ .Values.env | toJson | sha256sum | trunc 8 }}}}"
     for name, document in group_by_file(documents).items():
         if document["kind"] == "Namespace":
-            continue  # helm makes it: --create-namespace
+            continue  # helm creates it: --create-namespace
         marks = _Marks()
         metadata = document["metadata"]
         metadata["namespace"] = marks.put_mark("{{ .Release.Namespace }}")
@@ -149,7 +149,7 @@ def _extract_values(document: dict[str, Any], values: dict[str, Any], marks: _Ma
         values["image"] = {"reference": repository}
         image = marks.put_mark("{{ .Values.image.reference }}")
     for container in (*pod["containers"], *pod.get("initContainers", [])):
-        if container["image"] == server:  # sidecars and the container that pulls a model have images of their own
+        if container["image"] == server:  # sidecars and the init container have other images
             container["image"] = image
     values["resources"] = pod["containers"][0]["resources"]
     pod["containers"][0]["resources"] = marks.put_mark("{{ toYaml .Values.resources | nindent 12 }}", block=True)
@@ -159,7 +159,7 @@ def _extract_values(document: dict[str, Any], values: dict[str, Any], marks: _Ma
 
 
 class _Marks:
-    """Placeholders in the YAML for actions of a template, which YAML cannot hold."""
+    """Placeholders in the YAML for template actions, which are not valid YAML."""
 
     def __init__(self) -> None:
         self._actions: dict[str, tuple[str, bool, bool]] = {}
@@ -171,7 +171,7 @@ class _Marks:
         return mark
 
     def fill_marks(self, text: str) -> str:
-        """The text with the actions in place of the words; braces that were there already stay text."""
+        """The text with placeholders replaced by their actions; braces of the text itself are escaped."""
         text = text.replace("{{", '{{ "{{" }}')
         for mark, (action, number, block) in self._actions.items():
             text = text.replace(mark, action if number or block else f'"{action}"')

@@ -1,4 +1,4 @@
-"""The CronJob that closes monitoring's windows: one short run of `mlapp monitor run`, hardened as the server is."""
+"""The CronJob that closes monitoring windows: a short run of `mlapp monitor run`, hardened like the server."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mlapp.deploy.k8s.workload import (
 from mlapp.images.image_spec import APP, VENV
 
 DEADLINE = 1800
-"""Seconds after which a run is given up."""
+"""Seconds after which a run is canceled."""
 
 
 def cron_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
-    """The CronJob; None where there is nothing that it could read."""
+    """The CronJob; None if it would have no data to read."""
     shipment, settings = context.shipment, context.settings
     if shipment.monitor_schedule is None or settings.model_pull is not None:
         return None
@@ -61,7 +61,7 @@ def cron_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
         "runtimeClassName": settings.runtime_class,
     }
     pod.update({key: value for key, value in optional.items() if value})
-    # Without the labels that choose the server's pods: no Service sends requests to it.
+    # Without the selector labels of the server's pods, so that no Service sends requests to it.
     pod_labels = {labels.COMPONENT: "monitor", labels.MANAGED_BY: "mlapp"}
     spec = {
         "schedule": shipment.monitor_schedule,

@@ -1,4 +1,4 @@
-"""How requests come in, and what may go out: Service, NetworkPolicy, Ingress, HTTPRoute, ServiceMonitor."""
+"""Incoming and outgoing connections: Service, NetworkPolicy, Ingress, HTTPRoute, ServiceMonitor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
 def make_service(context: RenderContext, both_tracks: bool = False) -> dict[str, Any]:
-    """The Service; it chooses the canary's pods too while `both_tracks` share the traffic by their numbers."""
+    """The Service; with `both_tracks`, it also selects the canary's pods, so that pod counts split the traffic."""
     settings = context.settings.service
     ports = [{"name": "http", "port": settings.port, "targetPort": "http", "protocol": "TCP"}]
     if context.serve.grpc_port:
@@ -30,7 +30,7 @@ def make_service(context: RenderContext, both_tracks: bool = False) -> dict[str,
 
 
 def make_network_policy(context: RenderContext) -> dict[str, Any]:
-    """In: the serving port. Out: DNS, the model's object store when it is fetched at start, and what `egress` names."""
+    """In: the serving port. Out: DNS, the object store if the model is fetched at start, and the `egress` entries."""
     settings = context.settings.network_policy
     ports = [{"port": PORT, "protocol": "TCP"}]
     if context.serve.grpc_port:
@@ -55,7 +55,7 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
         "NetworkPolicy",
         context.names.base,
         spec={
-            # By name alone: a canary's pods are under the same policy.
+            # Only by name, so that the policy includes a canary's pods.
             "podSelector": {"matchLabels": {labels.NAME: context.names.base}},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [incoming],
@@ -65,7 +65,7 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
 
 
 def _dns(settings: Dns) -> dict[str, Any]:
-    """Out to the cluster's own DNS alone: port 53 of any address is a way to carry data out."""
+    """Allow only the cluster's own DNS, because port 53 of arbitrary addresses could be used to exfiltrate data."""
     pods = _namespace_peer(settings.namespace)
     if settings.labels:
         pods["podSelector"] = {"matchLabels": dict(settings.labels)}
@@ -80,7 +80,7 @@ def _namespace_peer(name: str | None) -> dict[str, Any]:
 
 
 def make_ingress(context: RenderContext) -> dict[str, Any] | None:
-    """The Ingress, when there is one."""
+    """The Ingress, if configured."""
     settings = context.settings.ingress
     if settings is None:
         return None
@@ -98,7 +98,7 @@ def make_ingress(context: RenderContext) -> dict[str, Any] | None:
 
 
 def make_route(context: RenderContext, canary_percent: int | None = None) -> dict[str, Any] | None:
-    """The HTTPRoute, when there is one; during a canary it splits the traffic by weight."""
+    """The HTTPRoute, if configured; during a canary it splits the traffic by weight."""
     settings = context.settings.gateway
     if settings is None:
         return None
@@ -130,12 +130,12 @@ def _route_parent(settings: Gateway) -> dict[str, str]:
 
 
 def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
-    """The ServiceMonitor, when there is one. It finds the canary's Service too."""
+    """The ServiceMonitor, if configured. It also selects the canary's Service."""
     settings = context.settings.monitoring
     if not settings.service_monitor:
         return None
     endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": settings.interval}
-    if context.serve.tls_cert:  # it is scraped by the pod's address, for which no certificate is made
+    if context.serve.tls_cert:  # Prometheus scrapes the pod's IP, which the certificate does not cover
         endpoint.update(scheme="https", tlsConfig={"insecureSkipVerify": True})
     chosen = {"matchLabels": {labels.APP: context.names.base}}
     document = context.make_document(
@@ -146,7 +146,7 @@ def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
 
 
 def app_address(context: RenderContext, namespace: str) -> str:
-    """The URL of the app: outside where it has one, inside the cluster otherwise."""
+    """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
     gateway, ingress = context.settings.gateway, context.settings.ingress
     if ingress is not None:
         scheme = "https" if ingress.tls_secret else "http"

@@ -1,4 +1,4 @@
-"""From a Shipment and the settings to documents: pure, deterministic, without requests."""
+"""Render documents from a Shipment and the settings: pure, deterministic, without requests."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ORDER = {kind.kind: position for position, kind in enumerate(RENDERED)}
 
 
 def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> list[dict[str, Any]]:
-    """The documents of a release, in the order in which they are applied.
+    """The documents of a release, in the order of application.
 
     Raises:
-        ConfigError: settings that contradict each other, or a patch that does not fit.
+        ConfigError: settings contradict each other, or a patch does not fit.
     """
     context = RenderContext(shipment, settings, serve)
     _refuse_contradictions(context)
@@ -57,8 +57,8 @@ def render_canary(
 ) -> list[dict[str, Any]]:
     """The documents of a canary beside the live release: its own Deployment and ConfigMap, and how traffic is split.
 
-    Where an HTTPRoute is, it splits by weight and the canary has a Service of its own; otherwise the app's Service
-    chooses the pods of both, and `replicas` decides.
+    With an HTTPRoute, traffic is split by weight and the canary has its own Service; otherwise the app's Service
+    selects the pods of both, and `replicas` determines the split.
     """
     live, trial = RenderContext(shipment, settings, serve), RenderContext(shipment, settings, serve, track="canary")
     config = config_objects.make_config_map(live)
@@ -76,7 +76,7 @@ def render_canary(
 
 
 def _select_canary_patches(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
-    """The patches that a canary is under: what changes the live Deployment by its name changes the canary's too."""
+    """The patches for a canary: a patch that names the live Deployment also changes the canary's."""
     there = {(document["kind"], document["metadata"]["name"]) for document in documents}
     fitting = []
     for patch in patches:
@@ -98,7 +98,7 @@ def _finish_documents(
 
 
 def _label_revision(deployment: dict[str, Any]) -> None:
-    """Label the pods with a hash of all that makes them, which distinguishes the pods of releases."""
+    """Label the pods with a hash of their template, which distinguishes the releases' pods."""
     template = deployment["spec"]["template"]
     template["metadata"]["labels"] = {
         **template["metadata"]["labels"],
@@ -114,10 +114,10 @@ def _refuse_contradictions(context: RenderContext) -> None:
             f"targets.k8s.autoscaling: min {scaling.min} is more than max {scaling.max}.", "Make max at least min."
         )
     if scaling and not (scaling.cpu or scaling.memory or scaling.metrics):
-        raise ConfigError("targets.k8s.autoscaling aims at nothing.", "Give it cpu, memory or metrics.")
+        raise ConfigError("targets.k8s.autoscaling has no goal.", "Give it cpu, memory or metrics.")
     for index, allowed in enumerate(settings.network_policy.egress):
         if (allowed.cidr is None) == (allowed.namespace is None):
             raise ConfigError(
                 f"targets.k8s.network_policy.egress[{index}] needs one of `cidr` and `namespace`.",
-                "Give it exactly one: a Service's own address is no good, policies see the pods behind it.",
+                "Give it exactly one. The address of a Service does not work: policies see the addresses of its pods.",
             )

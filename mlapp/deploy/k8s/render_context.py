@@ -1,4 +1,4 @@
-"""Shared input of all parts of rendering: names, labels, settings, and which of two tracks is rendered."""
+"""Shared input of all rendering functions: names, labels, settings, and the track (live or canary)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Track = Literal["live", "canary"]
 
 @dataclass(frozen=True)
 class RenderContext:
-    """One Shipment on one track, with the settings it is rendered by."""
+    """One Shipment on one track, with the settings for rendering it."""
 
     shipment: Shipment
     settings: KubernetesSettings
@@ -37,16 +37,16 @@ class RenderContext:
 
     @property
     def grace(self) -> float:
-        """Seconds for which the server, after SIGTERM, still answers and closes connections.
+        """Seconds after SIGTERM during which the server still answers and closes connections.
 
-        Its own default is none, which suits a laptop. Here clients hold connections through a load balancer, and one
-        that is cut while a request is on its way is a request lost.
+        The server's default is 0, which suits a laptop. In a cluster, clients keep connections open through a load
+        balancer, and cutting one while a request is on its way loses the request.
         """
         return self.serve.grace or float(self.settings.rollout.leave)
 
     @property
     def selector(self) -> dict[str, str]:
-        """Labels of this track's pods that never change."""
+        """Labels that select this track's pods; they never change."""
         return labels.selector_labels(self.names, self.instance)
 
     @property
@@ -56,7 +56,7 @@ class RenderContext:
         return labels.object_labels(self.names, self.instance, self.settings.owner, own)
 
     def make_document(self, kind: str, name: str, **content: Any) -> dict[str, Any]:
-        """A document with its metadata in place."""
+        """A document with its metadata."""
         api_version = next(known.api_version for known in RENDERED if known.kind == kind)
         metadata: dict[str, Any] = {"name": name}
         if kind != "Namespace" and self.settings.namespace_name:

@@ -1,4 +1,4 @@
-"""The address that the cluster itself gives a Service: a load balancer's, or a port of the nodes."""
+"""The address that the cluster assigns to a Service: a load balancer's, or a node port."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ GIVEN = ("LoadBalancer", "NodePort")
 
 
 def is_given_by_cluster(record: ReleaseRecord) -> bool:
-    """Whether the release's address is known only once its Service is there: nothing rendered names a host."""
+    """Whether the address is known only once the Service exists, because no rendered object names a host."""
     doors = [document for document in record.documents if document["kind"] in (INGRESS.kind, ROUTE.kind)]
     services = [document for document in record.documents if document["kind"] == SERVICE.kind]
     return not doors and any(document["spec"].get("type") in GIVEN for document in services)
 
 
 def find_service_url(cluster: Cluster, names: Names, record: ReleaseRecord) -> str | None:
-    """The URL by which the release's Service is reached from outside; None while it has none."""
+    """The external URL of the release's Service; None as long as it has none."""
     scheme = (record.release.url or "http").partition(":")[0]
     service = cluster.get_object(SERVICE, names.base)
     if service is None:

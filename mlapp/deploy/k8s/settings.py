@@ -1,4 +1,4 @@
-"""`targets.k8s` of mlapp.yaml: every setting of the Kubernetes target, with what it means.
+"""`targets.k8s` of mlapp.yaml: every setting of the Kubernetes target, with its description.
 
 docs/reference/kubernetes-settings.md lists them, and `mlapp eject schema` writes them as a JSON Schema for editors.
 """

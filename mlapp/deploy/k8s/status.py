@@ -17,7 +17,7 @@ from mlapp.deploy.target import Status
 
 
 def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
-    """Everything, from five lists that are asked for at once."""
+    """The complete status, from five lists that are requested concurrently."""
     names = recorded_releases.names
     own = f"{labels.APP}={names.base}"
     kinds = {"deployments": DEPLOYMENT, "pods": POD, "events": EVENT, "scalers": AUTOSCALER}
@@ -61,7 +61,7 @@ def _split_traffic(
     all_pods: list[dict[str, Any]],
     routes: list[dict[str, Any]],
 ) -> dict[int, int]:
-    """Percent for each release: by the route's weights, or by how many pods of each are ready."""
+    """The percentage of each release: from the route's weights, or from the number of ready pods."""
     if live is None:
         return {}
     if trial is None:

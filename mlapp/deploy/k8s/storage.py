@@ -1,4 +1,4 @@
-"""Disks of pods: PersistentVolumeClaims, and space for a model that is fetched at start."""
+"""Volumes of pods: PersistentVolumeClaims, and space for a model that is fetched at start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlapp.deploy.k8s.settings import ModelPull
 
 
 def make_claims(context: RenderContext) -> list[dict[str, Any]]:
-    """A PersistentVolumeClaim for each volume that names none of its own."""
+    """A PersistentVolumeClaim for each volume that does not name an existing one."""
     made = []
     for name, volume in context.settings.volumes.items():
         if volume.claim is None:
@@ -24,7 +24,7 @@ def make_claims(context: RenderContext) -> list[dict[str, Any]]:
 
 
 def claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
-    """The pod's volumes that are claims."""
+    """The pod's volumes that use claims."""
     return [
         {"name": name, "persistentVolumeClaim": {"claimName": volume.claim or context.names.volume_name(name)}}
         for name, volume in context.settings.volumes.items()
@@ -32,5 +32,5 @@ def claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
 
 
 def make_model_volume(pull: ModelPull) -> dict[str, Any]:
-    """Room for the model, as long as the pod lives."""
+    """Space for the model, for the lifetime of the pod."""
     return {"name": "model", "emptyDir": {"sizeLimit": str(pull.size)}}

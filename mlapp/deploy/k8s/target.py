@@ -1,4 +1,4 @@
-"""The Kubernetes target: a Deployment and what belongs to it. What is the same in every cluster is its base."""
+"""The Kubernetes target: a Deployment and its related objects. The base class has what all cluster targets share."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
     watched = (DEPLOYMENT,)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The documents, in the order in which they are applied."""
+        """The documents, in the order of application."""
         return render_release(shipment, self.settings, self.serve)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The documents of a canary, beside as many live pods as the settings say."""
+        """The documents of a canary, beside the number of live pods in the settings."""
         scaling = self.settings.autoscaling
         replicas = canary.share_of_replicas(scaling.min if scaling else self.settings.replicas, percent)
         return render_canary(shipment, self.settings, self.serve, replicas, percent)
 
     def find_url(self, shipment: Shipment) -> str:
-        """The URL of the app: outside where it has one, inside the cluster otherwise."""
+        """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
         return app_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
-        """The address that the cluster gave the Service; None if it is known already or not given yet."""
+        """The URL that the cluster assigned to the Service; None if it is already known or not yet assigned."""
         if not service_address.is_given_by_cluster(record):
             return None
         if url := service_address.find_service_url(self.cluster, self.names, record):
@@ -62,7 +62,7 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
         *,
         restored: bool,
     ) -> None:
-        """Wait until the Deployment among the documents is up and answers."""
+        """Wait until the Deployment among the documents is ready and answers."""
         deployment = next(document for document in documents if document["kind"] == DEPLOYMENT.kind)
         template = deployment["spec"]["template"]["metadata"]["labels"]
         example = record.release.shipment.example if self.rollout.check else None
@@ -80,15 +80,15 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
     def start_canary(
         self, job: DeploySession[KubernetesSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
-        """A second Deployment beside the live one."""
+        """Start a second Deployment beside the live one."""
         return canary.start_canary(job, shipment, percent, take_over)
 
     def promote_canary(self, job: DeploySession[KubernetesSettings]) -> ReleaseRecord:
-        """The live Deployment rolls to it, then the traffic, then the canary goes."""
+        """Roll the live Deployment to the canary, move the traffic, remove the canary."""
         return canary.promote_canary(job)
 
     def abort_canary(self, job: DeploySession[KubernetesSettings]) -> ReleaseRecord:
-        """Take the canary away."""
+        """Remove the canary."""
         return canary.abort_canary(job)
 
     def eject(self, shipment: Shipment, folder: Path, format: str) -> list[Path]:

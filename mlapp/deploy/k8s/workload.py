@@ -1,4 +1,4 @@
-"""The Deployment: one container that serves, as Pod Security `restricted` and an operator want it."""
+"""The Deployment: one serving container that complies with Pod Security `restricted`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlapp.deploy.k8s.storage import claimed_volumes, make_model_volume
 GRPC_PORT_NAME = "grpc"
 TMP = "/tmp"  # noqa: S108  inside the container
 SPARE = 5
-"""Seconds between the server's own deadline for draining and the kubelet's."""
+"""Seconds between the server's drain deadline and the kubelet's."""
 
 
 def make_deployment(context: RenderContext, config_name: str, replicas: int | None) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def make_deployment(context: RenderContext, config_name: str, replicas: int | No
 
 
 def _version_label(context: RenderContext) -> dict[str, str]:
-    """The label of the model's version; on what runs it alone, so that a new version changes no other object."""
+    """The label of the model version. Only the workload has it, so that a new version changes no other object."""
     version = context.shipment.model_version
     return {labels.VERSION: make_label_value(version)} if version else {}
 
@@ -64,7 +64,7 @@ def _make_pod(context: RenderContext, config_name: str) -> dict[str, Any]:
     pod: dict[str, Any] = {
         "serviceAccountName": settings.service_account.name or context.names.base,
         "automountServiceAccountToken": settings.service_account.token,
-        # A Service named mlapp would otherwise put MLAPP_… variables into the pod, which are settings of ours.
+        # Otherwise a Service named mlapp would add MLAPP_… variables to the pod, which are read as settings.
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": leaving + SPARE,
         "securityContext": make_pod_security(context),
@@ -119,7 +119,7 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
         "securityContext": make_container_security(),
     }
     if settings.rollout.leave:
-        # Endpoints lose the pod while it sleeps here and still serves; SIGTERM comes after.
+        # The pod is removed from the endpoints while it sleeps and still serves; SIGTERM follows.
         server["lifecycle"] = {"preStop": {"sleep": {"seconds": settings.rollout.leave}}}
     return server
 
@@ -174,7 +174,7 @@ def make_pod_security(context: RenderContext) -> dict[str, Any]:
     if user is not None:
         security.update(runAsUser=user, runAsGroup=user, fsGroup=user)
     elif context.settings.volumes:
-        # A fresh volume belongs to root; any group that the pod is given may write to it.
+        # A new volume belongs to root; fsGroup makes it writable for the pod.
         security.update(fsGroup=65532, fsGroupChangePolicy="OnRootMismatch")
     return security
 

@@ -1,4 +1,4 @@
-"""The Knative target: a `serving.knative.dev/v1` Service, which Google Cloud Run takes too."""
+"""The Knative target: a `serving.knative.dev/v1` Service, which Google Cloud Run also accepts."""
 
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.knative.target import KnativeTarget

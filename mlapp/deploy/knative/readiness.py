@@ -1,4 +1,4 @@
-"""Waiting for a Knative Service: its conditions at its own generation, its traffic, its pods, and a real prediction."""
+"""Wait for a Knative Service: its conditions at the current generation, its traffic, pods, and a real prediction."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mlapp.deploy.cluster.pods import find_trouble, is_ready
 from mlapp.deploy.cluster.rollout import LISTED, ChangeFeed, RolloutError, RolloutWait
 
 FAILED_FOR = 10.0
-"""Seconds for which a condition may be False: Knative sets it briefly while it reconciles."""
+"""Seconds to tolerate a False condition: Knative sets it briefly while it reconciles."""
 
 
 @dataclass
 class KnativeWait(RolloutWait):
-    """One Service's way to a revision.
+    """The rollout of one Service to a revision.
 
     Args:
-        traffic: percent of each revision, by its name.
+        traffic: percentage of each revision, by its name.
         may_sleep: whether a revision without pods counts as ready: pods stop when there are no requests.
     """
 
@@ -48,7 +48,7 @@ class KnativeWait(RolloutWait):
                 self.progress(f"Service/{self.name}: {words}")
 
     def _is_observed(self) -> bool:
-        return False  # mlapp has no Deployment to look at
+        return False  # Knative owns the Deployment
 
     def _is_complete(self) -> bool:
         status = self.item.get("status", {})
@@ -71,7 +71,7 @@ class KnativeWait(RolloutWait):
                 if time.monotonic() - self._since.setdefault(words, time.monotonic()) >= FAILED_FOR:
                     raise RolloutError(
                         f"Service/{self.name}: {words}{self._read_logs()}",
-                        "Fix what it names; for Pod Security set targets.knative.pod_security: restricted.",
+                        "Fix the cause named above; for Pod Security set targets.knative.pod_security: restricted.",
                     )
 
     def _explain_timeout(self, timeout: float | None) -> str:
@@ -82,7 +82,7 @@ class KnativeWait(RolloutWait):
         return f"Service/{self.name} is not ready{after}: {'; '.join(told) or 'no pod answers'}{self._read_logs()}"
 
     def _read_logs(self) -> str:
-        """Problems of the pods, with the last lines of crashing ones."""
+        """Problems of the pods, with the last log lines of crashing ones."""
         for name, pod in self.pods.items():
             if found := find_trouble(pod, self.warnings.get(name, ())):
                 return f"; {found.text}{self._read_crash_log(found)}"

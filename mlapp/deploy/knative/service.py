@@ -1,9 +1,9 @@
 """The Service of a release: pure, deterministic, without requests.
 
-Each release's revision has a name of its own, from its content, and the traffic names revisions. Without names, all
-traffic would go to the newest revision that is ready: after an aborted canary, to the canary.
+Each release's revision is named by its content, and the traffic refers to revisions by name. Without names, all
+traffic would go to the newest ready revision: after an aborted canary, to the canary.
 
-By default only fields are written that both Knative and Cloud Run take. Sources: knative.dev/serving,
+By default, only fields that both Knative and Cloud Run accept are written. Sources: knative.dev/serving,
 pkg/apis/serving/fieldmask.go; https://cloud.google.com/run/docs/reference/yaml/v1.
 """
 
@@ -27,7 +27,7 @@ from mlapp.errors import ConfigError
 
 SECTION = "targets.knative"
 STEP = 2
-"""Seconds between two looks of the startup probe; Cloud Run wants a probe's timeout to be no longer."""
+"""Period of the startup probe in seconds; on Cloud Run, a probe's timeout must not exceed it."""
 
 
 def render_release(
@@ -36,11 +36,11 @@ def render_release(
     """The Service of a release.
 
     Args:
-        live: name of the revision that keeps the rest of the traffic.
-        percent: what the release's own revision gets.
+        live: the revision that keeps the rest of the traffic.
+        percent: the traffic percentage of the release's own revision.
 
     Raises:
-        ConfigError: settings that contradict each other, or a patch that does not fit.
+        ConfigError: settings contradict each other, or a patch does not fit.
     """
     _refuse_contradictions(settings)
     names = Names(shipment.app)
@@ -135,7 +135,7 @@ def _make_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str,
 
 
 def _make_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
-    """Limits alone by default: Kubernetes takes them as the requests, and Cloud Run has no others."""
+    """By default only limits: Kubernetes uses them as requests too, and Cloud Run supports nothing else."""
     wanted = settings.resources
     limits = {
         "cpu": str(wanted.cpu if wanted.cpu_limit is None else wanted.cpu_limit),
@@ -149,7 +149,7 @@ def _make_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
 
 
 def _scale_annotations(settings: KnativeSettings) -> dict[str, str]:
-    """In the spelling that both read."""
+    """The scaling annotations, in the spelling that both Knative and Cloud Run accept."""
     found = {"autoscaling.knative.dev/minScale": str(settings.min_replicas)} if settings.min_replicas else {}
     if settings.max_replicas is not None:
         found["autoscaling.knative.dev/maxScale"] = str(settings.max_replicas)
@@ -157,7 +157,7 @@ def _scale_annotations(settings: KnativeSettings) -> dict[str, str]:
 
 
 def _plain_labels(own: dict[str, str]) -> dict[str, str]:
-    """Labels as Google Cloud takes them: lower-case letters, digits, `-` and `_`, without a domain."""
+    """Labels in the form that Google Cloud accepts: lower-case letters, digits, `-` and `_`, without a domain."""
     return {
         re.sub(r"[^a-z0-9_-]+", "-", key.rpartition("/")[2].lower()): re.sub(r"[^a-z0-9_-]+", "-", value.lower())[:63]
         for key, value in own.items()

@@ -1,4 +1,4 @@
-"""The Knative target: each release is a revision with a name of its own, and the traffic names revisions."""
+"""The Knative target: each release is a named revision, and the traffic refers to revisions by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
     watched = (KNATIVE_SERVICE,)
 
     def require_cluster(self) -> None:
-        """A cluster that is new enough, with Knative Serving."""
+        """Check that the cluster is new enough and has Knative Serving."""
         if self.settings.platform == "cloud_run":
             raise UsageError(
                 "Cloud Run is deployed to with Google's own tool: targets.knative.platform is cloud_run.",
@@ -45,7 +45,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         return render_release(shipment, self.settings, self.serve)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The Service with split traffic. The live revision's name is read from the cluster, where one answers."""
+        """The Service with split traffic. Reads the live revision's name from the cluster, if it is reachable."""
         try:
             live = find_live(self.open_releases().list_records())
         except DeployError:
@@ -73,20 +73,20 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             record.release.shipment.example if self.rollout.check else None,
             selector=f"{labels.NAME}={self.names.base}",
             traffic={entry["revisionName"]: entry["percent"] for entry in spec["traffic"]},
-            # A new revision always starts a pod before it is ready; one that was live before may be asleep.
+            # A new revision always starts a pod before it is ready; an earlier one can be scaled to zero.
             may_sleep=restored or record.state == "canary",
         )
         wait.wait_until_complete(self.rollout.timeout, job.lock)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """A prediction by a ready pod, through a port-forward; a Service that sleeps has none."""
+        """A prediction by a ready pod, through a port-forward. Fails if the Service is scaled to zero."""
         try:
             return super().predict(inputs)
         except DeployError as error:
             service = self.cluster.get_object(KNATIVE_SERVICE, self.names.base) or {}
             if (url := service.get("status", {}).get("url")) and "has no ready pod" in error.what:
                 raise DeployError(
-                    f"{self.app} has no pod now: it sleeps until a request comes to {url}.",
+                    f"{self.app} has no pod now: it is scaled to zero until a request comes to {url}.",
                     f"Use `mlapp predict --url {url}`, or set targets.knative.min_replicas to 1.",
                 ) from None
             raise
@@ -138,18 +138,18 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
     def start_canary(
         self, job: DeploySession[KnativeSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
-        """A second revision, with a part of the traffic."""
+        """Start a second revision with a part of the traffic."""
         before, records = canary_trial.require_live(job)
         name = revision_name(before.documents)
         documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
         if revision_name(documents) == name:
-            raise DeployError(f"Release {before.number} is the same: there is nothing to try.", "Deploy a change.")
+            raise DeployError(f"Release {before.number} is identical, so there is nothing to try.", "Deploy a change.")
         return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 
     def promote_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:
-        """All traffic to the canary's revision; no pod is started."""
+        """Route all traffic to the canary's revision; no pod is started."""
         return single_step_canary.promote_canary(job)
 
     def abort_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:
-        """All traffic to the live revision."""
+        """Route all traffic to the live revision."""
         return single_step_canary.abort_canary(job)

@@ -1,4 +1,4 @@
-"""A canary on KServe, in the one way of three that the mode, KServe's version and the cluster allow.
+"""A canary on KServe, by one of three methods, depending on the mode, KServe's version and the cluster.
 
 | mode                 | the model is in  | how the traffic is split                                               |
 |----------------------|------------------|------------------------------------------------------------------------|
@@ -6,8 +6,8 @@
 | Standard             | image            | a second InferenceService, and an HTTPRoute of ours with weights       |
 | Standard, from 0.20  | bucket           | `spec.canary`, and an HTTPRoute of ours where KServe's has no weights  |
 
-In Standard mode KServe accepts `canaryTrafficPercent` and ignores it. KServe 0.20.0 runs what `spec.canary` names and
-routes nothing to it. Without the Gateway API nothing can split the traffic, which is said before anything is written.
+In Standard mode, KServe accepts `canaryTrafficPercent` but ignores it. KServe 0.20.0 runs the pods of `spec.canary` but
+routes nothing to them. Without the Gateway API nothing can split the traffic; this is an error before any write.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GATEWAY: dict[str, Any] = {
     "name": "kserve-ingress-gateway",
     "namespace": "kserve",
 }
-"""KServe's default, for a dry run; a deploy takes what KServe's own route of the app names."""
+"""KServe's default Gateway, for a dry run; a deploy uses the Gateway of KServe's own route for the app."""
 DOMAIN = "example.com"
 ACCEPTED_WITHIN = 10.0
 TRAFFIC_WITHIN = 60.0
@@ -50,17 +50,17 @@ CANARY = "canary"
 
 
 def choose_method(context: KServeContext) -> Method:
-    """How a canary of these settings is made on the newest KServe."""
+    """The canary method for these settings on the newest KServe."""
     if context.is_knative:
         return "traffic"
     return "spec" if context.storage_uri is not None else "second"
 
 
 def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """The documents of a canary, as far as the settings tell.
+    """The documents of a canary, as far as the settings determine them.
 
     Args:
-        live: the live InferenceService, which `spec.canary` is added to; the settings' own when None.
+        live: the live InferenceService, to which `spec.canary` is added; if None, rendered from the settings.
     """
     method = choose_method(context)
     documents = render_workload(context, percent, method, live)
@@ -73,7 +73,7 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
 def render_workload(
     context: KServeContext, percent: int, method: Method, live: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """What runs the canary; with `traffic`, it also splits the traffic."""
+    """The workload documents of the canary; with the method `traffic`, they also split the traffic."""
     trial = replace(context, track="canary")
     documents = objects.make_model_objects(context)
     if method == "traffic":
@@ -85,18 +85,18 @@ def render_workload(
     else:
         service = copy.deepcopy(live) if live is not None else objects.make_inference_service(context)
         predictor = objects.make_predictor(trial)
-        predictor["model"]["name"] = objects.CONTAINER  # which the schema requires here, and forbids in the stable one
+        predictor["model"]["name"] = objects.CONTAINER  # required here, forbidden in the stable one
         service["spec"]["canary"] = [{"trafficPercent": percent, "predictor": {"name": CANARY, **predictor}}]
         return [*_patch(context, documents), service]
     return _patch(context, [*documents, service])
 
 
 def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
-    """Put `shipment` beside the live release, with `percent` of the traffic.
+    """Start `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
-        UnreachableError: the server went away; what there is of the canary stays.
-        DeployError: nothing is live, nothing here can split traffic, or the canary does not come up; it is gone then.
+        UnreachableError: the server became unreachable; the canary stays as it is.
+        DeployError: nothing is live, nothing can split traffic, or the canary did not become ready and was removed.
     """
     before, records = canary_trial.require_live(job)
     context = KServeContext(shipment, job.settings, job.serve)
@@ -130,12 +130,12 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
 
 
 def promote_canary(job: Session) -> ReleaseRecord:
-    """Make the canary the live release: the live pods roll to it, then the traffic, then the canary goes.
+    """Make the canary the live release: roll the live pods to it, move the traffic, remove the canary.
 
-    In Knative mode its revision gets all traffic, and no pod is started.
+    In Knative mode, its revision gets all traffic and no pod is started.
 
     Raises:
-        DeployError: there is no canary, or its release does not come up; the release before is live then.
+        DeployError: there is no canary, or its release does not become ready; the previous release stays live.
     """
     record, before, records = canary_trial.require_canary(job)
     goal = record.documents
@@ -143,7 +143,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     current = _find_service(job)
     if current is not None and (trials := current["spec"].get("canary")):
         keeping = copy.deepcopy(goal)
-        _service_of(keeping)["spec"]["canary"] = trials  # it serves until the live pods are there
+        _service_of(keeping)["spec"]["canary"] = trials  # it serves until the live pods are ready
     keep = [("HTTPRoute", _split_name(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
     with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_split(job)):
@@ -159,23 +159,23 @@ def promote_canary(job: Session) -> ReleaseRecord:
 
 
 def abort_canary(job: Session) -> ReleaseRecord:
-    """Take the canary away, and give all traffic back to the live release."""
+    """Remove the canary and route all traffic back to the live release."""
     record, before, _ = canary_trial.require_canary(job)
     _remove_canary(job, before, record)
     return job.releases.mark_state(record, "aborted")
 
 
 def _require_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
-    """What the traffic is split by: KServe's own HTTPRoute of the app; None where Knative does it.
+    """Check that the traffic can be split; returns KServe's own HTTPRoute of the app, or None if Knative splits it.
 
     Raises:
-        DeployError: nothing here can split it; nothing was written.
+        DeployError: nothing can split the traffic; nothing was written.
     """
     if method == "traffic":
         status = (_find_service(job) or {}).get("status", {})
         if not status.get("components", {}).get("predictor", {}).get("latestRolledoutRevision"):
             raise DeployError(
-                f"Release {before.number} has not got all traffic yet, so Knative has nothing to split it with; "
+                f"Release {before.number} does not have all traffic yet, so Knative cannot split it; "
                 "nothing was changed.",
                 "Wait until `mlapp status` shows 100 %, and try again.",
             )
@@ -189,15 +189,15 @@ def _require_split(job: Session, before: ReleaseRecord, method: Method) -> dict[
     if route is None:
         raise DeployError(
             "A canary in Standard mode needs the Gateway API, and KServe has made no HTTPRoute for "
-            f"{job.names.base}: nothing here can split the traffic. Nothing was changed.",
-            "Have KServe's Gateway API turned on (ingress.enableGatewayApi), use `mode: knative`, or deploy without "
+            f"{job.names.base}, so nothing can split the traffic. Nothing was changed.",
+            "Have KServe's Gateway API enabled (ingress.enableGatewayApi), use `mode: knative`, or deploy without "
             "--canary.",
         )
     return route
 
 
 def _copy_route(context: KServeContext, percent: int, route: dict[str, Any]) -> dict[str, Any]:
-    """Our route, for the hosts of KServe's and on the same Gateways."""
+    """Our route, with the hosts and Gateways of KServe's route."""
     spec = route["spec"]
     return objects.make_route(
         context, percent, spec.get("parentRefs") or [GATEWAY], spec.get("hostnames") or [], _canary_service(context)
@@ -205,12 +205,12 @@ def _copy_route(context: KServeContext, percent: int, route: dict[str, Any]) -> 
 
 
 def _canary_service(context: KServeContext) -> str:
-    """The Service of the canary's pods: KServe names that of a second service and of `spec.canary` alike."""
+    """The Service of the canary's pods: KServe uses the same name for a second service and for `spec.canary`."""
     return f"{context.names.canary}-predictor"
 
 
 def _has_weights(job: Session) -> bool:
-    """Whether KServe's own route splits the traffic already."""
+    """Whether KServe's own route already splits the traffic."""
     route = job.cluster.get_object(ROUTE, job.names.base) or {"spec": {}}
     return any(len(rule.get("backendRefs") or []) > 1 for rule in route["spec"].get("rules") or [])
 
@@ -219,7 +219,7 @@ def _wait_until_accepted(job: Session, name: str) -> None:
     """Wait for a Gateway to accept our route.
 
     Raises:
-        DeployError: it is refused, with the Gateway's words.
+        DeployError: the route is refused; includes the Gateway's message.
     """
     end = time.monotonic() + ACCEPTED_WITHIN
     while True:
@@ -236,13 +236,13 @@ def _wait_until_accepted(job: Session, name: str) -> None:
             said = f"{found[0].get('reason')}: {found[0].get('message')}"
             raise DeployError(f"The Gateway does not accept HTTPRoute/{name}: {said}", "Ask the Gateway's operator.")
         if time.monotonic() > end:
-            job.progress(f"no Gateway has said yet whether it accepts HTTPRoute/{name} (ParentStatusNotAvailable)")
+            job.progress(f"no Gateway has reported yet whether it accepts HTTPRoute/{name} (ParentStatusNotAvailable)")
             return
         time.sleep(1)
 
 
 def _remove_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
-    """All traffic to the live release first, then the canary's pods go."""
+    """Route all traffic to the live release, then remove the canary's pods."""
     _remove_split(job)
     _remove_second_service(job)
     if before is None:
@@ -260,7 +260,7 @@ def _remove_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRe
 def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecord) -> None:
     """Send nothing to the newest revision, then make the live release's content the newest, still without traffic.
 
-    Without `canaryTrafficPercent`, Knative would send everything to the newest revision that is ready: the canary.
+    Without `canaryTrafficPercent`, Knative would send everything to the newest ready revision, which is the canary.
     """
     for content in (record, before):
         staged = copy.deepcopy(content.documents)
@@ -276,7 +276,7 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
 
 
 def _remove_split(job: Session) -> None:
-    """Leave the traffic to KServe's own route, and wait until the Gateway has noticed."""
+    """Leave the traffic to KServe's own route, and wait until the Gateway has updated."""
     if job.settings.mode == "knative":
         return
     try:
@@ -311,7 +311,7 @@ def _service_of(documents: Documents) -> dict[str, Any]:
 
 
 def _readable(documents: Documents) -> list[dict[str, Any]]:
-    """What is waited for: of `spec.canary`, the canary's own predictor under the name that its pods have."""
+    """The documents to wait for; with `spec.canary`, only the canary's predictor, with the revision of its pods."""
     service = _service_of(documents)
     if "canary" not in service["spec"]:
         return list(documents)

@@ -1,8 +1,8 @@
-"""From a Shipment and the settings to KServe's objects: pure, deterministic, without requests.
+"""Render KServe's objects from a Shipment and the settings: pure, deterministic, without requests.
 
-The image carries its model, so that the predictor is a container of ours by default: KServe adds nothing to its pods.
-With a model in a bucket the predictor is a `model` with a ServingRuntime of the image, and KServe's storage
-initializer puts the files into /mnt/models. Without a `storageUri` a `model` would be taken for multi-model serving.
+The image contains its model, so the predictor is by default our own container, and KServe adds nothing to its pods.
+With a model in a bucket, the predictor is a `model` with a ServingRuntime of the image, and KServe's storage
+initializer puts the files in /mnt/models. Without `storageUri`, KServe would treat a `model` as multi-model serving.
 
 Source: https://github.com/kserve/kserve, pkg/apis/serving and pkg/controller/v1beta1, versions 0.17 to 0.20.
 """
@@ -33,14 +33,14 @@ MODES = {"standard": "Standard", "knative": "Knative"}
 AUTOSCALER = "serving.kserve.io/autoscalerClass"
 VISIBILITY = "networking.kserve.io/visibility"
 CONTAINER = "kserve-container"
-"""The name by which KServe finds the server among the containers of a pod."""
+"""The container name by which KServe identifies the server in a pod."""
 MODEL_FORMAT = "mlapp"
 MODELS = "/mnt/models"
 """Where KServe's storage initializer puts the files."""
 MANIFEST_FOLDER = "/etc/mlapp"
 MANIFEST = "version.json"
 CPU_TARGET = 70
-"""Percent of the requested CPU that an autoscaler of the Standard mode aims at."""
+"""Target of the Standard mode's autoscaler, in percent of the requested CPU."""
 
 SPARE = 5
 
@@ -49,7 +49,7 @@ Track = Literal["live", "canary"]
 
 @dataclass(frozen=True)
 class KServeContext:
-    """One Shipment on one track, with the settings it is rendered by."""
+    """One Shipment on one track, with the settings for rendering it."""
 
     shipment: Shipment
     settings: KServeSettings
@@ -73,7 +73,7 @@ class KServeContext:
 
     @property
     def storage_uri(self) -> str | None:
-        """Where KServe downloads the model version; None when the image's own is served."""
+        """Where KServe downloads the model version from; None if the image's own model is served."""
         shipment, given = self.shipment, self.settings.storage_uri
         if given is not None:
             return fill_storage_uri(given, shipment, SECTION)
@@ -86,7 +86,7 @@ class KServeContext:
         return labels.object_labels(self.names, self.instance, None, own)
 
     def make_document(self, kind: str, api_version: str, name: str, **content: Any) -> dict[str, Any]:
-        """A document with its metadata in place."""
+        """A document with its metadata."""
         metadata: dict[str, Any] = {"name": name}
         if self.settings.namespace_name:
             metadata["namespace"] = self.settings.namespace_name
@@ -97,10 +97,10 @@ class KServeContext:
 
 
 def render_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -> list[dict[str, Any]]:
-    """The documents of a release, in the order in which they are applied.
+    """The documents of a release, in the order of application.
 
     Raises:
-        ConfigError: settings that contradict each other, or a patch that does not fit.
+        ConfigError: settings contradict each other, or a patch does not fit.
     """
     context = KServeContext(shipment, settings, serve)
     refuse_contradictions(settings)
@@ -117,7 +117,7 @@ def make_model_objects(context: KServeContext) -> list[dict[str, Any]]:
 
 
 def make_inference_service(context: KServeContext, *, min_replicas: int | None = None) -> dict[str, Any]:
-    """The InferenceService of one track, with the mode always written: the code and the shipped ConfigMap differ."""
+    """The InferenceService of one track. It always sets the mode, as defaults of KServe's code and ConfigMap differ."""
     settings = context.settings
     document = context.make_document(INFERENCE_SERVICE.kind, INFERENCE_SERVICE.api_version, context.instance)
     annotations = document["metadata"].setdefault("annotations", {})
@@ -129,25 +129,25 @@ def make_inference_service(context: KServeContext, *, min_replicas: int | None =
         annotations["autoscaling.knative.dev/metric"] = "cpu"
     if context.shipment.code_revision:
         annotations[labels.CODE] = context.shipment.code_revision
-    if context.track == "canary":  # reached through the app's own route, never by a host of its own
+    if context.track == "canary":  # reached through the app's own route, without its own host
         document["metadata"]["labels"][VISIBILITY] = "cluster-local"
     document["spec"] = {"predictor": {**make_predictor(context), **make_scaling(settings, min_replicas)}}
     return document
 
 
 def make_predictor(context: KServeContext) -> dict[str, Any]:
-    """The pods: a container of ours, or a model that KServe fetches for one; without their number."""
+    """The predictor without its scaling: our own container, or a model that KServe fetches."""
     settings = context.settings
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
-        # A Service named mlapp would otherwise put MLAPP_… variables into the pod, which are settings of ours.
+        # Otherwise a Service named mlapp would add MLAPP_… variables to the pod, which are read as settings.
         "enableServiceLinks": False,
         "serviceAccountName": settings.service_account,
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
         "nodeSelector": settings.node_selector,
         "tolerations": settings.tolerations,
     }
-    if not context.is_knative:  # Knative sets its own, and refuses these
+    if not context.is_knative:  # Knative sets its own and rejects these
         pod["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         pod["terminationGracePeriodSeconds"] = _stop_seconds(context)
     pod = {key: value for key, value in pod.items() if value not in (None, [], {})}
@@ -178,7 +178,7 @@ def make_predictor(context: KServeContext) -> dict[str, Any]:
 
 
 def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> dict[str, Any]:
-    """How many pods, what each is given to do at once, and for how long."""
+    """The number of pods, and the concurrency and timeout of each."""
     least = settings.min_replicas if min_replicas is None else min_replicas
     most = max(settings.most_replicas, least)
     scaling: dict[str, Any] = {"minReplicas": least, "maxReplicas": least if settings.scaler == "none" else most}
@@ -198,13 +198,13 @@ def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> d
 
 
 def make_container(context: KServeContext) -> dict[str, Any]:
-    """The server's container, as Pod Security `restricted` wants it."""
+    """The server's container, compliant with Pod Security `restricted`."""
     settings, serve = context.settings, context.serve
     scheme = {"scheme": "HTTPS"} if serve.tls_cert else {}
     live = {"path": "/livez", "port": PORT, **scheme}
     ready = {"path": "/readyz", "port": PORT, **scheme}
     ports: list[dict[str, Any]] = [{"containerPort": PORT}]
-    if serve.grpc_port and not context.is_knative:  # Knative takes one port
+    if serve.grpc_port and not context.is_knative:  # Knative allows only one port
         ports = [
             {"name": "http", "containerPort": PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": serve.grpc_port, "protocol": "TCP"},
@@ -234,13 +234,13 @@ def make_container(context: KServeContext) -> dict[str, Any]:
         },
     }
     if settings.rollout.leave and not context.is_knative:
-        # Endpoints lose the pod while it sleeps here and still serves; SIGTERM comes after.
+        # The pod is removed from the endpoints while it sleeps and still serves; SIGTERM follows.
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": settings.rollout.leave}}}
     return container
 
 
 def make_environment(context: KServeContext) -> list[dict[str, Any]]:
-    """The server's variables, in the pod itself: KServe's webhook and Knative's read no ConfigMap of ours."""
+    """The server's variables, in the pod spec itself: the webhooks of KServe and Knative read no ConfigMap of ours."""
     settings = context.settings
     more = {}
     if context.storage_uri is not None:
@@ -279,7 +279,7 @@ def make_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
 
 
 def make_runtime(context: KServeContext) -> dict[str, Any]:
-    """A ServingRuntime of the image, named by its content: a version that does not change it needs no new one."""
+    """A ServingRuntime of the image, named by its content, so that releases with the same content share it."""
     container = make_container(context)
     if context.shipment.manifest:
         container["volumeMounts"] = [
@@ -297,14 +297,14 @@ def make_runtime(context: KServeContext) -> dict[str, Any]:
 
 
 def make_manifest(context: KServeContext) -> dict[str, Any]:
-    """The version's manifest, by which the server checks every file that it is given."""
+    """The version's manifest, with which the server verifies every model file."""
     data = {MANIFEST: context.shipment.manifest or ""}
     name = f"{context.names.base}-version-{short_digest(data[MANIFEST])}"
     return context.make_document(CONFIG_MAP.kind, CONFIG_MAP.api_version, name, immutable=True, data=data)
 
 
 def select_patches(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
-    """The patches that fit some of these documents; those of the live InferenceService change a canary's too."""
+    """The patches that match one of these documents; patches of the live InferenceService also apply to a canary's."""
     import msgspec
 
     there = {(document["kind"], document["metadata"]["name"]) for document in documents}
@@ -323,8 +323,8 @@ def make_route(
 ) -> dict[str, Any]:
     """The HTTPRoute that splits the traffic of the app's host by weight, beside KServe's own route of that host.
 
-    KServe's route matches the regular expression `^/.*$`. Gateways rank either prefixes or regular expressions first,
-    and a longer one before a shorter one, so that these two matches together come before it in each.
+    KServe's route matches the regular expression `^/.*$`. Gateways differ in whether prefixes or regular expressions
+    take precedence, but prefer longer ones. This route has one match of each type, so it wins in both cases.
     """
     backends = [
         {"name": f"{context.names.base}-predictor", "port": 80, "weight": 100 - percent},
@@ -342,7 +342,7 @@ def make_route(
 
 
 def _grace(context: KServeContext) -> float:
-    """Seconds for which the server, after it was asked to stop, still answers."""
+    """Seconds after SIGTERM during which the server still answers."""
     return context.serve.grace or float(context.settings.rollout.leave)
 
 

@@ -1,9 +1,9 @@
-"""The version of KServe in a cluster, and the refusal of one that is too old.
+"""The version of KServe in a cluster, and the error for one that is too old.
 
-KServe writes its version nowhere in its API. The tag of its controller's image says it. A user who may not read that
-Deployment sees the CRD's schema at `/openapi/v3`: `spec.predictor.logger.batchSize` is new in 0.17
+KServe's API does not report its version, but the tag of its controller's image does. Users without permission to read
+that Deployment can read the CRD's schema at `/openapi/v3`: `spec.predictor.logger.batchSize` is new in 0.17
 (config/crd/full/serving.kserve.io_inferenceservices.yaml of v0.16.0 and v0.17.0). The CRDs of kserve-crd-minimal have
-no schema of `spec`; then the version is unknown, and the deploy goes on.
+no schema of `spec`; then the version is unknown and the deploy continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TAG = re.compile(r":v?(\d+)\.(\d+)[^@]*")
 
 
 def refuse_old_kserve(cluster: Cluster, todo: str) -> None:
-    """Check that KServe is 0.17 or later, as far as the user may read it.
+    """Check that KServe is 0.17 or later, as far as the user is allowed to read its version.
 
     Raises:
         ApiError: it is older.
@@ -46,7 +46,7 @@ def refuse_old_kserve(cluster: Cluster, todo: str) -> None:
 
 
 def read_controller_version(cluster: Cluster) -> tuple[int, int] | None:
-    """Major and minor version by the controller's image; None where it is not readable or has another kind of tag."""
+    """Major and minor version, from the tag of the controller's image; None if not readable or not a version."""
     deployment = _read_if_allowed(cluster, CONTROLLER)
     containers = deployment.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
     image = next((str(each.get("image")) for each in containers if each.get("name") == "manager"), "")

@@ -1,8 +1,8 @@
-"""Waiting for an InferenceService: its pods, its conditions, and a real prediction.
+"""Wait for an InferenceService: its pods, its conditions, and a real prediction.
 
-`status.observedGeneration` of an InferenceService is that of the Deployment (or Knative Service) below it, so that it
-never tells whether KServe has seen a change. The Deployment that carries the release's own revision, at the
-Deployment's own `observedGeneration`, does. `PredictorReady` stays true during a rolling update for the same reason.
+An InferenceService copies `status.observedGeneration` from its Deployment (or Knative Service), so the value does not
+show whether KServe has seen a change. The Deployment with the release's revision, at the Deployment's own
+`observedGeneration`, does. `PredictorReady` stays true during a rolling update for the same reason.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from mlapp.deploy.kserve.inference_service import MODES
 
 NO_PARENT = "ParentStatusNotAvailable"
 OLD_MODES = {"RawDeployment": "Standard", "Serverless": "Knative"}
-"""Names of the modes before KServe 0.16, which later versions read too."""
+"""Names of the modes before KServe 0.16; later versions accept them too."""
 FAILED_FOR = 10.0
-"""Seconds for which KServe may fail to reconcile: it tries again, and another object may have to come first."""
+"""Seconds to tolerate failed reconciles: KServe retries, and may be waiting for another object."""
 FATAL_REASONS = frozenset({"ReconcileFailed", "InvalidPredictorSpec", "RevisionFailed", "RevisionMissing"})
 FATAL_EVENTS = frozenset({"ServerlessModeRejected"})
 
 
 @dataclass
 class ServiceWait(RolloutWait):
-    """One InferenceService's way to its new pods.
+    """The rollout of one InferenceService to its new pods.
 
     Args:
-        service: name of the InferenceService.
+        service: the InferenceService's name.
         mode: `standard` or `knative`.
         needs_ingress: whether its routes must be accepted too.
-        percent: in Knative mode, what the newest revision gets of the traffic.
+        percent: in Knative mode, the newest revision's percentage of the traffic.
         may_sleep: in Knative mode, whether a revision without pods counts as ready: pods stop without requests.
     """
 
@@ -121,7 +121,7 @@ class ServiceWait(RolloutWait):
         if found := self._find_failure():
             key = f"failure {found}"
             if time.monotonic() - self._since.setdefault(key, time.monotonic()) >= FAILED_FOR:
-                raise RolloutError(found, "Fix what it names; `mlapp status` shows the conditions.")
+                raise RolloutError(found, "Fix the cause named above; `mlapp status` shows the conditions.")
 
     def _find_failure(self) -> str | None:
         """KServe's message about a spec that it cannot run."""
@@ -170,7 +170,7 @@ class ServiceWait(RolloutWait):
 
 
 def newest_share(service: dict[str, Any], default: int) -> int:
-    """Percent of the traffic that Knative sends to the newest revision; `default` where the status does not tell."""
+    """Percentage of the traffic that Knative sends to the newest revision; `default` if the status lacks it."""
     found = service.get("status", {}).get("components", {}).get("predictor", {}).get("traffic")
     if not found:
         return default
@@ -184,7 +184,7 @@ def find_conditions(item: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def explain_ingress(condition: dict[str, Any]) -> str:
-    """Why an InferenceService has no address, in words."""
+    """An explanation why an InferenceService has no address."""
     if condition.get("reason") == NO_PARENT:
         said = condition.get("message")
         return (

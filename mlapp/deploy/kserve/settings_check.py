@@ -1,4 +1,4 @@
-"""Settings of `targets.kserve` that contradict each other, refused before anything is built or written."""
+"""Reject contradictory settings of `targets.kserve` before anything is built or written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMES = (
 
 
 def is_readable(uri: str | None) -> bool:
-    """Whether KServe can download from there."""
+    """Whether KServe can download from `uri`."""
     return uri is not None and uri.startswith(SCHEMES)
 
 
@@ -28,7 +28,7 @@ def refuse_contradictions(settings: KServeSettings) -> None:
     """Check the settings against each other.
 
     Raises:
-        ConfigError: names the two that contradict each other.
+        ConfigError: two settings contradict each other; the message names them.
     """
     knative = settings.mode == "knative"
     if settings.max_replicas is not None and settings.max_replicas < settings.min_replicas:

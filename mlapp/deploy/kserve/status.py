@@ -16,7 +16,7 @@ from mlapp.deploy.target import Status
 
 
 def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
-    """Everything, from five lists that are asked for at once; `by_route` when a route may split the traffic."""
+    """The complete status, from five lists that are requested concurrently; `by_route` if a route can split traffic."""
     names = recorded_releases.names
     own = f"{labels.APP}={names.base}"
     kinds = (INFERENCE_SERVICE, POD, EVENT, *([ROUTE] if by_route else []))
@@ -52,7 +52,7 @@ def _split_traffic(
     routes: Sequence[dict[str, Any]],
     base: str,
 ) -> dict[int, int]:
-    """Percent for each release: by Knative's own traffic, or by the weights of a route."""
+    """The percentage of each release: from Knative's traffic, or from the weights of a route."""
     if live is None:
         return {}
     if trial is None:

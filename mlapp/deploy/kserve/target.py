@@ -39,12 +39,12 @@ class KServeTarget(RevisionTarget[KServeSettings]):
     container = CONTAINER
 
     def check(self) -> str:
-        """The cluster's version and place; KServe's kinds must be there, and the settings fit each other."""
+        """The cluster's version and location. Checks that KServe's kinds exist and the settings are consistent."""
         refuse_contradictions(self.settings)
         return super().check()
 
     def require_cluster(self) -> None:
-        """A cluster that is new enough, with KServe 0.17 or later."""
+        """Check that the cluster is new enough and has KServe 0.17 or later."""
         super().require_cluster()
         self.cluster.require_kind(INFERENCE_SERVICE, INSTALL)
         refuse_old_kserve(self.cluster, INSTALL)
@@ -56,11 +56,11 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         return self.settings.storage_uri is not None or is_readable(model_uri)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The documents, in the order in which they are applied."""
+        """The documents, in the order of application."""
         return render_release(shipment, self.settings, self.serve)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The documents of a canary. For `spec.canary` the live InferenceService is read, where a cluster answers."""
+        """The documents of a canary. For `spec.canary`, reads the live InferenceService if the cluster is reachable."""
         refuse_contradictions(self.settings)
         context = KServeContext(shipment, self.settings, self.serve)
         live = self._live_service if canary.choose_method(context) == "spec" else None
@@ -76,7 +76,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
     ) -> None:
         """Wait until the InferenceService among the documents is ready and its new pods answer.
 
-        A release that was live before needs no accepted route: what refuses it has refused it then, too.
+        A restored release needs no accepted route: a reason to refuse it applied when it was live, too.
         """
         service = next(document for document in documents if document["kind"] == INFERENCE_SERVICE.kind)
         predictor, name = service["spec"]["predictor"], service["metadata"]["name"]
@@ -108,7 +108,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
     def start_canary(
         self, job: DeploySession[KServeSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
-        """In the one way that the mode and the cluster allow: see `mlapp.deploy.kserve.canary`."""
+        """Start a canary by the method that the mode and the cluster allow: see `mlapp.deploy.kserve.canary`."""
         return canary.start_canary(job, shipment, percent, take_over)
 
     def promote_canary(self, job: DeploySession[KServeSettings]) -> ReleaseRecord:
@@ -116,7 +116,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         return canary.promote_canary(job)
 
     def abort_canary(self, job: DeploySession[KServeSettings]) -> ReleaseRecord:
-        """Take the canary away."""
+        """Remove the canary."""
         return canary.abort_canary(job)
 
     @cached_property

@@ -1,6 +1,6 @@
-"""What changes an endpoint: a release, a canary and its end, with the way back when it fails.
+"""Changes of an endpoint: releases and canaries, with restoring after a failure.
 
-SageMaker has no lock. Of two deploys at once, the second finds the number of its release taken (`CreateModel`), or the
+SageMaker has no lock. Of two concurrent deploys, the second one finds its release number taken (`CreateModel`) or the
 endpoint busy (`UpdateEndpoint`), and changes nothing.
 """
 
@@ -27,8 +27,8 @@ class Deployment:
         """Make a shipment the live release.
 
         Raises:
-            DeployError: a canary is on trial, another deploy is under way, or the release does not come up; the one
-                before is live then.
+            DeployError: there is a canary, another deploy is in progress, or the release did not become ready; the
+                previous release is live.
         """
         endpoint = self._endpoint
         current = endpoint.describe()
@@ -36,7 +36,7 @@ class Deployment:
         if trial is not None:
             raise DeployError(
                 f"Release {trial} is on trial as a canary; nothing was changed.",
-                "First decide on it: `mlapp promote` or `mlapp abort`.",
+                "Run `mlapp promote` or `mlapp abort` first.",
             )
         self._require_idle()
         record = self._create_release(shipment, note)
@@ -52,7 +52,7 @@ class Deployment:
             if live is None:
                 raise DeployError(
                     f"Release {record.number} failed: {error.what}",
-                    f"{error.todo} There is no earlier release; `mlapp delete` removes what was made.",
+                    f"{error.todo} There is no earlier release; `mlapp delete` removes the created resources.",
                 ) from error
             self._restore_live(live, config)
             raise DeployError(
@@ -65,7 +65,7 @@ class Deployment:
         """Start a second variant with `percent` of the weight.
 
         Raises:
-            DeployError: nothing is live, another deploy is under way, or the canary does not come up, and is removed.
+            DeployError: nothing is live, another deploy is in progress, or the canary failed and was removed.
         """
         endpoint = self._endpoint
         live = self._require_undecided()
@@ -84,18 +84,18 @@ class Deployment:
             endpoint.delete_config(config)
             endpoint.note_state(record.number, "failed")
             raise DeployError(
-                f"The canary failed: {error.what}\nIt is gone again; release {live} is live.", error.todo
+                f"The canary failed: {error.what}\nIt was removed; release {live} is live.", error.todo
             ) from error
         return record
 
     def promote_canary(self) -> int:
-        """Give all traffic to the canary, then stop the live release's instances; the canary's number."""
+        """Route all traffic to the canary, then stop the live release's instances; returns the canary's number."""
         live, trial = self._endpoint.require_canary()
         self._end_trial(trial, live, trial)
         return trial
 
     def abort_canary(self) -> int:
-        """Give all traffic to the live release, then stop the canary's instances; the canary's number."""
+        """Route all traffic to the live release, then stop the canary's instances; returns the canary's number."""
         live, trial = self._endpoint.require_canary()
         self._end_trial(live, live, trial)
         self._endpoint.note_state(trial, "aborted")
@@ -110,7 +110,7 @@ class Deployment:
         endpoint.delete_config(documents.canary_name(endpoint.name, live, trial))
 
     def _create_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
-        """Make the Model and configuration of a release with the next number."""
+        """Create the Model and configuration of a release with the next number."""
         endpoint = self._endpoint
         with endpoint.session.translate_errors():
             author = endpoint.session.client("sts").get_caller_identity()["Arn"]
@@ -121,10 +121,10 @@ class Deployment:
         return record
 
     def _restore_live(self, live: int, failed: str) -> None:
-        """Run the live release's configuration again, unless SageMaker or another deploy has replaced the failed one.
+        """Switch back to the live release's configuration, unless SageMaker or another deploy replaced the failed one.
 
         Args:
-            failed: the configuration that was tried.
+            failed: the name of the failed configuration.
         """
         endpoint = self._endpoint
         name = documents.release_name(endpoint.name, live)
@@ -134,7 +134,7 @@ class Deployment:
             raise ConcurrentDeployError(endpoint.name, f"it runs {current['EndpointConfigName']}")
         if current is None or not is_live or current["EndpointStatus"] != READY:
             endpoint.switch(name, (live,), self._progress)
-        self._progress(f"went back to release {live}")
+        self._progress(f"rolled back to release {live}")
 
     def _check_prediction(self, record: ReleaseRecord) -> None:
         if record.example is None:
@@ -155,13 +155,13 @@ class Deployment:
             raise ConcurrentDeployError(self._endpoint.name, f"it is {current['EndpointStatus']}")
 
     def _require_undecided(self) -> int:
-        """The number of the live release, beside which there is no canary yet."""
+        """The number of the live release. Fails if nothing is live, there is a canary, or the endpoint is busy."""
         live, trial = self._endpoint.find_numbers()
         if live is None:
-            raise DeployError("Nothing is live that a canary could be beside.", "Deploy once without --canary.")
+            raise DeployError("There is no live release for a canary.", "Deploy once without --canary.")
         if trial is not None:
             raise DeployError(
-                f"Release {trial} is not decided yet (canary); nothing was changed.",
+                f"Release {trial} is still an undecided canary; nothing was changed.",
                 "`mlapp promote` or `mlapp abort` it first.",
             )
         self._require_idle()

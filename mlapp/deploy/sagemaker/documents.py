@@ -1,8 +1,8 @@
-"""What SageMaker is sent for a release: pure, the same for the same input, talks to nobody.
+"""SageMaker's requests for a release: pure, deterministic, without network access.
 
-SageMaker runs the image with the argument `serve`, expects it on port 8080, and asks `/ping` and `/invocations`:
-https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html. A release's record is in the tags
-of its Model, as base64: the values of tags hold no braces and quotes.
+SageMaker runs the image with the argument `serve` and sends requests to `/ping` and `/invocations` on port 8080:
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html. A release's record is stored in
+the tags of its Model as base64, because tag values allow no braces and quotes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ APP_TAG = "mlapp:app"
 STATE_TAG = "mlapp:state"
 RECORD_TAG = "mlapp:record:"
 CHUNK = 256
-"""Characters of a tag's value."""
+"""Maximum characters of a tag's value."""
 CHUNKS = 20
 
 
 class ReleaseRecord(msgspec.Struct, frozen=True):
-    """A release as its Model's tags hold it."""
+    """A release as stored in the tags of its Model."""
 
     number: int
     created: datetime
@@ -45,12 +45,12 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     note: str | None = None
 
     def make_shipment(self, app: str) -> Shipment:
-        """What was shipped."""
+        """The shipment."""
         return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
 
 
 def make_record(shipment: Shipment, number: int, by: str | None = None, note: str | None = None) -> ReleaseRecord:
-    """The record of a release that is made now."""
+    """The record of a new release."""
     example = list(shipment.example) if shipment.example is not None else None
     now = datetime.now(timezone.utc).replace(microsecond=0)
     return ReleaseRecord(number, now, shipment.image, shipment.model_version, shipment.code_revision, example, by, note)
@@ -80,8 +80,8 @@ def make_variables(settings: SageMakerSettings, serve: Serve) -> dict[str, str]:
     """The server's variables.
 
     Raises:
-        ConfigError: `serve.api_keys` is set, or a variable looks like a secret: everybody who may describe a Model
-            reads them.
+        ConfigError: `serve.api_keys` is set, or a variable looks like a secret: everyone with permission to describe
+            a Model can read them.
     """
     if serve.api_keys:
         raise ConfigError(
@@ -101,7 +101,7 @@ def make_variables(settings: SageMakerSettings, serve: Serve) -> dict[str, str]:
 
 
 def make_model(endpoint: str, settings: SageMakerSettings, serve: Serve, record: ReleaseRecord) -> dict[str, Any]:
-    """The request of CreateModel, without tags.
+    """The CreateModel request, without tags.
 
     Raises:
         ConfigError: no execution role is set.
@@ -117,7 +117,7 @@ def make_model(endpoint: str, settings: SageMakerSettings, serve: Serve, record:
 
 
 def make_config(endpoint: str, settings: SageMakerSettings, weights: Mapping[int, int]) -> dict[str, Any]:
-    """The request of CreateEndpointConfig: a variant for each release, by its share of the traffic in percent."""
+    """The CreateEndpointConfig request, with a variant per release; `weights` is traffic in percent by release."""
     numbers = list(weights)
     name = release_name(endpoint, numbers[0]) if len(numbers) == 1 else canary_name(endpoint, numbers[0], numbers[1])
     return {
@@ -142,7 +142,7 @@ def make_template(
     record: ReleaseRecord,
     canary: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """A CloudFormation template of a release; `canary` is the live release's number and the canary's percent."""
+    """A CloudFormation template of a release; `canary` is the live release's number and the canary's percentage."""
     model = make_model(endpoint, settings, serve, record)
     if settings.role is None:
         model["ExecutionRoleArn"] = {"Ref": "ExecutionRoleArn"}
@@ -177,7 +177,7 @@ def make_template(
 
 
 def make_scalable_target(endpoint: str, settings: SageMakerSettings, number: int) -> dict[str, Any]:
-    """The request of RegisterScalableTarget for a release's variant."""
+    """The RegisterScalableTarget request for a release's variant."""
     assert settings.autoscaling is not None
     return {
         **scaling_place(endpoint, number),
@@ -187,7 +187,7 @@ def make_scalable_target(endpoint: str, settings: SageMakerSettings, number: int
 
 
 def make_scaling_policy(endpoint: str, settings: SageMakerSettings, number: int) -> dict[str, Any]:
-    """The request of PutScalingPolicy: follow the requests of each instance."""
+    """The PutScalingPolicy request: scale by the number of requests per instance."""
     assert settings.autoscaling is not None
     metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
     return {
@@ -202,7 +202,7 @@ def make_scaling_policy(endpoint: str, settings: SageMakerSettings, number: int)
 
 
 def scaling_place(endpoint: str, number: int) -> dict[str, str]:
-    """How Application Auto Scaling names a release's variant."""
+    """Application Auto Scaling's identifiers of a release's variant."""
     return {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"endpoint/{endpoint}/variant/{variant_name(number)}",
@@ -211,7 +211,7 @@ def scaling_place(endpoint: str, number: int) -> dict[str, str]:
 
 
 def make_tags(app: str, settings: SageMakerSettings, record: ReleaseRecord | None = None) -> list[dict[str, str]]:
-    """Tags that say whose it is; of a Model, also its release."""
+    """Tags that identify the app; for a Model, also its release."""
     tags = {**settings.tags, APP_TAG: app}
     if record is not None:
         text = _encode_record(record)
@@ -222,7 +222,7 @@ def make_tags(app: str, settings: SageMakerSettings, record: ReleaseRecord | Non
 
 
 def read_record(tags: list[dict[str, str]]) -> tuple[ReleaseRecord, str | None] | None:
-    """A release and its state, from a Model's tags; None when it is not mlapp's."""
+    """A release and its state, from a Model's tags; None if mlapp did not create the Model."""
     found = {tag["Key"]: tag["Value"] for tag in tags}
     parts = [key for key in found if key.startswith(RECORD_TAG)]
     if not parts:

@@ -1,4 +1,4 @@
-"""One endpoint of SageMaker through boto3: its models, its configurations, and the waits for it."""
+"""One SageMaker endpoint through boto3: its models and configurations, and waiting for changes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
 PAUSE = 10.0
-"""Seconds between two looks at an endpoint: starting instances takes minutes."""
+"""Polling interval in seconds for an endpoint: starting instances takes minutes."""
 READY = "InService"
 CONFLICT = re.compile(r"already existing|already exists|in-progress|in progress")
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
 
 class ConcurrentDeployError(DeployError):
-    """Another deploy changes the endpoint; this one has changed nothing that serves."""
+    """Another deploy is changing the endpoint; this one has not affected what is served."""
 
     def __init__(self, endpoint: str, reason: str) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class Endpoint:
         return self.session.client("sagemaker")
 
     def describe(self) -> dict[str, Any] | None:
-        """The endpoint; None when there is none."""
+        """The endpoint, or None."""
         from botocore.exceptions import ClientError
 
         with self.session.translate_errors():
@@ -62,7 +62,7 @@ class Endpoint:
             return found
 
     def list_records(self) -> list[tuple[ReleaseRecord, str | None]]:
-        """The releases and the state that is noted of each, oldest first."""
+        """The releases with their recorded states, oldest first."""
         found = []
         with self.session.translate_errors():
             pages = self.client.get_paginator("list_models").paginate(NameContains=f"{self.name}-r")
@@ -76,10 +76,10 @@ class Endpoint:
         return sorted(found, key=lambda entry: entry[0].number)
 
     def find_numbers(self, current: dict[str, Any] | None = None) -> tuple[int | None, int | None]:
-        """The live release and the canary, by the name of the endpoint's configuration.
+        """The numbers of the live release and the canary, from the name of the endpoint's configuration.
 
         Raises:
-            DeployError: the endpoint runs a configuration that mlapp did not make.
+            DeployError: mlapp did not create the endpoint's configuration.
         """
         current = current or self.describe()
         if current is None:
@@ -87,7 +87,7 @@ class Endpoint:
         found = re.fullmatch(rf"{re.escape(self.name)}-r(\d+)(?:-r(\d+))?", current["EndpointConfigName"])
         if found is None:
             raise DeployError(
-                f"The endpoint {self.name} runs {current['EndpointConfigName']}, which mlapp did not make.",
+                f"The endpoint {self.name} runs {current['EndpointConfigName']}, which was not created by mlapp.",
                 "Set targets.sagemaker.endpoint to another name, or delete that endpoint.",
             )
         return int(found[1]), int(found[2]) if found[2] else None
@@ -104,10 +104,10 @@ class Endpoint:
         return live, trial
 
     def create_model(self, serve: Any, record: ReleaseRecord) -> None:
-        """Make a release's Model and the configuration that gives it all traffic.
+        """Create a release's Model and the configuration that gives it all traffic.
 
         Raises:
-            ConcurrentDeployError: another deploy has made the release of this number meanwhile.
+            ConcurrentDeployError: another deploy has created the release with this number.
         """
         with self._translate_conflicts():
             self.client.create_model(
@@ -117,7 +117,7 @@ class Endpoint:
         self.create_config({record.number: 100})
 
     def create_config(self, weights: Mapping[int, int]) -> str:
-        """Make a configuration, in place of one of its name; returns the name."""
+        """Create a configuration, replacing one of the same name; returns the name."""
         config = documents.make_config(self.name, self.settings, weights)
         name = str(config["EndpointConfigName"])
         self.delete_config(name)
@@ -126,14 +126,14 @@ class Endpoint:
         return name
 
     def switch(self, config: str, numbers: Iterable[int], progress: Reporter) -> None:
-        """Run a configuration, and wait until the endpoint is in service with it.
+        """Switch to a configuration, and wait until the endpoint is in service with it.
 
         SageMaker starts the new instances first, shifts the traffic, and stops the old ones; if the new ones do not
-        come up, it goes back by itself.
+        start, it rolls back by itself.
 
         Raises:
-            ConcurrentDeployError: another deploy updates the endpoint.
-            DeployError: it did not come up, in SageMaker's words.
+            ConcurrentDeployError: another deploy is updating the endpoint.
+            DeployError: the endpoint did not come into service; includes SageMaker's message.
         """
         current = self.describe()
         with self._translate_conflicts():
@@ -149,7 +149,7 @@ class Endpoint:
         self._add_scaling(numbers)
 
     def set_weights(self, weights: Mapping[int, int]) -> None:
-        """Change the shares of the variants that run, at once."""
+        """Change the traffic shares of the running variants immediately."""
         wanted = [
             {"VariantName": documents.variant_name(number), "DesiredWeight": float(share)}
             for number, share in weights.items()
@@ -160,10 +160,10 @@ class Endpoint:
             )
 
     def invoke(self, body: RequestBody, variant: str | None = None) -> dict[str, Any]:
-        """The answer of `/invocations`.
+        """The response of `/invocations`.
 
         Raises:
-            DeployError: the model answers with an error, or with something else.
+            DeployError: the model answers with an error, or without predictions.
         """
         chosen = {"TargetVariant": variant} if variant else {}
         with self.session.translate_errors():
@@ -187,17 +187,17 @@ class Endpoint:
         return found
 
     def note_state(self, number: int, state: str) -> None:
-        """Note how a release ended, on its Model."""
+        """Record a release's final state in its Model's tags."""
         with suppress(DeployError), self.session.translate_errors():
             arn = self.client.describe_model(ModelName=documents.release_name(self.name, number))["ModelArn"]
             self.client.add_tags(ResourceArn=arn, Tags=[{"Key": documents.STATE_TAG, "Value": state}])
 
     def delete_config(self, name: str) -> bool:
-        """Remove a configuration; False when there is none."""
+        """Remove a configuration; False if it does not exist."""
         return self._delete(lambda: self.client.delete_endpoint_config(EndpointConfigName=name))
 
     def delete_release(self, number: int) -> list[str]:
-        """Remove a release's Model and configuration; the names of what was removed."""
+        """Remove a release's Model and configuration; returns the removed names."""
         name = documents.release_name(self.name, number)
         removed = [f"EndpointConfig/{name}"] if self.delete_config(name) else []
         if self._delete(lambda: self.client.delete_model(ModelName=name)):
@@ -205,7 +205,7 @@ class Endpoint:
         return removed
 
     def delete_endpoint(self) -> bool:
-        """Remove the endpoint and its scaling; False when there is none."""
+        """Remove the endpoint and its scaling; False if it does not exist."""
         current = self.describe()
         if current is None:
             return False
@@ -214,7 +214,7 @@ class Endpoint:
 
     @contextmanager
     def _translate_conflicts(self) -> Iterator[None]:
-        """`translate_errors`, with what SageMaker says when two deploys write at once."""
+        """`translate_errors`, extended for SageMaker's errors about concurrent deploys."""
         from botocore.exceptions import ClientError
 
         with self.session.translate_errors():
@@ -243,7 +243,7 @@ class Endpoint:
         while True:
             found = self.describe()
             if found is None:
-                raise DeployError(f"The endpoint {self.name} is gone.", "Ask who deleted it, and deploy again.")
+                raise DeployError(f"The endpoint {self.name} was deleted.", "Ask who deleted it, and deploy again.")
             status = found["EndpointStatus"]
             if status != told:
                 told = status
@@ -253,12 +253,12 @@ class Endpoint:
             if status not in BUSY:
                 reason = found.get("FailureReason") or f"the endpoint is {status} with {found['EndpointConfigName']}"
                 raise DeployError(
-                    f"The endpoint {self.name} did not come up: {reason}", "`mlapp logs` shows what the server says."
+                    f"The endpoint {self.name} did not start: {reason}", "`mlapp logs` shows what the server says."
                 )
             if time.monotonic() > end:
                 raise DeployError(
                     f"The endpoint {self.name} is still {status} after {self.settings.timeout} s.",
-                    "Look at `mlapp status`; targets.sagemaker.timeout is how long a deploy waits.",
+                    "Look at `mlapp status`; targets.sagemaker.timeout sets how long a deploy waits.",
                 )
             time.sleep(PAUSE)
 
@@ -272,7 +272,7 @@ class Endpoint:
                 client.put_scaling_policy(**documents.make_scaling_policy(self.name, self.settings, number))
 
     def _remove_scaling(self, current: Mapping[str, Any]) -> None:
-        """SageMaker refuses to update an endpoint while a variant that goes is registered."""
+        """Deregister the variants: SageMaker refuses to update an endpoint while a removed variant is registered."""
         if self.settings.autoscaling is None:
             return
         client = self.session.client("application-autoscaling")

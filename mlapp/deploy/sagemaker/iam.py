@@ -1,4 +1,4 @@
-"""The least that the endpoint, and its deployer, may do: as a CloudFormation template of IAM."""
+"""Minimal IAM permissions of the endpoint and its deployer, as a CloudFormation template."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _deployer_statements(endpoint: str, repository: str, settings: SageMakerSett
     ]
     if settings.autoscaling is not None:
         found.append(make_statement([f"application-autoscaling:{action}" for action in SCALING], ["*"]))
-        linked = "sagemaker.application-autoscaling.amazonaws.com"  # the role that AWS makes with the first target
+        linked = "sagemaker.application-autoscaling.amazonaws.com"  # AWS creates this role with the first target
         condition = {"StringEquals": {"iam:AWSServiceName": linked}}
         found.append({**make_statement(["iam:CreateServiceLinkedRole"], ["*"]), "Condition": condition})
     return found

@@ -55,5 +55,5 @@ class SageMakerSettings(Section, frozen=True):
 
     @property
     def first_instances(self) -> int:
-        """How many instances a release starts with."""
+        """The initial number of instances of a release."""
         return self.autoscaling.min if self.autoscaling else self.instances

@@ -44,11 +44,11 @@ from mlapp.request_body import RequestBody
 
 FOLLOW_PAUSE = 3.0
 JUDGE_PAUSE = 30.0
-"""Seconds between two looks at a canary's metrics, which have a point a minute."""
+"""Polling interval in seconds for a canary's metrics, which have one data point per minute."""
 
 
 class SageMakerTarget(Target[SageMakerSettings]):
-    """An endpoint, and the releases that it can go back to."""
+    """An endpoint, and the releases that it can roll back to."""
 
     name: ClassVar[str] = "sagemaker"
     settings_type = SageMakerSettings
@@ -60,14 +60,14 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return Endpoint(session, self.app, documents.endpoint_name(self.app, self.settings), self.settings)
 
     def check(self) -> str:
-        """The account and region; the execution role must be set."""
+        """The account and region. Checks that the execution role is set."""
         self._require_role()
         documents.make_variables(self.settings, self.serve)
         session = self._endpoint.session
         return f"AWS account {session.account}, region {session.region}"
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
-        """The app's repository in ECR: SageMaker pulls from nowhere else."""
+        """The app's repository in ECR, the only registry that SageMaker pulls from."""
         return open_repository(self._endpoint.session, self.repository_name, self.settings.tags, progress)
 
     @property
@@ -76,11 +76,11 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return self.settings.repository or default_repository_name(self.app)
 
     def iam(self) -> dict[str, Any]:
-        """A CloudFormation template of the endpoint's least role, and of the rights of who deploys it."""
+        """A CloudFormation template with the endpoint's minimal role and the deployer's permissions."""
         return make_iam_template(documents.endpoint_name(self.app, self.settings), self.repository_name, self.settings)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """A CloudFormation template of what would be deployed, as release 1."""
+        """A CloudFormation template of the deployment, as release 1."""
         return [self._make_template(shipment, 1)]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return [self._make_template(shipment, 2, (1, percent))]
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
-        """A unified diff from the live release's Model to what would run."""
+        """A unified diff from the live release's Model to the planned one."""
         live = self._endpoint.find_numbers()[0]
         running: dict[str, Any] = {}
         if live is not None:
@@ -109,11 +109,11 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return "".join(lines)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
-        """Start the release's instances beside the live ones, and stop those when it answers."""
+        """Start the release's instances beside the live ones, and stop the live ones once the release answers."""
         return self._ship_release(shipment, None, progress)
 
     def status(self) -> Status:
-        """How the app stands."""
+        """The state of the app."""
         endpoint = self._endpoint
         current = endpoint.describe()
         releases = {release.number: release for release in self.releases()}
@@ -150,7 +150,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         )
 
     def releases(self) -> list[Release]:
-        """The releases whose Models are kept, oldest first."""
+        """The releases that still have a Model, oldest first."""
         live, trial = self._endpoint.find_numbers()
         return [
             self._make_release(record, self._find_state(record.number, state, live, trial))
@@ -186,7 +186,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return removed
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
-        """The lines of all instances, from CloudWatch Logs."""
+        """Log lines of all instances, from CloudWatch Logs."""
         client, group = self._endpoint.session.client("logs"), f"/aws/sagemaker/Endpoints/{self._endpoint.name}"
         start = int((time.time() - since) * 1000) if since is not None else 0
         first, seen = True, set[str]()
@@ -207,28 +207,28 @@ class SageMakerTarget(Target[SageMakerSettings]):
             time.sleep(FOLLOW_PAUSE)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """The endpoint's own answer: InvokeEndpoint."""
+        """The endpoint's response to InvokeEndpoint."""
         return self._endpoint.invoke(RequestBody.of(inputs))
 
     def canary(
         self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
     ) -> Release:
-        """A second variant with `percent` of the weight; it gets traffic once its instances are in service."""
+        """Start a second variant with `percent` of the weight; it gets traffic once its instances are in service."""
         self._require_role()
         return self._make_release(self._open_deployment(progress).start_canary(shipment, percent), "canary")
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
-        """All traffic to the canary, then the live release's instances stop."""
+        """Route all traffic to the canary, then stop the live release's instances."""
         return self._find_release(self._open_deployment(progress).promote_canary())
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
-        """All traffic to the live release, then the canary's instances stop."""
+        """Route all traffic to the live release, then stop the canary's instances."""
         return self._find_release(self._open_deployment(progress).abort_canary())
 
     def judge(
         self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
     ) -> Release:
-        """Watch both variants by CloudWatch's metrics, then promote or abort."""
+        """Watch both variants' CloudWatch metrics, then promote or abort."""
         live, trial = self._endpoint.require_canary()
         start, limits = datetime.now(timezone.utc), self.settings.canary
         reason = watch_canary(
@@ -259,7 +259,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         if self.settings.role is None:
             raise DeployError(
                 "targets.sagemaker.role is missing: SageMaker pulls the image and writes logs with an execution role.",
-                "Set its ARN. `mlapp eject iam --target sagemaker` prints the least role.",
+                "Set its ARN. `mlapp eject iam --target sagemaker` prints the smallest role.",
             )
 
     def _make_template(self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -304,5 +304,5 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def _read_counts(self, number: int, start: datetime) -> Counts:
         place = {"EndpointName": self._endpoint.name, "VariantName": documents.variant_name(number)}
-        metrics = ("Invocations", "Invocation5XXErrors", "ModelLatency")  # the last in microseconds
+        metrics = ("Invocations", "Invocation5XXErrors", "ModelLatency")  # latency is in microseconds
         return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 0.001).read_counts(place, start)

@@ -21,11 +21,11 @@ DATATYPES = ((bool, "BOOL"), (int, "INT64"), (float, "FP64"), (str, "BYTES"))
 
 
 def predict_through_mesh(cluster: Cluster, model: str, inputs: Any) -> dict[str, Any]:
-    """The answer of the Open Inference Protocol, as `{"predictions": [...]}`.
+    """The response of the Open Inference Protocol, as `{"predictions": [...]}`.
 
     Raises:
         DeployError: the namespace has no mesh, or the mesh answers with an error.
-        UsageError: the inputs have no form as tensors.
+        UsageError: the inputs cannot be expressed as tensors.
     """
     body = json.dumps(make_tensors(inputs)).encode()
     pod, port = _find_mesh_pod(cluster)
@@ -37,17 +37,17 @@ def predict_through_mesh(cluster: Cluster, model: str, inputs: Any) -> dict[str,
     if status != 200:
         raise DeployError(
             f"Model {model} answered {status} to a prediction: {answer.strip()[:300] or 'nothing'}",
-            "`mlapp logs` shows what MLServer says; `mlserver start FOLDER` serves the same export here.",
+            "`mlapp logs` shows MLServer's output; `mlserver start FOLDER` serves the same export here.",
         )
     outputs = json.loads(answer).get("outputs") or []
     return {"predictions": outputs[0].get("data") if outputs else [], "model": model}
 
 
 def make_tensors(inputs: Any) -> dict[str, Any]:
-    """Records or columns as a request with a tensor for each column.
+    """Convert records or columns to a request with one tensor per column.
 
     Raises:
-        UsageError: they are neither.
+        UsageError: the inputs are neither.
     """
     columns: Mapping[str, Sequence[Any]] | None = None
     if isinstance(inputs, Mapping):
@@ -62,7 +62,9 @@ def make_tensors(inputs: Any) -> dict[str, Any]:
         if found is None and all(isinstance(value, (int, float)) for value in values):
             found = "FP64"
         if found is None:
-            raise UsageError(f"The column '{name}' has values of no one type.", "Give numbers, texts or booleans.")
+            raise UsageError(
+                f"The column '{name}' has values of more than one type.", "Give numbers, texts or booleans."
+            )
         tensors.append({"name": str(name), "datatype": found, "shape": [len(values), 1], "data": list(values)})
     return {"inputs": tensors}
 
@@ -73,7 +75,7 @@ def _find_mesh_pod(cluster: Cluster) -> tuple[str, int]:
     if service is None:
         raise DeployError(
             f"There is no Service {MESH} in {cluster.place}: Seldon's runtime is not installed in this namespace.",
-            "Have a SeldonRuntime created there, or set targets.seldon.namespace to where it is.",
+            "Have a SeldonRuntime created there, or set targets.seldon.namespace to its namespace.",
         )
     chosen = ",".join(f"{key}={value}" for key, value in (service["spec"].get("selector") or {}).items())
     ready = [pod["metadata"]["name"] for pod in cluster.list_objects(POD, chosen) if is_ready(pod)]

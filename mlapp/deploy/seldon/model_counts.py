@@ -1,7 +1,7 @@
-"""What Seldon's agent counts of each model, beside every replica of a Server.
+"""The counts per model of Seldon's agent, which runs beside every replica of a Server.
 
-Its `/metrics` on port 9006 has `seldon_model_infer_total` and `seldon_model_infer_seconds_total` by model, also of the
-models of an Experiment, and by the status of HTTP or gRPC: scheduler/pkg/metrics/agent.go of
+Its `/metrics` on port 9006 has `seldon_model_infer_total` and `seldon_model_infer_seconds_total` by model, including
+the models of an Experiment, and by HTTP or gRPC status: scheduler/pkg/metrics/agent.go of
 https://github.com/SeldonIO/seldon-core, version 2.
 """
 
@@ -12,11 +12,11 @@ from mlapp.deploy.cluster.canary_analysis import RequestCounts
 PORT = 9006
 CALLS, SECONDS = "seldon_model_infer_total", "seldon_model_infer_seconds_total"
 FAILURES = frozenset({"DataLoss", "DeadlineExceeded", "Internal", "ResourceExhausted", "Unavailable", "Unknown"})
-"""Statuses of gRPC that mean that the server failed, as 500 and more do over HTTP."""
+"""gRPC statuses for server failures, equivalent to HTTP statuses of 500 and above."""
 
 
 def parse_model_counts(text: str, model: str) -> RequestCounts:
-    """The counts of one model from the text that Prometheus reads."""
+    """The counts of one model from text in the Prometheus format."""
     from prometheus_client.parser import text_string_to_metric_families
 
     requests = errors = seconds = 0.0

@@ -1,7 +1,7 @@
 """Seldon Core 2's objects of a release: pure, deterministic, without requests.
 
-The fields are those of the public documentation, https://docs.seldon.ai/seldon-core-2. Core 2 is under the Business
-Source License; nothing of it is copied here.
+The fields follow the public documentation, https://docs.seldon.ai/seldon-core-2. Core 2 is under the Business Source
+License; none of its code is copied here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SERVER_CONTAINER = "mlserver"
 
 
 def render_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[str, Any]]:
-    """The Server, where one is made, and the Model.
+    """The Model, and the Server if mlapp creates one.
 
     Raises:
-        ConfigError: settings that contradict each other, or a patch that does not fit.
+        ConfigError: settings contradict each other, or a patch does not fit.
     """
     refuse_contradictions(settings)
     names = Names(shipment.app)
@@ -35,7 +35,7 @@ def render_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[st
 
 
 def render_canary(shipment: Shipment, settings: SeldonSettings, percent: int) -> list[dict[str, Any]]:
-    """A second Model, and an Experiment that gives it a part of the requests to the first."""
+    """A second Model, and an Experiment that sends it a part of the first Model's requests."""
     refuse_contradictions(settings)
     names = Names(shipment.app)
     spec = {
@@ -56,12 +56,12 @@ def refuse_contradictions(settings: SeldonSettings) -> None:
     """Check the settings.
 
     Raises:
-        ConfigError: one is missing, or two contradict each other.
+        ConfigError: a setting is missing, or two contradict each other.
     """
     if settings.storage_uri is None:
         raise ConfigError(
             "targets.seldon.storage_uri is missing: Seldon Core 2 downloads the model from a bucket.",
-            "Run `mlapp export mlserver --to FOLDER`, upload the folder, and name its place.",
+            "Run `mlapp export mlserver --to FOLDER`, upload the folder, and set the URI.",
         )
     if settings.server and settings.server_image:
         raise ConfigError(
@@ -94,7 +94,7 @@ def _make_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict
 
 
 def _make_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]:
-    """A Server of its own: the runtime of an export needs its packages beside MLServer."""
+    """A dedicated Server: the runtime of an export needs its packages besides MLServer."""
     spec = {
         "serverConfig": settings.server_config,
         "extraCapabilities": [_capability(shipment)],
@@ -105,7 +105,7 @@ def _make_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]
 
 
 def _capability(shipment: Shipment) -> str:
-    """Capability of the app's own Server only, so that Seldon loads the model nowhere else."""
+    """A capability that only the app's own Server has, so that Seldon loads the model nowhere else."""
     return f"mlapp-{Names(shipment.app).base}"
 
 

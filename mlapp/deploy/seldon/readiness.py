@@ -1,7 +1,7 @@
-"""Waiting for Seldon's objects by their conditions.
+"""Wait for Seldon's objects by their conditions.
 
-Core 2 does not report the generation that a condition is about. A condition that was True when the wait began is taken
-as current once it has changed, or after a pause in which Seldon's scheduler would have begun with a change.
+Core 2 does not report which generation a condition refers to. A condition that was True at the start of the wait counts
+as current once it has changed, or after a delay in which Seldon's scheduler would have started to apply a change.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mlapp.deploy.cluster.object_kinds import find_kind, object_title
 from mlapp.deploy.cluster.rollout import RolloutError
 
 SETTLED = 5.0
-"""Seconds after which a condition that did not change is taken as current."""
+"""Seconds after which an unchanged condition counts as current."""
 FAILED_FOR = 15.0
-"""Seconds for which a model may be reported as failed: Seldon tries again, also on another Server."""
+"""Seconds to tolerate a model that is reported as failed: Seldon retries, also on other Servers."""
 PAUSE = 0.5
 
 
@@ -26,7 +26,7 @@ def wait_until_ready(job: DeploySession[Any], documents: Sequence[dict[str, Any]
     """Return when each object's `Ready` is True.
 
     Raises:
-        RolloutError: with Seldon's words.
+        RolloutError: an object does not become ready; includes Seldon's message.
     """
     begun = time.monotonic()
     open_documents = list(documents)
@@ -52,7 +52,9 @@ def wait_until_ready(job: DeploySession[Any], documents: Sequence[dict[str, Any]
                 continue
             if any(condition.get("status") == "False" for condition in status.get("conditions") or []):
                 if time.monotonic() - failed.setdefault(title, time.monotonic()) >= min(FAILED_FOR, timeout):
-                    raise RolloutError(f"{title} is not ready: {words}", "Fix what it names; `mlapp logs` shows more.")
+                    raise RolloutError(
+                        f"{title} is not ready: {words}", "Fix the cause named above; `mlapp logs` shows more."
+                    )
             else:
                 failed.pop(title, None)
         if open_documents and time.monotonic() - begun > timeout:
@@ -82,7 +84,7 @@ def _find_condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _is_current(item: dict[str, Any], status: dict[str, Any]) -> bool:
-    """Whether the status says that it is about this generation, or the object is new."""
+    """Whether the status refers to the current generation, or the object is new."""
     generation = item.get("metadata", {}).get("generation", 0)
     seen = status.get("observedGeneration")
     return generation == 1 or (seen is not None and seen >= generation)

@@ -1,4 +1,4 @@
-"""The Seldon Core 2 target: MLServer, which Seldon runs, loads an export of the version from a bucket."""
+"""The Seldon Core 2 target: Seldon's MLServer loads an export of the version from a bucket."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
     needs_registry = False
     ships_image = False
     prunable = (SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER)
-    watched = (SERVICE,)  # which the mesh's pods are found by
+    watched = (SERVICE,)  # for finding the mesh's pods
     container = SERVER_CONTAINER
 
     def check(self) -> str:
-        """The cluster's version and place; Seldon's kinds must be there, and the settings complete."""
+        """The cluster's version and location. Checks that Seldon's kinds exist and the settings are complete."""
         refuse_contradictions(self.settings)
         return super().check()
 
     def require_cluster(self) -> None:
-        """A cluster that is new enough, with Seldon Core 2 and a Server that can run the model.
+        """Check that the cluster is new enough, and has Seldon Core 2 and a Server that can run the model.
 
         Raises:
             DeployError: neither the cluster nor the settings have a Server.
@@ -58,7 +58,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         self.cluster.require_kind(SELDON_MODEL, INSTALL)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The documents, in the order in which they are applied."""
+        """The documents, in the order of application."""
         return render_release(shipment, self.settings)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         return render_canary(shipment, self.settings, percent)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = lambda _: None, take_over: bool = False) -> Release:
-        """Ship it, once there is a Server that can run it."""
+        """Ship the release, after checking that a Server can run it."""
         self.require_cluster()
         self._require_server()
         return super().apply(shipment, progress=progress, take_over=take_over)
@@ -79,7 +79,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         *,
         restored: bool,
     ) -> None:
-        """Wait for each object's conditions, then ask each model for a prediction through Seldon's mesh."""
+        """Wait for each object's conditions, then request a prediction from each model through Seldon's mesh."""
         wait_until_ready(job, documents, self.rollout.timeout)
         example = record.release.shipment.example
         if example is None or not self.rollout.check:
@@ -90,27 +90,27 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
                 try:
                     answer = predict_through_mesh(self.cluster, name, example)
                 except UsageError as error:
-                    job.progress(f"Model/{name} is not asked for a prediction: {error.what}")
+                    job.progress(f"Model/{name} was not tested with a prediction: {error.what}")
                 except DeployError as error:
                     raise RolloutError(error.what, error.todo) from None
                 else:
                     job.progress(f"Model/{name} answers: {str(answer['predictions'])[:60]}")
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """A prediction through Seldon's mesh; JSON only, which becomes tensors of the Open Inference Protocol."""
+        """A prediction through Seldon's mesh. Only JSON, which is converted to Open Inference Protocol tensors."""
         if isinstance(inputs, RequestBody):
             try:
                 inputs = json.loads(inputs.content)
             except ValueError:
                 raise UsageError(
-                    f"Seldon takes no {inputs.media_type}.", "Give the features as JSON records."
+                    f"Seldon does not accept {inputs.media_type}.", "Give the features as JSON records."
                 ) from None
             if isinstance(inputs, dict) and set(inputs) == {"inputs"}:
                 inputs = inputs["inputs"]
         return predict_through_mesh(self.cluster, self.names.base, inputs)
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
-        """Lines of the Server's pods, which may run other models too."""
+        """Log lines of the Server's pods, which can run other models too."""
         return pod_logs.stream_logs(
             self.cluster, self.names, follow, tail, since, self.container, self._server_selector
         )
@@ -163,11 +163,11 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         )
 
     def select_release_pods(self, record: ReleaseRecord) -> str:
-        """The Server's pods: MLServer runs both models of an Experiment in the same ones, where they fit."""
+        """Select the Server's pods: MLServer runs both models of an Experiment in the same pods, if they fit."""
         return self._server_selector
 
     def read_counts(self, pod: str, record: ReleaseRecord) -> RequestCounts | None:
-        """What Seldon's agent in a pod of the Server has counted of the release's model."""
+        """The counts of the release's model by Seldon's agent in a pod of the Server."""
         text = request_metrics(self.cluster, Serve(), pod, AGENT_PORT)
         model = self.names.canary if record.state == "canary" else self.names.base
         return None if text is None else parse_model_counts(text, model)
@@ -175,17 +175,17 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
     def start_canary(
         self, job: DeploySession[SeldonSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
-        """A second Model, and an Experiment with weights."""
+        """Create a second Model and a weighted Experiment."""
         before, records = canary_trial.require_live(job)
         documents = self.render_canary(shipment, percent)
         return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 
     def promote_canary(self, job: DeploySession[SeldonSettings]) -> ReleaseRecord:
-        """The live Model loads the version while the Experiment still serves; then the Experiment goes."""
+        """Load the version in the live Model while the Experiment still serves; then remove the Experiment."""
         return single_step_canary.promote_canary(job)
 
     def abort_canary(self, job: DeploySession[SeldonSettings]) -> ReleaseRecord:
-        """The Experiment goes, then the second Model."""
+        """Remove the Experiment, then the second Model."""
         return single_step_canary.abort_canary(job)
 
     @property
@@ -199,7 +199,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         return f"{SERVER_LABEL}={self._server_name}" if self._server_name else SERVER_LABEL
 
     def _require_server(self) -> None:
-        """See that some Server can run the model, before anything is written."""
+        """Check, before anything is written, that some Server can run the model."""
         if self.settings.server_image:
             return
         found = [object_name(item) for item in self.cluster.list_objects(SELDON_SERVER)]

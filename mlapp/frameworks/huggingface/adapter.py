@@ -1,4 +1,4 @@
-"""What mlapp needs of transformers."""
+"""The adapter to transformers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SMALL = 20_000_000
 
 
 class HuggingFaceFramework(Framework):
-    """A `transformers` pipeline of texts, or a model by itself whose weights lie in a local folder with a tokenizer.
+    """A `transformers` pipeline of texts, or a model whose local folder of weights also has a tokenizer.
 
-    Saved by `save_pretrained` (https://huggingface.co/docs/transformers): safetensors and JSON. Nothing is ever fetched
-    from the hub, and code that comes with weights (`trust_remote_code`) is never run.
+    Saved by `save_pretrained` (https://huggingface.co/docs/transformers): safetensors and JSON. Nothing is fetched
+    from the hub, and code beside the weights (`trust_remote_code`) is never run.
     """
 
     name: ClassVar[str] = "huggingface"
@@ -54,16 +54,16 @@ class HuggingFaceFramework(Framework):
         """Fit a classifier of texts, or a model of one output on numbers, by PyTorch's loop; see `loop.fit`.
 
         Args:
-            learning_rate: 5e-5 for weights that were read from a folder and 1e-3 for those drawn at random, if None.
+            learning_rate: if None, 5e-5 for weights from a folder and 1e-3 for random weights.
 
         Raises:
-            DataError: features that are no texts. ModelError: the model is for something else, or has fewer outputs
+            DataError: features are not texts. ModelError: the model is for another task, or has fewer outputs
                 than the target has classes.
         """
         transformer, tokenizer = _get_transformer(model), _get_tokenizer(model)
         if target is None:
             raise DataError(
-                "The default trainer of Hugging Face needs a target.", "Write an @app.trainer for this model."
+                "The default trainer for Hugging Face needs a target.", "Write an @app.trainer for this model."
             )
         values, known = _encode_target(transformer, target)
         pretrained = bool(transformer.name_or_path)
@@ -93,7 +93,7 @@ class HuggingFaceFramework(Framework):
         training_loop.check_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """The version itself, for the trainer to go on with: its weights belong to its tokenizer."""
+        """The version's model, to continue training: its weights belong to its tokenizer."""
         one, other = _weight_shapes(_get_transformer(model)), _weight_shapes(_get_transformer(previous))
         if one != other:
             odd = next(name for name in {**one, **other} if one.get(name) != other.get(name))
@@ -101,7 +101,7 @@ class HuggingFaceFramework(Framework):
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """Accuracy and macro F1 of a classifier; R², MAE and RMSE where it gives numbers; nothing for other tasks."""
+        """Accuracy and macro F1 of a classifier; R², MAE and RMSE of a regressor; nothing for other tasks."""
         if target is None or not _is_classifier(model):
             return {}
         predicted = self.predictor(model, features)
@@ -110,7 +110,7 @@ class HuggingFaceFramework(Framework):
         return metrics.regression_metrics(target, predicted)
 
     def predictor(self, model: Any, features: Any) -> Any:
-        """The label or number of each text, in batches of 32; what the pipeline gives for other tasks."""
+        """The label or number of each text, in batches of 32; the pipeline's own result for other tasks."""
         import torch
 
         transformer, tokenizer, columns = _get_transformer(model), _get_tokenizer(model), texts.text_columns(features)
@@ -139,11 +139,11 @@ class HuggingFaceFramework(Framework):
             return model
         import transformers
 
-        make: Any = transformers.pipeline  # its overloads know literal tasks alone
+        make: Any = transformers.pipeline  # its overloads accept only literal tasks
         try:
             with model_files.quiet_transformers():
                 return make(task.pipeline, model=model, tokenizer=tokenizer, trust_remote_code=False)
-        except Exception as error:  # transformers raises of each kind
+        except Exception as error:  # transformers raises many types
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ModelError(
                 f"The model in {folder} makes no pipeline for '{task.pipeline}': {reason}",
@@ -152,12 +152,12 @@ class HuggingFaceFramework(Framework):
 
 
 def _get_transformer(estimator: Any) -> Any:
-    """The transformer of a pipeline, or the one that it is."""
+    """The transformer of a pipeline, or the model itself."""
     return getattr(estimator, "model", estimator) if hasattr(estimator, "task") else estimator
 
 
 def _get_tokenizer(estimator: Any) -> Any:
-    """The tokenizer of a pipeline; for a model by itself the one that lies beside the weights that it was read from.
+    """The tokenizer of a pipeline; for a model, the tokenizer beside its weights.
 
     Raises:
         ModelError: there is none.
@@ -183,7 +183,7 @@ def _is_classifier(estimator: Any) -> bool:
 
 
 def _get_labels(model: Any) -> list[Any] | None:
-    """The classes in the order of the outputs: those that it was trained on here, else those of its configuration."""
+    """The classes in the order of the outputs: from training with mlapp, otherwise from its configuration."""
     if getattr(model, LABELS, None) is not None:
         return list(getattr(model, LABELS))
     if model.config.num_labels == 1 or model.config.problem_type == "regression":
@@ -192,17 +192,18 @@ def _get_labels(model: Any) -> list[Any] | None:
 
 
 def _encode_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
-    """The target for the loop, and the labels of its numbers where the model knows all its classes already.
+    """The target for the loop, and its labels if the model already has all of its classes.
 
     Raises:
-        ModelError: the target has several columns, or classes that a model trained here before does not know.
+        ModelError: the target has several columns, or classes that the version does not have.
     """
     import numpy as np
 
     values = np.asarray(target)
     if values.ndim > 1 and values.shape[1] > 1:
         raise ModelError(
-            "The default trainer of Hugging Face takes a target of one column.", "Write an @app.trainer for this model."
+            "The default trainer for Hugging Face needs a target with one column.",
+            "Write an @app.trainer for this model.",
         )
     known, trained = _get_labels(model), getattr(model, LABELS, None) is not None
     if known is None:
@@ -217,7 +218,7 @@ def _encode_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
 
 
 def _weight_shapes(model: Any) -> dict[str, Any]:
-    """The shapes of the weights; those of the words may differ, as a version brings its own tokenizer."""
+    """The shapes of the weights without word embeddings, which differ with the tokenizer."""
     words = model.config.vocab_size
     return {
         name: [None if size == words else size for size in weights.shape]

@@ -1,4 +1,4 @@
-"""A transformer on disk: its configuration, its weights as safetensors, its tokenizer, and what mlapp knows of it."""
+"""A transformer on disk: its configuration, weights as safetensors, tokenizer, and mlapp's own data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ADAPTER_FILE = "adapter_config.json"
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the transformer's own files do not hold.
+    """Data that the transformer's own files do not hold.
 
     Attributes:
-        pipeline: the task of the pipeline that the model was in; None for a model by itself.
-        labels: of the target's classes, in the order of the model's outputs; None where it was not trained on classes.
-        words: that the tokenizer knows: transformers makes up an empty one where a file of it is missing.
+        pipeline: the task of the model's pipeline; None for a model without a pipeline.
+        labels: of the target's classes, in the order of the outputs; None if it was not trained on classes.
+        words: the size of the tokenizer's vocabulary. transformers creates an empty tokenizer if a file is missing.
     """
 
     pipeline: str | None
@@ -35,7 +35,7 @@ def save_transformer(model: Any, tokenizer: Any, task: Task, folder: Path) -> No
     """Write the files.
 
     Raises:
-        ModelError: the model's class is not one of transformers': its code would have to be loaded with it.
+        ModelError: the model's class is not part of transformers, so loading requires its code.
     """
     import transformers
 
@@ -53,11 +53,11 @@ def save_transformer(model: Any, tokenizer: Any, task: Task, folder: Path) -> No
 
 
 def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
-    """Model, tokenizer and task of a folder that `save` wrote. Nothing is fetched, and no code in the folder is run.
+    """Load model, tokenizer and task from a folder that `save` wrote. Fetches nothing, and runs no code in the folder.
 
     Raises:
-        MissingExtraError: transformers is not installed. ModelError: a file is missing, cut off or damaged; or
-            refers to code, or to what is outside the folder.
+        MissingExtraError: transformers is not installed. ModelError: a file is missing, truncated or damaged, or
+            refers to code, or to files outside the folder.
     """
     try:
         import transformers
@@ -66,7 +66,7 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
     _require_data_only(folder)
     try:
         task = msgspec.json.decode((folder / TASK_FILE).read_bytes(), type=Task)
-        (folder / TOKENIZER_FILE).stat()  # without it transformers guesses
+        (folder / TOKENIZER_FILE).stat()  # otherwise transformers guesses
         [name] = msgspec.json.decode((folder / "config.json").read_bytes())["architectures"]
         kind: Any = getattr(transformers, name)
         is_model = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
@@ -82,14 +82,14 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
     except Exception as error:  # tokenizers raises nothing more specific
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
-            f"The model in {folder} is cut off, damaged or not whole: {reason}", "Train again here, or restore it."
+            f"The model in {folder} is truncated, damaged or incomplete: {reason}", "Train again here, or restore it."
         ) from error
     if len(tokenizer) != task.words:
         raise ModelError(
-            f"The tokenizer in {folder} knows {len(tokenizer)} words in the place of {task.words}: a file is missing.",
+            f"The tokenizer in {folder} knows {len(tokenizer)} words instead of {task.words}: a file is missing.",
             "Train again here, or restore it.",
         )
-    if told["missing_keys"]:  # transformers would draw them at random
+    if told["missing_keys"]:  # transformers initializes them at random
         raise ModelError(
             f"The weights in {folder} lack {sorted(told['missing_keys'])[0]}.", "Train again here, or restore them."
         )
@@ -97,9 +97,9 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
 
 
 def _require_data_only(folder: Path) -> None:
-    """Check that the files of a model refer to no code, and to nothing outside their folder.
+    """Check that the files of a model refer to no code, and to no files outside their folder.
 
-    transformers reads no file of Python here, and no pickle: one that lies in the folder is never opened.
+    transformers reads no Python file and no pickle here. Such a file in the folder is never opened.
 
     Raises:
         ModelError: a file does; names it.
@@ -112,7 +112,7 @@ def _require_data_only(folder: Path) -> None:
         try:
             content = msgspec.json.decode(file.read_bytes())
         except msgspec.DecodeError as error:
-            raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from None
+            raise ModelError(f"{file} is truncated or damaged: {error}", "Train again here, or restore it.") from None
         if isinstance(content, dict):
             _require_inside(file, content)
 
@@ -124,7 +124,7 @@ def _require_inside(file: Path, content: dict[str, Any]) -> None:
             raise _refusal_error(file, "refers to weights outside its folder")
     if file.name == TOKENIZER_FILE and any(key.endswith("_file") and content[key] for key in content):
         raise _refusal_error(file, "refers to a file by its path")
-    # A name with a slash is a repository of the hub, whose code transformers would fetch and run.
+    # A name with a slash is a repository of the hub. transformers fetches and runs its code.
     if file.name == "config.json" and any("/" in name for name in _implementations(content)):
         raise _refusal_error(file, "refers to code of the hub")
 
@@ -135,7 +135,7 @@ def is_plain_name(name: object) -> bool:
 
 
 def _implementations(content: Any) -> Iterator[str]:
-    """What a configuration, and those inside it, name as the implementation of a part of the model."""
+    """The implementations of parts of the model that a configuration, and nested ones, name."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if "_implementation" in key:
             yield from (str(part) for part in (value.values() if isinstance(value, dict) else [value]))
@@ -145,14 +145,14 @@ def _implementations(content: Any) -> Iterator[str]:
 
 def _refusal_error(file: Path, why: str) -> ModelError:
     return ModelError(
-        f"{file} {why}: a model's files must hold data alone.",
-        "Save the model as safetensors of one of transformers' classes, without files of code.",
+        f"{file} {why}: a model's files must contain only data.",
+        "Save a model of a transformers class as safetensors, without code files.",
     )
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers draws no bars and says nothing below an error in this block."""
+    """Turn off transformers' progress bars and its messages below errors in this block."""
     import transformers
 
     messages: Any = transformers.utils.logging  # untyped

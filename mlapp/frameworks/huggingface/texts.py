@@ -1,4 +1,4 @@
-"""Between columns of text and the tensors that a transformer takes."""
+"""Converts columns of text to the tensors of a transformer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NO_LIMIT = 1_000_000
 
 
 def text_columns(features: Any) -> list[list[str]]:
-    """The texts of the features: of one column, or of two as pairs; a list, an array or a Series is one column.
+    """The texts of one column, or pairs of two columns. A list, an array or a Series is one column.
 
     Raises:
-        DataError: a column holds something else than texts, or misses some; more than two columns.
+        DataError: a column has values other than texts, or missing ones; more than two columns.
     """
     if hasattr(features, "columns"):
         columns = {str(name): features[name].tolist() for name in features.columns}
@@ -32,16 +32,16 @@ def text_columns(features: Any) -> list[list[str]]:
         if wrong is not None or any(value is None for value in values):
             held = "missing values" if wrong is None or wrong != wrong else f"a {type(wrong).__name__}"
             raise DataError(
-                f"Column '{name}' of the features holds {held}: the model takes texts.",
+                f"Column '{name}' of the features holds {held}, but the model takes texts.",
                 "Fill, drop or convert them in the data_reader or a feature_transformer.",
             )
     return list(columns.values())
 
 
 def encode_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
-    """Token numbers, mask and what else the model takes, as one tensor: rows by kinds by tokens, padded at the end.
+    """Token ids, mask and other inputs of the model as one tensor: rows × inputs × tokens, padded at the end.
 
-    Texts are cut at the tokenizer's `model_max_length`, or at the positions that the model has.
+    Texts are truncated at the tokenizer's `model_max_length`, or at the model's number of positions.
     """
     import torch
 
@@ -64,10 +64,10 @@ def encode_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
 
 
 def wrap_module(model: Any) -> Any:
-    """The transformer as a module that takes what `encode` gives, and gives a score for each class, or a number.
+    """The transformer as a module from the result of `encode` to a score for each class, or a number.
 
     Raises:
-        ModelError: it gives something else.
+        ModelError: it has another output.
     """
     from torch import cat, nn
 
@@ -88,7 +88,7 @@ def wrap_module(model: Any) -> Any:
             given = model(input_ids=ids, attention_mask=mask, **pairs)
             if getattr(given, "logits", None) is None or given.logits.ndim != 2:
                 raise ModelError(
-                    f"A {type(model).__name__} gives no score for each class.",
+                    f"A {type(model).__name__} does not return a score for each class.",
                     "Return a …ForSequenceClassification, or write an @app.trainer and an @app.predictor.",
                 )
             return given.logits

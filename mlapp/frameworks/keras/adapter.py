@@ -1,4 +1,4 @@
-"""What mlapp needs of Keras."""
+"""The adapter to Keras."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BATCH = 4096
 
 
 class KerasFramework(Framework):
-    """A `keras.Model` that takes a batch of numbers and gives a number, or a score for each class, a row.
+    """A `keras.Model` that takes a batch of numbers and returns a number, or a score for each class, per row.
 
     The format is described in https://keras.io/api/models/model_saving_apis/. It is read in Keras's safe mode, which
-    refuses the code of lambdas. The backend is what the app chose before it imported Keras (`KERAS_BACKEND`).
+    refuses the code of lambdas. The app chooses the backend before it imports Keras (`KERAS_BACKEND`).
     """
 
     name: ClassVar[str] = "keras"
@@ -58,28 +58,28 @@ class KerasFramework(Framework):
         seed: int = 0,
         checkpoint_every: float = 30.0,
     ) -> Any:
-        """Fit, with early stopping; the best epoch's weights are kept.
+        """Fit with early stopping, and keep the weights of the best epoch.
 
         A model that is not compiled gets AdamW and the loss of its target: cross-entropy for classes (binary for one
-        sigmoid), the mean squared error for numbers. `learning_rate` is of that optimizer alone.
+        sigmoid), the mean squared error for numbers. `learning_rate` applies only to that optimizer.
 
         Args:
-            epochs: most passes over the data.
-            validation: share of the rows that is held out and decides when to stop; 0 stops by the training loss.
-            patience: epochs without a better loss after which training stops.
+            epochs: maximum passes over the data.
+            validation: share of the rows held out for early stopping; 0 stops by the training loss.
+            patience: epochs without a better loss before training stops.
             seed: of the shuffling and of the rows held out.
-            checkpoint_every: seconds between checkpoints. A training that was killed and is run again with the same
-                data, model and settings goes on from its last one.
+            checkpoint_every: seconds between checkpoints. A killed training that runs again with the same
+                data, model and settings continues from the last one.
 
         Raises:
-            DataError: features that are no numbers, or missing. ModelError: the loss is no number, or the model does
+            DataError: features are missing or not numbers. ModelError: the loss is not a number, or the model does
                 not fit the data.
         """
         import keras
         import numpy as np
 
         if target is None:
-            raise DataError("The default trainer of Keras needs a target.", "Write an @app.trainer for this model.")
+            raise DataError("The default trainer for Keras needs a target.", "Write an @app.trainer for this model.")
         inputs = arrays.features_to_array(features)
         arrays.require_finite_features(inputs, features)
         _use_threads(1)
@@ -116,7 +116,7 @@ class KerasFramework(Framework):
         except ValueError as error:
             raise ModelError(
                 f"Keras cannot train the model on this data: {_shorten_reason(error)}",
-                "Let the loss given to compile fit the target, or leave compile out.",
+                "Pass compile a loss that fits the target, or leave compile out.",
             ) from error
         checkpoint.remove_file()
         setattr(model, LABELS, labels)
@@ -126,7 +126,7 @@ class KerasFramework(Framework):
         require_valid_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """The weights of `previous` in `model`, for the trainer to go on with."""
+        """`model` with the weights of `previous`, to continue training."""
         _try_model(model, arrays.features_to_array(features)[:2])
         try:
             model.set_weights(previous.get_weights())
@@ -139,7 +139,7 @@ class KerasFramework(Framework):
         return getattr(model, LABELS, None) is not None
 
     def predictor(self, model: Any, features: Any) -> Any:
-        """The label of the best score, or the numbers that the model gives; in batches of 4,096 rows."""
+        """The label of the best score, or the model's numbers; in batches of 4,096 rows."""
         import numpy as np
 
         _use_threads(threads.threads_for_rows(len(features)))
@@ -151,12 +151,14 @@ class KerasFramework(Framework):
         labels = getattr(model, LABELS, None)
         try:
             model.save(folder / FILE)
-            _read_model(_import_keras(), folder / FILE)  # what safe mode refuses is told now, not when it is served
+            _read_model(
+                _import_keras(), folder / FILE
+            )  # report what safe mode refuses now, not when the model is served
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ModelError(
                 f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: "
                 f"{_shorten_reason(error)}",
-                "Leave Lambda layers out; register own classes with @keras.saving.register_keras_serializable().",
+                "Leave Lambda layers out; register your own classes with @keras.saving.register_keras_serializable().",
             ) from error
         if labels is not None:
             (folder / LABELS_FILE).write_text(json.dumps(labels))
@@ -170,28 +172,28 @@ class KerasFramework(Framework):
         keras = _import_keras()
         _limit_tensorflow(keras)
         try:
-            if file.suffix != ".keras" or not zipfile.is_zipfile(file):  # Keras reads other forms by other rules
+            if file.suffix != ".keras" or not zipfile.is_zipfile(file):  # Keras has other rules for other formats
                 raise ValueError("it is not a zip file of Keras 3")
             return _read_model(keras, file)
-        except Exception as error:  # Keras, h5py and the backend raise of each kind
+        except Exception as error:  # Keras, h5py and the backend raise many types
             raise ModelError(
-                f"{file} is no Keras model that can be loaded safely, or is cut off: {_shorten_reason(error)}",
+                f"{file} is no Keras model that can be loaded safely, or is truncated: {_shorten_reason(error)}",
                 "Train again here, or restore the file.",
             ) from error
 
 
 def _read_labels(file: Path) -> list[Any] | None:
-    """The classes beside the model, in the order of its outputs; None without such a file.
+    """The classes in the file beside the model, in the order of its outputs; None without the file.
 
     Raises:
-        ModelError: it holds something else than a list of texts and numbers.
+        ModelError: it is not a list of texts and numbers.
     """
     if not file.is_file():
         return None
     try:
         return msgspec.json.decode(file.read_bytes(), type=list[bool | int | float | str])
     except msgspec.MsgspecError as error:
-        raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from error
+        raise ModelError(f"{file} is truncated or damaged: {error}", "Train again here, or restore it.") from error
 
 
 def _import_keras() -> Any:
@@ -201,7 +203,7 @@ def _import_keras() -> Any:
         if error.name in ("tensorflow", "jax", "torch"):
             raise ModelError(
                 f"Keras's backend {error.name} is not installed.",
-                "Install it, or set KERAS_BACKEND to one that is, in the app before it imports keras.",
+                "Install it, or set KERAS_BACKEND to an installed one in the app, before it imports keras.",
             ) from None
         raise MissingExtraError("Loading Keras models", "keras") from None
     return keras
@@ -212,16 +214,16 @@ def _read_model(keras: Any, file: Path) -> Any:
 
 
 def _limit_tensorflow(keras: Any) -> None:
-    """TensorFlow, when it is first used, starts a thread for each core of the machine, whatever a container may use."""
+    """TensorFlow starts a thread for each core of the machine at first use, even if the container's limit is lower."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        with suppress(RuntimeError):  # it was used before
+        with suppress(RuntimeError):  # it has been used before
             tensorflow.config.threading.set_intra_op_parallelism_threads(threads.count_cores())
 
 
 def _use_threads(count: int) -> None:
-    """Of the backends PyTorch alone can change them while it runs."""
+    """Only the PyTorch backend can change them at run time."""
     import keras
 
     if keras.backend.backend() == "torch":
@@ -231,18 +233,18 @@ def _use_threads(count: int) -> None:
 
 
 def _try_model(model: Any, inputs: Any) -> Any:
-    """What the model gives for the first rows; builds what is not built yet."""
+    """The model's output for the first rows. Builds the model if necessary."""
     try:
         return model.predict_on_batch(inputs)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"The model cannot take features of the shape {list(inputs.shape)}: {_shorten_reason(error)}",
-            "Let the model function build one for that many columns, or shape them in a feature_transformer.",
+            "Build a model for that many columns, or reshape the features in a feature_transformer.",
         ) from error
 
 
 def _encode_target(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None]:
-    """The target as numbers, and its labels where it is a class: a sigmoid has two."""
+    """The target as numbers, and its labels if it is a class. A sigmoid has two classes."""
     import numpy as np
 
     outputs = int(tried.shape[1]) if tried.ndim > 1 else 1
@@ -253,14 +255,14 @@ def _encode_target(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] 
         if len(labels) > 2:
             raise ModelError(
                 f"The target has {len(labels)} classes, the model one sigmoid.",
-                f"Let the model function build a model with {len(labels)} outputs.",
+                f"Build a model with {len(labels)} outputs in the model function.",
             )
         return codes.astype(np.float32).reshape(-1, 1), labels.tolist()
     return arrays.target_to_array(target, outputs)
 
 
 def _choose_loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
-    """The loss by the type of the target; scores that are no probabilities are logits."""
+    """The loss for the type of the target. Scores that are not probabilities are logits."""
     if labels is None:
         return keras.losses.MeanSquaredError()
     if tried.ndim == 1 or tried.shape[1] == 1:
@@ -270,7 +272,7 @@ def _choose_loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
 
 
 def _make_progress_callback(keras: Any, epochs: int) -> Any:
-    """Tells how far the training is, and ends one whose loss is no number."""
+    """Reports the progress, and stops a training whose loss is not a number."""
 
     class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         epoch = 0
@@ -283,7 +285,7 @@ def _make_progress_callback(keras: Any, epochs: int) -> Any:
             if value != value or value == float("inf"):
                 raise ModelError(
                     f"The loss became {value} in epoch {self.epoch}, batch {batch + 1}.",
-                    "Lower learning_rate, or bring the features to a similar scale.",
+                    "Lower learning_rate, or scale the features to similar ranges.",
                 )
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

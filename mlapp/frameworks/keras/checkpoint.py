@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that one that was killed goes on where it was."""
+"""Stores the state of a training on disk, so that a killed training resumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training is: epochs done, and what `EarlyStopping` knows."""
+    """The progress of a training: completed epochs, and the state of `EarlyStopping`."""
 
     epoch: int = 0
     best: float | None = None
@@ -29,9 +29,9 @@ class TrainingState:
 
 @dataclass
 class Checkpoint:
-    """One file of arrays (NumPy's `.npz`), named by what is trained: model, data and settings.
+    """One file of arrays (NumPy's `.npz`), named by model, data and settings.
 
-    It appears whole or not at all. Keras's own `BackupAndRestore` forgets which epoch was the best, and how long ago.
+    It is written atomically. Keras's own `BackupAndRestore` does not store which epoch was the best, and how long ago.
     """
 
     file: Path
@@ -43,17 +43,17 @@ class Checkpoint:
     def for_training(cls, keras: Any, model: Any, arrays: Sequence[Any], settings: object, every: float) -> Checkpoint:
         """The checkpoint of one training of a built model, in the current folder's `.mlapp`."""
         digest = hashlib.sha256(f"{_describe_model(keras, model)}{settings}".encode())
-        # The weights that it begins with too: a training from a version is not one from the beginning.
+        # Includes the initial weights: training from a version differs from training from scratch.
         for array in (*arrays, *model.get_weights()):
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.tobytes())
         return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.npz", every)
 
     def read_state(self, model: Any) -> TrainingState:
-        """Put a checkpoint, if there is one, into the model and its optimizer.
+        """Load the checkpoint, if it exists, into the model and its optimizer.
 
         Raises:
-            ModelError: it is cut off or damaged.
+            ModelError: it is truncated or damaged.
         """
         import numpy as np
 
@@ -68,13 +68,13 @@ class Checkpoint:
             best = [held[f"best.{at}"] for at in range(told.pop("weights"))]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.DecodeError) as error:
             raise ModelError(
-                f"The checkpoint {self.file} is cut off or damaged: {error}",
+                f"The checkpoint {self.file} is truncated or damaged: {error}",
                 f"Delete it to train from the beginning: rm {self.file}",
             ) from error
         return TrainingState(**told, best_weights=best or None)
 
     def write_state(self, model: Any, state: TrainingState) -> None:
-        """Put a state in the place of the one before, when it is time.
+        """Replace the stored state, if the interval has passed.
 
         Raises:
             OSError: the disk is full.
@@ -97,7 +97,7 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def remove_file(self) -> None:
-        """The training is done."""
+        """Remove the checkpoint after the training."""
         self.file.unlink(missing_ok=True)
 
 
@@ -114,7 +114,7 @@ def make_checkpoint_callback(
             stopper.best_weights = begun.best_weights
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            # An epoch draws the same numbers whether or not the one before it ran in this process.
+            # An epoch draws the same numbers, even if the previous one ran in another process.
             keras.utils.set_random_seed(seed + epoch)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -127,14 +127,14 @@ def make_checkpoint_callback(
 
 
 def _training_variables(model: Any) -> list[Any]:
-    """What a training changes: weights, the random generators of layers, the optimizer; metrics start over."""
+    """The state that training changes: weights, the layers' random generators, the optimizer. Metrics are not stored."""
     measured = {id(variable) for metric in model.metrics for variable in metric.variables}
     own = [variable for variable in model.variables if id(variable) not in measured]
     return [*own, *model.optimizer.variables]
 
 
 def _describe_model(keras: Any, model: Any) -> str:
-    """The model as text, as far as it can be told."""
+    """The model's configuration as text, as far as possible."""
     try:
         return msgspec.json.encode(keras.saving.serialize_keras_object(model)).decode()
     except (TypeError, ValueError, NotImplementedError, msgspec.MsgspecError):

@@ -1,4 +1,4 @@
-"""What mlapp needs of PyTorch."""
+"""The adapter to PyTorch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LABELS = "labels"
 
 
 class PyTorchFramework(Framework):
-    """A `torch.nn.Module` that takes a batch of numbers and gives a number or a score for each class, a row.
+    """A `torch.nn.Module` that takes a batch of numbers and returns a number, or a score for each class, per row.
 
-    safetensors (https://huggingface.co/docs/safetensors) holds the weights alone, so loading runs no code: the app's
-    model function builds the module, with the parameters of its training, and the weights are read into it.
+    safetensors (https://huggingface.co/docs/safetensors) holds only the weights, so loading runs no code: the app's
+    model function builds the module with the parameters of its training, and the weights are loaded into it.
     """
 
     name: ClassVar[str] = "pytorch"
@@ -68,7 +68,7 @@ class PyTorchFramework(Framework):
         training_loop.check_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """The weights of `previous` in `model`, for the trainer to go on with."""
+        """`model` with the weights of `previous`, to continue training."""
         try:
             model.load_state_dict(previous.state_dict())
         except RuntimeError as error:
@@ -80,7 +80,7 @@ class PyTorchFramework(Framework):
         return getattr(model, LABELS, None) is not None
 
     def predictor(self, model: Any, features: Any) -> Any:
-        """The label of the best score, or the numbers that the module gives; in batches of 4,096 rows."""
+        """The label of the best score, or the module's numbers; in batches of 4,096 rows."""
         import torch
 
         torch.set_num_threads(threads.threads_for_rows(len(features)))
@@ -104,7 +104,8 @@ class PyTorchFramework(Framework):
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         raise ModelError(
-            f"{folder / FILE} holds weights alone.", "Load it with the app that trained it: its model function builds."
+            f"{folder / FILE} contains only weights.",
+            "Load it with the app that trained it, whose model function builds the module.",
         )
 
     def restore(self, model: Any, folder: Path) -> Any:
@@ -120,10 +121,10 @@ class PyTorchFramework(Framework):
             load_model(model, file)
             model.labels = tensors.read_labels(metadata)
         except (SafetensorError, msgspec.MsgspecError, KeyError) as error:
-            raise ModelError(f"{file} is cut off or damaged: {error}", "Train again here, or restore it.") from error
+            raise ModelError(f"{file} is truncated or damaged: {error}", "Train again here, or restore it.") from error
         except RuntimeError as error:
             raise ModelError(
                 f"The weights in {file} do not fit the module that the app's model function builds: {error}",
-                "Let it build what it built in training, or train again.",
+                "Build the same module as in training, or train again.",
             ) from error
         return model.eval()

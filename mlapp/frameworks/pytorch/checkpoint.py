@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that one that was killed goes on where it was."""
+"""Stores the state of a training on disk, so that a killed training resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint
 
 @dataclass
 class TrainingState:
-    """Where a training is: epochs done, the best loss and its weights, and epochs since."""
+    """The progress of a training: completed epochs, the best loss and its weights, and epochs since."""
 
     epoch: int = 0
     best_loss: float = math.inf
@@ -26,7 +26,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One safetensors file, named by what is trained: module, data and settings. It appears whole or not at all."""
+    """One safetensors file, named by module, data and settings. It is written atomically."""
 
     file: Path
 
@@ -34,7 +34,7 @@ class Checkpoint:
     def for_training(cls, model: Any, inputs: Any, wanted: Any, settings: object) -> Checkpoint:
         """The checkpoint of one training, in the current folder's `.mlapp`."""
         digest = hashlib.sha256(f"{model}{settings}".encode())
-        # The weights that it begins with too: a training from a version is not one from the beginning.
+        # Includes the initial weights: training from a version differs from training from scratch.
         for tensor in (inputs, wanted, *model.state_dict().values()):
             digest.update(str(tuple(tensor.shape)).encode())
             if tensor.numel():
@@ -42,7 +42,7 @@ class Checkpoint:
         return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.safetensors")
 
     def write_state(self, model: Any, optimizer: Any, generator: Any, state: TrainingState) -> None:
-        """Put the state in the place of the one before.
+        """Replace the stored state.
 
         Raises:
             OSError: the disk is full.
@@ -56,15 +56,15 @@ class Checkpoint:
         held["generator"] = generator.get_state()
         told = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
         with replace_checkpoint(self.file) as temporary:
-            # Modules may share weights, which safetensors refuses: each entry is a copy.
+            # safetensors refuses weights that modules share, so each entry is a copy.
             copies = {name: value.detach().cpu().clone().contiguous() for name, value in held.items()}
             save_file(copies, temporary, {"state": msgspec.json.encode(told).decode()})
 
     def read_state(self, model: Any, optimizer: Any, generator: Any) -> TrainingState | None:
-        """Put a checkpoint, if there is one, into the module, the optimizer and the generator.
+        """Load the checkpoint, if it exists, into the module, the optimizer and the generator.
 
         Raises:
-            ModelError: it is cut off or damaged.
+            ModelError: it is truncated or damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -76,7 +76,7 @@ class Checkpoint:
                 told = msgspec.json.decode(opened.metadata()["state"])
         except (SafetensorError, TypeError, KeyError) as error:
             raise ModelError(
-                f"The checkpoint {self.file} is cut off or damaged: {error}",
+                f"The checkpoint {self.file} is truncated or damaged: {error}",
                 f"Delete it to train from the beginning: rm {self.file}",
             ) from error
         optimizer_state: dict[int, dict[str, Any]] = {}
@@ -91,7 +91,7 @@ class Checkpoint:
         return TrainingState(told["epoch"], best_loss, told["stale"], _strip_prefix("best.", held))
 
     def remove_file(self) -> None:
-        """The training is done."""
+        """Remove the checkpoint after the training."""
         self.file.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Between tables and tensors."""
+"""Converts tables to tensors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BATCH = 4096
 
 
 def features_to_tensor(features: Any) -> Any:
-    """Features as a tensor of 32-bit floats, rows first; a tensor stays as it is.
+    """Features as a tensor of 32-bit floats, rows first; a tensor stays unchanged.
 
     Raises:
-        DataError: a column holds something else than numbers; names it.
+        DataError: a column holds values other than numbers; names it.
     """
     import torch
 
@@ -32,7 +32,7 @@ def target_to_tensor(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
 
 
 def compute_outputs(model: Any, features: Any) -> Any:
-    """What the module gives for all rows, on the CPU."""
+    """The module's outputs for all rows, on the CPU."""
     import torch
 
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
@@ -51,7 +51,7 @@ def read_labels(metadata: dict[str, str] | None) -> list[Any] | None:
     """The labels of a safetensors file's metadata.
 
     Raises:
-        msgspec.MsgspecError: they are no JSON list of texts and numbers.
+        msgspec.MsgspecError: they are not a JSON list of texts and numbers.
     """
     text = (metadata or {}).get("labels")
     return msgspec.json.decode(text, type=list[bool | int | float | str]) if text else None

@@ -1,4 +1,4 @@
-"""The training loop: epochs of shuffled batches, a share held out to stop early by, checkpoints to resume from."""
+"""The training loop: epochs of shuffled batches, a share of rows held out for early stopping, checkpoints to resume."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SMALL = 50_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How to train.
+    """The settings of a training.
 
     Attributes:
-        epochs: most passes over the data.
-        validation: share of the rows that is held out and decides when to stop; 0 stops by the training loss.
-        patience: epochs without a better loss after which training stops. The best epoch's weights are kept.
-        device: `auto` takes CUDA or Apple's GPU where there is one; else `cpu`, `cuda`, `cuda:1`, `mps`.
+        epochs: maximum passes over the data.
+        validation: share of the rows held out for early stopping; 0 stops by the training loss.
+        patience: epochs without a better loss before training stops. The best epoch's weights are kept.
+        device: `auto` selects CUDA or Apple's GPU if available; otherwise `cpu`, `cuda`, `cuda:1`, `mps`.
         seed: of the shuffling and of the rows held out.
-        checkpoint_every: seconds between checkpoints. A training that was killed and is run again with the same
-            data, module and settings goes on from its last one.
+        checkpoint_every: seconds between checkpoints. A killed training that runs again with the same
+            data, module and settings continues from the last one.
     """
 
     epochs: int
@@ -46,10 +46,10 @@ class TrainingSettings:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Refuse what `fit` could not do, before the data is read.
+    """Check the settings before the data is read.
 
     Raises:
-        UsageError: a number out of its bounds, a device that is not there.
+        UsageError: a number out of bounds, or an unavailable device.
     """
     require_valid_parameters(parameters)
     if "device" in parameters:
@@ -60,7 +60,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
     """Train the module; cross-entropy for classes, the mean squared error for numbers.
 
     Raises:
-        DataError: features that are no numbers, or missing. ModelError: the loss is no number, a damaged checkpoint.
+        DataError: features are missing or not numbers. ModelError: the loss is not a number, or the checkpoint is damaged.
         UsageError: a device that is not there.
     """
     import torch
@@ -69,7 +69,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
     work = settings.batch_size * sum(weights.numel() for weights in model.parameters())
     torch.set_num_threads(1 if work < SMALL else threads.count_cores())
     if target is None:
-        raise DataError("The default trainer of PyTorch needs a target.", "Write an @app.trainer for this module.")
+        raise DataError("The default trainer for PyTorch needs a target.", "Write an @app.trainer for this module.")
     inputs = tensors.features_to_tensor(features)
     arrays.require_finite_features(inputs.cpu().float().numpy(), features)
     model.to(device)
@@ -111,7 +111,7 @@ def _train_epoch(
     generator: Any,
     epoch: int,
 ) -> float:
-    """One epoch; the mean loss of a row."""
+    """Run one epoch; returns the mean loss per row."""
     import torch
 
     device = next(model.parameters()).device
@@ -127,7 +127,7 @@ def _train_epoch(
         if value != value or value == float("inf"):
             raise ModelError(
                 f"The loss became {value} in epoch {epoch}, batch {number}.",
-                f"Lower learning_rate (it is {settings.learning_rate:g}), or bring the features to a similar scale.",
+                f"Lower learning_rate (it is {settings.learning_rate:g}), or scale the features to similar ranges.",
             )
         loss.backward()
         optimizer.step()
@@ -140,7 +140,7 @@ def _compute_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any)
 
 
 def _update_state(state: TrainingState, model: Any, loss: float) -> None:
-    """Keep the weights of the best epoch, and count those since."""
+    """Keep the weights of the best epoch, and count the epochs since."""
     if loss < state.best_loss:
         state.best_loss, state.stale = loss, 0
         state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -155,7 +155,7 @@ def _squared_error(outputs: Any, wanted: Any) -> Any:
 
 
 def _split_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
-    """The rows to learn from, and those held out."""
+    """The indexes of the training rows and of the held-out rows."""
     import torch
 
     held_out = round(rows * share) if rows >= FEW else 0
@@ -164,7 +164,7 @@ def _split_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
 
 
 def _count_outputs(model: Any, inputs: Any, device: Any) -> int:
-    """What the module gives a row: it is tried on the first two."""
+    """The number of outputs per row, from a call with the first two rows."""
     import torch
 
     model.eval()
@@ -174,7 +174,7 @@ def _count_outputs(model: Any, inputs: Any, device: Any) -> int:
         except RuntimeError as error:
             raise ModelError(
                 f"The module cannot take features of the shape {list(inputs.shape)}: {error}",
-                "Let the model function build one for that many columns, or shape them in a feature_transformer.",
+                "Build a module for that many columns, or reshape the features in a feature_transformer.",
             ) from error
     return int(tried.shape[1]) if tried.ndim > 1 else 1
 

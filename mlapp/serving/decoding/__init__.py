@@ -1,1 +1,1 @@
-"""Request bodies: from bytes to features."""
+"""Decodes request bodies: from bytes to features."""

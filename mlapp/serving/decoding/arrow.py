@@ -1,7 +1,7 @@
-"""Arrow IPC bodies (https://arrow.apache.org/docs/format/Columnar.html), of which a few bytes can mean gigabytes.
+"""Decodes Arrow IPC bodies (https://arrow.apache.org/docs/format/Columnar.html), where a few bytes can mean gigabytes.
 
-Compressed buffers tell their size in a header each, and columns without buffers (of nulls, of nothing but runs) have
-as many rows as they say. Both are looked at before anything is unpacked.
+The header of a compressed buffer has its size, and columns without buffers (nulls, run-end encoded) declare their
+number of rows. Both are checked before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ DICTIONARY_BATCH, RECORD_BATCH = 2, 3
 
 
 def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Callable[[int], None]) -> Any:
-    """The DataFrame in an IPC stream or file, with one cell a value: no lists, no structures.
+    """The DataFrame in an IPC stream or file with scalar cells: no lists, no structures.
 
     Args:
-        limit: most bytes that its buffers may unpack to.
+        limit: maximum unpacked bytes of its buffers.
         check_width: raises for too many columns.
 
     Raises:
-        HttpError: 413, it unpacks to more, or has more cells or text than the budget; 400, a nested column.
-            Whatever pyarrow raises: it is not Arrow.
+        HttpError: 413, it exceeds the limit, or the budget of cells or text; 400, a nested column.
+            Any error of pyarrow: it is not Arrow.
     """
     import pyarrow as pa
 
-    # A file is a stream between a magic word and a footer, which would lead the reader anywhere.
+    # A file is a stream between a magic word and a footer. The footer's offsets are untrusted.
     stream = body[8:] if body.startswith(MAGIC) else body
     size = max(len(body), _unpacked_size(pa.ipc.MessageReader.open_stream(stream)))
     if size > limit:
@@ -47,7 +47,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
     for column in found.columns:
         for chunk in column.chunks:
             budget.take(size=_viewed_size(chunk))
-    found.validate(full=True)  # offsets that lead out of the body would be followed, and end the process
+    found.validate(full=True)  # pyarrow follows offsets outside the body, which ends the process
     for column in found.columns:
         for chunk in column.chunks:
             budget.take(size=_referred_size(chunk))
@@ -55,7 +55,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
 
 
 def _is_object(kind: Any) -> bool:
-    """Whether pandas keeps each value of that type as a Python object."""
+    """Whether pandas stores each value of the type as a Python object."""
     import pyarrow as pa
 
     return not (
@@ -71,7 +71,7 @@ def _is_object(kind: Any) -> bool:
 
 
 def _viewed_size(chunk: Any) -> int:
-    """Bytes of the texts that a column's views refer to, many of them the same perhaps; and of its dictionary."""
+    """Bytes of the texts that a column's views refer to, counting repetitions, and of its dictionary."""
     import numpy as np
     import pyarrow as pa
 
@@ -107,7 +107,7 @@ def _referred_size(chunk: Any) -> int:
 
 
 def _unpacked_size(messages: Any) -> int:
-    """Bytes of all buffers, those that are compressed as they say."""
+    """Bytes of all buffers; compressed ones by their declared size."""
     size = 0
     for message in iter(lambda: next(messages, None), None):
         metadata = memoryview(message.metadata)
@@ -137,12 +137,12 @@ def _batch_size(metadata: memoryview, batch: int, body: memoryview) -> int:
 
 
 def _table_offset(data: memoryview, table: int, number: int) -> int:
-    """Where the table lies that a field refers to."""
+    """The offset of the table that a field refers to."""
     return _follow_offset(data, _field_offset(data, table, number))
 
 
 def _field_offset(data: memoryview, table: int, number: int) -> int:
-    """Where a table's field lies; 0 where it is absent (https://flatbuffers.dev/internals/)."""
+    """The offset of a table's field; 0 if it is absent (https://flatbuffers.dev/internals/)."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     slot = 4 + 2 * number
     if slot >= struct.unpack_from("<H", data, vtable)[0]:

@@ -1,4 +1,4 @@
-"""A decoder process: bodies come on its standard input, a socket, and features go back on it."""
+"""A decoder process. It receives bodies and returns features over its standard input, a socket."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ GROWTH = 512 * 1024 * 1024
 
 
 class _IdleError(Exception):
-    """No task came for long."""
+    """No task has arrived for a long time."""
 
 
 def serve_bodies() -> None:
-    """Decode one body after the other until the server goes, or has none for long."""
-    with contextlib.suppress(OSError):  # where memory is short, the server is not what ends
+    """Decode bodies one after another until the server ends, or sends none for a long time."""
+    with contextlib.suppress(OSError):  # if memory is short, the system ends this process and not the server
         Path("/proc/self/oom_score_adj").write_text("1000")
     with socket.socket(fileno=os.dup(0)) as server:
         while True:
@@ -48,7 +48,7 @@ def _decode_body(server: socket.socket, task: bytes, buffers: list[Any]) -> bool
     """Decode one body and send the result; returns whether the process can continue.
 
     Args:
-        buffers: the body, which is taken out.
+        buffers: the body, which is removed.
     """
     recipe, decode, budget, arguments = pickle.loads(task)  # noqa: S301 - of our own server
     codec = _make_codec(recipe)
@@ -85,18 +85,18 @@ def _make_codec(recipe: Recipe) -> Codec:
 
 
 def _limit_memory() -> None:
-    """Let allocations fail that go beyond the limit (Linux counts what a process may write to)."""
+    """Make allocations beyond the limit fail (Linux counts writable memory)."""
     with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the client's data
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds the client's data
         status = Path("/proc/self/status").read_text()
         used = 1024 * int(re.search(r"VmData:\s+(\d+)", status)[1])  # type: ignore[index]
         resource.setrlimit(resource.RLIMIT_DATA, (used + GROWTH, resource.RLIM_INFINITY))
 
 
 def _free_memory() -> None:
-    """Give what was freed back to the system: the C library keeps it."""
+    """Return freed memory to the system. The C library keeps it otherwise."""
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 

@@ -1,6 +1,6 @@
-"""From the bodies of requests to features, one table or array for a batch.
+"""Converts request bodies to features, one table or array per batch.
 
-The common forms are decoded by `mlapp.schema.rows`; any other body, and every wrong one, goes through the general way.
+`mlapp.schema.rows` decodes the common forms. All other bodies, and wrong ones, go through the general code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlapp.serving.web.problems import HttpError
 
 @dataclass(frozen=True)
 class Recipe:
-    """Data for another process to make the same codec: the schema and the format of features, without code.
+    """Data to create the same codec in another process: the schema and the format of features, without code.
 
     Attributes:
         schema: a `ModelSchema` as MessagePack.
@@ -90,7 +90,7 @@ class Codec:
 
     @property
     def is_by_row(self) -> bool:
-        """Whether the features of a list of inputs are those of its pieces, one behind the other."""
+        """Whether the features of a list of inputs are the concatenated features of its parts."""
         schema = self.predictor.schema.features
         if schema.kind == "any" or self.has_loader or self.is_raw:
             return False
@@ -98,7 +98,7 @@ class Codec:
 
     @cached_property
     def recipe(self) -> Recipe | None:
-        """Data for another process to decode in the same way; None if that needs the app's code."""
+        """Data to decode in the same way in another process; None if that needs the app's code."""
         predictor = self.predictor
         pipeline, schema = predictor.pipeline, predictor.schema
         if self.reader is not self:
@@ -115,7 +115,7 @@ class Codec:
 
     @property
     def width(self) -> int:
-        """The cells of a row."""
+        """The number of cells per row."""
         schema = self.predictor.schema.features
         return max(len(schema.fields), math.prod(schema.shape), 1)
 
@@ -123,7 +123,7 @@ class Codec:
         """The features in the JSON body of `/predict`.
 
         Args:
-            first: the number of its first row, where it is a piece of a larger body.
+            first: the number of its first row, if it is a part of a larger body.
 
         Raises:
             HttpError: 400, it is not JSON; 422, it is neither a list nor an object with `inputs`.
@@ -158,7 +158,7 @@ class Codec:
         return self._rows.decode_numbers(body) if self._rows is not None else None
 
     def accept_inputs(self, inputs: Any, first: int = 0) -> Part:
-        """Plain inputs, a DataFrame or an array as features.
+        """Convert plain inputs, a DataFrame or an array to features.
 
         Args:
             first: as for `decode`.
@@ -187,7 +187,7 @@ class Codec:
         return part or Part(count, features=features)
 
     def _features_of(self, inputs: Any) -> Any:
-        """The features in what a client of UnionML sends: whole rows, as a reader reads them."""
+        """The features in a UnionML client's inputs: whole rows, as a reader returns them."""
         pipeline = self.predictor.pipeline
         if self.has_loader:
             return inputs
@@ -205,7 +205,7 @@ class Codec:
         return [select(record) for record in inputs] if isinstance(inputs, list) else select(inputs)
 
     def _name_columns(self, inputs: Any) -> Any:
-        """An array whose columns can only be the schema's, as a table of them."""
+        """An array as a table, if its columns can only be the schema's."""
         schema = self.predictor.schema.features
         if schema.kind != "table" or getattr(inputs, "ndim", 0) != 2 or not hasattr(inputs, "strides"):
             return inputs
@@ -237,7 +237,7 @@ class Codec:
         )
 
     def slice_part(self, part: Part, start: int, end: int) -> Part:
-        """The rows of a part from `start` to before `end`, or to its last one."""
+        """The rows of a part from `start` up to, not including, `end`, or to the last one."""
         count = min(end, part.rows) - start
         if part.packed is not None:
             size = len(part.packed) // part.rows
@@ -262,7 +262,7 @@ class Codec:
             return self.combine_parts([part if isinstance(part, Part) else Part(0, part) for part in parts])
 
     def can_combine(self, features: Any) -> bool:
-        """Whether features of that kind can be put behind those of another request."""
+        """Whether features of this kind can be concatenated with those of another request."""
         if hasattr(features, "toarray"):  # a sparse matrix
             return False
         is_array = hasattr(features, "columns") or hasattr(features, "dtype")
@@ -270,7 +270,7 @@ class Codec:
 
 
 class Parts:
-    """The features of the pieces of one body, as they are decoded one after the other."""
+    """Collects the features of the parts of one body while they are decoded."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -278,12 +278,12 @@ class Parts:
         self.rows = 0
 
     def add(self, part: Part) -> None:
-        """Take the next piece. No objects of its cells are kept."""
+        """Add the next part, without keeping objects of its cells."""
         self.rows += part.rows
         self._keep(part if part.tuples is None else Part(part.rows, features=self._codec.combine_parts([part])))
 
     def join(self) -> Part:
-        """The features of all pieces."""
+        """The features of all parts."""
         parts = self._parts
         if len(parts) == 1:
             return parts[0]
@@ -310,7 +310,7 @@ def _limit_objects(inputs: Any) -> Any:
 
 
 def concatenate_features(features: list[Any]) -> Any:
-    """The rows of several tables, arrays or lists of one kind, one behind the other."""
+    """Concatenate the rows of several tables, arrays or lists of one kind."""
     first = features[0]
     if isinstance(first, list):
         return [row for part in features for row in part]

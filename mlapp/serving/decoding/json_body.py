@@ -1,4 +1,4 @@
-"""JSON bodies: the inputs in a request's, and predictions as an answer's."""
+"""Decodes the inputs in JSON bodies, and encodes predictions as JSON."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _encode = msgspec.json.Encoder(enc_hook=to_json_value).encode
 
 
 def extract_inputs(body: bytes) -> Any:
-    """The inputs in a JSON body without business keys, as `named_inputs_of` finds them."""
+    """The inputs in a JSON body; see `extract_named_inputs`."""
     return _named_inputs_of(body, KEYS)[0]
 
 
 def named_inputs_of(body: bytes) -> tuple[Any, str, Any]:
-    """The inputs in a JSON body, the key that they are under, and the business keys beside them, or None.
+    """The inputs in a JSON body, their key, and the business keys or None.
 
     Raises:
         HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
@@ -45,9 +45,9 @@ def named_inputs_of(body: bytes) -> tuple[Any, str, Any]:
 
 
 def _named_inputs_of(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
-    """The inputs in a JSON body, a bare list, or what is under `inputs` (UnionML: `features`), and that key.
+    """The inputs in a JSON body, a bare list or the value of `inputs` (UnionML: `features`), and that key.
 
-    A byte-order mark is passed over. A key that is there twice is refused: which of the two counts differs from
+    A byte-order mark is skipped. A duplicate key is refused, because which value counts differs from
     parser to parser.
 
     Raises:
@@ -89,7 +89,7 @@ def decode_json(body: bytes) -> Any:
             json.loads(body, object_pairs_hook=_refuse_duplicate_keys)
         return content
     except RecursionError:
-        raise HttpError(400, "The body is nested too deep.") from None
+        raise HttpError(400, "The body is nested too deeply.") from None
     except UnicodeDecodeError:
         raise HttpError(400, "The body is not UTF-8.") from None
     except TwiceError as error:
@@ -100,19 +100,19 @@ def decode_json(body: bytes) -> Any:
 
 
 def check_values(body: bytes, most: int = MOST_AT_ONCE) -> int:
-    """The values that a JSON text has at most: each has a comma, a colon or a bracket before it.
+    """An upper bound of the number of values in a JSON text: a comma, colon or bracket precedes each value.
 
     Raises:
-        HttpError: 413, so many that decoding them in one go would hold up the server.
+        HttpError: 413, there are too many to decode in one call without blocking the server.
     """
     found = body.count(b",") + body.count(b":") + body.count(b"[") + body.count(b"{")
     if found > most:
-        raise HttpError(413, f"The body has more than {most} values in a form that is read as a whole. Send rows.")
+        raise HttpError(413, f"The body has more than {most} values in a form that must be read as a whole. Send rows.")
     return found
 
 
 def check_business_keys(keys: Any, rows: int) -> Any:
-    """Business keys: one object for all rows, or a list with one a row.
+    """Business keys: one object for all rows, or a list with one per row.
 
     Raises:
         InputError: they are neither.
@@ -122,22 +122,26 @@ def check_business_keys(keys: Any, rows: int) -> Any:
     if isinstance(keys, list) and len(keys) == rows and all(isinstance(row, dict) and _are_plain(row) for row in keys):
         return keys
     raise InputError(
-        [Problem("keys is neither an object of texts and numbers nor a list of one such object a row", field="keys")]
+        [
+            Problem(
+                "keys is neither an object of texts and numbers nor a list with one such object per row", field="keys"
+            )
+        ]
     )
 
 
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
-    """The answer's body: `predictions`, then what is the same for every answer."""
+    """The answer's body: `predictions`, then the constant part of all answers."""
     return b'{"predictions":' + encode_list(predictions) + tail
 
 
 def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) -> bytes:
-    """The answer's body, of the form that the client's request had."""
+    """The answer's body, in the form of the client's request."""
     return encode_list(predictions) if is_unionml else encode_predictions(predictions, tail)
 
 
 def encode_numbers(results: Sequence[Any]) -> list[bytes] | None:
-    """The JSON of each of several results that are one number or truth value each; None for any others."""
+    """The JSON of each of several results that are a single number or boolean; None for other results."""
     try:
         values = [value for (value,) in results]
     except (TypeError, ValueError):  # an error, or not one prediction
@@ -146,7 +150,7 @@ def encode_numbers(results: Sequence[Any]) -> list[bytes] | None:
 
 
 def encode_list(values: Sequence[Any]) -> bytes:
-    """JSON of a list or an array, made in pieces between which other threads get their turn."""
+    """JSON of a list or an array, encoded in chunks so that other threads can run in between."""
     if len(values) <= MANY:
         return encode_json(values[:])
     found = [encode_json(values[at : at + MANY])[1:-1] for at in range(0, len(values), MANY)]
@@ -154,7 +158,7 @@ def encode_list(values: Sequence[Any]) -> bytes:
 
 
 def encode_json(value: Any) -> bytes:
-    """JSON; NumPy's and pandas' values as Python's, NaN and infinity as null."""
+    """Encode JSON, with NumPy's and pandas' values as Python's, and NaN and infinity as null."""
     try:
         return _encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are not texts, integers beyond 64 bits
@@ -166,9 +170,9 @@ def _are_plain(keys: dict[str, Any]) -> bool:
 
 
 def _count_keys(content: Any, most: int) -> int:
-    """How many keys the objects in `content` have, level by level until there are `most`.
+    """The number of keys of the objects in `content`, level by level until there are `most`.
 
-    A key that was given twice is counted once. `most` is what the text can have: so many quotes before a colon.
+    A duplicate key counts once. `most` is the maximum of the text: the number of quotes before a colon.
     """
     found, level = 0, [content] if type(content) in (dict, list) else []
     while level and found < most:

@@ -1,6 +1,6 @@
-"""A large JSON array, some of its items at a time.
+"""Splits a large JSON array into chunks of items.
 
-Decoding it in one call blocks every other thread, and holds every cell as an object.
+Decoding it in one call blocks all other threads, and holds every cell as an object.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FIRST = re.compile(rb"\s*\[\s*(?P<item>[^\s\]])")
 
 
 def cut_json_array(array: bytes) -> Iterator[bytes]:
-    """The array, cut between items into arrays of about `PIECE` bytes; whole where its items are not alike.
+    """The array, split between items into arrays of about `PIECE` bytes; unsplit if its items differ in form.
 
-    A cut within a text, or within an item, leaves a piece that is no JSON. So where all of them are, and none but the
-    only one is empty, their items are the array's.
+    A split inside a text or an item leaves a chunk that is not JSON. So if all chunks are JSON, and only a
+    single chunk can be empty, their items are the array's.
     """
     first = FIRST.match(array, 0, LONGEST_START)
     start, end = array.find(b"[") + 1, array.rfind(b"]")
@@ -36,7 +36,7 @@ def cut_json_array(array: bytes) -> Iterator[bytes]:
     between = BETWEEN.get(first["item"], NUMBERS)
     at = start + PIECE
     while at < end:
-        # Not in one go: an item may be as long as the array.
+        # Not in one call: an item can be as long as the array.
         cut = between.search(array, at, min(at + PIECE, end))
         if cut is None:
             at += PIECE

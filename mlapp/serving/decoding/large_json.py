@@ -1,4 +1,4 @@
-"""Large JSON bodies: the list of rows in them is made features a piece at a time, and no piece's objects are kept."""
+"""Decodes large JSON bodies: converts the list of rows to features in chunks, without keeping a chunk's objects."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 
 
 def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] = (INPUTS,)) -> Part | None:
-    """The features in a body that is a list of rows or records, or has it, and nothing else, under one of the keys.
+    """The features in a body that is a list of rows or records, or an object with only such a list under one of the keys.
 
-    None: it is small, or of another form, or wrong in a way that only the whole of it tells: small enough for that.
+    None if it is small, has another form, or has an error that only decoding all of it reports.
 
     Raises:
-        InputError: a row does not fit the schema; named by its place in the whole. HttpError: the budget is spent.
+        InputError: a row does not fit the schema; names its number in the body. HttpError: the budget is exhausted.
     """
     array = find_list(body, keys)
     part = _columns(codec, body, budget, keys) if array is None else decode_list(codec, array, budget)
@@ -41,7 +41,7 @@ def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] 
 
 
 def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> Part | None:
-    """The features in a large body that has lists of numbers or texts by their columns' names; None for any other."""
+    """The features in a large body with lists of numbers or texts by column name; None for other bodies."""
     if (
         len(body) < LARGE
         or not codec.is_by_row
@@ -96,7 +96,7 @@ def _read_floats(text: bytes, budget: Budget) -> Any | None:
 
 
 def _accept_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Part:
-    """The features in arrays of numbers, made some rows at a time."""
+    """Convert arrays of numbers to features, in chunks of rows."""
     import pandas as pd
 
     parts = codec.collect(codec)
@@ -107,7 +107,7 @@ def _accept_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Part:
 
 
 def _pack_values(values: list[Any]) -> Any:
-    """Whole numbers, or floats, as an array; any others as they are. A mixture stays: each value is of its own type."""
+    """Whole numbers, or floats, as an array; other values unchanged. A mixture stays, as each value keeps its type."""
     import numpy as np
 
     kinds = set(map(type, values))
@@ -119,7 +119,7 @@ def _pack_values(values: list[Any]) -> Any:
 
 
 def _join_values(pieces: list[Any]) -> Any:
-    """The pieces of a column as one array where all are of one type, else as one list."""
+    """The chunks of a column as one array if all have the same type, otherwise as one list."""
     import numpy as np
 
     if len({getattr(piece, "dtype", None) for piece in pieces}) == 1 and hasattr(pieces[0], "dtype"):
@@ -133,7 +133,7 @@ def _list_values(values: Any) -> list[Any]:
 
 
 def find_list(body: bytes, keys: Sequence[str]) -> bytes | None:
-    """The text of the list that `decode` looks for. Whether it is JSON is not checked."""
+    """The text of the list that `decode` searches. Does not check that it is JSON."""
     if len(body) < LARGE:
         return None
     begin, end = BEGIN.match(body, 0, LONGEST_START), END.search(body, max(0, len(body) - 100))
@@ -147,14 +147,14 @@ def find_list(body: bytes, keys: Sequence[str]) -> bytes | None:
 def decode_list(
     codec: Codec, array: bytes, budget: Budget, arranged: Callable[[list[Any]], list[Any]] | None = None
 ) -> Part | None:
-    """The features in a list of rows or records; None as for `decode`.
+    """The features in a list of rows or records, or None as in `decode`.
 
     Args:
         array: the list, as JSON.
-        arranged: makes rows in training order, or records, of some of its items.
+        arranged: converts some of its items to rows in training order, or records.
 
     Raises:
-        InputError: rows do not fit the schema. Of many, those are told that are in the first piece with such a row.
+        InputError: rows do not fit the schema. Reports those of the first chunk with such rows.
     """
     if not codec.is_by_row:
         return None
@@ -162,7 +162,7 @@ def decode_list(
     try:
         for piece in cut_json_array(array):
             budget.check()
-            if len(piece) > LARGE:  # a row is as large as that
+            if len(piece) > LARGE:  # a row can be that large
                 check_values(piece)
             part = (
                 codec.decode_json(piece, parts.rows)

@@ -1,4 +1,4 @@
-"""The forms that a prediction request's body may have, by its content-type."""
+"""Decodes the body of a prediction request by its content-type."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or appl
 
 
 def is_json_type(media: bytes) -> bool:
-    """Whether a body of that type, or of none, is JSON."""
+    """Whether a body of this type, or without a type, is JSON."""
     return not media or media == b"application/json" or media.endswith(b"+json")
 
 
@@ -35,7 +35,7 @@ def decode_body(codec: Codec, body: bytes, budget: Budget, media: bytes, limit: 
     """The features in a body of the type `media`, of at most `limit` bytes without compression.
 
     Raises:
-        HttpError: 400, it cannot be read; 413, it unpacks to too much; 415, a type that is not known.
+        HttpError: 400, it cannot be read; 413, it is too large unpacked; 415, an unknown type.
         InputError: it does not fit the schema.
     """
     if is_json_type(media):
@@ -50,17 +50,17 @@ def decode_body(codec: Codec, body: bytes, budget: Budget, media: bytes, limit: 
         return codec.accept_inputs(array)
     if media == b"application/x-www-form-urlencoded":
         raise HttpError(
-            415, "The body says it is a form, as curl does by itself. Add -H 'Content-Type: application/json'."
+            415, "The body is declared as a form, which is curl's default. Add -H 'Content-Type: application/json'."
         )
     raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {KNOWN}.")
 
 
 def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
-    """The features in a CSV, made a piece at a time.
+    """The features in a CSV, decoded in chunks.
 
     Raises:
         HttpError: 400, not CSV, or too many columns; 413, too many cells. InputError: rows of different lengths, a
-            column that is there twice, a row that does not fit the schema.
+            duplicate column, a row that does not fit the schema.
     """
     schema = codec.predictor.schema.features
     parts = codec.collect(codec)
@@ -80,13 +80,13 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
 
 
 def widest(codec: Codec) -> int:
-    """The most columns that can be meant: each costs as much as thousands of rows."""
+    """The maximum number of columns that make sense. Each one costs as much as thousands of rows."""
     return max(WIDEST_LOADED if codec.has_loader else WIDEST, 2 * len(codec.predictor.schema.features.names))
 
 
 def check_width(columns: int, codec: Codec) -> None:
     """Raises:
-    HttpError: 400, more columns than can be meant.
+    HttpError: 400, too many columns.
     """
     if columns > widest(codec):
         names = codec.predictor.schema.features.names
@@ -102,15 +102,13 @@ def decode_arrow(body: bytes, limit: int, codec: Codec, budget: Budget) -> Any:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise HttpError(415, "This server reads no Arrow: it has no pyarrow. Send JSON.") from None
-    with _translate_read_error(
-        "Arrow IPC"
-    ):  # pandas' own types are named in the body's metadata: a wrong one may raise anything
+        raise HttpError(415, "This server cannot read Arrow, because pyarrow is not installed. Send JSON.") from None
+    with _translate_read_error("Arrow IPC"):  # the body's metadata names pandas' types: a wrong one can raise anything
         return ipc.read_arrow_table(body, limit, budget, lambda columns: check_width(columns, codec))
 
 
 def decode_npy(body: bytes, budget: Budget) -> Any:
-    """One array in NumPy's own format, of numbers only: nothing in it is run.
+    """An array of numbers in NumPy's format. Runs no code in it.
 
     Raises:
         HttpError: 400, not such an array. InputError: a single number.
@@ -119,10 +117,10 @@ def decode_npy(body: bytes, budget: Budget) -> Any:
 
     with _translate_read_error(
         "an .npy array of numbers"
-    ):  # the header is read as Python source, and a zip file is opened
+    ):  # NumPy parses the header as Python source, and opens zip files
         budget.take()
         array = np.load(io.BytesIO(body), allow_pickle=False)
-    # Without bytes it may claim any number of rows.
+    # Without bytes it can claim any number of rows.
     if not isinstance(array, np.ndarray) or not array.ndim or not array.nbytes:
         raise InputError([Problem("the body is not an array with a row for each prediction")])
     budget.take(array.size if array.dtype.kind in "biuf" else OBJECT * array.size)
@@ -130,10 +128,10 @@ def decode_npy(body: bytes, budget: Budget) -> Any:
 
 
 def _require_raw_array(codec: Codec, array: Any) -> None:
-    """Check an array against the example of what the app's feature_loader reads.
+    """Check an array against the example input of the app's feature_loader.
 
     Raises:
-        InputError: the example holds no numbers, or rows of another shape.
+        InputError: the example has no numbers, or rows of another shape.
     """
     import numpy as np
 
@@ -146,7 +144,7 @@ def _require_raw_array(codec: Codec, array: Any) -> None:
         example = np.asarray(None)
     if example.dtype.kind not in "biuf":
         raise InputError(
-            [Problem("the inputs of this app are no array of numbers")], "Send JSON; /docs has an example."
+            [Problem("the inputs of this app are not an array of numbers")], "Send JSON; /docs has an example."
         )
     if example.shape[1:] != array.shape[1:]:
         raise InputError(
@@ -157,7 +155,7 @@ def _require_raw_array(codec: Codec, array: Any) -> None:
 
 @contextmanager
 def _translate_read_error(form: str) -> Iterator[None]:
-    """Whatever a library's reader raises in this block tells that the body is not of that form."""
+    """Convert any error of a library's reader in this block to a 400."""
     try:
         yield
     except (HttpError, InputError, CancelledBudgetError):

@@ -1,7 +1,7 @@
-"""Where the largest bodies are decoded: in processes of their own.
+"""Decodes the largest bodies in separate processes.
 
-Parsing a large body is a handful of C calls that hold the interpreter's lock for tenths of a second: meanwhile nobody
-else is answered. A decoder process has a lock of its own, a limit of memory, and is killed when the request's time is
+Parsing a large body consists of C calls that hold the interpreter's lock for tenths of a second. Meanwhile nobody
+else gets an answer. A decoder process has its own lock and a memory limit, and is killed when the request's time is
 up, or when its client leaves. It has the schema and none of the app's code: for a feature_loader it decodes the raw
 inputs, of which the server's process makes features.
 """
@@ -87,7 +87,7 @@ def read_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *
 
 
 class _Decoder:
-    """One process, and the socket to it."""
+    """A decoder process and its socket."""
 
     def __init__(self) -> None:
         self.socket, other = socket.socketpair()
@@ -109,7 +109,7 @@ class _Decoder:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it waits for a task: one that was idle for long has ended, and closed the socket."""
+        """Whether it waits for a task. A decoder that was idle for long has ended and closed the socket."""
         waiting = select.poll()
         waiting.register(self.socket, select.POLLIN)
         return self.process.poll() is None and not waiting.poll(0)
@@ -122,7 +122,7 @@ class _Decoder:
 
 
 class _Patience:
-    """Gives a decoder a moment to finish what nobody waits for any more: to start another costs more than that."""
+    """A short grace period for an abandoned task. It costs less than starting another process."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -130,7 +130,7 @@ class _Patience:
 
     def check(self) -> None:
         """Raises:
-        HttpError, CancelledBudgetError: as `Budget.check`, and the moment is over.
+        HttpError, CancelledBudgetError: as `Budget.check`, after the grace period.
         """
         try:
             self._budget.check()
@@ -142,7 +142,7 @@ class _Patience:
 
 
 class _Pool:
-    """The decoders that are idle. As many run as bodies are decoded at once."""
+    """The idle decoders. The number of decoders is the number of concurrent bodies."""
 
     def __init__(self) -> None:
         self._idle: list[_Decoder] = []
@@ -150,7 +150,7 @@ class _Pool:
         self.can_start = Path(sys.executable or "").name.startswith("python") and hasattr(select, "poll")
 
     def run_task(self, codec: Codec, task: bytes, body: bytes, budget: Budget) -> tuple[Outcome, Any]:
-        """The outcome of a task.
+        """The result of a task.
 
         Raises:
             HttpError: 400, the decoder crashed; 504, the time is up. CancelledBudgetError: the client has left.
@@ -178,7 +178,7 @@ class _Pool:
                 decoder.end()
 
     def _take_decoder(self) -> _Decoder | None:
-        """An idle decoder, or a new one; None where none can be started."""
+        """An idle decoder, or a new one; None if none can be started."""
         with self._lock:
             while self._idle:
                 decoder = self._idle.pop()
@@ -189,11 +189,11 @@ class _Pool:
             return _Decoder()
         except OSError as error:
             self.can_start = False
-            log.warning("no process can be started to decode large bodies, which may hold up other answers: %s", error)
+            log.warning("cannot start a process to decode large bodies, so they can delay other answers: %s", error)
             return None
 
     def forget(self) -> None:
-        """After a fork: the decoders are the parent's."""
+        """After a fork: the decoders belong to the parent."""
         self._idle = []
         self._lock = threading.Lock()
 

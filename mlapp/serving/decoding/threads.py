@@ -1,4 +1,4 @@
-"""Where large bodies are decoded: in few threads, for as long as somebody waits for it."""
+"""Decodes large bodies in a small number of threads, as long as a client waits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ async def decode_in_thread(
     left: Callable[[], Awaitable[Any]] | None = None,
     executor: Executor | None = None,
 ) -> T:
-    """The result of `read`. The budget tells it when the client has left.
+    """The result of `read`. The budget reports to it when the client has left.
 
     Args:
-        left: gives an awaitable that ends when the client leaves.
-        executor: where it runs; in the threads of all decoders when absent.
+        left: returns an awaitable that ends when the client leaves.
+        executor: runs it; by default the threads of all decoders.
 
     Raises:
-        HttpError: 504, the time is up. ClientLeft: the client left first.
+        HttpError: 504, timeout. ClientLeft: the client left first.
     """
     task = asyncio.get_running_loop().run_in_executor(executor or _threads(), read)
     waiting: set[asyncio.Future[Any]] = {task}
@@ -54,7 +54,7 @@ async def decode_in_thread(
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
-    """Nobody asks for the error of what was cancelled."""
+    """The error of a cancelled task is not used."""
     if not task.cancelled():
         task.exception()
 

@@ -1,7 +1,7 @@
-"""Tasks and features between the server and a decoder process.
+"""Sends tasks and features between the server and a decoder process.
 
-A frame is a pickle, and buffers beside it which are not copied into it (PEP 574). Features come in pieces as they are
-decoded: none of them is held twice, and no call of the receiver makes more than some thousands of Python objects.
+A frame is a pickle with out-of-band buffers (PEP 574). Features arrive in parts while they are
+decoded: none is in memory twice, and no call of the receiver creates more than some thousands of Python objects.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Outcome(IntEnum):
 
 
 class Sender:
-    """Sends what becomes of one body.
+    """Sends the result of one body.
 
     Args:
-        to: the server. It is waited for as long as it lives.
+        to: the server. Waits for it without a timeout.
     """
 
     def __init__(self, to: socket.socket) -> None:
@@ -52,7 +52,7 @@ class Sender:
         self._last: SentParts | None = None
 
     def collect(self, codec: Codec) -> SentParts:
-        """Sends the pieces of a body from the beginning; for `Codec.collect`."""
+        """Sends the parts of a body from the start; for `Codec.collect`."""
         if self._last is not None:
             self.send(Outcome.BEGIN, None)
         self._last = SentParts(codec, self)
@@ -67,14 +67,14 @@ class Sender:
         send_frame(self._to, payload, [buffer.raw() for buffer in buffers], is_packed=is_packed)
 
     def send_result(self, codec: Codec, part: Part, others: Sequence[Any]) -> None:
-        """Send a part, unless its pieces are sent, and what there is beside it."""
+        """Send the result, with its part unless the part's chunks are already sent."""
         if self._last is None or part is not self._last.joined:
             self.collect(codec).add(part)
         self.send(Outcome.RESULT, (*others, (part.is_unionml, part.keys)))
 
 
 class SentParts(Parts):
-    """The pieces of a body, which are sent and not kept."""
+    """The chunks of a body, which are sent and not kept."""
 
     def __init__(self, codec: Codec, sender: Sender) -> None:
         super().__init__(codec)
@@ -104,7 +104,7 @@ def send_frame(
     """Send a pickle and its buffers.
 
     Args:
-        check: called when the receiver takes its time; what it raises ends the sending.
+        check: called while the receiver is slow. Its exception ends the sending.
 
     Raises:
         ConnectionError: the receiver has ended.
@@ -122,10 +122,10 @@ def send_frame(
 
 
 def receive_frame(source: socket.socket, check: Check, cells: Cells | None = None) -> tuple[bytes, list[Any]]:
-    """A pickle and its buffers, which are writable.
+    """Receive a pickle and its writable buffers.
 
     Args:
-        cells: where packed cells go.
+        cells: receives packed cells.
 
     Raises:
         EOFError, ConnectionError: the sender has ended.
@@ -138,10 +138,10 @@ def receive_frame(source: socket.socket, check: Check, cells: Cells | None = Non
 
 
 def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
-    """The outcome of a task; of a result, its last item is the part.
+    """The result of a task. Its last item is the part.
 
     Args:
-        most: bytes that packed cells are expected to have at most.
+        most: maximum expected bytes of packed cells.
     """
     cells, parts = Cells(most), Parts(codec)
     while True:
@@ -176,7 +176,7 @@ class _TurnTakingReader(io.BytesIO):
 
 
 class Cells:
-    """Packed cells, received one behind the other: memory is reserved for all, and used as far as it is written to."""
+    """Collects packed cells. Memory is reserved for all of them, but used only as it is written."""
 
     def __init__(self, most: int) -> None:
         self._memory = _reserve_memory(most)
@@ -184,7 +184,7 @@ class Cells:
         self._is_whole = True
 
     def take_room(self, size: int) -> memoryview:
-        """Memory behind the cells before; elsewhere where there is not enough."""
+        """Memory after the previous cells, or elsewhere if it does not suffice."""
         if self._size + size > len(self._memory):
             self._is_whole = False
             return _reserve_memory(size)
@@ -193,12 +193,12 @@ class Cells:
 
     @property
     def content(self) -> memoryview | None:
-        """All the cells that came; None where there are none, or not in one piece."""
+        """All received cells; None if there are none, or if they are not contiguous."""
         return self._memory[: self._size] if self._is_whole and self._size else None
 
 
 def _has_objects(features: Any) -> bool:
-    """Whether features hold a Python object for each value, and can be cut."""
+    """Whether features hold a Python object per value, and can be split."""
     if isinstance(features, list):
         return True
     if hasattr(features, "iloc"):
@@ -207,7 +207,7 @@ def _has_objects(features: Any) -> bool:
 
 
 def _reserve_memory(size: int) -> memoryview:
-    """Writable memory. The system gives it when it is written to."""
+    """Writable memory, which the system allocates on first write."""
     import numpy as np
 
     return np.empty(size, dtype="uint8").data
@@ -216,7 +216,7 @@ def _reserve_memory(size: int) -> memoryview:
 def _receive(
     source: socket.socket, size: int, check: Check, room: Callable[[int], memoryview] = _reserve_memory
 ) -> memoryview:
-    """So many bytes."""
+    """Receive exactly `size` bytes."""
     view = room(size)
     at = 0
     while at < size:

@@ -1,4 +1,4 @@
-"""What of uvicorn and httptools `FastProtocol` and `FastCycle` use without a promise that it stays."""
+"""The internals of uvicorn and httptools that `FastProtocol` and `FastCycle` use."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PARSER = (
 
 
 def find_missing() -> list[str]:
-    """The names that the installed uvicorn and httptools lack; none where all are there."""
+    """The names that the installed uvicorn and httptools lack."""
     try:
         import httptools
         from uvicorn import Config
@@ -79,4 +79,4 @@ def find_missing() -> list[str]:
 
 
 async def _answer(scope: object, receive: object, send: object) -> None:
-    """An application that is never called."""
+    """An application that is never called, to create a protocol."""

@@ -1,4 +1,4 @@
-"""uvicorn's protocol, with the short way for plain predictions and with limits on what a client may keep waiting."""
+"""uvicorn's protocol with a fast path for plain predictions, and with limits for slow clients."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ SLOW_READ = 30.0
 
 
 class RequestHead(NamedTuple):
-    """A request's line and headers that were parsed before: the same bytes mean the same again.
+    """A cached request line with its headers: equal bytes have the same meaning.
 
-    A client that keeps its connection sends them with every request, and parsing them costs as much as the rest of the
+    A client that keeps its connection sends the same ones with every request, and parsing costs as much as the rest of the
     protocol. `length` is the body's, in bytes.
     """
 
@@ -47,7 +47,7 @@ class RequestHead(NamedTuple):
 
 
 class FastProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with the short way, and with limits on how slowly a request may come and an answer go."""
+    """uvicorn's protocol with the fast path, and with timeouts for receiving requests and sending answers."""
 
     application: ClassVar[Application]
     fast: ClassVar[dict[bytes, Endpoint]]
@@ -79,7 +79,7 @@ class FastProtocol(HttpToolsProtocol):
                 timer.cancel()
 
     def pause_writing(self) -> None:
-        """The client does not read: after a while it is taken for gone, and gives up its place."""
+        """Release the place of a client that has not read for a while."""
         super().pause_writing()
         self._stall_timer = self.loop.call_later(self.application.settings.timeout, self.transport.abort)
 
@@ -89,7 +89,7 @@ class FastProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _watch_idleness(self) -> None:
-        """Close a connection that nothing came on between two looks. A timer a request, as uvicorn has, is dearer."""
+        """Close a connection without data between two checks. This costs less than uvicorn's timer per request."""
         cycle: Any = self.cycle
         if (
             self._used
@@ -103,7 +103,7 @@ class FastProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_handler()
 
     def on_fast_response(self) -> None:
-        """Go on with what came behind the request that was answered."""
+        """Continue with the data after the answered request."""
         if self.pipeline:
             self.on_response_complete()
         else:
@@ -142,7 +142,7 @@ class FastProtocol(HttpToolsProtocol):
             self._read_timer = None
 
     def _hold(self, size: int) -> None:
-        """Count the bytes of a body on the short way that is not whole; the long way counts by itself."""
+        """Count the bytes of an incomplete body on the fast path. The ASGI path counts its own."""
         intake = self.application.intake
         intake.held += size - self._held
         self._held = size
@@ -151,7 +151,7 @@ class FastProtocol(HttpToolsProtocol):
             cycle.finish_request(intake.full())
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser. It stops at a head that offers to upgrade: another reads on, from that head without it."""
+        """Feed the parser. It stops at a head with an upgrade offer; a new parser continues from that head without it."""
         chunks: list[bytes | memoryview] = [data]
         try:
             while chunks:
@@ -177,7 +177,7 @@ class FastProtocol(HttpToolsProtocol):
             self._break_off(problem)
 
     def _should_upgrade(self) -> bool:
-        """Whether the request opens a WebSocket, on a connection where nothing is still to be answered."""
+        """Whether the request opens a WebSocket, on a connection without unanswered requests."""
         cycle: Any = self.cycle
         is_free = cycle is None or cycle.response_complete
         return is_free and self._should_upgrade_to_ws() and is_websocket(self.parser.get_method(), self.headers)
@@ -194,13 +194,13 @@ class FastProtocol(HttpToolsProtocol):
         self._reading = self._used = True
         self._has_head = False
         self._read = self._read_body = 0
-        # uvicorn makes a scope here; only the long way needs it.
+        # uvicorn creates a scope here, which only the ASGI path needs.
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._has_head:  # after it come trailers: nobody asked for them, and the headers are in use
+        if not self._has_head:  # trailers follow; they are ignored, and the headers are in use
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -212,7 +212,7 @@ class FastProtocol(HttpToolsProtocol):
         headers = self._plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-            if b"x-request-id" not in headers:  # such a head will not come again
+            if b"x-request-id" not in headers:  # this head will not be repeated
                 self._remember_head(RequestHead(endpoint, keep_alive, int(headers[b"content-length"])))
             self.application.metrics.begin_request()
             self.cycle = FastCycle(self, endpoint, choose_request_id(headers), keep_alive)  # type: ignore[assignment]
@@ -244,7 +244,7 @@ class FastProtocol(HttpToolsProtocol):
             cycle.begin_request(b"".join(cycle.parts))
 
     def _plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
-        """The request's headers if it can go the short way: all about it is usual, and nothing is before it."""
+        """The request's headers if it can take the fast path: it is plain, and no request is before it."""
         if self.parser.get_method() != b"POST" or not self._is_free_for(endpoint):
             return None
         headers = dict(self.headers)
@@ -265,7 +265,7 @@ class FastProtocol(HttpToolsProtocol):
         return (cycle is None or cycle.response_complete) and endpoint.is_plain and not self.flow.write_paused
 
     def _remember_head(self, known: RequestHead) -> None:
-        """Keep what the bytes before the body mean, where another parser could not see another end of them."""
+        """Cache the meaning of the bytes before the body, if their end is unambiguous."""
         head, self._head = self._head, b""
         if not head.startswith(b"POST ") or len(head) > LONGEST_HEAD or head.count(b"\n") != head.count(b"\r\n"):
             return
@@ -274,14 +274,14 @@ class FastProtocol(HttpToolsProtocol):
         self.heads[head] = known
 
     def on_response_complete(self) -> None:
-        """A client that asked whether to send its body may not send it now that it has its answer."""
+        """A client that sent `Expect: 100-continue` does not have to send its body after an answer."""
         cycle: Any = self.cycle
         if self.expect_100_continue and cycle.more_body:
             self.transport.close()
         super().on_response_complete()
 
     def _refuse_long_head(self) -> None:
-        """A request whose headers, or what frames its body, do not end."""
+        """A request whose headers, or body framing, do not end."""
         if self._has_head:
             self._is_broken = True
             self.transport.close()
@@ -289,7 +289,7 @@ class FastProtocol(HttpToolsProtocol):
             self._break_off(HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes."))
 
     def _break_off(self, error: BaseException) -> None:
-        """Read no further: where the next request begins is in doubt. What is still to be answered, is."""
+        """Stop reading: the start of the next request is in doubt. Pending requests are still answered."""
         self._is_broken, self._reading = True, False
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -304,7 +304,7 @@ class FastProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _give_up_request(self) -> None:
-        """A request that is still not whole."""
+        """A request that is still incomplete."""
         self._read_timer = None
         cycle: Any = self.cycle
         if type(cycle) is FastCycle and cycle.more_body and not cycle.response_complete:
@@ -314,7 +314,7 @@ class FastProtocol(HttpToolsProtocol):
 
 
 def make_protocol(application: Application) -> type[FastProtocol]:
-    """The protocol class that knows the application's endpoints."""
+    """The protocol class for the application's endpoints."""
     fast = {endpoint.path.encode(): endpoint for endpoint in application.endpoints}
     patience = min(SLOW_READ, application.settings.timeout)
     known = {"application": application, "fast": fast, "patience": patience, "heads": {}}

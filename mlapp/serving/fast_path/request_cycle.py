@@ -1,8 +1,8 @@
-"""One prediction request on the short way: from uvicorn's parser to the batcher without an ASGI scope, task or future.
+"""A prediction request on the fast path: from uvicorn's parser to the batcher without an ASGI scope, task or future.
 
-Measured, a task and a scope a request cost more than decoding and encoding together (docs/decisions.md). So a
-plain `POST …/predict` with a small JSON body is taken out right behind the parser. It is a *cycle* like uvicorn's own,
-so that uvicorn's pipelining, keep-alive and shutdown hold for it too. Whatever is not plain goes through ASGI, with the
+A task and a scope per request cost more than decoding and encoding together (docs/decisions.md). So a
+plain `POST …/predict` with a small JSON body is handled directly after the parser. It is a *cycle* like uvicorn's own,
+so uvicorn's pipelining, keep-alive and shutdown apply. All other requests go through ASGI, with the
 same codec, batcher and problems.
 """
 
@@ -34,10 +34,10 @@ CLOSE = b"connection: close\r\n"
 
 
 class FastCycle(QueuedRequest):
-    """One prediction request, which waits in the batcher's queue itself.
+    """A prediction request, which is also the entry in the batcher's queue.
 
-    The attributes that uvicorn's protocol reads and sets have its names. Nothing in it refers to itself: what a request
-    took is free when the next one comes, without the garbage collector.
+    The attributes that uvicorn's protocol uses have uvicorn's names. There is no reference cycle, so a request's memory
+    is free before the next request, without the garbage collector.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class FastCycle(QueuedRequest):
         self._record_answer(499)
 
     def begin_request(self, body: bytes) -> None:
-        """The body is here: decode it and queue up."""
+        """The body is complete: decode it and enter the queue."""
         self.more_body = False
         batcher = self.endpoint.batcher
         loaded = self.loaded = self.endpoint.current
@@ -111,7 +111,7 @@ class FastCycle(QueuedRequest):
             self.disconnected = True
             self.set()
             return
-        # A client that keeps its connection goes elsewhere before the doors close.
+        # A client that keeps its connection reconnects elsewhere before the server closes.
         keep_alive = self.keep_alive = self.keep_alive and not protocol.application.stopping
         identity, part = self.identity, self.part
         status = 200
@@ -148,10 +148,10 @@ class FastCycle(QueuedRequest):
 
 
 def problem_answer(problem: HttpError, identity: bytes, keep_alive: bool, extra: bytes = b"") -> bytes:
-    """A whole answer that is a problem.
+    """A complete HTTP response with a problem.
 
     Args:
-        extra: further lines of its head.
+        extra: additional header lines.
     """
     body = problem.problem_body()
     headers = [

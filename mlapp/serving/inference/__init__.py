@@ -1,1 +1,1 @@
-"""The model: queue, batches, streams, and switching versions."""
+"""Runs the model: queue, batches, streams, and switching versions."""

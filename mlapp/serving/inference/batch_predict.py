@@ -1,4 +1,4 @@
-"""Predicting a batch. If that fails, each half is tried separately, and so on: only the bad requests fail."""
+"""Predicts a batch. If it fails, tries each half separately, and so on, so that only the bad requests fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Attempt = tuple[list[Any], list[tuple[Any, Any]]]
 
 
 def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[list[Any], Any, Any]:
-    """The predictions for all the parts, one entry a row, and what the predictor took and returned.
+    """The predictions for all parts, one entry per row, and the predictor's input and result.
 
     Raises:
         MlappError: the app's code failed.
@@ -32,8 +32,8 @@ def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[li
 
 
 def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
-    """Predict a request of very many rows, some of them at a time: in one call, arrays as large as all of them would be
-    made and listed, and nobody could tell in between that its client has left.
+    """Predict a very large request in chunks of rows. A single call creates arrays for all rows,
+    and cannot be stopped when the client leaves.
 
     Raises:
         MlappError: the app's code failed.
@@ -54,10 +54,10 @@ def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
 
 
 def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[[], None]) -> Attempt:
-    """Predict the items together, or as far as they can be.
+    """Predict the items together as far as possible.
 
     Args:
-        failed: called for each call that is not tried in halves.
+        failed: called for each failed call that is not split further.
     """
     parts = [item.part for item in items]
     try:
@@ -80,7 +80,7 @@ async def try_batch_async(
     """As `try_batch`, for an `async def` predictor.
 
     Args:
-        thread: where a feature_transformer, which is sync, runs.
+        thread: runs a feature_transformer, which is synchronous.
     """
     parts = [item.part for item in items]
     try:

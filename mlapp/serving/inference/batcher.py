@@ -1,6 +1,6 @@
-"""Batching without waiting: whatever waits when the model is free goes through the predictor as one table.
+"""Batches without waiting: all requests that wait when the model is free go through the predictor as one table.
 
-A lone request never waits for company unless a wait is set: the first of a turn of the event loop asks for a flush in
+A lone request never waits for others unless a wait is set: the first of a turn of the event loop schedules a flush in
 the next turn, and the flush takes all that came meanwhile. After a batch of several rows, it takes one turn more for as
 long as turns bring requests: the clients that were answered together ask again together. While a slow predictor runs in
 its thread, requests collect; when it has done, the next batch waits a little for the clients that it answered.
@@ -44,15 +44,15 @@ RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class Batcher:
-    """The queue in front of one model. Every method is called in the event loop.
+    """The queue of one model. Call every method in the event loop.
 
     Args:
-        batch: False gives the predictor one request at a time.
-        max_batch: most rows of one call; a request with more goes alone.
-        wait: seconds that a request may wait for company.
+        batch: False passes one request at a time to the predictor.
+        max_batch: maximum rows per call. A request with more rows is predicted alone.
+        wait: seconds that a request can wait for others.
         queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
             by side, so that hardly any request waits: the rows in them count too. None: as many as `max_wait` lets.
-        max_wait: most seconds that a request is expected to wait, by the measured pace of the model.
+        max_wait: maximum expected seconds of waiting, by the measured pace of the model.
         spans: makes a span of each call of the model.
     """
 
@@ -98,9 +98,9 @@ class Batcher:
         self._called_rows = 0
 
     def predict_at_once(self, loaded: ServedModel, part: Part) -> list[Any] | None:
-        """The predictions for a request that is alone in this turn of the event loop.
+        """Predict a request that is alone in this turn of the event loop.
 
-        None: it has to queue up, because others wait or the model is not fast.
+        None if it must wait in the queue, because others wait or the model is not fast.
 
         Raises:
             MlappError: the app's code failed.
@@ -114,7 +114,7 @@ class Batcher:
             self._metrics.failed.inc()
             raise
         seconds = time.perf_counter() - started
-        # In the next turn, when the answer is sent: its client waits for nothing else.
+        # In the next turn, after the answer is sent: its client does not wait for it.
         loop = asyncio.get_running_loop()
         loop.call_soon(self._note_batch, loaded, [(features, predictions)], part.rows, 0.0, seconds)
         if self.recorder is not None:
@@ -125,7 +125,7 @@ class Batcher:
         """Put a request into the queue.
 
         Args:
-            timeout: seconds after which `done` gets a 504, and the request leaves the queue.
+            timeout: seconds until `done` gets a 504 and the request leaves the queue.
 
         Raises:
             HttpError: 503, the queue is full.
@@ -160,13 +160,13 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._end_wait)
 
     def expected_wait(self) -> float:
-        """Seconds that a request would wait that came now, by the measured pace: all calls before its own."""
+        """Expected wait in seconds of a new request, by the measured pace of the calls before it."""
         pace, waiting = self._pace, len(self._waiting)
         wait = 0.0
         if self._busy:
             running = asyncio.get_running_loop().time() - self._started
             wait = self._expected - running
-            if wait < 0:  # longer than usual: of such a call as much is to come as has been
+            if wait < 0:  # longer than usual: expect as much time again
                 wait = running if waiting >= FEW else 0.0
         if not self._batch:
             return wait + waiting * pace.usual
@@ -188,7 +188,7 @@ class Batcher:
 
     def _refuse_if_full(self, loaded: ServedModel, rows: int) -> None:
         """Raises:
-        HttpError: 503, so many rows more would wait too long.
+        HttpError: 503, these rows must wait too long.
         """
         before, waiting = self._rows + self._called_rows, len(self._waiting)
         wait = self.expected_wait()
@@ -196,7 +196,7 @@ class Batcher:
             is_full = before > 0 and before + rows > self._queue
         elif loaded.is_async:
             is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
-        elif self._is_overloaded:  # more come than can be answered: who is taken now waits for one call at most
+        elif self._is_overloaded:  # more arrive than can be answered: a request accepted now waits for at most one call
             is_full = waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
         else:
             is_full = waiting > 0 and wait > self._max_wait
@@ -206,12 +206,12 @@ class Batcher:
         after = max(math.ceil(wait), 1)
         raise HttpError(
             503,
-            f"{waiting} requests wait already, for {wait:.2g} seconds. Try again in {after}.",
+            f"{waiting} requests are already waiting; the expected wait is {wait:.2g} seconds. Try again in {after}.",
             headers=((b"retry-after", b"%d" % after),),
         )
 
     def _watch_load(self, rows: int) -> None:
-        """Tell an overload from clients that wait for their answers: of these, no more ask again than were answered."""
+        """Whether there is an overload, and not only clients that send a request after each answer."""
         grows = self._offered > GROWTH * rows and len(self._waiting) >= self._most_clients()
         self._offered = 0
         self._turns = self._turns + 1 if grows != self._is_overloaded else 0
@@ -219,25 +219,25 @@ class Batcher:
             self._is_overloaded, self._turns = grows, 0
 
     def cancel_request(self, item: QueuedRequest) -> None:
-        """The client has left: give up its place."""
+        """Release the place of a client that has left."""
         item.is_waiting = False
         if self._remove_request(item) or item.call is not None:
             self._metrics.cancelled.inc()
         self._cancel_idle_call(item)
 
     def is_holding_up(self, loaded: ServedModel) -> bool:
-        """Whether a request may have to wait longer than a turn of the event loop."""
+        """Whether a request can wait longer than a turn of the event loop."""
         return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
 
     @property
     def thread(self) -> ThreadPoolExecutor:
-        """The model's own thread: a sync predictor is never called by two threads at once."""
+        """The model's thread. A synchronous predictor is never called by two threads at once."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         return self._thread
 
     def record_call(self, seconds: float, rows: int) -> None:
-        """Tell how long a call took, to decide where the next one runs."""
+        """Record the duration of a call, to decide where the next one runs."""
         self._pace.add_call(seconds, rows)
 
     def close_batcher(self) -> None:
@@ -247,7 +247,7 @@ class Batcher:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _schedule_flush(self) -> None:
-        """Flush in the next turn of the event loop; where that may pay, when there are enough rows or time is up."""
+        """Flush in the next turn of the event loop, or, if waiting can pay off, when there are enough rows or time is up."""
         self._scheduled = True
         loop = asyncio.get_running_loop()
         wait, returning, rows = self._wait, self._returning, self._rows
@@ -279,7 +279,7 @@ class Batcher:
         self._flush_queue()
 
     def _set_deadline(self, expires: float) -> None:
-        """Look at the deadlines at a time of `perf_counter`. One timer for all requests: one for each is dear."""
+        """Check the deadlines at a time of `perf_counter`. One timer for all requests is cheaper than one for each."""
         if self._deadline is not None:
             self._deadline.cancel()
         self._earliest = expires
@@ -287,7 +287,7 @@ class Batcher:
         self._deadline = loop.call_at(loop.time() + expires - time.perf_counter(), self._expire_requests)
 
     def _expire_requests(self) -> None:
-        """End what has waited too long, in the queue or in a call, and look again at the next deadline."""
+        """Fail requests that have waited too long, in the queue or in a call, and schedule the next check."""
         self._deadline, self._earliest = None, math.inf
         now = time.perf_counter()
         for item in [*self._waiting, *self._running, *(item for batch in self._calls.values() for item in batch)]:
@@ -311,7 +311,7 @@ class Batcher:
             call.cancel()
 
     def _remove_request(self, item: QueuedRequest) -> bool:
-        """Take a request out of the queue. It stays in a batch that runs: the others in it want their answers."""
+        """Remove a request from the queue. It stays in a running batch, which others wait for."""
         try:
             self._waiting.remove(item)
         except ValueError:
@@ -320,7 +320,7 @@ class Batcher:
         return True
 
     def _take_batch(self) -> tuple[list[QueuedRequest], int]:
-        """The next batch and its rows: requests in order, for one version of the model, up to the most rows."""
+        """The next batch and its rows: requests in order, for one version of the model, up to the maximum rows."""
         waiting = self._waiting
         first = waiting.popleft()
         batch, rows = [first], first.part.rows
@@ -352,14 +352,14 @@ class Batcher:
             self._returning.rows = rows if self._batch else 0
             deliver_results(batch, results)
             self._record(loaded, batch, results, rows, seconds)
-            # In the next turn, when the answers are sent: a client that is alone waits for nothing else.
+            # In the next turn, after the answers are sent: no client waits for it.
             asyncio.get_running_loop().call_soon(self._note_batch, loaded, after, rows, waited, seconds)
         else:
             self._busy = True
             self._started, self._expected = asyncio.get_running_loop().time(), self._pace.seconds(rows)
             self._running = batch
             earliest = min([item.expires for item in (*batch, *self._waiting)])
-            if earliest < self._earliest:  # those that came while the model was fast have none yet
+            if earliest < self._earliest:  # those that arrived while the model was fast have none yet
                 self._set_deadline(earliest)
             loop = asyncio.get_running_loop()
             self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
@@ -367,7 +367,7 @@ class Batcher:
             self._schedule_flush()
 
     def _finish_async_call(self, call: asyncio.Task[None]) -> None:
-        """A call of an `async def` predictor is over, one way or the other."""
+        """A call of an `async def` predictor has ended, with or without an error."""
         batch = self._calls.pop(call)
         self._called_rows -= sum(item.part.rows for item in batch)
         for item in batch:
@@ -383,7 +383,7 @@ class Batcher:
         loop.call_soon_threadsafe(self._free_thread, rows, waited, seconds)
 
     def _free_thread(self, rows: int, waited: float, seconds: float) -> None:
-        """The thread has done a batch, and is free for the next."""
+        """The thread has finished a batch, and is free for the next."""
         self._busy = False
         self._running = []
         self._watch_load(rows)
@@ -395,7 +395,7 @@ class Batcher:
         self._pace.add_call(seconds, rows)
 
     def _run_batch(self, loaded: ServedModel, batch: list[QueuedRequest]) -> tuple[list[Any], list[Any], float]:
-        """Predict a batch: the result of each request, the calls of on_predict that are due, and the seconds."""
+        """Predict a batch. Returns the result of each request, the due calls of on_predict, and the seconds."""
         started = time.perf_counter()
         if self._spans is None:
             results, after = try_batch(loaded, batch, self._metrics.failed.inc)
@@ -427,7 +427,7 @@ class Batcher:
     def _record(
         self, loaded: ServedModel, batch: list[QueuedRequest], results: list[Any], rows: int, seconds: float
     ) -> None:
-        """Let the recorder have a batch that was answered."""
+        """Pass an answered batch to the recorder."""
         if self.recorder is not None:
             self.recorder.add(loaded, [item.part for item in batch], results, rows, seconds)
 

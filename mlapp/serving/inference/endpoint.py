@@ -1,4 +1,4 @@
-"""One app behind one URL prefix: the model that answers now, its queue, and how it is replaced by another."""
+"""An app behind a URL prefix: the current model, its queue, and its replacement by another version."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Endpoint:
     """Predictions of one app.
 
     Args:
-        prefix: of its URLs: empty, or as `/digits`.
-        loaded: the model to begin with.
+        prefix: of its URLs: empty, or such as `/digits`.
+        loaded: the first model.
         tracing: makes spans of the calls of the model.
     """
 
@@ -118,16 +118,16 @@ class Endpoint:
         self.is_plain = not (self._is_traced or has_loader or self.current.is_stream) and self._is_warm
 
     def switch_model(self, loaded: ServedModel) -> None:
-        """Let another model answer. Requests that wait already stay with the one that they were checked against."""
+        """Replace the model. Waiting requests stay with the model that they were checked against."""
         old = self.current
         self.current = loaded
         self._set_plain()
         self.metrics.set_version(loaded.version)
         self._watch(loaded)
-        log.warning("%s: version %s answers now, in place of %s", self.name, loaded.version, old.version)
+        log.warning("%s: version %s now answers instead of %s", self.name, loaded.version, old.version)
 
     def record_with(self, recorder: Recorder) -> None:
-        """Record what is predicted and refused from now on."""
+        """Record predictions and refusals from now on."""
         self.recorder = self.batcher.recorder = recorder
         self._watch(self.current)
 
@@ -138,14 +138,14 @@ class Endpoint:
             loaded.codec.on_refusal = partial(recorder.refuse, loaded.version)
 
     async def warm_model(self, loaded: ServedModel) -> None:
-        """Let a model predict its own example, so that the first client does not pay for what it does only once.
+        """Let a model predict its own example, so that the first client does not wait for one-time work.
 
         Raises:
             ModelError, UserCodeError: it cannot.
         """
         example = self._example(loaded)
         if example is None or example == [None]:
-            return  # only the feature_loader, or the model, knows what it takes
+            return  # only the feature_loader, or the model, defines its inputs
         body = encode_json({"inputs": example})
         try:
             part = loaded.codec.decode_json(body)
@@ -158,7 +158,7 @@ class Endpoint:
         except (MlappError, HttpError) as error:
             what = error.what if isinstance(error, MlappError) else error.detail
             if any(field.is_redacted for field in loaded.predictor.schema.features.fields):
-                log.warning("%s: not warmed; its example has placeholders (monitor.columns): %s", self.name, what)
+                log.warning("%s: not warmed up: its example has placeholders (monitor.columns): %s", self.name, what)
                 return
             raise ModelError(
                 f"Version {loaded.version} of '{self.name}' cannot predict its own example: {what}",
@@ -188,15 +188,15 @@ class Endpoint:
         left: Callable[[], Awaitable[Any]] | None = None,
         most: int = LARGE,
     ) -> T:
-        """Let `read` make something of a body: in the event loop where that is quick, else in a thread.
+        """Run `read` for a body: in the event loop if it is quick, otherwise in a thread.
 
         Args:
-            size: bytes of what it reads.
-            left: gives an awaitable that ends when the client leaves.
-            most: bytes from which on it is not quick.
+            size: bytes that it reads.
+            left: returns an awaitable that ends when the client leaves.
+            most: bytes above which it is not quick.
 
         Raises:
-            HttpError: 504, the budget's time is up. ClientLeft: the client has left.
+            HttpError: 504, timeout. ClientLeft: the client has left.
         """
         return read() if size < most else await decode_in_thread(read, budget, left)
 
@@ -223,7 +223,7 @@ class Endpoint:
         if size < LARGE and self._loads_fast:
             return load()  # type: ignore[no-any-return]
         started = time.perf_counter()
-        # A feature_loader may wait for others, as in a download: it does not take the place of a decoder.
+        # A feature_loader can wait, for example for a download, so it does not block a decoder.
         loaded: T = await decode_in_thread(load, budget, left, self._loaders if codec.has_loader else None)
         self._loading.add_call(time.perf_counter() - started, 1)
         return loaded
@@ -238,10 +238,10 @@ class Endpoint:
         arguments: tuple[Any, ...] = (),
         most: int = LARGE,
     ) -> Any:
-        """Let `decode` make features of a body: in the event loop, in a thread, or in a process, as it is large.
+        """Decode a body to features: in the event loop, a thread or a process, depending on its size.
 
         Args:
-            decode: a function of a module, called with the codec, the body, the budget and the arguments; it gives a
+            decode: a module-level function, called with the codec, the body, the budget and the arguments. It returns a
                 `Part`, or a tuple that ends in one.
             left, most: as for `run_decoder`.
 
@@ -258,13 +258,13 @@ class Endpoint:
         return ThreadPoolExecutor(LOADERS, thread_name_prefix="feature_loader")
 
     async def encode_answer(self, make: Callable[[], T], rows: int) -> T:
-        """Let `make` make an answer of predictions: in the event loop, or in a thread where they are many."""
+        """Run `make` to encode predictions: in the event loop, or in a thread if there are many."""
         return make() if rows <= MANY else await asyncio.to_thread(make)
 
     async def predict_part(
         self, part: Part, timeout: float, loaded: ServedModel, left: Callable[[], Any] | None = None
     ) -> Any:
-        """The predictions for one request's features, a list with one entry a row.
+        """The predictions for one request's features, a list with one entry per row.
 
         Args:
             timeout: seconds until it is a 504.
@@ -324,7 +324,7 @@ def _settle_future(future: asyncio.Future[Any], result: Any) -> None:
 
 
 def _first_item(predictions: Any, is_stream: bool) -> Any:
-    """Begin a sync stream and leave it: enough to know that it works."""
+    """Take the first item of a synchronous stream, to check that it works."""
     if is_stream and inspect.isgenerator(predictions):
         next(predictions, None)
         predictions.close()

@@ -1,4 +1,4 @@
-"""How fast the model is, as measured: whether a call may run in the event loop or needs a thread."""
+"""Measures the model's speed, to decide whether a call can run in the event loop or needs a thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPAID = 0.001
 
 
 class Latency:
-    """Decides by measurement. A model is taken for slow until its first call, the one that warms it, was timed."""
+    """Decides by measurement. A model counts as slow until its first call, during warm-up, is timed."""
 
     def __init__(self) -> None:
         self.is_fast = False
@@ -33,7 +33,7 @@ class Latency:
         self._needed = CALM
 
     def expects_fast(self, rows: int) -> bool:
-        """Whether a call with so many rows will be short: by the usual call, and by the cost of a row."""
+        """Whether a call with this number of rows is expected to be short, by the usual call and the cost per row."""
         return self.is_fast and max(self.usual, self._row * rows) <= FAST
 
     def seconds(self, rows: int) -> float:
@@ -53,7 +53,7 @@ class Latency:
         self._sizes.append((max(rows, 1), seconds))
         self.usual = median(self._recent)
         a_row = seconds / max(rows, 1)
-        # The cost of a row is best seen in large batches; in small ones it is mostly the cost of the call.
+        # Large batches show the cost per row. In small ones the cost of the call dominates.
         if not self._row or self.usual > FAST:
             self._row = a_row
         elif seconds <= FAST:

@@ -1,6 +1,6 @@
-"""Predictions of very many rows, in the memory that they need as numbers.
+"""Stores predictions of very many rows compactly, as arrays of numbers.
 
-A list of four million floats takes 128 MB, and to free it holds up every other thread for a tenth of a second.
+A list of four million floats takes 128 MB, and freeing it blocks all other threads for a tenth of a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DISTINCT = 1000
 
 
 class PackedRows(Sequence[Any]):
-    """A sequence of values that JSON holds. A slice of it is a list."""
+    """A sequence of JSON values. A slice of it is a list."""
 
     def __init__(self) -> None:
         self._pieces: list[Any] = []
@@ -27,12 +27,12 @@ class PackedRows(Sequence[Any]):
         self._texts: dict[str, str] = {}
 
     def extend(self, rows: list[Any]) -> None:
-        """Take further values."""
+        """Append values."""
         self._ends.append(len(self) + len(rows))
         self._pieces.append(self._pack_rows(rows))
 
     def to_array(self) -> np.ndarray[Any, Any] | None:
-        """The values as one array; None where they are not all numbers, or all true and false."""
+        """The values as one array; None unless all are numbers or all are booleans."""
         import numpy as np
 
         kinds = {getattr(piece, "dtype", None) for piece in self._pieces}

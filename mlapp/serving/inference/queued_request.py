@@ -1,4 +1,4 @@
-"""A request in front of the model, and how a batch's predictions come back to its requests."""
+"""A request in the queue, and the delivery of a batch's predictions to its requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Done = Callable[["list[Any] | BaseException"], None]
 
 
 class QueuedRequest:
-    """A request that waits for its predictions, or is being predicted.
+    """A request that waits for its predictions or is in a running call.
 
     `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel_request`.
     """
@@ -38,10 +38,10 @@ class QueuedRequest:
         """The call of an `async def` predictor that holds the request."""
 
     def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
-        """Hand over the result, unless the deadline passed or the client left.
+        """Deliver the result, unless the deadline has passed or the client has left.
 
         Args:
-            text: the one prediction as JSON, where it was made for the whole batch.
+            text: the only prediction as JSON, if it was encoded for the whole batch.
         """
         is_waiting, self.is_waiting = self.is_waiting, False
         if is_waiting:
@@ -60,12 +60,12 @@ def split_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
 
 
 def has_no_waiter(items: list[QueuedRequest]) -> bool:
-    """Whether all clients have left: a retry would only delay others."""
+    """Whether all clients have left. Then a retry only delays others."""
     return not any(item.is_waiting for item in items)
 
 
 def deliver_results(batch: list[QueuedRequest], results: list[Any]) -> None:
-    """Hand over the results. Numbers, one a request, are encoded together: one call for all of them."""
+    """Deliver the results. If each request has one number, all are encoded in one call."""
     texts = encode_numbers(results) if len(batch) > 1 else None
     if texts is None:
         for item, result in zip(batch, results, strict=True):

@@ -1,4 +1,4 @@
-"""The features of an HTTP request: its body is received, unpacked, and decoded where that blocks no other request."""
+"""Receives, unpacks and decodes the body of an HTTP request without blocking other requests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ WIDE = 16
 
 
 async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
-    """The body of a request, unpacked, and what its decoding may cost.
+    """The unpacked body of a request, and the budget of its decoding.
 
     Raises:
         HttpError: 400, it is not of its content-encoding; 408, too slow; 413, too large; 415, an unknown encoding;
-            503, the server holds as many bodies as it may. ClientLeft: the connection was closed before its end.
+            503, the server holds too many bodies. ClientLeft: the connection was closed before its end.
     """
     settings = endpoint.settings
     budget = Budget(settings, request_timeout(request.headers, settings.timeout))
@@ -45,7 +45,7 @@ async def decode_features(
     """The features in the body of a request.
 
     Raises:
-        HttpError: 400, it cannot be read; 413, it unpacks to too much; 415, a type that is not known.
+        HttpError: 400, it cannot be read; 413, it is too large unpacked; 415, an unknown type.
         InputError: it does not fit the schema.
     """
     limit, media = endpoint.settings.max_body, request.media

@@ -1,4 +1,4 @@
-"""A model that is ready to answer: the predictor, the codec made from its schema, and its description."""
+"""A model that is ready to serve: the predictor, the codec of its schema, and its description."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger("mlapp.serving")
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """One model in memory. `manifest` is None for a model that was trained in this process and is not stored."""
+    """A model in memory. `manifest` is None for a model trained in this process and not stored."""
 
     predictor: Predictor
     codec: Codec
@@ -67,7 +67,7 @@ class ServedModel:
         return prediction.is_stream(self.predictor.stage)
 
     def list_differences(self) -> list[Difference]:
-        """The libraries whose versions are not those of the training."""
+        """The libraries whose versions differ from the training's."""
         return compare_libraries(self.manifest.libraries, self.manifest.python) if self.manifest else []
 
     def combine(self, parts: list[Any]) -> Any:
@@ -84,19 +84,19 @@ class ServedModel:
 
     @cached_property
     def feature_names(self) -> list[str]:
-        """The features' names; positions for rows of an array."""
+        """The names of the features; positions for rows of an array."""
         schema = self.predictor.schema.features
         return schema.names or [str(at) for at in range(math.prod(schema.shape))]
 
     def predict_features(self, features: Any) -> Any:
-        """The predictor's unchecked result for features of the codec."""
+        """The predictor's unchecked result for the codec's features."""
         return self.predictor.call_predictor(self.predictor.transform_features(features))
 
     def list_rows(self, predictions: Any, rows: int) -> list[Any]:
-        """The predictions as a list of values that JSON holds, one a row.
+        """The predictions as a list of JSON values, one per row.
 
         Raises:
-            DataError: not one prediction a row, or a value for which JSON has no form.
+            DataError: not one prediction per row, or a value that JSON cannot represent.
         """
         title = self._title
         found = to_rows(normalize(predictions, title), title)
@@ -121,7 +121,7 @@ def load_served_model(
         return serve_trained(model, settings.extra)
     if store is None:
         if not isinstance(app, App):
-            raise UsageError(f"{app!r} has no store of its own.", "Give the store too.")
+            raise UsageError(f"{app!r} has no store.", "Pass the store too.")
         store = app.store()
     return serve_version(app, store.get(app.name, model), settings.runtime, settings.extra)
 
@@ -132,7 +132,7 @@ def serve_version(
     """A stored version.
 
     Args:
-        runtime: `onnx` converts the model, and compares its answers with the original's.
+        runtime: `onnx` converts the model, and checks that its answers are the same.
         extra: `serve.extra`.
 
     Raises:
@@ -164,7 +164,7 @@ def _conversion_folder(pipeline: Pipeline) -> Path | None:
 
 
 def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
-    """A model that was trained in this process."""
+    """A model trained in this process."""
     details = {
         "created": trained.started.isoformat(),
         "metrics": {split: dict(found) for split, found in trained.metrics.items()},
@@ -176,11 +176,11 @@ def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
 
 
 def _baseline_of(version: ModelVersion) -> Baseline | None:
-    """The baseline; a version whose baseline cannot be read is served without one."""
+    """The version's baseline; None, with a warning, if it cannot be read."""
     try:
         return read_baseline(version.files)
     except StoreError as error:
-        log.warning("%s %s is not compared with its training: %s", version.app, version.version, error.what)
+        log.warning("%s %s is not compared with its training data: %s", version.app, version.version, error.what)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Predictors that yield: each request has a stream of its own, which ends when its client leaves."""
+"""Runs predictors that yield. Each request has its own stream, which ends when its client leaves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Streams:
     """The streams of one model.
 
     Args:
-        most: how many of an async predictor may run at once.
+        most: maximum concurrent streams of an async predictor.
     """
 
     def __init__(self, metrics: ModelMetrics, most: int) -> None:
@@ -50,7 +50,9 @@ class Streams:
         is_async = inspect.isasyncgenfunction(loaded.predictor.stage.function)
         if self._running >= (self._most if is_async else THREADS):
             self._metrics.rejected.inc()
-            raise HttpError(503, f"{self._running} streams run already. Try again in a second.", headers=RETRY_AFTER)
+            raise HttpError(
+                503, f"{self._running} streams are already running. Try again in a second.", headers=RETRY_AFTER
+            )
         self._running += 1
         try:
             source = await self._begin_stream(loaded, part)
@@ -82,7 +84,7 @@ class Streams:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _begin_stream(self, loaded: ServedModel, part: Part) -> Any:
-        """The predictor's generator. A feature_transformer may take long: it runs in a thread."""
+        """The predictor's generator. A feature_transformer runs in a thread, because it can take long."""
 
         def start_generator() -> Any:
             return loaded.predict_features(loaded.codec.combine_parts([part]))
@@ -92,7 +94,7 @@ class Streams:
         return await asyncio.wrap_future(self._submit_call(start_generator))
 
     async def _iterate_in_thread(self, source: Any) -> AsyncGenerator[Any, None]:
-        """A sync iterator, each step in a thread."""
+        """A synchronous iterator as an async one, with each step in a thread."""
         end = object()
         step: Future[Any] | None = None
         try:
@@ -103,7 +105,7 @@ class Streams:
                     return
                 yield item
         finally:
-            # A generator cannot be closed while it runs: where the client left in the middle of a step, after it.
+            # A generator cannot be closed while it runs. If the client leaves during a step, close it afterwards.
             if step is None or step.done():
                 source.close()
             else:
@@ -116,7 +118,7 @@ class Streams:
 
 
 async def _next_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
-    """The next item. Not by `asyncio.wait_for`: in Python 3.11 it may swallow the cancellation that ends the stream."""
+    """The next item. Without `asyncio.wait_for`, which can swallow the cancellation of the stream in Python 3.11."""
     step = asyncio.ensure_future(anext(items))
     try:
         await asyncio.wait((step,), timeout=timeout)
@@ -125,14 +127,14 @@ async def _next_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
         return step.result()
     finally:
         if step.cancel():
-            await asyncio.wait((step,))  # a generator that runs cannot be closed
+            await asyncio.wait((step,))  # a running generator cannot be closed
 
 
 async def encode_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
     """Items as server-sent events (the HTML standard): `data:` lines of JSON; an error is an event of that name.
 
     Raises:
-        HttpError, MlappError: before the first event: then nothing is answered yet, and it can be told as any other.
+        HttpError, MlappError: only before the first event. Then nothing is answered yet, so it becomes a problem response.
     """
     has_begun = False
     try:
@@ -148,13 +150,13 @@ async def encode_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[byte
 
 
 async def collect_stream(items: AsyncGenerator[Any, None], limit: int, budget: Budget) -> list[msgspec.Raw]:
-    """All items as JSON, for a client that asks for one answer.
+    """All items as one JSON answer.
 
     Args:
-        limit: most bytes of them.
+        limit: maximum bytes of the items.
 
     Raises:
-        HttpError: 406, they are more; 504, they do not end in the request's time.
+        HttpError: 406, they exceed the limit; 504, they do not end in the request's time.
     """
     found, size = [], 0
     async with aclosing(items):
@@ -163,7 +165,7 @@ async def collect_stream(items: AsyncGenerator[Any, None], limit: int, budget: B
             size += len(found[-1]) + ITEM
             if size > limit:
                 raise HttpError(
-                    406, f"The stream has more than {limit} bytes (serve.max_body). Ask with Accept: text/event-stream."
+                    406, f"The stream has more than {limit} bytes (serve.max_body). Send Accept: text/event-stream."
                 )
             budget.check()
     return found

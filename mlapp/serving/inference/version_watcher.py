@@ -1,4 +1,4 @@
-"""Switch to another version of the model without a restart, when the alias that is served moves."""
+"""Switches to another version of the model without a restart when the served alias moves."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ log = logging.getLogger("mlapp.serving")
 
 
 class VersionWatcher:
-    """Looks now and then where the served reference points, and loads what it finds there beside the old model.
+    """Periodically resolves the served reference, and loads a new version beside the old model.
 
     Args:
         reference: an alias or `latest`.
-        within: what a model of the app is loaded in.
+        within: the context in which to load a model of the app.
         switched: called after each switch.
     """
 
@@ -49,11 +49,11 @@ class VersionWatcher:
             self._task.cancel()
 
     async def switch_if_moved(self) -> None:
-        """Switch if there is another version; keep the old one if the new one cannot be loaded or cannot predict."""
+        """Switch to another version if there is one. Keep the old one if the new one cannot be loaded or cannot predict."""
         endpoint = self._endpoint
         try:
             version = await asyncio.to_thread(self._resolve_version)
-        except Exception as error:  # the store may be temporarily unreachable: the next look tries again
+        except Exception as error:  # the store can be temporarily unreachable: the next check tries again
             log.warning("%s: %s", endpoint.name, error.what if isinstance(error, MlappError) else repr(error))
             return
         if version in (endpoint.current.predictor.version, self._refused):
@@ -66,7 +66,9 @@ class VersionWatcher:
             endpoint.metrics.load_failed.inc()
             what = error.what if isinstance(error, MlappError) else repr(error)
             old = endpoint.current.version
-            log.error("%s: version %s stays, because %s cannot be served: %s", endpoint.name, old, version, what)
+            log.error(
+                "%s: version %s keeps serving, because %s cannot be served: %s", endpoint.name, old, version, what
+            )
             return
         self._refused = None
         endpoint.switch_model(fresh)

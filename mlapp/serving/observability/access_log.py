@@ -1,4 +1,4 @@
-"""The access log: one JSON line a request, on stdout."""
+"""The access log: one JSON line per request, on stdout."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ DELAY = 0.1
 """Seconds that a line may wait: lines are written together, because a system call a request is dear."""
 PROBES = ("/livez", "/readyz")
 """Asked every few seconds by whatever runs the server: their successes would bury the rest."""
-LINE = (
-    b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":%.6f,"request_id":"%b","client":%b}\n'  # ids are sound
-)
+LINE = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":%.6f,"request_id":"%b","client":%b}\n'  # ids are validated
 _encode = lru_cache(msgspec.json.Encoder().encode)
 """JSON of a text. Paths and clients come again and again."""
 
 
 class AccessLog:
-    """Collects lines and writes them now and then."""
+    """Collects lines and writes them periodically."""
 
     def __init__(self, file: int | None = None) -> None:
         self._file = file
@@ -33,7 +31,7 @@ class AccessLog:
     def log_request(
         self, method: str, path: str, status: int, seconds: float, identity: bytes, client: tuple[str, int] | None
     ) -> None:
-        """Log a request that was answered. Called in the event loop."""
+        """Log an answered request. Call it in the event loop."""
         if status == 200 and path in PROBES:
             return
         if not self._lines:
@@ -41,7 +39,7 @@ class AccessLog:
         self._lines.append((time.time(), method, path, status, seconds, identity, client))
 
     def flush_lines(self) -> None:
-        """Write the collected lines; a closed stdout does not stop the server."""
+        """Write the collected lines. A closed stdout does not stop the server."""
         lines, self._lines = self._lines, []
         if not lines:
             return
@@ -58,7 +56,7 @@ class AccessLog:
 
 
 def _cut_writes(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines, together no more than a pipe takes at once: those of several workers never mix within a line."""
+    """Complete lines, limited to the atomic write size of a pipe, so that lines of several workers never mix."""
     piece: list[bytes] = []
     size = 0
     for line in lines:

@@ -1,7 +1,7 @@
-"""Metrics for Prometheus. Names follow its conventions: base units, a label for each dimension, no raw paths.
+"""Metrics for Prometheus. Names follow its conventions: base units, a label per dimension, no raw paths.
 
-With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before prometheus_client is imported; its values then live in
-files that every worker can read, and any worker answers with those of all.
+With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before prometheus_client is imported. Its values are then in
+files that every worker can read, and each worker answers with the metrics of all.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ModelMetrics:
         metrics.models.append(self)
 
     def note_batch(self, rows: int, waited: float, seconds: float) -> None:
-        """A batch of so many rows was predicted in so many seconds; its first request waited before. In the event loop.
+        """Record a batch: its rows, its duration, and the wait of its first request. Call it in the event loop.
 
         Recorded events are counted a little later.
         """
@@ -57,7 +57,7 @@ class ModelMetrics:
         self._metrics.schedule_update()
 
     def count_batch(self, rows: int, waited: float, seconds: float) -> None:
-        """As `note_batch`, counted at once. In any thread."""
+        """`note_batch` without delay, from any thread."""
         self._batch_rows.observe(rows)
         self._queue_seconds.observe(waited)
         self._model_seconds.observe(seconds)
@@ -74,7 +74,7 @@ class ModelMetrics:
         self._expected_wait.set(self.wait())
 
     def set_version(self, version: str | None) -> None:
-        """The version that answers from now on."""
+        """Set the version that answers from now on."""
         if self._version is not None:
             self._metrics.info.labels(self._model, self._version).set(0)
         self._version = version or "unsaved"
@@ -82,14 +82,14 @@ class ModelMetrics:
 
 
 def observe_all(histogram: Histogram, ends: Sequence[float], values: Sequence[float]) -> None:
-    """Observe many values: a lock and a search for each bucket that has some, not for each value.
+    """Observe many values with one lock and one search per non-empty bucket instead of per value.
 
     Args:
-        ends: the upper ends of the histogram's buckets, but for the last, infinity.
+        ends: the upper ends of the histogram's buckets, without infinity.
     """
     buckets = getattr(histogram, "_buckets", ())
     total = getattr(histogram, "_sum", None)
-    if len(buckets) != len(ends) + 1 or total is None:  # another prometheus_client
+    if len(buckets) != len(ends) + 1 or total is None:  # an unknown version of prometheus_client
         for value in values:
             histogram.observe(value)
         return
@@ -181,15 +181,15 @@ class Metrics:
         self._due = False
 
     def begin_request(self) -> None:
-        """A request's headers are here. Called in the event loop."""
+        """A request has started. Call it in the event loop."""
         self._open += 1
         if not self._due:
             self.schedule_update()
 
     def end_request(self, method: str, handler: str, status: int, seconds: float) -> None:
-        """A started request was answered. `handler` is the route's template, or `other`.
+        """A started request is answered. `handler` is the route's template, or `other`.
 
-        Called in the event loop. What is noted here is counted a little later, together with others.
+        Call it in the event loop. Events are counted in groups with a short delay.
         """
         self._open -= 1
         if not self._due:
@@ -202,7 +202,7 @@ class Metrics:
             found.append(seconds)
 
     def end_grpc_call(self, service: str, method: str, code: str, seconds: float) -> None:
-        """A gRPC call was answered. The names are those of gRPC's own interceptors for Prometheus."""
+        """A gRPC call is answered. Metric names follow gRPC's own Prometheus interceptors."""
         self._rpcs.labels(service, method, code).inc()
         self._rpc_seconds.labels(service, method).observe(seconds)
         self.schedule_update()
@@ -225,7 +225,7 @@ class Metrics:
             model.update_metrics()
 
     def render_text(self) -> bytes:
-        """The metrics as Prometheus reads them."""
+        """The metrics in Prometheus' text format."""
         self.update_metrics()
         if not self.shared:
             return bytes(generate_latest(self.registry))

@@ -1,8 +1,8 @@
-"""OpenTelemetry traces, where the environment asks for them.
+"""OpenTelemetry traces, if the environment enables them.
 
-A server span a request, named by the route's template (https://opentelemetry.io/docs/specs/semconv/http/http-spans/)
-or by the gRPC method, continues the caller's trace (W3C `traceparent`). A span a batch of the model belongs to the
-first of its requests and links to all. What the predictor calls with `app.remote` carries the trace on. Sampling,
+A server span per request, named by the route's template (https://opentelemetry.io/docs/specs/semconv/http/http-spans/)
+or by the gRPC method, continues the caller's trace (W3C `traceparent`). A span per batch of the model belongs to the
+first of its requests and links to all. Calls with `app.remote` continue the trace. Sampling,
 endpoint, headers and resource are OpenTelemetry's own `OTEL_*` variables.
 """
 
@@ -30,7 +30,7 @@ class Tracing:
     """Makes spans and exports them.
 
     Args:
-        provider: an OpenTelemetry SDK TracerProvider; it is shut down in the end.
+        provider: an OpenTelemetry SDK TracerProvider; shut down on close.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -38,7 +38,7 @@ class Tracing:
         self.tracer = provider.get_tracer("mlapp", distribution.version())
 
     async def trace_request(self, answer: Asgi, template: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let `answer` answer a request, within a span."""
+        """Run `answer` for a request in a span."""
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         method, path = scope["method"], scope["path"]
@@ -67,10 +67,10 @@ class Tracing:
     def trace_grpc_call(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Callable[[str], None]]:
         """The span of a gRPC call (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
 
-        Gives a function that takes the name of the call's status; one that is not told is OK.
+        Returns a function that receives the name of the call's status. The default is OK.
 
         Args:
-            method: with its service, as `package.Service/Method`.
+            method: with its service: `package.Service/Method`.
             headers: the call's metadata.
         """
         from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -93,7 +93,7 @@ class Tracing:
             yield set_failure
 
     async def flush_spans(self) -> None:
-        """Export what is left."""
+        """Export the remaining spans."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
@@ -109,7 +109,7 @@ class BatchSpans:
         self._model = model
 
     def find_current(self) -> Any:
-        """The span of the request that is being answered."""
+        """The span of the current request."""
         from opentelemetry import trace
 
         return trace.get_current_span()
@@ -138,17 +138,17 @@ class BatchSpans:
 
 
 def _caller_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
-    """The caller's trace, as the headers tell it."""
+    """The caller's trace, from the headers."""
     from opentelemetry import propagate
 
     return propagate.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
 
 
 def tracing_from_environment(name: str, environ: Mapping[str, str] | None = None) -> Tracing | None:
-    """Tracing as the `OTEL_*` variables say; None where they ask for none, or the extra is not installed.
+    """Tracing configured by the `OTEL_*` variables; None if they do not enable it, or the extra is not installed.
 
     Args:
-        name: name of the service, unless `OTEL_SERVICE_NAME` gives one.
+        name: name of the service; `OTEL_SERVICE_NAME` overrides it.
     """
     environ = os.environ if environ is None else environ
     exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp")
@@ -163,8 +163,8 @@ def tracing_from_environment(name: str, environ: Mapping[str, str] | None = None
 
         make = _find_exporter(exporter, environ)
     except (ImportError, LookupError) as error:
-        # Whole clusters set these variables: a server without the extra serves on.
-        log.warning("OTEL_* is set, but there are no traces: %s. %s", error, distribution.install_command("otel"))
+        # Operators set these variables for whole clusters, so a server without the extra continues.
+        log.warning("OTEL_* is set, but traces cannot be exported: %s. %s", error, distribution.install_command("otel"))
         return None
     resource = Resource.create({SERVICE_NAME: name}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)

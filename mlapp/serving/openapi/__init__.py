@@ -1,4 +1,4 @@
-"""The server in OpenAPI 3.1: a module for the document, and one for what each protocol answers."""
+"""Describes the server in OpenAPI 3.1: a module for the document, and one for each protocol."""
 
 from mlapp.serving.openapi.specification import make_document
 

@@ -1,4 +1,4 @@
-"""JSON Schema of features and predictions, from the model's own schema."""
+"""JSON Schemas of features and predictions, from the model's schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 1.7976931348623157e308
 
 
 def inputs_schema(schema: Schema, *, ignores_extra: bool = False) -> Json:
-    """All that the inputs of a request may be: a list of rows, or, of a table, its columns or one record."""
+    """The valid inputs of a request: a list of rows, or, for a table, its columns or one record."""
     forms = rows_schemas(schema, ignores_extra=ignores_extra)
     if schema.kind == "table":
         columns: Json = {
@@ -38,7 +38,7 @@ def inputs_schema(schema: Schema, *, ignores_extra: bool = False) -> Json:
 
 
 def rows_schemas(schema: Schema, *, ignores_extra: bool = False) -> list[Json]:
-    """The lists of rows that inputs may be."""
+    """The valid lists of rows."""
     if schema.kind == "table":
         row = {
             "type": "array",
@@ -60,7 +60,7 @@ def rows_schemas(schema: Schema, *, ignores_extra: bool = False) -> list[Json]:
 
 
 def field_schema(field: Field) -> Json:
-    """JSON Schema of one column's values, with what training saw of them."""
+    """JSON Schema of one column's values, with training's range and examples."""
     found = value_schema(field)
     if field.type == "any":
         return found
@@ -72,7 +72,7 @@ def field_schema(field: Field) -> Json:
 
 
 def value_schema(field: Field) -> Json:
-    """JSON Schema of what a column accepts."""
+    """JSON Schema of the values that a column accepts."""
     found: Json
     match field.type:
         case "integer":
@@ -106,10 +106,10 @@ def output_schema(schema: Schema) -> Json:
 
 
 def array_schema(schema: Schema, nullable: bool = False) -> Json:
-    """JSON Schema of one row of an array. A float may be null, which is NaN.
+    """JSON Schema of one row of an array. A float can be null, which means NaN.
 
     Args:
-        nullable: so may any other value.
+        nullable: any other value can be null too.
     """
     cell = number_schema(schema.dtype or "")
     if nullable or cell["type"] == "number":

@@ -1,4 +1,4 @@
-"""`/invocations` and `/ping`, as clients of MLflow and Amazon SageMaker call them; and KServe's v1 protocol."""
+"""`/invocations` and `/ping` for clients of MLflow and Amazon SageMaker, and KServe's v1 protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_PARAMS: Json = {
 
 
 def invocation_paths(endpoint: Endpoint) -> Json:
-    """The path of one model; none of one that streams, which these clients do not read."""
+    """The path of one model; empty for a model that streams, which these clients do not support."""
     if endpoint.current.is_stream:
         return {}
     predictions = output_schema(endpoint.current.predictor.schema.predictions)
@@ -50,7 +50,7 @@ def invocation_paths(endpoint: Endpoint) -> Json:
 
 
 def v1_paths(endpoint: Endpoint) -> Json:
-    """The paths of one model in KServe's v1 protocol; none of one that streams."""
+    """The paths of one model in KServe's v1 protocol; empty for a model that streams."""
     if endpoint.current.is_stream:
         return {}
     path = f"/v1/models/{endpoint.name}"
@@ -80,7 +80,7 @@ def v1_paths(endpoint: Endpoint) -> Json:
 
 
 def v1_models_path() -> Json:
-    """The list of the models, of the whole server."""
+    """The path of the list of models."""
     models: Json = {"type": "array", "items": {"type": "string"}}
     told: Json = {"type": "object", "properties": {"models": models}, "required": ["models"]}
     return {
@@ -96,7 +96,7 @@ def v1_models_path() -> Json:
 
 
 def ping_path() -> Json:
-    """The probe, which is of the whole server."""
+    """The path of the server's probe."""
     return {
         "/ping": {
             "get": {
@@ -129,7 +129,7 @@ def _invocation_body(endpoint: Endpoint) -> Json:
 
 
 def _split_schema(endpoint: Endpoint) -> Json:
-    """A table as pandas' `to_dict("split")` gives it; of an array, its rows."""
+    """A table in the form of pandas' `to_dict("split")`, or the rows of an array."""
     schema, names = _feature_schema(endpoint), _feature_schema(endpoint).names
     columns: Json = {"type": "array"}
     row: Json = {"type": "array"}

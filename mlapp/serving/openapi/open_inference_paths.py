@@ -28,7 +28,7 @@ READY: Json = {"type": "object", "properties": {"ready": {"type": "boolean"}}, "
 
 
 def v2_server_paths() -> Json:
-    """The protocol's paths about the server."""
+    """The protocol's paths of the server."""
     live = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
     about = {
         "type": "object",
@@ -74,7 +74,7 @@ def v2_server_paths() -> Json:
 
 
 def v2_model_paths(endpoint: Endpoint) -> Json:
-    """The protocol's paths about one model: without and with its version."""
+    """The protocol's paths of one model, with and without its version."""
     path = f"/v2/models/{endpoint.name}"
     found = _model_paths(endpoint, path, "v2", [])
     version = endpoint.current.version
@@ -173,12 +173,12 @@ def _infer_request_schema(endpoint: Endpoint) -> Json:
 
 
 def example_tensors(schema: Schema) -> list[Json] | None:
-    """The model's own example as tensors; None for one that is neither a table, an array nor a single value."""
+    """The model's example as tensors; None unless it is a table, an array or a single value."""
     described = tensors.describe_tensors(schema, tensors.INPUTS)
     if schema.kind == "table":
         values = [field.example for field in schema.fields]
         return [
-            # Only a BYTES tensor has a place for what is missing.
+            # Only a BYTES tensor can hold missing values.
             {**about, "datatype": "BYTES" if value is None else about["datatype"], "shape": [1], "data": [value]}
             for about, value in zip(described, values, strict=True)
         ]
@@ -220,9 +220,9 @@ def _tensor_schema(
     """JSON Schema of a tensor.
 
     Args:
-        datatype: the model's own.
+        datatype: of the model's tensor.
         value: JSON Schema of one value.
-        sizes: of its shape, behind the number of rows; None where any will do.
+        sizes: of its shape after the number of rows; None for any sizes.
     """
     shape: Json = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
     if sizes is not None:

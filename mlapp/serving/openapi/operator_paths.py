@@ -34,7 +34,7 @@ MODELS: Json = {
 
 
 def operator_paths() -> Json:
-    """The paths that are there once, however many models there are."""
+    """The paths that exist once for any number of models."""
     alive = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
     metrics = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
     return {

@@ -26,12 +26,12 @@ def prediction_paths(endpoint: Endpoint) -> Json:
 
 
 def has_own_inputs(endpoint: Endpoint) -> bool:
-    """Whether only the app's feature_loader knows what the inputs are."""
+    """Whether only the app's feature_loader defines the inputs."""
     return endpoint.pipeline.stage("feature_loader") is not None
 
 
 def model_components(endpoint: Endpoint) -> Json:
-    """The schemas of one model's data, which several of its paths have in common."""
+    """The schemas of one model's data, which several of its paths share."""
     if has_own_inputs(endpoint):
         described = "What the app's feature_loader reads."
         inputs = endpoint.current.predictor.schema.inputs
@@ -53,18 +53,18 @@ def model_components(endpoint: Endpoint) -> Json:
 
 
 def _whole_rows(endpoint: Endpoint, features: Schema) -> Schema:
-    """The schema of rows as the reader reads them: with the targets too."""
+    """The schema of rows as the reader returns them, with the targets."""
     others = [name for name in endpoint.pipeline.targets if name not in (*features.names, *features.unused)]
     return msgspec.structs.replace(features, unused=[*features.unused, *others])
 
 
 def component_reference(endpoint: Endpoint, name: str) -> Json:
-    """One of the model's components, as `Inputs`, or the `Rows` that a body may be without more around them."""
+    """A reference to one of the model's components: `Inputs`, or `Rows` for a bare list."""
     return {"$ref": f"#/components/schemas/{endpoint.name}.{name}"}
 
 
 def other_bodies(endpoint: Endpoint) -> Json:
-    """Formats of a body besides JSON, with the same rows."""
+    """The formats of a body other than JSON."""
     schema = endpoint.current.predictor.schema.features
     columns = ", ".join(schema.names) or "those of training"
     text: Json = {"schema": {"type": "string", "description": f"A line a row, its columns {columns}."}}

@@ -1,4 +1,4 @@
-"""Problems, and what else operations of several protocols have in common."""
+"""Problems, and other parts that operations of several protocols share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def problem_responses(*statuses: str) -> Json:
 
 
 def failure_responses(schema: Json, media: str, *statuses: str) -> Json:
-    """Responses that tell what is wrong, in a protocol's own form."""
+    """Error responses in a protocol's own form."""
     content = {media: {"schema": schema}}
     found: Json = {status: {"description": TITLES[int(status)], "content": content} for status in statuses}
     if "503" in found:
@@ -34,7 +34,7 @@ def json_response(schema: Json, description: str = "OK", **more: Any) -> Json:
 
 
 def deadline_parameter(endpoint: Endpoint) -> Json:
-    """The parameter of how long a request may take."""
+    """The parameter that limits the duration of a request."""
     return {
         "name": "X-Request-Timeout",
         "in": "header",

@@ -1,4 +1,4 @@
-"""The whole document: every path that programs call, with the components that they share."""
+"""The whole document: all API paths, with their shared components."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def make_document(application: Application, root: str = "") -> Json:
-    """The OpenAPI document, with the paths of the user's own FastAPI in it.
+    """The OpenAPI document, including the paths of the user's own FastAPI application.
 
     Args:
         root: the path below which the application is mounted.

@@ -1,4 +1,4 @@
-"""From a plan to a running server, in this process."""
+"""Starts a server in this process from a plan."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def launch_server(
     parent: int | None = None,
     switched: Callable[[], None] | None = None,
 ) -> None:
-    """Load the models and serve them until the process is asked to stop.
+    """Load the models and serve them until SIGTERM or SIGINT.
 
     Args:
-        ready: gets a line for each model when connections are accepted.
+        ready: receives a line for each model when connections are accepted.
         models: those that are loaded already, by the names of their apps.
         parent: a file descriptor whose end tells that the parent has ended: stop then.
         switched: called after another version has taken a model's place.
@@ -65,7 +65,7 @@ def choose_context(found: Sequence[Project], project: Project) -> Callable[[], A
 def build_application(
     plan: ServeSpec, models: Mapping[str, ServedModel] = EMPTY, switched: Callable[[], None] | None = None
 ) -> Application:
-    """All of the plan's models behind one application; each of several under its name.
+    """One application with all of the plan's models; several models are served under their names.
 
     Args:
         models, switched: as for `launch_server`.
@@ -84,7 +84,7 @@ def build_application(
         with within():
             app, store = project.app, project.store
             if any(endpoint.name == app.name for endpoint in made.endpoints):
-                raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a name of its own.")
+                raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a unique name.")
             prefix = "" if len(found) == 1 else f"/{app.name}"
             loaded = models.get(app.name) or load_served_model(app, settings.model, store, settings)
             endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
@@ -106,22 +106,23 @@ def build_application(
 
 
 def _load_user_api(plan: ServeSpec, found: Sequence[Project]) -> Any:
-    """The user's own application: of the project, or, for several, in the current folder.
+    """The user's own application: from the project, or, for several projects, from the current folder.
 
     Raises:
-        ConfigError: it is none. ProjectError: it is not there.
+        ConfigError: it is not an application. ProjectError: it does not exist.
     """
     place = plan.settings.api
     if place is None:
         return None
     if len(found) == 1:
-        _ = found[0].app  # first: it goes to the project's folder, and the application may import it
+        _ = found[0].app  # first, because it changes to the project's folder, and the application can import it
         api = load_attribute(place, found[0].root)
     else:
         api = load_attribute(place, Path.cwd())
     if not callable(api):
         raise ConfigError(
-            f"serve.api: {place} is a {type(api).__name__}, not an ASGI application.", "Name a FastAPI object."
+            f"serve.api: {place} is a {type(api).__name__}, not an ASGI application.",
+            "Name a FastAPI or other ASGI object.",
         )
     return api
 

@@ -1,4 +1,4 @@
-"""Monitoring in a server process of its own: it closes the windows that are over in a child process."""
+"""Monitoring in a server process: closes ended windows in a child process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ GRACE = 4.0
 
 
 def add(application: Application, endpoint: Endpoint, project: Project, bundle: str | None = None) -> None:
-    """Record the predictions of an endpoint, as `monitor:` in the project's mlapp.yaml says.
+    """Record the predictions of an endpoint as configured by `monitor:` in the project's mlapp.yaml.
 
     Args:
-        bundle: the folder of the bundle that is served, if it is one.
+        bundle: the folder of the served bundle, if any.
     """
     settings = project.settings.monitor
     _warn_of_unknown_names(settings, endpoint)
@@ -49,9 +49,9 @@ def _warn_of_unknown_names(settings: Monitor, endpoint: Endpoint) -> None:
 
 
 class _Closer:
-    """Runs `mlapp monitor run` as a child process when a window is over; on Kubernetes a CronJob does (`monitor.run`).
+    """Runs `mlapp monitor run` as a child process when a window ends. On Kubernetes a CronJob does it (`monitor.run`).
 
-    Of several replicas that share a place, one does it for each window. At most one child runs at a time.
+    If several replicas share a place, one of them does it for each window. At most one child runs at a time.
     """
 
     def __init__(self, project: Project, place: Place, bundle: str | None) -> None:
@@ -70,7 +70,7 @@ class _Closer:
         self._is_due = False
 
     def close_soon(self, window: str) -> None:
-        """A window is over. Called in the recorder's thread."""
+        """A window has ended. Called in the recorder's thread."""
         with self._lock:
             if self._is_due:
                 return

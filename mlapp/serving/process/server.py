@@ -1,4 +1,4 @@
-"""Run an application on uvicorn: its options, and an orderly end."""
+"""Runs an application on uvicorn: its options, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_server(
     *,
     parent: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight.
+    """Serve until SIGTERM or SIGINT, then finish pending requests.
 
     Args:
         ready: called when connections are accepted.
@@ -79,13 +79,13 @@ def configure(application: Application, settings: Serve) -> uvicorn.Config:
 
 
 def choose_protocol(application: Application, settings: Serve) -> Any:
-    """The protocol of HTTP: our own, or uvicorn's with h11 where asked for or ours does not know this uvicorn."""
+    """The HTTP protocol: our own, or uvicorn's with h11 if configured or if ours does not support this uvicorn."""
     if not settings.fast:
         return "h11"
     missing = internals.find_missing()
     if missing:
         log.warning(
-            "uvicorn %s lacks %s: its own HTTP protocol serves, which is slower. mlapp knows uvicorn %s.",
+            "uvicorn %s lacks %s, so uvicorn's slower HTTP protocol is used. mlapp supports uvicorn %s.",
             uvicorn.__version__,
             ", ".join(missing),
             internals.KNOWN,
@@ -101,7 +101,7 @@ TWICE = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with our end: SIGTERM makes /readyz fail, and only then the doors close."""
+    """uvicorn's server with our shutdown: SIGTERM first makes /readyz fail, then closes the socket."""
 
     def __init__(
         self, config: uvicorn.Config, application: Application, grace: float, ready: Callable[[], None]
@@ -120,7 +120,7 @@ class Server(uvicorn.Server):
         if parent is not None:
             self._same = TWICE
             asyncio.get_running_loop().add_reader(parent, self._follow_parent, parent)
-        # Loaded objects stay: the garbage collector need not visit them.
+        # Loaded objects are permanent, so the garbage collector can skip them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 5, 5)
@@ -137,7 +137,7 @@ class Server(uvicorn.Server):
         self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; a second signal ends the waiting. uvicorn would die of the signal in the end: we exit 0."""
+        """Start the shutdown; a second signal ends the wait. Unlike uvicorn, exit with status 0."""
         self._application.stopping = True
         now = time.monotonic()
         if self._asked is None:
@@ -161,7 +161,7 @@ def _run_event_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open connections as the system lets this process have."""
+    """Raise the limit of open connections to the system's maximum."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""Where the server listens."""
+"""The socket that the server listens on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mlapp.errors import ConfigError, MlappError
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen yet: until the model is ready, connections are refused.
+    """A bound socket that does not listen yet: connections are refused until the model is ready.
 
     Raises:
-        MlappError: the port is in use, or the address is not of this machine.
+        MlappError: the port is in use, or the address does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -32,14 +32,14 @@ def bind_socket(host: str, port: int) -> socket.socket:
 
 
 def server_url(listener: socket.socket, tls: bool) -> str:
-    """How a browser on this machine reaches it."""
+    """The server's URL for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"{'https' if tls else 'http'}://{host}:{port}"
 
 
 def choose_port(settings: Serve, environ: Mapping[str, str]) -> int:
-    """The port: `PORT`, which platforms set, unless `MLAPP_SERVE__PORT` says otherwise; else the setting.
+    """The port: `MLAPP_SERVE__PORT`, then `PORT`, which platforms set, then the setting.
 
     Raises:
         ConfigError: PORT is not a port.
@@ -48,7 +48,7 @@ def choose_port(settings: Serve, environ: Mapping[str, str]) -> int:
     if not given or "MLAPP_SERVE__PORT" in environ:
         return settings.port
     if not given.isdecimal() or int(given) > 65535:
-        raise ConfigError(f"The variable PORT holds {given!r}, which is no port.", "Set it to 0 … 65535, or unset it.")
+        raise ConfigError(f"The variable PORT is {given!r}, which is not a port.", "Set it to 0 … 65535, or unset it.")
     return int(given)
 
 

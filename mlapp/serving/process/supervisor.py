@@ -1,4 +1,4 @@
-"""Several processes that share one socket. One that dies is replaced; on a change of the code all are.
+"""Runs several processes that share one socket. Replaces one that dies, and all after a change of the code.
 
 Workers are forked from the parent where their models can be shared that way (`preload`). Else the parent imports none
 of the user's code, and each worker loads its own. When the served alias moves, one of the forked workers has tried the
@@ -34,8 +34,8 @@ class Supervisor:
     """The parent of `plan.settings.workers` processes.
 
     Args:
-        tell: a line for the operator.
-        watched: folders whose Python files and mlapp.yaml are watched; a change replaces the workers.
+        tell: receives lines for the operator.
+        watched: folders to watch for changes of Python files and mlapp.yaml. A change replaces the workers.
     """
 
     def __init__(self, plan: ServeSpec, listener: socket.socket, tell: Reporter, watched: Iterable[Path] = ()) -> None:
@@ -214,7 +214,7 @@ class Supervisor:
 
 
 def _file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
-    """Every watched file with the time of its last change."""
+    """Every watched file with its modification time."""
     found = set()
     for root in folders:
         for folder, folders_in_it, files in os.walk(root):
@@ -224,7 +224,7 @@ def _file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
                     path = os.path.join(folder, name)
                     try:
                         found.add((path, os.stat(path).st_mtime_ns))
-                    except OSError:  # ended in between
+                    except OSError:  # ended in the meantime
                         continue
     return found
 

@@ -27,7 +27,7 @@ def run_worker() -> int:
 
 
 def _read_first_line() -> bytes:
-    """Byte by byte: what is buffered past the line would hide the end of the input."""
+    """Byte by byte: data buffered after the line hides the end of the input."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

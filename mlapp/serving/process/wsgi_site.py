@@ -1,4 +1,4 @@
-"""A WSGI site of the user's own (Flask, Django) with the model in it, under gunicorn in place of mlapp's server."""
+"""Runs the user's WSGI site (Flask, Django), which contains the model, under gunicorn instead of mlapp's server."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ THREADS = 8
 
 
 def run_site(place: str, plan: ServeSpec, project: Project) -> NoReturn:
-    """Become gunicorn.
+    """Replace this process by gunicorn.
 
     Args:
-        place: `serve.wsgi`, as `web.py:site`.
+        place: `serve.wsgi`, such as `web.py:site`.
 
     Raises:
         ConfigError: no such file, no name after the colon, or gunicorn is not installed.
@@ -36,7 +36,7 @@ def run_site(place: str, plan: ServeSpec, project: Project) -> NoReturn:
 
 
 def make_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
-    """The command line of gunicorn for the settings of `serve:`.
+    """gunicorn's command line for the settings of `serve:`.
 
     Raises:
         ConfigError: as for `run_site`.
@@ -45,7 +45,7 @@ def make_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
     if not location.file.is_file():
         raise ConfigError(f"serve.wsgi: there is no {location.file}.", "Name the site as `web.py:site`.")
     if not location.variable:
-        raise ConfigError(f"serve.wsgi: '{place}' names no object in it.", "Name it after a colon: `web.py:site`.")
+        raise ConfigError(f"serve.wsgi: '{place}' names no object in it.", "Add the name after a colon: `web.py:site`.")
     if importlib.util.find_spec("gunicorn") is None:
         raise ConfigError("serve.wsgi needs gunicorn, which is not installed.", "Add gunicorn to requirements.txt.")
     paths = import_paths(project.root, location)
@@ -64,7 +64,7 @@ def make_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
 
 
 def make_environment(plan: ServeSpec, project: Project) -> dict[str, str]:
-    """Variables for the site: the App in it reads mlapp.yaml by itself, and knows of no bundle."""
+    """Variables for the site, whose App reads mlapp.yaml itself and does not know the bundle."""
     found: dict[str, str] = {}
     if plan.settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         found["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="mlapp-metrics-")

@@ -60,7 +60,7 @@ Method = Callable[["Application", Any, Any], Awaitable[Any]]
 
 
 class GrpcServer:
-    """Answers on a port of its own, in the event loop of the HTTP server, with the same batchers.
+    """Serves on a separate port, in the event loop of the HTTP server, with the same batchers.
 
     Raises:
         MissingExtraError: grpcio or protobuf is not installed.
@@ -78,7 +78,7 @@ class GrpcServer:
         self._server: Any = None
 
     async def start_server(self) -> None:
-        """Begin to answer.
+        """Start serving.
 
         Raises:
             MlappError: the port is in use.
@@ -101,7 +101,7 @@ class GrpcServer:
         log.warning("gRPC answers at %s", f"{settings.host or '127.0.0.1'}:{port}")
 
     def _open_port(self, address: str) -> int:
-        """The port that was opened: with TLS when the HTTP server has it."""
+        """Open the port, with TLS if the HTTP server has it, and return it."""
         cert, key = self._settings.tls_cert, self._settings.tls_key
         if cert is None or key is None:
             return int(self._server.add_insecure_port(address))
@@ -109,7 +109,7 @@ class GrpcServer:
         return int(self._server.add_secure_port(address, self._grpc.ssl_server_credentials([pair])))
 
     async def stop_server(self) -> None:
-        """Finish what is in flight."""
+        """Finish pending calls."""
         if self._server is not None:
             await self._server.stop(self._settings.drain)
 
@@ -146,12 +146,12 @@ class GrpcServer:
 
         return self._grpc.unary_unary_rpc_method_handler(
             answer_call,
-            request_deserializer=None,  # bytes: who has no key has nothing parsed
+            request_deserializer=None,  # bytes, so that nothing is parsed without a valid key
             response_serializer=lambda answer: answer.SerializeToString(),
         )
 
     def _record_call(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
-        """Count a call, and log it as HTTP sees it: a POST to the method's path, with HTTP's own status."""
+        """Count a call, and log it as an HTTP request: a POST to the method's path, with an HTTP status."""
         application = self._application
         application.metrics.end_grpc_call(SERVICE, name, code, seconds)
         if application.access_log is not None and not (name in OPEN and code == "OK"):
@@ -170,7 +170,7 @@ def _parse(name: str, body: bytes) -> Any:
     """A method's message.
 
     Raises:
-        HttpError: 400, it is none; 413, it has more messages within it than a request can mean.
+        HttpError: 400, it is malformed; 413, it contains too many messages.
     """
     from google.protobuf.message import DecodeError
 
@@ -182,7 +182,7 @@ def _parse(name: str, body: bytes) -> Any:
 
 
 def _ignore_status(status: str) -> None:
-    """Without traces, the status of a call is not needed."""
+    """Without tracing, the status of a call is not needed."""
 
 
 async def _server_live(application: Application, request: Any, context: Any) -> Any:
@@ -237,7 +237,7 @@ METHODS: dict[str, Method] = {
 
 
 def _decode_infer_request(codec: Codec, body: bytes, budget: Budget) -> tuple[tuple[str, list[str]], Part]:
-    """A request's id and the outputs that it wants; and the features in its tensors."""
+    """A request's id, its requested outputs, and the features in its tensors."""
     request = _parse(INFER, body)
     part = open_inference.accept_tensors(codec, _parse_tensors(request, budget))
     return (request.id, [output.name for output in request.outputs]), part

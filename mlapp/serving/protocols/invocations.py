@@ -1,4 +1,4 @@
-"""`/invocations` and `/ping`, as clients of MLflow and Amazon SageMaker send them.
+"""`/invocations` and `/ping` for clients of MLflow and Amazon SageMaker.
 
 https://mlflow.org/docs/latest/genai/serving/ (`dataframe_split`, `dataframe_records`, `instances`, `inputs`, CSV) and
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html.
@@ -30,7 +30,7 @@ FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
-    """`/invocations` of one model; and `/ping`, which is of the whole server."""
+    """`/invocations` of one model, and the server's `/ping`."""
 
     async def answer_ping(request: Request) -> Response:
         return Response(b"{}", status=200 if application.is_ready else 503)
@@ -43,7 +43,7 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
 
 
 async def answer_invocation(endpoint: Endpoint, request: Request) -> Response:
-    """`{"predictions": …}` to inputs in one of `FORMS`, or in any other format that the server reads."""
+    """Answer `{"predictions": …}` to inputs in one of `FORMS`, or in any other supported format."""
     body, budget = await receive_body(endpoint, request)
     loaded = endpoint.current
     if loaded.is_stream:
@@ -63,7 +63,7 @@ def _decode_part(codec: Codec, body: bytes, budget: Budget) -> Part:
 
 
 def _decode_large_split(codec: Codec, body: bytes, budget: Budget) -> Part | None:
-    """The features in a large body that is a `dataframe_split`; None for any other, and for one that is wrong."""
+    """The features in a large `dataframe_split` body; None for other or invalid bodies."""
     if len(body) < large_json.LARGE:
         return None
     try:
@@ -93,7 +93,7 @@ class _SplitBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _make_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
-    """What makes rows of the training's order of a split's rows; or records, to be told what is wrong with them."""
+    """A function that arranges a split's rows in training order, or as records to report errors."""
     given = list(map(str, columns)) if isinstance(columns, list) else []
     if len(given) < 2 or sorted(given) != sorted(names):
         return lambda rows: _parse_split({"columns": columns, "data": rows})
@@ -111,12 +111,12 @@ def _parse_inputs(body: bytes) -> Any:
     """The inputs in MLflow's JSON.
 
     Raises:
-        HttpError: 400, not JSON; 422, none of its forms, or parameters, which a predictor here does not take.
+        HttpError: 400, not JSON; 422, not one of its forms, or `parameters`, which predictors do not support.
     """
     content = decode_json(body)
     if not isinstance(content, dict):
         return extract_inputs(body)
-    for name in ("params", "parameters"):  # MLflow's word, and Vertex AI's
+    for name in ("params", "parameters"):  # MLflow's name, and Vertex AI's
         if content.get(name) not in (None, {}):
             raise HttpError(422, f"'{name}' are given; the predictor takes none.")
     given = [form for form in FORMS if form in content]

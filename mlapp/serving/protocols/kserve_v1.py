@@ -1,4 +1,4 @@
-"""KServe's v1 protocol, and the same request as Vertex AI sends it: `{"instances": …}` to a path with `:predict`.
+"""KServe's v1 protocol, which Vertex AI also uses: `{"instances": …}` to a path with `:predict`.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol and
 https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements. Vertex AI names its paths in
@@ -26,7 +26,7 @@ HEALTH_ROUTE = "AIP_HEALTH_ROUTE"
 
 
 def add_v1_routes(application: Application) -> None:
-    """`/v1/models` for all models of the application; Vertex AI's two paths where it names them."""
+    """`/v1/models` for all models of the application, and Vertex AI's two paths if set."""
 
     async def answer_models(request: Request) -> Response:
         return Response(encode_json({"models": [endpoint.name for endpoint in application.endpoints]}))

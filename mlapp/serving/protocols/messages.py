@@ -1,7 +1,7 @@
-"""The messages of the Open Inference Protocol v2 over gRPC, made from their fields.
+"""The messages of the Open Inference Protocol v2 over gRPC, created from their fields.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto. They live
-in a pool of their own: a client of another maker in the same process brings messages of the same names.
+in a separate pool, because another client library in the same process can define messages of the same names.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ MESSAGES: dict[str, list[str]] = {
 
 @cache
 def message_class(name: str) -> Any:
-    """The class of a message."""
+    """The Python class of a message."""
     from google.protobuf import message_factory
 
     return message_factory.GetMessageClass(_message_pool().FindMessageTypeByName(f"{PACKAGE}.{name}"))
@@ -112,7 +112,7 @@ def _message_pool() -> Any:
 
 
 def _add_field(made: Any, line: str) -> None:
-    """`[repeated|map] TYPE NAME = NUMBER`, as a .proto file would say it."""
+    """Parse `[repeated|map] TYPE NAME = NUMBER`, as in a .proto file."""
     declared, _, number = line.partition(" = ")
     *label, kind, name = declared.split()
     field = made.field.add(name=name, number=int(number), label=REPEATED if label else OPTIONAL)

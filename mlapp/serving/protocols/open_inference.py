@@ -46,7 +46,7 @@ LONGEST_LENGTH = 18
 
 
 class InputTensor(msgspec.Struct):
-    """A tensor of a request; its values are in `data`, or behind the JSON."""
+    """A tensor of a request. Its values are in `data`, or after the JSON."""
 
     name: str
     shape: list[int]
@@ -56,7 +56,7 @@ class InputTensor(msgspec.Struct):
 
 
 class LargeTensor(InputTensor):
-    """The same, of values that are not decoded yet."""
+    """A tensor whose values are not decoded yet."""
 
     data: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
 
@@ -76,7 +76,7 @@ class InferRequest(msgspec.Struct):
 
 
 class LargeRequest(InferRequest):
-    """The same, of large tensors."""
+    """The JSON part of a request with large tensors."""
 
     inputs: list[LargeTensor]  # type: ignore[assignment]
 
@@ -120,7 +120,7 @@ def find_model(application: Application, name: str, version: str | None) -> Endp
     """The model of a name.
 
     Raises:
-        HttpError: 404, no such model, or it does not answer with that version now.
+        HttpError: 404, no such model, or another version is served now.
     """
     for endpoint in application.endpoints:
         if endpoint.name == name:
@@ -153,12 +153,12 @@ async def predict_tensors(
     identity: bytes | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> tuple[T, list[Tensor], str]:
-    """What a request asks beside its tensors, the predictions as tensors, and the version that made them.
+    """The request's other fields, the predictions as tensors, and the version that made them.
 
     Args:
         decode: reads the body, as for `Endpoint.decode_features`.
         identity: the request's id, for the prediction log.
-        arguments: further ones of `decode`.
+        arguments: further arguments of `decode`.
 
     Raises:
         HttpError, MlappError: as for `/predict`; 400 for a predictor that yields.
@@ -188,14 +188,14 @@ def accept_tensors(codec: Codec, given: list[Tensor]) -> Part:
     """The features in a request's tensors.
 
     Raises:
-        HttpError: 400, they are not the model's. InputError: they do not fit the schema.
+        HttpError: 400, they are not the model's tensors. InputError: they do not fit the schema.
     """
     check_width(len(given), codec)
     return codec.accept_inputs(tensors.tensors_to_inputs(given, codec))
 
 
 def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Tell problems as the protocol does, `{"error": …}`: its clients look for nothing else."""
+    """Convert problems to the protocol's form, `{"error": …}`, which its clients expect."""
 
     async def answer_or_error(request: Request) -> Response:
         try:
@@ -221,10 +221,10 @@ async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
 
 
 def _split(request: Request, body: bytes) -> int:
-    """Where the JSON part of a body ends.
+    """The end of the JSON part of a body.
 
     Raises:
-        HttpError: 400, the header tells no place in the body.
+        HttpError: 400, the header is not a position in the body.
     """
     given = request.headers.get(HEADER)
     if given is None:
@@ -235,7 +235,7 @@ def _split(request: Request, body: bytes) -> int:
 
 
 def _decode_request(codec: Codec, body: bytes, budget: Budget, split: int) -> tuple[InferRequest, Part]:
-    """A request's JSON, which ends at `split`, without its tensors; and the features in these."""
+    """A request's JSON, which ends at `split`, without its tensors, and the features in the tensors."""
     asked, given = _parse_request(body, split, budget)
     asked = InferRequest([], asked.id, asked.outputs, asked.parameters)
     return asked, accept_tensors(codec, given)
@@ -276,11 +276,11 @@ def _read_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[Tens
                 found.append(tensors.tensor_from_values(given.name, given.datatype, given.shape, given.data, budget))
             continue
         if not isinstance(size, int) or size < 0 or at + size > len(rest):
-            raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size is not what the body holds.")
+            raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size does not match the body.")
         found.append(tensors.tensor_from_raw(given.name, given.datatype, given.shape, rest[at : at + size], budget))
         at += size
     if at != len(rest):
-        raise HttpError(400, f"The body has {len(rest) - at} bytes more than its tensors.")
+        raise HttpError(400, f"The body has {len(rest) - at} bytes after its tensors.")
     return found
 
 
@@ -314,7 +314,7 @@ def _make_answer(name: str, version: str, asked: InferRequest, outputs: list[Ten
 
 
 def _parse_target(application: Application, request: Request) -> tuple[Endpoint, str]:
-    """The model of `NAME[/versions/V][/WORD]`, and what is asked of it: a word of `METHODS`.
+    """The model of `NAME[/versions/V][/WORD]`, and the word, one of `METHODS`.
 
     Raises:
         HttpError: 404, the path, model or version does not exist; 405, wrong method.

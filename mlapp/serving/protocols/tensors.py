@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol v2, and how a model's features and predictions look as tensors.
+"""Tensors of the Open Inference Protocol v2, and their conversion to features and from predictions.
 
 https://github.com/kserve/open-inference-protocol. A table has a tensor for each column; rows of numbers are one tensor
-`inputs` of shape [-1, columns], which a table takes as well, its columns in training order.
+`inputs` of shape [-1, columns]. A table accepts this too, with its columns in training order.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ OUTPUTS = "predictions"
 
 
 class Tensor(msgspec.Struct):
-    """One tensor. A `BYTES` tensor is an array of objects that are texts."""
+    """One tensor. A `BYTES` tensor is an object array of texts."""
 
     name: str
     array: Any
@@ -72,7 +72,7 @@ class Tensor(msgspec.Struct):
         return list(self.array.shape)
 
     def raw_bytes(self) -> bytes:
-        """The little-endian, row-major bytes; each text has its length in four bytes before it."""
+        """The little-endian, row-major bytes. The length of each text precedes it in four bytes."""
         if self.datatype != "BYTES":
             return bytes(self.array.astype(self.array.dtype.newbyteorder("<"), copy=False).tobytes())
         texts = [_to_bytes(item) for item in self.array.ravel()]
@@ -83,7 +83,7 @@ def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: A
     """A tensor from values, nested or flat.
 
     Raises:
-        HttpError: 400, an unknown datatype; values that are not of it, or not as many as the shape says.
+        HttpError: 400, an unknown datatype; values of another type, or another number than in the shape.
     """
     _check_shape(name, shape)
     budget.take(len(values))
@@ -93,10 +93,10 @@ def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: A
 
 
 def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes, budget: Budget) -> Tensor:
-    """A tensor from many values, nested or flat, that are a JSON array.
+    """A tensor from a large JSON array of values, nested or flat.
 
     Raises:
-        HttpError: as for `tensor_from_values`. msgspec.DecodeError: it is none, or none that can be read in pieces.
+        HttpError: as for `make_tensor_from_values`. msgspec.DecodeError: not an array, or not readable in chunks.
     """
     import numpy as np
 
@@ -123,7 +123,7 @@ def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes
 
 
 def _values_to_array(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
-    """Values of a datatype, flat."""
+    """A flat array of values of a datatype."""
     import numpy as np
 
     dtype = "object" if datatype == "BYTES" else DTYPES.get(datatype)
@@ -145,10 +145,10 @@ def _values_to_array(name: str, datatype: str, values: Any) -> np.ndarray[Any, A
 
 
 def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, budget: Budget) -> Tensor:
-    """A tensor from its bytes, as `Tensor.raw_bytes` gives them.
+    """A tensor from its bytes in the form of `Tensor.raw_bytes`.
 
     Raises:
-        HttpError: 400, an unknown datatype; not as many bytes as the shape says.
+        HttpError: 400, an unknown datatype, or a number of bytes that does not fit the shape.
     """
     import numpy as np
 
@@ -172,17 +172,17 @@ def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, 
         raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
     little = np.dtype(dtype).newbyteorder("<")
     if len(raw) % little.itemsize:
-        raise HttpError(400, f"Tensor '{name:.60}' has {len(raw)} bytes, which are no whole {datatype}s.")
+        raise HttpError(400, f"Tensor '{name:.60}' has {len(raw)} bytes, which is not a whole number of {datatype}s.")
     budget.take(len(raw) // little.itemsize)
     array = np.frombuffer(raw, dtype=little)
     return Tensor(name, _reshape_array(name, array, shape), datatype)
 
 
 def tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
-    """The inputs for the codec: a table where the model has columns, else an array or a list.
+    """The inputs for the codec: a table if the model has columns, otherwise an array or a list.
 
     Raises:
-        HttpError: 400, no tensors, or tensors that are not of one length. What does not fit the schema is found later.
+        HttpError: 400, no tensors, or tensors of different lengths. The codec checks the schema later.
     """
     if not tensors:
         raise HttpError(400, "There are no inputs.")
@@ -198,25 +198,25 @@ def tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
             )
         return one.tolist()
     if schema.kind != "table" and not own:
-        raise HttpError(400, f"The model takes one tensor, '{INPUTS}'; {len(tensors)} came.")
+        raise HttpError(400, f"The model takes one tensor, '{INPUTS}', but got {len(tensors)}.")
     columns = {tensor.name: _tensor_column(tensor) for tensor in tensors}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1 or len(columns) < len(tensors):
-        raise HttpError(400, "The tensors are not of one length, or two have one name.")
+        raise HttpError(400, "The tensors have different lengths, or two have the same name.")
     import pandas as pd
 
     return pd.DataFrame(columns)
 
 
 def predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[Tensor]:
-    """Predictions as tensors: one for each field of records, else one called `predictions`. Each has the datatype that
-    `describe_tensors` tells of it, unless a value does not fit that.
+    """Predictions as tensors: one per field of records, otherwise one called `predictions`. Each has the datatype that
+    `describe_tensors` reports, unless a value does not fit it.
     """
     wanted = {tensor["name"]: tensor["datatype"] for tensor in describe_tensors(schema, OUTPUTS)}
     if predictions and all(isinstance(row, dict) for row in predictions):
         names = dict.fromkeys(str(name) for row in predictions for name in row)
         return [_output_tensor(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
-    # A list of which training saw too little to describe it may hold numbers.
+    # A list that training could not describe can hold numbers.
     is_described = schema.kind != "any" or schema.dtype in ("string", *KINDS)
     datatype = wanted.get(OUTPUTS) if is_described else None
     array = predictions.to_array() if isinstance(predictions, PackedRows) and datatype != "BYTES" else None
@@ -227,7 +227,7 @@ def predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[T
 
 
 def describe_tensors(schema: Schema, name: str) -> list[dict[str, Any]]:
-    """Metadata of the tensors that features or predictions are."""
+    """Metadata of the tensors of features or predictions."""
     if schema.kind == "table":
         return [{"name": field.name, "datatype": _datatype(field), "shape": [-1]} for field in schema.fields]
     if schema.kind == "array":
@@ -236,7 +236,7 @@ def describe_tensors(schema: Schema, name: str) -> list[dict[str, Any]]:
 
 
 def _datatype(field: Field) -> str:
-    """The datatype of a column. The protocol has no missing values: whole numbers with some are floats, as in NumPy."""
+    """The datatype of a column. The protocol has no missing values, so whole numbers with missing values are floats."""
     if field.type == "category":
         kinds = set(map(type, field.categories or ()))
         return {int: "INT64", float: "FP64", bool: "BOOL"}.get(kinds.pop(), "BYTES") if len(kinds) == 1 else "BYTES"
@@ -265,7 +265,7 @@ def _output_tensor(name: str, values: list[Any], datatype: str | None) -> Tensor
 
 
 def _numbers(values: list[Any]) -> np.ndarray[Any, Any] | None:
-    """The values as an array of numbers or of true and false; None where they are something else."""
+    """The values as an array of numbers or booleans; None for other values."""
     import numpy as np
 
     try:
@@ -278,7 +278,7 @@ def _numbers(values: list[Any]) -> np.ndarray[Any, Any] | None:
 
 
 def _as_described(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarray[Any, Any]:
-    """Numbers in the datatype that the metadata tells, where that holds all of them; else as they are."""
+    """Numbers in the metadata's datatype if it can hold all of them; otherwise unchanged."""
     import numpy as np
 
     dtype = DTYPES.get(datatype or "")
@@ -306,12 +306,12 @@ def _reshape_array(name: str, array: Any, shape: Sequence[int]) -> Any:
 
 
 def _check_shape(name: str, shape: Sequence[int]) -> None:
-    if not shape or any(size < 1 for size in shape):  # without values, it may claim any number of rows
+    if not shape or any(size < 1 for size in shape):  # without values, it can claim any number of rows
         raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}: there is nothing to predict.")
 
 
 def _fits_datatype(kind: type, datatype: str) -> bool:
-    """Whether values of that Python type, which came as JSON, are of the datatype. A float may be null, for NaN."""
+    """Whether JSON values of this Python type fit the datatype. A float can be null, which means NaN."""
     if datatype == "BOOL":
         return kind is bool
     if kind is type(None):

@@ -1,6 +1,6 @@
-"""Protocol Buffers on the wire (https://protobuf.dev/programming-guides/encoding/), looked at before they are parsed.
+"""Checks Protocol Buffers (https://protobuf.dev/programming-guides/encoding/) before they are parsed.
 
-An empty message within another takes two bytes there, and a hundred in memory.
+An empty nested message takes two bytes on the wire and a hundred in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONGEST_NAME = 1000
 
 
 def check(body: bytes) -> dict[int, str]:
-    """Check how many fields a request has: at the top, and in each tensor; its values are not looked at.
+    """Check the number of fields of a request: at the top level, and in each tensor. Values are not checked.
 
     Returns:
         The texts of its first fields, `NAMES`, by their numbers.
@@ -64,7 +64,7 @@ def _text(value: bytes) -> str:
 
 
 def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+    """A number, and its end."""
     number = shift = 0
     while at < end and shift < 70:
         byte = body[at]

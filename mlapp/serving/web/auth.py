@@ -10,29 +10,31 @@ from mlapp.serving.web.problems import HttpError
 
 
 class Keys:
-    """The keys that are accepted; none means that everybody may ask."""
+    """The accepted keys. Without keys every request passes."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
         if not all(key.strip() for key in keys):
-            raise ConfigError("A key of serve.api_keys is blank.", "Give each key as a text, or leave the setting out.")
+            raise ConfigError(
+                "A key of serve.api_keys is blank.", "Set each key to a non-empty string, or remove the setting."
+            )
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     def is_allowed(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request may pass. Compares in constant time, with every key."""
+        """Whether a request passes. Compares with every key in constant time."""
         if not self._keys:
             return True
         given = headers.get(b"x-api-key")
         if given is None:
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
             given = token.strip() if scheme.lower() == b"bearer" else b""
-        # A sum, not any(): how long it takes must not tell which key matched.
+        # A sum instead of any(), so that the time does not reveal which key matches.
         return bool(sum(hmac.compare_digest(given, key) for key in self._keys))
 
     def check_key(self, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request pass, or not.
+        """Refuse a request without a valid key.
 
         Raises:
             HttpError: 401, no key or a wrong one.

@@ -1,4 +1,4 @@
-"""Limits of one request before the model sees it, and of the bodies of all requests together."""
+"""Limits the cost of decoding one request, and the bodies of all requests together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BODIES = 8
 
 
 class CancelledBudgetError(Exception):
-    """Nobody waits for what is being decoded."""
+    """The client has left."""
 
 
 class Budget:
@@ -37,25 +37,25 @@ class Budget:
 
     @property
     def remaining(self) -> float:
-        """Seconds that are left, a millisecond at least."""
+        """Remaining seconds, at least a millisecond."""
         return max(self._ends - time.monotonic(), 0.001)
 
     def take(self, cells: int = 0, size: int = 0) -> None:
-        """Draw on the budget before values are made.
+        """Draw on the budget before values are created.
 
         Args:
-            cells: values.
-            size: bytes of text that they refer to.
+            cells: number of values.
+            size: bytes of their texts.
 
         Raises:
-            HttpError: 413, too many; 504, the time is up. CancelledBudgetError: the client has left.
+            HttpError: 413, too many; 504, timeout. CancelledBudgetError: the client has left.
         """
         self._cells -= cells
         self._size -= size
         if self._cells < 0:
             raise HttpError(413, f"The body has more than {self._most} values: see serve.max_cells.")
         if self._size < 0:
-            raise HttpError(413, "The texts in the body unpack to too many bytes: see serve.max_body.")
+            raise HttpError(413, "The texts in the body decode to too many bytes: see serve.max_body.")
         self.check()
 
     def check(self) -> None:
@@ -76,10 +76,10 @@ class Budget:
 
 
 class Intake:
-    """The bytes of all bodies that are not answered yet.
+    """The bytes of the bodies of all pending requests.
 
     Args:
-        limit: most bytes.
+        limit: maximum bytes.
     """
 
     __slots__ = ("held", "limit")
@@ -89,10 +89,10 @@ class Intake:
         self.held = 0
 
     def take(self, size: int) -> None:
-        """Count bytes that came.
+        """Count received bytes.
 
         Raises:
-            HttpError: 503, there is no room for them; they are not counted.
+            HttpError: 503, they exceed the limit; they are not counted.
         """
         if self.held + size > self.limit:
             raise self.full()

@@ -1,4 +1,4 @@
-"""CORS (the Fetch standard): which web pages of other origins may call the server from a browser."""
+"""CORS (the Fetch standard): which origins can call the server from a browser."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Cors:
         return ((b"vary", b"Origin"),)
 
     def is_preflight(self, request: Mapping[bytes, bytes]) -> bool:
-        """Whether an OPTIONS request asks what the browser may send."""
+        """Whether a request is a CORS preflight request."""
         return bool(self._origins) and b"origin" in request and b"access-control-request-method" in request
 
     def preflight_response(self, request: Mapping[bytes, bytes]) -> Response:
-        """The answer to it.
+        """The answer to a preflight request.
 
         Raises:
-            HttpError: 403 is for the browser to conclude: an origin that may not call gets no CORS headers.
+            HttpError: 400, the origin is not allowed. The response has no CORS headers, so the browser refuses the call.
         """
         if not ({b"*", request[b"origin"]} & self._origins):
-            raise HttpError(400, "This origin may not call the server; see `serve.cors` in mlapp.yaml.")
+            raise HttpError(400, "This origin is not allowed to call the server; see `serve.cors` in mlapp.yaml.")
         wanted = request.get(b"access-control-request-headers", b"content-type")
         return Response(
             headers=[

@@ -1,4 +1,4 @@
-"""Where a request ends (RFC 9112): heads that leave it in doubt, and offers to upgrade, which are ignored."""
+"""Checks the framing of requests (RFC 9112): refuses ambiguous heads, and ignores upgrade offers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Header = tuple[bytes, bytes]
 
 
 def check_head(url: bytes, headers: Sequence[Header], version: str) -> None:
-    """Check what the parser does not: the size of a head, its version, and its `Host` (RFC 9112, 3.2).
+    """Check what the parser does not check: the size of a head, its version, and its `Host` (RFC 9112, 3.2).
 
     Raises:
         HttpError: 431, too many bytes; 400, no `Host` in HTTP/1.1, or several; 505, HTTP/0.9.
     """
     if version not in ("1.1", "1.0"):
-        raise HttpError(505, "This server speaks HTTP/1.1.")
+        raise HttpError(505, "This server supports only HTTP/1.1.")
     if len(url) + sum([len(name) + len(value) + 4 for name, value in headers]) > LARGEST_HEAD:
         raise HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes.")
     hosts = sum([name == b"host" for name, _ in headers])
@@ -29,20 +29,20 @@ def check_head(url: bytes, headers: Sequence[Header], version: str) -> None:
 
 
 def is_websocket(method: bytes, headers: Sequence[Header]) -> bool:
-    """Whether a request opens a WebSocket (RFC 6455, 4.1): a GET without a body that offers nothing else."""
+    """Whether a request opens a WebSocket (RFC 6455, 4.1): a GET without a body and with no other upgrade offer."""
     offered = [value.strip().lower() for name, value in headers if name == b"upgrade"]
     has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
     return method == b"GET" and offered == [b"websocket"] and not has_body
 
 
 def head_without_offer(method: bytes, url: bytes, version: str, headers: Sequence[Header]) -> bytes:
-    """A head without its offer to upgrade, which a server may ignore (RFC 9110, 7.8).
+    """A head without its upgrade offer, which a server can ignore (RFC 9110, 7.8).
 
     Raises:
-        HttpError: 400, a tunnel, or a header that cannot be written again.
+        HttpError: 400, a tunnel, or a header that cannot be reproduced.
     """
     if method == b"CONNECT":
-        raise HttpError(400, "This server opens no tunnels.")
+        raise HttpError(400, "This server does not open tunnels.")
     lines = [b"%b %b HTTP/%b" % (method, url, version.encode())]
     for name, value in headers:
         if LINE_BREAK.search(value):

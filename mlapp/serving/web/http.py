@@ -1,4 +1,4 @@
-"""A request and a response, as the routes of mlapp's own take and give them."""
+"""The request and the response of mlapp's own routes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Request:
-    """One request. The body is read on demand, up to the limit."""
+    """A request. The body is read on demand, up to the limit."""
 
     def __init__(self, scope: Scope, receive: Receive, intake: Intake) -> None:
         self.scope = scope
@@ -46,18 +46,18 @@ class Request:
 
     @property
     def media(self) -> bytes:
-        """The media type of the body, in small letters and without parameters."""
+        """The media type of the body, in lower case and without parameters."""
         return media_type(self.headers.get(b"content-type", b""))
 
     async def read_body(self, limit: int, timeout: float) -> bytes:
-        """The body as it came, perhaps packed. It counts in the server's intake until `release`.
+        """The body as received, possibly compressed. It counts in the server's intake until `release`.
 
         Args:
-            limit: most bytes.
-            timeout: seconds in which it must arrive.
+            limit: maximum bytes.
+            timeout: seconds until it must have arrived.
 
         Raises:
-            HttpError: 413, too large; 408, too slow; 503, the server holds as many bodies as it may.
+            HttpError: 413, too large; 408, too slow; 503, the server holds too many bodies.
             ClientLeft: the connection was closed before its end.
         """
         length = self.headers.get(b"content-length")
@@ -69,7 +69,7 @@ class Request:
             raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.", headers=CLOSE) from None
 
     def release(self) -> None:
-        """The request is answered: its body is no longer held."""
+        """Release the body of an answered request."""
         if self._held:
             self._intake.give(self._held)
             self._held = 0
@@ -99,13 +99,13 @@ class ClientLeft(Exception):
 
 
 async def run_unless_left(work: Awaitable[T], left: Callable[[], Awaitable[None]]) -> T:
-    """The result of `work`, which is cancelled if the client leaves first.
+    """The result of `work`; cancels it if the client leaves first.
 
     Args:
         left: `Request.wait_until_left`.
 
     Raises:
-        ClientLeft: it did.
+        ClientLeft: the client left first.
     """
     task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
     try:
@@ -116,12 +116,12 @@ async def run_unless_left(work: Awaitable[T], left: Callable[[], Awaitable[None]
     finally:
         leaving.cancel()
         if task.cancel():
-            await asyncio.wait((task,))  # until what it was in the middle of is cleaned up
+            await asyncio.wait((task,))  # until its cleanup is complete
         del task  # it keeps its error, the error this frame, and the frame the request's features
 
 
 class Response:
-    """A status, headers, and a body. `stream` is what follows the body."""
+    """A status, headers, and a body. `stream` follows the body."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Response:
             self.headers.append((b"content-length", b"%d" % len(body)))
 
     async def send_response(self, send: Send, extra: Headers = ()) -> None:
-        """Send it, with further headers."""
+        """Send the response with additional headers."""
         await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *extra]})
         if self.stream is None:
             await send({"type": "http.response.body", "body": self.body})
@@ -161,10 +161,10 @@ def too_large_error(limit: int) -> HttpError:
 
 
 def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """A body without its content-encoding; stops at `limit` bytes, whatever a bomb would become.
+    """Decompress a body; stops at `limit` bytes, to bound a decompression bomb.
 
     Raises:
-        HttpError: 413, too large; 415, an encoding that is not known; 400, not of that encoding.
+        HttpError: 413, too large; 415, an unknown encoding; 400, not valid in its encoding.
     """
     if encoding == b"identity":
         return body
@@ -179,7 +179,7 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise too_large_error(limit)
     if not inflate.eof:
         raise HttpError(400, f"The body's {encoding.decode()} ends too early.")
-    if inflate.unused_data:  # of another member: to leave out its rows would be worse
+    if inflate.unused_data:  # of another member, whose rows must not be lost
         raise HttpError(400, f"The body's {encoding.decode()} has data behind its end: send it as one member.")
     return plain
 

@@ -1,4 +1,4 @@
-"""The page to try the model at `/`: one file without anything from elsewhere; it asks `model` for what it shows."""
+"""The page to try the model at `/`: one self-contained file, which requests `model` for its content."""
 
 from __future__ import annotations
 

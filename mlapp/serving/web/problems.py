@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): what is wrong, where, and nothing of the server's inside."""
+"""Errors as `application/problem+json` (RFC 9457): what is wrong and where, without internals of the server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HttpError(Exception):
         detail: one sentence for the client.
         errors: the fields and rows that are wrong.
         headers: further response headers.
-        title: of the kind of error; that of its status when None.
+        title: of the kind of error; the status's title when None.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class HttpError(Exception):
         self.title = title or TITLES.get(status, "Error")
 
     def problem_body(self) -> bytes:
-        """The problem as JSON; `errors` holds `{"detail", "field", "row"}`, the last two where they are known."""
+        """The problem as JSON. `errors` holds `{"detail", "field", "row"}`, the last two if known."""
         content: dict[str, Any] = {
             "type": "about:blank",
             "title": self.title,
@@ -72,7 +72,7 @@ class HttpError(Exception):
 
 
 def make_http_error(error: BaseException) -> HttpError:
-    """The answer for an error. An error of the server is logged with its traceback, and answered without it."""
+    """The answer for an error. A server error is logged with its traceback, which the answer omits."""
     if isinstance(error, HttpError):
         return error
     if isinstance(error, InputError):
@@ -80,9 +80,9 @@ def make_http_error(error: BaseException) -> HttpError:
         return HttpError(422, detail, error.problems, title=error.title)
     if isinstance(error, UserCodeError):
         log.error("%s", error.what, exc_info=error.__cause__)
-        return HttpError(500, "The model's code raised an error. Its operator finds it in the server's log.")
+        return HttpError(500, "The model's code raised an error. The details are in the server's log.")
     if isinstance(error, MlappError):
         log.error("%s %s", error.what, error.todo)
-        return HttpError(500, "The model's answer cannot be used. Its operator finds the reason in the server's log.")
+        return HttpError(500, "The model's answer cannot be used. The reason is in the server's log.")
     log.error("An unexpected error in the server", exc_info=error)
-    return HttpError(500, "An unexpected error. The server's operator finds it in its log.")
+    return HttpError(500, "Unexpected error. The details are in the server's log.")

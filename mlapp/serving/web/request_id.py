@@ -1,4 +1,4 @@
-"""The id of a request: the client's own X-Request-ID where it is sound, else a new one."""
+"""The id of a request: the client's X-Request-ID if it is valid, otherwise a new one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _numbers = itertools.count()
 
 
 def choose_request_id(headers: Mapping[bytes, bytes]) -> bytes:
-    """The id. New ones are a random prefix of this process and a number: unique, and cheap."""
+    """The id. New ids are a random prefix of this process and a number, which is unique and cheap."""
     given = headers.get(b"x-request-id")
     if given is not None and SOUND.fullmatch(given):
         return given

@@ -1,4 +1,4 @@
-"""Swagger UI at `/docs`, from the files in `swagger_ui/`: a cluster often has no way to a CDN."""
+"""Swagger UI at `/docs`, from the files in `swagger_ui/`, because clusters often cannot reach a CDN."""
 
 from __future__ import annotations
 

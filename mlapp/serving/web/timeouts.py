@@ -1,4 +1,4 @@
-"""How long a request may take."""
+"""The time limit of a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlapp.serving.web.problems import HttpError
 
 
 def request_timeout(headers: Mapping[bytes, bytes], most: float) -> float:
-    """Seconds that the client gives the request, in `X-Request-Timeout`; never more than the server does.
+    """Seconds that the client allows in `X-Request-Timeout`, limited by the server's timeout.
 
     Raises:
         HttpError: 400, it is not a positive number.

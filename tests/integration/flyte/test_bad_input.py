@@ -140,7 +140,7 @@ def test_a_network_that_drops_in_the_middle(
     threading.Thread(target=drop).start()
     done = runs.follow_run(engine.connection, "long", lambda run: None, say=said.append, pause=0.1)
     assert done.phase == "succeeded"
-    assert said == ["Flyte does not answer; the run goes on, and is asked for again", "Flyte answers again"]
+    assert said == ["Flyte does not answer; the run continues, and mlapp tries again", "Flyte answers again"]
 
     execution.message.closure.phase = WorkflowPhase.RUNNING
     monkeypatch.setattr(runs, "PATIENCE", 0.3)
@@ -149,7 +149,7 @@ def test_a_network_that_drops_in_the_middle(
         pytest.raises(UnreachableError) as raised,
     ):
         runs.follow_run(engine.connection, "long", lambda run: None, pause=0.1)
-    assert raised.value.todo == "The run goes on. Come back: mlapp runs wait long"
+    assert raised.value.todo == "The run continues. Follow it again: mlapp runs wait long"
 
 
 def test_the_end_of_a_run_is_seen_with_one_call_after_its_last_task(
@@ -182,7 +182,7 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
         time.sleep(0.1)
     following.send_signal(signal.SIGINT)
     assert following.stderr
-    assert "The run goes on. Come back: mlapp runs wait longer. Stop it: mlapp runs abort longer" in (
+    assert "The run continues. Follow it again: mlapp runs wait longer. Stop it: mlapp runs abort longer" in (
         following.stderr.read()
     )
     assert following.wait(30) == 130

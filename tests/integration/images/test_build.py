@@ -72,7 +72,7 @@ def test_nothing_of_the_environment_gets_in(root, built, monkeypatch):
     warned = []
     assert build_project_image(Project.find(root), warn=warned.append)[0].id == built.id
     assert warned == [
-        ".env looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml."
+        ".env looks like a secret and is left out. To ship it, list it under image.include in mlapp.yaml."
     ]
 
 
@@ -203,4 +203,4 @@ def test_a_scanner_is_named_when_there_is_none_and_run_when_there_is(root, built
     assert f"scanned --quiet --fail-on high --only-fixed {built.reference}" in done.err
     monkeypatch.setenv("FOUND", "1")
     done = mlapp("build", "--scan", "--push", "--tag", "127.0.0.1:9/team/imaged", cwd=root)
-    assert (done.code, "grype found grave vulnerabilities" in done.err) == (1, True), "and is not pushed"
+    assert (done.code, "grype found serious vulnerabilities" in done.err) == (1, True), "and is not pushed"

@@ -108,7 +108,7 @@ def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
 
 
 def test_a_name_that_says_nowhere_is_refused_before_anything_is_built(root):
-    with pytest.raises(ConfigError, match="its name says nowhere to") as caught:
+    with pytest.raises(ConfigError, match="its name has no registry") as caught:
         build_project_image(Project.find(root), pushed=True, progress=lambda told: pytest.fail(told))
     assert "--tag registry.example.org/team/imaged" in caught.value.todo
 

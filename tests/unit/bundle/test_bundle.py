@@ -114,7 +114,7 @@ def test_a_bundle_without_its_model_serves_every_version_that_is_mounted_and_sig
         _ = bundle.open(found.folder).served_project
     mounted = shutil.copytree(other.files, tmp_path / "mnt" / "models")
     monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(mounted))
-    with pytest.raises(StoreError, match="nothing says which version"):
+    with pytest.raises(StoreError, match="the version of its files is unknown"):
         _ = bundle.open(found.folder).served_project
     file = tmp_path / "version.json"
     monkeypatch.setenv("MLAPP_MODEL_MANIFEST", str(file))
@@ -318,7 +318,7 @@ def test_what_goes_meanwhile_is_left_out_and_a_version_is_named(project):
         (project.root / "gone.txt").unlink(missing_ok=True)
 
     assert "code/gone.txt" not in made(project, warn=delete).manifest.files
-    with pytest.raises(BundleError, match="Version 1 of flowers was deleted while it was bundled"):
+    with pytest.raises(BundleError, match="Version 1 of flowers was deleted during bundling"):
         made(project, warn=lambda _: shutil.rmtree(version.files, ignore_errors=True))
 
 

@@ -62,7 +62,7 @@ def test_an_untracked_secret_is_left_out_and_named(root):
     warnings = []
     names(root, warn=warnings.append)
     assert warnings == [
-        ".env looks like a secret and is left out. To ship it, name it under image.include in mlapp.yaml."
+        ".env looks like a secret and is left out. To ship it, list it under image.include in mlapp.yaml."
     ]
     assert ".env" in names(root, include=[".env"])
 

@@ -136,7 +136,7 @@ def test_of_two_deploys_of_one_app_at_the_same_time_the_second_is_refused(bare, 
         return push(*arguments)
 
     monkeypatch.setattr(git_release, "_push", push_second)
-    with pytest.raises(DeployError, match=r"Somebody else changed digits in .* meanwhile; nothing was pushed."):
+    with pytest.raises(DeployError, match=r"Somebody else changed digits in .* at the same time; nothing was pushed."):
         commit(config("mine"), bare, "digits")
     assert "other" in git(bare, "show", "main:digits/config-map.yaml")
 

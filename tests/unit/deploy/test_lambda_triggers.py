@@ -131,7 +131,7 @@ def test_what_is_missing_or_contradicts_is_told_before_anything_is_made(target) 
         ({"s3": {"bucket": "nowhere"}}, {}, DeployError, "bucket does not exist"),
         ({"sqs": {"queue": "nowhere"}}, {}, DeployError, "queue does not exist"),
         ({"sqs": {"queue": "questions"}}, {"timeout": 300}, DeployError, "hides a message for 180 s"),
-        ({"schedule": "rate(1 hour)"}, {"output": None}, ConfigError, "no place to go"),
+        ({"schedule": "rate(1 hour)"}, {"output": None}, ConfigError, "there is no place for its predictions"),
         ({"s3": {"bucket": "out", "prefix": "pred"}}, {}, ConfigError, "new files invoke the function"),
     ):
         place = target(triggers, **more)

@@ -68,7 +68,7 @@ UNREADY = "containers with unready status: [r1-n0-0]"
         ),
         (
             KILLED.format("SYSTEM", "Error"),
-            "Task train was killed, most often for want of memory.",
+            "Task train was killed, probably because it ran out of memory.",
             "@app.model where the app has no trainer",
         ),
         (

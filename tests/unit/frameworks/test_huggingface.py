@@ -132,7 +132,7 @@ def test_a_pipeline_of_another_task_answers_as_it_does(tmp_path: Path) -> None:
     again = HUGGING_FACE.predictor(HUGGING_FACE.load(tmp_path, "safetensors", ()), texts)
     assert [row["token_str"] if isinstance(row, dict) else row[0]["token_str"] for row in again] == expected
     assert HUGGING_FACE.evaluator(mask, texts, ["a", "b"]) == {}
-    with pytest.raises(ModelError, match="A DistilBertForMaskedLM gives no score for each class"):
+    with pytest.raises(ModelError, match="A DistilBertForMaskedLM does not return a score for each class"):
         trained(mask)
 
 
@@ -166,7 +166,7 @@ def test_features_that_are_no_texts() -> None:
 
 
 def test_a_model_that_does_not_fit() -> None:
-    with pytest.raises(ModelError, match="8 classes, the model 2 outputs"):
+    with pytest.raises(ModelError, match="8 classes, but the model has 2 outputs"):
         trained(target=TABLE["text"])
     alone = DistilBertForSequenceClassification(config())
     with pytest.raises(ModelError, match="has no tokenizer") as raised:
@@ -186,7 +186,7 @@ def test_code_is_not_kept(tmp_path: Path) -> None:
 def test_weights_that_are_cut_off(kept: Path) -> None:
     file = kept / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="is cut off, damaged or not whole"):
+    with pytest.raises(ModelError, match="is truncated, damaged or incomplete"):
         HUGGING_FACE.load(kept, "safetensors", ())
 
 

@@ -123,7 +123,7 @@ def test_a_training_that_stopped_goes_on_and_ends_where_an_undisturbed_one_does(
         trained(stopped_after=3)
     [file] = (tmp_path / ".mlapp/checkpoints").iterdir()
     file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(ModelError, match="is cut off or damaged") as raised:
+    with pytest.raises(ModelError, match="is truncated or damaged") as raised:
         trained()
     assert raised.value.todo.startswith("Delete it")
 

@@ -102,7 +102,7 @@ def test_an_xgboost_tree_that_would_end_the_process(trick: str, folder: Path) ->
 
 def test_a_pickle_in_the_place_of_an_xgboost_file(folder: Path, ran: Path) -> None:
     (folder / "model.ubj").write_bytes(pickle.dumps(Bomb(ran)))
-    refused("xgboost", folder, "is no XGBoost model")
+    refused("xgboost", folder, "is not an XGBoost model")
     assert not ran.exists()
 
 
@@ -229,13 +229,13 @@ SAFETENSORS = {
 @pytest.mark.parametrize("trick", SAFETENSORS)
 def test_a_header_of_safetensors_that_lies(trick: str, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(SAFETENSORS[trick])
-    with pytest.raises(ModelError, match=r"cut off or damaged|do not fit"):
+    with pytest.raises(ModelError, match=r"truncated or damaged|do not fit"):
         frameworks.get_framework("pytorch").restore(torch.nn.Linear(4, 1), folder)
 
 
 def test_a_pickle_in_the_place_of_weights(folder: Path, ran: Path) -> None:
     torch.save(Bomb(ran), folder / "model.safetensors")
-    with pytest.raises(ModelError, match="cut off or damaged"):
+    with pytest.raises(ModelError, match="truncated or damaged"):
         frameworks.get_framework("pytorch").restore(torch.nn.Linear(4, 1), folder)
     assert not ran.exists()
 
@@ -322,7 +322,7 @@ def test_another_form_under_the_name_of_a_keras_file(content: bytes, folder: Pat
 def test_labels_of_keras_that_are_no_labels(folder: Path) -> None:
     keras_file(folder)
     (folder / "labels.json").write_text('{"a": 1}')
-    refused("keras", folder, "labels.json is cut off or damaged")
+    refused("keras", folder, "labels.json is truncated or damaged")
 
 
 # Hugging Face
@@ -353,7 +353,7 @@ def edit(file: Path, **values: Any) -> None:
         ("config.json", {"sub": {"_attn_implementation": {"": "evil/kernels"}}}, "refers to code of the hub"),
         ("tokenizer_config.json", {"vocab_file": "/etc/hostname"}, "refers to a file by its path"),
         ("task.json", {"pipeline": "no-such-task"}, "makes no pipeline"),
-        ("task.json", {"pipeline": ["text-classification"]}, "cut off, damaged or not whole"),
+        ("task.json", {"pipeline": ["text-classification"]}, "truncated, damaged or incomplete"),
     ],
 )
 def test_a_configuration_of_a_transformer_that_leads_outside(
@@ -373,7 +373,7 @@ def test_weights_that_adapt_another_model(transformer: Path) -> None:
 def test_a_pickle_in_the_place_of_the_weights_of_a_transformer(name: str, transformer: Path, ran: Path) -> None:
     (transformer / "model.safetensors").unlink()
     torch.save(Bomb(ran), transformer / name)
-    refused("huggingface", transformer, "cut off, damaged or not whole")
+    refused("huggingface", transformer, "truncated, damaged or incomplete")
     assert not ran.exists()
 
 

@@ -136,7 +136,7 @@ def test_export_writes_a_file_that_can_be_served_as_a_model(mlapp: Callable, pro
 
     file = root / "flowers-1.onnx"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ModelError, match=r"flowers-1\.onnx: It is no ONNX model, or is cut off"):
+    with pytest.raises(ModelError, match=r"flowers-1\.onnx: It is not an ONNX model, or is truncated"):
         app.train()
 
 

@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, monkeypatch: pyte
         PYTORCH.trainer(net(), FEATURES, TARGET, checkpoint_every=0)
     [file] = (tmp_path / ".mlapp/checkpoints").iterdir()
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(ModelError, match="is cut off or damaged") as raised:
+    with pytest.raises(ModelError, match="is truncated or damaged") as raised:
         PYTORCH.trainer(net(), FEATURES, TARGET, checkpoint_every=0)
     assert raised.value.todo.startswith("Delete it")
 

@@ -276,7 +276,7 @@ def test_what_retraining_made_is_not_latest_until_it_is_promoted(
 
 def test_nothing_was_predicted(mlapp: Callable[..., Any], service: Service) -> None:
     assert windows(mlapp) == []
-    assert "Nothing was predicted" in mlapp("monitor").out
+    assert "There were no predictions" in mlapp("monitor").out
     assert mlapp("monitor", "run").code == 0
     assert mlapp("monitor", "report", "--html", "report.html").code == 0
 

@@ -168,7 +168,7 @@ def test_what_cannot_go_on_says_why() -> None:
     neighbours.save(neighbours.train())
     with pytest.raises(ModelError, match="KNeighborsClassifier cannot be trained further: it has neither partial_fit"):
         neighbours.train(from_=1)
-    with pytest.raises(ModelError, match=r"version 1 is a model of sklearn; .* builds one of xgboost"):
+    with pytest.raises(ModelError, match=r"version 1 is a sklearn model, but .* builds a xgboost model"):
         flowers(lambda: xgboost.XGBClassifier()).train(from_=1)
 
     app = flowers(lambda: GaussianNB())

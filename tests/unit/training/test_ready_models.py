@@ -85,7 +85,7 @@ def test_a_path_in_the_place_of_a_model_or_a_version_gives_advice() -> None:
     app = App("flowers")
     with pytest.raises(UsageError, match="takes a trained model, and no path") as error:
         app.save("model.joblib")  # type: ignore[arg-type]
-    assert "app.save() makes the next version" in error.value.todo
+    assert "app.save() stores the model as the next version" in error.value.todo
     with pytest.raises(UsageError, match="a version, an alias or 'latest'") as error:
         app.load("models/model.joblib")
     assert "app.model('models/model.joblib')" in error.value.todo
@@ -105,5 +105,5 @@ def test_a_ready_model_is_checked_as_a_trained_one_is() -> None:
     def load(folder: Path) -> LinearRegression:
         raise OSError("no such format")
 
-    with pytest.raises(ModelError, match="can be saved and not loaded: .*no such format"):
+    with pytest.raises(ModelError, match="can be saved but not loaded: .*no such format"):
         app.train()

@@ -218,7 +218,7 @@ def test_an_index_that_the_answers_depend_on_is_found() -> None:
     def by_index(model: Any, features: pd.DataFrame) -> list[int]:
         return features.index.tolist()
 
-    with pytest.raises(DataError, match="predictor 'by_index'.*answers otherwise for features that came as JSON"):
+    with pytest.raises(DataError, match="predictor 'by_index'.*predicts differently for features that came as JSON"):
         app.train()
 
 
@@ -260,7 +260,7 @@ def module() -> Iterator[types.ModuleType]:
 @pytest.mark.parametrize(
     ("function", "trusted", "told"),
     [
-        (lambda features: features, (), "holds '.*<lambda>', which no file can name"),
+        (lambda features: features, (), "holds '.*<lambda>', which a file cannot name"),
         (lambda features: features, ("<lambda>",), "loaded"),
         (top_level, (), "not declared trusted: shop.top_level"),
     ],

@@ -1,4 +1,4 @@
-"""`manage.py mlapp`: mlapp's commands within the site, so that an app's functions can use Django's models."""
+"""`manage.py mlapp`: mlapp's commands inside the site, so that an app's functions can use Django's models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Command(BaseCommand):
     """None: `manage.py mlapp train` makes the version whose absence the check reports."""
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Leave all flags to mlapp."""
+        """Pass all flags to mlapp."""
         try:
             _run_command(argv[2:])
         except MlappError as error:
@@ -44,7 +44,7 @@ class Command(BaseCommand):
 
 
 def _run_command(arguments: list[str]) -> None:
-    """Run the command in the app's project. The process has its own folder and variables again afterwards."""
+    """Run the command in the app's project, then restore the process's folder and variables."""
     site = read_site_settings()
     file = find_app_file(site)
     if file is None:

@@ -182,7 +182,7 @@ def test_a_canary_that_fails_is_gone_again(api, target, ship):
 
 
 def test_a_canary_needs_a_release_to_be_beside(target, ship):
-    assert "Nothing is live" in said(lambda: target().canary(ship(ONE), 10))
+    assert "no live release" in said(lambda: target().canary(ship(ONE), 10))
 
 
 def test_a_canary_with_too_few_requests_is_not_judged(target, ship):

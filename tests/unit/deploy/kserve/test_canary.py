@@ -52,7 +52,7 @@ def test_a_canary_that_does_not_come_up_is_gone_again(api, target, ship):
     place.apply(ship(ONE))
     api.trouble[TWO] = "crash"
 
-    with pytest.raises(DeployError, match="It is gone again; release 1 is live"):
+    with pytest.raises(DeployError, match="It was removed; release 1 is live"):
         place.canary(ship(TWO, "2"), 20)
 
     assert api.names("inferenceservices") == ["digits"]
