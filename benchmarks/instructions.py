@@ -37,7 +37,7 @@ from mlapp.serving import create_asgi
 from mlapp.serving.inference.latency import Latency
 from mlapp.serving.observability import access_log, metrics
 from mlapp.serving.process.server import configure
-from mlapp.serving.web.request_id import new_request_id
+from mlapp.serving.web.request_id import make_request_id
 from mlapp.store import open_store
 
 COLUMNS = 64
@@ -135,11 +135,11 @@ class Client:
     def _make_recorder(self, app: str, mode: str) -> Recorder:
         metrics = MonitorMetrics(self.application.metrics.registry, app)
         if mode == "drift":
-            return Recorder(app, Monitor(), None, metrics, new_request_id)
+            return Recorder(app, Monitor(), None, metrics, make_request_id)
         folder = tempfile.mkdtemp(prefix="mlapp-log-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         place = Place(open_store(folder, Path(folder)).storage, app)
-        return Recorder(app, Monitor(log="sample" if mode == "sample" else "all"), place, metrics, new_request_id)
+        return Recorder(app, Monitor(log="sample" if mode == "sample" else "all"), place, metrics, make_request_id)
 
     async def connect(self) -> None:
         """Warm the model, and open the connections."""

@@ -204,7 +204,7 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
 
     from mlapp.monitoring.inspection import place_of
     from mlapp.monitoring.place import Place
-    from mlapp.monitoring.segments import FORMAT, META, encode_table, hour_of
+    from mlapp.monitoring.segments import FORMAT, META, encode_table, format_hour
     from mlapp.project import Project
 
     rows, columns, windows = arguments.rows, 16, 24
@@ -226,7 +226,7 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
             }  # fmt: skip
             table = pa.table({**own, **{f"f{column}": values[column] for column in range(columns)}})
             table = table.append_column("prediction", pa.array((values[0] > 0).astype(np.int64)))
-            key = place.key("log/1", hour_of(at), f"r-{number + 1:09}-{number + 1:09}.parquet")
+            key = place.key("log/1", format_hour(at), f"r-{number + 1:09}-{number + 1:09}.parquet")
             content = encode_table(table.replace_schema_metadata({META: FORMAT}), is_quick=True)
             place.storage.create_key(key, content)
             truths = pa.table({

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from mlapp import config, provenance
-from mlapp.app_location import project_root
+from mlapp.app_location import find_project_root
 from mlapp.config import Settings
 from mlapp.pipeline import Pipeline
 
@@ -52,14 +52,14 @@ class App(Pipeline):
         predict: Literal["labels", "proba"] = "labels",
     ) -> None:
         super().__init__(name, target=target, features=features, predict=predict)
-        self._file = _defining_file(self, sys._getframe(1))
+        self._file = _find_defining_file(self, sys._getframe(1))
 
     @property
     def root(self) -> Path:
         """The app's folder: the folder of its project; the current folder outside of projects."""
         if self._root is not None:
             return self._root
-        found = None if self._file is None else project_root(Path(self._file).resolve().parent)
+        found = None if self._file is None else find_project_root(Path(self._file).resolve().parent)
         return Path.cwd() if found is None else found
 
     @property
@@ -95,10 +95,10 @@ class App(Pipeline):
             MlappError: see `mlapp.training.run`.
         """
         from mlapp import training
-        from mlapp.store.manifest import recorded_parameters
+        from mlapp.store.manifest import list_recorded_parameters
 
         previous = None if from_ is None else self.store().get(self.name, from_)
-        recorded = {} if like is None else recorded_parameters(self.store().get(self.name, like).manifest)
+        recorded = {} if like is None else list_recorded_parameters(self.store().get(self.name, like).manifest)
         self._predictor = None
         self._trained = training.run(
             self,
@@ -159,7 +159,7 @@ class App(Pipeline):
 
         if version is None and self._trained is not None:
             if self._predictor is None:
-                self._predictor = prediction.predictor_of_trained(self._trained, extra=self.settings.serve.extra)
+                self._predictor = prediction.make_predictor(self._trained, extra=self.settings.serve.extra)
             predictor = self._predictor
         else:
             predictor = self.load("latest" if version is None else version)
@@ -196,7 +196,7 @@ class App(Pipeline):
         return open_store(self.settings.store, self.root)
 
 
-def _defining_file(app: App, frame: FrameType | None) -> str | None:
+def _find_defining_file(app: App, frame: FrameType | None) -> str | None:
     """The file that creates the app, ignoring constructors of App's subclasses; None in a notebook or a console."""
     while frame is not None and frame.f_locals.get("self") is app:
         frame = frame.f_back

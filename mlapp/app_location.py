@@ -40,10 +40,10 @@ def locate(setting: str, root: Path) -> AppLocation:
     """
     named, _, variable = setting.partition(":")
     is_file = named.endswith(SUFFIXES) or "/" in named
-    file = root / named if is_file else _file_of_module(named, root)
+    file = root / named if is_file else _locate_module_file(named, root)
     if file.suffix == ".ipynb":
         return AppLocation(file, file.stem, variable, file.parent)
-    folder = _package_folder(file, root)
+    folder = _find_package_folder(file, root)
     if not is_file and not file.is_file():
         return AppLocation(file, named, variable, folder)
     parts = [*file.parent.relative_to(folder).parts, *([] if file.name == "__init__.py" else [file.stem])]
@@ -65,7 +65,7 @@ def import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def project_root(folder: Path) -> Path | None:
+def find_project_root(folder: Path) -> Path | None:
     """The nearest parent folder with mlapp.yaml or app.py, or None.
 
     An app.py within a package belongs to the project whose mlapp.yaml names something there.
@@ -85,7 +85,7 @@ def _is_project(folder: Path) -> bool:
     return (folder / config.FILE).is_file() or (folder / "app.py").is_file()
 
 
-def _file_of_module(name: str, root: Path) -> Path:
+def _locate_module_file(name: str, root: Path) -> Path:
     path = Path(*name.split("."))
     candidates = [
         base / file
@@ -95,7 +95,7 @@ def _file_of_module(name: str, root: Path) -> Path:
     return next((file for file in candidates if file.is_file()), candidates[0])
 
 
-def _package_folder(file: Path, root: Path) -> Path:
+def _find_package_folder(file: Path, root: Path) -> Path:
     """The folder that holds the file's top-level package; the file's own folder when it is in no package.
 
     It is never above the project, because the project's folder can be renamed when it is shipped.

@@ -42,7 +42,7 @@ def _names_in(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
     """The name of each App that a module's statements assign; None for a computed name."""
     constants: dict[str, str] = {}
     aliases = {"App"}
-    for node in _statements(body):
+    for node in _iterate_import_statements(body):
         if isinstance(node, ast.ImportFrom):
             aliases |= {each.asname for each in node.names if each.name == "App" and each.asname}
         value, targets = _find_assignment(node)
@@ -54,14 +54,14 @@ def _names_in(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
                 yield _name_given(value, constants)
 
 
-def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+def _iterate_import_statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements that run when a module is imported, including those in `if`, `try` and `with`."""
     for node in body:
         yield node
         for part in ("body", "handlers", "orelse", "finalbody"):
             inner = getattr(node, part, [])
             if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
-                yield from _statements(inner)
+                yield from _iterate_import_statements(inner)
 
 
 def _find_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:

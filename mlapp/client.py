@@ -50,7 +50,9 @@ class Remote:
         Raises:
             InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.
         """
-        status, content = self._post_once_more(inputs if isinstance(inputs, RequestBody) else _json_body(inputs))
+        status, content = self._post_with_retry(
+            inputs if isinstance(inputs, RequestBody) else _encode_json_body(inputs)
+        )
         try:
             answer = msgspec.json.decode(content)
             if status == 200:
@@ -68,7 +70,7 @@ class Remote:
         """`predict` for an `async def` predictor: calls to several models run concurrently."""
         return await asyncio.to_thread(self.predict, inputs)
 
-    def _post_once_more(self, body: RequestBody) -> tuple[int, bytes]:
+    def _post_with_retry(self, body: RequestBody) -> tuple[int, bytes]:
         """Send over the thread's open connection; if the server has closed it, send once more over a new one."""
         is_new = getattr(self._local, "connection", None) is None
         try:
@@ -99,7 +101,7 @@ class Remote:
         return RemoteError(f"{self.url} cannot be reached: {error}", "Check the URL and that the server runs.")
 
 
-def _json_body(inputs: Any) -> RequestBody:
+def _encode_json_body(inputs: Any) -> RequestBody:
     from mlapp.schema.infer import to_json_value
 
     if hasattr(inputs, "columns"):

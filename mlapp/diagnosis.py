@@ -64,7 +64,7 @@ def examine_machine(start: Path) -> list[Finding]:
     """Check Python, the extras, the tools, the deployment targets, and the project of a folder."""
     return [
         Finding("python", True, provenance.python_version()),
-        *_foreign(),
+        *_find_foreign_packages(),
         *_check_extras(),
         *_check_plugins(),
         *_check_tools(),
@@ -73,7 +73,7 @@ def examine_machine(start: Path) -> list[Finding]:
     ]
 
 
-def _foreign() -> list[Finding]:
+def _find_foreign_packages() -> list[Finding]:
     found = distribution.find_foreign()
     if found is None:
         return []

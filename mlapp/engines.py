@@ -1,4 +1,4 @@
-"""Engines run a project's pipeline elsewhere, for `--remote`. They register in the entry-point group `mlapp.engines`."""
+"""Engines run a project's pipeline elsewhere, for `--remote`. Their entry-point group is `mlapp.engines`."""
 
 from __future__ import annotations
 

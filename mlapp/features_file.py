@@ -17,7 +17,7 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl", ".ndjson")
 
 
 def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
-    """Records, rows or a DataFrame from a file. `-` is JSON from standard input; a pipe, such as `<(command)`, is JSON too.
+    """Records, rows or a DataFrame from a file. `-` and pipes, such as `<(command)`, are JSON.
 
     Args:
         schema: of the features: the types of a CSV's cells.

@@ -22,7 +22,7 @@ from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.protocols import tensors
-from mlapp.serving.protocols.open_inference import accept_tensors, model_metadata, predict_part_as_tensors
+from mlapp.serving.protocols.open_inference import accept_tensors, make_model_metadata, predict_part_as_tensors
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import make_http_error
@@ -45,7 +45,7 @@ class MlappRuntime(MLModel):
         )
         self._endpoint = Endpoint(project.app, loaded, settings, Metrics())
         await self._endpoint.start_model()
-        about = model_metadata(self._endpoint)
+        about = make_model_metadata(self._endpoint)
         self.inputs = [MetadataTensor(**tensor) for tensor in about["inputs"]]
         self.outputs = [MetadataTensor(**tensor) for tensor in about["outputs"]]
         return True
@@ -95,7 +95,7 @@ class MlappRuntime(MLModel):
             schema = loaded.predictor.schema.predictions
             async with aclosing(self._endpoint.streams.stream_items(loaded, part, budget.timeout)) as items:
                 async for item in items:
-                    found = tensors.predictions_to_tensors([item], schema)
+                    found = tensors.convert_predictions_to_tensors([item], schema)
                     yield self._make_answer(payload, found, loaded.version or "")
         except MLServerError:
             raise
@@ -134,17 +134,17 @@ def _read_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
         HttpError: 400, values do not have the tensor's datatype or shape.
     """
     return [
-        tensors.tensor_from_values(given.name, _datatype(given), given.shape, _values(given), budget)
+        tensors.make_tensor_from_values(given.name, _read_datatype(given), given.shape, _read_values(given), budget)
         for given in payload.inputs
     ]
 
 
-def _datatype(given: RequestInput) -> str:
+def _read_datatype(given: RequestInput) -> str:
     """The datatype's name. It is an enumeration over HTTP and a text over gRPC."""
     return str(getattr(given.datatype, "value", given.datatype))
 
 
-def _values(given: RequestInput) -> Any:
+def _read_values(given: RequestInput) -> Any:
     """The tensor's values, without MLServer's wrapper. gRPC's raw bytes have no wrapper."""
     values = getattr(given.data, "root", given.data)
     return values if hasattr(values, "dtype") or isinstance(values, list) else list(values)

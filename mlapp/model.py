@@ -14,7 +14,7 @@ from mlapp.errors import ModelError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.frameworks.python import PythonFramework
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import bind_one_stage, declared_parameters
+from mlapp.pipeline.parameters import bind_one_stage, list_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
@@ -76,7 +76,7 @@ class TrainedModel:
         saver = self.pipeline.stage("saver")
         if saver is None:
             require_declared(self.pipeline, self.framework, self.format)
-            self.framework.save(self.estimator, folder, self.format, _trusted_types(self.pipeline))
+            self.framework.save(self.estimator, folder, self.format, _list_trusted_types(self.pipeline))
             return
         try:
             saver(self.estimator, folder)
@@ -112,7 +112,7 @@ def load_estimator(
         require_declared(pipeline, adapter, format)
         if adapter.weights_only:
             return adapter.restore(_build_unfitted(pipeline, parameters or {}), folder)
-        return adapter.load(folder, format, _trusted_types(pipeline))
+        return adapter.load(folder, format, _list_trusted_types(pipeline))
     try:
         return loader(folder)
     except Exception as error:
@@ -132,11 +132,11 @@ def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_kee
     if format == "own" or pipeline.model_options.is_trained:
         return
     if to_keep or format not in ("", "joblib"):
-        framework.require_savable(model, format, _trusted_types(pipeline))
+        framework.require_savable(model, format, _list_trusted_types(pipeline))
 
 
 def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> None:
-    """Check that the app declares this way of loading. The manifest alone is not trusted: writers of the store write it.
+    """Check that the app declares this way of loading. A manifest is not trusted: writers of the store write it.
 
     The framework's default format, which loads no code, needs no declaration. An app declares its framework by its
     model: a class, a ready file, or a function with a return annotation. Without any of these each one is declared.
@@ -144,7 +144,7 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
     Raises:
         ModelError: it declares another framework or format; names the declaration that would allow this one.
     """
-    known = _declared_framework(pipeline)
+    known = _find_declared_framework(pipeline)
     if known is not None and known != framework.name:
         raise ModelError(
             f"The model uses the framework '{framework.name}'; app '{pipeline.name}' declares one of '{known}'.",
@@ -160,7 +160,7 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
         )
 
 
-def _declared_framework(pipeline: Pipeline) -> str | None:
+def _find_declared_framework(pipeline: Pipeline) -> str | None:
     """The framework that the app declares for its models, or None.
 
     The model is the result of the trainer, if the app has one.
@@ -197,7 +197,7 @@ def _build_unfitted(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
     """The model as the app's model function built it for the training that had these parameters."""
     pipeline.require_stages("model")
     stage = pipeline.stages["model"]
-    own = declared_parameters([stage])
+    own = list_parameters([stage])
     # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
     values = bind_one_stage(stage, own, mine)
@@ -207,5 +207,5 @@ def _build_unfitted(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
         raise UserCodeError(stage.title, error) from error
 
 
-def _trusted_types(pipeline: Pipeline) -> Sequence[str]:
+def _list_trusted_types(pipeline: Pipeline) -> Sequence[str]:
     return pipeline.model_options.trusted

@@ -57,24 +57,24 @@ def normalize(predictions: Any, title: str) -> Any:
         return predictions
     library = type(predictions).__module__.partition(".")[0]
     if library == "numpy" and hasattr(predictions, "dtype"):
-        return _array(predictions, title)
+        return _normalize_array(predictions, title)
     if library == "pandas":
-        return _of_pandas(predictions, title)
+        return _normalize_pandas(predictions, title)
     if library in ("pyarrow", "polars"):
-        return _of_arrow(predictions, title)
+        return _normalize_arrow(predictions, title)
     if hasattr(predictions, "toarray"):  # a sparse matrix
         return predictions.toarray()
     if hasattr(predictions, "detach"):  # a tensor of PyTorch
-        return _array(predictions.detach().cpu().numpy(), title)
+        return _normalize_array(predictions.detach().cpu().numpy(), title)
     if hasattr(predictions, "to_pandas"):
-        return _of_pandas(predictions.to_pandas(), title)
+        return _normalize_pandas(predictions.to_pandas(), title)
     if hasattr(predictions, "__array__"):
         import numpy as np
 
-        return _array(np.asarray(predictions), title)
+        return _normalize_array(np.asarray(predictions), title)
     if isinstance(predictions, Collection) and not isinstance(predictions, (str, bytes, bytearray, Mapping, Set)):
         return list(predictions)
-    raise _no_rows(predictions, title)
+    raise _no_rows_error(predictions, title)
 
 
 def to_rows(predictions: Any, title: str) -> list[Any]:
@@ -89,12 +89,12 @@ def to_rows(predictions: Any, title: str) -> list[Any]:
     """
     try:
         if type(predictions) is list:
-            return predictions if _is_plain(predictions) else [_json_value(row) for row in predictions]
+            return predictions if _is_plain(predictions) else [_normalize_value(row) for row in predictions]
         if hasattr(predictions, "columns"):
-            return _records(predictions)
-        return _values(predictions)
+            return _list_records(predictions)
+        return _list_values(predictions)
     except _NoJsonError as error:
-        raise _without_form(predictions, title, error) from None
+        raise _unsupported_value_error(predictions, title, error) from None
 
 
 def _is_plain(rows: list[Any]) -> bool:
@@ -116,9 +116,9 @@ def to_json_value(value: Any, title: str) -> Any:
         DataError: JSON cannot represent it.
     """
     try:
-        return _json_value(value)
+        return _normalize_value(value)
     except _NoJsonError as error:
-        raise _without_form([value], title, error) from None
+        raise _unsupported_value_error([value], title, error) from None
 
 
 def to_table(predictions: Any, title: str) -> pd.DataFrame:
@@ -131,36 +131,36 @@ def to_table(predictions: Any, title: str) -> pd.DataFrame:
 
     if hasattr(predictions, "columns"):
         table = predictions.reset_index(drop=True)
-        return pd.DataFrame({name: _column(table[name], title) for name in table.columns}, index=table.index)
+        return pd.DataFrame({name: _normalize_column(table[name], title) for name in table.columns}, index=table.index)
     if getattr(predictions, "ndim", 0) == 1:
-        return pd.DataFrame({PREDICTION: _column(pd.Series(predictions).reset_index(drop=True), title)})
+        return pd.DataFrame({PREDICTION: _normalize_column(pd.Series(predictions).reset_index(drop=True), title)})
     rows = to_rows(predictions, title)
     if rows and all(type(row) is dict for row in rows):
         table = pd.DataFrame(rows)
-        return pd.DataFrame({name: _alike(table[name]) for name in table.columns})
-    return pd.DataFrame({PREDICTION: _alike(pd.Series(rows, dtype=None if rows else object))})
+        return pd.DataFrame({name: _unify_types(table[name]) for name in table.columns})
+    return pd.DataFrame({PREDICTION: _unify_types(pd.Series(rows, dtype=None if rows else object))})
 
 
-def _column(column: pd.Series[Any], title: str) -> Any:
+def _normalize_column(column: pd.Series[Any], title: str) -> Any:
     if column.dtype.kind in "biufmM":
         return column
     import pandas as pd
 
-    return _alike(pd.Series(to_rows(column, title), index=column.index))
+    return _unify_types(pd.Series(to_rows(column, title), index=column.index))
 
 
-def _alike(column: pd.Series[Any]) -> pd.Series[Any]:
+def _unify_types(column: pd.Series[Any]) -> pd.Series[Any]:
     """A column with values of one type, as files need it; values of several types become their JSON text."""
     if column.dtype != object or len({type(value) for value in column.dropna()}) < 2:
         return column
     return column.map(lambda value: value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
-def _array(array: Any, title: str) -> Any:
+def _normalize_array(array: Any, title: str) -> Any:
     import numpy as np
 
     if not array.ndim:
-        raise _no_rows(array, title)
+        raise _no_rows_error(array, title)
     if array.dtype.names:
         import pandas as pd
 
@@ -172,18 +172,18 @@ def _array(array: Any, title: str) -> Any:
     return np.asarray(array) if isinstance(array, np.matrix) else array
 
 
-def _of_pandas(predictions: Any, title: str) -> Any:
+def _normalize_pandas(predictions: Any, title: str) -> Any:
     import pandas as pd
 
     if isinstance(predictions, pd.DataFrame):
         return _with_text_names(predictions, title)
     if isinstance(predictions, (pd.Series, pd.Index)) or hasattr(predictions, "dtype"):
         return predictions if isinstance(predictions, pd.Series) else pd.Series(predictions)
-    raise _no_rows(predictions, title)  # one value, as a Timestamp
+    raise _no_rows_error(predictions, title)  # one value, as a Timestamp
 
 
 def _with_text_names(table: pd.DataFrame, title: str) -> pd.DataFrame:
-    names = [_text_name(name) for name in table.columns]
+    names = [_format_name(name) for name in table.columns]
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(
@@ -196,12 +196,12 @@ def _with_text_names(table: pd.DataFrame, title: str) -> pd.DataFrame:
     return named
 
 
-def _text_name(name: Any) -> str:
+def _format_name(name: Any) -> str:
     """A column's name as text; several levels are joined by points."""
-    return ".".join(map(str, name)) if isinstance(name, tuple) else str(_json_value(name))
+    return ".".join(map(str, name)) if isinstance(name, tuple) else str(_normalize_value(name))
 
 
-def _of_arrow(predictions: Any, title: str) -> Any:
+def _normalize_arrow(predictions: Any, title: str) -> Any:
     """An Arrow or polars table or column; polars needs no pyarrow for it."""
     import pandas as pd
 
@@ -209,7 +209,7 @@ def _of_arrow(predictions: Any, title: str) -> Any:
         predictions = predictions.collect()
     if type(predictions).__module__.partition(".")[0] == "polars":
         if hasattr(predictions, "get_columns"):
-            return pd.DataFrame({column.name: _of_polars(column) for column in predictions.get_columns()})
+            return pd.DataFrame({column.name: _normalize_polars(column) for column in predictions.get_columns()})
         return predictions.to_list() if hasattr(predictions, "to_list") else _refuse(predictions, title)
     import pyarrow as pa
 
@@ -224,20 +224,20 @@ def _of_arrow(predictions: Any, title: str) -> Any:
     return _refuse(predictions, title)
 
 
-def _of_polars(column: Any) -> Any:
+def _normalize_polars(column: Any) -> Any:
     import pandas as pd
 
     values = column.to_list()
     return pd.array(values) if column.null_count() else values  # whole numbers stay whole beside a missing one
 
 
-def _records(table: pd.DataFrame) -> list[Any]:
+def _list_records(table: pd.DataFrame) -> list[Any]:
     names = list(table.columns)
-    columns = [_values(table.iloc[:, at]) for at in range(len(names))]
+    columns = [_list_values(table.iloc[:, at]) for at in range(len(names))]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [{}] * len(table)
 
 
-def _values(column: Any) -> list[Any]:
+def _list_values(column: Any) -> list[Any]:
     """The values of an array or a Series, converted in chunks."""
     kind = column.dtype.kind
     if kind in "biufU" and len(column) <= MANY and _is_numpy(column):
@@ -246,7 +246,7 @@ def _values(column: Any) -> list[Any]:
     if kind in "cV" and column.dtype != object:
         raise _NoJsonError(str(column.dtype))
     if kind in "mM" and not hasattr(column, "iloc"):
-        column = _times(column)
+        column = _normalize_times(column)
         kind = "O"
     rows = getattr(column, "iloc", column)
     values = []
@@ -254,7 +254,7 @@ def _values(column: Any) -> list[Any]:
         values += rows[at : at + MANY].tolist()
     if kind in "biufU" and _is_numpy(column):
         return values
-    return values if JSON_TYPES.issuperset(map(type, values)) else [_json_value(value) for value in values]
+    return values if JSON_TYPES.issuperset(map(type, values)) else [_normalize_value(value) for value in values]
 
 
 def _is_numpy(column: Any) -> bool:
@@ -262,7 +262,7 @@ def _is_numpy(column: Any) -> bool:
     return hasattr(column.dtype, "itemsize") and not hasattr(column.dtype, "na_value")
 
 
-def _times(array: np.ndarray[Any, Any]) -> Any:
+def _normalize_times(array: np.ndarray[Any, Any]) -> Any:
     """An array of times or durations as objects with an ISO text: dates, Timestamps, Timedeltas."""
     import numpy as np
     import pandas as pd
@@ -273,7 +273,7 @@ def _times(array: np.ndarray[Any, Any]) -> Any:
     return np.reshape(flat, array.shape)
 
 
-def _json_value(value: Any) -> Any:
+def _normalize_value(value: Any) -> Any:
     """A value as JSON represents it.
 
     Raises:
@@ -287,20 +287,20 @@ def _json_value(value: Any) -> Any:
             return value
         return _record(value)
     if kind in (list, tuple):
-        return [_json_value(item) for item in value]
+        return [_normalize_value(item) for item in value]
     if kind.__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, enum.Enum):
-        return _json_value(value.value)
-    plain = _scalar(value)
-    return _structure(value) if plain is value else plain
+        return _normalize_value(value.value)
+    plain = _normalize_scalar(value)
+    return _normalize_structure(value) if plain is value else plain
 
 
-def _scalar(value: Any) -> Any:
+def _normalize_scalar(value: Any) -> Any:
     """A scalar as JSON represents it; `value` itself if it is not a scalar."""
     library = type(value).__module__.partition(".")[0]
     if library == "numpy" and hasattr(value, "dtype") and not value.ndim:
-        return _numpy_scalar(value)
+        return _unwrap_numpy_scalar(value)
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
@@ -308,7 +308,7 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, (Decimal, numbers.Real)):
-        return _number(value)
+        return _normalize_number(value)
     if isinstance(value, (uuid.UUID, PurePath, ipaddress._BaseAddress)):
         return str(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -316,27 +316,27 @@ def _scalar(value: Any) -> Any:
     if library == "pandas" and type(value).__name__ in ("Period", "Interval"):
         return str(value)
     if library == "pyarrow" and hasattr(value, "as_py"):
-        return _json_value(value.as_py())
+        return _normalize_value(value.as_py())
     return value
 
 
-def _number(value: Any) -> float | int:
+def _normalize_number(value: Any) -> float | int:
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value)
 
 
-def _numpy_scalar(value: Any) -> Any:
+def _unwrap_numpy_scalar(value: Any) -> Any:
     if value.dtype.kind in "cV":
         raise _NoJsonError(type(value).__name__)
     if value.dtype.kind in "mM":
-        return _json_value(_times(value.reshape(1))[0])
+        return _normalize_value(_normalize_times(value.reshape(1))[0])
     if value.dtype.kind == "f":
         return float(value)
-    return _json_value(value.item())
+    return _normalize_value(value.item())
 
 
-def _structure(value: Any) -> Any:
+def _normalize_structure(value: Any) -> Any:
     """A compound value as JSON represents it: a record, a list, a table."""
     if isinstance(value, Mapping):
         return _record(value)
@@ -345,46 +345,46 @@ def _structure(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return _record(msgspec.structs.asdict(value))
     if hasattr(value, "model_dump"):  # pydantic's
-        return _json_value(value.model_dump(mode="json"))
+        return _normalize_value(value.model_dump(mode="json"))
     if hasattr(type(value), "__attrs_attrs__"):
         return _record({field.name: getattr(value, field.name) for field in type(value).__attrs_attrs__})
     if isinstance(value, type) or callable(value):
         raise _NoJsonError(type(value).__name__)
     if isinstance(value, Set):
-        return [_json_value(item) for item in value]
+        return [_normalize_value(item) for item in value]
     try:
         rows = normalize(value, "")
-        return _records(rows) if hasattr(rows, "columns") else [_json_value(row) for row in _list_rows(rows)]
+        return _list_records(rows) if hasattr(rows, "columns") else [_normalize_value(row) for row in _list_rows(rows)]
     except DataError:
         raise _NoJsonError(type(value).__name__) from None
 
 
 def _list_rows(rows: Any) -> list[Any]:
-    return rows if isinstance(rows, list) else _values(rows)
+    return rows if isinstance(rows, list) else _list_values(rows)
 
 
 def _record(record: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {_text_name(name): _json_value(value) for name, value in record.items()}
+    found = {_format_name(name): _normalize_value(value) for name, value in record.items()}
     if len(found) < len(record):
         raise _NoJsonError("dict with two keys of one text")
     return found
 
 
 def _refuse(predictions: Any, title: str) -> Any:
-    raise _no_rows(predictions, title)
+    raise _no_rows_error(predictions, title)
 
 
-def _no_rows(predictions: Any, title: str) -> DataError:
+def _no_rows_error(predictions: Any, title: str) -> DataError:
     what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
     return DataError(f"{title} returned a {what}.", "Return a list or an array with one prediction per row.")
 
 
-def _without_form(predictions: Any, title: str, error: _NoJsonError) -> DataError:
+def _unsupported_value_error(predictions: Any, title: str, error: _NoJsonError) -> DataError:
     """The error for a value that JSON cannot represent, with its row if known."""
     where = ""
     for row, value in enumerate(predictions if isinstance(predictions, list) else ()):
         try:
-            _json_value(value)
+            _normalize_value(value)
         except _NoJsonError:
             where = f" in row {row}"
             break

@@ -30,7 +30,7 @@ from mlapp.schema.container import build_features, count_rows
 from mlapp.schema.request_table import to_table
 from mlapp.schema.rows import RowCodec
 from mlapp.store import ModelVersion
-from mlapp.store.manifest import recorded_parameters
+from mlapp.store.manifest import list_recorded_parameters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ class Predictor:
     @cached_property
     def stage(self) -> Stage:
         """The predictor: the user's, or the framework's."""
-        return predictor_stage(self.pipeline, self.framework)
+        return select_predictor(self.pipeline, self.framework)
 
     @cached_property
     def takes_array(self) -> bool:
@@ -171,7 +171,7 @@ class Predictor:
         """As `check`, but decodes common records and rows with the server's decoder, which is much faster."""
         rows = inputs
         if type(inputs) is dict:
-            rows = _rows_of_columns(inputs, self.schema.features)
+            rows = _convert_columns_to_rows(inputs, self.schema.features)
         part = self._codec.convert(rows) if type(rows) is list else None
         if part is None or self._codec.join is None:
             return self.check(inputs)
@@ -200,7 +200,7 @@ class Predictor:
         return is_well
 
 
-def _rows_of_columns(inputs: dict[Any, Any], schema: Schema) -> list[Any] | None:
+def _convert_columns_to_rows(inputs: dict[Any, Any], schema: Schema) -> list[Any] | None:
     """One record, or columns of one length, as records or rows; None for anything else."""
     lists = sum(isinstance(value, (list, tuple)) for value in inputs.values())
     if not lists:
@@ -236,12 +236,12 @@ def wrap_estimator(
         framework,
         manifest.schema,
         manifest.version,
-        recorded_parameters(manifest),
+        list_recorded_parameters(manifest),
         ignores_extra=extra == "ignore",
     )
 
 
-def predictor_of_trained(trained: TrainedModel, *, extra: str = "refuse") -> Predictor:
+def make_predictor(trained: TrainedModel, *, extra: str = "refuse") -> Predictor:
     """A model trained in this process, ready to predict. `extra` as for `load`."""
     return Predictor(
         trained.pipeline,
@@ -253,7 +253,7 @@ def predictor_of_trained(trained: TrainedModel, *, extra: str = "refuse") -> Pre
     )
 
 
-def predictor_stage(pipeline: Pipeline, framework: Framework) -> Stage:
+def select_predictor(pipeline: Pipeline, framework: Framework) -> Stage:
     """The user's predictor, or the framework's: with the names of several targets, or with probabilities by class if
     the app says `predict="proba"`.
     """
@@ -288,7 +288,7 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
         UserCodeError: the predictor or transformer raised. DataError: not one prediction per row, or a value for which
             JSON has no representation.
     """
-    stage = predictor_stage(pipeline, framework)
+    stage = select_predictor(pipeline, framework)
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
     started = time.perf_counter()
     transformed = predictor.transform_features(copy.copy(features))  # user code can modify its features
@@ -338,7 +338,7 @@ def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
     predictions = normalization.normalize(found, stage.title)
     rows = count_rows(features)
     if rows is not None and len(predictions) != rows:
-        raise wrong_count(stage, len(predictions), rows)
+        raise wrong_count_error(stage, len(predictions), rows)
     return predictions
 
 
@@ -347,7 +347,7 @@ def is_stream(stage: Stage) -> bool:
     return inspect.isgeneratorfunction(stage.function) or inspect.isasyncgenfunction(stage.function)
 
 
-def wrong_count(stage: Stage, found: int, rows: int) -> DataError:
+def wrong_count_error(stage: Stage, found: int, rows: int) -> DataError:
     """The error for a wrong number of predictions."""
     return DataError(f"{stage.title} returned {found} predictions for {rows} rows.", "Return one prediction per row.")
 
@@ -372,7 +372,7 @@ def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     wanted = np.dtype(dtype)
     try:
         given = np.asarray(inputs)
-        if not all(_is_castable(found, wanted.kind) for found in _value_types(inputs, given)):
+        if not all(_is_castable(found, wanted.kind) for found in _collect_value_types(inputs, given)):
             raise ValueError("a value is of another type")
         with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(wanted, copy=False)
@@ -391,7 +391,7 @@ def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     return array
 
 
-def _value_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
+def _collect_value_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
     """The types of the values before NumPy unifies them: it converts texts, true and false to numbers."""
     if array.dtype.kind == "O":
         return set(map(type, array.ravel()))

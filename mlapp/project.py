@@ -19,7 +19,7 @@ import msgspec
 
 from mlapp import config, notebook_source
 from mlapp.app import App
-from mlapp.app_location import SUFFIXES, AppLocation, import_paths, locate, project_root
+from mlapp.app_location import SUFFIXES, AppLocation, find_project_root, import_paths, locate
 from mlapp.app_name import read_app_name
 from mlapp.config import Settings
 from mlapp.errors import MlappError, ProjectError, UserCodeError, suggest_nearest
@@ -47,7 +47,7 @@ class Project:
             ConfigError: mlapp.yaml is wrong.
         """
         here = Path(start).resolve()
-        found = project_root(here)
+        found = find_project_root(here)
         file, _, variable = os.environ.get(f"{config.PREFIX}APP", "").partition(":")
         is_of_project = found is not None and not Path(file).is_absolute() and (found / file).is_file()
         if file.endswith(SUFFIXES) and not is_of_project and (here / file).is_file():
@@ -63,7 +63,7 @@ class Project:
             ConfigError: mlapp.yaml is wrong.
         """
         file = file.resolve()
-        root = project_root(file.parent) or file.parent
+        root = find_project_root(file.parent) or file.parent
         place = file.relative_to(root).as_posix() + (f":{variable}" if variable else "")
         return cls(root, msgspec.structs.replace(config.load_settings(root, environment), app=place), environment)
 
@@ -178,7 +178,7 @@ def _forget_package(name: str, folder: Path) -> None:
     """Let a package be imported from `folder` if another project's package of that name is loaded."""
     libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
     modules = [each for each in sys.modules if each == name or each.startswith(f"{name}.")]
-    places = [place for each in modules for place in _places(sys.modules[each])]
+    places = [place for each in modules for place in _list_module_places(sys.modules[each])]
     if all(place.startswith((f"{folder}{os.sep}", *libraries)) for place in places):
         return
     for each in modules:
@@ -186,7 +186,7 @@ def _forget_package(name: str, folder: Path) -> None:
     importlib.invalidate_caches()
 
 
-def _places(module: ModuleType) -> list[str]:
+def _list_module_places(module: ModuleType) -> list[str]:
     """The module's file; the folders of a package without one."""
     file = getattr(module, "__file__", None)
     return [file] if file else list(getattr(module, "__path__", ()))

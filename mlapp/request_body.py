@@ -39,10 +39,10 @@ def read_request_body(name: str) -> RequestBody:
         DataError: it is empty, not JSON, or not Parquet.
     """
     if name == "-":
-        return _json(sys.stdin.buffer.read(), "standard input")
+        return _make_json_body(sys.stdin.buffer.read(), "standard input")
     path = Path(name)
     if path.is_fifo():
-        return _json(path.read_bytes(), name)
+        return _make_json_body(path.read_bytes(), name)
     if not path.is_file():
         raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
     suffix = path.suffix.lower()
@@ -60,9 +60,9 @@ def read_request_body(name: str) -> RequestBody:
             is_file = content.startswith(b"ARROW1")
             return RequestBody(content, "application/vnd.apache.arrow.file" if is_file else ARROW)
         case ".parquet":
-            return RequestBody(_arrow_of_parquet(path), ARROW)
+            return RequestBody(_convert_parquet_to_arrow(path), ARROW)
         case ".json":
-            return _json(content, name)
+            return _make_json_body(content, name)
     lines = [line.strip() for line in content.splitlines()]
     for number, line in enumerate(lines, start=1):
         if line:
@@ -70,7 +70,7 @@ def read_request_body(name: str) -> RequestBody:
     return RequestBody(b'{"inputs":[' + b",".join(line for line in lines if line) + b"]}")
 
 
-def _json(content: bytes, name: str) -> RequestBody:
+def _make_json_body(content: bytes, name: str) -> RequestBody:
     """The JSON text, with bare data under `inputs`. Numbers keep every digit."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     _check_json(content, name)
@@ -91,7 +91,7 @@ def _check_json(content: bytes, name: str) -> None:
         raise DataError(f"{name} is not JSON: {error}", 'Give JSON, as [{"name": value}].') from None
 
 
-def _arrow_of_parquet(path: Path) -> bytes:
+def _convert_parquet_to_arrow(path: Path) -> bytes:
     try:
         import pyarrow as pa
         from pyarrow import parquet

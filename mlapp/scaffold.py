@@ -282,6 +282,6 @@ def _pin_requirements(file: Path, project: Path) -> None:
             wheel = self_wheel.write_wheel(project / WHEELS, _templates_folder())
             lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
         found = installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
-        version = self_wheel.pinned_version() if is_own else found
+        version = self_wheel.format_pinned_version() if is_own else found
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

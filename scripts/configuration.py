@@ -29,8 +29,8 @@ TAIL = """## `targets`
 
 Each target has its own section: [`targets.k8s`](reference/kubernetes-settings.md),
 [`targets.kserve`](reference/kserve-settings.md), [`targets.knative`](reference/knative-settings.md),
-[`targets.seldon`](reference/seldon-settings.md), [`targets.sagemaker`](reference/sagemaker-settings.md) and
-[`targets.docker`](reference/docker-settings.md).
+[`targets.seldon`](reference/seldon-settings.md), [`targets.sagemaker`](reference/sagemaker-settings.md),
+[`targets.lambda`](reference/lambda-settings.md) and [`targets.docker`](reference/docker-settings.md).
 """
 
 

@@ -30,7 +30,7 @@ def explain_size(size: int, limit: int) -> str:
     )
 
 
-def memory_in_mb() -> int:
+def read_memory_limit_mb() -> int:
     """The function's memory in MB; 0 outside Lambda."""
     return int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
 
@@ -40,7 +40,7 @@ def warn_of_memory() -> bool:
 
     Lambda kills the process at the limit without a message.
     """
-    limit = memory_in_mb()
+    limit = read_memory_limit_mb()
     unit = 1 if sys.platform == "darwin" else 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
     if not limit or used < NEARLY_ALL * limit:

@@ -37,14 +37,14 @@ def open_function(bundle: Path | None) -> ModelFunction:
     else:
         opened = bundles.open(bundle)
         project, version = opened.served_project, opened.settings.serve.model
-    project = _without_monitoring(project)
+    project = _disable_monitoring(project)
     settings = decode_section(LambdaSettings, project.settings.targets.get("lambda") or {}, "targets.lambda")
     host = ModelHost(project.app, version, project.settings.serve, project.store)
     host.open_endpoint()
     return ModelFunction(host, settings)
 
 
-def _without_monitoring(project: Project) -> Project:
+def _disable_monitoring(project: Project) -> Project:
     """The project with monitoring off, because Lambda freezes the process, including a recorder, between events."""
     settings = msgspec.structs.replace(project.settings, monitor=Monitor(log="off", drift=False))
     return dataclasses.replace(project, settings=settings)
@@ -67,7 +67,7 @@ def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
     watch = limits.DeadlineWatch()
     has_warned = limits.warn_of_memory()
     while True:
-        invocation = api.next_invocation()
+        invocation = api.wait_for_invocation()
         os.environ[TRACE] = invocation.trace
         watch.begin(invocation.remaining)
         try:
@@ -103,7 +103,9 @@ def answer_invocation(api: RuntimeApi, function: ModelFunction, invocation: Invo
         log.error("%s %s", error.what, error.todo)
         api.send_error(invocation, type(error).__name__, f"{error.what} {error.todo}")
     except MemoryError:
-        text = f"The function has no memory left of its {limits.memory_in_mb()} MB. Raise targets.lambda.memory."
+        text = (
+            f"The function has no memory left of its {limits.read_memory_limit_mb()} MB. Raise targets.lambda.memory."
+        )
         log.error("%s", text)
         api.send_error(invocation, "OutOfMemory", text)
     except msgspec.DecodeError as error:

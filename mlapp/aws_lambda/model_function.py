@@ -124,7 +124,7 @@ class ModelFunction:
         return msgspec.json.encode({"batchItemFailures": failures})
 
     def _answer_message(self, identity: str, body: bytes, remaining: float) -> None:
-        objects = _objects_in_message(body)
+        objects = _parse_queued_objects(body)
         if objects is not None:
             self._answer_objects(objects, remaining)
             return
@@ -181,7 +181,7 @@ def _limit_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
     return {**headers, b"x-request-timeout": b"%f" % most} if not given < most else dict(headers)
 
 
-def _objects_in_message(body: bytes) -> list[StoredObject] | None:
+def _parse_queued_objects(body: bytes) -> list[StoredObject] | None:
     """The objects of an S3 notification that came through a queue; None for any other message."""
     try:
         content = msgspec.json.decode(body)

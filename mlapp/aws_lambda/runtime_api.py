@@ -61,7 +61,7 @@ class RuntimeApi:
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address)  # no timeout: the function waits here for events
 
-    def next_invocation(self) -> Invocation:
+    def wait_for_invocation(self) -> Invocation:
         """Wait for the next event.
 
         Raises:
@@ -109,7 +109,7 @@ class RuntimeApi:
         except OSError:
             raise
         except Exception as error:
-            told = base64.b64encode(error_body(type(error).__name__, str(error)))
+            told = base64.b64encode(encode_error(type(error).__name__, str(error)))
             trailers = (
                 f"{ERROR_TYPE}: {type(error).__name__}\r\n".encode() + ERROR_BODY.encode() + b": " + told + b"\r\n"
             )
@@ -119,12 +119,12 @@ class RuntimeApi:
     def send_error(self, invocation: Invocation, kind: str, message: str) -> None:
         """Report that the invocation failed."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
-        self._post(f"invocation/{invocation.identity}/error", error_body(kind, message), headers)
+        self._post(f"invocation/{invocation.identity}/error", encode_error(kind, message), headers)
 
     def send_init_error(self, kind: str, message: str) -> None:
         """Report that the function cannot start."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
-        self._post("init/error", error_body(kind, message), headers)
+        self._post("init/error", encode_error(kind, message), headers)
 
     def _post(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         self._connection.request("POST", f"{VERSION}/{path}", body, headers)
@@ -137,6 +137,6 @@ class RuntimeApi:
             raise RuntimeApiError(response.status, text.decode(errors="replace"))
 
 
-def error_body(kind: str, message: str) -> bytes:
+def encode_error(kind: str, message: str) -> bytes:
     """An error in the format that Lambda returns to the caller."""
     return msgspec.json.encode({"errorMessage": message, "errorType": kind, "stackTrace": []})

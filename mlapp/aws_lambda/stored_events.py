@@ -107,10 +107,10 @@ def list_objects(event: dict[str, Any]) -> list[StoredObject] | None:
         detail = event["detail"]
         return [StoredObject(detail["bucket"]["name"], detail["object"]["key"])]
     records = list_records(event, "aws:s3")
-    return None if records is None else list(_objects_of(records))
+    return None if records is None else list(_iterate_stored_objects(records))
 
 
-def _objects_of(records: list[dict[str, Any]]) -> Iterator[StoredObject]:
+def _iterate_stored_objects(records: list[dict[str, Any]]) -> Iterator[StoredObject]:
     for record in records:
         if not str(record.get("eventName", "ObjectCreated")).startswith("ObjectRemoved"):
             yield StoredObject(record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))

@@ -1,8 +1,8 @@
 """The baseline of a version: the distributions of the training data and of the model's predictions on them."""
 
 from mlapp.baseline.baseline import FILE, Baseline, Calibration, Column, MetricError, read_baseline
-from mlapp.baseline.build import build_columns, draw_rows, target_kind
-from mlapp.baseline.predictions import prediction_columns
+from mlapp.baseline.build import build_columns, draw_rows, find_target_type
+from mlapp.baseline.predictions import summarize_predictions
 
 __all__ = [
     "FILE",
@@ -12,7 +12,7 @@ __all__ = [
     "MetricError",
     "build_columns",
     "draw_rows",
-    "prediction_columns",
+    "find_target_type",
     "read_baseline",
-    "target_kind",
+    "summarize_predictions",
 ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEYS = 1 << 16
 
 
-def codes_of(values: NDArray[Any], center: Any) -> NDArray[np.uint32]:
+def encode_bins(values: NDArray[Any], center: Any) -> NDArray[np.uint32]:
     """The upper bits of each value's distance from the center, not yet in order: `ORDER` makes them keys.
 
     Args:
@@ -50,7 +50,7 @@ def is_missing_code() -> NDArray[np.bool_]:
     return np.isnan((np.arange(KEYS, dtype=np.uint32) << np.uint32(16)).view(np.float32))
 
 
-def upper_ends(keys: NDArray[Any], center: float) -> list[float]:
+def compute_upper_ends(keys: NDArray[Any], center: float) -> list[float]:
     """The largest value of each key, in the column's unit."""
     codes = _CODES[np.asarray(keys, dtype=np.int64)]
     negative = codes >= KEYS // 2

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlapp.baseline.baseline import Column
-from mlapp.baseline.redaction import NO_RULES, is_private, step_of
+from mlapp.baseline.redaction import NO_RULES, find_rounding_step, is_private
 from mlapp.schema.container import count_rows, take_rows
 
 if TYPE_CHECKING:
@@ -56,14 +56,16 @@ def build_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Co
     features = draw_rows(features)
     if isinstance(features, pd.Series):
         features = features.to_frame()
-    table = features if isinstance(features, pd.DataFrame) else _frame(features)
+    table = features if isinstance(features, pd.DataFrame) else _to_frame(features)
     if table is None or table.shape[1] > MOST_COLUMNS or not len(table):
         return []
     most = min(MOST_BINS, max(FEWEST_BINS, CELLS // max(1, table.shape[1])))
-    return [column_of(str(name), table.iloc[:, at], most, rules) for at, name in enumerate(table.columns)]
+    return [summarize_column(str(name), table.iloc[:, at], most, rules) for at, name in enumerate(table.columns)]
 
 
-def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: Mapping[str, str] = NO_RULES) -> Column:
+def summarize_column(
+    name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: Mapping[str, str] = NO_RULES
+) -> Column:
     """The distribution of one column.
 
     Args:
@@ -78,11 +80,11 @@ def column_of(name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: M
     is_bool = types.is_bool_dtype(values.dtype)
     is_number = types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)
     if not is_bool and (is_number or _is_duration(values.dtype)):
-        return _number(name, numbers_of(values), most, step_of(rules, name))
-    return category_of(name, texts_of(values), most)
+        return _summarize_numbers(name, to_numbers(values), most, find_rounding_step(rules, name))
+    return summarize_categories(name, to_category_texts(values), most)
 
 
-def numbers_of(values: Any) -> NDArray[np.float64]:
+def to_numbers(values: Any) -> NDArray[np.float64]:
     """Numbers as float64, dates as seconds since 1970, durations as seconds, what is missing or no number as NaN."""
     import numpy as np
     import pandas as pd
@@ -112,27 +114,27 @@ def _is_duration(dtype: Any) -> bool:
     return str(dtype).startswith(("timedelta64[", "duration["))
 
 
-def texts_of(values: Any) -> list[str | None]:
+def to_category_texts(values: Any) -> list[str | None]:
     """Each value as a category's text: 1 and 1.0 have one text, True is `true`, a missing value is None."""
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
-    return [text_of(value) for value in listed]
+    return [to_category_text(value) for value in listed]
 
 
 def count_texts(values: Any) -> dict[str | None, int]:
-    """How often each category's text occurs, as `texts_of` would give them."""
+    """How often each category's text occurs, as `to_category_texts` would give them."""
     import numpy as np
 
     if str(getattr(values, "dtype", "")) == "category":
         codes = values.cat.codes.to_numpy()
-        texts: list[str | None] = [*texts_of(values.cat.categories), None]  # the code of a missing value is -1
+        texts: list[str | None] = [*to_category_texts(values.cat.categories), None]  # the code of a missing value is -1
         found = zip(texts, np.roll(np.bincount(codes + 1, minlength=len(texts)), -1).tolist(), strict=True)
         return {text: count for text, count in found if count}
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
     if not _can_be_grouped(set(map(type, listed))):
-        return dict(Counter(map(text_of, listed)))
+        return dict(Counter(map(to_category_text, listed)))
     counts: dict[str | None, int] = {}
     for value, count in Counter(listed).items():
-        text = text_of(value)
+        text = to_category_text(value)
         counts[text] = counts.get(text, 0) + count
     return counts
 
@@ -150,7 +152,7 @@ def _can_be_grouped(kinds: set[type]) -> bool:
     return numbers <= {int, float} or numbers == {bool}
 
 
-def text_of(value: Any) -> str | None:
+def to_category_text(value: Any) -> str | None:
     """One value as a category's text; for a list, array or record the name of its type."""
     if isinstance(value, str):
         return value
@@ -167,7 +169,7 @@ def text_of(value: Any) -> str | None:
     return str(value)
 
 
-def category_of(name: str, texts: list[str | None], most: int = MOST_BINS) -> Column:
+def summarize_categories(name: str, texts: list[str | None], most: int = MOST_BINS) -> Column:
     """The counts of each value; a column of unique or long texts has none."""
     import numpy as np
     import pandas as pd
@@ -195,7 +197,7 @@ def category_of(name: str, texts: list[str | None], most: int = MOST_BINS) -> Co
     )
 
 
-def target_kind(target: Any) -> str | None:
+def find_target_type(target: Any) -> str | None:
     """The JSON type of a target's values; None for several columns or another type."""
     from mlapp.schema import infer_schema
 
@@ -219,10 +221,10 @@ def _list_values(values: Any) -> Iterable[Any]:
     return listed
 
 
-def _number(name: str, values: NDArray[np.float64], most: int, step: float | None = None) -> Column:
+def _summarize_numbers(name: str, values: NDArray[np.float64], most: int, step: float | None = None) -> Column:
     import numpy as np
 
-    from mlapp.baseline.bins import ORDER, codes_of, make_bins, upper_ends
+    from mlapp.baseline.bins import ORDER, compute_upper_ends, encode_bins, make_bins
 
     values = values if step is None else np.round(values / step) * step
     known = values[np.isfinite(values)]
@@ -231,7 +233,7 @@ def _number(name: str, values: NDArray[np.float64], most: int, step: float | Non
         return Column(name=name, kind="number", rows=rows, missing=missing)
     # An actual value, so that each value of a column with few distinct ones gets a separate bin.
     center = float(np.partition(known, (len(known) - 1) // 2)[(len(known) - 1) // 2])
-    ordered = ORDER[codes_of(known, center)].astype(np.int64)
+    ordered = ORDER[encode_bins(known, center)].astype(np.int64)
     keys, counts = make_bins(ordered, most)
     return Column(
         name=name,
@@ -241,7 +243,7 @@ def _number(name: str, values: NDArray[np.float64], most: int, step: float | Non
         center=center,
         low=int(ordered.min()),
         keys=keys,
-        edges=upper_ends(np.asarray(keys), center),
+        edges=compute_upper_ends(np.asarray(keys), center),
         minimum=float(known.min()),
         maximum=float(known.max()),
         counts=counts,
@@ -249,7 +251,7 @@ def _number(name: str, values: NDArray[np.float64], most: int, step: float | Non
     )
 
 
-def _frame(features: Any) -> pd.DataFrame | None:
+def _to_frame(features: Any) -> pd.DataFrame | None:
     import numpy as np
     import pandas as pd
 

@@ -31,7 +31,7 @@ def is_private(rules: Mapping[str, str], column: str) -> bool:
     return rules.get(column) in ("drop", "hash")
 
 
-def step_of(rules: Mapping[str, str], column: str) -> float | None:
+def find_rounding_step(rules: Mapping[str, str], column: str) -> float | None:
     """The step to which the column's numbers are rounded, or None."""
     found = ROUND.fullmatch(rules.get(column, ""))
     return float(found[1]) if found else None
@@ -60,7 +60,7 @@ def redact_schema(schema: Schema, rules: Mapping[str, str]) -> Schema:
 
 
 def _redact_field(field: Field, rules: Mapping[str, str]) -> Field:
-    step = step_of(rules, field.name)
+    step = find_rounding_step(rules, field.name)
     if step is not None and field.type in ("integer", "number"):
         ends = {name: round_to_step(getattr(field, name), step) for name in ("minimum", "maximum", "example")}
         return msgspec.structs.replace(field, **ends)

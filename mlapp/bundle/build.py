@@ -249,7 +249,7 @@ def write_requirements(
         )
     entries = []
     if self_wheel.is_from_index():
-        requirement = f"{distribution.NAME}{extra}=={self_wheel.pinned_version()}"
+        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_pinned_version()}"
     else:
         wheel = self_wheel.write_wheel(staging / bundle.WHEELS)
         requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"

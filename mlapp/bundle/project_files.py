@@ -65,7 +65,7 @@ def find_project_files(
             continue
         if not _is_shippable(root, path, path in included, warn):
             continue
-        reason = None if path in included else _secret_in(root, path)
+        reason = None if path in included else _find_secret_reason(root, path)
         if reason is None or (path in tracked and not refuse_tracked_secrets):
             found.append(path)
         elif path in tracked or path in needed:
@@ -85,12 +85,12 @@ def find_project_files(
     return found
 
 
-def _secret_in(root: Path, path: Path) -> str | None:
+def _find_secret_reason(root: Path, path: Path) -> str | None:
     """Why a file looks like a secret, or None. Links are skipped, because their targets are checked."""
     if (root / path).is_symlink():
         return None
     try:
-        return secrets.reason_by_name(path) or secrets.reason_by_content(root / path)
+        return secrets.detect_secret_by_name(path) or secrets.detect_secret_by_content(root / path)
     except FileNotFoundError:  # deleted in the meantime
         return None
 

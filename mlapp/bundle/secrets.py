@@ -81,7 +81,7 @@ READ = 1024 * 1024
 """Bytes to search per file: configuration and code are smaller, and data rarely contains tokens."""
 
 
-def reason_by_name(path: Path) -> str | None:
+def detect_secret_by_name(path: Path) -> str | None:
     """Why a file's name suggests a secret, or None.
 
     Args:
@@ -97,7 +97,7 @@ def reason_by_name(path: Path) -> str | None:
     return None
 
 
-def reason_by_content(file: Path) -> str | None:
+def detect_secret_by_content(file: Path) -> str | None:
     """Line and kind of the first secret in a file, such as `line 3: GitHub Token`, or None.
 
     Raises:
@@ -108,17 +108,17 @@ def reason_by_content(file: Path) -> str | None:
     if b"\0" in content[:8192]:
         return None
     text = content.decode("utf-8", errors="replace")
-    for kind, expression in _rules():
+    for kind, expression in _load_secret_rules():
         found = expression.search(text)
         if found is not None:
             return f"line {text.count(chr(10), 0, found.start()) + 1}: {kind}"
     if file.suffix.lower() == ".pem" and not PUBLIC.search(text):
         return BY_NAME
-    return next(_keys_in_settings(text), None) if file.name == config.FILE else None
+    return next(_find_api_keys(text), None) if file.name == config.FILE else None
 
 
 @cache
-def _rules() -> Sequence[tuple[str, re.Pattern[str]]]:
+def _load_secret_rules() -> Sequence[tuple[str, re.Pattern[str]]]:
     from importlib import import_module
 
     rules = list(OWN_RULES.items())
@@ -131,7 +131,7 @@ def _rules() -> Sequence[tuple[str, re.Pattern[str]]]:
     return tuple(rules)
 
 
-def _keys_in_settings(text: str) -> Iterator[str]:
+def _find_api_keys(text: str) -> Iterator[str]:
     """The locations of plain-text API keys in mlapp.yaml."""
     import yaml
 

@@ -21,7 +21,7 @@ def is_from_index() -> bool:
     return distribution.read_text("direct_url.json") is None and not distribution.version.endswith(LOCAL)
 
 
-def pinned_version() -> str:
+def format_pinned_version() -> str:
     """The version for a requirement. For a wheel that is packed here, it is one that no index can have."""
     return version() if is_from_index() else f"{version()}{LOCAL}"
 
@@ -45,18 +45,18 @@ def write_wheel(folder: Path, templates: Path | None = None) -> Path:
     members[f"{info}/METADATA"] = metadata.encode()
     members[f"{info}/entry_points.txt"] = (distribution.read_text("entry_points.txt") or "").encode()
     if templates is not None:
-        members.update(_files(templates, "mlapp/templates"))
+        members.update(_iterate_package_files(templates, "mlapp/templates"))
     return wheel.pack_wheel(folder, WHEEL_NAME, packed, members)
 
 
 def _read_package_files() -> Iterator[tuple[str, bytes]]:
     """Name and content of the package's files, except those that only `mlapp init` needs."""
-    for name, content in _files(Path(mlapp.__file__).parent, "mlapp"):
+    for name, content in _iterate_package_files(Path(mlapp.__file__).parent, "mlapp"):
         if not name.startswith("mlapp/templates/"):
             yield name, content
 
 
-def _files(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
+def _iterate_package_files(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
         if path.is_file() and "__pycache__" not in relative.parts:

@@ -255,12 +255,12 @@ def rules(
     """
     import yaml
 
-    from mlapp.monitoring.rules_file import as_prometheus_rule, make_rules
+    from mlapp.monitoring.rules_file import make_prometheus_rule, make_rules
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     made = make_rules(project.name, project.settings.monitor)
-    found = as_prometheus_rule(project.name, made) if operator else made
+    found = make_prometheus_rule(project.name, made) if operator else made
     typer.echo(yaml.safe_dump(found, sort_keys=False, width=120), nl=False)
 
 

@@ -147,7 +147,7 @@ def forget(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    pairs = dict(_pair(text) for text in key)
+    pairs = dict(_parse_key(text) for text in key)
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
     rows = delete(place_of(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name))
     typer.echo(f"{rows} rows deleted")
@@ -184,7 +184,7 @@ def skew(
         raise typer.Exit(1)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _parse_key(text: str) -> tuple[str, str]:
     from mlapp.errors import UsageError
 
     name, separator, value = text.partition("=")

@@ -26,7 +26,7 @@ ParametersFile = Annotated[
 ]
 
 
-def given_parameters(file: Path | None, texts: Iterable[str] | None) -> dict[str, Any]:
+def read_given_parameters(file: Path | None, texts: Iterable[str] | None) -> dict[str, Any]:
     """The parameters of a file, overridden by those of `-p`.
 
     Raises:

@@ -79,9 +79,9 @@ def print_predictions(
         )
     project = Project.find(environment=environment)
     if asked:
-        body = read_request_body(features) if features is not None else _body_of_reader(project, values)
+        body = read_request_body(features) if features is not None else _read_reader_body(project, values)
         output.print_json(
-            _at_url(project, url, body)
+            _predict_at_url(project, url, body)
             if url is not None
             else _predict_deployed(project, target, namespace, context, body)
         )
@@ -137,7 +137,7 @@ def _predict_deployed(
     return place.predict(body)["predictions"]
 
 
-def _at_url(project: Project, url: str, body: RequestBody) -> Any:
+def _predict_at_url(project: Project, url: str, body: RequestBody) -> Any:
     """The predictions of the server at a URL, with the first of the locally configured API keys.
 
     Raises:
@@ -150,7 +150,7 @@ def _at_url(project: Project, url: str, body: RequestBody) -> Any:
     return Remote(url, timeout=serve.timeout, api_key=key).predict(body)
 
 
-def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
+def _read_reader_body(project: Project, values: dict[str, Any]) -> RequestBody:
     """The data of the app's reader, as a request.
 
     Raises:
@@ -158,13 +158,13 @@ def _body_of_reader(project: Project, values: dict[str, Any]) -> RequestBody:
     """
     from mlapp import training
     from mlapp.schema.infer import to_json_value
-    from mlapp.store.manifest import recorded_parameters
+    from mlapp.store.manifest import list_recorded_parameters
 
     if project.app.stage("feature_loader") is not None:
         raise UsageError(
             f"App '{project.name}' has a feature_loader: the deployed model takes raw inputs.",
             "Give the inputs as a file: --features.",
         )
-    trained_with = recorded_parameters(project.store.get(project.name, "latest").manifest)
+    trained_with = list_recorded_parameters(project.store.get(project.name, "latest").manifest)
     features = training.read_features(project.app, values, trained_with=trained_with)
     return RequestBody.of(to_json_value(features.to_dict("records") if hasattr(features, "columns") else features))

@@ -10,7 +10,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
+from mlapp.cli.parameters import Parameters, ParametersFile, read_given_parameters
 from mlapp.cli.remote import NoWait, Remote, announce_run, fetch_run_model, follow_run, print_run_id, register_project
 from mlapp.engines import open_engine
 from mlapp.errors import UsageError
@@ -61,9 +61,9 @@ def train_model(
       mlapp train --remote
     """
     from mlapp.project import Project
-    from mlapp.store.manifest import recorded_parameters
+    from mlapp.store.manifest import list_recorded_parameters
 
-    values = given_parameters(params, parameter)
+    values = read_given_parameters(params, parameter)
     if remote and engine is not Engine.LOCAL:
         raise UsageError(
             "--remote and --engine are both given.", "Give --remote to run on Flyte, --engine to run here."
@@ -76,7 +76,7 @@ def train_model(
     project.store.check_writable()
     if like is not None:
         recorded = project.store.get(project.name, like).manifest
-        values = {**recorded_parameters(recorded), **values}
+        values = {**list_recorded_parameters(recorded), **values}
         if recorded.parent is not None and start_from is None and not remote:
             start_from = str(recorded.parent)
             output.print_note(

@@ -14,7 +14,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.parameters import Parameters, ParametersFile, given_parameters
+from mlapp.cli.parameters import Parameters, ParametersFile, read_given_parameters
 from mlapp.cli.remote import announce_run, fetch_run_model, follow_run, register_project
 from mlapp.engines import open_engine
 
@@ -62,7 +62,7 @@ def tune_model(
     from mlapp import tuning
     from mlapp.project import Project
 
-    fixed = given_parameters(params, parameter)
+    fixed = read_given_parameters(params, parameter)
     project = Project.find(environment=environment)
     project.store.check_writable()
     folder = project.root / ".mlapp/tuning"

@@ -209,7 +209,7 @@ def _make_series(name: str, column: pa.ChunkedArray, always_nullable: bool) -> p
             return pd.Series(pd.array(column, dtype=pd.ArrowDtype(kind)))
         nullable = always_nullable or column.null_count > 0
         mapper = (
-            _nullable_types().get if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) else None
+            _map_nullable_types().get if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) else None
         )
         made: pd.Series = column.to_pandas(types_mapper=mapper)
         return made
@@ -239,7 +239,7 @@ def _to_plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _nullable_types() -> dict[Any, Any]:
+def _map_nullable_types() -> dict[Any, Any]:
     import pandas as pd
     import pyarrow as pa
 

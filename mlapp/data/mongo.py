@@ -15,7 +15,7 @@ from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
+from mlapp.data.source import Reader, declare_parameters, reader, refuse_misfits, refuse_undeclared, to_python
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def read(
     """
     check_chunk_rows(chunks)
     refuse_misfits(flatten.find_parameters(query), parameters, "the query")
-    values = {name: _value(name, flatten.convert_date(to_python(value))) for name, value in parameters.items()}
+    values = {name: _to_safe_value(name, flatten.convert_date(to_python(value))) for name, value in parameters.items()}
     filled = _fill_query(query, values)
     address = expand_address(url)
     return reconnect.read_with_retries(
@@ -113,12 +113,12 @@ def source(
         "mongo",
         f"The documents of {collection} in {redact_secrets(url)}.",
         read_documents,
-        declared(parameters),
+        declare_parameters(parameters),
         read_documents,
     )
 
 
-def _value(name: str, value: Any) -> Any:
+def _to_safe_value(name: str, value: Any) -> Any:
     """A parameter's value, which must not change the query.
 
     Raises:
@@ -137,20 +137,20 @@ def _fill_query(query: Query | None, values: Mapping[str, Any]) -> Any:
     """The query with its parameters. In expressions, texts like `$name` are escaped, as they would be fields."""
     if isinstance(query, list | tuple):
         return [
-            {name: _filled_part(part, values, is_expression=name != "$match") for name, part in stage.items()}
+            {name: _fill_part(part, values, is_expression=name != "$match") for name, part in stage.items()}
             for stage in query
         ]
-    return _filled_part(query, values, is_expression=False)
+    return _fill_part(query, values, is_expression=False)
 
 
-def _filled_part(pattern: Any, values: Mapping[str, Any], *, is_expression: bool) -> Any:
+def _fill_part(pattern: Any, values: Mapping[str, Any], *, is_expression: bool) -> Any:
     if isinstance(pattern, Mapping):
         return {
-            name: _filled_part(part, values, is_expression=is_expression or name == "$expr")
+            name: _fill_part(part, values, is_expression=is_expression or name == "$expr")
             for name, part in pattern.items()
         }
     if isinstance(pattern, list | tuple):
-        return [_filled_part(part, values, is_expression=is_expression) for part in pattern]
+        return [_fill_part(part, values, is_expression=is_expression) for part in pattern]
     value = flatten.fill_parameters(pattern, values)
     is_parameter = isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values
     if is_expression and is_parameter and isinstance(value, str) and value.startswith("$"):

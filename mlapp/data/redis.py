@@ -20,7 +20,7 @@ from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.data.source import Reader, declare_parameters, reader, refuse_misfits, refuse_undeclared
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read(
         MissingExtraError: the packages of the extra `redis` are not installed.
     """
     refuse_misfits(_NAME.findall(keys), parameters, "the pattern of keys")
-    pattern = _NAME.sub(lambda match: _literal(str(parameters[match[1]])), keys)
+    pattern = _NAME.sub(lambda match: _escape_pattern(str(parameters[match[1]])), keys)
     address = expand_address(url)
     kept = list(types or {})
     return reconnect.read_with_retries(
@@ -114,11 +114,15 @@ def source(
         return read(url, keys, **options, **values)
 
     return reader(
-        "redis", f"The values of the keys {keys} in {redact_secrets(url)}.", read_keys, declared(parameters), read_keys
+        "redis",
+        f"The values of the keys {keys} in {redact_secrets(url)}.",
+        read_keys,
+        declare_parameters(parameters),
+        read_keys,
     )
 
 
-def _literal(text: str) -> str:
+def _escape_pattern(text: str) -> str:
     """Escape `*` and other wildcards of a value in a key pattern (https://redis.io/docs/latest/commands/keys/)."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 

@@ -36,7 +36,7 @@ Reader = Callable[..., Any]
 _watcher: ContextVar[Callable[[int], None] | None] = ContextVar("mlapp_rows_read", default=None)
 
 
-def declared(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
+def declare_parameters(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
     """The reader's parameters: a type makes a parameter required, a value is its default and determines its type."""
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=given)
@@ -61,7 +61,7 @@ def reader(
         kind: the source's name: the function is `read_<kind>`.
         says: the reader's docstring: what it reads, in a sentence without secrets.
         read: receives the values of all parameters, including defaults, and returns the data.
-        parameters: the result of `declared`.
+        parameters: the result of `declare_parameters`.
         parts: receives the values and a number of rows, and yields DataFrames of that size. `mlapp data export` uses it
             to limit memory use for large tables. It becomes the function's attribute `parts`.
     """
@@ -144,7 +144,7 @@ def to_python(value: Any) -> Any:
         return None
     for convert in ("to_pydatetime", "to_pytimedelta"):
         if hasattr(value, convert) and getattr(value, "ndim", 0) == 0:  # pandas' Timestamp and Timedelta
-            return _without_nanoseconds(value, convert)
+            return _drop_nanoseconds(value, convert)
     if type(value).__module__.partition(".")[0] not in ("numpy", "pandas") or not hasattr(value, "dtype"):
         return value
     if value.dtype.kind in "mM":
@@ -155,7 +155,7 @@ def to_python(value: Any) -> Any:
     return [to_python(item) for item in found] if isinstance(found, list) else found
 
 
-def _without_nanoseconds(value: Any, convert: str) -> Any:
+def _drop_nanoseconds(value: Any, convert: str) -> Any:
     return getattr(value.floor("us"), convert)()
 
 

@@ -94,18 +94,18 @@ def make_analysis_template(
     metrics = [
         _make_metric(
             "error-rate",
-            f"{_error_share(canary)} - ({_error_share(stable)} >= 0 or vector(0))",
+            f"{_render_error_share_query(canary)} - ({_render_error_share_query(stable)} >= 0 or vector(0))",
             f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.error_rate}",
             prometheus,
         ),
         _make_metric(
             "latency-ratio",
-            f"({_mean_latency(canary)}) / ({_mean_latency(stable)})",
+            f"({_render_latency_query(canary)}) / ({_render_latency_query(stable)})",
             f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.latency_ratio}",
             prometheus,
         ),
     ]
-    new = f"({_served_versions(app, canary)} unless on (version) {_served_versions(app, stable)})"
+    new = f"({_render_versions_query(app, canary)} unless on (version) {_render_versions_query(app, stable)})"
     for rule in make_rules(app, monitor)["groups"][0]["rules"]:
         if "alert" in rule:
             query = f"count(({rule['expr']}) and on (version) {new}) or vector(0)"
@@ -150,22 +150,22 @@ def _make_metric(name: str, query: str, condition: str, prometheus: str) -> dict
     }
 
 
-def _rate(counter: str, pods: str, more: str = "") -> str:
+def _render_rate_query(counter: str, pods: str, more: str = "") -> str:
     return f'sum(rate({counter}{{{pods}, handler!~"{NOT_COUNTED}"{more}}}[2m]))'
 
 
-def _served_versions(app: str, pods: str) -> str:
+def _render_versions_query(app: str, pods: str) -> str:
     return f'max by (version) (mlapp_monitored_rows_total{{model="{app}", {pods}}})'
 
 
-def _error_share(pods: str) -> str:
-    failed = _rate("http_requests_total", pods, ', status=~"5.."')
-    return f"(({failed} or vector(0)) / {_rate('http_requests_total', pods)})"
+def _render_error_share_query(pods: str) -> str:
+    failed = _render_rate_query("http_requests_total", pods, ', status=~"5.."')
+    return f"(({failed} or vector(0)) / {_render_rate_query('http_requests_total', pods)})"
 
 
-def _mean_latency(pods: str) -> str:
+def _render_latency_query(pods: str) -> str:
     name = "http_request_duration_seconds"
-    return f"{_rate(f'{name}_sum', pods)} / {_rate(f'{name}_count', pods)}"
+    return f"{_render_rate_query(f'{name}_sum', pods)} / {_render_rate_query(f'{name}_count', pods)}"
 
 
 def _to_kebab(name: str) -> str:

@@ -24,7 +24,7 @@ from mlapp.serving.web import problems
 from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.cors import Cors
-from mlapp.serving.web.http import JSON, Headers, decompress_body, media_type, too_large_error
+from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type, too_large_error
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 from mlapp.serving.web.timeouts import request_timeout
@@ -214,7 +214,7 @@ class ModelSite:
             if encoding:
                 body = decompress_body(body, encoding, settings.max_body)
             loaded = endpoint.current
-            media = media_type(request.headers.get(b"content-type", b""))
+            media = parse_media_type(request.headers.get(b"content-type", b""))
             part: Part = decode_in_process(loaded.codec, decode_body, body, budget, media, settings.max_body)
             part.id = identity
             if loaded.is_stream:

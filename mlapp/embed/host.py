@@ -34,7 +34,7 @@ from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.inference.version_watcher import VersionWatcher
 from mlapp.serving.web.budget import Budget, Intake
 from mlapp.serving.web.problems import HttpError
-from mlapp.serving.web.request_id import new_request_id
+from mlapp.serving.web.request_id import make_request_id
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.serving")
@@ -174,7 +174,7 @@ class ModelHost:
             state.loop.run(endpoint.close_endpoint())
             raise
         state.recorder = make_recorder(
-            self.app.name, self.app.settings.monitor, self.place, state.metrics.registry, new_request_id
+            self.app.name, self.app.settings.monitor, self.place, state.metrics.registry, make_request_id
         )
         if state.recorder is not None:
             endpoint.record_with(state.recorder)

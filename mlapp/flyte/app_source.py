@@ -37,7 +37,7 @@ class Source:
         return Project(self.root, self.settings, self.environment)
 
 
-def source_of_project(project: Project) -> Source:
+def make_project_source(project: Project) -> Source:
     """The source of a project's app.
 
     Raises:
@@ -59,7 +59,7 @@ def read_data_size(project: Project) -> int | None:
     return versions[-1].data.rows * versions[-1].data.columns if versions else None
 
 
-def source_of_app(app: App) -> Source:
+def make_app_source(app: App) -> Source:
     """The source of an app that an imported module defines, for a user's own workflow that uses it.
 
     Raises:
@@ -86,4 +86,4 @@ def load_source(root: Path, place: str, environment: str | None = None) -> Sourc
         ProjectError: see `Project.app`. ConfigError: mlapp.yaml is wrong.
     """
     settings = msgspec.structs.replace(config.load_settings(root, environment), app=place)
-    return source_of_project(Project(root, settings, environment))
+    return make_project_source(Project(root, settings, environment))

@@ -90,19 +90,19 @@ class _SourceWalk:
                 self.add_value(value.__wrapped__)
         elif isinstance(value, type):
             self._add_name(value)
-            if self._is_own(_source_file(value)):
-                self._update(_function_source(value))
+            if self._is_own(_find_source_file(value)):
+                self._update(_read_function_source(value))
                 for member in (*vars(value).values(), *value.__bases__):
                     if isinstance(member, (types.FunctionType, type, staticmethod, classmethod, property)):
                         self.add_value(member)
-        elif hasattr(value, "__dict__") and (callable(value) or self._is_own(_source_file(type(value)))):
+        elif hasattr(value, "__dict__") and (callable(value) or self._is_own(_find_source_file(type(value)))):
             self.add_value(type(value))
             for attribute in vars(value).values():
                 if isinstance(attribute, (*SIMPLE, list, tuple, dict, types.FunctionType)):
                     self.add_value(attribute)
 
     def _add_function(self, function: types.FunctionType) -> None:
-        self._update(_function_source(function))
+        self._update(_read_function_source(function))
         for value in (function.__defaults__, function.__kwdefaults__):
             self.add_value(value)
         for cell in function.__closure__ or ():
@@ -118,7 +118,7 @@ class _SourceWalk:
                 self._add_import(name, Path(function.__code__.co_filename).parent)
                 found = [getattr(module, name, None) for module in modules]
             for value in found:
-                if isinstance(value, types.ModuleType) and self._is_own(_module_path(value)):
+                if isinstance(value, types.ModuleType) and self._is_own(_find_module_path(value)):
                     modules.append(value)
                 self.add_value(value)
 
@@ -174,12 +174,12 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, SIMPLE) or any(kind.__module__ in TEXTUAL for kind in kinds)
 
 
-def _module_path(module: types.ModuleType) -> str | None:
+def _find_module_path(module: types.ModuleType) -> str | None:
     """A module's file, or its folder if it is a package without a file."""
     return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
 
 
-def _function_source(value: Any) -> bytes:
+def _read_function_source(value: Any) -> bytes:
     """The source without comments, layout and decorators, as far as it is available."""
     try:
         text = textwrap.dedent(inspect.getsource(getattr(value, "__code__", value)))  # not a wrapped function's
@@ -203,7 +203,7 @@ def _describe_bytecode(code: types.CodeType) -> Iterable[bytes]:
             yield repr(constant).encode()
 
 
-def _source_file(kind: type) -> str | None:
+def _find_source_file(kind: type) -> str | None:
     try:
         return inspect.getfile(kind)
     except (OSError, TypeError):

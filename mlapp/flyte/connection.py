@@ -18,7 +18,7 @@ DEADLINE = 30.0
 """Timeout of one call in seconds."""
 
 
-def config_file() -> str:
+def find_config_file() -> str:
     """The path of flytekit's configuration file, as shown to the user."""
     return os.environ.get("FLYTECTL_CONFIG") or "~/.flyte/config.yaml"
 
@@ -47,7 +47,9 @@ class Connection:
             file = get_config_file(None)
             config = Config.auto(file)
         except Exception as error:  # a YAML error, a missing certificate, …: there is no common base class
-            raise ConfigError(f"Flyte's configuration cannot be read: {error}", f"Correct {config_file()}.") from error
+            raise ConfigError(
+                f"Flyte's configuration cannot be read: {error}", f"Correct {find_config_file()}."
+            ) from error
         if file is None and not os.environ.get("FLYTE_PLATFORM_URL"):
             raise ConfigError(
                 "There is no configuration for Flyte.",
@@ -137,7 +139,7 @@ class Connection:
         ):
             return UnreachableError(
                 f"Flyte at {self.endpoint} does not answer{f': {details}' if details else '.'}",
-                f"Check the endpoint in {config_file()}, `insecure: true` if it has no TLS, and the network.",
+                f"Check the endpoint in {find_config_file()}, `insecure: true` if it has no TLS, and the network.",
             )
         if code is None and any(isinstance(found, FlyteSystemException) for found in chain):
             return FlyteError(  # the error is not from Flyte: getting a token failed

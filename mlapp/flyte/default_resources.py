@@ -20,11 +20,11 @@ def default_resources(declared: Resources | None, size: int | None) -> Resources
     """
     declared = declared or Resources()
     return dataclasses.replace(
-        declared, cpu=declared.cpu or CPU, memory=declared.memory or f"{_gibibytes(size or 0)}Gi"
+        declared, cpu=declared.cpu or CPU, memory=declared.memory or f"{_estimate_gibibytes(size or 0)}Gi"
     )
 
 
-def _gibibytes(size: int) -> int:
+def _estimate_gibibytes(size: int) -> int:
     needed = 1
     while needed * GIB < size * CELL:
         needed *= 2

@@ -21,14 +21,17 @@ def record_version(connection: Connection, plan: str, version: str) -> None:
     """Record that `version` of the launch plan `plan` was deployed last."""
     metadata = NamedEntityMetadata(f"{MARK}{version}", NamedEntityState.ACTIVE)
     connection.call_client(
-        connection.client.update_named_entity, ResourceType.LAUNCH_PLAN, _entity(connection, plan), metadata
+        connection.client.update_named_entity,
+        ResourceType.LAUNCH_PLAN,
+        _make_entity_identifier(connection, plan),
+        metadata,
     )
 
 
 def read_version(connection: Connection, plan: str) -> str | None:
     """The version that was deployed last; empty if none is recorded, None if the plan does not exist."""
     request = common_pb2.NamedEntityGetRequest(
-        resource_type=ResourceType.LAUNCH_PLAN, id=_entity(connection, plan).to_flyte_idl()
+        resource_type=ResourceType.LAUNCH_PLAN, id=_make_entity_identifier(connection, plan).to_flyte_idl()
     )
     client: Any = connection.client
     try:  # flytekit's client has no method for this call
@@ -41,5 +44,5 @@ def read_version(connection: Connection, plan: str) -> str | None:
     return description.removeprefix(MARK) if description.startswith(MARK) else ""
 
 
-def _entity(connection: Connection, plan: str) -> NamedEntityIdentifier:
+def _make_entity_identifier(connection: Connection, plan: str) -> NamedEntityIdentifier:
     return NamedEntityIdentifier(connection.settings.project, connection.settings.domain, plan)

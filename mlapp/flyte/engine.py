@@ -49,7 +49,7 @@ class FlytekitEngine(Engine):
 
     @cached_property
     def source(self) -> Source:
-        return app_source.source_of_project(self.project)
+        return app_source.make_project_source(self.project)
 
     @property
     def place(self) -> str:
@@ -87,7 +87,7 @@ class FlytekitEngine(Engine):
         data_of: str | None = None,
     ) -> Run:
         own = (
-            get_task_graph(self.source).task_inputs("batch")
+            get_task_graph(self.source).list_task_inputs("batch")
             if workflow == "predict"
             else get_task_graph(self.source).inputs
         )

@@ -14,8 +14,8 @@ import msgspec
 from mlapp.errors import UsageError
 from mlapp.pipeline import bind_parameters
 from mlapp.pipeline.parameters import REQUIRED, Parameter
-from mlapp.pipeline.structures import is_structure, structure_of
-from mlapp.pipeline.values import plain_value, type_name
+from mlapp.pipeline.structures import find_structure, is_structure
+from mlapp.pipeline.values import format_type, to_plain_value
 from mlapp.schema.infer import to_json_value
 
 RESERVED = frozenset(
@@ -123,7 +123,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         if kind is None:
             if parameter.is_required and not _has_text(parameter.kind):
                 raise UsageError(
-                    f"Parameter '{parameter.name}' of {parameter.stage} is a {type_name(parameter.kind)}, "
+                    f"Parameter '{parameter.name}' of {parameter.stage} is a {format_type(parameter.kind)}, "
                     "which Flyte cannot carry.",
                     "Take a number, a text, a date, or a list or dict of them; or give it a default.",
                 )
@@ -184,7 +184,7 @@ def _has_text(kind: Any) -> bool:
         return all(option is type(None) or find_carried_type(option) or _has_text(option) for option in options)
     if kind is Any or kind is object or origin in (typing.Literal, list, tuple, set, dict):
         return True
-    if structure_of(kind) is not None:
+    if find_structure(kind) is not None:
         return True
     plain_types = ("enum", "pathlib", "datetime", "builtins", "decimal", "uuid")
     return isinstance(kind, type) and any(base.__module__ in plain_types for base in kind.__mro__[:-1])
@@ -193,7 +193,7 @@ def _has_text(kind: Any) -> bool:
 def _spell_value(value: Any) -> str | None:
     try:
         if is_structure(value):
-            return msgspec.json.encode(plain_value(value)).decode()
+            return msgspec.json.encode(to_plain_value(value)).decode()
         if isinstance(value, (bool, int, float, list, tuple, dict)):
             return msgspec.json.encode(value, enc_hook=_to_text).decode()
         return _to_text(value)

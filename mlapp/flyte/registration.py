@@ -57,7 +57,7 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
         tell("git has changes that are not committed: the version is marked -dirty")
     if is_registered:
         return Registration(shipped.version, (), shipped.is_dirty)
-    origin = app_source.source_of_project(project)
+    origin = app_source.make_project_source(project)
     made, _ = compile_app(origin)
     with tempfile.TemporaryDirectory() as folder:
         # Flyte accepts a repeated upload only with the same bytes, and zlib versions compress differently.
@@ -88,7 +88,7 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
     Raises:
         FlyteError: Flyte refused.
     """
-    origin = app_source.source_of_project(project)
+    origin = app_source.make_project_source(project)
     _, plans = compile_app(origin)
     settings = _make_reference_settings(project, version)
     found = {
@@ -106,7 +106,7 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
         project, image, shipped, f"uploaded-when-applied/{shipped.digest[:32]}.tar.gz"
     )
     found = []
-    made, plans = compile_app(app_source.source_of_project(project))
+    made, plans = compile_app(app_source.make_project_source(project))
     for entity in (*_list_entities(settings, made), *_list_launch_plans(settings, plans)):
         kind, place, spec = _describe_entity(entity)
         found.append(

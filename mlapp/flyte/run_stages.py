@@ -53,17 +53,17 @@ def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
     while True:
         with NamedRun(run):
             page, token = connection.call_client(
-                connection.client.list_node_executions, execution_id(connection, run), limit=100, token=token
+                connection.client.list_node_executions, make_execution_id(connection, run), limit=100, token=token
             )
         nodes += page
         if not token:
             break
     nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
     nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
-    return tuple(step for node in nodes for step in _steps_of(node, _whole_error(connection, node)))
+    return tuple(step for node in nodes for step in _iterate_stages(node, _fetch_whole_error(connection, node)))
 
 
-def _whole_error(connection: Connection, node: Any) -> str | None:
+def _fetch_whole_error(connection: Connection, node: Any) -> str | None:
     """A node's error. Lists truncate it to 100 bytes, so it needs its own request."""
     if node.closure.error is None:
         return None
@@ -82,7 +82,7 @@ def _with_task_error(connection: Connection, node: Any, text: str) -> str:
     return text
 
 
-def _steps_of(node: Any, error: str | None) -> Iterator[TaskRun]:
+def _iterate_stages(node: Any, error: str | None) -> Iterator[TaskRun]:
     """The stages of a node: a fused task has several, and its error names the one that failed."""
     closure = node.closure
     task = closure.task_node_metadata
@@ -154,7 +154,7 @@ class WaitingReasons:
         """Request one node's reason."""
         self._last = node
         executions = list_task_executions(
-            self._connection, NodeExecutionIdentifier(node, execution_id(self._connection, self._run))
+            self._connection, NodeExecutionIdentifier(node, make_execution_id(self._connection, self._run))
         )
         self._reasons.pop(node, None)
         if not executions:
@@ -190,11 +190,11 @@ def refuse_unpullable(run: Run) -> None:
             raise RunFailedError(error.what, f"{error.todo} Then stop this run: mlapp runs abort {run.id}")
 
 
-def execution_id(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
-    return WorkflowExecutionIdentifier(*project_and_domain(connection), run)
+def make_execution_id(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
+    return WorkflowExecutionIdentifier(*read_project_and_domain(connection), run)
 
 
-def project_and_domain(connection: Connection) -> tuple[str, str]:
+def read_project_and_domain(connection: Connection) -> tuple[str, str]:
     return connection.settings.project, connection.settings.domain
 
 

@@ -27,11 +27,11 @@ from mlapp.flyte.interface import Phase, Run, TaskRun, Workflow
 from mlapp.flyte.run_stages import (
     NamedRun,
     WaitingReasons,
-    execution_id,
     is_last_done,
     list_stages,
     looks_finished,
-    project_and_domain,
+    make_execution_id,
+    read_project_and_domain,
     refuse_unpullable,
     split_stage_names,
 )
@@ -74,7 +74,7 @@ def start_run(
         values: literals, or Python values of `kinds`.
         at_once: maximum number of concurrent tasks.
     """
-    place = project_and_domain(connection)
+    place = read_project_and_domain(connection)
     literals = TypeEngine.dict_to_literal_map(
         FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
     ).literals
@@ -178,7 +178,7 @@ def recover(connection: Connection, run: str) -> str:
     if current.phase == "succeeded":
         raise UsageError(f"Run {run} succeeded: there is nothing to recover.", f"See {current.url}")
     name = f"f{uuid.uuid4().hex[:19]}"
-    connection.call_client(connection.client.recover_execution, execution_id(connection, run), name)
+    connection.call_client(connection.client.recover_execution, make_execution_id(connection, run), name)
     return name
 
 
@@ -208,7 +208,7 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
     )
     found, _ = connection.call_client(
         connection.client.list_executions_paginated,
-        *project_and_domain(connection),
+        *read_project_and_domain(connection),
         limit=limit,
         filters=[wanted],
         sort_by=NEWEST,
@@ -226,7 +226,7 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
     """
     with NamedRun(run):
         try:
-            connection.call_client(connection.client.terminate_execution, execution_id(connection, run), reason)
+            connection.call_client(connection.client.terminate_execution, make_execution_id(connection, run), reason)
         except FlyteError as error:
             if "FAILED_PRECONDITION" not in error.what:
                 raise
@@ -246,7 +246,7 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
     if not stages:  # for an unknown run, Flyte returns an empty list
         _get_execution(connection, run)
     for node in dict.fromkeys(step.node for step in stages):
-        place = NodeExecutionIdentifier(node, execution_id(connection, run))
+        place = NodeExecutionIdentifier(node, make_execution_id(connection, run))
         name = " + ".join(split_stage_names(node))
         found += [(name, link) for execution in list_task_executions(connection, place) for link in execution.logs]
     return found
@@ -280,7 +280,7 @@ def _check_project(connection: Connection) -> None:
     Raises:
         FlyteError: Flyte has no such project, or the project has no such domain.
     """
-    project, domain = project_and_domain(connection)
+    project, domain = read_project_and_domain(connection)
     request = project_pb2.ProjectListRequest(limit=1, filters=f"eq(identifier,{project})")
     found: Any = connection.call_client(RawSynchronousFlyteClient.list_projects, connection.client, request)
     if domain not in {known.id for known in (found.projects[0].domains if found.projects else ())}:
@@ -289,4 +289,4 @@ def _check_project(connection: Connection) -> None:
 
 def _get_execution(connection: Connection, run: str) -> Any:
     with NamedRun(run):
-        return connection.call_client(connection.client.get_execution, execution_id(connection, run))
+        return connection.call_client(connection.client.get_execution, make_execution_id(connection, run))

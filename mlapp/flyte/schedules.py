@@ -28,7 +28,7 @@ from mlapp.flyte.task_graph import VERSION, get_task_graph
 from mlapp.flyte.workflow import monitor_workflow, predict_workflow, train_workflow
 from mlapp.monitoring.run_schedule import make_cron
 from mlapp.pipeline import bind_parameters
-from mlapp.pipeline.parameters import values_of_stage
+from mlapp.pipeline.parameters import select_stage_values
 from mlapp.pipeline.schedule import Schedule
 from mlapp.reporting import Reporter
 
@@ -114,7 +114,7 @@ def deploy_schedules(
             now = None
         if now is not None and now.id.version == version:
             continue
-        known = [now] if now is not None else _deployed_last(connection, [plan_name(app, schedule)])
+        known = [now] if now is not None else _select_last_deployed(connection, [plan_name(app, schedule)])
         if not known or known[0].id.version != version:
             create(name)
             record_version(connection, plan_name(app, schedule), version)
@@ -138,7 +138,7 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     app, declared = source.app.name, list_schedules(source)
     running, found = list_active_plans(connection, app), []
     for name, schedule in declared.items():
-        versions = [running[name]] if name in running else _deployed_last(connection, plan_names(app, name))
+        versions = [running[name]] if name in running else _select_last_deployed(connection, plan_names(app, name))
         found.append(_make_state(schedule, versions[0].id.version if versions else "", name in running))
     for name, plan in running.items():
         if name not in declared:
@@ -149,11 +149,11 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
 def list_deployed(connection: Connection, app: str) -> list[ScheduleState]:
     """The schedules in Flyte, active or not. The app's code is not needed."""
     running = list_active_plans(connection, app)
-    found = [_state_of(name, plan, is_active=True) for name, plan in running.items()]
+    found = [_read_state(name, plan, is_active=True) for name, plan in running.items()]
     for name in _names(connection, app):
         if name not in running:
-            versions = _deployed_last(connection, plan_names(app, name))
-            found += [_state_of(name, plan, is_active=False) for plan in versions]
+            versions = _select_last_deployed(connection, plan_names(app, name))
+            found += [_read_state(name, plan, is_active=False) for plan in versions]
     return sorted(found, key=lambda state: state.name)
 
 
@@ -161,19 +161,21 @@ def switch_schedule(connection: Connection, app: str, name: str, is_active: bool
     """Switch a schedule on, in the version that was deployed last, or off; None if Flyte has no such schedule."""
     running = list_active_plans(connection, app)
     versions = (
-        [running[name]] if name in running and not is_active else _deployed_last(connection, plan_names(app, name))
+        [running[name]]
+        if name in running and not is_active
+        else _select_last_deployed(connection, plan_names(app, name))
     )
     if not versions:
         return None
     if is_active or name in running:
         _set_plan_state(connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE)
-    return _state_of(name, versions[0], is_active=is_active)
+    return _read_state(name, versions[0], is_active=is_active)
 
 
 def find(connection: Connection, app: str, name: str) -> ScheduleState | None:
     """A schedule in Flyte, in the version that was deployed last."""
-    versions = _deployed_last(connection, plan_names(app, name))
-    return _state_of(name, versions[0], is_active=False) if versions else None
+    versions = _select_last_deployed(connection, plan_names(app, name))
+    return _read_state(name, versions[0], is_active=False) if versions else None
 
 
 def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
@@ -245,7 +247,7 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     """The schedule's parameter values, encoded for Flyte."""
     if isinstance(schedule, MonitorSchedule):
         return {}
-    own = _inputs(source, schedule)
+    own = _list_inputs(source, schedule)
     given = dict(schedule.parameters)
     if schedule.time is not None:
         given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
@@ -253,7 +255,7 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     values = {
         input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name])
         for input in own
-        if values_of_stage(input.parameter.stage, [input.parameter], schedule.parameters)
+        if select_stage_values(input.parameter.stage, [input.parameter], schedule.parameters)
     }
     if not schedule.predict:
         return {**values, promotion.INPUT: schedule.promote_if or ""}
@@ -266,26 +268,26 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     return {**values, VERSION: str(schedule.model)}
 
 
-def _inputs(source: Source, schedule: Schedule) -> list[Input]:
+def _list_inputs(source: Source, schedule: Schedule) -> list[Input]:
     plan = get_task_graph(source)
-    return plan.task_inputs("batch") if schedule.predict else plan.inputs
+    return plan.list_task_inputs("batch") if schedule.predict else plan.inputs
 
 
 def _make_clock(source: Source, schedule: Schedule) -> Any:
     if schedule.time is None:
         return FixedRate(schedule.every) if schedule.every is not None else CronSchedule(schedule=schedule.cron)
     input = next(
-        (input for input in _inputs(source, schedule) if schedule.time in (input.name, input.parameter.name)), None
+        (input for input in _list_inputs(source, schedule) if schedule.time in (input.name, input.parameter.name)), None
     )
     if input is None or input.kind is not datetime.datetime:
         raise DeclarationError(
             f"Schedule '{schedule.name}': time='{schedule.time}' is not a parameter of type datetime.",
             f"Annotate it in a stage: {schedule.time}: datetime.",
         )
-    return CronSchedule(schedule=schedule.cron or _rate_as_cron(schedule), kickoff_time_input_arg=input.name)
+    return CronSchedule(schedule=schedule.cron or _convert_rate_to_cron(schedule), kickoff_time_input_arg=input.name)
 
 
-def _rate_as_cron(schedule: Schedule) -> str:
+def _convert_rate_to_cron(schedule: Schedule) -> str:
     """A fixed rate as a cron expression: Flyte's scheduler passes the scheduled time only to cron schedules.
 
     Raises:
@@ -310,7 +312,7 @@ def _make_state(schedule: Schedule, version: str, is_active: bool) -> ScheduleSt
     return ScheduleState(schedule.name, schedule.description, is_active, version, schedule.promote_if or "")
 
 
-def _state_of(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
+def _read_state(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
     clock = plan.spec.entity_metadata.schedule
     if clock.rate is not None:
         unit = FlyteSchedule.FixedRateUnit.enum_to_string(clock.rate.unit).lower()
@@ -355,7 +357,7 @@ def _plan_identifier(connection: Connection, plan: str, version: str) -> Identif
     return Identifier(ResourceType.LAUNCH_PLAN, settings.project, settings.domain, plan, version)
 
 
-def _deployed_last(connection: Connection, plans: list[str]) -> list[Any]:
+def _select_last_deployed(connection: Connection, plans: list[str]) -> list[Any]:
     """A list with the plan that was deployed last, or with the newest if that is not recorded; empty without plans."""
     for plan in plans:
         version = read_version(connection, plan)
@@ -371,11 +373,11 @@ def _deployed_last(connection: Connection, plans: list[str]) -> list[Any]:
             except FlyteError as error:
                 if "NOT_FOUND" not in error.what:
                     raise
-        return _versions_of(connection, plan, limit=1)
+        return _list_plan_versions(connection, plan, limit=1)
     return []
 
 
-def _versions_of(connection: Connection, plan: str, *, limit: int) -> list[Any]:
+def _list_plan_versions(connection: Connection, plan: str, *, limit: int) -> list[Any]:
     settings = connection.settings
     place = NamedEntityIdentifier(settings.project, settings.domain, plan)
     found, _ = connection.call_client(connection.client.list_launch_plans_paginated, place, limit=limit, sort_by=NEWEST)

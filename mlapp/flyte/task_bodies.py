@@ -27,7 +27,7 @@ from mlapp.flyte.interface import TrialResult
 from mlapp.model import TrainedModel, load_estimator, require_savable
 from mlapp.monitoring.closing import close_windows
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import REQUIRED, declared_parameters, flatten_parameters
+from mlapp.pipeline.parameters import REQUIRED, flatten_parameters, list_parameters
 from mlapp.project import Project
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
@@ -36,7 +36,7 @@ from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
 from mlapp.training.monitored_names import check_monitored_columns, read_column_rules
-from mlapp.training.raw_inputs import raw_inputs
+from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, predict_sample
 from mlapp.training.sampling import sample_rows
 from mlapp.training.splits import (
@@ -122,7 +122,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     model = stage_calls.call_builder(pipeline, bound.get("model", {}))
     declared = frameworks.find_framework(type(model))
-    trainer = stage_calls.trainer_stage(pipeline, declared)
+    trainer = stage_calls.select_trainer(pipeline, declared)
     stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
     require_savable(pipeline, declared, model)
     stage_calls.require_predict(pipeline, declared, model)
@@ -133,7 +133,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     features_schema = name_columns(infer_schema(features, columns), features, part)
     del part
     check_monitored_columns(features_schema)
-    sample = round_trip.through_json(pipeline, declared, features_schema, sample_rows(features))
+    sample = round_trip.send_through_json(pipeline, declared, features_schema, sample_rows(features))
     some = copy_rows(draw_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
     rules = read_column_rules()
@@ -152,7 +152,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
         schema=ModelSchema(
             features=features_schema,
             predictions=infer_predictions(predictions),
-            inputs=raw_inputs(pipeline, features_schema),
+            inputs=make_raw_inputs(pipeline, features_schema),
         ),
         fingerprint=index.identity.fingerprint,
         rows=index.identity.rows,
@@ -199,7 +199,7 @@ def _measure_baseline(
     """The baseline with the standard errors of the metrics. It uses the evaluator's default parameters, because the
     training task does not receive others.
     """
-    reliability = Reliability(stage_calls.evaluator_stage(pipeline, framework), estimator, {})
+    reliability = Reliability(stage_calls.select_evaluator(pipeline, framework), estimator, {})
     for at, name in enumerate(data_folder.open_index(splits).names):
         if at == 0:
             reliability.add(name, None, None)
@@ -215,7 +215,7 @@ def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) 
     """The metrics of each split, in the order of the splits."""
     fitted = _read_fitted(trained)
     estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
-    evaluator = stage_calls.evaluator_stage(pipeline, frameworks.get_framework(fitted.declared_framework))
+    evaluator = stage_calls.select_evaluator(pipeline, frameworks.get_framework(fitted.declared_framework))
     metrics = {}
     for name in data_folder.open_index(splits).names:
         features, target = stage_calls.call_parser(
@@ -286,7 +286,7 @@ def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Pa
 
 def _choose_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
     """The values that differ from the defaults, by full name, because Flyte also passes defaults."""
-    defaults = {parameter.full_name: parameter.default for parameter in declared_parameters(pipeline.stages.values())}
+    defaults = {parameter.full_name: parameter.default for parameter in list_parameters(pipeline.stages.values())}
     given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
     return {
         name: value

@@ -27,16 +27,16 @@ from mlapp.flyte.default_resources import default_resources
 from mlapp.flyte.fusion import GIVES, declare_group, group_steps, list_inputs, list_outputs, name_group
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.task_specs import STEPS, list_running_stages, make_task_options
-from mlapp.flyte.tasks import StageTask, new_output_folder
+from mlapp.flyte.tasks import StageTask, make_output_folder
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import REQUIRED, declared_parameters
+from mlapp.pipeline.parameters import REQUIRED, list_parameters
 from mlapp.pipeline.resources import Task
 from mlapp.pipeline.stage_options import NO_OPTIONS
 from mlapp.provenance import GitState
 from mlapp.store import ModelVersion, Signer, open_store
 from mlapp.training import stage_calls
-from mlapp.training.binding import parameter_stages
+from mlapp.training.binding import list_parameter_stages
 
 CODE_REVISION = "MLAPP_CODE_REVISION"
 """The registered commit, with the suffix `-dirty` if changed: a container has the code but no git."""
@@ -60,7 +60,7 @@ class TaskGraph:
         self.source = source
         self.pipeline: Pipeline = source.app
         self.name = source.app.name
-        parameters = declared_parameters(parameter_stages(self.pipeline, model_framework(self.pipeline)))
+        parameters = list_parameters(list_parameter_stages(self.pipeline, find_model_framework(self.pipeline)))
         times = {schedule.time for schedule in self.pipeline.schedules.values() if schedule.time}
         self.inputs = inputs.make_inputs(parameters, times)
         self.entities: dict[Any, Any] = {}
@@ -70,7 +70,7 @@ class TaskGraph:
             del LaunchPlan.CACHE[name]
         self._tasks: dict[str, StageTask] = {}
 
-    def task_inputs(self, step: str) -> list[Input]:
+    def list_task_inputs(self, step: str) -> list[Input]:
         """The parameters of a step's stages."""
         return [input for input in self.inputs if input.parameter.stage in STEPS[step].takes]
 
@@ -97,7 +97,7 @@ class TaskGraph:
 
     def _group(self, steps: tuple[str, ...]) -> StageTask:
         """One task for one or more steps. Between its own steps, folders stay on the task's disk."""
-        parameters = list(dict.fromkeys(input for step in steps for input in self.task_inputs(step)))
+        parameters = list(dict.fromkeys(input for step in steps for input in self.list_task_inputs(step)))
         outputs = list_outputs(steps)
         name = name_group(steps)
 
@@ -105,7 +105,7 @@ class TaskGraph:
             values = {key: given[key] if key == "metrics" else _to_path(given[key]) for key in list_inputs(steps)}
             for step in steps:
                 self._tasks[name].stage = step
-                values[GIVES[step]] = self._perform(step, given, values)
+                values[GIVES[step]] = self._run_step(step, given, values)
             found = [values[key] if key == "metrics" else FlyteDirectory(str(values[key])) for key in outputs]
             return found[0] if len(found) == 1 else tuple(found)
 
@@ -123,14 +123,14 @@ class TaskGraph:
             shows_deck="evaluate" in steps,
         )
 
-    def _perform(self, step: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    def _run_step(self, step: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """Run one step with the results of the previous steps; returns a folder, or the metrics."""
-        bound = inputs.decode_by_stage(self.task_inputs(step), given)
+        bound = inputs.decode_by_stage(self.list_task_inputs(step), given)
         if step == "evaluate":
             metrics = task_bodies.run_evaluate(self.pipeline, bound, values["splits"], values["trained"])
             deck.publish_page("Evaluation", deck.render_metrics(self.name, metrics))
             return metrics
-        out = new_output_folder(GIVES[step])
+        out = make_output_folder(GIVES[step])
         if step == "read":
             task_bodies.run_read(self.pipeline, bound, out, pickle=self._allows_pickle)
         elif step == "split":
@@ -153,17 +153,17 @@ class TaskGraph:
         return out
 
     def _make_batch_task(self) -> StageTask:
-        own = self.task_inputs("batch")
+        own = self.list_task_inputs("batch")
 
         def run_batch(given: dict[str, Any]) -> Any:
-            out = new_output_folder("predictions") / "predictions.parquet"
-            task_bodies.run_predict(self.pipeline, inputs.decode_by_stage(own, given), self._version(given), out)
+            out = make_output_folder("predictions") / "predictions.parquet"
+            task_bodies.run_predict(self.pipeline, inputs.decode_by_stage(own, given), self._load_version(given), out)
             return FlyteFile(str(out))
 
         data = {"model": FlyteDirectory | None, VERSION: str}
         return self._make_task("batch", run_batch, own, data, {"predictions": FlyteFile}, workflow="predict")
 
-    def _version(self, given: Mapping[str, Any]) -> ModelVersion:
+    def _load_version(self, given: Mapping[str, Any]) -> ModelVersion:
         """The model to predict with: the given one, or the version of the store that a schedule names."""
         store = open_store(self.source.settings.store, self.source.root)
         if given["model"] is not None:
@@ -179,10 +179,10 @@ class TaskGraph:
         return self._make_task("monitor", run_monitor, [], {}, {"closed": str}, workflow="monitor")
 
     def _make_data_task(self) -> StageTask:
-        own = self.task_inputs("data")
+        own = self.list_task_inputs("data")
 
         def run_data(given: dict[str, Any]) -> Any:
-            table, out = new_output_folder("table"), new_output_folder("splits")
+            table, out = make_output_folder("table"), make_output_folder("splits")
             bound = inputs.decode_by_stage(own, given)
             task_bodies.run_read(self.pipeline, bound, table, pickle=self._allows_pickle)
             task_bodies.run_split(self.pipeline, bound, table, out, pickle=self._allows_pickle)
@@ -191,7 +191,7 @@ class TaskGraph:
         return self._make_task("data", run_data, own, {}, {"splits": FlyteDirectory}, workflow="tune")
 
     def _make_trial_task(self) -> StageTask:
-        own = self.task_inputs("trial")
+        own = self.list_task_inputs("trial")
 
         def run_trial(given: dict[str, Any]) -> Any:
             bound = inputs.decode_by_stage(own, given)
@@ -218,7 +218,7 @@ class TaskGraph:
             step,
             work,
             name=f"{self.name}.{workflow}.{step}",
-            inputs={**typed_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
+            inputs={**make_typed_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
             outputs=outputs,
             resolver=app_tasks,
             declared=dataclasses.replace(declared, resources=default_resources(declared.resources, self.source.size)),
@@ -274,9 +274,9 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
 
     def load_task(self, loader_args: list[str]) -> Any:
         given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
-        return get_task_graph(sources.load_source(_code_folder(given["app"]), given["app"], given.get("env"))).get_task(
-            given["task"]
-        )
+        return get_task_graph(
+            sources.load_source(_find_code_folder(given["app"]), given["app"], given.get("env"))
+        ).get_task(given["task"])
 
     def loader_args(self, settings: Any, task: Any) -> list[str]:
         environment = task.source.environment
@@ -302,18 +302,18 @@ def get_task_graph(source: Source) -> TaskGraph:
     return kept
 
 
-def typed_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
+def make_typed_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
     """Inputs in the form of flytekit's interface: name → type and default."""
     return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
 
 
-def model_framework(pipeline: Pipeline) -> Framework:
+def find_model_framework(pipeline: Pipeline) -> Framework:
     """The framework of the app's model: from the builder's annotation, otherwise by building it with its defaults."""
     stage = pipeline.stages["model"]
     kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
     if isinstance(kind, type) and frameworks.find_framework(kind).name != "python":
         return frameworks.find_framework(kind)
-    own = declared_parameters([stage])
+    own = list_parameters([stage])
     if any(parameter.is_required for parameter in own):
         return frameworks.find_framework(object)
     return frameworks.find_framework(
@@ -321,7 +321,7 @@ def model_framework(pipeline: Pipeline) -> Framework:
     )
 
 
-def _code_folder(place: str) -> Path:
+def _find_code_folder(place: str) -> Path:
     """The folder of the app: the working directory, or an entry of PYTHONPATH."""
     folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     file = place.partition(":")[0]

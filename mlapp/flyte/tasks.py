@@ -117,7 +117,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
                     os.environ[secret.env_var] = flytekit.current_context().secrets.get(secret.group, secret.key)
 
 
-def new_output_folder(name: str) -> Path:
+def make_output_folder(name: str) -> Path:
     """A new folder for an output, in flytekit's folder for a task's files."""
     made = Path(FlyteContextManager.current_context().file_access.get_random_local_directory()) / name
     made.mkdir(parents=True)

@@ -18,7 +18,7 @@ from mlapp.app import App
 from mlapp.flyte import app_source, promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.fusion import list_inputs, list_outputs, name_group
-from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, typed_defaults
+from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, make_typed_defaults
 from mlapp.flyte.tasks import StageTask
 
 SPLITS = "splits"
@@ -117,13 +117,13 @@ def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWork
     """
     if name == "tune":
         return _get_or_make(app, _make_tune_split_workflow)
-    graph = get_task_graph(app if isinstance(app, Source) else app_source.source_of_app(app))
+    graph = get_task_graph(app if isinstance(app, Source) else app_source.make_app_source(app))
     return _get_or_make(app, _make_train_split_workflow) if graph.has_split_training() else None
 
 
 def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
     """Create each workflow of an app only once, because Flyte's names are global."""
-    own = get_task_graph(app if isinstance(app, Source) else app_source.source_of_app(app))
+    own = get_task_graph(app if isinstance(app, Source) else app_source.make_app_source(app))
     if make not in own.entities:
         own.entities[make] = make(own)
     made: AppWorkflow = own.entities[make]
@@ -131,21 +131,21 @@ def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) ->
 
 
 def _make_train_workflow(plan: TaskGraph) -> AppWorkflow:
-    workflow = AppWorkflow(f"{plan.name}.train", _training_inputs(plan))
+    workflow = AppWorkflow(f"{plan.name}.train", _list_training_inputs(plan))
     _add_training(workflow, plan, plan.groups(), {})
     return workflow
 
 
 def _make_train_split_workflow(plan: TaskGraph) -> AppWorkflow:
-    workflow = AppWorkflow(f"{plan.name}.train_split", {**_training_inputs(plan), SPLITS: (FlyteDirectory, None)})
+    workflow = AppWorkflow(f"{plan.name}.train_split", {**_list_training_inputs(plan), SPLITS: (FlyteDirectory, None)})
     groups = plan.groups()
     begin = next(at for at, steps in enumerate(groups) if steps[0] == "train")
     _add_training(workflow, plan, groups[begin:], {SPLITS: workflow.inputs[SPLITS]})
     return workflow
 
 
-def _training_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
-    return {**typed_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
+def _list_training_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
+    return {**make_typed_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
 
 
 def _add_training(
@@ -162,7 +162,11 @@ def _add_training(
 
 
 def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**typed_defaults(plan.task_inputs("batch")), "model": (FlyteDirectory | None, None), VERSION: (str, "")}
+    inputs = {
+        **make_typed_defaults(plan.list_task_inputs("batch")),
+        "model": (FlyteDirectory | None, None),
+        VERSION: (str, ""),
+    }
     workflow = AppWorkflow(f"{plan.name}.predict", inputs)
     batch = workflow.add_task(plan.get_task("batch"), "batch")
     workflow.add_workflow_output("predictions", batch["predictions"], FlyteFile)
@@ -177,7 +181,7 @@ def _make_monitor_workflow(plan: TaskGraph) -> AppWorkflow:
 
 
 def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**typed_defaults(plan.inputs), "trials": (list[str], None)}
+    inputs = {**make_typed_defaults(plan.inputs), "trials": (list[str], None)}
     workflow = AppWorkflow(f"{plan.name}.tune", inputs)
     data = workflow.add_task(plan.get_task("data"), "data")
     _add_trials(workflow, plan, data["splits"])
@@ -186,7 +190,7 @@ def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
 
 
 def _make_tune_split_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**typed_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
+    inputs = {**make_typed_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
     workflow = AppWorkflow(f"{plan.name}.tune_split", inputs)
     _add_trials(workflow, plan, workflow.inputs[SPLITS])
     return workflow

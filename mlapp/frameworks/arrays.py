@@ -30,7 +30,7 @@ def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
     """The target as numbers, and its labels if it is a class. Then the numbers are indexes of the labels.
 
     Args:
-        outputs: outputs of the model per row. The target is a class if there are several and it is one column without floats.
+        outputs: outputs of the model per row. If there are several, a target of one column without floats is a class.
 
     Raises:
         ModelError: more classes than the model has outputs. DataError: a text for a model with one output.

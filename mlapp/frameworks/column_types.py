@@ -1,4 +1,4 @@
-"""Checks column types that boosting libraries do not support: their own errors name no column, or the process crashes."""
+"""Refuses column types that boosting libraries do not support. Their own errors name no column, or they crash."""
 
 from __future__ import annotations
 

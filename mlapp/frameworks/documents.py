@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def as_documents(model: Any, features: Any) -> Any:
+def select_documents(model: Any, features: Any) -> Any:
     """The only column of `features` if the model takes a list of texts; otherwise the features unchanged."""
     is_one_column = hasattr(features, "columns") and len(features.columns) == 1
     return features.iloc[:, 0] if is_one_column and takes_documents(model) else features

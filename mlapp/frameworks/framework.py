@@ -36,7 +36,7 @@ class Framework(ABC):
 
     @abstractmethod
     def owns(self, kind: type) -> bool:
-        """Whether this class of a model, or one of its bases, belongs to this framework. Compares names; imports nothing."""
+        """Whether this class, or one of its bases, belongs to this framework. Compares names; imports nothing."""
 
     @abstractmethod
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
@@ -57,8 +57,8 @@ class Framework(ABC):
             return {}
         predicted = self.predictor(model, features)
         if not self.classifies(model):
-            return metrics.regression_metrics(target, predicted)
-        return metrics.classification_metrics(target, predicted, self.scores(model, features))
+            return metrics.compute_regression_metrics(target, predicted)
+        return metrics.compute_classification_metrics(target, predicted, self.scores(model, features))
 
     def scores(self, model: Any, features: Any) -> Any:
         """Each row's score of the second class of a binary classifier; None without such scores."""
@@ -81,10 +81,10 @@ class Framework(ABC):
 
         classes = getattr(model, "classes_", None)
         if not hasattr(model, "predict_proba") or classes is None:
-            raise no_probabilities(model)
+            raise no_probabilities_error(model)
         found = model.predict_proba(features)
         if isinstance(found, list) or found.shape[1] != len(classes):
-            raise no_probabilities(model)
+            raise no_probabilities_error(model)
         return pd.DataFrame(found, columns=[str(label) for label in classes])
 
     def classifies(self, model: Any) -> bool:
@@ -147,7 +147,7 @@ class Framework(ABC):
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """Continue training from `previous` with the settings of the unfitted `model`; returns the fitted model.
 
-        An adapter that `trains_from_weights` returns `model` with the weights of `previous`, for the trainer to continue.
+        An adapter that `trains_from_weights` returns `model` with the weights of `previous`; the trainer continues.
 
         Raises:
             ModelError: models of this kind cannot continue.
@@ -192,7 +192,7 @@ def will_have_method(model: Any, name: str) -> bool:
     return True
 
 
-def no_probabilities(model: Any) -> ModelError:
+def no_probabilities_error(model: Any) -> ModelError:
     """The error for a model without the requested probabilities by class name."""
     return ModelError(
         f"The App says predict='proba'; a {type(model).__name__} does not return probabilities with class names.",

@@ -66,7 +66,7 @@ class LightGBMFramework(Framework):
         return model.fit(features, target, init_model=previous.booster_)
 
     def predictor(self, model: Any, features: Any) -> Any:
-        return model.predict(features, num_threads=threads.threads_for_rows(len(features)))
+        return model.predict(features, num_threads=threads.choose_thread_count(len(features)))
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         return onnx_export.export_lightgbm(model, features)

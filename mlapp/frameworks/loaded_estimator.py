@@ -64,10 +64,10 @@ def _walk(model: Any) -> Iterator[Held]:
             continue
         seen.add(id(held.value))
         yield held
-        waiting.extend(_parts(held))
+        waiting.extend(_iterate_parts(held))
 
 
-def _parts(held: Held) -> Iterator[Held]:
+def _iterate_parts(held: Held) -> Iterator[Held]:
     import numpy as np
 
     value = held.value
@@ -80,12 +80,12 @@ def _parts(held: Held) -> Iterator[Held]:
     elif isinstance(value, partial):
         parts = [value.func, value.args, value.keywords]
     else:
-        yield from _attributes(held)
+        yield from _iterate_attributes(held)
         return
     yield from (Held(part, held.columns, held.limit) for part in parts)
 
 
-def _attributes(held: Held) -> Iterator[Held]:
+def _iterate_attributes(held: Held) -> Iterator[Held]:
     attributes = getattr(held.value, "__dict__", {})
     own, module = attributes.get("n_features_in_"), type(held.value).__module__
     columns, limit = (own if isinstance(own, int) else held.columns), None

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def classification_metrics(target: Any, predicted: Any, scores: Any = None) -> dict[str, float]:
+def compute_classification_metrics(target: Any, predicted: Any, scores: Any = None) -> dict[str, float]:
     """`accuracy`, and `f1_macro`, the mean of F1 over the classes; for two classes with scores also `roc_auc` and
     `average_precision` of the second class.
 
@@ -20,15 +20,15 @@ def classification_metrics(target: Any, predicted: Any, scores: Any = None) -> d
     """
     import numpy as np
 
-    names, target, predicted = _target_names(target), np.asarray(target), np.asarray(predicted)
+    names, target, predicted = _list_target_names(target), np.asarray(target), np.asarray(predicted)
     if target.ndim == 2 and target.shape[1] > 1:
         found = {"accuracy": float(np.mean(np.all(target == predicted, axis=1)))}
         for at, name in enumerate(names):
-            of_one = _of_classes(target[:, at], predicted[:, at])
+            of_one = _compute_class_metrics(target[:, at], predicted[:, at])
             found |= {f"{metric}_{name}": value for metric, value in of_one.items()}
         return found
     target, predicted = target.ravel(), predicted.ravel()
-    found = _of_classes(target, predicted)
+    found = _compute_class_metrics(target, predicted)
     classes = np.unique(target)
     if scores is not None and len(classes) == 2:
         is_second = target == classes[1]
@@ -37,14 +37,14 @@ def classification_metrics(target: Any, predicted: Any, scores: Any = None) -> d
     return found
 
 
-def regression_metrics(target: Any, predicted: Any) -> dict[str, float]:
+def compute_regression_metrics(target: Any, predicted: Any) -> dict[str, float]:
     """`r2`, `mae` and `rmse`. For several targets their means, and each target's own, such as `r2_<target>`.
 
     `r2` of a constant target is 1 if the prediction is exact, otherwise 0.
     """
     import numpy as np
 
-    names, target = _target_names(target), np.asarray(target, dtype=float)
+    names, target = _list_target_names(target), np.asarray(target, dtype=float)
     target = target.reshape(len(target), -1)
     error = np.asarray(predicted, dtype=float).reshape(target.shape) - target
     squares, spread = np.sum(error**2, axis=0), np.sum((target - target.mean(axis=0)) ** 2, axis=0)
@@ -86,7 +86,7 @@ def average_precision(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, A
     return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * precision))
 
 
-def _of_classes(target: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> dict[str, float]:
+def _compute_class_metrics(target: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> dict[str, float]:
     import numpy as np
 
     scores = []
@@ -96,7 +96,7 @@ def _of_classes(target: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -
     return {"accuracy": float(np.mean(target == predicted)), "f1_macro": float(np.mean(scores))}
 
 
-def _target_names(target: Any) -> list[str]:
+def _list_target_names(target: Any) -> list[str]:
     """The names of several targets; none for one target, or for targets without names."""
     names = list(map(str, getattr(target, "columns", ())))
     return names if len(names) > 1 else []

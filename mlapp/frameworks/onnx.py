@@ -32,7 +32,7 @@ class OnnxModel:
         """Load the model.
 
         Raises:
-            MissingExtraError: ONNX Runtime is not installed. ModelError: it is not an ONNX model, is truncated, or refers
+            MissingExtraError: ONNX Runtime is not installed. ModelError: it is not an ONNX model, truncated, or refers
                 to other files.
         """
         try:
@@ -151,7 +151,7 @@ def _require_self_contained(content: bytes) -> None:
         raise ModelError(
             f"It is not an ONNX model, or is truncated: {error}", "Export it again, or restore the file."
         ) from error
-    for tensor in _tensors(model):
+    for tensor in _iterate_tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
                 f"The data of '{tensor.name}' is in another file: an ONNX model must hold all of its weights.",
@@ -159,7 +159,7 @@ def _require_self_contained(content: bytes) -> None:
             )
 
 
-def _tensors(message: Any) -> Iterator[Any]:
+def _iterate_tensors(message: Any) -> Iterator[Any]:
     """Every tensor in a message of ONNX, recursively: of graphs, functions and attributes."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield message
@@ -167,7 +167,7 @@ def _tensors(message: Any) -> Iterator[Any]:
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for part in [value] if hasattr(value, "ListFields") else value:
-                yield from _tensors(part)
+                yield from _iterate_tensors(part)
 
 
 def _read_labels(text: str | None) -> list[Any] | None:

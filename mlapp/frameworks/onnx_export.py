@@ -55,7 +55,7 @@ def export_xgboost(model: Any, features: Any) -> bytes:
         nameless = copy.deepcopy(model)
         nameless.get_booster().feature_names = None
         proto = _name_classes(
-            convert_xgboost(nameless, initial_types=_tensor_type(features), target_opset=OPSET), model
+            convert_xgboost(nameless, initial_types=_make_tensor_type(features), target_opset=OPSET), model
         )
         content: bytes = proto.SerializeToString()
         return content
@@ -71,7 +71,7 @@ def export_lightgbm(model: Any, features: Any) -> bytes:
         from onnxmltools.convert import convert_lightgbm
 
         zipmap = {"zipmap": False} if hasattr(model, "predict_proba") else {}
-        proto = convert_lightgbm(model, initial_types=_tensor_type(features), target_opset=OPSET, **zipmap)
+        proto = convert_lightgbm(model, initial_types=_make_tensor_type(features), target_opset=OPSET, **zipmap)
         proto = _name_classes(proto, model)
         content: bytes = proto.SerializeToString()
         return content
@@ -111,7 +111,7 @@ def _name_classes(proto: Any, model: Any) -> Any:
     return proto
 
 
-def _tensor_type(features: Any) -> list[Any]:
+def _make_tensor_type(features: Any) -> list[Any]:
     from onnxmltools.convert.common.data_types import FloatTensorType
 
     return [("features", FloatTensorType([None, features.shape[1]]))]

@@ -59,14 +59,14 @@ def find_framework_for_file(file: Path) -> Framework:
 
 
 def _load_adapters() -> Iterator[Framework]:
-    for name in _adapter_names():
+    for name in _list_adapter_names():
         adapter = _load_adapter(name)
         if adapter is not None:
             yield adapter
 
 
 @cache
-def _adapter_names() -> tuple[str, ...]:
+def _list_adapter_names() -> tuple[str, ...]:
     return tuple(plugins.list_plugins(plugins.FRAMEWORKS))
 
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export, trusted_types
-from mlapp.frameworks.documents import as_documents
+from mlapp.frameworks.documents import select_documents
 from mlapp.frameworks.framework import (
     Framework,
     cannot_proceed_error,
-    no_probabilities,
+    no_probabilities_error,
     unreadable_file_error,
     will_have_method,
 )
@@ -46,7 +46,7 @@ class SklearnFramework(Framework):
         Raises:
             DataError: texts, or missing or infinite values, that the model does not support; names the column.
         """
-        features = as_documents(model, features)
+        features = select_documents(model, features)
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except (ValueError, TypeError) as error:
@@ -63,9 +63,9 @@ class SklearnFramework(Framework):
         """
         from sklearn.pipeline import Pipeline
 
-        features = as_documents(model, features)
+        features = select_documents(model, features)
         if isinstance(previous, Pipeline) and isinstance(model, Pipeline):
-            return self._proceed_at_the_end(model, previous, features, target)
+            return self._continue_last_step(model, previous, features, target)
         if not hasattr(previous, "partial_fit") and not hasattr(model, "warm_start"):
             raise cannot_proceed_error(model, "it has neither partial_fit nor warm_start")
         settings = model.get_params()
@@ -82,7 +82,7 @@ class SklearnFramework(Framework):
         except ValueError as error:
             raise cannot_proceed_error(model, error) from error
 
-    def _proceed_at_the_end(self, model: Any, previous: Any, features: Any, target: Any) -> Any:
+    def _continue_last_step(self, model: Any, previous: Any, features: Any, target: Any) -> Any:
         *_, (name, last) = previous.steps
         if changed := _find_changed_step(model, previous):
             raise cannot_proceed_error(model, f"its step '{changed}' is not as it was, and stays as it was fitted")
@@ -97,21 +97,25 @@ class SklearnFramework(Framework):
         """
         from sklearn import base
 
-        features = as_documents(model, features)
+        features = select_documents(model, features)
         if target is None:
-            return _clustering_metrics(model, features) if base.is_clusterer(model) else _own_score(model, features)
+            return (
+                _compute_clustering_metrics(model, features)
+                if base.is_clusterer(model)
+                else _own_score(model, features)
+            )
         if base.is_classifier(model):
-            return metrics.classification_metrics(target, model.predict(features), self.scores(model, features))
+            return metrics.compute_classification_metrics(target, model.predict(features), self.scores(model, features))
         if base.is_regressor(model):
-            return metrics.regression_metrics(target, model.predict(features))
+            return metrics.compute_regression_metrics(target, model.predict(features))
         return {"score": float(model.score(features, target))} if hasattr(model, "score") else {}
 
     def predictor(self, model: Any, features: Any) -> Any:
-        return model.predict(as_documents(model, features))
+        return model.predict(select_documents(model, features))
 
     def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:
         if gives_probabilities and not will_have_method(model, "predict_proba"):
-            raise no_probabilities(model)
+            raise no_probabilities_error(model)
         if not will_have_method(model, "predict"):
             raise ModelError(
                 f"A {type(model).__name__} has no method predict.",
@@ -175,7 +179,7 @@ def _explain_value_error(model: Any, features: Any, error: Exception) -> DataErr
             "Put a ColumnTransformer with a OneHotEncoder before the model, or leave it out: App(features=[…]).",
         )
     if "NAType" in told or "boolean value of NA is ambiguous" in told:
-        return _of_missing_texts(model, features)
+        return _missing_text_error(model, features)
     if not told.startswith("Input X contains"):
         return None
     bad = features.isna() | features.isin([np.inf, -np.inf])
@@ -189,7 +193,7 @@ def _explain_value_error(model: Any, features: Any, error: Exception) -> DataErr
     )
 
 
-def _of_missing_texts(model: Any, features: Any) -> DataError | None:
+def _missing_text_error(model: Any, features: Any) -> DataError | None:
     """The error for a column with pandas' NA, which scikit-learn's encoders cannot sort."""
     import pandas as pd
 
@@ -210,12 +214,12 @@ def _find_changed_step(model: Any, previous: Any) -> str | None:
     if names[0] != names[1]:
         return next((name for name in names[0] if name not in names[1]), names[0][-1])
     for (name, now), (_, then) in list(zip(model.steps, previous.steps, strict=True))[:-1]:
-        if type(now) is not type(then) or _plain_settings(now) != _plain_settings(then):
+        if type(now) is not type(then) or _list_plain_settings(now) != _list_plain_settings(then):
             return str(name)
     return None
 
 
-def _plain_settings(step: Any) -> dict[str, str]:
+def _list_plain_settings(step: Any) -> dict[str, str]:
     settings = step.get_params() if hasattr(step, "get_params") else {}
     return {name: repr(value) for name, value in settings.items() if isinstance(value, (int, float, str, type(None)))}
 
@@ -325,7 +329,7 @@ def _require_trusted(io: Any, source: Path | bytes, trusted: Sequence[str], what
     return list(names)
 
 
-def _clustering_metrics(model: Any, features: Any) -> dict[str, float]:
+def _compute_clustering_metrics(model: Any, features: Any) -> dict[str, float]:
     from sklearn.metrics import silhouette_score
     from sklearn.pipeline import Pipeline
 

@@ -25,7 +25,7 @@ def count_cores() -> int:
     return max(1, min(allowed, math.ceil(_read_cpu_quota() or allowed)))
 
 
-def threads_for_rows(rows: int) -> int:
+def choose_thread_count(rows: int) -> int:
     """The number of threads for a prediction of `rows` rows."""
     return 1 if rows <= FEW_ROWS else count_cores()
 

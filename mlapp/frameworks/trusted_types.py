@@ -118,7 +118,7 @@ def is_trusted(name: str) -> bool:
     if name in TYPES:
         return isinstance(found, type)
     if isinstance(found, type):
-        return attribute.startswith("PyFunc") is False and issubclass(found, _bases(package))
+        return attribute.startswith("PyFunc") is False and issubclass(found, _list_base_classes(package))
     return name in FUNCTIONS or (module in METRICS and callable(found) and not attribute.startswith("_"))
 
 
@@ -132,7 +132,7 @@ def resolve_name(name: str) -> Any:
     return found if getattr(found, "__module__", None) else None
 
 
-def _bases(package: str) -> tuple[type, ...]:
+def _list_base_classes(package: str) -> tuple[type, ...]:
     """The classes of `BASES` that the installed release has."""
     resolved = (resolve_name(name) for name in BASES.get(package, ()))
     return tuple(base for base in resolved if isinstance(base, type))

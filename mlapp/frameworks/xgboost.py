@@ -59,7 +59,7 @@ class XGBoostFramework(Framework):
         return hasattr(model, "predict_proba") or _is_class_booster(model)
 
     def predictor(self, model: Any, features: Any) -> Any:
-        count = threads.threads_for_rows(len(features))
+        count = threads.choose_thread_count(len(features))
         if hasattr(model, "get_booster"):
             model.get_booster().set_param({"nthread": count})
             return model.predict(features)
@@ -68,7 +68,7 @@ class XGBoostFramework(Framework):
 
     def probabilities(self, model: Any, features: Any) -> Any:
         if hasattr(model, "get_booster"):
-            model.get_booster().set_param({"nthread": threads.threads_for_rows(len(features))})
+            model.get_booster().set_param({"nthread": threads.choose_thread_count(len(features))})
         return super().probabilities(model, features)
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
@@ -96,7 +96,7 @@ class XGBoostFramework(Framework):
             raise MissingExtraError("Loading XGBoost models", "xgboost") from None
         try:
             booster = xgboost.Booster(model_file=file)
-            kind = _class_named(xgboost, booster.attr(KIND) or "Booster", file)
+            kind = _find_model_class(xgboost, booster.attr(KIND) or "Booster", file)
             booster.set_attr(**{KIND: None})
             tree_structure.require_sound_xgboost(booster)
             if kind is xgboost.Booster:
@@ -113,7 +113,7 @@ class XGBoostFramework(Framework):
             ) from error
 
 
-def _class_named(xgboost: Any, name: str, file: Path) -> Any:
+def _find_model_class(xgboost: Any, name: str, file: Path) -> Any:
     """XGBoost's model class of that name. The name comes from an untrusted file, and the class is called.
 
     Raises:
@@ -167,14 +167,14 @@ def _require_numbers(model: Any, target: Any) -> None:
     found = sorted(values.unique()) if values.dtype.kind in "iu" else sorted(map(str, values.unique()))
     if values.dtype.kind in "iu" and found == list(range(len(found))):
         return
-    classes = ", ".join(map(repr, map(_plain, found[:4]))) + (", …" if len(found) > 4 else "")
+    classes = ", ".join(map(repr, map(_to_plain_value, found[:4]))) + (", …" if len(found) > 4 else "")
     raise DataError(
         f"XGBoost's classifiers take classes as numbers from 0 on; the target holds {classes}.",
         "Number them in the data_reader: table[target] = table[target].astype('category').cat.codes",
     )
 
 
-def _plain(value: Any) -> Any:
+def _to_plain_value(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 

@@ -35,7 +35,7 @@ class KnownLayers(NamedTuple):
 NOTHING = KnownLayers((), {})
 
 
-def image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
+def make_image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
     """The image's configuration, by the OCI image specification; the SHA-256 of these bytes is the image ID."""
     inspected = base.inspected
     inherited = inspected["Config"]
@@ -96,13 +96,13 @@ def load_image(
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
-                yield from tar_member(members[-1], _read_ahead(layer.stream_tar()), layer.size)
-        config = image_configuration(plan, base, layers, labels)
+                yield from stream_tar_member(members[-1], _read_ahead(layer.stream_tar()), layer.size)
+        config = make_image_configuration(plan, base, layers, labels)
         made.append(config)
         name = f"{hashlib.sha256(config).hexdigest()}.json"
         listed = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": members}]).encode()
         for member_name, content in ((name, config), ("manifest.json", listed)):
-            yield from tar_member(member_name, [content], len(content))
+            yield from stream_tar_member(member_name, [content], len(content))
         yield END
 
     with translate_engine_errors("Loading the image"):
@@ -120,7 +120,7 @@ def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield chunk
 
 
-def tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
+def stream_tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
     """A file in a tar, streamed."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mtime = size, TIME

@@ -164,7 +164,7 @@ def _pull_image(client: DockerClient, reference: str, platform: str, progress: R
     except docker.errors.APIError as error:
         if registry.PLAIN.search(str(error.explanation)):
             raise registry.untrusted_registry_error(
-                registry.registry_host(repository), str(error.explanation)
+                registry.parse_registry_host(repository), str(error.explanation)
             ) from error
         raise ImageError(
             f"The base image {reference} cannot be pulled: {error.explanation or error}.",

@@ -88,7 +88,7 @@ def build_images(
         ImageError: engine, base or a wheel is missing, or the engine failed. UvError: fetching dependencies failed.
     """
     what = what or make_image_spec(bundle)
-    reference = image_reference(bundle, tag)
+    reference = format_image_reference(bundle, tag)
     with connect_engine() as client:
         with translate_engine_errors():
             version = client.version()
@@ -101,7 +101,7 @@ def build_images(
         return images
 
 
-def image_reference(bundle: Bundle, tag: str | None = None) -> str:
+def format_image_reference(bundle: Bundle, tag: str | None = None) -> str:
     """The image's `repository:tag`.
 
     Raises:
@@ -143,8 +143,8 @@ def _assemble_image(job: BuildJob) -> str:
     client, bundle = job.client, job.bundle
     base = find_base(client, job.spec, job.platform, job.progress)
     keys = {
-        DEPENDENCIES: _layer_key(job.platform, dependencies.fingerprint_dependencies(bundle)),
-        MODEL_LAYER: _layer_key(
+        DEPENDENCIES: _compute_layer_key(job.platform, dependencies.fingerprint_dependencies(bundle)),
+        MODEL_LAYER: _compute_layer_key(
             *(f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{MODEL}/"))
         ),
     }
@@ -184,5 +184,5 @@ def _make_layers(job: BuildJob, base: Base, known: Sequence[str], folder: Path) 
     return layers + [FolderLayer(folder / each.source, each.target) for each in missing]
 
 
-def _layer_key(*parts: str) -> str:
+def _compute_layer_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -48,7 +48,7 @@ def compile_packages(packages: Path, shown: str, python: str) -> None:
         shown: the folder's path in the image.
         python: an interpreter of the image's minor version.
     """
-    tag, version = _cache_tag(python), _python_version(python)
+    tag, version = _cache_tag(python), _read_python_version(python)
     # Largest first, so that no processor is idle for long at the end.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -67,7 +67,7 @@ def _compile_distribution(record: Path, packages: Path, shown: str, python: str,
     if not files:
         return
     parts = (FORMAT, shown, tag, version, record.parent.name, listed)
-    kept = _bytecode_cache() / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
+    kept = _find_bytecode_cache() / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
@@ -90,7 +90,7 @@ def _compile_to_folder(files: list[Path], root: Path, target: Path, shown: str, 
     subprocess.run([python, "-I", "-S", "-c", COMPILER], input=given, check=True, env=environ)  # noqa: S603
 
 
-def _bytecode_cache() -> Path:
+def _find_bytecode_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "bytecode"
 
 
@@ -101,7 +101,7 @@ def _cache_tag(python: str) -> str:
     return _query_python(python, "import sys; print(sys.implementation.cache_tag)")
 
 
-def _python_version(python: str) -> str:
+def _read_python_version(python: str) -> str:
     return sys.version if python == sys.executable else _query_python(python, "import sys; print(sys.version)")
 
 

@@ -55,7 +55,7 @@ def install_instruction(packages: tuple[str, ...]) -> str:
     )
 
 
-def whole_seconds(value: float) -> int:
+def round_up_seconds(value: float) -> int:
     """Whole seconds, rounded up."""
     return math.ceil(value)
 

@@ -44,7 +44,7 @@ def connect_engine() -> Iterator[DockerClient]:
             client.close()
 
 
-def engine_address() -> str:
+def find_engine_address() -> str:
     """The address of a connected engine, in the format of DOCKER_HOST."""
     from docker.constants import DEFAULT_UNIX_SOCKET
 
@@ -86,7 +86,7 @@ def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineE
         )
     if "timed out" in detail.lower():
         return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Look at its load and its log.")
-    return EngineError(f"{doing}: {_last_line(detail)}", "Look at the engine's log: journalctl -u docker.")
+    return EngineError(f"{doing}: {_take_last_line(detail)}", "Look at the engine's log: journalctl -u docker.")
 
 
 def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
@@ -134,6 +134,6 @@ def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
             waiting.append(getattr(at, "reason", None) if not isinstance(getattr(at, "reason", None), str) else None)
 
 
-def _last_line(text: str) -> str:
+def _take_last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:500] if lines else "failed without a word"

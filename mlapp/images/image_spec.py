@@ -92,11 +92,11 @@ def make_image_spec(bundle: Bundle) -> ImageSpec:
             "PYTHONDONTWRITEBYTECODE": "1",
             **settings.image.env,
         },
-        labels=_image_labels(bundle),
+        labels=_make_image_labels(bundle),
     )
 
 
-def _image_labels(bundle: Bundle) -> dict[str, str]:
+def _make_image_labels(bundle: Bundle) -> dict[str, str]:
     """OCI annotations, and mlapp's own labels: content of the image, and location of its bill of materials."""
     manifest = bundle.manifest
     created = datetime.fromtimestamp(manifest.created, timezone.utc)
@@ -106,7 +106,7 @@ def _image_labels(bundle: Bundle) -> dict[str, str]:
         "org.opencontainers.image.version": version,
         "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "org.opencontainers.image.source": manifest.source,
-        "org.opencontainers.image.revision": code_revision(bundle),
+        "org.opencontainers.image.revision": format_code_revision(bundle),
         "mlapp.app": manifest.app,
         "mlapp.model.version": version,
         "mlapp.bundle": bundle.hash,
@@ -115,7 +115,7 @@ def _image_labels(bundle: Bundle) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def code_revision(bundle: Bundle) -> str | None:
+def format_code_revision(bundle: Bundle) -> str | None:
     """The commit of the code, with the suffix `-dirty` if there are changes; None outside a repository."""
     git = bundle.manifest.git
     return f"{git.commit}{'-dirty' if git.dirty else ''}" if git else None
@@ -137,7 +137,7 @@ def choose_platforms(settings: Settings, given: list[str] | None, of_engine: str
     return list(dict.fromkeys(wanted)) or [of_engine]
 
 
-def native_platform() -> str:
+def detect_native_platform() -> str:
     """The platform of this machine."""
     machine = os.uname().machine
     known = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from mlapp.images.assemble import NOTHING, KnownLayers, image_configuration, tar_member
+from mlapp.images.assemble import NOTHING, KnownLayers, make_image_configuration, stream_tar_member
 from mlapp.images.base import Base
 from mlapp.images.engine import ImageError, check_messages, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec
@@ -74,7 +74,7 @@ def load_oci_image(
                 file = stack.enter_context(tempfile.TemporaryFile())
                 blobs.append(_pack_layer(layer, file))
                 packed.append((blobs[-1], file))
-        config = image_configuration(plan, base, layers, {**labels, BLOBS: json.dumps(blobs[:-1])})
+        config = make_image_configuration(plan, base, layers, {**labels, BLOBS: json.dumps(blobs[:-1])})
         described = _describe_blob(CONFIG, config)
         manifest = _encode_json({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": blobs})
         target = _describe_blob(MANIFEST, manifest)
@@ -83,14 +83,14 @@ def load_oci_image(
         def stream_archive() -> Iterator[bytes]:
             for blob, file in packed:
                 file.seek(0)
-                yield from tar_member(_blob_path(blob), iter(partial(file.read, CHUNK), b""), blob["size"])
+                yield from stream_tar_member(_blob_path(blob), iter(partial(file.read, CHUNK), b""), blob["size"])
             for name, content in (
                 (_blob_path(described), config),
                 (_blob_path(target), manifest),
                 ("index.json", index),
                 ("oci-layout", LAYOUT),
             ):
-                yield from tar_member(name, [content], len(content))
+                yield from stream_tar_member(name, [content], len(content))
             yield END
 
         with translate_engine_errors("Loading the image"):

@@ -86,7 +86,7 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
         try:
             return dataclasses.replace(image, digest=_try_push(client, image.reference, login, bar))
         except EngineError as error:
-            host = registry.registry_host(image.repository)
+            host = registry.parse_registry_host(image.repository)
             said = error.what.partition(": ")[2]
             words = ADDRESS.sub("", said)
             if REFUSED.search(words):

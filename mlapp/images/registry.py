@@ -18,7 +18,7 @@ ANY = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json", *MANI
 HUB = "registry-1.docker.io"
 
 
-def registry_host(repository: str) -> str:
+def parse_registry_host(repository: str) -> str:
     """The registry of a repository, as named in docker's configuration."""
     first, slash, _ = repository.partition("/")
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
@@ -109,7 +109,7 @@ class _Session:
         import requests
         from docker.auth import load_config
 
-        host = registry_host(repository)
+        host = parse_registry_host(repository)
         self._name = repository.removeprefix(f"{host}/")
         if host == "docker.io" and "/" not in self._name:
             self._name = f"library/{self._name}"

@@ -86,7 +86,7 @@ def build_packages(
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
         uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements)
-        environ = {**_network_variables(Path(folder)), **uv.index_variables(image)}
+        environ = {**_read_network_variables(Path(folder)), **uv.index_variables(image)}
         archive = _run_build_container(client, base, python, environ, Path(folder), names)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
@@ -97,7 +97,7 @@ def build_packages(
     return kept
 
 
-def _network_variables(folder: Path) -> dict[str, str]:
+def _read_network_variables(folder: Path) -> dict[str, str]:
     """The environment variables for this machine's network access: proxies and trusted certificate authorities."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     found = {each: os.environ[each] for name in names for each in (name, name.lower()) if each in os.environ}

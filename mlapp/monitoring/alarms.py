@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from mlapp.baseline import Baseline
 from mlapp.config import Drift, Monitor
 from mlapp.monitoring.counts import Counts, merge
-from mlapp.monitoring.drift import AlarmKind, Finding, distances, find
+from mlapp.monitoring.drift import AlarmKind, Finding, compute_distances, find
 from mlapp.monitoring.persistence import Persistence
-from mlapp.monitoring.seasons import baseline_of
+from mlapp.monitoring.seasons import make_live_baseline
 from mlapp.monitoring.windows import Alarm, Quality, WindowReport
 
 
@@ -43,7 +43,7 @@ def judge_windows(
         if tests is not None and baseline is not None and _can_be_tested(counts, tests):
             found = find(baseline, counts, tests)
             if tests.seasonal:
-                found = _seasonal(found, baseline, counts, tests, past)
+                found = _select_seasonal_findings(found, baseline, counts, tests, past)
             watch = persistent.setdefault(counts.version, Persistence(tests.persist))
             alarming = watch.add({(finding.kind, finding.column) for finding in found})
             current[counts.version] = alarming
@@ -69,7 +69,7 @@ def judge_windows(
                 alarms=alarms,
                 closed=counts.until <= now,
                 quality=known.details,
-                distances={} if baseline is None else distances(baseline, counts),
+                distances={} if baseline is None else compute_distances(baseline, counts),
             )
         )
     return reports
@@ -79,7 +79,7 @@ def _can_be_tested(counts: Counts, tests: Drift) -> bool:
     return counts.rows + counts.refused >= tests.min_rows
 
 
-def _seasonal(
+def _select_seasonal_findings(
     found: list[Finding],
     baseline: Baseline,
     counts: Counts,
@@ -94,5 +94,5 @@ def _seasonal(
     season.append(counts)
     if before is None or before.rows < tests.min_rows:
         return found
-    usual = {(finding.kind, finding.column) for finding in find(baseline_of(baseline, before), counts, tests)}
+    usual = {(finding.kind, finding.column) for finding in find(make_live_baseline(baseline, before), counts, tests)}
     return [finding for finding in found if (finding.kind, finding.column) in usual or finding.kind == "refused"]

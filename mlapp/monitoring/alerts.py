@@ -1,4 +1,4 @@
-"""Sends the start and the end of an alarm to webhooks and to the app's function, once even if several processes run it."""
+"""Sends the start and the end of an alarm to webhooks and to the app's function, once for all processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AlarmEvent(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-def event_of(app: str, report: WindowReport, alarm: Alarm, status: Literal["firing", "resolved"]) -> AlarmEvent:
+def make_alarm_event(app: str, report: WindowReport, alarm: Alarm, status: Literal["firing", "resolved"]) -> AlarmEvent:
     """The event of the start or the end of an alarm in a window."""
     return AlarmEvent(
         app=app,
@@ -100,7 +100,7 @@ def send(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent]
         except DataError as error:
             log.error("An alarm was not sent: %s", error.what)
             continue
-        _post(url.value, url.shown, msgspec.json.encode(body_of(event, alert.format)), alert.format)
+        _post(url.value, url.shown, msgspec.json.encode(make_alert_body(event, alert.format)), alert.format)
     if on_alarm is not None:
         try:
             on_alarm(event)
@@ -108,7 +108,7 @@ def send(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent]
             log.exception("on_alarm raised")
 
 
-def body_of(event: AlarmEvent, format: str) -> Any:
+def make_alert_body(event: AlarmEvent, format: str) -> Any:
     """The body for a receiver of that format.
 
     Slack: https://api.slack.com/messaging/webhooks. Alertmanager: `POST /api/v2/alerts`, its openapi.yaml.

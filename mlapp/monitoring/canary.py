@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from mlapp.config import Drift
-from mlapp.monitoring.statistics import categories_p, js_distance, ks_p
+from mlapp.monitoring.statistics import compute_categories_p, compute_js_distance, compute_ks_p
 
 SERIES = "mlapp_feature_rows_total"
 Predictions = Mapping[tuple[str, str, str], float]
@@ -24,31 +24,31 @@ def explain_predictions(live: Predictions, trial: Predictions, most: float) -> s
         most: the allowed distance.
     """
     for column in sorted({column for column, *_ in (*live, *trial)}):
-        distance, p = _compare(_of(live, column), _of(trial, column))
+        distance, p = _compare(_select_column(live, column), _select_column(trial, column))
         if distance > most and p < Drift().q:
             return f"its {column} is distributed differently, distance {distance:.2f} of {most:.2f} that is allowed"
     return None
 
 
-def _of(predictions: Predictions, column: str) -> dict[tuple[str, str], float]:
+def _select_column(predictions: Predictions, column: str) -> dict[tuple[str, str], float]:
     return {(le, value): rows for (name, le, value), rows in predictions.items() if name == column}
 
 
 def _compare(live: dict[tuple[str, str], float], trial: dict[tuple[str, str], float]) -> tuple[float, float]:
     """The distance, and the probability of at least this distance by chance."""
     if any(le for le, _ in (*live, *trial)):
-        before, now = _cumulative(live), _cumulative(trial)
+        before, now = _accumulate_shares(live), _accumulate_shares(trial)
         if before is None or now is None:
             return 0.0, 1.0
         ends = np.union1d(before[0], now[0])
         distance = float(np.abs(np.interp(ends, *before[:2]) - np.interp(ends, *now[:2])).max())
-        return distance, ks_p(distance, before[2], now[2])
+        return distance, compute_ks_p(distance, before[2], now[2])
     values = sorted({value for _, value in (*live, *trial)})
-    old, new = (_counts(rows, values) for rows in (live, trial))
-    return js_distance(np.array(old), np.array(new)), categories_p(old, new)
+    old, new = (_read_counts(rows, values) for rows in (live, trial))
+    return compute_js_distance(np.array(old), np.array(new)), compute_categories_p(old, new)
 
 
-def _cumulative(rows: Mapping[tuple[str, str], float]) -> tuple[list[float], list[float], int] | None:
+def _accumulate_shares(rows: Mapping[tuple[str, str], float]) -> tuple[list[float], list[float], int] | None:
     """Upper ends, the share of rows up to each, and all rows; None without rows or ends."""
     total = rows.get(("+Inf", ""), 0.0)
     ends = sorted((float(le), count) for (le, _), count in rows.items() if le not in ("", "+Inf"))
@@ -57,5 +57,5 @@ def _cumulative(rows: Mapping[tuple[str, str], float]) -> tuple[list[float], lis
     return [end for end, _ in ends], [count / total for _, count in ends], round(total)
 
 
-def _counts(rows: Mapping[tuple[str, str], float], values: Iterable[str]) -> list[int]:
+def _read_counts(rows: Mapping[tuple[str, str], float], values: Iterable[str]) -> list[int]:
     return [round(rows.get(("", value), 0.0)) for value in values]

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import MlappError
-from mlapp.monitoring.alerts import AlarmEvent, Ledger, event_of, send
+from mlapp.monitoring.alerts import AlarmEvent, Ledger, make_alarm_event, send
 from mlapp.monitoring.inspection import inspect, place_of
-from mlapp.monitoring.keeping import tidy
+from mlapp.monitoring.keeping import remove_expired_files
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.retraining import retrain
 from mlapp.monitoring.windows import Alarm, WindowReport
@@ -46,19 +46,19 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     grace = NEAR if place.folder() is not None else FAR
     reports = [report for report in inspect(project, now=now) if report.until.timestamp() + grace <= now]
     closed = Closed()
-    told = _teller(project, place, closed)
+    told = _make_alert_sender(project, place, closed)
     fresh = _claim_windows(place, [report for report in reports if report.state != "empty"])
     closed.windows = len(fresh)
     for report in fresh:
         drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
         told(report, drifting, lambda kind: kind != "quality")
     # Truths come late, so use the quality of the last window with known truths, from this run or an earlier one.
-    for report in _last_known(reports):
+    for report in _select_last_known(reports):
         told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
     _end_silent(project, place, reports, closed)
     if project.settings.monitor.retrain is not None:
         closed.trained = retrain(project, place, reports, now)
-    tidy(place, project.settings.monitor, now)
+    remove_expired_files(place, project.settings.monitor, now)
     return closed
 
 
@@ -75,22 +75,22 @@ def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[Window
 
 
 def _is_closed(place: Place, report: WindowReport) -> bool:
-    return f"{report.version}.json" in place.names("windows", _window_of(report).name)
+    return f"{report.version}.json" in place.names("windows", _find_window(report).name)
 
 
 def _claim(place: Place, report: WindowReport) -> bool:
     """Store the reports; False if another run has stored them."""
-    key = place.key("windows", _window_of(report).name, f"{report.version}.json")
+    key = place.key("windows", _find_window(report).name, f"{report.version}.json")
     # Includes a time, so that a second alarm with the same content is not treated as a repetition.
     content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
     return place.storage.create_key(key, content)
 
 
-def _window_of(report: WindowReport) -> Window:
+def _find_window(report: WindowReport) -> Window:
     return Window(int(report.since.timestamp()), int((report.until - report.since).total_seconds()))
 
 
-def _teller(
+def _make_alert_sender(
     project: Project, place: Place, closed: Closed
 ) -> Callable[[WindowReport, Sequence[Alarm], Callable[[str], bool]], None]:
     ledger = Ledger(place)
@@ -99,7 +99,7 @@ def _teller(
         """Start the alarms of a window, and end those of its version that it does not have."""
         now = {(alarm.kind, alarm.column) for alarm in alarms}
         for alarm in alarms:
-            event = event_of(project.name, report, alarm, "firing")
+            event = make_alarm_event(project.name, report, alarm, "firing")
             if ledger.begin(report.version, alarm, event):
                 _send(project, event, closed)
         for begun in ledger.active():
@@ -142,7 +142,7 @@ def _send(project: Project, event: AlarmEvent, closed: Closed) -> None:
     send(event, project.settings.monitor.alerts, on_alarm)
 
 
-def _last_known(reports: Sequence[WindowReport]) -> list[WindowReport]:
+def _select_last_known(reports: Sequence[WindowReport]) -> list[WindowReport]:
     """The last window with known quality of each version."""
     found: dict[str, WindowReport] = {}
     for report in reports:

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mlapp.baseline.build import text_of
-from mlapp.baseline.redaction import round_to_step, step_of
+from mlapp.baseline.build import to_category_text
+from mlapp.baseline.redaction import find_rounding_step, round_to_step
 
 
 class ColumnPrivacy:
@@ -35,8 +35,8 @@ class ColumnPrivacy:
         if rule is None:
             return values
         if rule == "hash":
-            return [None if (text := text_of(value)) is None else self._hash(text) for value in values]
-        step = step_of(self._columns, column)
+            return [None if (text := to_category_text(value)) is None else self._hash(text) for value in values]
+        step = find_rounding_step(self._columns, column)
         assert step is not None, rule
         return [round_to_step(value, step) for value in values]
 

@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 
 from mlapp import prediction
-from mlapp.baseline.predictions import prediction_columns, split_predictions
+from mlapp.baseline.predictions import split_predictions, summarize_predictions
 from mlapp.errors import DataError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.database import open_database
-from mlapp.monitoring.drift import distance_of
-from mlapp.monitoring.evaluation import Evaluation, features_of
+from mlapp.monitoring.drift import compute_distance
+from mlapp.monitoring.evaluation import Evaluation, restore_features
 from mlapp.monitoring.inspection import place_of, read_truths
 from mlapp.monitoring.live_rows import join_truths
 from mlapp.project import Project
@@ -82,7 +82,7 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
     sides, predictions = [], []
     for one in stored:
         predictor = prediction.load_predictor(app, one)
-        transformed = predictor.transform_features(features_of(predictor, rows))
+        transformed = predictor.transform_features(restore_features(predictor, rows))
         predictions.append(
             list_rows(prediction.finish_predictions(predictor.call_predictor(transformed), predictor.stage))
         )
@@ -91,17 +91,17 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
         sides.append(Side(version=str(one.version), rows=len(rows), truths=len(known), metrics=finite))
     first, last = predictions[0], predictions[-1]
     agreement = float(np.mean([_is_same(a, b) for a, b in zip(first, last, strict=True)]))
-    return Comparison(rows=len(rows), agreement=agreement, distance=_distance(first, last), sides=sides)
+    return Comparison(rows=len(rows), agreement=agreement, distance=_compute_distance(first, last), sides=sides)
 
 
-def _distance(first: list[object], last: list[object]) -> float:
+def _compute_distance(first: list[object], last: list[object]) -> float:
     from mlapp.baseline import Baseline
 
-    baseline = Baseline(predictions=prediction_columns(first))
+    baseline = Baseline(predictions=summarize_predictions(first))
     counter = Counter(baseline)
     counter.add_predictions(split_predictions(last))
     counts = counter.columns()
-    return max((distance_of(column, counts[column.name]) for column in baseline.predictions), default=0.0)
+    return max((compute_distance(column, counts[column.name]) for column in baseline.predictions), default=0.0)
 
 
 def _is_same(a: object, b: object) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from mlapp.baseline import Baseline, Column
-from mlapp.baseline.build import count_missing, count_texts, numbers_of
+from mlapp.baseline.build import count_missing, count_texts, to_numbers
 from mlapp.baseline.predictions import NAME, split_predictions
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Slots:
         numbers: list[Column] = []
         for column in columns:
             self.first[column.name] = at
-            at += width_of(column)
+            at += count_slots(column)
             if column.kind == "number":
                 numbers.append(column)
         self.counts: NDArray[np.int64] = np.zeros(at, dtype=np.int64)
@@ -178,11 +178,11 @@ class Slots:
         """Count rows column by column. Unknown columns are ignored."""
         numbers = [name for name in self._numbers if name in columns]
         if numbers and len(numbers) == len(self._numbers):
-            self._add_numbers(np.stack([numbers_of(columns[name]) for name in numbers], axis=1))
+            self._add_numbers(np.stack([to_numbers(columns[name]) for name in numbers], axis=1))
         else:
             for name in numbers:
                 which = self._numbers.index(name)
-                self._add_numbers(numbers_of(columns[name])[:, None], slice(which, which + 1))
+                self._add_numbers(to_numbers(columns[name])[:, None], slice(which, which + 1))
         for name, codes in self._codes.items():
             if name in columns:
                 self._add_category(name, codes, count_texts(columns[name]))
@@ -194,7 +194,7 @@ class Slots:
 
     def _add_numbers(self, cells: NDArray[Any], which: slice = slice(None)) -> None:
         """Rows of all number columns, or a slice of them, in order."""
-        from mlapp.baseline.bins import codes_of
+        from mlapp.baseline.bins import encode_bins
 
         cells = cells.astype(np.float64, copy=False)
         if len(self._rounded):
@@ -202,7 +202,7 @@ class Slots:
             rounded = np.flatnonzero(steps)
             cells = cells.copy()
             cells[:, rounded] = np.round(cells[:, rounded] / steps[rounded]) * steps[rounded]
-        places = codes_of(cells, self._centers[which])
+        places = encode_bins(cells, self._centers[which])
         places += self._offsets[which]
         # `take` costs half of an index. Every place is in the table: "wrap" leaves out the check.
         slots = self._table.take(places.ravel(), mode="wrap")
@@ -216,12 +216,12 @@ class Slots:
     def columns(self) -> dict[str, list[int]]:
         """The counts of each column."""
         return {
-            name: self.counts[first : first + width_of(self._columns[name])].tolist()
+            name: self.counts[first : first + count_slots(self._columns[name])].tolist()
             for name, first in self.first.items()
         }
 
 
-def width_of(column: Column) -> int:
+def count_slots(column: Column) -> int:
     """The number of slots of a column."""
     return len(column.counts) + SPECIAL
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlapp.errors import DataError, MissingExtraError, StoreError
 from mlapp.monitoring.place import Place, Window
-from mlapp.monitoring.segments import FORMAT, META, current
+from mlapp.monitoring.segments import FORMAT, META, select_current_segments
 from mlapp.monitoring.truth import Truth, encode_truths
 
 MEMORY = "512MB"
@@ -55,7 +55,7 @@ class Database:
             if number == version and _is_within(hour, window.since, window.until)
             for file in files
         ]
-        return _table_of(files) if files else "(SELECT * FROM log WHERE false)"
+        return _format_table_function(files) if files else "(SELECT * FROM log WHERE false)"
 
 
 @contextmanager
@@ -88,13 +88,13 @@ def open_database(
             connection.execute(f"SET temp_directory='{folder}/spill'; SET TimeZone='UTC'")
             connection.execute("SET allow_community_extensions=false; SET autoinstall_known_extensions=false")
             keys = log_keys(place, since, until, version)
-            segments = dict(zip(keys, _files(place, Path(folder), keys), strict=True))
-            readable = _view(connection, "log", list(segments.values()), LOG)
-            files = _files(place, Path(folder), truth_keys(place, since))
+            segments = dict(zip(keys, _fetch_files(place, Path(folder), keys), strict=True))
+            readable = _create_view(connection, "log", list(segments.values()), LOG)
+            files = _fetch_files(place, Path(folder), list_truth_keys(place, since))
             if truths:
                 files.append(Path(folder) / "given.parquet")
                 files[-1].write_bytes(encode_truths(truths, 0))
-            known = _view(connection, "truth", files, TRUTH)
+            known = _create_view(connection, "truth", files, TRUTH)
             yield Database(connection, {key: file for key, file in segments.items() if file in readable}, sorted(known))
         finally:
             connection.close()
@@ -128,11 +128,14 @@ def log_keys(
             continue
         for hour in place.names("log", number):
             if _is_within(hour, since, until):
-                found += [place.key("log", number, hour, name) for name in current(place.names("log", number, hour))]
+                found += [
+                    place.key("log", number, hour, name)
+                    for name in select_current_segments(place.names("log", number, hour))
+                ]
     return found
 
 
-def truth_keys(place: Place, since: float | None = None) -> list[str]:
+def list_truth_keys(place: Place, since: float | None = None) -> list[str]:
     """The keys of the truths' files. A truth is never older than its prediction."""
     day = "" if since is None else datetime.fromtimestamp(since - 86400, timezone.utc).strftime("%Y-%m-%d")
     return [
@@ -151,7 +154,7 @@ def _is_within(hour: str, since: float | None, until: float | None) -> bool:
     return (since is None or begin + 3600 > since) and (until is None or begin < until)
 
 
-def _files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
+def _fetch_files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
     """Local files with the contents of the keys that still exist."""
     local = place.folder()
     if local is not None:
@@ -168,7 +171,7 @@ def _files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
     return files
 
 
-def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
+def _create_view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
     """Create a view of the files that exist, and return them."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -190,11 +193,11 @@ def _view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[
                 "Update mlapp.",
             )
         readable.append(file)
-    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_table_of(readable)}" if readable else empty)
+    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_format_table_function(readable)}" if readable else empty)
     return set(readable)
 
 
-def _table_of(files: Iterable[Path]) -> str:
+def _format_table_function(files: Iterable[Path]) -> str:
     """The table function that reads the files."""
     return f"read_parquet({_list_of(files)}, union_by_name=true)"
 

@@ -13,7 +13,14 @@ import numpy as np
 from mlapp.baseline import Baseline, Column
 from mlapp.config import Drift
 from mlapp.monitoring.counts import Counts
-from mlapp.monitoring.statistics import categories_p, discoveries, js_distance, ks_distance, ks_p, share_p
+from mlapp.monitoring.statistics import (
+    compute_categories_p,
+    compute_js_distance,
+    compute_ks_distance,
+    compute_ks_p,
+    select_discoveries,
+    share_p,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,46 +56,46 @@ class Finding:
 
 def find(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
     """The significant findings over all columns of one window. Empty if it has too few rows."""
-    found = all_findings(baseline, counts, tests)
+    found = find_drift(baseline, counts, tests)
     kept: list[Finding] = []
     for family in (("drift",), tuple(LEAST_SHARE)):  # the tests of shares are conservative: together they cost no power
         own = [finding for finding in found if finding.kind in family]
-        discovered = discoveries([finding.p for finding in own], tests.q)
+        discovered = select_discoveries([finding.p for finding in own], tests.q)
         kept += [finding for finding, is_one in zip(own, discovered, strict=True) if is_one and finding.is_large]
     return kept
 
 
-def all_findings(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
+def find_drift(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
     """The findings of all tests of a window."""
     found: list[Finding] = []
     if counts.rows >= tests.min_rows:
         for column in (*baseline.features, *baseline.predictions):
             live = counts.columns.get(column.name)
             if live is not None and len(live) == len(column.counts) + 3:
-                found += _of_column(column, live, tests)
+                found += _test_column(column, live, tests)
     if counts.rows + counts.refused >= tests.min_rows:
-        found += _refusals(counts)
+        found += _find_refusals(counts)
     return found
 
 
-def distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
+def compute_distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
     """The distance of each column from the baseline: Kolmogorov-Smirnov for numbers, Jensen-Shannon for categories."""
     found = {}
     for column in (*baseline.features, *baseline.predictions):
         live = counts.columns.get(column.name)
         if live is not None and len(live) == len(column.counts) + 3 and column.kind != "text":
-            found[column.name] = distance_of(column, live)
+            found[column.name] = compute_distance(column, live)
     return found
 
 
-def distance_of(column: Column, live: list[int]) -> float:
+def compute_distance(column: Column, live: list[int]) -> float:
     """The distance of one column's live counts from its baseline."""
     if column.kind == "number":
-        return ks_distance(*_order_rows(column, live))
-    return js_distance(np.array([*column.counts, column.others]), np.array(live[:-2]))
+        return compute_ks_distance(*_order_rows(column, live))
+    return compute_js_distance(np.array([*column.counts, column.others]), np.array(live[:-2]))
 
 
-def _of_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
+def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
     rows = sum(live)
     missing = live[-1]
     known, trained = rows - missing, column.rows - column.missing
@@ -105,8 +112,8 @@ def _of_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
         return found
     if column.kind == "number":
         before, now = _order_rows(column, live)
-        distance = ks_distance(before, now)
-        p, floor = ks_p(distance, trained, known), tests.effect
+        distance = compute_ks_distance(before, now)
+        p, floor = compute_ks_p(distance, trained, known), tests.effect
         where = f"{column.name} is distributed differently: Kolmogorov-Smirnov distance {distance:.2f}"
         found.append(
             _share(
@@ -122,8 +129,8 @@ def _of_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
         )
     else:
         before_values, now_values = [*column.counts, column.others], live[:-2]
-        distance = js_distance(np.array(before_values), np.array(now_values))
-        p, floor = categories_p(before_values, now_values), JS_RATIO * tests.effect
+        distance = compute_js_distance(np.array(before_values), np.array(now_values))
+        p, floor = compute_categories_p(before_values, now_values), JS_RATIO * tests.effect
         where = f"The shares of {column.name}'s values differ: Jensen-Shannon distance {distance:.2f}"
         if column.has_all_values:
             found.append(
@@ -142,7 +149,7 @@ def _of_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
     return found
 
 
-def _refusals(counts: Counts) -> list[Finding]:
+def _find_refusals(counts: Counts) -> list[Finding]:
     rows = counts.rows + counts.refused
     usual = round(USUAL_REFUSED * 1_000_000), 1_000_000
     return [

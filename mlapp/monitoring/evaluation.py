@@ -16,21 +16,21 @@ from mlapp import frameworks, prediction
 from mlapp.baseline import Baseline, read_baseline
 from mlapp.config import Monitor
 from mlapp.errors import MlappError
-from mlapp.frameworks.metrics import classification_metrics, regression_metrics
+from mlapp.frameworks.metrics import compute_classification_metrics, compute_regression_metrics
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.database import Database, open_database
-from mlapp.monitoring.live_rows import join_truths, rows_of
+from mlapp.monitoring.live_rows import join_truths, read_live_rows
 from mlapp.monitoring.place import Place, Window
-from mlapp.monitoring.quality import FEWEST, QualityJudge, live_error
+from mlapp.monitoring.quality import FEWEST, QualityJudge, estimate_live_error
 from mlapp.monitoring.segments import log_column
 from mlapp.monitoring.truth import Truth
 from mlapp.monitoring.windows import Metric, Quality
 from mlapp.pipeline import Pipeline, bind_parameters
-from mlapp.pipeline.parameters import declared_parameters
+from mlapp.pipeline.parameters import list_parameters
 from mlapp.prediction import Predictor
 from mlapp.store import Manifest, ModelVersion, Store
 from mlapp.training import stage_calls
-from mlapp.training.reliability import confidence_of
+from mlapp.training.reliability import compute_confidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,14 +79,14 @@ class Evaluation:
         with open_database(self._place, since=since, until=until, truths=truths) as database:
             has_truth = join_truths(database)
             for version, window in sorted(windows, key=lambda pair: (pair[1].since, pair[0])):
-                found[version, window.since] = self._window(database, version, window, has_truth=has_truth)
+                found[version, window.since] = self._evaluate_window(database, version, window, has_truth=has_truth)
         return found
 
-    def _window(self, database: Database, version: str, window: Window, *, has_truth: bool) -> Quality:
+    def _evaluate_window(self, database: Database, version: str, window: Window, *, has_truth: bool) -> Quality:
         quality = Quality()
         loaded = self._load(version)
         if has_truth:
-            table, quality.truths = rows_of(database, version, window, MOST)
+            table, quality.truths = read_live_rows(database, version, window, MOST)
             if loaded is not None and len(table):
                 self._evaluate(quality, loaded, table)
         if loaded is not None and not quality.truths:
@@ -101,7 +101,7 @@ class Evaluation:
             if not math.isfinite(value):
                 continue
             before, known = trained.get(name), errors.get(name)
-            error = live_error(before, known, value, len(table))
+            error = estimate_live_error(before, known, value, len(table))
             quality.metrics[name] = round(value, 6)
             quality.details[name] = Metric(
                 value=round(value, 6),
@@ -117,9 +117,9 @@ class Evaluation:
                 if finding is not None:
                     quality.findings.append(finding)
         for column in self._settings.segments:
-            self._segments(quality, loaded, table, column)
+            self._evaluate_segments(quality, loaded, table, column)
 
-    def _segments(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame, column: str) -> None:
+    def _evaluate_segments(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame, column: str) -> None:
         if column not in table.columns:
             return
         for value, rows in list(table.groupby(column, sort=False, dropna=False))[:SEGMENTS]:
@@ -136,20 +136,20 @@ class Evaluation:
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
         try:
             if not self._rules.changes(names) and all(log_column(name) in table.columns for name in names):
-                features = features_of(predictor, table)
-                return self._by_evaluator(predictor, manifest, features, truth)
+                features = restore_features(predictor, table)
+                return self._score_by_evaluator(predictor, manifest, features, truth)
         except MlappError as error:
             log.warning("The evaluator cannot be run on logged features: %s", error.what)
-        return _by_predictions(manifest, table, truth)
+        return _score_predictions(manifest, table, truth)
 
-    def _by_evaluator(
+    def _score_by_evaluator(
         self, predictor: Predictor, manifest: Manifest, features: Any, truth: list[Any]
     ) -> dict[str, float]:
         import pandas as pd
 
         framework = frameworks.get_framework(manifest.framework)
-        stage = stage_calls.evaluator_stage(self._pipeline, framework)
-        own = declared_parameters([stage])
+        stage = stage_calls.select_evaluator(self._pipeline, framework)
+        own = list_parameters([stage])
         names = {name for parameter in own for name in (parameter.name, parameter.full_name)}
         values = {name: value for name, value in manifest.parameters.items() if name in names}
         target = pd.Series(truth, name=self._pipeline.target if isinstance(self._pipeline.target, str) else "target")
@@ -168,13 +168,15 @@ class Evaluation:
         names = loaded.manifest.schema.features.names
         if calibration is None or self._rules.changes(names) or "accuracy" not in loaded.manifest.headline:
             return
-        table, _ = rows_of(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
+        table, _ = read_live_rows(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
         if not len(table) or any(log_column(name) not in table.columns for name in names):
             return
         try:
-            features = stage_calls.call_transformer(self._pipeline, features_of(loaded.predictor, table))
-            evaluator = stage_calls.evaluator_stage(self._pipeline, loaded.predictor.framework)
-            confidence, _ = confidence_of(loaded.predictor.estimator, stage_calls.form_features(evaluator, features))
+            features = stage_calls.call_transformer(self._pipeline, restore_features(loaded.predictor, table))
+            evaluator = stage_calls.select_evaluator(self._pipeline, loaded.predictor.framework)
+            confidence, _ = compute_confidence(
+                loaded.predictor.estimator, stage_calls.convert_features(evaluator, features)
+            )
         except Exception as error:  # of the model's library
             log.info("No estimate of the accuracy: %s", error)
             return
@@ -188,16 +190,16 @@ class Evaluation:
         if version not in self._versions:
             self._versions[version] = None
             with contextlib.suppress(MlappError):
-                self._versions[version] = self._loaded(self._store.get(self._pipeline.name, version))
+                self._versions[version] = self._load_version(self._store.get(self._pipeline.name, version))
         return self._versions[version]
 
-    def _loaded(self, stored: ModelVersion) -> _Evaluated:
+    def _load_version(self, stored: ModelVersion) -> _Evaluated:
         return _Evaluated(
             stored.manifest, prediction.load_predictor(self._pipeline, stored), read_baseline(stored.files)
         )
 
 
-def features_of(predictor: Predictor, table: pd.DataFrame) -> Any:
+def restore_features(predictor: Predictor, table: pd.DataFrame) -> Any:
     """Logged features with the schema's types, before the transformer.
 
     Raises:
@@ -220,7 +222,7 @@ def decode_truths(truths: pd.Series[Any]) -> list[Any]:
     return [known[text] for text in truths]
 
 
-def _by_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -> dict[str, float]:
+def _score_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -> dict[str, float]:
     """The usual metrics of the logged predictions, limited to those that the version has."""
     if "prediction" not in table.columns:
         return {}
@@ -228,7 +230,9 @@ def _by_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -
     predicted = table["prediction"].tolist()
     try:
         found = (
-            classification_metrics(truth, predicted) if "accuracy" in wanted else regression_metrics(truth, predicted)
+            compute_classification_metrics(truth, predicted)
+            if "accuracy" in wanted
+            else compute_regression_metrics(truth, predicted)
         )
     except (TypeError, ValueError):
         return {}

@@ -10,7 +10,7 @@ import msgspec
 
 from mlapp.errors import UsageError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.database import log_keys, truth_keys
+from mlapp.monitoring.database import list_truth_keys, log_keys
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import FORMAT, META, Segment, encode_table, require_pyarrow
 
@@ -33,7 +33,7 @@ def forget(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
     rows = 0
     for key in log_keys(place):
         rows += _forget_in_segment(place, key, kept, requests)
-    for key in truth_keys(place):
+    for key in list_truth_keys(place):
         _forget_in_truths(place, key, kept, requests)
     return rows
 

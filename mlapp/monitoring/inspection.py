@@ -15,7 +15,7 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
 from mlapp.monitoring.history import read_baselines, read_counts
-from mlapp.monitoring.place import Place, Window, open_place, seconds_of
+from mlapp.monitoring.place import Place, Window, open_place, parse_seconds
 from mlapp.monitoring.truth import Truth, Truths, from_table
 from mlapp.monitoring.windows import WindowReport
 from mlapp.pipeline import Pipeline
@@ -58,7 +58,7 @@ def inspect(
         StoreError: the data cannot be read. UsageError: no such version.
     """
     settings = project.settings.monitor
-    seconds = seconds_of(settings.window)
+    seconds = parse_seconds(settings.window)
     now = time.time() if now is None else now
     until = now + seconds if until is None else until
     since = until - max(SHOWN * seconds, 86400) if since is None else since
@@ -67,7 +67,7 @@ def inspect(
     place = place_of(project)
     counts = read_counts(place, since=since - WARMING * seconds, until=until, version=version)
     baselines = read_baselines(project.store, project.name, (one.version for one in counts))
-    quality = _quality(project, place, counts, baselines) if evaluates and counts else {}
+    quality = _evaluate_quality(project, place, counts, baselines) if evaluates and counts else {}
     reports = judge_windows(counts, baselines, settings, now=now, quality=quality)
     return [report for report in with_gaps(reports, seconds) if report.until.timestamp() > since]
 
@@ -80,7 +80,7 @@ def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) ->
             begin, end = found[-1].until.timestamp(), report.since.timestamp()
             missing = round((end - begin) / seconds)
             if 0 < missing <= most:
-                found += [_empty(begin + at * seconds, seconds, report.version) for at in range(missing)]
+                found += [_make_empty_report(begin + at * seconds, seconds, report.version) for at in range(missing)]
         found.append(report)
     return found
 
@@ -114,7 +114,7 @@ def parse_time(text: str | None, now: float | None = None) -> float | None:
     if text is None:
         return None
     if text[:-1].isdecimal() and text[-1] in "smhd":
-        return (time.time() if now is None else now) - seconds_of(text)
+        return (time.time() if now is None else now) - parse_seconds(text)
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
@@ -122,7 +122,7 @@ def parse_time(text: str | None, now: float | None = None) -> float | None:
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def _quality(
+def _evaluate_quality(
     project: Project, place: Place, counts: Sequence[Counts], baselines: dict[str, Baseline]
 ) -> dict[tuple[str, float], Any]:
     """The quality of the last windows. If it is unavailable (no log, no app, broken code), drift is reported all the
@@ -146,7 +146,7 @@ def _quality(
     return {}
 
 
-def _empty(since: float, seconds: int, version: str) -> WindowReport:
+def _make_empty_report(since: float, seconds: int, version: str) -> WindowReport:
     return WindowReport(
         since=datetime.fromtimestamp(since, timezone.utc),
         until=datetime.fromtimestamp(since + seconds, timezone.utc),

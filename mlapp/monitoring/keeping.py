@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from mlapp.config import Monitor
-from mlapp.monitoring.place import Place, Window, bytes_of, seconds_of
+from mlapp.monitoring.place import Place, Window, parse_bytes, parse_seconds
 
 
-def tidy(place: Place, settings: Monitor, now: float) -> None:
+def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
     """Delete what is too old, and the oldest hours of a log that is too large."""
-    oldest = now - seconds_of(settings.keep)
+    oldest = now - parse_seconds(settings.keep)
     for version in place.names("counts"):
         for name in place.names("counts", version):
             window = Window.parse(name)
@@ -23,17 +23,17 @@ def tidy(place: Place, settings: Monitor, now: float) -> None:
                 place.storage.delete_prefix(place.key(kind, name))
     for version in place.names("log"):
         for hour in place.names("log", version):
-            if _time_of(hour, "%Y-%m-%dT%H") + 3600 < oldest:
+            if _parse_time(hour, "%Y-%m-%dT%H") + 3600 < oldest:
                 place.storage.delete_prefix(place.key("log", version, hour))
     for day in place.names("truth"):
-        if _time_of(day, "%Y-%m-%d") + 86400 < oldest:
+        if _parse_time(day, "%Y-%m-%d") + 86400 < oldest:
             place.storage.delete_prefix(place.key("truth", day))
-    _shrink(place, bytes_of(settings.max_size))
+    _shrink(place, parse_bytes(settings.max_size))
 
 
 def _shrink(place: Place, most: int) -> None:
     hours = sorted((hour, version) for version in place.names("log") for hour in place.names("log", version))
-    sizes = [_size(place, version, hour) for hour, version in hours]
+    sizes = [_measure_hour(place, version, hour) for hour, version in hours]
     total = sum(sizes)
     for (hour, version), size in zip(hours, sizes, strict=True):
         if total <= most:
@@ -42,11 +42,11 @@ def _shrink(place: Place, most: int) -> None:
         total -= size
 
 
-def _size(place: Place, version: str, hour: str) -> int:
+def _measure_hour(place: Place, version: str, hour: str) -> int:
     return place.storage.size(place.key("log", version, hour))
 
 
-def _time_of(name: str, form: str) -> float:
+def _parse_time(name: str, form: str) -> float:
     try:
         return datetime.strptime(name, form).replace(tzinfo=timezone.utc).timestamp()
     except ValueError:  # not a file of ours

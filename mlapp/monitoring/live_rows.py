@@ -26,7 +26,7 @@ def join_truths(database: Database) -> bool:
         if any(f"key.{name}" not in columns for name in names):
             continue
         conditions = " AND ".join(
-            f"l.{quote_name(f'key.{name}')} = json_extract_string(t.keys, {quote_text(json_path(name))})"
+            f"l.{quote_name(f'key.{name}')} = json_extract_string(t.keys, {quote_text(quote_json_path(name))})"
             for name in names
         )
         parts.append(
@@ -38,12 +38,12 @@ def join_truths(database: Database) -> bool:
         f"CREATE TEMP TABLE last_truth AS SELECT h, arg_max(truth, received) AS truth FROM "
         f"({' UNION ALL '.join(parts)}) GROUP BY h"
     )
-    database.execute(f"CREATE TEMP VIEW known AS {known_of('log')}")
+    database.execute(f"CREATE TEMP VIEW known AS {make_known_query('log')}")
     found: int = database.execute("SELECT count(*) FROM last_truth").fetchone()[0]
     return found > 0
 
 
-def known_of(log: str) -> str:
+def make_known_query(log: str) -> str:
     """A query for the rows of a log with known truth.
 
     Args:
@@ -62,12 +62,12 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def json_path(name: str) -> str:
+def quote_json_path(name: str) -> str:
     """The path of an entry of a JSON object, for DuckDB."""
     return '$."' + name.replace('"', '\\"') + '"'
 
 
-def rows_of(
+def read_live_rows(
     database: Database, version: str, window: Window, most: int, *, with_truth: bool = True
 ) -> tuple[pd.DataFrame, int]:
     """Logged rows of one version and window, and their number.
@@ -76,7 +76,7 @@ def rows_of(
     those that stand for less.
     """
     log = database.log_of(version, window)
-    source = known_of(log) if with_truth else f"SELECT * FROM {log} l"
+    source = make_known_query(log) if with_truth else f"SELECT * FROM {log} l"
     where = "l.version = ? AND epoch(l.time) >= ? AND epoch(l.time) < ?"
     values = [version, window.since, window.until]
     count, least, heaviest = database.execute(

@@ -16,7 +16,7 @@ from prometheus_client import Counter as Total
 
 from mlapp.baseline import Baseline, Column
 from mlapp.monitoring.counts import Counter, Counts, Slots
-from mlapp.monitoring.drift import distances
+from mlapp.monitoring.drift import compute_distances
 
 ENDS = 10
 """Upper ends, or values of a category, that a column has in Prometheus."""
@@ -33,17 +33,17 @@ class MonitorMetrics:
 
     def __init__(self, registry: CollectorRegistry, model: str) -> None:
         self._model = model
-        self._rows = _once(
+        self._rows = _get_or_create_metric(
             registry, Total, "mlapp_monitored_rows_total", "Rows that were predicted.", ["model", "version"]
         )
-        self._features = _once(
+        self._features = _get_or_create_metric(
             registry,
             Total,
             "mlapp_feature_rows_total",
             "Rows whose value is at most `le`, or is `value`; of features and predictions.",
             ["model", "version", "feature", "le", "value"],
         )
-        self._baseline = _once(
+        self._baseline = _get_or_create_metric(
             registry,
             Gauge,
             "mlapp_feature_baseline_ratio",
@@ -51,7 +51,7 @@ class MonitorMetrics:
             ["model", "version", "feature", "le", "value"],
             multiprocess_mode="livemostrecent",
         )
-        self._missing = _once(
+        self._missing = _get_or_create_metric(
             registry,
             Gauge,
             "mlapp_feature_baseline_missing_ratio",
@@ -59,14 +59,14 @@ class MonitorMetrics:
             ["model", "version", "feature"],
             multiprocess_mode="livemostrecent",
         )
-        self._problems = _once(
+        self._problems = _get_or_create_metric(
             registry,
             Total,
             "mlapp_feature_problems_total",
             "Rows with a missing, new or out-of-range value, or that were refused for the field.",
             ["model", "version", "feature", "kind"],
         )
-        self._distance = _once(
+        self._distance = _get_or_create_metric(
             registry,
             Gauge,
             "mlapp_feature_drift_distance",
@@ -74,10 +74,10 @@ class MonitorMetrics:
             ["model", "version", "feature"],
             multiprocess_mode="livemostrecent",
         )
-        self.logged = _once(
+        self.logged = _get_or_create_metric(
             registry, Total, "mlapp_log_rows_total", "Rows written to the prediction log.", ["model"]
         ).labels(model)
-        self.dropped = _once(
+        self.dropped = _get_or_create_metric(
             registry, Total, "mlapp_monitor_dropped_rows_total", "Rows that were not recorded.", ["model"]
         ).labels(model)
         self._ends: dict[str, dict[str, list[tuple[str, str, int]]]] = {}
@@ -90,7 +90,7 @@ class MonitorMetrics:
             known = column.rows - column.missing
             if column.kind == "text" or not known:
                 continue
-            ends[column.name] = _ends(column)
+            ends[column.name] = _list_upper_ends(column)
             self._missing.labels(self._model, version, column.name).set(column.missing / column.rows)
             for le, value, last in ends[column.name]:
                 below = sum(column.counts[: last + 1]) if le else column.counts[last]
@@ -115,7 +115,7 @@ class MonitorMetrics:
 
     def distances(self, version: str, baseline: Baseline, columns: dict[str, list[int]]) -> None:
         """Set the distances of an open window's counts from the baseline."""
-        found = distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
+        found = compute_distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
         for name, distance in found.items():
             self._distance.labels(self._model, version, name).set(distance)
 
@@ -123,11 +123,11 @@ class MonitorMetrics:
         """For each series: its column, the slots that it adds up, counted from the column's first, and how to add."""
         found: list[tuple[str, list[tuple[int, int]], Any]] = []
         for column in (*baseline.features, *baseline.predictions):
-            for kind, slots in _problems(column).items():
+            for kind, slots in _list_problem_slots(column).items():
                 found.append((column.name, slots, partial(self._problem, version, column.name, kind)))
             for le, value, last in self._ends.get(version, {}).get(column.name, ()):
                 found.append(
-                    (column.name, _slots_of(column, le, last), partial(self._row, version, column.name, le, value))
+                    (column.name, _list_slots(column, le, last), partial(self._row, version, column.name, le, value))
                 )
         return found
 
@@ -189,7 +189,7 @@ class _Block:
             series.inc(float(rows[child]))
 
 
-def _problems(column: Column) -> dict[str, list[tuple[int, int]]]:
+def _list_problem_slots(column: Column) -> dict[str, list[tuple[int, int]]]:
     """The slots of each kind of problem, as ranges."""
     width = len(column.counts)
     found = {"missing": [(width + 2, width + 3)]}
@@ -200,7 +200,7 @@ def _problems(column: Column) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def _slots_of(column: Column, le: str, last: int) -> list[tuple[int, int]]:
+def _list_slots(column: Column, le: str, last: int) -> list[tuple[int, int]]:
     """The slots up to an upper end, or of a value."""
     width = len(column.counts)
     if not le:
@@ -208,7 +208,7 @@ def _slots_of(column: Column, le: str, last: int) -> list[tuple[int, int]]:
     return [(0, width + 2)] if le == "+Inf" else [(0, last + 1), (width, width + 1)]
 
 
-def _ends(column: Column) -> list[tuple[str, str, int]]:
+def _list_upper_ends(column: Column) -> list[tuple[str, str, int]]:
     """The upper ends of a number as `(le, "", last bin)`, the values of a category as `("", value, index)`."""
     if column.kind == "category":
         return [("", value, at) for at, value in enumerate(column.values[:ENDS])]
@@ -221,7 +221,9 @@ def _ends(column: Column) -> list[tuple[str, str, int]]:
     return [*found, ("+Inf", "", len(column.counts) - 1)]
 
 
-def _once(registry: CollectorRegistry, kind: Any, name: str, text: str, labels: list[str], **options: Any) -> Any:
+def _get_or_create_metric(
+    registry: CollectorRegistry, kind: Any, name: str, text: str, labels: list[str], **options: Any
+) -> Any:
     """A metric of the registry, created at first use."""
     known = getattr(registry, "_names_to_collectors", {})
     return known.get(name) or kind(name, text, labels, registry=registry, **options)

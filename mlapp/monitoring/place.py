@@ -107,24 +107,24 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
     return Place(open_store(expand_address(settings.url).value, root).storage, app)
 
 
-def new_replica() -> str:
+def make_replica_name() -> str:
     """A unique name for this process."""
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
     return f"{host or 'host'}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
-def seconds_of(text: str) -> int:
+def parse_seconds(text: str) -> int:
     """`1h` in seconds."""
     return int(text[:-1]) * UNITS[text[-1]]
 
 
-def rate_of(text: str) -> float:
+def parse_rate(text: str) -> float:
     """`10/s` as rows per second."""
     rows, _, unit = text.partition("/")
     return float(rows) / UNITS[unit]
 
 
-def bytes_of(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """`2GB` in bytes."""
     found = re.fullmatch(r"([\d.]+)\s*([A-Za-z]+)", text)
     assert found is not None

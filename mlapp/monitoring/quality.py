@@ -7,7 +7,7 @@ import math
 from mlapp.baseline import MetricError
 from mlapp.monitoring.drift import Finding
 from mlapp.monitoring.persistence import Persistence
-from mlapp.monitoring.statistics import normal_tail
+from mlapp.monitoring.statistics import compute_normal_tail
 
 FEWEST = 20
 """Minimum number of truths for an alarm."""
@@ -41,7 +41,7 @@ class QualityJudge:
         if before is None or rows < FEWEST:
             return None
         worse = before - value if change < 0 else value - before
-        error = null_error(before, known, rows)
+        error = estimate_null_error(before, known, rows)
         z = worse / error if error else math.inf
         is_worse = worse > abs(change)
         watch = self._watch.setdefault((version, name), Persistence("2/3"))
@@ -50,10 +50,10 @@ class QualityJudge:
             return None
         threshold = before + change
         text = f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and {threshold:.3f} is allowed."
-        return Finding("quality", name, value, threshold, normal_tail(z), True, text)
+        return Finding("quality", name, value, threshold, compute_normal_tail(z), True, text)
 
 
-def null_error(before: float, known: MetricError | None, rows: int) -> float:
+def estimate_null_error(before: float, known: MetricError | None, rows: int) -> float:
     """The standard error of the difference between a live and the trained metric, if both have the same true value.
 
     The bootstrap error of the trained metric is scaled to the live rows. For a share whose error is unknown, or
@@ -70,7 +70,7 @@ def null_error(before: float, known: MetricError | None, rows: int) -> float:
     return error * math.sqrt(1 + trained_rows / rows)
 
 
-def live_error(before: float | None, known: MetricError | None, value: float, rows: int) -> float | None:
+def estimate_live_error(before: float | None, known: MetricError | None, value: float, rows: int) -> float | None:
     """The standard error of a live metric, from that of the trained one."""
     if known is not None and known.error > 0:
         return known.error * math.sqrt(known.rows / rows)

@@ -24,7 +24,7 @@ from mlapp.monitoring.batch import RecordedBatch, make_batch
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.live_windows import TICK, LiveWindows
 from mlapp.monitoring.metrics import MonitorMetrics
-from mlapp.monitoring.place import Place, new_replica, seconds_of
+from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
 
@@ -76,9 +76,9 @@ class Recorder:
         self.settings = settings
         self.place = place
         self.metrics = metrics
-        self.replica = replica or new_replica()
-        self._seconds = seconds_of(settings.window)
-        self._writer = None if place is None else Writer(place, self.replica, self._lose, metrics.logged.inc)
+        self.replica = replica or make_replica_name()
+        self._seconds = parse_seconds(settings.window)
+        self._writer = None if place is None else Writer(place, self.replica, self._count_lost_rows, metrics.logged.inc)
         is_near = place is not None and place.folder() is not None
         self._windows = LiveWindows(self._seconds, metrics, self._writer, is_near=is_near)
         self._log: RowLog | None = None
@@ -189,7 +189,7 @@ class Recorder:
             batch = self._queue.popleft()
             self._taken += len(batch.predictions)
             batches.append(batch)
-        for group in self._grouped(batches):
+        for group in self._group_batches(batches):
             for part in _cut(group, self._rows_at_once):
                 with self._lock:
                     self._count(part)
@@ -221,7 +221,7 @@ class Recorder:
         except Exception:
             log.exception("%s: predictions could not be recorded", self.app)
 
-    def _grouped(self, batches: Iterable[RecordedBatch]) -> Iterable[list[RecordedBatch]]:
+    def _group_batches(self, batches: Iterable[RecordedBatch]) -> Iterable[list[RecordedBatch]]:
         """The batches of each model and window."""
         groups: dict[tuple[int, int], list[RecordedBatch]] = {}
         for batch in batches:
@@ -254,7 +254,7 @@ class Recorder:
                 live.counts.fields[field] = live.counts.fields.get(field, 0) + count
             self.metrics.refused(version, fields)
 
-    def _lose(self, rows: int) -> None:
+    def _count_lost_rows(self, rows: int) -> None:
         self._dropped += rows
 
 

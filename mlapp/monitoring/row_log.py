@@ -10,8 +10,8 @@ import numpy as np
 from mlapp.config import Monitor
 from mlapp.monitoring.batch import RecordedBatch
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.log_rows import columns_of, flatten, make_log_table, requests_of
-from mlapp.monitoring.place import rate_of
+from mlapp.monitoring.log_rows import flatten, make_log_columns, make_log_table, requests_of
+from mlapp.monitoring.place import parse_rate
 from mlapp.monitoring.sampling import Sampler, hash_rows
 from mlapp.monitoring.segments import encode_table
 from mlapp.monitoring.writer import Writer
@@ -47,7 +47,7 @@ class RowLog:
 
     def __init__(self, app: str, settings: Monitor, writer: Writer, new_id: Callable[[], bytes]) -> None:
         self._writer, self._new_id = writer, new_id
-        self._sampler = None if settings.logs == "all" else Sampler(rate_of(settings.rows))
+        self._sampler = None if settings.logs == "all" else Sampler(parse_rate(settings.rows))
         self._rules = ColumnPrivacy(settings.columns, app)
         self._gathered: list[ChosenRows] = []
         self._cells = 0
@@ -85,7 +85,7 @@ class RowLog:
         model = group[0].batch.model
         answered = flatten([found.batch for found in group])
         chosen, weights = _join(group)
-        columns = columns_of(model.combine_stripped(answered.parts), model.feature_names, chosen, len(answered))
+        columns = make_log_columns(model.combine_stripped(answered.parts), model.feature_names, chosen, len(answered))
         version = model.version or "unsaved"
         table = make_log_table(version, answered, chosen, weights, columns, self._rules)
         self._writer.add_segment(

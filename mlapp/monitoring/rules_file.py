@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.config import Drift, Monitor
-from mlapp.monitoring.place import seconds_of
+from mlapp.monitoring.place import parse_seconds
 
 CRITICAL = 2.3
 """Kolmogorov's distribution exceeds this with a probability of 5e-5: q = 0.001 over twenty columns."""
@@ -18,7 +18,7 @@ CRITICAL = 2.3
 def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
     """The recording and alerting rules in the form of a Prometheus rule file."""
     tests = settings.tests or Drift()
-    window = f"{max(60, seconds_of(settings.window))}s"
+    window = f"{max(60, parse_seconds(settings.window))}s"
     chosen = f'model="{app}"'
     by = "model, version, feature"
 
@@ -95,7 +95,7 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
     }
 
 
-def as_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:
+def make_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:
     """The rules as an object of the Prometheus operator."""
     return {
         "apiVersion": "monitoring.coreos.com/v1",

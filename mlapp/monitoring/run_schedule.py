@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlapp.config import Settings
-from mlapp.monitoring.place import seconds_of
+from mlapp.monitoring.place import parse_seconds
 
 
 def make_cron(settings: Settings) -> str | None:
@@ -12,7 +12,7 @@ def make_cron(settings: Settings) -> str | None:
     place = monitor.url or settings.store.url
     if "://" not in place or place.startswith("file://") or (monitor.tests is None and monitor.logs == "off"):
         return None
-    minutes = max(1, seconds_of(monitor.window) // 60)
+    minutes = max(1, parse_seconds(monitor.window) // 60)
     if minutes < 60:
         return f"*/{minutes} * * * *" if minutes > 1 else "* * * * *"
     hours = min(minutes // 60, 24)

@@ -53,7 +53,7 @@ class Segment:
         return cls(found["replica"], int(found["first"]), int(found["last"]), int(found["generation"] or 0))
 
 
-def current(names: Iterable[str]) -> list[str]:
+def select_current_segments(names: Iterable[str]) -> list[str]:
     """The segments of a folder without those that another one contains."""
     found = sorted(
         (segment for name in names if (segment := Segment.parse(name))),
@@ -67,7 +67,7 @@ def current(names: Iterable[str]) -> list[str]:
     return [segment.name for segment in kept]
 
 
-def hour_of(time: float) -> str:
+def format_hour(time: float) -> str:
     """The hour of a time as a folder name."""
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H")
 
@@ -113,11 +113,13 @@ def make_table(
     for name in dict.fromkeys(name for row in keys for name in (row or ())):
         if not rules.is_dropped(name):
             values = rules.apply(name, [None if row is None else row.get(name) for row in keys])
-            arrays[f"key.{name}"] = pa.array([None if value is None else _text(value) for value in values], pa.string())
+            arrays[f"key.{name}"] = pa.array(
+                [None if value is None else _format_text(value) for value in values], pa.string()
+            )
     for name, values in columns.items():
         if not rules.is_dropped(name):
             arrays[log_column(name)] = rules.apply(name, _list_values(values)) if rules.changes([name]) else values
-    for name, values in _prediction_arrays(predictions).items():
+    for name, values in _make_prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
             arrays[name] = rules.apply(name, values) if rules.changes([name]) else values
     columns_found = {name: _as_arrow(values) for name, values in arrays.items()}
@@ -163,7 +165,7 @@ def merge_tables(contents: Iterable[bytes]) -> bytes:
     return encode_table(merged.replace_schema_metadata({META: FORMAT}))
 
 
-def _prediction_arrays(predictions: Sequence[Any]) -> dict[str, list[Any]]:
+def _make_prediction_arrays(predictions: Sequence[Any]) -> dict[str, list[Any]]:
     first = next((row for row in predictions if row is not None), None)
     if isinstance(first, dict):
         return {
@@ -189,10 +191,10 @@ def _as_arrow(values: Any) -> Any:
         found = None
     if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods would be numbers in SQL
         return found
-    return pa.array([None if is_missing(value) else _text(value) for value in _list_values(values)], pa.string())
+    return pa.array([None if is_missing(value) else _format_text(value) for value in _list_values(values)], pa.string())
 
 
-def _text(value: Any) -> str:
+def _format_text(value: Any) -> str:
     text = value if isinstance(value, str) else write_text(value)
     return json.dumps(value, default=str) if text is None else text
 

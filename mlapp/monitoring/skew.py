@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 
 from mlapp import prediction
-from mlapp.baseline.build import build_columns, text_of
+from mlapp.baseline.build import build_columns, to_category_text
 from mlapp.errors import DataError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.database import open_database
-from mlapp.monitoring.drift import distances
-from mlapp.monitoring.evaluation import features_of
+from mlapp.monitoring.drift import compute_distances
+from mlapp.monitoring.evaluation import restore_features
 from mlapp.monitoring.inspection import place_of
-from mlapp.monitoring.live_rows import rows_of
+from mlapp.monitoring.live_rows import read_live_rows
 from mlapp.monitoring.place import Window
 from mlapp.project import Project
 from mlapp.training.reliability import list_rows
@@ -65,21 +65,21 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
             "Only features that are logged as they are can be predicted again.",
         )
     with open_database(place_of(project), version=str(number)) as database:
-        table, _ = rows_of(database, str(number), Window(0, int(time.time()) + 86400), rows, with_truth=False)
+        table, _ = read_live_rows(database, str(number), Window(0, int(time.time()) + 86400), rows, with_truth=False)
     if not len(table) or "prediction" not in table.columns:
         raise DataError(
             f"There are no logged predictions of version {number}.", "Serve it with `monitor: {log: sample}`."
         )
-    features = features_of(predictor, table)
+    features = restore_features(predictor, table)
     again = list_rows(
         prediction.finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
     )
     then = table["prediction"].tolist()
-    is_different = np.array([not _same(old, new) for old, new in zip(then, again, strict=True)])
-    return Skew(str(number), len(table), int(is_different.sum()), _columns(features, is_different))
+    is_different = np.array([not _is_same(old, new) for old, new in zip(then, again, strict=True)])
+    return Skew(str(number), len(table), int(is_different.sum()), _list_skewed_columns(features, is_different))
 
 
-def _columns(features: Any, is_different: Any) -> list[SkewedColumn]:
+def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]:
     if not is_different.any() or not hasattr(features, "iloc"):
         return []
     if is_different.all():
@@ -90,7 +90,7 @@ def _columns(features: Any, is_different: Any) -> list[SkewedColumn]:
     counter = Counter(baseline)
     counter.add_features(features[is_different])
     counts = Counts(version="", since=0, until=0, columns=counter.columns())
-    found = sorted(distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
+    found = sorted(compute_distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
     return [
         SkewedColumn(name, round(distance, 4), f"its values in the different rows are others, distance {distance:.2f}")
         for name, distance in found
@@ -98,11 +98,11 @@ def _columns(features: Any, is_different: Any) -> list[SkewedColumn]:
     ]
 
 
-def _same(old: Any, new: Any) -> bool:
+def _is_same(old: Any, new: Any) -> bool:
     if isinstance(old, (list, tuple, np.ndarray)) and isinstance(new, (list, tuple)):
-        return len(old) == len(new) and all(_same(one, other) for one, other in zip(old, new, strict=True))
+        return len(old) == len(new) and all(_is_same(one, other) for one, other in zip(old, new, strict=True))
     try:
         first, second = float(old), float(new)
     except (TypeError, ValueError):
-        return text_of(old) == text_of(new)
+        return to_category_text(old) == to_category_text(new)
     return first == second or abs(first - second) <= CLOSE * max(abs(first), abs(second)) or first != first

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def ks_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
+def compute_ks_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
     """The Kolmogorov-Smirnov distance of two histograms over the same ordered bins; 0 if one is empty."""
     if not baseline.sum() or not live.sum():
         return 0.0
@@ -26,7 +26,7 @@ def ks_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
     return float(np.abs(difference).max())
 
 
-def ks_p(distance: float, baseline_rows: int, live_rows: int) -> float:
+def compute_ks_p(distance: float, baseline_rows: int, live_rows: int) -> float:
     """The probability of at least this distance between samples of one distribution. Conservative for binned values."""
     if not baseline_rows or not live_rows:
         return 1.0
@@ -38,7 +38,7 @@ def ks_p(distance: float, baseline_rows: int, live_rows: int) -> float:
     return min(1.0, max(0.0, 2 * math.fsum(terms)))
 
 
-def js_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
+def compute_js_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
     """The Jensen-Shannon distance (natural logarithm) of two histograms over the same values; 0 if one is empty."""
     if not baseline.sum() or not live.sum():
         return 0.0
@@ -49,7 +49,7 @@ def js_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
     return math.sqrt(max(0.0, float(divergence)))
 
 
-def binomial_tail(successes: int, trials: int, share: float) -> float:
+def compute_binomial_tail(successes: int, trials: int, share: float) -> float:
     """The probability of at least this number of successes."""
     if successes <= 0:
         return 1.0
@@ -57,7 +57,7 @@ def binomial_tail(successes: int, trials: int, share: float) -> float:
         return 0.0
     if share >= 1 or successes > trials:
         return 1.0 if successes <= trials else 0.0
-    return incomplete_beta(successes, trials - successes + 1, share)
+    return compute_incomplete_beta(successes, trials - successes + 1, share)
 
 
 def share_p(baseline: int, baseline_rows: int, live: int, live_rows: int) -> float:
@@ -72,11 +72,11 @@ def share_p(baseline: int, baseline_rows: int, live: int, live_rows: int) -> flo
     expected = live_rows * baseline / baseline_rows if baseline_rows else 0.0
     if live - expected <= 2.5 * math.sqrt(expected + 1):  # no alarm is possible: skip the sum
         return 1.0
-    return binomial_tail(live, live + baseline + 1, live_rows / (live_rows + baseline_rows))
+    return compute_binomial_tail(live, live + baseline + 1, live_rows / (live_rows + baseline_rows))
 
 
-def categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
-    """The probability that any value's share is this much larger by chance: the smallest of the values' own, times their
+def compute_categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
+    """The probability that any value's share is this much larger by chance: the smallest of the values', times their
     number (Bonferroni). Also correct for rare values, unlike a chi-square test. If one share is smaller, another one
     is larger, so only larger shares are tested.
     """
@@ -88,7 +88,7 @@ def categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
     return min(1.0, least * len(values))
 
 
-def discoveries(p_values: Sequence[float], q: float) -> list[bool]:
+def select_discoveries(p_values: Sequence[float], q: float) -> list[bool]:
     """For each test, whether it is a discovery at the false discovery rate `q`."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     most = 0
@@ -101,22 +101,22 @@ def discoveries(p_values: Sequence[float], q: float) -> list[bool]:
     return found
 
 
-def normal_tail(z: float) -> float:
+def compute_normal_tail(z: float) -> float:
     """The probability of a normal value above `z`."""
     return 0.5 * math.erfc(z / math.sqrt(2))
 
 
-def incomplete_beta(a: float, b: float, x: float) -> float:
+def compute_incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularized incomplete beta function."""
     if x <= 0 or x >= 1:
         return 0.0 if x <= 0 else 1.0
     if x > (a + 1) / (a + b + 2):
-        return 1.0 - incomplete_beta(b, a, 1 - x)
+        return 1.0 - compute_incomplete_beta(b, a, 1 - x)
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
-    return front * _fraction(a, b, x) / a
+    return front * _compute_continued_fraction(a, b, x) / a
 
 
-def _fraction(a: float, b: float, x: float) -> float:
+def _compute_continued_fraction(a: float, b: float, x: float) -> float:
     """The continued fraction, by Lentz's method."""
     tiny = 1e-300
     c, d = 1.0, 1.0 - (a + b) * x / (a + 1)

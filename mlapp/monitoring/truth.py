@@ -60,7 +60,7 @@ class Truths:
         found: list[Truth] = []
         for at, entry in enumerate(entries):
             try:
-                found += self._of(entry)
+                found += self._parse_entry(entry)
             except ValueError as error:
                 field, _, detail = str(error).partition("|")
                 problems.append(Problem(detail, field=field, row=at))
@@ -89,7 +89,7 @@ class Truths:
             self._place.storage.create_key(key, encode_truths(truths[start : start + MOST], now))
         return len(truths)
 
-    def _of(self, entry: Any) -> list[Truth]:
+    def _parse_entry(self, entry: Any) -> list[Truth]:
         if not isinstance(entry, dict):
             raise ValueError("truth|an entry is not an object")
         unknown = [name for name in entry if name not in ("id", "keys", "truth")]
@@ -108,15 +108,15 @@ class Truths:
             kept = self._rules.keys(keys)
             if not kept:
                 raise ValueError("keys|monitor.columns drops all of them")
-            return [Truth(None, 0, keys_text(kept), self._text(value))]
+            return [Truth(None, 0, format_keys(kept), self._format_key_value(value))]
         request, _, row = str(entry["id"]).partition("#")
         if not isinstance(entry["id"], (str, int)) or not request or not _is_row(row):
             raise ValueError("id|it has neither the form REQUEST nor REQUEST#ROW")
         if isinstance(value, list) and not row:
-            return [Truth(request, at, None, self._text(item)) for at, item in enumerate(value)]
-        return [Truth(request, int(row or 0), None, self._text(value))]
+            return [Truth(request, at, None, self._format_key_value(item)) for at, item in enumerate(value)]
+        return [Truth(request, int(row or 0), None, self._format_key_value(value))]
 
-    def _text(self, value: Any) -> str:
+    def _format_key_value(self, value: Any) -> str:
         kind = self._kind
         if value is None:
             raise ValueError("truth|it is null")
@@ -159,7 +159,7 @@ def from_table(table: Any) -> list[dict[str, Any]]:
     ]
 
 
-def keys_text(keys: Mapping[str, Any]) -> str:
+def format_keys(keys: Mapping[str, Any]) -> str:
     """Business keys as one text: sorted, every value a text."""
     texts = {
         name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in keys.items()

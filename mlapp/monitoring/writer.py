@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.segments import Segment, hour_of, merge_tables
+from mlapp.monitoring.segments import Segment, format_hour, merge_tables
 
 log = logging.getLogger("mlapp.monitoring")
 MOST_BYTES = 16 << 20
@@ -131,7 +131,7 @@ class Writer:
             del self._written[next(iter(self._written))]
 
     def _write_segment(self, version: str, at: float, content: bytes, size: int) -> None:
-        folder = f"log/{version}/{hour_of(at)}"
+        folder = f"log/{version}/{format_hour(at)}"
         self._number += 1
         segment = Segment(self._replica, self._number, self._number)
         self._place.storage.create_key(self._place.key(folder, segment.name), content)

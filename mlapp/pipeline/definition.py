@@ -21,16 +21,17 @@ def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
     Two functions in one file are different even if they have the same name.
     """
-    first, second = _code(old), _code(new)
+    first, second = _get_code(old), _get_code(new)
     if first is None or second is None:
         return has_same_name(old, new)
     if not _is_file(second.co_filename):
         return getattr(old, "__module__", "") == getattr(new, "__module__", "")
     if first.co_filename != second.co_filename or not has_same_name(old, new):
         return False
-    return first.co_firstlineno == second.co_firstlineno or not {first.co_firstlineno, second.co_firstlineno} <= _lines(
-        second.co_filename, second.co_name
-    )
+    return first.co_firstlineno == second.co_firstlineno or not {
+        first.co_firstlineno,
+        second.co_firstlineno,
+    } <= _find_definition_lines(second.co_filename, second.co_name)
 
 
 def has_same_name(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
@@ -42,7 +43,7 @@ def _name(function: Callable[..., Any]) -> tuple[str, str]:
     return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
 
 
-def _code(function: Callable[..., Any]) -> CodeType | None:
+def _get_code(function: Callable[..., Any]) -> CodeType | None:
     bare = inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(bare, "__code__", None)
     return code if isinstance(code, CodeType) else None
@@ -52,7 +53,7 @@ def _is_file(name: str) -> bool:
     return name.endswith(".py") and Path(name).is_file()
 
 
-def _lines(file: str, name: str) -> set[int]:
+def _find_definition_lines(file: str, name: str) -> set[int]:
     """The lines at which functions of a name begin in the current file."""
     try:
         tree = ast.parse(Path(file).read_bytes())

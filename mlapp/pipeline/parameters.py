@@ -12,8 +12,8 @@ from typing import Any
 
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.pipeline.stage import Stage
-from mlapp.pipeline.structures import field_values, is_structure, structure_of
-from mlapp.pipeline.values import UnfitValueError, convert_value, example_text, plain_value, type_name
+from mlapp.pipeline.structures import find_structure, is_structure, read_field_values
+from mlapp.pipeline.values import UnfitValueError, convert_value, format_type, make_example_text, to_plain_value
 
 REQUIRED = inspect.Parameter.empty
 
@@ -45,20 +45,20 @@ class Parameter:
             return convert_value(value, self.kind)
         except UnfitValueError as error:
             name = ".".join((self.name, *error.path))
-            problem = error.problem or f"takes {type_name(error.kind)}, not {error.value!r}."
+            problem = error.problem or f"takes {format_type(error.kind)}, not {error.value!r}."
             raise UsageError(
-                f"Parameter '{name}' of {self.stage} {problem}", f"Give it as {name}={example_text(error.kind)}."
+                f"Parameter '{name}' of {self.stage} {problem}", f"Give it as {name}={make_example_text(error.kind)}."
             ) from None
 
 
-def declared_parameters(stages: Iterable[Stage]) -> list[Parameter]:
+def list_parameters(stages: Iterable[Stage]) -> list[Parameter]:
     """The parameters of these stages, in their order."""
     found = []
     for stage in stages:
         for argument in stage.own_parameters:
             if argument.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
                 continue
-            kind = _parameter_kind(argument, is_library=isinstance(stage.function, type))
+            kind = _find_parameter_kind(argument, is_library=isinstance(stage.function, type))
             found.append(Parameter(stage.role.name, argument.name, kind, argument.default))
     return found
 
@@ -101,7 +101,7 @@ def bind_parameters(
     parts: dict[tuple[str, str], dict[tuple[str, ...], Any]] = {}
     wholes: dict[tuple[str, str], Any] = {}
     known: dict[tuple[str, str], Parameter] = {}
-    for name, value in _by_name(parameters, given).items():
+    for name, value in _expand_stage_mappings(parameters, given).items():
         parameter, path = _find_parameter(parameters, name, open_stages)
         key = (parameter.stage, parameter.name)
         known[key] = parameter
@@ -120,13 +120,13 @@ def bind_parameters(
         if parameter.is_required:
             raise UsageError(
                 f"Parameter '{parameter.name}' of {parameter.stage} has no default and was not given.",
-                f"Give it: -p {parameter.name}={example_text(parameter.kind)}.",
+                f"Give it: -p {parameter.name}={make_example_text(parameter.kind)}.",
             )
         bound[parameter.stage][parameter.name] = parameter.default
     return bound
 
 
-def values_of_stage(
+def select_stage_values(
     stage: str, parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The given values that a stage takes.
@@ -138,7 +138,7 @@ def values_of_stage(
     is_open = stage in open_stages
     return {
         name: value
-        for name, value in _by_name(parameters, given).items()
+        for name, value in _expand_stage_mappings(parameters, given).items()
         if _matches(own, name) or (is_open and not _matches(parameters, name) and _open_name(stage, name))
     }
 
@@ -153,8 +153,8 @@ def bind_one_stage(stage: Stage, parameters: list[Parameter], given: Mapping[str
         UsageError: as `bind_parameters`.
     """
     is_open = open_stages([stage])
-    own = values_of_stage(stage.role.name, parameters, given, is_open)
-    return bind_parameters(declared_parameters([stage]), own, is_open).get(stage.role.name, {})
+    own = select_stage_values(stage.role.name, parameters, given, is_open)
+    return bind_parameters(list_parameters([stage]), own, is_open).get(stage.role.name, {})
 
 
 def flatten_parameters(
@@ -182,12 +182,12 @@ def _convert_parameter(parameter: Parameter, value: Any) -> Any:
     if not isinstance(value, Recorded):
         return parameter.convert_value(value)
     # The text can describe a function or an object. Only the default itself is usable.
-    if not parameter.is_required and plain_value(parameter.default) == value.value:
+    if not parameter.is_required and to_plain_value(parameter.default) == value.value:
         return parameter.default
     return value.value if parameter.kind is Any else parameter.convert_value(value.value)
 
 
-def _by_name(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+def _expand_stage_mappings(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values, with a mapping under a stage's name expanded."""
     stages = {parameter.stage for parameter in parameters}
     named: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def _has_fields(parameter: Parameter) -> bool:
         typing.get_args(parameter.kind)[0] if typing.get_origin(parameter.kind) is typing.Annotated else parameter.kind
     )
     is_mapping = kind is dict or typing.get_origin(kind) in (dict, Mapping) or isinstance(parameter.default, dict)
-    return is_mapping or structure_of(kind) is not None
+    return is_mapping or find_structure(kind) is not None
 
 
 def _open_name(stage: str, name: str) -> str:
@@ -257,7 +257,7 @@ def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...]
         value = value.value
     if value is REQUIRED or value is None:
         value = {}
-    fields = field_values(value if not isinstance(value, str) else parameter.convert_value(value))
+    fields = read_field_values(value if not isinstance(value, str) else parameter.convert_value(value))
     for path, item in parts.items():
         inner = fields
         for name in path[:-1]:
@@ -267,13 +267,13 @@ def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...]
                     f"Parameter '{parameter.name}.{name}' of {parameter.stage} has no fields.",
                     f"Give it as {parameter.name}.{name}=value.",
                 )
-            inner[name] = {} if below is None else field_values(below)
+            inner[name] = {} if below is None else read_field_values(below)
             inner = inner[name]
         inner[path[-1]] = item
     return fields
 
 
-def _parameter_kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
+def _find_parameter_kind(argument: inspect.Parameter, *, is_library: bool) -> Any:
     if argument.annotation is not inspect.Parameter.empty:
         return argument.annotation
     if argument.default is inspect.Parameter.empty or argument.default is None:

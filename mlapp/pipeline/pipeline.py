@@ -166,7 +166,7 @@ class Pipeline:
         predict: bool = False,
         model: str | int = "latest",
     ) -> Schedule:
-        """Train or predict on a schedule. It runs after deployment to a target with schedules: `mlapp deploy --target flyte`.
+        """Train or predict on a schedule. It runs after a deployment with schedules: `mlapp deploy --target flyte`.
 
         Args: see `Schedule`.
 

@@ -78,7 +78,7 @@ class Stage:
     @cached_property
     def signature(self) -> inspect.Signature:
         """The function's signature, with annotations resolved where possible."""
-        return resolved_signature(self.function)
+        return resolve_signature(self.function)
 
     @property
     def own_parameters(self) -> list[inspect.Parameter]:
@@ -98,7 +98,7 @@ def make_stage(
         raise DeclarationError(
             f"@app.{role.name} marks {function!r}, which is not a function.", f"Put @app.{role.name} above a function."
         )
-    own = list(_raw_signature(function).parameters.values())
+    own = list(_read_signature(function).parameters.values())
     leading = [argument for argument in own if argument.kind in POSITIONAL]
     takes_any = any(argument.kind is inspect.Parameter.VAR_POSITIONAL for argument in own)
     wanted = role.receives
@@ -130,13 +130,13 @@ def describe_function(role: str, function: Callable[..., Any]) -> str:
     return f"{role} '{name}'{where}"
 
 
-def resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
+def resolve_signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature with its annotations as types; one that cannot be resolved counts as missing.
 
     An annotation can name a type that only a type checker imports, so each one is resolved separately.
     """
-    signature = _raw_signature(function)
-    scope = _annotation_scope(function)
+    signature = _read_signature(function)
+    scope = _make_annotation_scope(function)
     arguments = [
         argument.replace(annotation=_resolve_annotation(argument.annotation, scope))
         for argument in signature.parameters.values()
@@ -157,7 +157,7 @@ def _resolve_annotation(annotation: Any, scope: dict[str, Any]) -> Any:
         return inspect.Parameter.empty
 
 
-def _annotation_scope(function: Callable[..., Any]) -> dict[str, Any]:
+def _make_annotation_scope(function: Callable[..., Any]) -> dict[str, Any]:
     bare = inspect.unwrap(getattr(function, "__func__", function))
     if isinstance(bare, type):
         bare = bare.__init__  # type: ignore[misc]
@@ -172,7 +172,7 @@ def _annotation_scope(function: Callable[..., Any]) -> dict[str, Any]:
     return scope
 
 
-def _raw_signature(function: Callable[..., Any]) -> inspect.Signature:
+def _read_signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature; that of a class whose `__init__` takes `**kwargs` is completed from its bases."""
     try:
         signature = inspect.signature(function)

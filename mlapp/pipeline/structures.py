@@ -27,20 +27,20 @@ class Structure:
         return self.kind(**values)
 
 
-def structure_of(kind: Any) -> Structure | None:
+def find_structure(kind: Any) -> Structure | None:
     """The structure of a type, also within `Annotated[…]` or `… | None`; None for a type without named fields."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return structure_of(options[0])
+        return find_structure(options[0])
     if origin in (typing.Union, types.UnionType):
         others = [option for option in options if option is not type(None)]
-        return structure_of(others[0]) if len(others) == 1 else None
+        return find_structure(others[0]) if len(others) == 1 else None
     if not inspect.isclass(kind):
         return None
-    fields = _fields(kind)
+    fields = _list_fields(kind)
     if fields is None:
         return None
-    hints = _hints(kind)
+    hints = _read_hints(kind)
     return Structure(
         kind,
         {name: hints.get(name, Any) for name in fields},
@@ -50,19 +50,19 @@ def structure_of(kind: Any) -> Structure | None:
 
 def is_structure(value: Any) -> bool:
     """Whether a value is an object with named fields. A plain mapping is not."""
-    return structure_of(type(value)) is not None
+    return find_structure(type(value)) is not None
 
 
-def field_values(value: Any) -> dict[str, Any]:
+def read_field_values(value: Any) -> dict[str, Any]:
     """The fields of an object, or the items of a mapping."""
     if isinstance(value, Mapping):
         return dict(value)
-    structure = structure_of(type(value))
+    structure = find_structure(type(value))
     assert structure is not None
     return {name: getattr(value, name) for name in structure.fields}
 
 
-def _fields(kind: type) -> dict[str, bool] | None:
+def _list_fields(kind: type) -> dict[str, bool] | None:
     """Field → whether it is required."""
     if typing.is_typeddict(kind):
         required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
@@ -89,7 +89,7 @@ def _fields(kind: type) -> dict[str, bool] | None:
     return None
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def _read_hints(kind: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind, include_extras=True)
     except Exception:  # only a type checker can resolve the annotation; the field takes any value

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import suggest_nearest
-from mlapp.pipeline.structures import Structure, field_values, is_structure, structure_of
+from mlapp.pipeline.structures import Structure, find_structure, is_structure, read_field_values
 from mlapp.schema.infer import to_json_value
 
 TRUE = {"true", "yes", "on", "1"}
@@ -55,7 +55,7 @@ def convert_value(value: Any, kind: Any) -> Any:
         raise UnfitValueError(value, kind) from None
 
 
-def plain_value(value: Any) -> Any:
+def to_plain_value(value: Any) -> Any:
     """A parameter's value as a JSON value that `convert_value` converts back where possible.
 
     Objects with fields become mappings, enumerations their value, times ISO 8601. Functions and other objects become
@@ -63,7 +63,7 @@ def plain_value(value: Any) -> Any:
     """
     if isinstance(value, enum.Enum):
         inner = value.value
-        return plain_value(inner) if isinstance(inner, (bool, int, float, str)) else value.name
+        return to_plain_value(inner) if isinstance(inner, (bool, int, float, str)) else value.name
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, datetime.timedelta):
@@ -71,42 +71,42 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, (datetime.time, decimal.Decimal)):
         return str(value)
     if isinstance(value, Mapping) or is_structure(value):
-        return {str(plain_value(name)): plain_value(item) for name, item in field_values(value).items()}
+        return {str(to_plain_value(name)): to_plain_value(item) for name, item in read_field_values(value).items()}
     if isinstance(value, (list, tuple)):
-        return [plain_value(item) for item in value]
+        return [to_plain_value(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((plain_value(item) for item in value), key=lambda item: (type(item).__name__, str(item)))
+        return sorted((to_plain_value(item) for item in value), key=lambda item: (type(item).__name__, str(item)))
     return to_json_value(value)
 
 
-def type_name(kind: Any) -> str:
+def format_type(kind: Any) -> str:
     """A type as text for users: `float`, `int or none`, `one of l1, l2`."""
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
-        return type_name(typing.get_args(kind)[0])
+        return format_type(typing.get_args(kind)[0])
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_name(option) for option in typing.get_args(kind))
+        return " or ".join(format_type(option) for option in typing.get_args(kind))
     if kind is type(None):
         return "none"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return f"one of {', '.join(str(member.value) for member in kind)}"
     if origin is list or kind is list:
         inner = typing.get_args(kind)
-        return f"a list of {type_name(inner[0])}" if inner else "a list"
-    if (structure := structure_of(kind)) is not None:
+        return f"a list of {format_type(inner[0])}" if inner else "a list"
+    if (structure := find_structure(kind)) is not None:
         return f"{kind.__name__} (an object with {', '.join(structure.fields)})"
     return getattr(kind, "__name__", str(kind))
 
 
-def example_text(kind: Any) -> str:
+def make_example_text(kind: Any) -> str:
     """A text of that type to show in a hint: `0.1`."""
     if typing.get_origin(kind) is typing.Annotated:
-        return example_text(typing.get_args(kind)[0])
+        return make_example_text(typing.get_args(kind)[0])
     if typing.get_origin(kind) is typing.Literal:
         return str(typing.get_args(kind)[0])
-    if (structure := structure_of(kind)) is not None:
+    if (structure := find_structure(kind)) is not None:
         return "'{" + ", ".join(f'"{field}": …' for field in structure.fields) + "}'"
     examples = {int: "10", float: "0.1", bool: "true", str: "text", datetime.date: "2026-01-31", Path: "path"}
     return examples.get(kind, "value") if isinstance(kind, type) else "value"
@@ -119,7 +119,7 @@ def _convert(value: Any, kind: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, options)
     if kind is Any or kind is object:
-        return _literal(value) if isinstance(value, str) else value
+        return _parse_literal(value) if isinstance(value, str) else value
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
         value = value.item()
     if origin is typing.Literal:
@@ -132,7 +132,7 @@ def _convert(value: Any, kind: Any) -> Any:
         return _convert_enum(value, kind)
     if kind is bool:
         return _convert_bool(value)
-    if (structure := structure_of(kind)) is not None:
+    if (structure := find_structure(kind)) is not None:
         return _convert_structure(value, structure)
     if isinstance(kind, type) and issubclass(kind, Path):
         return kind(value)
@@ -209,7 +209,7 @@ def _convert_sequence(value: Any, container: Any, options: tuple[Any, ...]) -> A
 
 
 def _convert_mapping(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
-    given = _object(value)
+    given = _parse_object(value)
     key_kind, item_kind = options if len(options) == 2 else (Any, Any)
     return {
         name if key_kind is Any else convert_value(name, key_kind): _at(name, item, item_kind)
@@ -221,7 +221,7 @@ def _convert_structure(value: Any, structure: Structure) -> Any:
     if not typing.is_typeddict(structure.kind) and isinstance(value, structure.kind):
         return value
     try:
-        given = _object(value)
+        given = _parse_object(value)
     except (ValueError, TypeError):
         raise UnfitValueError(value, structure.kind) from None
     for name in given:
@@ -235,7 +235,7 @@ def _convert_structure(value: Any, structure: Structure) -> Any:
     try:
         return structure.build(values)
     except (ValueError, TypeError) as error:
-        raise UnfitValueError(value, structure.kind, problem=f"is refused: {_first_line(error)}") from error
+        raise UnfitValueError(value, structure.kind, problem=f"is refused: {_take_first_line(error)}") from error
 
 
 def _at(name: Any, value: Any, kind: Any) -> Any:
@@ -245,13 +245,13 @@ def _at(name: Any, value: Any, kind: Any) -> Any:
         raise error.within(str(name)) from None
 
 
-def _object(value: Any) -> Mapping[str, Any]:
+def _parse_object(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = msgspec.json.decode(value)
     return value if isinstance(value, Mapping) else _fail()
 
 
-def _first_line(error: Exception) -> str:
+def _take_first_line(error: Exception) -> str:
     """pydantic's message has a heading, then one line per field."""
     if hasattr(error, "errors") and callable(error.errors):
         first = error.errors()[0]
@@ -259,7 +259,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _literal(text: str) -> Any:
+def _parse_literal(text: str) -> Any:
     """The value of a text for a parameter of unknown type: a number, true, null or a list if it parses as one."""
     if text.lower() == "none":
         return None

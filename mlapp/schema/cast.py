@@ -20,7 +20,7 @@ MASKED = frozenset(
 ZONE = re.compile(r"(?:[Zz]|[+-]\d\d(?::?\d\d)?)\s*$")
 
 
-def pandas_dtype(name: str) -> Any:
+def parse_pandas_dtype(name: str) -> Any:
     """The dtype with a name from `str(dtype)`. Arrow's texts need care, as they share the name of another dtype."""
     import pandas as pd
 
@@ -46,15 +46,19 @@ def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
         case "datetime":
             return _cast_times(column, field)
         case "string":
-            return _as_objects(column, field, str) if field.dtype == "object" else column.astype(_dtype(field))
+            return (
+                _convert_to_objects(column, field, str)
+                if field.dtype == "object"
+                else column.astype(_find_dtype(field))
+            )
         case "integer" | "number" | "boolean":
             return _cast_numbers(column, field)
     if field.type in TEXT_FORMS:
-        return read_values(column, field, missing_marker(field))
-    return _as_objects(column, field, None) if field.dtype == "object" else column.infer_objects()
+        return read_values(column, field, choose_missing_marker(field))
+    return _convert_to_objects(column, field, None) if field.dtype == "object" else column.infer_objects()
 
 
-def missing_marker(field: Field) -> Any:
+def choose_missing_marker(field: Field) -> Any:
     """The missing value of a column of objects in training."""
     import pandas as pd
 
@@ -84,8 +88,8 @@ def is_utc(dtype: str) -> bool:
     return dtype.partition(",")[2].strip().removeprefix("tz=").partition("]")[0] in ("UTC", "Etc/UTC", "Z", "+00:00")
 
 
-def _dtype(field: Field) -> Any:
-    return pandas_dtype(field.dtype)
+def _find_dtype(field: Field) -> Any:
+    return parse_pandas_dtype(field.dtype)
 
 
 def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
@@ -94,8 +98,8 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
     make = NUMBERS[field.type]
     if field.dtype == "object":
-        return _as_objects(column, field, make)
-    dtype = _dtype(field)
+        return _convert_to_objects(column, field, make)
+    dtype = _find_dtype(field)
     if isinstance(dtype, np.dtype) and dtype.kind in "iub" and column.isna().any():
         return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and not isinstance(dtype, pd.SparseDtype):
@@ -109,11 +113,11 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     return column.astype(dtype)
 
 
-def _as_objects(column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None) -> pd.Series[Any]:
+def _convert_to_objects(column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None) -> pd.Series[Any]:
     """A column of Python objects, with training's marker for missing values."""
     import pandas as pd
 
-    marker = missing_marker(field)
+    marker = choose_missing_marker(field)
     # One by one: pandas treats a list in a cell as several values.
     values: Any = [marker if is_missing(value) else value if make is None else make(value) for value in column]
     return pd.Series(values, index=column.index, dtype=object)
@@ -129,7 +133,7 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     import pandas as pd
 
     if field.dtype == "object":  # training had datetime.date objects
-        marker = missing_marker(field)
+        marker = choose_missing_marker(field)
         values = [marker if is_missing(value) else pd.Timestamp(value).date() for value in column]
         return pd.Series(values, index=column.index, dtype=object)
     # Via UTC: the values of one column can have different zones, or none.
@@ -140,8 +144,8 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     if not zoned:
         parsed = parsed.tz_localize(None)
     if field.dtype.startswith("date32"):
-        return pd.Series(parsed.date, index=column.index).astype(_dtype(field))
-    dtype = _dtype(field)
+        return pd.Series(parsed.date, index=column.index).astype(_find_dtype(field))
+    dtype = _find_dtype(field)
     if isinstance(dtype, pd.ArrowDtype):
         return pd.Series(parsed, index=column.index).astype(dtype)
     return pd.Series(parsed.astype(dtype), index=column.index)

@@ -27,7 +27,7 @@ _known: dict[int, tuple[Field, pd.CategoricalDtype]] = {}
 """Dtypes by the identity of their fields: comparing many categories takes longer than the rest of a request."""
 
 
-def category_dtype(field: Field) -> pd.CategoricalDtype:
+def make_category_dtype(field: Field) -> pd.CategoricalDtype:
     """The dtype of a categorical column in training: its categories, their order and dtype."""
     known = _known.get(id(field))
     if known is not None and known[0] is field:
@@ -50,7 +50,7 @@ def _make_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtype: str | N
     return pd.CategoricalDtype(list(values) if dtype is None else _index(list(values), dtype), ordered=ordered)
 
 
-def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+def convert_as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """A column as a client sends it: intervals, times and similar objects become their texts."""
     if field.type != "category" or field.category_dtype in PLAIN:
         return column
@@ -61,10 +61,10 @@ def as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     if not str(field.category_dtype).startswith(REWRITTEN):
         return column
     known = set(field.categories or ())
-    return column.map(lambda value: _known_text(value, field, known))
+    return column.map(lambda value: _match_known_text(value, field, known))
 
 
-def _known_text(value: Any, field: Field, known: set[Any]) -> Any:
+def _match_known_text(value: Any, field: Field, known: set[Any]) -> Any:
     """The category's text of a time or duration in another notation; other values unchanged."""
     import pandas as pd
 
@@ -104,7 +104,7 @@ def cast_categories(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """A column of JSON values, each a category or missing, in training's dtype."""
     import pandas as pd
 
-    dtype = category_dtype(field)
+    dtype = make_category_dtype(field)
     if field.category_dtype in PLAIN:
         return column.astype(dtype)
     codes = {value: code for code, value in enumerate(field.categories or [])}
@@ -128,13 +128,13 @@ def _index(values: list[Any], dtype: str) -> Any:
     if dtype.startswith("period["):
         return pd.PeriodIndex(values, dtype=dtype)
     if dtype.startswith("interval["):
-        return _intervals(values, dtype)
-    from mlapp.schema.cast import pandas_dtype
+        return _parse_intervals(values, dtype)
+    from mlapp.schema.cast import parse_pandas_dtype
 
-    return pd.Index(values, dtype=pandas_dtype(dtype))
+    return pd.Index(values, dtype=parse_pandas_dtype(dtype))
 
 
-def _intervals(values: list[str], dtype: str) -> Any:
+def _parse_intervals(values: list[str], dtype: str) -> Any:
     """Intervals from their texts, such as `(0.5, 1.0]`."""
     import pandas as pd
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mlapp.schema import Field
-from mlapp.schema.cast import missing_marker
-from mlapp.schema.category import PLAIN, category_dtype
+from mlapp.schema.cast import choose_missing_marker
+from mlapp.schema.category import PLAIN, make_category_dtype
 
 PACKED = {
     "float64": "d",
@@ -28,7 +28,7 @@ PACKED = {
 """The struct format of each dtype that has a fixed size."""
 
 
-def row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) -> type:
+def make_row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) -> type:
     """The msgspec type of a row: a list of cells in order, or an object with these names."""
     own = [f"c{at}" for at in range(len(names))]
     return msgspec.defstruct(
@@ -41,7 +41,7 @@ def row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) ->
     )
 
 
-def cell_type(code: str) -> Any:
+def find_cell_type(code: str) -> Any:
     """The type of values that fit a struct format, with its bounds."""
     if code in "?df":
         return bool if code == "?" else float
@@ -51,14 +51,14 @@ def cell_type(code: str) -> Any:
     return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
 
 
-def field_type(field: Field) -> Any:
+def find_field_type(field: Field) -> Any:
     """The type of a field's cell, or None for a field that only `to_table` supports."""
     kind: Any = None
     match field.type:
         case "number" if field.dtype in PACKED:
             kind = float
         case "integer" if field.dtype in PACKED and not field.nullable:
-            return cell_type(PACKED[field.dtype])
+            return find_cell_type(PACKED[field.dtype])
         case "boolean" if field.dtype == "bool" and not field.nullable:
             return bool
         case "string" if field.dtype in ("str", "object"):
@@ -78,15 +78,15 @@ def _are_texts(categories: list[Any] | None) -> bool:
     return bool(categories) and all(type(value) is str for value in categories or ())
 
 
-def column(field: Field, values: Sequence[Any]) -> Any:
+def make_column(field: Field, values: Sequence[Any]) -> Any:
     """The field's column in pandas' form."""
     import pandas as pd
 
     if field.type == "category":
-        return pd.Categorical(values, dtype=category_dtype(field))
+        return pd.Categorical(values, dtype=make_category_dtype(field))
     if field.type == "string":
         if field.missing is not None and None in values:
-            marker = missing_marker(field)
+            marker = choose_missing_marker(field)
             values = [marker if value is None else value for value in values]
         return pd.Series(values, dtype="str" if field.dtype == "str" else object)
     import numpy as np

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.errors import InputError, Problem, suggest_nearest
 from mlapp.schema.bulk_check import accepts_column
 from mlapp.schema.cast import cast, fits_zone, is_missing, is_zoned_dtype
-from mlapp.schema.category import as_sent, is_category
+from mlapp.schema.category import convert_as_sent, is_category
 from mlapp.schema.fields import Field, Schema, float_bound, integer_bounds
 from mlapp.schema.text_forms import TEXT_FORMS, accepts_text
 
@@ -78,7 +78,7 @@ def conform_columns(columns: Any, schema: Schema, first: int, index: Any) -> pd.
     typed: dict[str, Any] = {}
     problems = []
     for field in schema.fields:
-        column = as_sent(columns[field.name], field)
+        column = convert_as_sent(columns[field.name], field)
         bad = _find_first_bad(column, field)
         if bad is not None:
             problems.append(_describe_problem(column.iloc[bad], field, first + bad))

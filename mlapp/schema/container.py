@@ -63,18 +63,18 @@ def build_features(inputs: Any, schema: Schema) -> Any:
         InputError: an array is missing, unknown or has another shape; a value does not fit the dtype.
     """
     if schema.container == "series":
-        return _series(inputs, schema)
+        return _make_series(inputs, schema)
     if schema.container == "dict":
-        return _arrays(inputs, schema)
+        return _make_arrays(inputs, schema)
     if schema.container == "dataset":
-        return inputs if is_dataset(inputs) else _dataset(inputs, schema)
+        return inputs if is_dataset(inputs) else _make_dataset(inputs, schema)
     return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
 
 
-def _series(inputs: Any, schema: Schema) -> Any:
+def _make_series(inputs: Any, schema: Schema) -> Any:
     import pandas as pd
 
-    from mlapp.schema.cast import pandas_dtype
+    from mlapp.schema.cast import parse_pandas_dtype
 
     values = [inputs] if isinstance(inputs, str) or not hasattr(inputs, "__len__") else list(inputs)
     if schema.dtype in ("str", "string", "string[pyarrow]"):
@@ -82,12 +82,12 @@ def _series(inputs: Any, schema: Schema) -> Any:
             if not isinstance(value, str) and value is not None:
                 raise InputError([Problem(f"row {row}: {value!r:.60} is not a text", row=row)])
     try:
-        return pd.Series(values, dtype=pandas_dtype(schema.dtype or "object"))
+        return pd.Series(values, dtype=parse_pandas_dtype(schema.dtype or "object"))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError([Problem(f"inputs is not a list of {schema.dtype}: {error}")]) from None
 
 
-def _dataset(inputs: Any, schema: Schema) -> Any:
+def _make_dataset(inputs: Any, schema: Schema) -> Any:
     import numpy as np
     import torch
     from torch.utils.data import Dataset
@@ -114,11 +114,11 @@ def _dataset(inputs: Any, schema: Schema) -> Any:
         raise InputError([Problem(detail)]) from None
 
 
-def _arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
+def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
     import numpy as np
 
     inputs = [inputs] if _is_record(inputs, schema) else inputs
-    columns = inputs if isinstance(inputs, Mapping) else _columns(inputs, schema)
+    columns = inputs if isinstance(inputs, Mapping) else _split_columns(inputs, schema)
     if set(columns) != set(schema.names):
         odd = sorted(set(map(str, columns)) ^ set(schema.names))[0]
         known = odd in schema.names
@@ -153,7 +153,7 @@ def _is_record(inputs: Any, schema: Schema) -> bool:
         return False
 
 
-def _columns(inputs: Any, schema: Schema) -> dict[str, list[Any]]:
+def _split_columns(inputs: Any, schema: Schema) -> dict[str, list[Any]]:
     rows = list(inputs) if hasattr(inputs, "__iter__") and not isinstance(inputs, str) else [inputs]
     for row, record in enumerate(rows):
         if not isinstance(record, Mapping) or record.keys() != set(schema.names):

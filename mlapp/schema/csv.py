@@ -81,8 +81,8 @@ def read_csv_in_pieces(
     Raises:
         CsvError, InputError: as for `read_csv`; CsvError, more than `widest` columns.
     """
-    text = _text(content)
-    by = delimiter(text.partition("\n")[0], len(schema.fields))
+    text = _decode_text(content)
+    by = detect_delimiter(text.partition("\n")[0], len(schema.fields))
     source = _Records(text, by) if '"' in text else _Lines(text, by)
     first = source.take_first()
     if first is None:
@@ -112,22 +112,24 @@ def read_csv_in_pieces(
             raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
         if order is not None:
             body = [body[at] for at in order]
-        yield _table(body, columns, schema), rows * width
+        yield _make_table(body, columns, schema), rows * width
         before += rows
 
 
-def _table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
+def _make_table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
     if schema.kind == "array":
-        arrays = [_numbers(cells, "int64") for cells in body]
+        arrays = [_convert_numbers(cells, "int64") for cells in body]
         columns = [
-            [_number(cell) for cell in cells] if array is None else array.tolist()
+            [_parse_number(cell) for cell in cells] if array is None else array.tolist()
             for cells, array in zip(body, arrays, strict=True)
         ]
         return [list(row) for row in zip(*columns, strict=True)]
     import pandas as pd
 
     fields = {field.name: field for field in schema.fields}
-    table = {name: _column(cells, fields.get(name), len(header)) for name, cells in zip(header, body, strict=True)}
+    table = {
+        name: _convert_column(cells, fields.get(name), len(header)) for name, cells in zip(header, body, strict=True)
+    }
     return pd.DataFrame(table)
 
 
@@ -177,7 +179,7 @@ class _Lines:
         _check_counts(counts, width, before)
         flat: list[str | None] = list(by.join(lines).split(by)) if lines else []
         columns: list[Cells] = [flat[at::width] for at in range(width)]
-        return [_without_empty(cells) for cells in columns], len(lines)
+        return [_blank_to_none(cells) for cells in columns], len(lines)
 
     def _end_of_block(self) -> int:
         """Where the line ends that is some way ahead."""
@@ -206,7 +208,7 @@ class _Records:
 
     def restart(self) -> None:
         """As `_Lines.restart`."""
-        self._rows = _rows(self._text, self._by) if self._may_be_empty else self._read_plain_rows()
+        self._rows = _iterate_rows(self._text, self._by) if self._may_be_empty else self._read_plain_rows()
 
     def take_columns(self, width: int, most: int, before: int) -> tuple[list[Cells], int]:
         """As `_Lines.take_columns`."""
@@ -214,7 +216,7 @@ class _Records:
         counts = list(map(len, rows))
         _check_counts(counts, width, before)
         columns: list[Cells] = list(zip(*rows, strict=True))
-        return columns if self._may_be_empty else list(map(_without_empty, columns)), len(rows)
+        return columns if self._may_be_empty else list(map(_blank_to_none, columns)), len(rows)
 
     def _read_plain_rows(self) -> Iterator[list[Any]]:
         lines = (found[0] for found in WHOLE_LINE.finditer(self._text))
@@ -225,15 +227,15 @@ class _Records:
                     taken += 1
                     yield row
         except csv.Error:
-            yield from islice(_rows(self._text, self._by), taken, None)
+            yield from islice(_iterate_rows(self._text, self._by), taken, None)
 
 
-def _without_empty(cells: Sequence[str | None]) -> Cells:
+def _blank_to_none(cells: Sequence[str | None]) -> Cells:
     """The cells, with None for empty ones."""
     return [cell or None for cell in cells] if "" in cells else cells
 
 
-def delimiter(header: str, width: int = 0) -> str:
+def detect_delimiter(header: str, width: int = 0) -> str:
     """The delimiter of a line: one that makes `width` cells of it, else the one that it has most of outside quotes."""
     bare = "".join(header[:LONGEST_HEADER].split('"')[::2])
     if width > 1:
@@ -243,7 +245,7 @@ def delimiter(header: str, width: int = 0) -> str:
     return max(DELIMITERS, key=bare.count) if width != 1 or "," not in bare else ","
 
 
-def _text(content: bytes) -> str:
+def _decode_text(content: bytes) -> str:
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -251,7 +253,7 @@ def _text(content: bytes) -> str:
         raise CsvError(f"it is not {encoding[:6].rstrip('-').upper()}: {error.reason} at byte {error.start}") from None
 
 
-def _rows(text: str, by: str) -> Iterator[list[str | None]]:
+def _iterate_rows(text: str, by: str) -> Iterator[list[str | None]]:
     """The cells of each line that is not blank; None for an empty one without quotes."""
     row: list[str | None] = []
     at = 0
@@ -260,7 +262,7 @@ def _rows(text: str, by: str) -> Iterator[list[str | None]]:
     while at < len(text):
         start = at
         if text[at] == '"':
-            at = _closing_quote(text, at)
+            at = _find_closing_quote(text, at)
             cell: str | None = text[start + 1 : at - 1].replace('""', '"')
         else:
             found = plain.match(text, at)
@@ -284,7 +286,7 @@ def _rows(text: str, by: str) -> Iterator[list[str | None]]:
         yield row
 
 
-def _closing_quote(text: str, at: int) -> int:
+def _find_closing_quote(text: str, at: int) -> int:
     """The place behind a quoted cell that begins there: two quotes in it are one of its text. -1: it does not end."""
     at += 1
     while (run := QUOTES.search(text, at)) is not None:
@@ -296,7 +298,7 @@ def _closing_quote(text: str, at: int) -> int:
 
 def _is_header(header: list[str], schema: Schema) -> bool:
     if schema.kind == "array":
-        return any(_number(cell) is cell for cell in header if cell)
+        return any(_parse_number(cell) is cell for cell in header if cell)
     known = {name.strip().casefold() for name in (*schema.names, *schema.unused)}
     return len(header) != len(schema.fields) or any(cell.casefold() in known for cell in header)
 
@@ -330,7 +332,7 @@ def _refuse_untyped(header: Sequence[str], schema: Schema) -> None:
         raise InputError(problems, "CSV cannot distinguish them: send JSON.")
 
 
-def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any:
+def _convert_column(cells: Sequence[str | None], field: Field | None, width: int) -> Any:
     """A column's cells as values of its field's type, as far as they are such."""
     import numpy as np
     import pandas as pd
@@ -341,11 +343,11 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
         dtype = _guess_dtype(cells)
     else:
         dtype = {"integer": "int64", "number": "float64"}.get(field.type)
-    numbers = _numbers(cells, dtype)
+    numbers = _convert_numbers(cells, dtype)
     if numbers is not None:
         return numbers
-    read = _reader(field)
-    values: list[Any] = list(cells) if read is _same else [read(cell) for cell in cells]
+    read = _choose_cell_reader(field)
+    values: list[Any] = list(cells) if read is _keep_cell else [read(cell) for cell in cells]
     kinds = set(map(type, values))
     if kinds == {float}:
         return np.array(values, dtype="float64")
@@ -359,7 +361,7 @@ def _column(cells: Sequence[str | None], field: Field | None, width: int) -> Any
 def _guess_dtype(cells: Cells) -> str | None:
     """The dtype of cells without a known type that look like whole numbers, or like floats; None for any others.
 
-    It saves looking at each of them: `_any` would give the same.
+    It saves looking at each of them: `_parse_untyped` would give the same.
     """
     try:
         text = "\n".join(cells)  # type: ignore[arg-type]
@@ -372,7 +374,7 @@ def _guess_dtype(cells: Cells) -> str | None:
     return None if WHOLE_NUMBER.search(text) else "float64"
 
 
-def _numbers(cells: Cells, dtype: str | None) -> Any:
+def _convert_numbers(cells: Cells, dtype: str | None) -> Any:
     """Cells that are all whole numbers of 64 bits, or all floats, as an array; None for any others.
 
     Args:
@@ -390,22 +392,22 @@ def _numbers(cells: Cells, dtype: str | None) -> Any:
     return None if has_underscore or np.isnan(found).any() else found
 
 
-def _same(cell: str | None) -> str | None:
+def _keep_cell(cell: str | None) -> str | None:
     return cell
 
 
-def _reader(field: Field | None) -> Callable[[str | None], Any]:
+def _choose_cell_reader(field: Field | None) -> Callable[[str | None], Any]:
     if field is None or field.type == "any":
-        return _any
+        return _parse_untyped
     if field.type in ("integer", "number"):
-        return _number if field.type == "integer" else _float
+        return _parse_number if field.type == "integer" else _parse_float
     if field.type == "boolean":
-        return _truth
+        return _parse_boolean
     if field.type == "category" and not all(isinstance(value, str) for value in field.categories or ()):
         known = {str(value): value for value in field.categories or ()}
-        return lambda cell: None if _is_missing(cell) else known.get(cell or "", _any(cell))
+        return lambda cell: None if _is_missing(cell) else known.get(cell or "", _parse_untyped(cell))
     if field.type in ("string", "category", "bytes"):  # `null` is base64, too
-        return _same
+        return _keep_cell
     return lambda cell: None if _is_missing(cell) else cell
 
 
@@ -413,7 +415,7 @@ def _is_missing(cell: str | None) -> bool:
     return cell is None or cell.strip() in MISSING
 
 
-def _number(cell: str | None) -> Any:
+def _parse_number(cell: str | None) -> Any:
     """A whole number or a float; the text itself where it is neither."""
     if cell is None or cell in MISSING:
         return None
@@ -422,10 +424,10 @@ def _number(cell: str | None) -> Any:
     try:
         return int(cell)
     except ValueError:
-        return _float(cell)
+        return _parse_float(cell)
 
 
-def _float(cell: str | None) -> Any:
+def _parse_float(cell: str | None) -> Any:
     if cell is None or cell in MISSING:
         return None
     try:
@@ -434,15 +436,15 @@ def _float(cell: str | None) -> Any:
         return None if _is_missing(cell) else cell
 
 
-def _truth(cell: str | None) -> Any:
+def _parse_boolean(cell: str | None) -> Any:
     return None if _is_missing(cell) else TRUTH.get(cell.strip().lower(), cell)  # type: ignore[union-attr]
 
 
-def _any(cell: str | None) -> Any:
+def _parse_untyped(cell: str | None) -> Any:
     """The value of a cell without a known type: a number without leading zeros, true or false, else a text."""
     if cell is None:
         return None
     if ZERO_FIRST.fullmatch(cell):
         return cell
     value = TRUTH.get(cell.lower(), cell)
-    return _number(cell) if value is cell and cell not in MISSING else value
+    return _parse_number(cell) if value is cell and cell not in MISSING else value

@@ -36,11 +36,11 @@ def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
         DataError: one differs; names it, and says what to do.
     """
     for (name, before), (_, after) in zip(sent.items(), decoded.items(), strict=True):
-        if before.dtype is not after.dtype and _dtype_name(before) != _dtype_name(after):
+        if before.dtype is not after.dtype and _format_dtype_key(before) != _format_dtype_key(after):
             raise changed_column_error(
                 str(name), before, f"its dtype {_show_column(before)} becomes {_show_column(after)}"
             )
-        row = _first_different(before, after)
+        row = _find_first_difference(before, after)
         if row is not None:
             values = before.iloc[row], after.iloc[row]
             raise changed_column_error(str(name), before, f"{_tell_value(values[0])} becomes {_tell_value(values[1])}")
@@ -48,10 +48,10 @@ def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
 
 def changed_column_error(name: str, column: pd.Series[Any], how: str) -> DataError:
     """The error for a column whose values JSON changes."""
-    return DataError(f"Column '{name}' of the features cannot be sent as JSON: {how}.", advice(column))
+    return DataError(f"Column '{name}' of the features cannot be sent as JSON: {how}.", advise_on_column(column))
 
 
-def advice(column: pd.Series[Any]) -> str:
+def advise_on_column(column: pd.Series[Any]) -> str:
     """Advice for a column whose dtype or type of values JSON lacks."""
     import pandas as pd
 
@@ -70,7 +70,7 @@ def advice(column: pd.Series[Any]) -> str:
     return next((told for kind, told in ADVICE.items() if str(dtype).startswith(kind)), OTHERWISE)
 
 
-def _dtype_name(column: pd.Series[Any]) -> str:
+def _format_dtype_key(column: pd.Series[Any]) -> str:
     """A key that distinguishes dtypes. pandas' dtypes of texts have the same key."""
     import pandas as pd
 
@@ -91,7 +91,7 @@ def _show_column(column: pd.Series[Any]) -> str:
     return f"category of {', '.join(sorted({type(value).__name__ for value in dtype.categories}))}"
 
 
-def _first_different(before: pd.Series[Any], after: pd.Series[Any]) -> int | None:
+def _find_first_difference(before: pd.Series[Any], after: pd.Series[Any]) -> int | None:
     import numpy as np
 
     if isinstance(before.dtype, np.dtype) and before.dtype.kind in "biuf":
@@ -106,8 +106,8 @@ def _first_different(before: pd.Series[Any], after: pd.Series[Any]) -> int | Non
 
 
 def is_same(left: Any, right: Any) -> bool:
-    """Whether two plain values have the same type and are equal. NumPy's scalars count as Python's; missing equals missing."""
-    left, right = _of_python(left), _of_python(right)
+    """Whether two plain values have the same type and are equal. NumPy's scalars count as Python's."""
+    left, right = _to_python_value(left), _to_python_value(right)
     if isinstance(left, str) and isinstance(right, str):
         return str(left) == str(right)
     if type(left) is not type(right):
@@ -121,7 +121,7 @@ def is_same(left: Any, right: Any) -> bool:
     return left is right or left != left or bool(left == right)
 
 
-def _of_python(value: Any) -> Any:
+def _to_python_value(value: Any) -> Any:
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 

@@ -60,7 +60,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `dataset` of PyTorch, whose rows are tensors of `shape` and `dtype`.
     `columns` are the columns of training's table that the columns of an `array` come from, if known: for
     inputs with names.
-    `has_integer_names`: the table's column names are integers. Clients send them as texts, because JSON names are texts.
+    `has_integer_names`: the table's column names are integers. Clients send them as texts, as JSON requires.
     """
 
     kind: Literal["table", "array", "any"]

@@ -42,7 +42,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
             known.get(at) or _infer_field(str(name), features.iloc[:, at], example)
             for at, name in enumerate(features.columns)
         ]
-        unused = _others(columns, features)
+        unused = _list_other_columns(columns, features)
         return Schema(kind="table", fields=fields, unused=unused, has_integer_names=has_integer_names)
     if isinstance(features, pd.Series):
         example = to_json_value(next(iter(features), None))
@@ -102,7 +102,7 @@ def _check_names(names: list[Any]) -> bool:
     return bool(kinds) and all(kinds)
 
 
-def _others(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
+def _list_other_columns(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
     used = set(map(str, features.columns))
     return [name for name in map(str, columns) if name not in used]
 
@@ -120,14 +120,14 @@ def infer_predictions(predictions: Any) -> Schema:
     if values and all(isinstance(value, dict) for value in values):
         return infer_schema(pd.DataFrame(values))
     if values and all(isinstance(value, list) for value in values):
-        return _schema_of_lists(values)
-    dtype = _common_json_type(values)
+        return _infer_list_schema(values)
+    dtype = _find_common_json_type(values)
     if None in values:  # a missing number is NaN; a missing flag has no value
         dtype = {"integer": "number", "boolean": None}.get(dtype or "", dtype)
     return Schema(kind="any", dtype=dtype, example=values[0] if values else None)
 
 
-def _schema_of_lists(values: list[list[Any]]) -> Schema:
+def _infer_list_schema(values: list[list[Any]]) -> Schema:
     """The schema of rows that are lists: an array if all hold numbers and have the same shape."""
     import numpy as np
 
@@ -179,7 +179,7 @@ def _find_complete_row(table: pd.DataFrame) -> dict[str, Any]:
 def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> Field:
     import pandas as pd
 
-    kind = _field_type(column)
+    kind = _infer_field_type(column)
     # Exact decimals come from databases. Clients send floats, and models compute with floats.
     dtype = "float64" if is_decimals(column) else column.dtype
     nullable = bool(column.isna().any())
@@ -188,7 +188,7 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
         type=kind,
         dtype=str(dtype),
         nullable=nullable,
-        missing=_missing_marker(column) if nullable and column.dtype == object else None,
+        missing=_find_missing_marker(column) if nullable and column.dtype == object else None,
         example=example.get(name),
     )
     is_ordered = kind in ("integer", "number", "datetime") or (kind in TEXT_FORMS and TEXT_FORMS[kind].is_ordered)
@@ -223,7 +223,7 @@ def _category_dtype(categories: pd.Index[Any]) -> str:
     return find_form_of_values(kinds) or str(categories.dtype)
 
 
-def _field_type(column: pd.Series[Any]) -> FieldType:
+def _infer_field_type(column: pd.Series[Any]) -> FieldType:
     import pandas as pd
     from pandas.api import types
 
@@ -241,12 +241,12 @@ def _field_type(column: pd.Series[Any]) -> FieldType:
     form = find_form(column)
     if form is not None:
         return form
-    return _type_of_values(
+    return _infer_type_from_values(
         {type(value) for value in column.dropna().head(10_000)}, is_object=types.is_object_dtype(dtype)
     )
 
 
-def _type_of_values(kinds: set[type], is_object: bool) -> FieldType:
+def _infer_type_from_values(kinds: set[type], is_object: bool) -> FieldType:
     """The type of a column from the types of its values, if its dtype is not specific."""
     import numpy as np
 
@@ -270,7 +270,7 @@ def _type_of_values(kinds: set[type], is_object: bool) -> FieldType:
     return "number" if all(issubclass(kind, (int, float, np.number)) for kind in kinds) else "any"
 
 
-def _missing_marker(column: pd.Series[Any]) -> str | None:
+def _find_missing_marker(column: pd.Series[Any]) -> str | None:
     """The most frequent missing value of a column of objects; None for Python's None."""
     counts = column[column.isna()].map(type).value_counts()
     return {"float": "nan", "NAType": "NA", "NaTType": "NaT"}.get(counts.index[0].__name__)
@@ -283,7 +283,7 @@ def is_decimals(column: pd.Series[Any]) -> bool:
     return str(column.dtype).startswith("decimal")
 
 
-def _common_json_type(values: list[Any]) -> str | None:
+def _find_common_json_type(values: list[Any]) -> str | None:
     """The JSON Schema type that all values have, or None when they differ."""
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     found = {names.get(type(value), "") for value in values if value is not None}

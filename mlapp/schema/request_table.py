@@ -36,20 +36,20 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
             check_column_names([str(name) for name in inputs], schema, ignore_unknown=ignore_unknown)
             used = set(schema.names)
             return conform_table(
-                _table_from_columns({name: inputs[name] for name in inputs if str(name) in used}), schema
+                _make_table_from_columns({name: inputs[name] for name in inputs if str(name) in used}), schema
             )
-        return _table_from_records([inputs], schema, 0, ignore_unknown)
+        return _make_table_from_records([inputs], schema, 0, ignore_unknown)
     if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
         raise _not_a_table_error(inputs)
     items = list(inputs)
     if not items:
         raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
     if all(isinstance(item, Mapping) for item in items):
-        return _table_from_records(items, schema, first, ignore_unknown)
+        return _make_table_from_records(items, schema, first, ignore_unknown)
     if all(_is_list(item) for item in items):
-        return conform_table(_table_from_rows(items, schema, first), schema, first)
+        return conform_table(_make_table_from_rows(items, schema, first), schema, first)
     if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_list(item) for item in items):
-        return conform_table(_table_from_rows([[item] for item in items], schema, first), schema, first)
+        return conform_table(_make_table_from_rows([[item] for item in items], schema, first), schema, first)
     odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
     if isinstance(items[odd], Mapping) or _is_list(items[odd]):
         raise InputError(
@@ -81,7 +81,7 @@ def _not_a_table_error(value: Any) -> InputError:
     )
 
 
-def _table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+def _make_table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     import pandas as pd
 
     lengths = {name: len(values) for name, values in columns.items()}
@@ -96,10 +96,10 @@ def _table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         raise InputError(
             [Problem("inputs is empty: there is nothing to predict")], "Send at least one value per column."
         )
-    return pd.DataFrame({str(name): _untyped_series(values) for name, values in columns.items()})
+    return pd.DataFrame({str(name): _make_untyped_series(values) for name, values in columns.items()})
 
 
-def _table_from_records(
+def _make_table_from_records(
     records: list[Mapping[str, Any]], schema: Schema, first: int, ignore_unknown: bool
 ) -> pd.DataFrame:
     import pandas as pd
@@ -123,11 +123,11 @@ def _table_from_records(
             break
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
-    columns = {name: _untyped_series([record[name] for record in records]) for name in names}
+    columns = {name: _make_untyped_series([record[name] for record in records]) for name in names}
     return conform_columns(columns, schema, first, pd.RangeIndex(len(records)))
 
 
-def _table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> pd.DataFrame:
+def _make_table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> pd.DataFrame:
     import pandas as pd
 
     names = schema.names
@@ -138,10 +138,10 @@ def _table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> p
     ]
     if problems:
         raise InputError(problems, f"Send these values, in this order: {', '.join(names)}.")
-    return pd.DataFrame({name: _untyped_series([row[at] for row in rows]) for at, name in enumerate(names)})
+    return pd.DataFrame({name: _make_untyped_series([row[at] for row in rows]) for at, name in enumerate(names)})
 
 
-def _untyped_series(values: Sequence[Any]) -> pd.Series[Any]:
+def _make_untyped_series(values: Sequence[Any]) -> pd.Series[Any]:
     """A Series with unchanged values: pandas would convert True to 1, and `None` to a number."""
     import pandas as pd
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from mlapp.schema.cells import PACKED, cell_type, column, field_type, row_type
+from mlapp.schema.cells import PACKED, find_cell_type, find_field_type, make_column, make_row_type
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -126,20 +126,20 @@ class RowCodec:
         if schema.kind == "array" and len(schema.shape) == 1:
             code = PACKED.get(schema.dtype or "")
             if code:
-                cells = [cell_type(code)] * schema.shape[0]
-                rows = row_type([f"c{at}" for at in range(len(cells))], cells, array_like=True)
+                cells = [find_cell_type(code)] * schema.shape[0]
+                rows = make_row_type([f"c{at}" for at in range(len(cells))], cells, array_like=True)
                 self._use_packed({b"[": rows}, [str(schema.dtype)] * len(cells), lambda cells: cells)
         elif schema.kind == "table" and schema.fields and len(set(schema.names)) == len(schema.names):
-            cells = [field_type(field) for field in schema.fields]
+            cells = [find_field_type(field) for field in schema.fields]
             if any(kind is None for kind in cells):
                 return
             # msgspec supports no field names that JSON escapes. Such records go through `to_table`.
             positions = [f"c{at}" for at in range(len(cells))]
-            kinds = {b"[": row_type(positions, cells, array_like=True)}
+            kinds = {b"[": make_row_type(positions, cells, array_like=True)}
             if not any(ESCAPED.search(name) for name in schema.names):
-                kinds[b"{"] = row_type(schema.names, cells, array_like=False)
+                kinds[b"{"] = make_row_type(schema.names, cells, array_like=False)
             if all(field.dtype in PACKED and not field.nullable for field in schema.fields):
-                self._use_packed(kinds, [field.dtype for field in schema.fields], self._frame_of)
+                self._use_packed(kinds, [field.dtype for field in schema.fields], self._make_frame)
             else:
                 self._use_tuples(kinds)
 
@@ -196,7 +196,7 @@ class RowCodec:
 
         def join(parts: list[Part]) -> Any:
             columns = zip(*(row for part in parts for row in part.tuples or ()), strict=True)
-            return self._table([column(field, cells) for field, cells in zip(fields, columns, strict=True)])
+            return self._make_table([make_column(field, cells) for field, cells in zip(fields, columns, strict=True)])
 
         self.join = join
         texts = sum(field.type in ("string", "category") for field in fields)
@@ -218,23 +218,23 @@ class RowCodec:
                 keys[key] = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
             for key, body in keys.items():
                 form = key.encode() + bracket
-                general = self._fast[form] = _decoder(body, key, names, texts, part)
+                general = self._fast[form] = _make_decoder(body, key, names, texts, part)
                 if numbers is not None and bracket == b"[":
-                    self._numbers[form] = _number_decoder(numbers, key, lambda body: None)
-                    self._fast[form] = _number_decoder(numbers, key, general)
+                    self._numbers[form] = _make_number_decoder(numbers, key, lambda body: None)
+                    self._fast[form] = _make_number_decoder(numbers, key, general)
             for kind in (dict,) if names else (list, tuple):
-                self._rows[kind] = _converter(rows_type, part)
+                self._rows[kind] = _make_converter(rows_type, part)
 
-    def _frame_of(self, cells: Any) -> Any:
+    def _make_frame(self, cells: Any) -> Any:
         if self._takes_array and cells.dtype.names is None:
             return cells
         import pandas as pd
 
         if cells.dtype.names is None:
             return pd.DataFrame(cells, columns=self._columns, copy=False)
-        return self._table([cells[name] for name in cells.dtype.names])
+        return self._make_table([cells[name] for name in cells.dtype.names])
 
-    def _table(self, columns: list[Any]) -> Any:
+    def _make_table(self, columns: list[Any]) -> Any:
         import pandas as pd
 
         table = pd.DataFrame(dict(enumerate(columns)))
@@ -251,7 +251,9 @@ class RowCodec:
         return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
 
 
-def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]) -> Callable[[bytes], Part]:
+def _make_decoder(
+    kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]
+) -> Callable[[bytes], Part]:
     decode = msgspec.json.Decoder(kind).decode
     outer = 2 if key else 0
     quotes = 2 * (names + texts)
@@ -267,7 +269,7 @@ def _decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[A
     return run
 
 
-def _number_decoder(numbers: NumberRows, key: str, general: Callable[[bytes], T]) -> Callable[[bytes], Part | T]:
+def _make_number_decoder(numbers: NumberRows, key: str, general: Callable[[bytes], T]) -> Callable[[bytes], Part | T]:
     """A decoder of rows of numbers; what simdjson refuses is left to `general`."""
     from mlapp.schema.number_rows import REFUSED
 
@@ -283,5 +285,5 @@ def _number_decoder(numbers: NumberRows, key: str, general: Callable[[bytes], T]
     return run
 
 
-def _converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
+def _make_converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
     return lambda inputs: part(msgspec.convert(inputs, kind))

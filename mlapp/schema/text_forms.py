@@ -75,7 +75,7 @@ def read_values(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[
     """
     import pandas as pd
 
-    from mlapp.schema.cast import is_missing, pandas_dtype
+    from mlapp.schema.cast import is_missing, parse_pandas_dtype
 
     if field.dtype != "object" and str(column.dtype) == field.dtype:
         return column
@@ -85,7 +85,7 @@ def read_values(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[
     values = [lacking if is_missing(value) else read(value, field.dtype) for value in column.tolist()]
     if is_object:
         return pd.Series(values, index=column.index, dtype=object)
-    return pd.Series(pd.array(values, dtype=pandas_dtype(field.dtype)), index=column.index)
+    return pd.Series(pd.array(values, dtype=parse_pandas_dtype(field.dtype)), index=column.index)
 
 
 def accepts_text(field: Field, value: Any) -> bool:

@@ -137,7 +137,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if self._deferred is not None and _mounted_path(scope) != "/livez":
+            if self._deferred is not None and _find_mounted_path(scope) != "/livez":
                 try:
                     await self.add_deferred()
                 except MlappError as error:
@@ -150,7 +150,7 @@ class Application:
                 await self._answer_request(scope, receive, send)
             else:
                 await self.tracing.trace_request(
-                    self._answer_request, self._find_route(_mounted_path(scope))[0], scope, receive, send
+                    self._answer_request, self._find_route(_find_mounted_path(scope))[0], scope, receive, send
                 )
         elif scope["type"] == "lifespan":
             await self._run_lifespan(scope, receive, send)
@@ -178,7 +178,7 @@ class Application:
     async def _answer_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request = Request(scope, receive, self.intake)
-        path = _mounted_path(scope)
+        path = _find_mounted_path(scope)
         template, methods, request.tail = self._find_route(path)
         identity = request.identity = choose_request_id(request.headers)
         extra = [(b"x-request-id", identity), *self._cors.response_headers(request.headers)]
@@ -268,7 +268,7 @@ def _problem_response(problem: HttpError) -> Response:
     return Response(problem.problem_body(), MEDIA, problem.status, list(problem.headers))
 
 
-def _mounted_path(scope: Scope) -> str:
+def _find_mounted_path(scope: Scope) -> str:
     """The path relative to the application's mount point."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")

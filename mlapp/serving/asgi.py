@@ -14,7 +14,7 @@ from mlapp.serving.application import Application
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import load_served_model
 from mlapp.serving.monitoring import monitor_endpoint
-from mlapp.serving.observability.tracing import tracing_from_environment
+from mlapp.serving.observability.tracing import make_tracing
 from mlapp.store import Store
 
 
@@ -45,7 +45,7 @@ def create_asgi(
     """
     if settings is None:
         settings = app.settings.serve if isinstance(app, App) else Serve()
-    application = Application(settings, api, tracing_from_environment(app.name))
+    application = Application(settings, api, make_tracing(app.name))
 
     def add_model() -> None:
         endpoint = make_endpoint(application, app, model, store, settings)

@@ -13,7 +13,7 @@ from mlapp.errors import MissingExtraError, StoreError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.history import read_counts
-from mlapp.monitoring.place import Place, seconds_of
+from mlapp.monitoring.place import Place, parse_seconds
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import make_recorder
 from mlapp.monitoring.truth import Truths
@@ -26,7 +26,7 @@ from mlapp.serving.inference.request_features import receive_body
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
-from mlapp.serving.web.request_id import new_request_id
+from mlapp.serving.web.request_id import make_request_id
 
 log = logging.getLogger("mlapp.serving")
 HTML = b"text/html; charset=utf-8"
@@ -46,7 +46,7 @@ def monitor_endpoint(
         place: stores counts, log and truths. None keeps counts in memory.
     """
     _add_feedback(application, endpoint, place, ColumnPrivacy(settings.columns, endpoint.name))
-    recorder = make_recorder(endpoint.name, settings, place, application.metrics.registry, new_request_id)
+    recorder = make_recorder(endpoint.name, settings, place, application.metrics.registry, make_request_id)
     if recorder is None:
         return None
     endpoint.record_with(recorder)
@@ -125,7 +125,7 @@ def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
     now = time.time()
     counts: Sequence[Counts] = recorder.current()
     if place is not None:
-        seconds = seconds_of(recorder.settings.window)
+        seconds = parse_seconds(recorder.settings.window)
         try:
             counts = read_counts(place, since=now - MOST_WINDOWS * seconds, until=now + seconds) or counts
         except StoreError as error:

@@ -13,7 +13,7 @@ from mlapp.serving.observability import metrics as prometheus
 from mlapp.serving.protocols import invocations, kserve_v1, open_inference
 from mlapp.serving.web import swagger
 from mlapp.serving.web.http import Request, Response, run_unless_left
-from mlapp.serving.web.page import model_page
+from mlapp.serving.web.page import load_model_page
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -77,7 +77,7 @@ def _add_document_routes(application: Application, prefix: str) -> None:
         return Response(found.content, found.media, headers=[(b"cache-control", b"public, max-age=86400")])
 
     async def answer_page(request: Request) -> Response:
-        return Response(model_page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
+        return Response(load_model_page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
 
     application.add_route("GET", f"{prefix}/", answer_page, is_open=True)
     application.add_route("GET", f"{prefix}/metrics", answer_metrics)

@@ -109,6 +109,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return next(reversed(self.metrics.values()), {})
 
 
-def recorded_parameters(manifest: Manifest) -> dict[str, Any]:
+def list_recorded_parameters(manifest: Manifest) -> dict[str, Any]:
     """The parameters of a version, for training another one with them."""
     return {name: Recorded(value) for name, value in manifest.parameters.items()}

@@ -8,7 +8,7 @@ from typing import Any
 from mlapp import distribution, provenance
 from mlapp.errors import StoreError
 from mlapp.model import TrainedModel
-from mlapp.pipeline.values import plain_value
+from mlapp.pipeline.values import to_plain_value
 from mlapp.provenance import GitState
 from mlapp.schema.infer import to_json_value
 from mlapp.store.json_documents import JsonDocuments
@@ -100,7 +100,7 @@ def make_manifest(
         version=0,
         created=trained.started,
         duration=round(trained.duration, 6),
-        parameters=plain_value(dict(trained.parameters)),
+        parameters=to_plain_value(dict(trained.parameters)),
         metrics={
             split: {name: to_json_value(value) for name, value in found.items()}
             for split, found in trained.metrics.items()

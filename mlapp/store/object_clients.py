@@ -66,19 +66,19 @@ def connect_bucket(url: str) -> Any:
             given = {"account_name": account, "account_key": key}
             options |= {name: value for name, value in given.items() if value}
             return AzureStore(parts.netloc, **options)
-        return S3Store(parts.netloc, **{**options, **_s3_options(dict(PATIENCE))})
+        return S3Store(parts.netloc, **{**options, **_make_s3_options(dict(PATIENCE))})
     except Exception as error:  # several libraries raise different errors for unreadable credentials
         raise translate_store_error(error, url) from None
 
 
-def _s3_options(client_options: dict[str, Any]) -> dict[str, Any]:
+def _make_s3_options(client_options: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         options["endpoint"] = endpoint
         client_options["allow_http"] = endpoint.startswith("http://")
     if not os.environ.get("AWS_ACCESS_KEY_ID") and _has_aws_profile():
-        options["credential_provider"], region = _aws_profile_credentials()
+        options["credential_provider"], region = _find_profile_credentials()
         options["region"] = options["region"] or region
     return {**options, "region": options["region"] or "us-east-1", "client_options": client_options}
 
@@ -93,7 +93,7 @@ def _has_aws_profile() -> bool:
     )
 
 
-def _aws_profile_credentials() -> tuple[Callable[[], Any] | None, str | None]:
+def _find_profile_credentials() -> tuple[Callable[[], Any] | None, str | None]:
     """A credential provider for the profile in `~/.aws` (also SSO and roles), and the profile's region.
 
     obstore's own provider for this needs Python 3.11.

@@ -51,7 +51,7 @@ class Signer:
         Raises:
             ConfigError: there is no key, or it is unusable. StoreError: the keyless service refused.
         """
-        signing = _import_signing().signing.Config().set_hashing_config(_hashing())
+        signing = _import_signing().signing.Config().set_hashing_config(_make_hashing_config())
         settings = self.settings
         if keyless:
             _try(lambda: signing.use_sigstore_signer(use_ambient_credentials=True), "No keyless signature can be made")
@@ -77,13 +77,13 @@ class Signer:
                 ),
                 f"{key} cannot be used to sign",
             )
-        with _folder_of(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
+        with _link_signed_folder(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
             file = Path(other) / "model.sig"
             try:
                 signing.sign(folder, file)
             except Exception as error:
                 raise StoreError(
-                    f"Version {manifest.version} of '{manifest.app}' cannot be signed: {_reason(error)}",
+                    f"Version {manifest.version} of '{manifest.app}' cannot be signed: {_explain_failure(error)}",
                     "Check the key; a keyless signature needs a network and an identity.",
                 ) from error
             return file.read_text(encoding="utf-8")
@@ -94,14 +94,14 @@ class Signer:
         Raises:
             ConfigError: the settings name no signer. StoreError: no signature is from one of the signers.
         """
-        verifiers = list(self._verifiers())
+        verifiers = list(self._iterate_verifiers())
         if not verifiers:
             raise ConfigError(
                 "Nothing says whose signatures count.",
                 "Set store.public_key, store.certificate_chain, or store.identity and store.identity_provider.",
             )
         reasons = []
-        with _folder_of(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
+        with _link_signed_folder(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
             for text in manifest.signatures:
                 file = Path(other) / "model.sig"
                 file.write_text(text, encoding="utf-8")
@@ -110,19 +110,19 @@ class Signer:
                         verifier.verify(folder, file)
                         return
                     except Exception as error:  # several libraries raise different errors
-                        reasons.append(_reason(error))
+                        reasons.append(_explain_failure(error))
         why = f"no signature of it is valid: {reasons[0]}" if reasons else "it is not signed"
         raise StoreError(
             f"Version {manifest.version} of '{manifest.app}' is refused: {why}.",
             "Choose a signed version, or have it signed by a trusted signer: `mlapp models sign VERSION`.",
         )
 
-    def _verifiers(self) -> Iterator[Any]:
+    def _iterate_verifiers(self) -> Iterator[Any]:
         """One verifier per signer setting."""
         settings, library = self.settings, _import_signing()
 
         def new() -> Any:
-            return library.verifying.Config().set_hashing_config(_hashing())
+            return library.verifying.Config().set_hashing_config(_make_hashing_config())
 
         if settings.public_key is not None:
             key = self._path(settings.public_key)
@@ -148,14 +148,14 @@ class Signer:
         return path
 
 
-def signed_content(manifest: Manifest) -> bytes:
+def encode_signed_content(manifest: Manifest) -> bytes:
     """The signed part of the manifest: everything except its number in a store and the signatures."""
     bare = msgspec.structs.replace(manifest, version=0, folder="files/0", signatures=[])
     return msgspec.json.encode(bare, order="sorted")
 
 
 @contextmanager
-def _folder_of(manifest: Manifest, files: Path) -> Iterator[Path]:
+def _link_signed_folder(manifest: Manifest, files: Path) -> Iterator[Path]:
     """The folder to sign. Its files are links, to avoid copies."""
     if MANIFEST in manifest.files:
         raise StoreError(f"A version with a file {MANIFEST} cannot be signed.", "Use another file name in the saver.")
@@ -166,11 +166,11 @@ def _folder_of(manifest: Manifest, files: Path) -> Iterator[Path]:
             link = folder / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((files / name).resolve())
-        (folder / MANIFEST).write_bytes(signed_content(manifest))
+        (folder / MANIFEST).write_bytes(encode_signed_content(manifest))
         yield folder
 
 
-def _hashing() -> Any:
+def _make_hashing_config() -> Any:
     hashing: Any = _import_signing().hashing.Config()
     hashing.use_file_serialization(hashing_algorithm="sha256", allow_symlinks=True)
     return hashing.set_ignored_paths(paths=[], ignore_git_paths=False).set_allow_symlinks(True)
@@ -191,10 +191,12 @@ def _try(make: Any, what: str) -> Any:
     try:
         return make()
     except Exception as error:
-        raise ConfigError(f"store: {what}: {_reason(error)}.", "Give a PEM file of an elliptic-curve key.") from error
+        raise ConfigError(
+            f"store: {what}: {_explain_failure(error)}.", "Give a PEM file of an elliptic-curve key."
+        ) from error
 
 
-def _reason(error: Exception) -> str:
+def _explain_failure(error: Exception) -> str:
     text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
     if text.startswith("Signature mismatch"):
         return "it is not what was signed"

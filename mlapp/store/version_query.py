@@ -48,7 +48,7 @@ def select_versions(
     if sort:
         name, descending = sort.lstrip("-"), sort.startswith("-")
         _require_metric(name, known)
-        chosen.sort(key=lambda version: _or_lowest(version.headline.get(name)), reverse=descending)
+        chosen.sort(key=lambda version: _replace_missing_by_lowest(version.headline.get(name)), reverse=descending)
     return chosen
 
 
@@ -76,5 +76,5 @@ def _require_metric(name: str, known: set[str]) -> None:
         )
 
 
-def _or_lowest(value: float | None) -> float:
+def _replace_missing_by_lowest(value: float | None) -> float:
     return float("-inf") if value is None else value

@@ -7,9 +7,9 @@ from typing import Any
 
 from mlapp import frameworks
 from mlapp.frameworks import Framework
-from mlapp.frameworks.framework import no_probabilities, will_have_method
+from mlapp.frameworks.framework import no_probabilities_error, will_have_method
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
-from mlapp.pipeline.parameters import bind_one_stage, declared_parameters, open_stages
+from mlapp.pipeline.parameters import bind_one_stage, list_parameters, open_stages
 from mlapp.training import stage_calls
 
 Bound = dict[str, dict[str, Any]]
@@ -24,30 +24,30 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
         UsageError: an unknown parameter, or a value of the wrong type. UserCodeError: the model function raised.
         ModelError: the app asks for probabilities, and the model has none.
     """
-    users = [*pipeline.stages.values(), stage_calls.splitter_stage(pipeline)]
+    users = [*pipeline.stages.values(), stage_calls.select_splitter(pipeline)]
     # The other values are checked after the model is built.
-    values = bind_one_stage(pipeline.stages["model"], declared_parameters(users), given)
+    values = bind_one_stage(pipeline.stages["model"], list_parameters(users), given)
     model = stage_calls.call_builder(pipeline, values)
     framework = frameworks.find_framework(type(model))
     if pipeline.predict_what == "proba" and not will_have_method(model, "predict_proba"):
-        raise no_probabilities(model)
-    stages = parameter_stages(pipeline, framework)
-    bound = bind_parameters(declared_parameters(stages), given, open_stages(stages))
+        raise no_probabilities_error(model)
+    stages = list_parameter_stages(pipeline, framework)
+    bound = bind_parameters(list_parameters(stages), given, open_stages(stages))
     own = bound.get("model", {})
     if own.keys() != values.keys():  # one of **kwargs is a parameter of the framework's trainer
         model = stage_calls.call_builder(pipeline, own)
     return model, framework, bound
 
 
-def parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
+def list_parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stage]:
     """The training stages whose signatures hold parameters; the framework's stages replace absent ones."""
     stages: list[Stage | None] = [
         pipeline.stage("data_reader"),
-        stage_calls.splitter_stage(pipeline),
+        stage_calls.select_splitter(pipeline),
         pipeline.stages["model"],
-        stage_calls.evaluator_stage(pipeline, framework),
+        stage_calls.select_evaluator(pipeline, framework),
         pipeline.stage("data_loader"),
         pipeline.stage("data_parser"),
-        stage_calls.trainer_stage(pipeline, framework),
+        stage_calls.select_trainer(pipeline, framework),
     ]
     return [stage for stage in stages if stage is not None]

@@ -12,12 +12,12 @@ RELATIVE = 1e-4
 ABSOLUTE = 1e-6
 
 
-def as_rows(values: Any) -> list[Any] | None:
+def to_rows(values: Any) -> list[Any] | None:
     """Predictions or features as a list with one entry per row; None for values without comparable rows."""
     if isinstance(values, (list, tuple)):
         return list(values)
     if isinstance(values, dict):
-        parts = [as_rows(part) for part in values.values()]
+        parts = [to_rows(part) for part in values.values()]
         return None if None in parts else list(zip(*parts, strict=True))
     if hasattr(values, "columns") and hasattr(values, "itertuples"):
         return list(values.itertuples(index=False, name=None))

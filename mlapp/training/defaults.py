@@ -71,7 +71,7 @@ def split_table(
     if not shuffle:
         return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}
     random = np.random.default_rng(random_state)
-    of_rows = number_classes(table, targets)
+    of_rows = encode_classes(table, targets)
     chosen = random.permutation(rows)[:test_rows] if of_rows is None else _draw_stratified(of_rows, test_rows, random)
     is_test = np.zeros(rows, dtype=bool)
     is_test[chosen] = True
@@ -100,7 +100,7 @@ def parse_table(
     return used, table[target] if isinstance(target, str) else table[list(target)]
 
 
-def decimals_to_floats(data: Any) -> Any:
+def convert_decimals_to_floats(data: Any) -> Any:
     """A table or a column with exact decimals as floats, as a model receives them in serving."""
     import pandas as pd
 
@@ -134,7 +134,7 @@ def _parse_json_table(text: str | bytes) -> Any:
         ) from None
 
 
-def number_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
+def encode_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
     """The class of each row as a number; None if the target is not a class or a class has only one row."""
     import numpy as np
 

@@ -13,7 +13,7 @@ from mlapp.schema.fields import RawInputs
 from mlapp.schema.infer import to_json_value
 
 
-def raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
+def make_raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
     """The declared example, or an example of the features if the feature_loader accepts it; otherwise None.
 
     Raises:

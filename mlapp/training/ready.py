@@ -15,13 +15,13 @@ from mlapp import prediction
 from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, model_format
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import declared_parameters, flatten_parameters
+from mlapp.pipeline.parameters import flatten_parameters, list_parameters
 from mlapp.reporting import Reporter
 from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.fields import Field
 from mlapp.training import round_trip
-from mlapp.training.binding import build_and_bind, parameter_stages
-from mlapp.training.raw_inputs import load_example, raw_inputs
+from mlapp.training.binding import build_and_bind, list_parameter_stages
+from mlapp.training.raw_inputs import load_example, make_raw_inputs
 from mlapp.training.sampling import sample_rows
 
 UNKNOWN = Schema(kind="any")
@@ -59,7 +59,7 @@ def take_in(
         pipeline=pipeline,
         estimator=model,
         framework=framework,
-        parameters=flatten_parameters(bound, declared_parameters(parameter_stages(pipeline, framework))),
+        parameters=flatten_parameters(bound, list_parameters(list_parameter_stages(pipeline, framework))),
         metrics={},
         schema=schema,
         fingerprint="",
@@ -72,7 +72,7 @@ def take_in(
     if sample is None:
         round_trip.require_loadable(trained, to_keep=to_keep)
         return trained
-    sent = round_trip.through_json(pipeline, framework, schema.features, sample)
+    sent = round_trip.send_through_json(pipeline, framework, schema.features, sample)
     predictions, cost = prediction.sample_predictions(pipeline, framework, model, sent.features)
     return replace(trained, batching=round_trip.check(trained, sent, predictions, cost, to_keep=to_keep, tell=tell))
 
@@ -84,20 +84,20 @@ def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tup
     if loader is not None and example is not None:
         features = sample_rows(load_example(loader, example))
         predictions, _ = prediction.sample_predictions(pipeline, framework, model, features)
-        inputs = raw_inputs(pipeline, UNKNOWN)
+        inputs = make_raw_inputs(pipeline, UNKNOWN)
         schema = ModelSchema(features=infer_schema(features), predictions=infer_predictions(predictions), inputs=inputs)
         return schema, features
-    if loader is None and (features := _numeric_rows(model, ROWS)) is not None:
+    if loader is None and (features := _make_numeric_rows(model, ROWS)) is not None:
         for sample in (features, features[:1] * 0):
             with contextlib.suppress(Exception):  # a model of texts can raise anything
                 predictions, _ = prediction.sample_predictions(pipeline, framework, model, sample)
-                described = _numbers(infer_schema(sample))
+                described = _make_number_schema(infer_schema(sample))
                 return ModelSchema(features=described, predictions=infer_predictions(predictions)), sample
         return ModelSchema(features=_names_alone(features), predictions=UNKNOWN), None
     return ModelSchema(features=UNKNOWN, predictions=UNKNOWN), None
 
 
-def _numeric_rows(model: Any, rows: int) -> Any:
+def _make_numeric_rows(model: Any, rows: int) -> Any:
     """Rows of numbers, with as many columns as the model's `n_features_in_`."""
     import numpy as np
     import pandas as pd
@@ -110,7 +110,7 @@ def _numeric_rows(model: Any, rows: int) -> Any:
     return numbers if names is None else pd.DataFrame(numbers, columns=[str(name) for name in names])
 
 
-def _numbers(schema: Schema) -> Schema:
+def _make_number_schema(schema: Schema) -> Schema:
     """The schema of such rows, without the range of their numbers."""
     if schema.kind != "table":
         return msgspec.structs.replace(schema, example=[0.0] * schema.shape[0])

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from mlapp import normalization, prediction
-from mlapp.baseline import Baseline, Calibration, MetricError, prediction_columns
+from mlapp.baseline import Baseline, Calibration, MetricError, summarize_predictions
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
@@ -61,8 +61,10 @@ class Reliability:
         if not self._has_first:
             self._has_first = True
             return
-        self._errors[split] = metric_errors(self._evaluator, self._estimator, features, target, self._parameters)
-        formed = stage_calls.form_features(self._evaluator, features)
+        self._errors[split] = estimate_metric_errors(
+            self._evaluator, self._estimator, features, target, self._parameters
+        )
+        formed = stage_calls.convert_features(self._evaluator, features)
         self._calibration = calibrate(self._estimator, formed, target) or self._calibration
 
     def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str] = NO_RULES) -> Baseline:
@@ -73,13 +75,13 @@ class Reliability:
         """
         return msgspec.structs.replace(
             baseline,
-            predictions=prediction_columns(predictions, rules),
+            predictions=summarize_predictions(predictions, rules),
             errors=self._errors,
             calibration=self._calibration,
         )
 
 
-def metric_errors(
+def estimate_metric_errors(
     evaluator: Stage, estimator: Any, features: Any, target: Any, parameters: Mapping[str, Any]
 ) -> dict[str, MetricError]:
     """The standard error of each metric of a split. Empty if rows cannot be drawn or time runs out.
@@ -130,7 +132,7 @@ def calibrate(estimator: Any, features: Any, target: Any) -> Calibration | None:
     import numpy as np
 
     try:
-        confidence, predicted = confidence_of(estimator, features)
+        confidence, predicted = compute_confidence(estimator, features)
         right = predicted == np.asarray(target).ravel()
     except Exception:  # any error of a model that is not such a classifier
         return None
@@ -143,7 +145,7 @@ def calibrate(estimator: Any, features: Any, target: Any) -> Calibration | None:
     return Calibration([float(edge) for edge in edges], [float(share) for share in accuracy], len(confidence))
 
 
-def confidence_of(estimator: Any, features: Any) -> tuple[Any, Any]:
+def compute_confidence(estimator: Any, features: Any) -> tuple[Any, Any]:
     """The probability of each row's most likely class, and that class.
 
     Raises:

@@ -31,7 +31,7 @@ from mlapp.schema.container import count_rows, is_dataset, take_rows
 from mlapp.schema.fidelity import changed_column_error, is_same, require_same_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
-from mlapp.training.comparison import ABSOLUTE, as_rows, is_close
+from mlapp.training.comparison import ABSOLUTE, is_close, to_rows
 from mlapp.training.seeds import fix_seeds
 
 log = logging.getLogger("mlapp")
@@ -58,7 +58,7 @@ class Sample:
     decoded: Any
 
 
-def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
+def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
     """Send features through JSON and the server's decoder.
 
     Raw inputs are unknown if the app has a feature_loader. Then the features stay unchanged.
@@ -83,13 +83,13 @@ def through_json(pipeline: Pipeline, framework: Framework, schema: Schema, featu
             "The features are a dict of values that are not arrays.",
             "Convert them to arrays, {name: np.asarray(values)}, or write an @app.feature_loader.",
         )
-    sendable = _sendable_rows(features, schema)
+    sendable = _select_sendable_rows(features, schema)
     if not count_rows(sendable):
         return Sample(features, features)
     features = sendable
     predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
     if schema.kind == "table":
-        decoded = _decode_inputs(predictor, features, _records(features))
+        decoded = _decode_inputs(predictor, features, _list_records(features))
         if hasattr(decoded, "columns"):
             require_same_columns(features, decoded)
         else:
@@ -126,10 +126,12 @@ def check(
         UserCodeError: a function of the user's raised.
     """
     budget = max(LEAST, SHARE * trained.duration)
-    original = prediction.predictor_of_trained(trained)
+    original = prediction.make_predictor(trained)
     with fix_seeds():  # the check does not change the user's random numbers
-        loaded = _load(trained, folder) if folder is not None else _saved_and_loaded(trained, to_keep) or original
-        return _Check(original, loaded, sample, trained.format, tell).run(_rows_of(predictions, original), cost, budget)
+        loaded = _load(trained, folder) if folder is not None else _save_and_load(trained, to_keep) or original
+        return _Check(original, loaded, sample, trained.format, tell).run(
+            _list_rows(predictions, original), cost, budget
+        )
 
 
 def require_loadable(trained: TrainedModel, *, to_keep: bool = True) -> None:
@@ -139,7 +141,7 @@ def require_loadable(trained: TrainedModel, *, to_keep: bool = True) -> None:
         ModelError: it cannot. UserCodeError: a function of the user's raised.
     """
     with fix_seeds():
-        _saved_and_loaded(trained, to_keep)
+        _save_and_load(trained, to_keep)
 
 
 class _Check:
@@ -175,12 +177,12 @@ class _Check:
             )
             expected = self._predict(self._original, self._sample.features)[1]
         whole = self._predict(self._loaded, self._sample.decoded)
-        differing = self._first_difference(whole[1], expected, range(count))
+        differing = self._find_first_difference(whole[1], expected, range(count))
         if differing is not None:
             if self._is_random(whole):
                 return True
             self._explain(differing, whole[1], expected)
-        stage = self._dependent_stage(whole, count, deadline)
+        stage = self._find_dependent_stage(whole, count, deadline)
         if stage is None or self._is_random(whole):
             return True
         if self._loaded.pipeline.predictor_options.batch:
@@ -188,27 +190,27 @@ class _Check:
         return False
 
     def _predict(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
-        """Transformed features and predictions, row by row. Passes a copy, because user code can modify its features."""
+        """Transformed features and predictions, row by row. Passes a copy, as user code can modify its features."""
         transformed = predictor.transform_features(copy.copy(features))
         found = prediction.finish_predictions(
             predictor.call_predictor(transformed), predictor.stage, most=prediction.SAMPLED_ITEMS
         )
-        return as_rows(transformed), _rows_of(
+        return to_rows(transformed), _list_rows(
             prediction.normalize_prediction(found, transformed, predictor.stage), predictor
         )
 
     def _time_call(self) -> tuple[tuple[Any, Any], float]:
         """The first row, predicted alone by the loaded model, and the seconds that it took."""
         started = time.perf_counter()
-        return self._alone(0), time.perf_counter() - started
+        return self._predict_alone(0), time.perf_counter() - started
 
     def _compare_one_row(self, found: tuple[Any, Any], expected: list[Any]) -> bool:
         """As `run`, for the first row alone: by the loaded model, and by the trained one beside others."""
-        if self._first_difference(found[1], expected[:1], [0]) is None:
+        if self._find_first_difference(found[1], expected[:1], [0]) is None:
             return True
         self._sample = Sample(*(take_rows(each, [0]) for each in (self._sample.features, self._sample.decoded)))
         trained = self._predict(self._original, self._sample.features)[1]
-        is_dependent = self._first_difference(found[1], trained, [0]) is None
+        is_dependent = self._find_first_difference(found[1], trained, [0]) is None
         if self._is_random(found):
             return True
         if not is_dependent:
@@ -217,7 +219,7 @@ class _Check:
             log.warning("%s %s %s", self._loaded.stage.title, DEPENDENT, INDEPENDENT)
         return False
 
-    def _alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
+    def _predict_alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
             return self._predict(self._loaded, take_rows(self._sample.decoded, [row]))
         except MlappError as error:
@@ -227,21 +229,21 @@ class _Check:
                 "as many columns as many rows.",
             ) from error
 
-    def _dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
+    def _find_dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
         """The stage whose value for a row depends on the other rows, if found in time."""
         found = None
-        some = _spread(self._sample.decoded, count)
+        some = _choose_spread_rows(self._sample.decoded, count)
         for row in some:  # predict each one, even after a difference
-            found = self._difference(self._alone(row), whole, [row]) or found
+            found = self._find_differing_stage(self._predict_alone(row), whole, [row]) or found
             if time.perf_counter() > deadline:
                 break
         # Some rows occur twice, to expose code that looks for duplicates.
         order = [*range(count)[::-1], *some]
-        return found or self._difference(
+        return found or self._find_differing_stage(
             self._predict(self._loaded, take_rows(self._sample.decoded, order)), whole, order
         )
 
-    def _difference(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
+    def _find_differing_stage(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
         """The first stage whose values for these rows differ from those in the whole table."""
         transformer = self._loaded.pipeline.stage("feature_transformer")
         if transformer is not None and found[0] is not None and whole[0] is not None:
@@ -249,11 +251,11 @@ class _Check:
             if len(found[0]) != len(rows) or not all(map(is_close, found[0], expected)):
                 return transformer.title
         expected = [whole[1][row] for row in rows]
-        if self._first_difference(found[1], expected, rows) is None:
+        if self._find_first_difference(found[1], expected, rows) is None:
             return None
         return self._loaded.stage.title
 
-    def _first_difference(self, found: list[Any], expected: list[Any], rows: Sequence[int]) -> int | None:
+    def _find_first_difference(self, found: list[Any], expected: list[Any], rows: Sequence[int]) -> int | None:
         """The index of the first entry that differs by more than rounding, except for equally likely classes."""
         if len(found) != len(expected):
             return 0
@@ -269,7 +271,7 @@ class _Check:
             return False
         try:
             features = self._loaded.transform_features(copy.copy(take_rows(self._sample.decoded, [row])))
-            likely = sorted(as_rows(probabilities(features))[0])  # type: ignore[index]
+            likely = sorted(to_rows(probabilities(features))[0])  # type: ignore[index]
             return bool(likely[-1] - likely[-2] < 1e-3)
         except (MlappError, TypeError, ValueError, IndexError):
             return False
@@ -286,7 +288,7 @@ class _Check:
         """Raise an error if a server's answer differs from the training's."""
         told = f"row {row} of the sample gives {found[row]!r:.60} instead of {expected[row]!r:.60}"
         rows = self._predict(self._original, self._sample.decoded)[1]
-        if self._first_difference(rows, expected, range(len(expected))) is None:
+        if self._find_first_difference(rows, expected, range(len(expected))) is None:
             raise ModelError(
                 f"The saved and reloaded model does not predict like the trained one: {told}.",
                 "Save everything that the predictions depend on, or choose another format.",
@@ -297,7 +299,7 @@ class _Check:
         )
 
 
-def _saved_and_loaded(trained: TrainedModel, to_keep: bool) -> Predictor | None:
+def _save_and_load(trained: TrainedModel, to_keep: bool) -> Predictor | None:
     with tempfile.TemporaryDirectory(prefix="mlapp-check-") as folder:
         try:
             trained.save(Path(folder))
@@ -317,11 +319,11 @@ def _load(trained: TrainedModel, folder: Path) -> Predictor:
     except MlappError as error:
         raise ModelError(f"The model can be saved but not loaded: {error.what}", error.todo) from error
     return dataclasses.replace(
-        prediction.predictor_of_trained(trained), estimator=estimator, framework=frameworks.get_framework(framework)
+        prediction.make_predictor(trained), estimator=estimator, framework=frameworks.get_framework(framework)
     )
 
 
-def _rows_of(predictions: Any, predictor: Predictor) -> list[Any]:
+def _list_rows(predictions: Any, predictor: Predictor) -> list[Any]:
     return normalization.to_rows(predictions, predictor.stage.title)
 
 
@@ -352,13 +354,13 @@ def _to_client_rows(features: Any) -> list[Any]:
     return [features[row] for row in range(len(features))]
 
 
-def _records(features: Any) -> list[dict[str, Any]]:
+def _list_records(features: Any) -> list[dict[str, Any]]:
     names = [str(name) for name in features.columns]
     columns = [column.tolist() for _, column in features.items()]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _sendable_rows(features: Any, schema: Schema) -> Any:
+def _select_sendable_rows(features: Any, schema: Schema) -> Any:
     """The rows without infinity, which JSON lacks; limited to a number that JSON handles quickly."""
     import numpy as np
 
@@ -395,7 +397,7 @@ def _require_same_rows(features: Any, decoded: Any) -> None:
             )
 
 
-def _spread(features: Any, count: int) -> list[int]:
+def _choose_spread_rows(features: Any, count: int) -> list[int]:
     """Rows to predict alone: those with missing values, and others spread over the sample."""
     rows: list[int] = []
     if hasattr(features, "isna"):

@@ -13,15 +13,15 @@ from mlapp.baseline.redaction import NO_RULES, redact_schema
 from mlapp.model import TrainedModel, require_savable
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
 from mlapp.pipeline.feature_format import wants_batches
-from mlapp.pipeline.parameters import Parameter, Recorded, declared_parameters, flatten_parameters
+from mlapp.pipeline.parameters import Parameter, Recorded, flatten_parameters, list_parameters
 from mlapp.progress import listen_progress
 from mlapp.reporting import Reporter
 from mlapp.schema import ModelSchema, Schema, infer_predictions
 from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, ready, round_trip, stage_calls
-from mlapp.training.binding import build_and_bind, parameter_stages
-from mlapp.training.raw_inputs import raw_inputs
+from mlapp.training.binding import build_and_bind, list_parameter_stages
+from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, list_rows, predict_sample
 from mlapp.training.splits import Splits, identify_table
 from mlapp.training.streaming import TrainingStream
@@ -50,8 +50,8 @@ def run(
         parameters: by name, or `stage.name` where two stages share one.
         progress: called with the name of each step when it begins.
         previous: the version to continue training from, instead of a new model.
-        to_keep: the model becomes a version. Then a class without a format, or one that cannot be pickled, is refused before
-            the data is read. Otherwise it can be trained and tried, for example in a notebook.
+        to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
+            the data is read. If False, it can be trained and tried, for example in a notebook.
         rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
         check_schema: called with the features' schema before the model is trained; may raise.
 
@@ -71,12 +71,12 @@ def run(
 
     tell("build")
     model, framework, bound = build_and_bind(pipeline, values)
-    recorded = flatten_parameters(bound, declared_parameters(parameter_stages(pipeline, framework)))
+    recorded = flatten_parameters(bound, list_parameters(list_parameter_stages(pipeline, framework)))
     require_savable(pipeline, framework, model, to_keep)
     stage_calls.require_predict(pipeline, framework, model)
     trainer, evaluator = (
-        stage_calls.trainer_stage(pipeline, framework),
-        stage_calls.evaluator_stage(pipeline, framework),
+        stage_calls.select_trainer(pipeline, framework),
+        stage_calls.select_evaluator(pipeline, framework),
     )
     stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
@@ -86,7 +86,7 @@ def run(
         check_schema(data.schema)
     if previous is not None:
         continuation.require_same_features(previous, data.schema)
-    sample = round_trip.through_json(pipeline, framework, data.schema, data.sample)
+    sample = round_trip.send_through_json(pipeline, framework, data.schema, data.sample)
 
     tell("train")
     with listen_progress(lambda reached: tell(f"train {reached}")):
@@ -119,7 +119,7 @@ def run(
         schema=ModelSchema(
             features=schema,
             predictions=infer_predictions(predictions),
-            inputs=raw_inputs(pipeline, schema),
+            inputs=make_raw_inputs(pipeline, schema),
         ),
         fingerprint=fingerprint,
         rows=rows,
@@ -162,7 +162,7 @@ def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) 
     pipeline.require_stages("data_reader")
     roles = ("data_reader", "data_loader")
     bound = bind_parameters(
-        declared_parameters(stage for role in roles if (stage := pipeline.stage(role))), parameters or {}
+        list_parameters(stage for role in roles if (stage := pipeline.stage(role))), parameters or {}
     )
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     return stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
@@ -185,7 +185,7 @@ def read_features(
     """
     pipeline.require_stages("data_reader")
     stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]
-    known = declared_parameters(stages)
+    known = list_parameters(stages)
     bound = bind_parameters(
         known, {**_remember_values(known, trained_with or {}, parameters or {}), **(parameters or {})}
     )
@@ -194,8 +194,10 @@ def read_features(
     if pipeline.stage("data_parser") is not None or not hasattr(table, "columns"):
         return stage_calls.call_parser(pipeline, table, bound.get("data_parser", {}))[0]
     if pipeline.features is not None:
-        return defaults.decimals_to_floats(defaults.parse_table(table, pipeline.features, None)[0])
-    return defaults.decimals_to_floats(table.drop(columns=[name for name in pipeline.targets if name in table.columns]))
+        return defaults.convert_decimals_to_floats(defaults.parse_table(table, pipeline.features, None)[0])
+    return defaults.convert_decimals_to_floats(
+        table.drop(columns=[name for name in pipeline.targets if name in table.columns])
+    )
 
 
 def _remember_values(

@@ -17,7 +17,7 @@ CELLS = 10_000_000
 def sample_rows(features: Any) -> Any:
     """Rows spread over the features. For each column of a table with missing values, one such row is included.
 
-    Returns a copy, as a view keeps the whole table in memory. A table keeps its index, which a request lacks. This finds
+    Returns a copy, as a view keeps the whole table in memory. A table keeps its index, which a request lacks, to find
     code that depends on the index.
     """
     import numpy as np

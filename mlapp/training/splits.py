@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.baseline import Baseline, build_columns, draw_rows, target_kind
+from mlapp.baseline import Baseline, build_columns, draw_rows, find_target_type
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
@@ -129,5 +129,5 @@ def describe(
         rows=count_rows(features) or 0,
         features=build_columns(features, rules),
         transformed=build_columns(transformed, rules) if has_transformer else [],
-        target=target_kind(target),
+        target=find_target_type(target),
     )

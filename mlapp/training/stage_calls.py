@@ -99,14 +99,14 @@ def call_parser(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any,
         names = list(pipeline.features or ())
         if names and hasattr(features, "columns"):
             features = features[names]
-        return defaults.decimals_to_floats(features), defaults.decimals_to_floats(target)
+        return defaults.convert_decimals_to_floats(features), defaults.convert_decimals_to_floats(target)
     if not hasattr(part, "columns"):
         raise DataError(
             f"A split of app '{pipeline.name}' is a {type(part).__name__}, not a table.",
             "Write an @app.data_parser that returns (features, target).",
         )
     features, target = defaults.parse_table(part, pipeline.features, pipeline.target)
-    return defaults.decimals_to_floats(features), defaults.decimals_to_floats(target)
+    return defaults.convert_decimals_to_floats(features), defaults.convert_decimals_to_floats(target)
 
 
 def call_transformer(pipeline: Pipeline, features: Any) -> Any:
@@ -128,7 +128,7 @@ def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
     """The model, unfitted unless it is declared trained.
 
     Raises:
-        DeclarationError: no model was returned. ModelError: its file cannot be read. UserCodeError: the function raised.
+        DeclarationError: no model returned. ModelError: its file cannot be read. UserCodeError: the function raised.
     """
     stage = pipeline.stages["model"]
     options = pipeline.model_options
@@ -146,19 +146,19 @@ def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
     return model
 
 
-def trainer_stage(pipeline: Pipeline, framework: Framework) -> Stage | None:
+def select_trainer(pipeline: Pipeline, framework: Framework) -> Stage | None:
     """The trainer: the user's or the framework's; None for a model that comes trained."""
     if pipeline.model_options.is_trained:
         return None
-    return pipeline.stage("trainer") or _default_stage(pipeline, "trainer", framework)
+    return pipeline.stage("trainer") or _make_default_stage(pipeline, "trainer", framework)
 
 
-def evaluator_stage(pipeline: Pipeline, framework: Framework) -> Stage:
+def select_evaluator(pipeline: Pipeline, framework: Framework) -> Stage:
     """The evaluator: the user's or the framework's."""
-    return pipeline.stage("evaluator") or _default_stage(pipeline, "evaluator", framework)
+    return pipeline.stage("evaluator") or _make_default_stage(pipeline, "evaluator", framework)
 
 
-def splitter_stage(pipeline: Pipeline) -> Stage:
+def select_splitter(pipeline: Pipeline) -> Stage:
     """The splitter: the user's, or the default one with its `test_size`, `shuffle` and `random_state`."""
     return pipeline.stage("data_splitter") or Stage(ROLES["data_splitter"], defaults.split_table, 2)
 
@@ -194,7 +194,7 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
     if wants_batches(stage) and not isinstance(features, Iterator):
         features, target = iter([features]), iter([target])
     with seeds.fix_seeds():
-        estimator = call_stage(stage, model, form_features(stage, features), target, **parameters)
+        estimator = call_stage(stage, model, convert_features(stage, features), target, **parameters)
     if estimator is None:
         raise DeclarationError(f"{stage.title} returned None.", "Return the fitted model.")
     return estimator
@@ -210,7 +210,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
     """
     try:
-        found = call_stage(stage, estimator, form_features(stage, features), target, **parameters)
+        found = call_stage(stage, estimator, convert_features(stage, features), target, **parameters)
     except MlappError as error:
         if not stage.is_default:
             raise
@@ -239,13 +239,13 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
         raise UserCodeError(stage.title, error) from error
 
 
-def _default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
+def _make_default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
     # A framework's stage takes any form. It gets the form that the model gets in serving.
     options = DefaultOptions(framework=framework.name, takes_array=wants_array(pipeline.stage("predictor")))
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
-def form_features(stage: Stage, features: Any) -> Any:
+def convert_features(stage: Stage, features: Any) -> Any:
     """Features in the form that a stage takes: a DataFrame or an array."""
     takes_array = isinstance(stage.options, DefaultOptions) and stage.options.takes_array
     return convert_to_array(features) if takes_array or wants_array(stage) else features

@@ -38,8 +38,8 @@ class Judge:
         """
         values = {**self.fixed, **parameters}
         _, framework, bound = build_and_bind(self.pipeline, values)
-        evaluator = stage_calls.evaluator_stage(self.pipeline, framework)
-        trainer = stage_calls.trainer_stage(self.pipeline, framework)
+        evaluator = stage_calls.select_evaluator(self.pipeline, framework)
+        trainer = stage_calls.select_trainer(self.pipeline, framework)
         table = self._read_train_split(bound)
         for number, (learned, held_out) in enumerate(_make_folds(table, self.pipeline.targets, self.folds, self.seed)):
             model = stage_calls.call_builder(self.pipeline, bound.get("model", {}))
@@ -65,7 +65,7 @@ class Judge:
         return stage_calls.call_transformer(self.pipeline, features), target
 
 
-def metric_value(metrics: Mapping[str, float], metric: str | None) -> float:
+def read_metric(metrics: Mapping[str, float], metric: str | None) -> float:
     """The value of the metric for comparing trials: the named one, or the evaluator's first.
 
     Raises:
@@ -96,7 +96,7 @@ def _make_folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> 
     if len(table) < 2 * folds:
         raise DataError(f"{len(table)} rows are too few for {folds} folds.", "Read more data, or give fewer --folds.")
     order = np.random.default_rng(seed).permutation(len(table))
-    classes = defaults.number_classes(table, targets)
+    classes = defaults.encode_classes(table, targets)
     if classes is not None:
         order = order[np.argsort(classes[order], kind="stable")]
     for number in range(folds):

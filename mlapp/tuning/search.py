@@ -16,7 +16,7 @@ from mlapp.errors import MlappError, UserCodeError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
 from mlapp.progress import Progress
-from mlapp.tuning.objective import Judge, metric_value
+from mlapp.tuning.objective import Judge, read_metric
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, require_optuna
 
 FOLD = 1_000_000
@@ -130,7 +130,7 @@ def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | No
     values: list[float] = []
     try:
         for fold, measured in enumerate(judge.score_folds(asked.parameters, report_progress)):
-            values.append(metric_value(measured, question.metric))
+            values.append(read_metric(measured, question.metric))
             trial.report(sum(values) / len(values), FOLD + fold)
             if len(values) < judge.folds and trial.should_prune():
                 return None

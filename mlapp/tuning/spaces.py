@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.errors import DeclarationError, UsageError
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import Parameter, declared_parameters
+from mlapp.pipeline.parameters import Parameter, list_parameters
 from mlapp.pipeline.search import Search
 
 BY_THEMSELVES = ("model", "trainer")
@@ -70,7 +70,7 @@ def list_searchable(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]
         DeclarationError: a Search on a parameter that is not a number.
     """
     found = []
-    for parameter in declared_parameters(pipeline.stages.values()):
+    for parameter in list_parameters(pipeline.stages.values()):
         # Some `bool` and `Literal` parameters of a library's class exclude each other, so only the user's are searched.
         is_users = not isinstance(pipeline.stages[parameter.stage].function, type)
         if parameter.name in fixed or parameter.full_name in fixed:

@@ -13,8 +13,8 @@ from typing import Any
 from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.values import plain_value
-from mlapp.tuning.objective import Judge, metric_value
+from mlapp.pipeline.values import to_plain_value
+from mlapp.tuning.objective import Judge, read_metric
 from mlapp.tuning.spaces import Space, list_spaces
 
 LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "mape")
@@ -97,7 +97,7 @@ class Found:
                     "number": trial.number,
                     "state": trial.state,
                     "value": trial.value,
-                    "parameters": plain_value(dict(trial.parameters)),
+                    "parameters": to_plain_value(dict(trial.parameters)),
                 }
                 for trial in self.trials
             ],
@@ -275,5 +275,5 @@ def _find_metric(pipeline: Pipeline, searched: list[Space], options: Options) ->
     needed = {space.name: space.example for space in searched if space.parameter.is_required}
     with threads.limit_to_one_thread():
         measured = next(judge.score_folds(needed, lambda fold, progress: None))
-    metric_value(measured, options.metric)
+    read_metric(measured, options.metric)
     return options.metric or next(iter(measured))

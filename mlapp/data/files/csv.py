@@ -52,9 +52,9 @@ def read_csv_tables(
     parse = arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     try:
         if whole:
-            parts: Any = [_whole(stream, read, parse, kinds)]
+            parts: Any = [_read_whole_table(stream, read, parse, kinds)]
         else:
-            parts = _parts(stream, read, parse, kinds)
+            parts = _read_table_parts(stream, read, parse, kinds)
         for part in parts:
             if any(pa.types.is_binary(field.type) for field in part.schema):
                 raise UnicodeDecodeError(encoding, b"", 0, 1, "")
@@ -64,7 +64,7 @@ def read_csv_tables(
         raise _explain_csv_error(stream, shown, encoding, delimiter, str(error)) from None
 
 
-def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+def _read_whole_table(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     """All rows. Columns are read again as text if missing values can be texts, or numbers have leading zeros.
 
     Arrow has only one list of missing-value markers for columns of all types.
@@ -98,7 +98,9 @@ def _whole(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.
     return table
 
 
-def _parts(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+def _read_table_parts(
+    stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]
+) -> Iterator[pa.Table]:
     """The rows block by block, with types from the first block. Here, quoted empty texts count as missing, too."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -106,7 +108,7 @@ def _parts(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.
 
     start = stream.read(BLOCK)
     first = start[: start.rfind(b"\n") + 1] if len(start) == BLOCK else start
-    found = _whole(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
+    found = _read_whole_table(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
     texts = [] if found is None else [field.name for field in found.schema if _is_text(field.type)]
     stream.seek(0)
     types = {**dict.fromkeys(texts, pa.string()), **kinds}

@@ -37,7 +37,9 @@ def fill_path(template: str, parameters: Mapping[str, Any]) -> Address:
     value = address.value
     while found := _MARK.search(value):
         value = (
-            value[: found.start()] + _in_place(found[1], texts[found[1]], value[: found.start()]) + value[found.end() :]
+            value[: found.start()]
+            + _encode_for_place(found[1], texts[found[1]], value[: found.start()])
+            + value[found.end() :]
         )
     return replace(address, value=value, shown=_MARK.sub(lambda found: texts[found[1]], address.shown))
 
@@ -52,7 +54,7 @@ def _refuse_other_place(name: str, text: str) -> None:
         )
 
 
-def _in_place(name: str, text: str, before: str) -> str:
+def _encode_for_place(name: str, text: str, before: str) -> str:
     """A value, encoded for its position in the address: percent-encoded on the web, otherwise with escaped wildcards.
 
     Args:

@@ -119,7 +119,7 @@ def _plain_type_name(kind: pa.DataType) -> str:
 def _cast_unreadable_columns(cursor: Any, text: str) -> str:
     """The query with a cast to text for columns of types that only PostgreSQL can read, such as inet or point."""
     schema = cursor.adbc_execute_schema(text)
-    strange = {field.name for field in schema if _arrow_type_name(field) not in (None, "numeric")}
+    strange = {field.name for field in schema if _find_arrow_type_name(field) not in (None, "numeric")}
     if not strange:
         return text
     columns = (
@@ -129,7 +129,7 @@ def _cast_unreadable_columns(cursor: Any, text: str) -> str:
     return f"SELECT {', '.join(columns)} FROM ({text}\n) AS mlapp"  # noqa: S608  # only the user's own query
 
 
-def _arrow_type_name(field: pa.Field) -> str | None:
+def _find_arrow_type_name(field: pa.Field) -> str | None:
     """The name of a PostgreSQL type that Arrow does not have, or None."""
     kind: Any = field.type
     name = getattr(kind, "type_name", None)
@@ -145,7 +145,7 @@ def _convert_columns(table: pa.Table, scales: dict[str, Any]) -> pa.Table:
     import pyarrow as pa
 
     for number, field in enumerate(table.schema):
-        if _arrow_type_name(field) == "numeric":
+        if _find_arrow_type_name(field) == "numeric":
             column = _parse_decimals(field.name, table.column(number), scales)
         elif pa.types.is_timestamp(field.type) or pa.types.is_date(field.type):
             column = _drop_infinite(table.column(number))

@@ -124,7 +124,7 @@ def _parse_sqlite_date(value: bytes) -> date | str:
         return text
 
 
-def _truth(value: bytes) -> bool | str:
+def _parse_boolean(value: bytes) -> bool | str:
     """A boolean, or the text if it is neither true nor false: SQLite allows any text in a BOOLEAN column."""
     text = value.decode()
     return _TRUTH.get(text.strip().lower(), text)
@@ -140,7 +140,7 @@ _CONVERTERS: dict[str, Any] = {
     "DATE": _parse_sqlite_date,
     "DATETIME": _parse_sqlite_datetime,
     "TIMESTAMP": _parse_sqlite_datetime,
-    "BOOLEAN": _truth,
+    "BOOLEAN": _parse_boolean,
     "DECIMAL": lambda value: Decimal(value.decode()),
     "NUMERIC": lambda value: Decimal(value.decode()),
 }

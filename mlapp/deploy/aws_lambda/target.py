@@ -304,7 +304,7 @@ class LambdaTarget(Target[LambdaSettings]):
         function = self._function
         known = {version["Version"] for version in function.list_versions()}
         progress(f"publish {shipment.image}")
-        version = function.publish(make_record(shipment, self._who(), self.settings.triggers))
+        version = function.publish(make_record(shipment, self._describe_caller(), self.settings.triggers))
         try:
             progress(f"ask version {version} for a prediction")
             self._try_version(version, shipment)
@@ -327,7 +327,7 @@ class LambdaTarget(Target[LambdaSettings]):
             return
         self._function.ask(RequestBody.of(list(shipment.example)), version, self._api_key)
 
-    def _who(self) -> str | None:
+    def _describe_caller(self) -> str | None:
         import getpass
 
         try:

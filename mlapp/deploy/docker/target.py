@@ -28,7 +28,7 @@ from mlapp.deploy.target import (
     ignore_progress,
 )
 from mlapp.errors import MissingExtraError
-from mlapp.images.engine import EngineError, connect_engine, engine_address
+from mlapp.images.engine import EngineError, connect_engine, find_engine_address
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
@@ -67,7 +67,7 @@ class DockerTarget(Target[DockerSettings]):
                 traffic={live.record.number: 100} if live else {},
                 url=containers.url if live else None,
                 problems=tuple(_find_problems(containers, live)),
-                place=f"Docker engine {engine_address()}",
+                place=f"Docker engine {find_engine_address()}",
             )
 
     def releases(self) -> list[Release]:

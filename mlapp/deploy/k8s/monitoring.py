@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.k8s.storage import claimed_volumes
+from mlapp.deploy.k8s.storage import list_claimed_volumes
 from mlapp.deploy.k8s.workload import (
     TMP,
     make_container_security,
@@ -20,7 +20,7 @@ DEADLINE = 1800
 """Seconds after which a run is canceled."""
 
 
-def cron_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
+def render_cron_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
     """The CronJob; None if it would have no data to read."""
     shipment, settings = context.shipment, context.settings
     if shipment.monitor_schedule is None or settings.model_pull is not None:
@@ -51,7 +51,7 @@ def cron_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
         "restartPolicy": "Never",
         "securityContext": make_pod_security(context),
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(wanted.tmp)}}, *claimed_volumes(context)],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(wanted.tmp)}}, *list_claimed_volumes(context)],
     }
     optional = {
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],

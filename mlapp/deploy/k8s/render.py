@@ -42,7 +42,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         networking.make_network_policy(context) if settings.network_policy.enabled else None,
         networking.make_service(context),
         workload.make_deployment(context, config["metadata"]["name"], replicas),
-        monitoring.cron_job(context, config["metadata"]["name"]),
+        monitoring.render_cron_job(context, config["metadata"]["name"]),
         autoscaling.make_disruption_budget(context),
         autoscaling.make_autoscaler(context),
         networking.make_ingress(context),

@@ -23,7 +23,7 @@ def make_claims(context: RenderContext) -> list[dict[str, Any]]:
     return made
 
 
-def claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
+def list_claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
     """The pod's volumes that use claims."""
     return [
         {"name": name, "persistentVolumeClaim": {"claimName": volume.claim or context.names.volume_name(name)}}

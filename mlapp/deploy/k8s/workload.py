@@ -10,7 +10,7 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import make_label_value
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
-from mlapp.deploy.k8s.storage import claimed_volumes, make_model_volume
+from mlapp.deploy.k8s.storage import list_claimed_volumes, make_model_volume
 
 GRPC_PORT_NAME = "grpc"
 TMP = "/tmp"  # noqa: S108  inside the container
@@ -69,7 +69,10 @@ def _make_pod(context: RenderContext, config_name: str) -> dict[str, Any]:
         "terminationGracePeriodSeconds": leaving + SPARE,
         "securityContext": make_pod_security(context),
         "containers": [_make_server_container(context, config_name)],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}, *claimed_volumes(context)],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}},
+            *list_claimed_volumes(context),
+        ],
         "topologySpreadConstraints": _make_spread_constraints(context),
     }
     if settings.model_pull is not None:

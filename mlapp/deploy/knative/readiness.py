@@ -41,7 +41,7 @@ class KnativeWait(RolloutWait):
 
     def _report_changes(self) -> None:
         super()._report_changes()
-        for condition in self._conditions():
+        for condition in self._read_conditions():
             words = describe_condition(condition)
             if self._told.get(condition["type"]) != words:
                 self._told[condition["type"]] = words
@@ -54,7 +54,7 @@ class KnativeWait(RolloutWait):
         status = self.item.get("status", {})
         if status.get("observedGeneration", -1) < self.item.get("metadata", {}).get("generation", 0):
             return False
-        if not any(each["type"] == "Ready" and each.get("status") == "True" for each in self._conditions()):
+        if not any(each["type"] == "Ready" and each.get("status") == "True" for each in self._read_conditions()):
             return False
         given = {entry.get("revisionName"): entry.get("percent") for entry in status.get("traffic") or []}
         if any(given.get(name) != percent for name, percent in self.traffic.items()):
@@ -65,7 +65,7 @@ class KnativeWait(RolloutWait):
         super()._refuse_hopeless()
         status = self.item.get("status", {})
         current = status.get("observedGeneration", -1) >= self.item.get("metadata", {}).get("generation", 0)
-        for condition in self._conditions() if current else ():
+        for condition in self._read_conditions() if current else ():
             if condition["type"] != "Ready" and condition.get("status") == "False":
                 words = describe_condition(condition)
                 if time.monotonic() - self._since.setdefault(words, time.monotonic()) >= FAILED_FOR:
@@ -78,7 +78,7 @@ class KnativeWait(RolloutWait):
         after = f" after {timeout:.0f} s" if timeout else ""
         if not self.item.get("status"):
             return f"Knative has not begun with Service/{self.name}{after}: is its controller running?"
-        told = [describe_condition(each) for each in self._conditions() if each.get("status") != "True"]
+        told = [describe_condition(each) for each in self._read_conditions() if each.get("status") != "True"]
         return f"Service/{self.name} is not ready{after}: {'; '.join(told) or 'no pod answers'}{self._read_logs()}"
 
     def _read_logs(self) -> str:
@@ -88,7 +88,7 @@ class KnativeWait(RolloutWait):
                 return f"; {found.text}{self._read_crash_log(found)}"
         return ""
 
-    def _conditions(self) -> list[dict[str, Any]]:
+    def _read_conditions(self) -> list[dict[str, Any]]:
         return self.item.get("status", {}).get("conditions") or []
 
 

@@ -47,7 +47,7 @@ def render_release(
     spec = _make_revision(shipment, settings, serve)
     own = labels.object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
     if settings.platform == "cloud_run":
-        own = _plain_labels(own)
+        own = _to_google_labels(own)
     annotations = _scale_annotations(settings)
     digest = short_digest(json.dumps([spec, annotations], sort_keys=True))
     pod_labels = {**own, labels.REVISION: digest} if settings.platform == "knative" else own
@@ -76,7 +76,7 @@ def render_release(
     return apply_patches([document], settings.patches, SECTION)
 
 
-def revision_name(documents: list[dict[str, Any]]) -> str:
+def find_revision_name(documents: list[dict[str, Any]]) -> str:
     """The name of the revision that a release runs."""
     return str(documents[0]["spec"]["template"]["metadata"]["name"])
 
@@ -156,7 +156,7 @@ def _scale_annotations(settings: KnativeSettings) -> dict[str, str]:
     return found
 
 
-def _plain_labels(own: dict[str, str]) -> dict[str, str]:
+def _to_google_labels(own: dict[str, str]) -> dict[str, str]:
     """Labels in the form that Google Cloud accepts: lower-case letters, digits, `-` and `_`, without a domain."""
     return {
         re.sub(r"[^a-z0-9_-]+", "-", key.rpartition("/")[2].lower()): re.sub(r"[^a-z0-9_-]+", "-", value.lower())[:63]

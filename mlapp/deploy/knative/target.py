@@ -13,7 +13,7 @@ from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
 from mlapp.deploy.cluster.revision_target import RevisionTarget
 from mlapp.deploy.knative.readiness import KnativeWait, describe_condition
-from mlapp.deploy.knative.service import render_release, revision_name
+from mlapp.deploy.knative.service import find_revision_name, render_release
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.errors import UsageError
@@ -50,7 +50,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             live = find_live(self.open_releases().list_records())
         except DeployError:
             live = None
-        name = revision_name(live.documents) if live else f"{self.names.base}-live"
+        name = find_revision_name(live.documents) if live else f"{self.names.base}-live"
         return render_release(shipment, self.settings, self.serve, live=name, percent=percent)
 
     def wait_for_release(
@@ -106,7 +106,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             self.cluster.require_namespace()
         service = next((item for item in services if object_name(item) == self.names.base), None)
         told = (service or {}).get("status", {})
-        numbers = {revision_name(record.documents): record.number for record in (live, trial) if record}
+        numbers = {find_revision_name(record.documents): record.number for record in (live, trial) if record}
         traffic: dict[int, int] = {}
         for entry in told.get("traffic") or []:
             number = numbers.get(entry.get("revisionName"))
@@ -140,9 +140,9 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
     ) -> ReleaseRecord:
         """Start a second revision with a part of the traffic."""
         before, records = canary_trial.require_live(job)
-        name = revision_name(before.documents)
+        name = find_revision_name(before.documents)
         documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
-        if revision_name(documents) == name:
+        if find_revision_name(documents) == name:
             raise DeployError(f"Release {before.number} is identical, so there is nothing to try.", "Deploy a change.")
         return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 

@@ -28,7 +28,7 @@ from mlapp.deploy.cluster.patches import apply_patches
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.kserve import inference_service as objects
 from mlapp.deploy.kserve.inference_service import KServeContext
-from mlapp.deploy.kserve.readiness import newest_share
+from mlapp.deploy.kserve.readiness import read_newest_share
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.target import DeployError, Shipment
 
@@ -102,7 +102,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     context = KServeContext(shipment, job.settings, job.serve)
     method = choose_method(context)
     route = _require_split(job, before, method)
-    live = _service_of(before.documents)
+    live = _select_service(before.documents)
     documents = render_workload(context, percent, method, live)
     try:
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
@@ -121,7 +121,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_start(job, record, before, lambda: _remove_canary(job, before, record)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
-        job.wait_for_rollout(_readable(documents), record)
+        job.wait_for_rollout(_select_awaited_objects(documents), record)
         if traffic and not _has_weights(job):
             shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
             execute_plan(job.cluster, shift, job.lock, job.progress)
@@ -143,7 +143,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     current = _find_service(job)
     if current is not None and (trials := current["spec"].get("canary")):
         keeping = copy.deepcopy(goal)
-        _service_of(keeping)["spec"]["canary"] = trials  # it serves until the live pods are ready
+        _select_service(keeping)["spec"]["canary"] = trials  # it serves until the live pods are ready
     keep = [("HTTPRoute", _split_name(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
     with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_split(job)):
@@ -264,14 +264,14 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
     """
     for content in (record, before):
         staged = copy.deepcopy(content.documents)
-        _service_of(staged)["spec"]["predictor"]["canaryTrafficPercent"] = 0
+        _select_service(staged)["spec"]["predictor"]["canaryTrafficPercent"] = 0
         plan = job.plan_changes(staged, before, prune=False, take_over=True)
         execute_plan(job.cluster, plan, job.lock, job.progress)
         if content is before:
             job.wait_for_rollout(staged, before, restored=True)
             return
         end = time.monotonic() + TRAFFIC_WITHIN
-        while newest_share(_find_service(job) or {}, 0) and time.monotonic() < end:
+        while read_newest_share(_find_service(job) or {}, 0) and time.monotonic() < end:
             time.sleep(1)
 
 
@@ -306,13 +306,13 @@ def _find_service(job: Session) -> dict[str, Any] | None:
     return job.cluster.get_object(INFERENCE_SERVICE, job.names.base)
 
 
-def _service_of(documents: Documents) -> dict[str, Any]:
+def _select_service(documents: Documents) -> dict[str, Any]:
     return next(document for document in documents if document["kind"] == INFERENCE_SERVICE.kind)
 
 
-def _readable(documents: Documents) -> list[dict[str, Any]]:
+def _select_awaited_objects(documents: Documents) -> list[dict[str, Any]]:
     """The documents to wait for; with `spec.canary`, only the canary's predictor, with the revision of its pods."""
-    service = _service_of(documents)
+    service = _select_service(documents)
     if "canary" not in service["spec"]:
         return list(documents)
     trial = copy.deepcopy(service)

@@ -253,7 +253,7 @@ def make_environment(context: KServeContext) -> list[dict[str, Any]]:
         settings.secrets,
         section=SECTION,
         place="in the InferenceService",
-        grace=0.0 if context.is_knative else _grace(context),
+        grace=0.0 if context.is_knative else _compute_stop_grace(context),
         more=more,
     )
     told.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_cores(settings.resources.cpu))))
@@ -341,13 +341,13 @@ def make_route(
     return context.make_document(ROUTE.kind, ROUTE.api_version, name, spec=spec)
 
 
-def _grace(context: KServeContext) -> float:
+def _compute_stop_grace(context: KServeContext) -> float:
     """Seconds after SIGTERM during which the server still answers."""
     return context.serve.grace or float(context.settings.rollout.leave)
 
 
 def _stop_seconds(context: KServeContext) -> int:
-    leaving = context.settings.rollout.leave + math.ceil(_grace(context)) + math.ceil(context.serve.drain)
+    leaving = context.settings.rollout.leave + math.ceil(_compute_stop_grace(context)) + math.ceil(context.serve.drain)
     return leaving + SPARE
 
 

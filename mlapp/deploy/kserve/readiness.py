@@ -74,9 +74,11 @@ class ServiceWait(RolloutWait):
 
     def _report_changes(self) -> None:
         super()._report_changes()
-        for condition in self._conditions().values():
+        for condition in self._read_conditions().values():
             kind, status = condition.get("type", ""), condition.get("status")
-            said = f"{kind} is {status}" + (f": {_words(condition)}" if status != "True" and _words(condition) else "")
+            said = f"{kind} is {status}" + (
+                f": {_describe_condition(condition)}" if status != "True" and _describe_condition(condition) else ""
+            )
             if self._told.get(f"condition {kind}") != said and kind != "Stopped":
                 self._told[f"condition {kind}"] = said
                 self.progress(f"InferenceService/{self.service}: {said}")
@@ -94,9 +96,9 @@ class ServiceWait(RolloutWait):
                 return False
             if not any(map(is_ready, self.pods.values())) and not self.may_sleep:
                 return False
-            if newest_share(self.item, self.percent) != self.percent:
+            if read_newest_share(self.item, self.percent) != self.percent:
                 return False
-        conditions = self._conditions()
+        conditions = self._read_conditions()
         wanted = ("Ready", "PredictorReady") if self.needs_ingress else ("PredictorReady",)
         return all(conditions.get(kind, {}).get("status") == "True" for kind in wanted)
 
@@ -130,23 +132,25 @@ class ServiceWait(RolloutWait):
         if model.get("transitionStatus") in ("InvalidSpec", "BlockedByFailedLoad") and info:
             words = info.get("message") or ""
             return f"KServe cannot run the model ({info.get('reason')}): {words}".rstrip(": ")
-        for condition in self._conditions().values():
+        for condition in self._read_conditions().values():
             if condition.get("status") == "False" and condition.get("reason") in FATAL_REASONS:
-                return f"InferenceService/{self.service}: {condition['type']} is False: {_words(condition)}"
+                return (
+                    f"InferenceService/{self.service}: {condition['type']} is False: {_describe_condition(condition)}"
+                )
         return None
 
     def _explain_timeout(self, timeout: float | None) -> str:
         after = f" after {timeout:.0f} s" if timeout else ""
-        conditions = self._conditions()
+        conditions = self._read_conditions()
         if not self.item.get("status"):
             return f"KServe has not begun with InferenceService/{self.service}{after}: is its controller running?"
         ingress = conditions.get("IngressReady", {})
         if conditions.get("PredictorReady", {}).get("status") == "True" and ingress.get("status") != "True":
             return f"The pods of {self.service} answer, but it has no address{after}: {explain_ingress(ingress)}"
         told = [
-            f"{kind} is {condition.get('status')} ({_words(condition)})"
+            f"{kind} is {condition.get('status')} ({_describe_condition(condition)})"
             for kind, condition in conditions.items()
-            if condition.get("status") != "True" and kind not in ("Ready", "Stopped") and _words(condition)
+            if condition.get("status") != "True" and kind not in ("Ready", "Stopped") and _describe_condition(condition)
         ]
         told += [str(event.get("message")) for event in self.events[-1:]]
         if self.mode == "standard" and self.deployment:
@@ -165,11 +169,11 @@ class ServiceWait(RolloutWait):
         found = find_trouble(pod, self.warnings.get(pod["metadata"]["name"], ()))
         return found.text + self._read_crash_log(found) if found else None
 
-    def _conditions(self) -> dict[str, dict[str, Any]]:
+    def _read_conditions(self) -> dict[str, dict[str, Any]]:
         return find_conditions(self.item)
 
 
-def newest_share(service: dict[str, Any], default: int) -> int:
+def read_newest_share(service: dict[str, Any], default: int) -> int:
     """Percentage of the traffic that Knative sends to the newest revision; `default` if the status lacks it."""
     found = service.get("status", {}).get("components", {}).get("predictor", {}).get("traffic")
     if not found:
@@ -191,9 +195,9 @@ def explain_ingress(condition: dict[str, Any]) -> str:
             f"no Gateway has accepted its HTTPRoute ({NO_PARENT}{': ' + said if said else ''}); "
             "the Gateway that KServe is configured with (ingress.kserveIngressGateway) is missing or not ready"
         )
-    return _words(condition) or "KServe has made no route yet"
+    return _describe_condition(condition) or "KServe has made no route yet"
 
 
-def _words(condition: dict[str, Any]) -> str:
+def _describe_condition(condition: dict[str, Any]) -> str:
     """Reason and message of a condition."""
     return ": ".join(str(part) for part in (condition.get("reason"), condition.get("message")) if part)

@@ -78,7 +78,7 @@ def _make_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict
     uri = fill_storage_uri(settings.storage_uri or "", shipment, SECTION)
     spec: dict[str, Any] = {
         "storageUri": uri,
-        "requirements": [_capability(shipment)] if settings.server_image else ["mlserver"],
+        "requirements": [_name_capability(shipment)] if settings.server_image else ["mlserver"],
         "replicas": settings.min_replicas,
     }
     if settings.max_replicas is not None:
@@ -97,14 +97,14 @@ def _make_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]
     """A dedicated Server: the runtime of an export needs its packages besides MLServer."""
     spec = {
         "serverConfig": settings.server_config,
-        "extraCapabilities": [_capability(shipment)],
+        "extraCapabilities": [_name_capability(shipment)],
         "replicas": settings.min_replicas,
         "podSpec": {"containers": [{"name": SERVER_CONTAINER, "image": settings.server_image}]},
     }
     return _make_document(shipment, settings, SELDON_SERVER, Names(shipment.app).base, spec)
 
 
-def _capability(shipment: Shipment) -> str:
+def _name_capability(shipment: Shipment) -> str:
     """A capability that only the app's own Server has, so that Seldon loads the model nowhere else."""
     return f"mlapp-{Names(shipment.app).base}"
 

@@ -79,7 +79,7 @@ class HuggingFaceFramework(Framework):
             checkpoint_every=checkpoint_every,
         )
         before = transformer.device
-        encoded = texts.encode_texts(transformer, tokenizer, texts.text_columns(features))
+        encoded = texts.encode_texts(transformer, tokenizer, texts.list_text_columns(features))
         fitted = training_loop.fit_module(texts.wrap_module(transformer.float()), encoded, values, settings)
         transformer.to(before)
         labels = known if known is not None else fitted.labels
@@ -94,7 +94,7 @@ class HuggingFaceFramework(Framework):
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The version's model, to continue training: its weights belong to its tokenizer."""
-        one, other = _weight_shapes(_get_transformer(model)), _weight_shapes(_get_transformer(previous))
+        one, other = _read_weight_shapes(_get_transformer(model)), _read_weight_shapes(_get_transformer(previous))
         if one != other:
             odd = next(name for name in {**one, **other} if one.get(name) != other.get(name))
             raise cannot_proceed_error(_get_transformer(model), f"its weights do not fit those of the version: {odd}")
@@ -106,14 +106,18 @@ class HuggingFaceFramework(Framework):
             return {}
         predicted = self.predictor(model, features)
         if _get_labels(_get_transformer(model)) is not None:
-            return metrics.classification_metrics(target, predicted)
-        return metrics.regression_metrics(target, predicted)
+            return metrics.compute_classification_metrics(target, predicted)
+        return metrics.compute_regression_metrics(target, predicted)
 
     def predictor(self, model: Any, features: Any) -> Any:
         """The label or number of each text, in batches of 32; the pipeline's own result for other tasks."""
         import torch
 
-        transformer, tokenizer, columns = _get_transformer(model), _get_tokenizer(model), texts.text_columns(features)
+        transformer, tokenizer, columns = (
+            _get_transformer(model),
+            _get_tokenizer(model),
+            texts.list_text_columns(features),
+        )
         if not _is_classifier(model):
             torch.set_num_threads(threads.count_cores())
             with torch.inference_mode():
@@ -217,7 +221,7 @@ def _encode_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
     return values, None
 
 
-def _weight_shapes(model: Any) -> dict[str, Any]:
+def _read_weight_shapes(model: Any) -> dict[str, Any]:
     """The shapes of the weights without word embeddings, which differ with the tokenizer."""
     words = model.config.vocab_size
     return {

@@ -125,7 +125,7 @@ def _require_inside(file: Path, content: dict[str, Any]) -> None:
     if file.name == TOKENIZER_FILE and any(key.endswith("_file") and content[key] for key in content):
         raise _refusal_error(file, "refers to a file by its path")
     # A name with a slash is a repository of the hub. transformers fetches and runs its code.
-    if file.name == "config.json" and any("/" in name for name in _implementations(content)):
+    if file.name == "config.json" and any("/" in name for name in _list_implementations(content)):
         raise _refusal_error(file, "refers to code of the hub")
 
 
@@ -134,13 +134,13 @@ def is_plain_name(name: object) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
-def _implementations(content: Any) -> Iterator[str]:
+def _list_implementations(content: Any) -> Iterator[str]:
     """The implementations of parts of the model that a configuration, and nested ones, name."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if "_implementation" in key:
             yield from (str(part) for part in (value.values() if isinstance(value, dict) else [value]))
         for part in value if isinstance(value, list) else [value]:
-            yield from _implementations(part)
+            yield from _list_implementations(part)
 
 
 def _refusal_error(file: Path, why: str) -> ModelError:

@@ -142,7 +142,7 @@ class KerasFramework(Framework):
         """The label of the best score, or the model's numbers; in batches of 4,096 rows."""
         import numpy as np
 
-        _use_threads(threads.threads_for_rows(len(features)))
+        _use_threads(threads.choose_thread_count(len(features)))
         inputs = arrays.features_to_array(features)
         parts = [model.predict_on_batch(inputs[at : at + BATCH]) for at in range(0, len(inputs), BATCH)]
         return arrays.outputs_to_predictions(np.concatenate(parts), getattr(model, LABELS, None))

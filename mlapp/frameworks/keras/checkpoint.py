@@ -127,7 +127,7 @@ def make_checkpoint_callback(
 
 
 def _training_variables(model: Any) -> list[Any]:
-    """The state that training changes: weights, the layers' random generators, the optimizer. Metrics are not stored."""
+    """The state that training changes: weights, the layers' random generators, the optimizer; no metrics."""
     measured = {id(variable) for metric in model.metrics for variable in metric.variables}
     own = [variable for variable in model.variables if id(variable) not in measured]
     return [*own, *model.optimizer.variables]

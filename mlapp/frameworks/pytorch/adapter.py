@@ -83,7 +83,7 @@ class PyTorchFramework(Framework):
         """The label of the best score, or the module's numbers; in batches of 4,096 rows."""
         import torch
 
-        torch.set_num_threads(threads.threads_for_rows(len(features)))
+        torch.set_num_threads(threads.choose_thread_count(len(features)))
         outputs = tensors.compute_outputs(model, tensors.features_to_tensor(features))
         return arrays.outputs_to_predictions(outputs.numpy(), getattr(model, LABELS, None))
 

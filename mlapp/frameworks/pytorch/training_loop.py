@@ -60,7 +60,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
     """Train the module; cross-entropy for classes, the mean squared error for numbers.
 
     Raises:
-        DataError: features are missing or not numbers. ModelError: the loss is not a number, or the checkpoint is damaged.
+        DataError: features are missing or not numbers. ModelError: the loss is not a number; a damaged checkpoint.
         UsageError: a device that is not there.
     """
     import torch

@@ -33,7 +33,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
 
     # A file is a stream between a magic word and a footer. The footer's offsets are untrusted.
     stream = body[8:] if body.startswith(MAGIC) else body
-    size = max(len(body), _unpacked_size(pa.ipc.MessageReader.open_stream(stream)))
+    size = max(len(body), _measure_unpacked(pa.ipc.MessageReader.open_stream(stream)))
     if size > limit:
         raise too_large_error(limit)
     reader = pa.ipc.open_stream(stream)
@@ -46,11 +46,11 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
         budget.take(found.num_rows * (OBJECT if _is_object(kind) else 1))
     for column in found.columns:
         for chunk in column.chunks:
-            budget.take(size=_viewed_size(chunk))
+            budget.take(size=_measure_viewed_texts(chunk))
     found.validate(full=True)  # pyarrow follows offsets outside the body, which ends the process
     for column in found.columns:
         for chunk in column.chunks:
-            budget.take(size=_referred_size(chunk))
+            budget.take(size=_measure_referred_texts(chunk))
     return found.to_pandas()
 
 
@@ -70,13 +70,13 @@ def _is_object(kind: Any) -> bool:
     )
 
 
-def _viewed_size(chunk: Any) -> int:
+def _measure_viewed_texts(chunk: Any) -> int:
     """Bytes of the texts that a column's views refer to, counting repetitions, and of its dictionary."""
     import numpy as np
     import pyarrow as pa
 
     if pa.types.is_dictionary(chunk.type):
-        return int(chunk.dictionary.nbytes) + _viewed_size(chunk.dictionary)
+        return int(chunk.dictionary.nbytes) + _measure_viewed_texts(chunk.dictionary)
     if not (pa.types.is_string_view(chunk.type) or pa.types.is_binary_view(chunk.type)) or not len(chunk):
         return 0
     views = np.frombuffer(chunk.buffers()[1], "<i4")[: 4 * (chunk.offset + len(chunk))]
@@ -86,7 +86,7 @@ def _viewed_size(chunk: Any) -> int:
     return int(lengths.sum(dtype="int64"))
 
 
-def _referred_size(chunk: Any) -> int:
+def _measure_referred_texts(chunk: Any) -> int:
     """Bytes of the texts that a dictionary's codes refer to."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -106,15 +106,15 @@ def _referred_size(chunk: Any) -> int:
     return int(pc.sum(pc.take(pc.binary_length(words), chunk.indices)).as_py() or 0)
 
 
-def _unpacked_size(messages: Any) -> int:
+def _measure_unpacked(messages: Any) -> int:
     """Bytes of all buffers; compressed ones by their declared size."""
     size = 0
     for message in iter(lambda: next(messages, None), None):
         metadata = memoryview(message.metadata)
         root = _follow_offset(metadata, 0)
-        kind, content = metadata[_field_offset(metadata, root, 1)], _table_offset(metadata, root, 2)
+        kind, content = metadata[_find_field_offset(metadata, root, 1)], _find_table_offset(metadata, root, 2)
         if kind == DICTIONARY_BATCH:
-            content = _table_offset(metadata, content, 1)
+            content = _find_table_offset(metadata, content, 1)
         if kind in (DICTIONARY_BATCH, RECORD_BATCH):
             size += _batch_size(metadata, content, memoryview(message.body))
     return size
@@ -122,8 +122,8 @@ def _unpacked_size(messages: Any) -> int:
 
 def _batch_size(metadata: memoryview, batch: int, body: memoryview) -> int:
     """Bytes of one record batch's buffers (https://github.com/apache/arrow/blob/main/format/Message.fbs)."""
-    is_compressed = bool(_field_offset(metadata, batch, 3))
-    place = _field_offset(metadata, batch, 2)
+    is_compressed = bool(_find_field_offset(metadata, batch, 3))
+    place = _find_field_offset(metadata, batch, 2)
     if not place:
         return 0
     buffers = _follow_offset(metadata, place)
@@ -136,12 +136,12 @@ def _batch_size(metadata: memoryview, batch: int, body: memoryview) -> int:
     return size
 
 
-def _table_offset(data: memoryview, table: int, number: int) -> int:
+def _find_table_offset(data: memoryview, table: int, number: int) -> int:
     """The offset of the table that a field refers to."""
-    return _follow_offset(data, _field_offset(data, table, number))
+    return _follow_offset(data, _find_field_offset(data, table, number))
 
 
-def _field_offset(data: memoryview, table: int, number: int) -> int:
+def _find_field_offset(data: memoryview, table: int, number: int) -> int:
     """The offset of a table's field; 0 if it is absent (https://flatbuffers.dev/internals/)."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     slot = 4 + 2 * number

@@ -21,7 +21,7 @@ from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema
 from mlapp.schema.container import count_rows, is_dataset
 from mlapp.schema.rows import Part, RowCodec
-from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, named_inputs_of
+from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, extract_named_inputs
 from mlapp.serving.web.problems import HttpError
 
 
@@ -132,8 +132,8 @@ class Codec:
         part = self._rows.decode(body) if self._rows is not None else None
         if part is not None:
             return part
-        inputs, key, keys = named_inputs_of(body)
-        part = self.accept_inputs(self._features_of(inputs) if key == FEATURES else inputs, first)
+        inputs, key, keys = extract_named_inputs(body)
+        part = self.accept_inputs(self._extract_features(inputs) if key == FEATURES else inputs, first)
         part.is_unionml = key == FEATURES
         if keys is not None:
             part.keys = keys if self.is_raw else check_business_keys(keys, part.rows)
@@ -186,7 +186,7 @@ class Codec:
         part = rows.from_matrix(features) if rows is not None else None
         return part or Part(count, features=features)
 
-    def _features_of(self, inputs: Any) -> Any:
+    def _extract_features(self, inputs: Any) -> Any:
         """The features in a UnionML client's inputs: whole rows, as a reader returns them."""
         pipeline = self.predictor.pipeline
         if self.has_loader:

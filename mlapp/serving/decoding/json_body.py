@@ -35,7 +35,7 @@ def extract_inputs(body: bytes) -> Any:
     return _named_inputs_of(body, KEYS)[0]
 
 
-def named_inputs_of(body: bytes) -> tuple[Any, str, Any]:
+def extract_named_inputs(body: bytes) -> tuple[Any, str, Any]:
     """The inputs in a JSON body, their key, and the business keys or None.
 
     Raises:

@@ -26,7 +26,7 @@ END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 
 
 def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] = (INPUTS,)) -> Part | None:
-    """The features in a body that is a list of rows or records, or an object with only such a list under one of the keys.
+    """The features in a body that is a list of rows or records, or an object with only such a list under a known key.
 
     None if it is small, has another form, or has an error that only decoding all of it reports.
 
@@ -34,13 +34,13 @@ def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] 
         InputError: a row does not fit the schema; names its number in the body. HttpError: the budget is exhausted.
     """
     array = find_list(body, keys)
-    part = _columns(codec, body, budget, keys) if array is None else decode_list(codec, array, budget)
+    part = _decode_columns(codec, body, budget, keys) if array is None else decode_list(codec, array, budget)
     if part is None and len(body) >= LARGE:
         budget.take(check_values(body))
     return part
 
 
-def _columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> Part | None:
+def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> Part | None:
     """The features in a large body with lists of numbers or texts by column name; None for other bodies."""
     if (
         len(body) < LARGE

@@ -68,7 +68,7 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
         pieces = read_csv_in_pieces(
             body,
             UNKNOWN if codec.has_loader else schema,
-            widest=widest(codec),
+            widest=count_widest_columns(codec),
             cells=CHUNK if codec.is_by_row else len(body) + 1,
         )
         for table, cells in pieces:
@@ -79,7 +79,7 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
     return parts.join()
 
 
-def widest(codec: Codec) -> int:
+def count_widest_columns(codec: Codec) -> int:
     """The maximum number of columns that make sense. Each one costs as much as thousands of rows."""
     return max(WIDEST_LOADED if codec.has_loader else WIDEST, 2 * len(codec.predictor.schema.features.names))
 
@@ -88,7 +88,7 @@ def check_width(columns: int, codec: Codec) -> None:
     """Raises:
     HttpError: 400, too many columns.
     """
-    if columns > widest(codec):
+    if columns > count_widest_columns(codec):
         names = codec.predictor.schema.features.names
         raise HttpError(400, f"The body has {columns} columns; the model takes {len(names)}.")
 

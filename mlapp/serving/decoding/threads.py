@@ -31,7 +31,7 @@ async def decode_in_thread(
     Raises:
         HttpError: 504, timeout. ClientLeft: the client left first.
     """
-    task = asyncio.get_running_loop().run_in_executor(executor or _threads(), read)
+    task = asyncio.get_running_loop().run_in_executor(executor or _get_thread_pool(), read)
     waiting: set[asyncio.Future[Any]] = {task}
     leaving = None if left is None else asyncio.ensure_future(left())
     if leaving is not None:
@@ -60,5 +60,5 @@ def _forget(task: asyncio.Future[Any]) -> None:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
+def _get_thread_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS, thread_name_prefix="decode")

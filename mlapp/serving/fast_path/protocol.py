@@ -9,11 +9,11 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.fast_path.request_cycle import FastCycle, problem_answer
-from mlapp.serving.web.framing import LARGEST_HEAD, check_head, head_without_offer, is_websocket
-from mlapp.serving.web.http import JSON, media_type
+from mlapp.serving.fast_path.request_cycle import FastCycle, encode_problem
+from mlapp.serving.web.framing import LARGEST_HEAD, check_head, is_websocket, remove_upgrade_offer
+from mlapp.serving.web.http import JSON, parse_media_type
 from mlapp.serving.web.problems import HttpError, make_http_error
-from mlapp.serving.web.request_id import choose_request_id, new_request_id
+from mlapp.serving.web.request_id import choose_request_id, make_request_id
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -37,8 +37,8 @@ SLOW_READ = 30.0
 class RequestHead(NamedTuple):
     """A cached request line with its headers: equal bytes have the same meaning.
 
-    A client that keeps its connection sends the same ones with every request, and parsing costs as much as the rest of the
-    protocol. `length` is the body's, in bytes.
+    A client that keeps its connection sends the same ones with every request. Parsing them costs as much as the rest
+    of the protocol. `length` is the body's, in bytes.
     """
 
     endpoint: Endpoint
@@ -121,7 +121,7 @@ class FastProtocol(HttpToolsProtocol):
             if known is not None and len(data) == end + known.length and self._is_free_for(known.endpoint):
                 self._used = True
                 self.application.metrics.begin_request()
-                cycle = FastCycle(self, known.endpoint, new_request_id(), known.keep_alive)
+                cycle = FastCycle(self, known.endpoint, make_request_id(), known.keep_alive)
                 self.cycle = cycle  # type: ignore[assignment]
                 cycle.begin_request(data[end:])
                 return
@@ -151,7 +151,7 @@ class FastProtocol(HttpToolsProtocol):
             cycle.finish_request(intake.full())
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser. It stops at a head with an upgrade offer; a new parser continues from that head without it."""
+        """Feed the parser. It stops at a head with an upgrade offer; a new parser continues without the offer."""
         chunks: list[bytes | memoryview] = [data]
         try:
             while chunks:
@@ -164,7 +164,7 @@ class FastProtocol(HttpToolsProtocol):
                         return
                     self._head = b""
                     method, version = self.parser.get_method(), self.parser.get_http_version()
-                    head = head_without_offer(method, self.url, version, self.headers)
+                    head = remove_upgrade_offer(method, self.url, version, self.headers)
                     self.parser = httptools.HttpRequestParser(self)
                     self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                     chunks += [memoryview(chunk)[offer.args[0] :], head]
@@ -209,7 +209,7 @@ class FastProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and not self._should_upgrade():
             return  # the parser stops here: see _parse
         endpoint = self.fast.get(self.url)
-        headers = self._plain_headers(endpoint) if endpoint is not None else None
+        headers = self._read_plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
             if b"x-request-id" not in headers:  # this head will not be repeated
@@ -243,7 +243,7 @@ class FastProtocol(HttpToolsProtocol):
         elif not cycle.response_complete:
             cycle.begin_request(b"".join(cycle.parts))
 
-    def _plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
+    def _read_plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
         """The request's headers if it can take the fast path: it is plain, and no request is before it."""
         if self.parser.get_method() != b"POST" or not self._is_free_for(endpoint):
             return None
@@ -251,7 +251,7 @@ class FastProtocol(HttpToolsProtocol):
         if not NOT_PLAIN.isdisjoint(headers):
             return None
         media = headers.get(b"content-type", JSON)
-        if media != JSON and media_type(media) != JSON:
+        if media != JSON and parse_media_type(media) != JSON:
             return None
         length = headers.get(b"content-length", b"")
         if not length.isdigit() or not 0 < int(length) < min(LARGE, endpoint.settings.max_body + 1):
@@ -300,7 +300,7 @@ class FastProtocol(HttpToolsProtocol):
                 self.transport.close()
                 return
         problem = make_http_error(error)
-        self.transport.write(problem_answer(problem, new_request_id(), keep_alive=False))
+        self.transport.write(encode_problem(problem, make_request_id(), keep_alive=False))
         self.transport.close()
 
     def _give_up_request(self) -> None:

@@ -132,7 +132,7 @@ class FastCycle(QueuedRequest):
                 problem = make_http_error(result)
                 status = problem.status
                 self.keep_alive = keep_alive and not self.more_body
-                transport.write(problem_answer(problem, identity, self.keep_alive, extra))
+                transport.write(encode_problem(problem, identity, self.keep_alive, extra))
         self.response_complete = True
         self._record_answer(status)
         if not self.keep_alive:
@@ -147,7 +147,7 @@ class FastCycle(QueuedRequest):
             application.access_log.log_request("POST", path, status, seconds, self.identity, self.protocol.client)
 
 
-def problem_answer(problem: HttpError, identity: bytes, keep_alive: bool, extra: bytes = b"") -> bytes:
+def encode_problem(problem: HttpError, identity: bytes, keep_alive: bool, extra: bytes = b"") -> bytes:
     """A complete HTTP response with a problem.
 
     Args:

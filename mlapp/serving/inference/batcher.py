@@ -1,9 +1,9 @@
 """Batches without waiting: all requests that wait when the model is free go through the predictor as one table.
 
 A lone request never waits for others unless a wait is set: the first of a turn of the event loop schedules a flush in
-the next turn, and the flush takes all that came meanwhile. After a batch of several rows, it takes one turn more for as
-long as turns bring requests: the clients that were answered together ask again together. While a slow predictor runs in
-its thread, requests collect; when it has done, the next batch waits a little for the clients that it answered.
+the next turn, and the flush takes all requests that have arrived by then. After a batch of several rows, it waits for
+more turns as long as they bring requests: clients that were answered together send their next requests together. While
+a slow predictor runs in its thread, requests collect. Afterwards the next batch waits briefly for the answered clients.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Batcher:
         self._spans = spans
         self._metrics = metrics
         metrics.depth = lambda: len(self._waiting)
-        metrics.wait = self.expected_wait
+        metrics.wait = self.estimate_wait
         self._max_wait = max_wait
         self._started = self._expected = 0.0
         self._offered = 0
@@ -159,7 +159,7 @@ class Batcher:
             self._timer = None
             asyncio.get_running_loop().call_soon(self._end_wait)
 
-    def expected_wait(self) -> float:
+    def estimate_wait(self) -> float:
         """Expected wait in seconds of a new request, by the measured pace of the calls before it."""
         pace, waiting = self._pace, len(self._waiting)
         wait = 0.0
@@ -191,7 +191,7 @@ class Batcher:
         HttpError: 503, these rows must wait too long.
         """
         before, waiting = self._rows + self._called_rows, len(self._waiting)
-        wait = self.expected_wait()
+        wait = self.estimate_wait()
         if self._queue is not None:
             is_full = before > 0 and before + rows > self._queue
         elif loaded.is_async:
@@ -247,7 +247,7 @@ class Batcher:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _schedule_flush(self) -> None:
-        """Flush in the next turn of the event loop, or, if waiting can pay off, when there are enough rows or time is up."""
+        """Flush in the next turn of the event loop; if a wait can pay off, when there are enough rows or time is up."""
         self._scheduled = True
         loop = asyncio.get_running_loop()
         wait, returning, rows = self._wait, self._returning, self._rows

@@ -143,7 +143,7 @@ class Endpoint:
         Raises:
             ModelError, UserCodeError: it cannot.
         """
-        example = self._example(loaded)
+        example = self._make_example(loaded)
         if example is None or example == [None]:
             return  # only the feature_loader, or the model, defines its inputs
         body = encode_json({"inputs": example})
@@ -295,13 +295,13 @@ class Endpoint:
             "version": loaded.version,
             **loaded.details,
             "schema": msgspec.to_builtins(schema),
-            "example": {"inputs": self._example(loaded)},
+            "example": {"inputs": self._make_example(loaded)},
             "raw_inputs": self.pipeline.stage("feature_loader") is not None,
             "streams": loaded.is_stream,
             "differences": [str(difference) for difference in loaded.list_differences()],
         }
 
-    def _example(self, loaded: ServedModel) -> Any:
+    def _make_example(self, loaded: ServedModel) -> Any:
         has_loader = self.pipeline.stage("feature_loader") is not None
         return loaded.predictor.schema.example_inputs(has_feature_loader=has_loader)
 

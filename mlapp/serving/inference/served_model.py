@@ -22,7 +22,7 @@ from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.normalization import normalize, to_rows
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.values import plain_value
+from mlapp.pipeline.values import to_plain_value
 from mlapp.prediction import Predictor
 from mlapp.provenance import Difference, compare_libraries
 from mlapp.serving.decoding.codec import Codec
@@ -101,7 +101,7 @@ class ServedModel:
         title = self._title
         found = to_rows(normalize(predictions, title), title)
         if len(found) != rows:
-            raise prediction.wrong_count(self.predictor.stage, len(found), rows)
+            raise prediction.wrong_count_error(self.predictor.stage, len(found), rows)
         return found
 
     @cached_property
@@ -152,7 +152,7 @@ def serve_version(
         details["framework"] = f"{manifest.framework} as onnx"
     else:
         predictor = prediction.load_predictor(pipeline, version, extra=extra)
-    return _make_served_model(predictor, manifest, details, manifest.batching, _baseline_of(version))
+    return _make_served_model(predictor, manifest, details, manifest.batching, _load_baseline(version))
 
 
 def _conversion_folder(pipeline: Pipeline) -> Path | None:
@@ -168,14 +168,14 @@ def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
     details = {
         "created": trained.started.isoformat(),
         "metrics": {split: dict(found) for split, found in trained.metrics.items()},
-        "parameters": plain_value(dict(trained.parameters)),
+        "parameters": to_plain_value(dict(trained.parameters)),
         "framework": trained.framework.name,
     }
-    predictor = prediction.predictor_of_trained(trained, extra=extra)
+    predictor = prediction.make_predictor(trained, extra=extra)
     return _make_served_model(predictor, None, details, trained.batching, trained.baseline)
 
 
-def _baseline_of(version: ModelVersion) -> Baseline | None:
+def _load_baseline(version: ModelVersion) -> Baseline | None:
     """The version's baseline; None, with a warning, if it cannot be read."""
     try:
         return read_baseline(version.files)

@@ -59,7 +59,7 @@ class Streams:
             async with aclosing(source if is_async else self._iterate_in_thread(source)) as items:
                 while True:
                     try:
-                        item = await _next_item(items, timeout)
+                        item = await _wait_for_item(items, timeout)
                     except StopAsyncIteration:
                         break
                     except asyncio.TimeoutError:
@@ -117,7 +117,7 @@ class Streams:
         return self._threads.submit(call, *arguments)
 
 
-async def _next_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
+async def _wait_for_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
     """The next item. Without `asyncio.wait_for`, which can swallow the cancellation of the stream in Python 3.11."""
     step = asyncio.ensure_future(anext(items))
     try:
@@ -134,7 +134,7 @@ async def encode_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[byte
     """Items as server-sent events (the HTML standard): `data:` lines of JSON; an error is an event of that name.
 
     Raises:
-        HttpError, MlappError: only before the first event. Then nothing is answered yet, so it becomes a problem response.
+        HttpError, MlappError: only before the first event. Then it becomes a problem response.
     """
     has_begun = False
     try:

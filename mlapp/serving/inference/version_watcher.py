@@ -49,7 +49,7 @@ class VersionWatcher:
             self._task.cancel()
 
     async def switch_if_moved(self) -> None:
-        """Switch to another version if there is one. Keep the old one if the new one cannot be loaded or cannot predict."""
+        """Switch to another version if there is one. Keep the old one if the new one fails to load or to predict."""
         endpoint = self._endpoint
         try:
             version = await asyncio.to_thread(self._resolve_version)

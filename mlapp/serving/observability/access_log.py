@@ -16,7 +16,7 @@ DELAY = 0.1
 """Seconds that a line may wait: lines are written together, because a system call a request is dear."""
 PROBES = ("/livez", "/readyz")
 """Asked every few seconds by whatever runs the server: their successes would bury the rest."""
-LINE = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":%.6f,"request_id":"%b","client":%b}\n'  # ids are validated
+LINE = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":%.6f,"request_id":"%b","client":%b}\n'  # ids are safe
 _encode = lru_cache(msgspec.json.Encoder().encode)
 """JSON of a text. Paths and clients come again and again."""
 

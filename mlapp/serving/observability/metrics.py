@@ -37,7 +37,7 @@ class ModelMetrics:
         """Gives the requests that wait."""
         self.wait: Callable[[], float] = float
         """Gives the seconds that another would wait."""
-        self._expected_wait = metrics.expected_wait.labels(model)
+        self._expected_wait = metrics.estimate_wait.labels(model)
         errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
         self.failed = errors["predictor"]
         self.callback_failed = errors["on_predict"]
@@ -146,7 +146,7 @@ class Metrics:
         self.queue_depth = Gauge(
             "mlapp_queue_depth", "Requests that wait.", ["model"], registry=registry, multiprocess_mode="livesum"
         )
-        self.expected_wait = Gauge(
+        self.estimate_wait = Gauge(
             "mlapp_queue_expected_seconds",
             "Wait of a request that comes now, by the measured pace.",
             ["model"],

@@ -51,7 +51,7 @@ class Tracing:
             **({"client.address": client[0]} if client else {}),
         }
         with self.tracer.start_as_current_span(
-            f"{method} {template}", _caller_context(scope["headers"]), SpanKind.SERVER, attributes
+            f"{method} {template}", _extract_caller_context(scope["headers"]), SpanKind.SERVER, attributes
         ) as span:
 
             async def send_and_note(message: Message) -> None:
@@ -78,7 +78,7 @@ class Tracing:
         attributes = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": "OK"}
         with self.tracer.start_as_current_span(
             method,
-            _caller_context(headers),
+            _extract_caller_context(headers),
             SpanKind.SERVER,
             attributes,
             record_exception=False,
@@ -137,14 +137,14 @@ class BatchSpans:
         )
 
 
-def _caller_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
+def _extract_caller_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
     """The caller's trace, from the headers."""
     from opentelemetry import propagate
 
     return propagate.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
 
 
-def tracing_from_environment(name: str, environ: Mapping[str, str] | None = None) -> Tracing | None:
+def make_tracing(name: str, environ: Mapping[str, str] | None = None) -> Tracing | None:
     """Tracing configured by the `OTEL_*` variables; None if they do not enable it, or the extra is not installed.
 
     Args:

@@ -18,7 +18,7 @@ from mlapp.serving.application import Application
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.inference.version_watcher import VersionWatcher
-from mlapp.serving.observability.tracing import tracing_from_environment
+from mlapp.serving.observability.tracing import make_tracing
 from mlapp.serving.process import monitoring
 from mlapp.serving.process.server import run_server
 from mlapp.serving.serve_spec import ServeSpec
@@ -76,9 +76,7 @@ def build_application(
     settings = plan.settings
     start = Path.cwd()
     found = plan.open_projects()
-    made = Application(
-        settings, _load_user_api(plan, found), tracing_from_environment(",".join(project.name for project in found))
-    )
+    made = Application(settings, _load_user_api(plan, found), make_tracing(",".join(project.name for project in found)))
     for project in found:
         within = choose_context(found, project)
         with within():

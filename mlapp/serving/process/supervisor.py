@@ -197,10 +197,10 @@ class Supervisor:
         mark_process_dead(pid, str(self._metrics))  # type: ignore[no-untyped-call]
 
     async def _watch_code(self) -> None:
-        before = await asyncio.to_thread(_file_stamps, self._watched)
+        before = await asyncio.to_thread(_list_file_stamps, self._watched)
         while True:
             await asyncio.sleep(LOOK)
-            after = await asyncio.to_thread(_file_stamps, self._watched)
+            after = await asyncio.to_thread(_list_file_stamps, self._watched)
             if after == before:
                 continue
             changed = next((path for path, _ in after ^ before), "")
@@ -213,7 +213,7 @@ class Supervisor:
                 worker.send_signal(signal.SIGTERM)
 
 
-def _file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
+def _list_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
     """Every watched file with its modification time."""
     found = set()
     for root in folders:

@@ -18,7 +18,7 @@ from mlapp.normalization import MANY
 from mlapp.schema.rows import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import open_inference, tensors, wire
-from mlapp.serving.protocols.messages import PACKAGE, message_class
+from mlapp.serving.protocols.messages import PACKAGE, find_message_class
 from mlapp.serving.protocols.tensors import TEXT, Tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError, make_http_error
@@ -176,7 +176,7 @@ def _parse(name: str, body: bytes) -> Any:
 
     wire.check(body)
     try:
-        return message_class(f"{name}Request").FromString(body)
+        return find_message_class(f"{name}Request").FromString(body)
     except DecodeError:
         raise HttpError(400, f"The message is not a {name}Request.") from None
 
@@ -186,26 +186,26 @@ def _ignore_status(status: str) -> None:
 
 
 async def _server_live(application: Application, request: Any, context: Any) -> Any:
-    return message_class("ServerLiveResponse")(live=True)
+    return find_message_class("ServerLiveResponse")(live=True)
 
 
 async def _server_ready(application: Application, request: Any, context: Any) -> Any:
-    return message_class("ServerReadyResponse")(ready=application.is_ready)
+    return find_message_class("ServerReadyResponse")(ready=application.is_ready)
 
 
 async def _model_ready(application: Application, request: Any, context: Any) -> Any:
     open_inference.find_model(application, request.name, request.version)
-    return message_class("ModelReadyResponse")(ready=application.is_ready)
+    return find_message_class("ModelReadyResponse")(ready=application.is_ready)
 
 
 async def _server_metadata(application: Application, request: Any, context: Any) -> Any:
     version = distribution.version()
-    return message_class("ServerMetadataResponse")(name="mlapp", version=version)
+    return find_message_class("ServerMetadataResponse")(name="mlapp", version=version)
 
 
 async def _model_metadata(application: Application, request: Any, context: Any) -> Any:
     endpoint = open_inference.find_model(application, request.name, request.version)
-    return message_class("ModelMetadataResponse")(**open_inference.model_metadata(endpoint))
+    return find_message_class("ModelMetadataResponse")(**open_inference.make_model_metadata(endpoint))
 
 
 async def _model_infer(application: Application, body: bytes, context: Any) -> Any:
@@ -218,7 +218,7 @@ async def _model_infer(application: Application, body: bytes, context: Any) -> A
         endpoint, _decode_infer_request, body, budget
     )
     chosen = [output for output in outputs if not wanted or output.name in wanted]
-    answer = message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=identity)
+    answer = find_message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=identity)
     for output in chosen:
         answer.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
         answer.raw_output_contents.append(output.raw_bytes())
@@ -251,12 +251,12 @@ def _parse_tensors(request: Any, budget: Budget) -> list[Tensor]:
     for at, given in enumerate(request.inputs):
         shape = list(given.shape)
         if raw:
-            found.append(tensors.tensor_from_raw(given.name, given.datatype, shape, raw[at], budget))
+            found.append(tensors.make_tensor_from_raw(given.name, given.datatype, shape, raw[at], budget))
         else:
             contents = getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents"))
             budget.take(len(contents) * (TEXT if given.datatype == "BYTES" else 1))
             values = [value for at in range(0, len(contents), MANY) for value in contents[at : at + MANY]]
-            found.append(tensors.tensor_from_values(given.name, given.datatype, shape, values, budget))
+            found.append(tensors.make_tensor_from_values(given.name, given.datatype, shape, values, budget))
     return found
 
 

@@ -90,15 +90,15 @@ MESSAGES: dict[str, list[str]] = {
 
 
 @cache
-def message_class(name: str) -> Any:
+def find_message_class(name: str) -> Any:
     """The Python class of a message."""
     from google.protobuf import message_factory
 
-    return message_factory.GetMessageClass(_message_pool().FindMessageTypeByName(f"{PACKAGE}.{name}"))
+    return message_factory.GetMessageClass(_make_message_pool().FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
 @cache
-def _message_pool() -> Any:
+def _make_message_pool() -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool
 
     file = descriptor_pb2.FileDescriptorProto(name="open_inference.proto", package=PACKAGE, syntax="proto3")

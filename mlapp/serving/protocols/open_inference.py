@@ -104,7 +104,7 @@ def add_v2_routes(application: Application) -> None:
         if word == "infer":
             return await _answer_infer(endpoint, request)
         if not word:
-            return _json_response(model_metadata(endpoint))
+            return _json_response(make_model_metadata(endpoint))
         is_ready = application.is_ready
         return _json_response({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
 
@@ -131,7 +131,7 @@ def find_model(application: Application, name: str, version: str | None) -> Endp
     raise HttpError(404, f"There is no model '{name:.60}'; there is {known}.")
 
 
-def model_metadata(endpoint: Endpoint) -> dict[str, Any]:
+def make_model_metadata(endpoint: Endpoint) -> dict[str, Any]:
     """The protocol's description of a model."""
     loaded = endpoint.current
     schema = loaded.predictor.schema
@@ -181,7 +181,7 @@ async def predict_part_as_tensors(
     """Predictions for a request's features, as tensors. Errors are those of `Endpoint.predict_part`."""
     predictions = await endpoint.predict_part(part, budget.remaining, loaded, left)
     schema = loaded.predictor.schema.predictions
-    return await endpoint.encode_answer(lambda: tensors.predictions_to_tensors(predictions, schema), part.rows)
+    return await endpoint.encode_answer(lambda: tensors.convert_predictions_to_tensors(predictions, schema), part.rows)
 
 
 def accept_tensors(codec: Codec, given: list[Tensor]) -> Part:
@@ -191,7 +191,7 @@ def accept_tensors(codec: Codec, given: list[Tensor]) -> Part:
         HttpError: 400, they are not the model's tensors. InputError: they do not fit the schema.
     """
     check_width(len(given), codec)
-    return codec.accept_inputs(tensors.tensors_to_inputs(given, codec))
+    return codec.accept_inputs(tensors.convert_tensors_to_inputs(given, codec))
 
 
 def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -270,14 +270,18 @@ def _read_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[Tens
                 raise HttpError(400, f"Tensor '{given.name:.60}' has no data.")
             if isinstance(given.data, msgspec.Raw):
                 found.append(
-                    tensors.tensor_from_json(given.name, given.datatype, given.shape, bytes(given.data), budget)
+                    tensors.make_tensor_from_json(given.name, given.datatype, given.shape, bytes(given.data), budget)
                 )
             else:
-                found.append(tensors.tensor_from_values(given.name, given.datatype, given.shape, given.data, budget))
+                found.append(
+                    tensors.make_tensor_from_values(given.name, given.datatype, given.shape, given.data, budget)
+                )
             continue
         if not isinstance(size, int) or size < 0 or at + size > len(rest):
             raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size does not match the body.")
-        found.append(tensors.tensor_from_raw(given.name, given.datatype, given.shape, rest[at : at + size], budget))
+        found.append(
+            tensors.make_tensor_from_raw(given.name, given.datatype, given.shape, rest[at : at + size], budget)
+        )
         at += size
     if at != len(rest):
         raise HttpError(400, f"The body has {len(rest) - at} bytes after its tensors.")

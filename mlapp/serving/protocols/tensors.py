@@ -79,7 +79,7 @@ class Tensor(msgspec.Struct):
         return b"".join([struct.pack("<I", len(text)) + text for text in texts])
 
 
-def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: Any, budget: Budget) -> Tensor:
+def make_tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: Any, budget: Budget) -> Tensor:
     """A tensor from values, nested or flat.
 
     Raises:
@@ -92,7 +92,7 @@ def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: A
     return Tensor(name, _reshape_array(name, _values_to_array(name, datatype, values), shape), datatype)
 
 
-def tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes, budget: Budget) -> Tensor:
+def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes, budget: Budget) -> Tensor:
     """A tensor from a large JSON array of values, nested or flat.
 
     Raises:
@@ -144,7 +144,7 @@ def _values_to_array(name: str, datatype: str, values: Any) -> np.ndarray[Any, A
     return array
 
 
-def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, budget: Budget) -> Tensor:
+def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, budget: Budget) -> Tensor:
     """A tensor from its bytes in the form of `Tensor.raw_bytes`.
 
     Raises:
@@ -178,7 +178,7 @@ def tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, 
     return Tensor(name, _reshape_array(name, array, shape), datatype)
 
 
-def tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
+def convert_tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
     """The inputs for the codec: a table if the model has columns, otherwise an array or a list.
 
     Raises:
@@ -199,7 +199,7 @@ def tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
         return one.tolist()
     if schema.kind != "table" and not own:
         raise HttpError(400, f"The model takes one tensor, '{INPUTS}', but got {len(tensors)}.")
-    columns = {tensor.name: _tensor_column(tensor) for tensor in tensors}
+    columns = {tensor.name: _make_tensor_column(tensor) for tensor in tensors}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1 or len(columns) < len(tensors):
         raise HttpError(400, "The tensors have different lengths, or two have the same name.")
@@ -208,7 +208,7 @@ def tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
     return pd.DataFrame(columns)
 
 
-def predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[Tensor]:
+def convert_predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[Tensor]:
     """Predictions as tensors: one per field of records, otherwise one called `predictions`. Each has the datatype that
     `describe_tensors` reports, unless a value does not fit it.
     """
@@ -221,7 +221,7 @@ def predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[T
     datatype = wanted.get(OUTPUTS) if is_described else None
     array = predictions.to_array() if isinstance(predictions, PackedRows) and datatype != "BYTES" else None
     if array is not None:
-        array = _as_described(array, datatype)
+        array = _cast_as_described(array, datatype)
         return [Tensor(OUTPUTS, array, DATATYPES[array.dtype.name])]
     return [_output_tensor(OUTPUTS, list(predictions), datatype)]
 
@@ -229,13 +229,13 @@ def predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -> list[T
 def describe_tensors(schema: Schema, name: str) -> list[dict[str, Any]]:
     """Metadata of the tensors of features or predictions."""
     if schema.kind == "table":
-        return [{"name": field.name, "datatype": _datatype(field), "shape": [-1]} for field in schema.fields]
+        return [{"name": field.name, "datatype": _find_datatype(field), "shape": [-1]} for field in schema.fields]
     if schema.kind == "array":
         return [{"name": name, "datatype": DATATYPES.get(schema.dtype or "", "FP64"), "shape": [-1, *schema.shape]}]
     return [{"name": name, "datatype": KINDS.get(schema.dtype or "", "BYTES"), "shape": [-1]}]
 
 
-def _datatype(field: Field) -> str:
+def _find_datatype(field: Field) -> str:
     """The datatype of a column. The protocol has no missing values, so whole numbers with missing values are floats."""
     if field.type == "category":
         kinds = set(map(type, field.categories or ()))
@@ -255,16 +255,16 @@ def _output_tensor(name: str, values: list[Any], datatype: str | None) -> Tensor
 
     if datatype in DTYPES and datatype != "BOOL" and None in values:
         values = [float("nan") if value is None else value for value in values]
-    array = None if datatype == "BYTES" else _numbers(values)
+    array = None if datatype == "BYTES" else _to_number_array(values)
     if array is not None:
-        array = _as_described(array, datatype)
+        array = _cast_as_described(array, datatype)
         return Tensor(name, array, DATATYPES[array.dtype.name])
     texts: np.ndarray[Any, Any] = np.empty(len(values), dtype=object)
     texts[:] = [value if isinstance(value, str) else encode_json(value).decode() for value in values]
     return Tensor(name, texts, "BYTES")
 
 
-def _numbers(values: list[Any]) -> np.ndarray[Any, Any] | None:
+def _to_number_array(values: list[Any]) -> np.ndarray[Any, Any] | None:
     """The values as an array of numbers or booleans; None for other values."""
     import numpy as np
 
@@ -277,7 +277,7 @@ def _numbers(values: list[Any]) -> np.ndarray[Any, Any] | None:
     return array if array.dtype.kind in "biuf" else None
 
 
-def _as_described(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarray[Any, Any]:
+def _cast_as_described(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarray[Any, Any]:
     """Numbers in the metadata's datatype if it can hold all of them; otherwise unchanged."""
     import numpy as np
 
@@ -289,7 +289,7 @@ def _as_described(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarr
     return cast if np.array_equal(cast, array, equal_nan=array.dtype.kind == "f") else array
 
 
-def _tensor_column(tensor: Tensor) -> Any:
+def _make_tensor_column(tensor: Tensor) -> Any:
     array = tensor.array
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

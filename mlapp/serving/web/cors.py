@@ -36,7 +36,7 @@ class Cors:
         """The answer to a preflight request.
 
         Raises:
-            HttpError: 400, the origin is not allowed. The response has no CORS headers, so the browser refuses the call.
+            HttpError: 400, the origin is not allowed. Without CORS headers the browser refuses the call.
         """
         if not ({b"*", request[b"origin"]} & self._origins):
             raise HttpError(400, "This origin is not allowed to call the server; see `serve.cors` in mlapp.yaml.")

@@ -35,7 +35,7 @@ def is_websocket(method: bytes, headers: Sequence[Header]) -> bool:
     return method == b"GET" and offered == [b"websocket"] and not has_body
 
 
-def head_without_offer(method: bytes, url: bytes, version: str, headers: Sequence[Header]) -> bytes:
+def remove_upgrade_offer(method: bytes, url: bytes, version: str, headers: Sequence[Header]) -> bytes:
     """A head without its upgrade offer, which a server can ignore (RFC 9110, 7.8).
 
     Raises:

@@ -47,7 +47,7 @@ class Request:
     @property
     def media(self) -> bytes:
         """The media type of the body, in lower case and without parameters."""
-        return media_type(self.headers.get(b"content-type", b""))
+        return parse_media_type(self.headers.get(b"content-type", b""))
 
     async def read_body(self, limit: int, timeout: float) -> bytes:
         """The body as received, possibly compressed. It counts in the server's intake until `release`.
@@ -151,7 +151,7 @@ class Response:
         await send({"type": "http.response.body"})
 
 
-def media_type(value: bytes) -> bytes:
+def parse_media_type(value: bytes) -> bytes:
     """`Application/JSON; charset=utf-8` as `application/json`."""
     return value.partition(b";")[0].strip().lower()
 

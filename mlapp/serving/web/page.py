@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 @cache
-def model_page() -> bytes:
+def load_model_page() -> bytes:
     return (Path(__file__).parent / "page.html").read_bytes()

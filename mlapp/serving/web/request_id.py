@@ -27,8 +27,8 @@ def choose_request_id(headers: Mapping[bytes, bytes]) -> bytes:
     given = headers.get(b"x-request-id")
     if given is not None and SOUND.fullmatch(given):
         return given
-    return new_request_id()
+    return make_request_id()
 
 
-def new_request_id() -> bytes:
+def make_request_id() -> bytes:
     return _prefix + b"%08x" % next(_numbers)

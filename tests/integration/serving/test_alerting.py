@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from mlapp.config import Alert
-from mlapp.monitoring.alerts import AlarmEvent, body_of, send
+from mlapp.monitoring.alerts import AlarmEvent, make_alert_body, send
 from tests import servers
 from tests.integration.serving.conftest import PATIENCE, run, until
 
@@ -126,7 +126,7 @@ def test_slack_and_json_bodies_arrive(hook: Hook) -> None:
 
 def test_what_a_client_sent_is_text_in_slack() -> None:
     event = AlarmEvent({**EVENT, "text": "city has new values: <!channel>, <https://example.org|log in>."})
-    assert "&lt;!channel&gt;, &lt;https://example.org|log in&gt;" in body_of(event, "slack")["text"]
+    assert "&lt;!channel&gt;, &lt;https://example.org|log in&gt;" in make_alert_body(event, "slack")["text"]
 
 
 @pytest.mark.parametrize("address", ["{hook}/moved", "file:///etc/hostname", "http://[", "{hook}\r\nX: y"])

@@ -21,7 +21,7 @@ from playwright.sync_api import expect, sync_playwright
 from mlapp.errors import StoreError
 from mlapp.monitoring.database import query
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.segments import current
+from mlapp.monitoring.segments import select_current_segments
 from mlapp.monitoring.writer import MOST_BYTES, Writer
 from mlapp.store.folder_storage import FolderStorage
 from tests.integration.serving.conftest import PATIENCE, Server, until
@@ -140,7 +140,11 @@ def test_of_a_replica_that_is_killed_every_segment_is_whole(tmp_path: Path) -> N
         writer.wait(PATIENCE)
         for hour in folder.iterdir():
             names = [name for name in os.listdir(hour) if not name.startswith(".")]
-            found = [cell for name in current(names) for cell in parquet.read_table(hour / name)["row"].to_pylist()]
+            found = [
+                cell
+                for name in select_current_segments(names)
+                for cell in parquet.read_table(hour / name)["row"].to_pylist()
+            ]
             assert len(found) % 50 == 0, f"kill {number}"
             shutil.rmtree(hour)
 

@@ -19,7 +19,7 @@ from mlapp import bundle, prediction, training
 from mlapp.bundle import BundleError
 from mlapp.bundle.build import build_bundle
 from mlapp.errors import ConfigError, StoreError, UsageError
-from mlapp.images.build import image_reference
+from mlapp.images.build import format_image_reference
 from mlapp.images.image_spec import make_image_spec
 from mlapp.project import Project
 
@@ -106,7 +106,7 @@ def test_a_bundle_without_its_model_serves_every_version_that_is_mounted_and_sig
 
     assert found.hash == made(project, model=2, has_model=False).hash, "a new version is no new image"
     assert [name for name in found.manifest.files if name.startswith("model/")] == ["model/store.json"]
-    assert image_reference(found).startswith("flowers:code-")
+    assert format_image_reference(found).startswith("flowers:code-")
     assert "mlapp.model.version" not in make_image_spec(found).labels
     bill = json.loads((found.folder / "sbom.cdx.json").read_bytes())
     assert "machine-learning-model" not in {component["type"] for component in bill["components"]}

@@ -9,7 +9,7 @@ import pytest
 
 from mlapp.bundle import BundleError
 from mlapp.bundle.project_files import find_project_files
-from mlapp.bundle.secrets import reason_by_content, reason_by_name
+from mlapp.bundle.secrets import detect_secret_by_content, detect_secret_by_name
 
 NAMED = [
     *(".aws/credentials", ".kube/config", ".docker/config.json", ".ssh/known_hosts", ".git-credentials", ".npmrc"),
@@ -66,14 +66,14 @@ def track(root: Path, *names: str) -> None:
 
 
 def test_names_that_hold_secrets_and_names_that_only_look_like_it() -> None:
-    assert [name for name in NAMED if reason_by_name(Path(name)) is None] == []
-    assert [name for name in HARMLESS if reason_by_name(Path(name)) is not None] == []
+    assert [name for name in NAMED if detect_secret_by_name(Path(name)) is None] == []
+    assert [name for name in HARMLESS if detect_secret_by_name(Path(name)) is not None] == []
 
 
 @pytest.mark.parametrize(("name", "text", "reason"), HELD)
 def test_a_secret_in_the_content_is_named_by_line_and_kind(root: Path, name: str, text: str, reason: str) -> None:
     write(root, name, text)
-    assert reason_by_content(root / name) == reason
+    assert detect_secret_by_content(root / name) == reason
 
 
 @pytest.mark.parametrize(("name", "text"), PLAIN)

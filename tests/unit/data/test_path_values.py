@@ -10,7 +10,7 @@ import pytest
 
 from mlapp.data import files, mongo, sql
 from mlapp.data.files.path_values import fill_path
-from mlapp.data.redis import _literal
+from mlapp.data.redis import _escape_pattern
 from mlapp.errors import DataError, UsageError
 
 
@@ -64,7 +64,7 @@ def test_a_wildcard_in_a_value_matches_itself(tmp_path: Path) -> None:
 
 
 def test_a_wildcard_in_a_value_of_a_redis_pattern_matches_itself() -> None:
-    assert _literal("user:*[1]?\\") == r"user:\*\[1\]\?\\"
+    assert _escape_pattern("user:*[1]?\\") == r"user:\*\[1\]\?\\"
 
 
 @pytest.mark.parametrize("value", [{"$gt": ""}, [{"$ne": 1}]])

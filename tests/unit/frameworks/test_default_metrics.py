@@ -42,7 +42,7 @@ def test_they_are_scikit_learn_s(rows):
     target, scores = np.array([row[0] for row in rows]), np.array([row[1] / 5 for row in rows])
     if len(set(target.tolist())) < 2:
         return
-    found = metrics.classification_metrics(target, scores > 0.5, scores)
+    found = metrics.compute_classification_metrics(target, scores > 0.5, scores)
     assert found == pytest.approx(
         {
             "accuracy": sklearn.accuracy_score(target, scores > 0.5),
@@ -87,7 +87,7 @@ def test_a_metric_that_cannot_be_computed_loses_no_model(monkeypatch, caplog):
     def fail(*arguments):
         raise ValueError("out of memory")
 
-    monkeypatch.setattr(metrics, "classification_metrics", fail)
+    monkeypatch.setattr(metrics, "compute_classification_metrics", fail)
     with caplog.at_level(logging.WARNING, logger="mlapp"):
         app, result = trained(CLASSES, LogisticRegression())
     assert result.metrics == {"train": {}, "test": {}}

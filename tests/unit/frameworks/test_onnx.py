@@ -54,7 +54,7 @@ def iris(model: Any, **columns: Any) -> App:
 )
 def test_the_conversion_answers_as_the_original(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    predictor = prediction.predictor_of_trained(app.train())
+    predictor = prediction.make_predictor(app.train())
     features = IRIS.drop(columns="target")
     converted = onnx_conversion.convert_to_onnx(predictor, features)
     expected, found = np.asarray(predictor.predict(features)), np.asarray(converted.predict(features))
@@ -74,7 +74,7 @@ def test_columns_of_texts_and_numbers() -> None:
         columns = ColumnTransformer([("kind", OneHotEncoder(), ["kind"]), ("size", StandardScaler(), ["size"])])
         return make_pipeline(columns, LogisticRegression())
 
-    predictor = prediction.predictor_of_trained(app.train())
+    predictor = prediction.make_predictor(app.train())
     converted = onnx_conversion.convert_to_onnx(predictor)
     assert [each.name for each in converted.estimator.inputs] == ["size", "kind"]
     assert (
@@ -149,7 +149,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
             return [0] * len(X)
 
     with pytest.raises(ModelError, match="Models of python cannot be converted to ONNX: a Own"):
-        onnx_conversion.convert_to_onnx(prediction.predictor_of_trained(iris(Own()).train()))
+        onnx_conversion.convert_to_onnx(prediction.make_predictor(iris(Own()).train()))
     with pytest.raises(DeclarationError, match="An ONNX model cannot be trained"):
         onnx.OnnxFramework().trainer(object(), None)
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mlapp.monitoring.metrics import MonitorMetrics
-from mlapp.monitoring.place import Window, seconds_of
+from mlapp.monitoring.place import Window, parse_seconds
 from mlapp.monitoring.recorder import Recorder
 from mlapp.project import Project
 from mlapp.serving.inference.served_model import ServedModel, serve_version
@@ -74,7 +74,7 @@ class Service:
             lambda: b"request-%d" % next(numbers),
         )
         self.recorder.watch(self.model)
-        self.seconds = seconds_of(self.settings.window)
+        self.seconds = parse_seconds(self.settings.window)
         self.now = float(Window.of(time.time(), self.seconds).since - 8 * self.seconds)
         monkeypatch.setattr("mlapp.monitoring.recorder.time", SimpleNamespace(time=lambda: self.now))
 

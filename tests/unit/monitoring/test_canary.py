@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 
-from mlapp.baseline import Baseline, prediction_columns
+from mlapp.baseline import Baseline, summarize_predictions
 from mlapp.baseline.predictions import split_predictions
 from mlapp.deploy.cluster.canary_analysis import RequestCounts, explain_worse, parse_counts
 from mlapp.deploy.cluster.settings import Canary
@@ -17,7 +17,7 @@ def pod(trained: list[object], live: list[object], version: str) -> RequestCount
     """What a pod counts that was trained on some predictions and makes others."""
     registry = CollectorRegistry()
     metrics = MonitorMetrics(registry, "app")
-    baseline = Baseline(rows=len(trained), predictions=prediction_columns(trained))
+    baseline = Baseline(rows=len(trained), predictions=summarize_predictions(trained))
     metrics.watch(version, baseline)
     counter = Counter(baseline)
     counter.add_predictions(split_predictions(live))

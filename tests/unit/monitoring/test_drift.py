@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp.baseline import Baseline, build_columns, prediction_columns
-from mlapp.baseline.bins import KEYS, ORDER, codes_of
+from mlapp.baseline import Baseline, build_columns, summarize_predictions
+from mlapp.baseline.bins import KEYS, ORDER, encode_bins
 from mlapp.config import Drift
 from mlapp.monitoring.counts import Counter, Counts, merge
 from mlapp.monitoring.drift import find
 from mlapp.monitoring.persistence import Persistence
 from mlapp.monitoring.sampling import Sampler, hash_rows
-from mlapp.monitoring.statistics import binomial_tail, discoveries, js_distance, ks_p
+from mlapp.monitoring.statistics import compute_binomial_tail, compute_js_distance, compute_ks_p, select_discoveries
 from tests.unit.monitoring import simulation
 
 
@@ -27,7 +27,7 @@ def counted(baseline: Baseline, features: pd.DataFrame, **known: int) -> Counts:
 def test_keys_sort_as_the_numbers_do() -> None:
     random = np.random.default_rng(0)
     values = np.sort(np.concatenate([random.normal(0, 10.0**power, 500) for power in range(-8, 9)]))
-    keys = ORDER[codes_of(values, 3.0)].astype(int)
+    keys = ORDER[encode_bins(values, 3.0)].astype(int)
     assert (np.diff(keys) >= 0).all()
     assert keys.max() < KEYS
 
@@ -120,12 +120,12 @@ def test_a_value_out_of_the_range_of_training_is_seen() -> None:
 
 
 def test_predictions_have_columns_of_their_own() -> None:
-    assert [column.name for column in prediction_columns([{"label": "a", "score": 0.5}] * 10)] == [
+    assert [column.name for column in summarize_predictions([{"label": "a", "score": 0.5}] * 10)] == [
         "prediction.label",
         "prediction.score",
     ]
-    assert [column.kind for column in prediction_columns([1, 2, 1])] == ["category"]
-    assert [column.name for column in prediction_columns([[0.1, 0.9]] * 9)] == ["prediction[0]", "prediction[1]"]
+    assert [column.kind for column in summarize_predictions([1, 2, 1])] == ["category"]
+    assert [column.name for column in summarize_predictions([[0.1, 0.9]] * 9)] == ["prediction[0]", "prediction[1]"]
 
 
 def test_an_alarm_needs_two_of_three_windows() -> None:
@@ -154,7 +154,7 @@ def test_replicas_sample_the_same_rows() -> None:
 
 def test_the_statistics_are_those_of_the_books() -> None:
     # Values by scipy.stats: kstwobign.sf(1.36), binom.sf(44, 300, 0.05), jensenshannon([.05, .95], [.15, .85]).
-    assert ks_p(1.36 / (10_000 + 0.12), 2 * 10_000**2, 2 * 10_000**2) == pytest.approx(0.0494, abs=2e-4)
-    assert binomial_tail(45, 300, 0.05) == pytest.approx(6.3688e-11, rel=1e-3)
-    assert js_distance(np.array([5, 95]), np.array([15, 85])) == pytest.approx(0.1203, abs=1e-4)
-    assert discoveries([0.01, 0.03, 0.02, 0.9], 0.05) == [True, True, True, False]
+    assert compute_ks_p(1.36 / (10_000 + 0.12), 2 * 10_000**2, 2 * 10_000**2) == pytest.approx(0.0494, abs=2e-4)
+    assert compute_binomial_tail(45, 300, 0.05) == pytest.approx(6.3688e-11, rel=1e-3)
+    assert compute_js_distance(np.array([5, 95]), np.array([15, 85])) == pytest.approx(0.1203, abs=1e-4)
+    assert select_discoveries([0.01, 0.03, 0.02, 0.9], 0.05) == [True, True, True, False]

@@ -374,7 +374,7 @@ def test_a_task_of_flyte_closes_the_windows_too(mlapp: Callable[..., Any], servi
         service.predict(rows(400, 8, number), f"r{number}")
         service.next_window()
     service.stop()
-    closed = workflow.monitor_workflow(app_source.source_of_project(service.project))()
+    closed = workflow.monitor_workflow(app_source.make_project_source(service.project))()
     assert closed.startswith("2 windows closed, ")
     assert "firing: income is distributed differently" in closed
     assert close_windows(service.project).windows == 0

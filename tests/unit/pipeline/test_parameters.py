@@ -14,7 +14,7 @@ import pytest
 from mlapp import App
 from mlapp.errors import UsageError
 from mlapp.pipeline import Parameter, bind_parameters
-from mlapp.pipeline.parameters import declared_parameters, flatten_parameters
+from mlapp.pipeline.parameters import flatten_parameters, list_parameters
 
 
 class Color(enum.Enum):
@@ -92,14 +92,14 @@ def app_with_a_shared_name() -> App:
 
 
 def test_each_parameter_reaches_the_stage_that_declares_it_and_the_rest_keep_their_defaults() -> None:
-    parameters = declared_parameters(app_with_a_shared_name().stages.values())
+    parameters = list_parameters(app_with_a_shared_name().stages.values())
     bound = bind_parameters(parameters, {"C": "0.1", "data_reader.seed": "5", "limit": 10})
     assert bound == {"data_reader": {"seed": 5, "limit": 10}, "model": {"C": 0.1, "seed": 1}}
     assert flatten_parameters(bound) == {"data_reader.seed": 5, "limit": 10, "C": 0.1, "model.seed": 1}
 
 
 def test_a_name_that_two_stages_share_must_say_which() -> None:
-    parameters = declared_parameters(app_with_a_shared_name().stages.values())
+    parameters = list_parameters(app_with_a_shared_name().stages.values())
     with pytest.raises(UsageError, match="declared by 2 stages") as error:
         bind_parameters(parameters, {"seed": 1})
     assert "data_reader.seed or model.seed" in error.value.todo
@@ -107,7 +107,7 @@ def test_a_name_that_two_stages_share_must_say_which() -> None:
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"No stage takes a parameter 'limt'. Did you mean 'limit'\?"):
-        bind_parameters(declared_parameters(app_with_a_shared_name().stages.values()), {"limt": 1})
+        bind_parameters(list_parameters(app_with_a_shared_name().stages.values()), {"limt": 1})
 
 
 def test_a_required_parameter_that_is_not_given_is_named() -> None:
@@ -117,7 +117,7 @@ def test_a_required_parameter_that_is_not_given_is_named() -> None:
     def read(since: datetime.date) -> None: ...
 
     with pytest.raises(UsageError, match="'since' of data_reader has no default") as error:
-        bind_parameters(declared_parameters(app.stages.values()), {})
+        bind_parameters(list_parameters(app.stages.values()), {})
     assert "-p since=2026-01-31" in error.value.todo
 
 
@@ -126,7 +126,7 @@ def test_a_class_declares_the_parameters_of_its_constructor() -> None:
 
     app = App("flowers", target="y")
     app.model(LogisticRegression)
-    bound = bind_parameters(declared_parameters(app.stages.values()), {"C": "0.5", "solver": "saga"})
+    bound = bind_parameters(list_parameters(app.stages.values()), {"C": "0.5", "solver": "saga"})
     assert (bound["model"]["C"], bound["model"]["solver"]) == (0.5, "saga")
 
 
@@ -139,7 +139,7 @@ def test_a_class_that_passes_keywords_on_declares_those_of_its_bases() -> None:
 
     app = App("flowers")
     app.model(Model)
-    assert {parameter.name for parameter in declared_parameters(app.stages.values())} == {"rate", "depth"}
+    assert {parameter.name for parameter in list_parameters(app.stages.values())} == {"rate", "depth"}
 
 
 def test_a_default_may_be_a_table_or_an_array() -> None:
@@ -148,4 +148,4 @@ def test_a_default_may_be_a_table_or_an_array() -> None:
     @app.data_reader
     def read(weights=np.ones(2), table=pd.DataFrame({"a": [1]})) -> None: ...
 
-    assert {parameter.name for parameter in declared_parameters([app.stages["data_reader"]])} == {"weights", "table"}
+    assert {parameter.name for parameter in list_parameters([app.stages["data_reader"]])} == {"weights", "table"}

@@ -16,8 +16,8 @@ import pytest
 from mlapp import App
 from mlapp.errors import UsageError
 from mlapp.pipeline import Parameter, bind_parameters
-from mlapp.pipeline.parameters import Recorded, declared_parameters, flatten_parameters, open_stages
-from mlapp.pipeline.values import plain_value
+from mlapp.pipeline.parameters import Recorded, flatten_parameters, list_parameters, open_stages
+from mlapp.pipeline.values import to_plain_value
 
 
 class Solver(enum.Enum):
@@ -131,14 +131,14 @@ def test_a_wrong_field_is_named(kind: Any, values: dict[str, Any], message: str)
     ids=lambda value: type(value).__name__,
 )
 def test_what_a_manifest_holds_gives_the_same_value_again(value: Any) -> None:
-    recorded = json.loads(json.dumps(plain_value(value)))
+    recorded = json.loads(json.dumps(to_plain_value(value)))
     kind = tuple[int, float] if isinstance(value, tuple) and not isinstance(value, Named) else type(value)
     assert bind_parameters([Parameter("model", "p", kind)], {"p": Recorded(recorded)}) == {"model": {"p": value}}
 
 
 def test_a_default_that_no_text_stands_for_is_given_back_as_it_is() -> None:
     parameter = Parameter("model", "loss", Any, len)
-    assert bind_parameters([parameter], {"loss": Recorded(plain_value(len))})["model"]["loss"] is len
+    assert bind_parameters([parameter], {"loss": Recorded(to_plain_value(len))})["model"]["loss"] is len
 
 
 def app_with_keywords() -> App:
@@ -155,10 +155,10 @@ def app_with_keywords() -> App:
 def test_keywords_of_a_model_take_what_no_stage_declares() -> None:
     stages = app_with_keywords().stages.values()
     bound = bind_parameters(
-        declared_parameters(stages), {"max_iter": "7", "model.tol": 0.1, "limit": "3"}, open_stages(stages)
+        list_parameters(stages), {"max_iter": "7", "model.tol": 0.1, "limit": "3"}, open_stages(stages)
     )
     assert bound == {"data_reader": {"limit": 3}, "model": {"C": 1.0, "max_iter": 7, "tol": 0.1}}
-    assert flatten_parameters(bound, declared_parameters(stages)) == {
+    assert flatten_parameters(bound, list_parameters(stages)) == {
         "limit": 3,
         "C": 1.0,
         "model.max_iter": 7,
@@ -169,7 +169,7 @@ def test_keywords_of_a_model_take_what_no_stage_declares() -> None:
 def test_a_slip_of_the_pen_is_no_keyword() -> None:
     stages = app_with_keywords().stages.values()
     with pytest.raises(UsageError, match=r"'limt'. Did you mean 'limit'\?") as error:
-        bind_parameters(declared_parameters(stages), {"limt": 3}, open_stages(stages))
+        bind_parameters(list_parameters(stages), {"limt": 3}, open_stages(stages))
     assert "model.limt" in error.value.todo
 
 

@@ -100,7 +100,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.syspath_prepend(site)
     importlib.invalidate_caches()
-    registry._adapter_names.cache_clear()
+    registry._list_adapter_names.cache_clear()
     registry._load_adapter.cache_clear()
     folder = tmp_path / "project"
     folder.mkdir()
@@ -108,7 +108,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "mlapp.yaml").write_text("name: flowers\nengine: acme\n")
     monkeypatch.chdir(folder)
     yield folder
-    registry._adapter_names.cache_clear()
+    registry._list_adapter_names.cache_clear()
     registry._load_adapter.cache_clear()
     for module in ("acme_mlapp", "acme_broken"):
         sys.modules.pop(module, None)

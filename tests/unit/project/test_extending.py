@@ -87,10 +87,10 @@ def project(tmp_path: Path, rents: str, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.chdir(folder)
     importlib.invalidate_caches()
-    registry._adapter_names.cache_clear()
+    registry._list_adapter_names.cache_clear()
     registry._load_adapter.cache_clear()
     yield Project.find()
-    registry._adapter_names.cache_clear()
+    registry._list_adapter_names.cache_clear()
     registry._load_adapter.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "acme_mlapp"]:
         del sys.modules[module]

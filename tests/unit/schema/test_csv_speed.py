@@ -44,7 +44,7 @@ class PlainRows(csv._Records):
 
     def restart(self) -> None:
         self._may_be_empty = True
-        self._rows = csv._rows(self._text, self._by)
+        self._rows = csv._iterate_rows(self._text, self._by)
 
 
 @settings(max_examples=200, deadline=None)
@@ -56,12 +56,12 @@ class PlainRows(csv._Records):
 def test_quick_and_plain_reading_agree(text: str, width: int, cells: int) -> None:
     fields = FIELDS[:width]
     quick = read(text, fields, cells)
-    numbers, lines, records = csv._numbers, csv._Lines, csv._Records
-    csv._numbers, csv._Lines, csv._Records = lambda cells, dtype: None, PlainRows, PlainRows
+    numbers, lines, records = csv._convert_numbers, csv._Lines, csv._Records
+    csv._convert_numbers, csv._Lines, csv._Records = lambda cells, dtype: None, PlainRows, PlainRows
     try:
         plain = read(text, fields, cells)
     finally:
-        csv._numbers, csv._Lines, csv._Records = numbers, lines, records
+        csv._convert_numbers, csv._Lines, csv._Records = numbers, lines, records
     assert quick == plain
 
 

@@ -12,10 +12,10 @@ import pytest
 from mlapp import App
 from mlapp.config import Serve
 from mlapp.errors import InputError
-from mlapp.prediction import predictor_of_trained
+from mlapp.prediction import make_predictor
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json, encode_predictions, extract_inputs
-from mlapp.serving.protocols.tensors import tensor_from_json, tensor_from_values
+from mlapp.serving.protocols.tensors import make_tensor_from_json, make_tensor_from_values
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
@@ -28,7 +28,7 @@ RECORDS = [
 @pytest.mark.parametrize("form", ["records", "rows"])
 @pytest.mark.parametrize("wrap", ["inputs", "features", None])
 def test_fast_way_equals_the_general_way(people, form, wrap):
-    codec = Codec(predictor_of_trained(people[1]))
+    codec = Codec(make_predictor(people[1]))
     inputs = RECORDS if form == "records" else [list(record.values()) for record in RECORDS]
     body = json.dumps({wrap: inputs} if wrap else inputs).encode()
     part = codec.decode_json(body)
@@ -39,7 +39,7 @@ def test_fast_way_equals_the_general_way(people, form, wrap):
 
 
 def test_parts_of_both_ways_make_one_batch(people):
-    codec = Codec(predictor_of_trained(people[1]))
+    codec = Codec(make_predictor(people[1]))
     parts = [codec.decode_json(json.dumps(RECORDS[:1]).encode()), codec.accept_inputs(pd.DataFrame(RECORDS[1:]))]
     assert parts[0].tuples
     assert parts[1].features is not None
@@ -48,7 +48,7 @@ def test_parts_of_both_ways_make_one_batch(people):
 
 
 def test_numbers_are_packed_and_a_batch_is_one_block(numbers):
-    codec = Codec(predictor_of_trained(numbers[1]))
+    codec = Codec(make_predictor(numbers[1]))
     parts = [codec.decode_json(b'{"inputs": [[1, 2.5]]}'), codec.decode_json(b'[{"b": 4, "a": 3}, {"a": 5, "b": 6}]')]
     assert [part.rows for part in parts] == [1, 2]
     assert all(part.packed for part in parts)
@@ -70,7 +70,7 @@ def test_numbers_are_packed_and_a_batch_is_one_block(numbers):
     ids=["rows", "records", "tuples", "integers", "small floats", "by column", "table"],
 )
 def test_whatever_holds_numbers_alone_is_packed(numbers, inputs):
-    codec = Codec(predictor_of_trained(numbers[1]))
+    codec = Codec(make_predictor(numbers[1]))
     parts = [codec.accept_inputs(inputs), codec.decode_json(b"[[7, 8]]")]
     assert all(part.packed for part in parts)
     expected = pd.DataFrame({"a": [3.0, 5.0, 7.0], "b": [4.0, 6.0, 8.0]})
@@ -94,11 +94,11 @@ def test_whatever_holds_numbers_alone_is_packed(numbers, inputs):
 )
 def test_what_does_not_fit_is_refused_by_every_way(numbers, inputs):
     with pytest.raises(InputError):
-        Codec(predictor_of_trained(numbers[1])).accept_inputs(inputs)
+        Codec(make_predictor(numbers[1])).accept_inputs(inputs)
 
 
 def test_features_may_be_written_to(numbers):
-    codec = Codec(predictor_of_trained(numbers[1]))
+    codec = Codec(make_predictor(numbers[1]))
     table = codec.combine_parts([codec.decode_json(b"[[1, 2]]")])
     table.loc[0, "a"] = 7.0
     assert table["a"].tolist() == [7.0]
@@ -121,7 +121,7 @@ def test_a_column_may_have_any_name(name):
     app.evaluator(lambda model, features, target: 1.0)
     app.predictor(lambda model, features: features[name].tolist())
     trained = app.train()
-    codec = Codec(predictor_of_trained(trained))
+    codec = Codec(make_predictor(trained))
     for inputs in ([{name: 1.5}], [[1.5]], {name: [1.5]}):
         part = codec.decode_json(json.dumps({"inputs": inputs}).encode())
         assert codec.combine_parts([part]).iloc[0, 0] == 1.5
@@ -130,9 +130,9 @@ def test_a_column_may_have_any_name(name):
 
 def test_a_missing_number_of_a_tensor_is_null():
     budget = Budget(Serve(), 30)
-    assert math.isnan(tensor_from_values("x", "FP32", [2], [1.5, None], budget).array[1])
-    assert math.isnan(tensor_from_json("x", "FP64", [2], b"[1, null]", budget).array[1])
+    assert math.isnan(make_tensor_from_values("x", "FP32", [2], [1.5, None], budget).array[1])
+    assert math.isnan(make_tensor_from_json("x", "FP64", [2], b"[1, null]", budget).array[1])
     with pytest.raises(HttpError, match="a value is not of INT64"):
-        tensor_from_values("x", "INT64", [2], [1, None], budget)
+        make_tensor_from_values("x", "INT64", [2], [1, None], budget)
     with pytest.raises(HttpError, match="has lists in it: send them to /predict"):
-        tensor_from_values("x", "BYTES", [2], [["a"], ["b"]], budget)
+        make_tensor_from_values("x", "BYTES", [2], [["a"], ["b"]], budget)

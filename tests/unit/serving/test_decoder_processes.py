@@ -16,7 +16,7 @@ import pytest
 from mlapp import App
 from mlapp.config import Serve
 from mlapp.errors import InputError
-from mlapp.prediction import predictor_of_trained
+from mlapp.prediction import make_predictor
 from mlapp.serving.decoding import processes
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.threads import decode_in_thread
@@ -48,7 +48,7 @@ def any_body_is_huge(monkeypatch):
 
 @pytest.fixture(scope="module")
 def codec(numbers) -> Codec:
-    return Codec(predictor_of_trained(numbers[1]))
+    return Codec(make_predictor(numbers[1]))
 
 
 def arrow() -> bytes:

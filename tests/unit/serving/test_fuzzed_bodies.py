@@ -12,10 +12,10 @@ import pytest
 
 from mlapp.config import Serve
 from mlapp.errors import InputError
-from mlapp.prediction import predictor_of_trained
+from mlapp.prediction import make_predictor
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import grpc
-from mlapp.serving.protocols.messages import message_class
+from mlapp.serving.protocols.messages import find_message_class
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
@@ -48,7 +48,7 @@ def tensors() -> tuple[bytes, int]:
 
 
 def message() -> bytes:
-    request = message_class("ModelInferRequest")(model_name="numbers", id="1")
+    request = find_message_class("ModelInferRequest")(model_name="numbers", id="1")
     given = request.inputs.add(name="inputs", datatype="FP64", shape=[20, 2])
     given.contents.fp64_contents.extend(ROWS.ravel())
     words = request.inputs.add(name="words", datatype="BYTES", shape=[1])
@@ -94,7 +94,7 @@ async def test_no_damaged_body_is_the_servers_fault(numbers, serve) -> None:
 
 
 def test_no_damaged_message_is_the_servers_fault(numbers) -> None:
-    codec = Codec(predictor_of_trained(numbers[1]))
+    codec = Codec(make_predictor(numbers[1]))
     refused = 0
     for seed in range(SEEDS):
         try:

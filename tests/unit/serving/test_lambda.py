@@ -349,7 +349,7 @@ def test_awss_own_client_agrees_with_the_double(tmp_path: Path) -> None:
 
         def answer() -> None:
             for _ in events:
-                invocation = api.next_invocation()
+                invocation = api.wait_for_invocation()
                 event = json.loads(invocation.body)
                 if event["fails"]:
                     api.send_error(invocation, "ValueError", "no")

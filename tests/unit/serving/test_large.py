@@ -9,7 +9,7 @@ import pytest
 
 from mlapp.config import Serve
 from mlapp.errors import InputError
-from mlapp.prediction import predictor_of_trained
+from mlapp.prediction import make_predictor
 from mlapp.serving.decoding import json_chunks, large_json
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import open_inference
@@ -161,11 +161,11 @@ async def test_tensors_without_values_or_of_another_number(client):
 
 
 def test_features_are_those_of_the_whole(people, numbers):
-    codec = Codec(predictor_of_trained(people[1]))
+    codec = Codec(make_predictor(people[1]))
     part = large_json.decode_large(codec, json.dumps(PLAIN).encode(), Budget(Serve(), 30))
     general = codec.predictor.accept_inputs(PLAIN)
     pd.testing.assert_frame_equal(codec.combine_parts([part]), general, check_column_type=False)
-    codec = Codec(predictor_of_trained(numbers[1]))
+    codec = Codec(make_predictor(numbers[1]))
     rows = [[row, row / 3] for row in range(100)]
     assert (
         large_json.decode_large(codec, json.dumps(rows).encode(), Budget(Serve(), 30)).packed
@@ -191,7 +191,7 @@ def test_where_training_had_whole_numbers_and_dates(tmp_path):
             return [0] * len(features)
 
     app.model(Model)
-    codec = Codec(predictor_of_trained(app.train()))
+    codec = Codec(make_predictor(app.train()))
     records = [{"day": f"2026-01-{row % 30 + 1:02}T00:00:0{row % 10}", "small": row} for row in range(100)]
     part = large_json.decode_large(codec, json.dumps(records).encode(), Budget(Serve(), 30))
     pd.testing.assert_frame_equal(

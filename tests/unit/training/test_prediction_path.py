@@ -76,7 +76,7 @@ def test_columns_that_training_knew_and_did_not_use_are_left_out_and_others_refu
     app.data_reader(lambda: pd.DataFrame({"x": [1.0, 2.0] * 10, "row_id": range(20), "y": [0, 1] * 10}))
     app.data_parser(lambda data: (data[["x"]], data["y"]))
     app.model(Doubles)
-    predictor = prediction.predictor_of_trained(app.train())
+    predictor = prediction.make_predictor(app.train())
     known = {"x": 3.0, "row_id": 1, "y": 1}
     for inputs in ([known], known, {name: [value] for name, value in known.items()}, pd.DataFrame([known])):
         assert list(predictor.predict(inputs)) == [6.0]
@@ -87,7 +87,7 @@ def test_columns_that_training_knew_and_did_not_use_are_left_out_and_others_refu
             unknown = [known | {"z": 1}]
         with pytest.raises(InputError, match="'z'"):
             predictor.predict(unknown)
-        relaxed = prediction.predictor_of_trained(app.train(), extra="ignore")
+        relaxed = prediction.make_predictor(app.train(), extra="ignore")
         assert list(relaxed.predict(unknown)) == [6.0]
 
 

@@ -237,7 +237,9 @@ def test_a_saver_that_forgets_is_found() -> None:
         model.coef_, model.intercept_ = np.array(json.loads((path / "model.json").read_text())), 0.0
         return model
 
-    with pytest.raises(ModelError, match="does not answer as the trained one: row 0 of the sample gives 0.0 instead"):
+    with pytest.raises(
+        ModelError, match="does not predict like the trained one: row 0 of the sample gives 0.0 instead"
+    ):
         app.train()
 
 
@@ -374,7 +376,7 @@ def test_of_a_predictor_that_takes_long_one_row_is_compared(case: str, monkeypat
     if case == "forgets":
         app.saver(lambda model, path: (path / "nothing").touch())
         app.loader(lambda path: LogisticRegression().fit([[0.0, 0.0], [9.0, 9.0]], ["low", "high"]))
-        with pytest.raises(ModelError, match="saved and loaded does not answer as the trained one: row 0"):
+        with pytest.raises(ModelError, match="saved and loaded does not predict like the trained one: row 0"):
             app.train()
         return
     trained = training.run(app, progress=told.append)

@@ -43,9 +43,9 @@ from mlapp.flyte import task_bodies
 from mlapp.schema.infer import to_json_value
 from mlapp.serving import create_asgi
 from mlapp.serving.protocols import grpc
-from mlapp.serving.protocols.messages import message_class
+from mlapp.serving.protocols.messages import find_message_class
 from mlapp.store import open_store
-from mlapp.training.defaults import decimals_to_floats
+from mlapp.training.defaults import convert_decimals_to_floats
 
 EXAMPLES = int(os.environ.get("MLAPP_SAME_ANSWER", "6"))
 ROWS = 24
@@ -333,7 +333,7 @@ class Answers:
 
     async def _ask_grpc(self, server: Any, metadata: list[dict[str, Any]], *, raw: bool) -> Any:
         """The protocol has no missing values but NaN, and texts in the place of other objects."""
-        request = message_class("ModelInferRequest")(model_name="same")
+        request = find_message_class("ModelInferRequest")(model_name="same")
         for tensor in metadata:
             values, datatype = self.lists[tensor["name"]], tensor["datatype"]
             if datatype == "BYTES":
@@ -386,7 +386,7 @@ def test_the_same_row_gets_the_same_answer_by_every_way_in(data: st.DataObject, 
             trained = app._trained = training.run(app, {"test_size": 0}, to_keep=True)
         except MlappError:
             return  # one refusal, in training
-        seen = decimals_to_floats(table)
+        seen = convert_decimals_to_floats(table)
         expected = fingerprint(None, seen) if model == "exact" else trained.estimator.predict(seen)
         with tempfile.TemporaryDirectory() as folder:
             answers = Answers(app, trained, table).collect(Path(folder))
