@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
-from mlapp.data.source import Reader, declare_parameters, reader, refuse_misfits, refuse_undeclared, to_python
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
 from mlapp.errors import DataError, MissingExtraError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def source(
         return read(table, chunks=rows, types=types, **options, **values)
 
     return reader(
-        "dynamodb", f"The items of DynamoDB's table {table}.", read_items, declare_parameters(parameters), read_items
+        "dynamodb", f"The items of DynamoDB's table {table}.", read_items, declared(parameters), read_items
     )
 
 

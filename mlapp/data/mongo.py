@@ -15,7 +15,7 @@ from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declare_parameters, reader, refuse_misfits, refuse_undeclared, to_python
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def source(
         "mongo",
         f"The documents of {collection} in {redact_secrets(url)}.",
         read_documents,
-        declare_parameters(parameters),
+        declared(parameters),
         read_documents,
     )
 

@@ -20,7 +20,7 @@ from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declare_parameters, reader, refuse_misfits, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def source(
         "redis",
         f"The values of the keys {keys} in {redact_secrets(url)}.",
         read_keys,
-        declare_parameters(parameters),
+        declared(parameters),
         read_keys,
     )
 

@@ -36,7 +36,7 @@ Reader = Callable[..., Any]
 _watcher: ContextVar[Callable[[int], None] | None] = ContextVar("mlapp_rows_read", default=None)
 
 
-def declare_parameters(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
+def declared(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
     """The reader's parameters: a type makes a parameter required, a value is its default and determines its type."""
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=given)
@@ -61,7 +61,7 @@ def reader(
         kind: the source's name: the function is `read_<kind>`.
         says: the reader's docstring: what it reads, in a sentence without secrets.
         read: receives the values of all parameters, including defaults, and returns the data.
-        parameters: the result of `declare_parameters`.
+        parameters: the result of `declared`.
         parts: receives the values and a number of rows, and yields DataFrames of that size. `mlapp data export` uses it
             to limit memory use for large tables. It becomes the function's attribute `parts`.
     """

@@ -101,6 +101,7 @@ class FolderStorage:
             self._copies.mkdir(parents=True, exist_ok=True)
         except OSError:  # a pod's filesystem is read-only
             self._copies = Path(tempfile.mkdtemp(prefix="mlapp-models-"))
+        source = self._path(prefix)  # can be a link, to the files that a platform mounts
         folder = self._copies / prefix
         with translate_os_errors(folder):
             if fresh:
@@ -109,7 +110,7 @@ class FolderStorage:
                 path = folder / name
                 if not path.is_file() or path.stat().st_size != stored.size:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    _copy_regular_file(self._path(f"{prefix}/{name}"), path)
+                    _copy_regular_file(_join_below(source, name), path)
         return folder
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
@@ -153,16 +154,7 @@ class FolderStorage:
         Raises:
             StoreError: it is outside the store, because of its name or a link in the path.
         """
-        path = self.root / key
-        if not key:
-            return path
-        is_below = Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.root))
-        if not is_below or not names.is_relative_path(key):
-            raise StoreError(
-                f"{key!r} is no place in the model store {self.root}.",
-                "Do not trust the file that names it: the path leads outside the store.",
-            )
-        return path
+        return _join_below(self.root, key) if key else self.root
 
     def _release_reserve(self) -> bool:
         """Free the reserved space for a document that frees more; without it, a full disk would prevent deletions."""
@@ -181,6 +173,22 @@ class FolderStorage:
                 except OSError:
                     path.unlink(missing_ok=True)
                     raise
+
+
+def _join_below(folder: Path, name: str) -> Path:
+    """The path of a name below a folder.
+
+    Raises:
+        StoreError: it is outside the folder, because of its name or a link in the path.
+    """
+    path = folder / name
+    is_below = Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder))
+    if not is_below or not names.is_relative_path(name):
+        raise StoreError(
+            f"{name!r} is no place in the model store {folder}.",
+            "Do not trust the file that names it: the path leads outside the store.",
+        )
+    return path
 
 
 def _create(path: Path, content: bytes) -> bool:

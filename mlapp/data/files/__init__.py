@@ -18,7 +18,7 @@ from mlapp.data.files.locations import File, find_files
 from mlapp.data.files.path_values import NAME, fill_path
 from mlapp.data.frames import Types, check_chunk_rows, count_tables, join_tables, make_frame, make_frames
 from mlapp.data.secrets import Address, redact_secrets
-from mlapp.data.source import Reader, declare_parameters, reader, refuse_misfits, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     def read_files(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
         return read(template, **{**settings, "chunks": rows}, **values)
 
-    return reader("files", says, read_files, declare_parameters(options), read_files)
+    return reader("files", says, read_files, declared(options), read_files)
 
 
 def _stream_files(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declare_parameters, reader, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_undeclared
 from mlapp.data.sql import duckdb_engine, postgres_engine, sqlalchemy_engine
 from mlapp.data.sql.query import find_query_parameters
 from mlapp.errors import UsageError
@@ -77,7 +77,7 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
         options: dict[str, Any] = {"chunks": rows, "types": types}
         return read(url, query, **options, **values)
 
-    return reader("sql", says, read_query, declare_parameters(parameters), read_query)
+    return reader("sql", says, read_query, declared(parameters), read_query)
 
 
 def _choose_engine(address: Address) -> Engine:

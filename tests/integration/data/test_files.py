@@ -141,9 +141,9 @@ def test_a_line_of_another_encoding_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("other", "what"),
     [
-        ({"id": ["x"], "name": ["y"]}, "b.parquet: the column 'id' is .*string, where .*a.parquet has int64"),
+        ({"id": ["x"], "name": ["y"]}, "b.parquet: the column 'id' is .*string, but int64 in .*a.parquet"),
         ({"id": [1]}, "b.parquet lacks the column 'name', which .*a.parquet has"),
-        ({"id": [1], "name": ["y"], "more": [1]}, "b.parquet has a column 'more', which .*a.parquet has not"),
+        ({"id": [1], "name": ["y"], "more": [1]}, "b.parquet has a column 'more', which .*a.parquet lacks"),
     ],
 )
 def test_a_changed_schema_names_the_file_and_the_column(other, what, tmp_path):

@@ -166,7 +166,7 @@ def test_who_may_not_use_the_engine_is_told_so():
             os.write(writer, str(error).encode())
         os._exit(0)
     os.waitpid(child, 0)
-    assert b"You may not use the Docker engine" in os.read(reader, 1000)
+    assert b"You have no permission to use the Docker engine" in os.read(reader, 1000)
 
 
 def test_a_full_disk_is_named(root, tmp_path):

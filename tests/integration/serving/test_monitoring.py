@@ -32,12 +32,12 @@ WRITER = """
 import itertools, sys, threading
 from pathlib import Path
 import pyarrow as pa
-from mlapp.monitoring.place import Place, new_replica
+from mlapp.monitoring.place import Place, make_replica_name
 from mlapp.monitoring.segments import encode_table
 from mlapp.monitoring.writer import Writer
 from mlapp.store.folder_storage import FolderStorage
 
-writer = Writer(Place(FolderStorage(Path(sys.argv[1])), "app"), new_replica(), lambda rows: None)
+writer = Writer(Place(FolderStorage(Path(sys.argv[1])), "app"), make_replica_name(), lambda rows: None)
 writer.start()
 print("ready", flush=True)
 for number in itertools.count():

@@ -78,7 +78,7 @@ def test_a_command_that_is_used_wrongly_exits_with_2(
     [
         ("empty.csv", b"", "'empty.csv' is empty."),
         ("header.csv", b"a,b\n", "has a header and no rows"),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "row 1 has 3 cells where 2 are wanted"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "row 1 has 3 cells instead of 2"),
         pytest.param(
             "cut.parquet",
             b"PAR1\x00\x00",

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlapp.data.cache import cached
-from mlapp.data.source import declare_parameters, reader
+from mlapp.data.source import declared, reader
 from mlapp.errors import DataError
 
 
@@ -63,7 +63,7 @@ def test_the_reader_of_a_source_may_be_cached(tmp_path, calls):
             calls.append(query)
             return pd.DataFrame({"a": [1]})
 
-        return cached(folder=tmp_path)(reader("example", query, rows, declare_parameters({"limit": 1})))
+        return cached(folder=tmp_path)(reader("example", query, rows, declared({"limit": 1})))
 
     for query in ("SELECT 1", "SELECT 2", "SELECT 1"):
         source(query)(limit=2)

@@ -5,11 +5,11 @@ from datetime import date
 
 import pytest
 
-from mlapp.data.source import declare_parameters, reader, report, watch_rows
+from mlapp.data.source import declared, reader, report, watch_rows
 
 
 def example(**parameters):
-    return reader("example", "Rows of an example.", lambda values: values, declare_parameters(parameters))
+    return reader("example", "Rows of an example.", lambda values: values, declared(parameters))
 
 
 def test_a_type_is_a_required_parameter_and_a_value_a_default():

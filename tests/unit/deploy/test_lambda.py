@@ -105,7 +105,7 @@ def test_a_release_that_does_not_answer_never_goes_live(target: LambdaTarget) ->
 
 
 def test_a_canary_is_a_weight_of_the_alias(target: LambdaTarget) -> None:
-    with pytest.raises(DeployError, match="Nothing of digits is live"):
+    with pytest.raises(DeployError, match="digits has no live release"):
         target.canary(shipment(1), 10)
     answer_with(ANSWER)
     target.apply(shipment(1))
@@ -204,7 +204,7 @@ def test_an_alias_that_another_moved_is_left_alone(target: LambdaTarget, monkeyp
         return version
 
     monkeypatch.setattr(target._function, "publish", publish_meanwhile)
-    with pytest.raises(DeployError, match="was moved to version 1 meanwhile"):
+    with pytest.raises(DeployError, match="was moved to version 1 concurrently"):
         target.apply(shipment(3))
     assert client().get_alias(FunctionName="digits", Name="live")["FunctionVersion"] == "1"
 

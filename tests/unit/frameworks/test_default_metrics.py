@@ -128,7 +128,7 @@ def test_probabilities_that_a_model_does_not_give_are_refused_before_the_data_is
     app = App("none", target="y", predict="proba")
     app.data_reader(lambda: pytest.fail("the data was read"))
     app.model(RandomForestRegressor)
-    with pytest.raises(ModelError, match="RandomForestRegressor gives no probabilities"):
+    with pytest.raises(ModelError, match="RandomForestRegressor does not return probabilities"):
         app.train()
     with pytest.raises(DeclarationError, match="has a predictor of its own"):
         app.predictor(lambda model, features: [])

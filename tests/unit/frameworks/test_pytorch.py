@@ -160,7 +160,7 @@ def test_cuda_that_is_not_there() -> None:
 def test_a_module_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot take features of the shape \[150, 3\]"):
         PYTORCH.trainer(net(), FEATURES.iloc[:, :3], TARGET)
-    with pytest.raises(ModelError, match="12 classes, the model 3 outputs"):
+    with pytest.raises(ModelError, match="12 classes, but the model has 3 outputs"):
         PYTORCH.trainer(net(), FEATURES, TARGET.index.to_series() % 12)
     PYTORCH.save(net(), tmp_path, "safetensors", ())
     with pytest.raises(ModelError, match="do not fit the module that the app's model function builds"):

@@ -251,7 +251,7 @@ def test_versions_are_compared_on_live_data(mlapp: Callable[..., Any], service: 
     assert content["rows"] == 300
     assert [side["version"] for side in content["sides"]] == ["1", "2"]
     assert 0.5 < content["agreement"] <= 1
-    assert "All of 300" in mlapp("monitor", "skew", "--version", "1").out
+    assert "All 300 predictions match" in mlapp("monitor", "skew", "--version", "1").out
 
 
 def test_what_retraining_made_is_not_latest_until_it_is_promoted(

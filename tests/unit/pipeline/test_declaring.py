@@ -83,7 +83,7 @@ def test_two_functions_for_one_stage_are_an_error_that_names_both() -> None:
     @app.data_reader
     def first() -> None: ...
 
-    with pytest.raises(DeclarationError, match=r"two of data_reader: .*'first'.* and .*'second'"):
+    with pytest.raises(DeclarationError, match=r"two functions for data_reader: .*'first'.* and .*'second'"):
 
         @app.data_reader
         def second() -> None: ...
@@ -118,7 +118,7 @@ def test_two_functions_of_one_name_in_a_file_are_two() -> None:
     def read() -> int:
         return 1
 
-    with pytest.raises(DeclarationError, match="two of data_reader"):
+    with pytest.raises(DeclarationError, match="two functions for data_reader"):
 
         @app.data_reader
         def read() -> int:
@@ -131,7 +131,7 @@ def test_a_script_is_held_to_it_too(tmp_path) -> None:
         "from mlapp import App\napp = App('a')\n@app.data_reader\ndef one(): ...\n@app.data_reader\ndef two(): ...\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
-    assert "two of data_reader: data_reader 'one' in app.py:3 and data_reader 'two' in app.py:5" in done.stderr
+    assert "two functions for data_reader: data_reader 'one' in app.py:3 and data_reader 'two' in app.py:5" in done.stderr
 
 
 def test_a_cell_of_a_notebook_may_be_run_again_and_changed() -> None:

@@ -152,7 +152,7 @@ def test_both_formats_share_the_scripts_and_nothing_is_overwritten(shop, mlapp):
     (root / ".ci/deploy.sh").write_text("echo mine\n")
     refused = mlapp("eject", "ci", "--format", "github", cwd=root)
     assert refused.code == 2
-    assert f"{root}/.ci/deploy.sh exists already" in refused.err
+    assert f"{root}/.ci/deploy.sh already exists" in refused.err
     (root / ".ci/deploy.sh").unlink()
 
 

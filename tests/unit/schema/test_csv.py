@@ -64,7 +64,7 @@ def test_a_header_in_other_letters_is_an_error_and_no_row():
 )
 def test_a_row_with_more_or_fewer_cells_is_refused_by_its_number(row, cells):
     schema = infer_schema(pd.DataFrame({"a": [1.0, None], "b": ["x", None]}))
-    with pytest.raises(InputError, match=f"row 1 has {cells} cells where 2 are wanted") as refused:
+    with pytest.raises(InputError, match=f"row 1 has {cells} cells instead of 2") as refused:
         read(f"a,b\n1,x\n{row}\n2,y\n", schema)
     assert refused.value.problems[0].row == 1
 

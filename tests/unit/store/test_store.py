@@ -153,7 +153,7 @@ def test_joblib_is_an_opt_in_with_a_warning(store: Store, caplog: pytest.LogCapt
     app = an_app(format="joblib")
     store.put(app.train())
     load_predictor(app, store.get("numbers"))
-    assert "model.joblib is a pickle: loading it runs the code that it holds" in caplog.text
+    assert "model.joblib is a pickle: loading it runs the code in it" in caplog.text
 
 
 def test_a_model_that_cannot_be_pickled_leaves_no_version(store: Store, tmp_path: Path) -> None:

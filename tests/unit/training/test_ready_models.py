@@ -25,7 +25,7 @@ def test_a_file_is_served_without_a_reader_by_the_names_that_the_model_knows(pro
     joblib.dump(LinearRegression().fit(TABLE, TABLE["a"] * 2), root / "ready.joblib")
     trained = mlapp("train")
     assert trained.code == 0, trained.err
-    assert "as it is" in trained.err
+    assert "without metrics" in trained.err
     (root / "new.json").write_text('[{"a": 5, "b": 1}]')
     found = mlapp("predict", "--features", "new.json")
     assert json.loads(found.out) == pytest.approx([10.0])

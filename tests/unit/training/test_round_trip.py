@@ -319,7 +319,7 @@ def test_a_class_without_a_format_is_told_before_the_data_is_read_for_a_version(
     ("model", "predict", "told"),
     [
         (DBSCAN, "labels", "A DBSCAN has no method predict."),
-        (LinearSVC, "proba", "a LinearSVC gives no probabilities"),
+        (LinearSVC, "proba", "a LinearSVC does not return probabilities"),
         (LocalOutlierFactor, "labels", "A LocalOutlierFactor has no method predict."),
     ],
 )
@@ -376,7 +376,7 @@ def test_of_a_predictor_that_takes_long_one_row_is_compared(case: str, monkeypat
     if case == "forgets":
         app.saver(lambda model, path: (path / "nothing").touch())
         app.loader(lambda path: LogisticRegression().fit([[0.0, 0.0], [9.0, 9.0]], ["low", "high"]))
-        with pytest.raises(ModelError, match="saved and loaded does not predict like the trained one: row 0"):
+        with pytest.raises(ModelError, match="saved and reloaded model does not predict like the trained one: row 0"):
             app.train()
         return
     trained = training.run(app, progress=told.append)

@@ -187,5 +187,5 @@ def test_what_is_searched() -> None:
 def test_a_range_that_cannot_be() -> None:
     with pytest.raises(DeclarationError, match="is empty"):
         Search(2, 1)
-    with pytest.raises(DeclarationError, match="begins at 0"):
+    with pytest.raises(DeclarationError, match="starts at 0"):
         Search(0, 1, log=True)

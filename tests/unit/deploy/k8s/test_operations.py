@@ -60,7 +60,7 @@ def test_without_any_name_the_error_says_where_to_write_it(mlapp, project, targe
 def test_the_name_in_the_settings_and_in_the_code_must_be_one(mlapp, project):
     project(mlapp__yaml="name: blossoms\n")
     ran = mlapp("train")
-    assert "The App in app.py is 'flowers', and mlapp.yaml says `name: blossoms`." in ran.err
+    assert "The App in app.py is 'flowers', but mlapp.yaml says `name: blossoms`." in ran.err
 
 
 def test_a_dry_run_prints_a_canary_before_it_starts_and_asks_nobody(mlapp, project, api, target):
