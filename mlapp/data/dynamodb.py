@@ -117,9 +117,7 @@ def source(
     def read_items(values: dict[str, Any], rows: int | None = chunks) -> Any:
         return read(table, chunks=rows, types=types, **options, **values)
 
-    return reader(
-        "dynamodb", f"The items of DynamoDB's table {table}.", read_items, declared(parameters), read_items
-    )
+    return reader("dynamodb", f"The items of DynamoDB's table {table}.", read_items, declared(parameters), read_items)
 
 
 def _find_expression_parameters(*expressions: str | None) -> list[str]:

@@ -131,7 +131,9 @@ def test_a_script_is_held_to_it_too(tmp_path) -> None:
         "from mlapp import App\napp = App('a')\n@app.data_reader\ndef one(): ...\n@app.data_reader\ndef two(): ...\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
-    assert "two functions for data_reader: data_reader 'one' in app.py:3 and data_reader 'two' in app.py:5" in done.stderr
+    assert (
+        "two functions for data_reader: data_reader 'one' in app.py:3 and data_reader 'two' in app.py:5" in done.stderr
+    )
 
 
 def test_a_cell_of_a_notebook_may_be_run_again_and_changed() -> None:
