@@ -164,7 +164,7 @@ def _check_project(start: Path) -> list[Finding]:
 
 
 def _check_monitored_names(project: Project, number: int) -> list[Finding]:
-    """What `monitor:` names and the newest version does not have."""
+    """The names in `monitor:` that the newest version does not have."""
     manifest, settings = project.store.manifest(project.name, number), project.settings.monitor
     errors = find_unknown_columns(settings, manifest.schema.features)
     errors += find_unknown_metrics(settings, manifest.headline)

@@ -77,7 +77,7 @@ class Problem:
 class InputError(MlappError):
     """Features that do not fit the model's schema.
 
-    `problems` are those that a client is told, at most ten; `found` are all, at most a thousand.
+    `problems` are the ones in the answer, at most ten; `found` are all, at most a thousand.
     """
 
     title = "The inputs do not fit the model"

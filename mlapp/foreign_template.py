@@ -24,7 +24,7 @@ def fetch_template(template: str) -> Iterator[Path]:
     """The folder of a template at a URL, during the block.
 
     Raises:
-        UsageError: it cannot be fetched, is not a template, or has a link to a file outside of it.
+        UsageError: it cannot be fetched, is not a template, or has a link to a file outside it.
     """
     from cookiecutter.config import get_user_config
     from cookiecutter.exceptions import CookiecutterException
@@ -62,7 +62,7 @@ def find_code(folder: Path) -> list[str]:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse links that lead out of a template: the files behind them would be copied into the project."""
+    """Refuse links to files outside a template, which would be copied into the project."""
     root = folder.resolve()
     for at, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -76,10 +76,10 @@ def _refuse_links(folder: Path) -> None:
 
 @contextmanager
 def render_in_sandbox(folder: Path) -> Iterator[None]:
-    """Let cookiecutter render in Jinja's sandbox, and write nothing outside of a folder.
+    """Make cookiecutter render in Jinja's sandbox and write only inside a folder.
 
     Raises:
-        UsageError: a template calls Python, or names a file outside of the folder.
+        UsageError: a template calls Python, or names a file outside the folder.
     """
     from cookiecutter import environment, generate, utils
     from jinja2.exceptions import SecurityError
@@ -89,7 +89,7 @@ def render_in_sandbox(folder: Path) -> Iterator[None]:
         """cookiecutter's environment, in which a template can call only filters."""
 
     class PathSandbox(Sandbox):
-        """The one that renders the paths of files, and gives the templates of their contents."""
+        """The environment that renders the paths of files and provides the templates of their contents."""
 
         def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Any:
             return _PathTemplate(super().from_string(source, *args, **kwargs), folder)
@@ -119,7 +119,7 @@ class _PathTemplate:
 
     def render(self, **context: Mapping[str, Any]) -> str:
         """Raises:
-        UsageError: the path leads out of the folder.
+        UsageError: the path is outside the folder.
         """
         path: str = self._template.render(**context)
         is_below = Path(os.path.normpath(self._folder / path)).is_relative_to(self._folder)

@@ -49,11 +49,11 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
 
 
 def load_converted(pipeline: Pipeline, version: ModelVersion, kept: Path | None, *, extra: str = "refuse") -> Predictor:
-    """A stored version as `convert_to_onnx` makes it. A kept conversion needs neither the model's framework nor the
+    """A stored version, converted by `convert_to_onnx`. A stored conversion needs neither the model's framework nor the
     converter.
 
     Args:
-        kept: the folder of conversions; none are kept when None.
+        kept: the folder of stored conversions; None stores none.
         extra: `serve.extra`.
 
     Raises:
@@ -75,14 +75,14 @@ def load_converted(pipeline: Pipeline, version: ModelVersion, kept: Path | None,
 
 
 def _name_conversion(version: ModelVersion) -> str:
-    """A file name that changes with the version's files, and with what compared the conversion's answers."""
+    """A file name that changes with the version's files and with the code that checks conversions."""
     files = {name: file.sha256 for name, file in version.manifest.files.items()}
     identity = msgspec.json.encode([files, distribution.version()], order="sorted")
     return f"{version.app}-{version.version}-{hashlib.sha256(identity).hexdigest()[:16]}.onnx"
 
 
 def _keep_conversion(content: bytes, file: Path) -> None:
-    """Write a conversion; where the disk is full or may not be written to, the next start converts again."""
+    """Write a conversion. If the disk is full or read-only, the next start converts again."""
     temporary = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

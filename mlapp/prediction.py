@@ -69,7 +69,7 @@ class Predictor:
         return wants_array(first) or self._is_tensor_model(first)
 
     def _is_tensor_model(self, stage: Stage) -> bool:
-        """Whether the features go into the one tensor of an ONNX model, and no function of the app's sees them."""
+        """Whether the features go directly into the only tensor of an ONNX model, without a function of the app."""
         is_default = isinstance(stage.options, DefaultOptions) and not self.pipeline.callbacks
         return is_default and isinstance(self.estimator, OnnxModel) and len(self.estimator.inputs) == 1
 
@@ -228,7 +228,7 @@ def load_predictor(pipeline: Pipeline, version: ModelVersion, *, extra: str = "r
 def wrap_estimator(
     pipeline: Pipeline, version: ModelVersion, estimator: Any, framework: Framework, *, extra: str = "refuse"
 ) -> Predictor:
-    """The model of a stored version, or its conversion, with the app's functions around it. `extra` as for `load`."""
+    """The model of a stored version, or its conversion, with the app's functions. `extra` as for `load`."""
     manifest = version.manifest
     return Predictor(
         pipeline,

@@ -33,7 +33,7 @@ class SqsTrigger(Section, frozen=True):
 
 
 class Triggers(Section, frozen=True):
-    """`triggers:` what invokes the live release, besides its URL and callers."""
+    """`triggers:` events that invoke the live release, in addition to its URL and direct callers."""
 
     s3: Annotated[S3Trigger | None, Meta(description="New files in a bucket.")] = None
     sqs: Annotated[SqsTrigger | None, Meta(description="Messages of a queue.")] = None

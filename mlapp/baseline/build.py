@@ -85,7 +85,7 @@ def summarize_column(
 
 
 def to_numbers(values: Any) -> NDArray[np.float64]:
-    """Numbers as float64, dates as seconds since 1970, durations as seconds, what is missing or no number as NaN."""
+    """Values as float64: numbers, dates as seconds since 1970, durations as seconds; anything else as NaN."""
     import numpy as np
     import pandas as pd
     from pandas.api import types

@@ -27,7 +27,7 @@ UNQUOTED = {
     "STAGING": "target",
     "PRODUCTION": "target",
 }
-"""Values that stand in the files without quotes."""
+"""Values that the files contain without quotes."""
 
 NOT_CLUSTERS = frozenset({"docker", "flyte"})
 ACTIONS = {
@@ -145,7 +145,7 @@ def _collect_values(project: Project, directory: str, repository: Path) -> dict[
 
 
 def _refuse_unusable_names(values: dict[str, str]) -> None:
-    """Refuse names that the shell or YAML would read as something else: they stand in scripts as they are."""
+    """Refuse names that the shell or YAML interprets differently, because scripts contain them without quotes."""
     for key, what in UNQUOTED.items():
         if not re.fullmatch(r"[\w./@ =-]*" if key in ("STAGING", "PRODUCTION") else r"[\w./@-]+", values[key]):
             raise UsageError(

@@ -222,7 +222,7 @@ def _print(reports: Sequence[WindowReport]) -> None:
 
 
 def _print_alarms(reports: Sequence[WindowReport]) -> None:
-    """Each alarm in the window in which it begins, or the first one that is shown."""
+    """Each alarm in the window in which it starts, or in the first displayed window."""
     active: dict[str, set[tuple[str, str]]] = {}
     for report in reports:
         before = active.get(report.version, set())

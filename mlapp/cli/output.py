@@ -12,11 +12,11 @@ from typing import Any
 from mlapp.errors import MlappError, UsageError
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that a terminal acts on, in texts of clients, models and stores; not tabs and ends of lines."""
+"""Control characters in texts of clients, models and stores, except tabs and line ends."""
 
 
 def escape_controls(text: str) -> str:
-    """A text that a terminal shows, and does nothing else."""
+    """A text without characters that control a terminal."""
     return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 

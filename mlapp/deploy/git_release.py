@@ -155,7 +155,7 @@ def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str
         raise DeployError(f"{path} is a link to a place outside the repository.", "Give another --git-path.")
     ours = set(_list_own_files(folder))
     for name in texts:
-        if os.path.lexists(folder / name) and name not in ours:  # a link could lead anywhere
+        if os.path.lexists(folder / name) and name not in ours:  # a link can point outside the repository
             raise DeployError(
                 f"{path}/{name} exists already, and mlapp did not write it.", "Remove it, or give another --git-path."
             )

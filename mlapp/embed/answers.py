@@ -32,7 +32,7 @@ from mlapp.serving.web.timeouts import request_timeout
 log = logging.getLogger("mlapp.serving")
 EVENTS = b"text/event-stream"
 LONGEST_LENGTH = 18
-"""Digits of a content-length; a longer one is as good as none."""
+"""Maximum digits of a content-length that is parsed."""
 OPEN = ("/livez", "/readyz", "/health")
 """Paths that need no API key, because probes send none."""
 PATHS = {

@@ -33,7 +33,7 @@ class Source:
 
     @property
     def project(self) -> Project:
-        """The project, in the folder where the code is now."""
+        """The project, in the code's current folder."""
         return Project(self.root, self.settings, self.environment)
 
 

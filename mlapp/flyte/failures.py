@@ -101,7 +101,7 @@ def _explain_stage_error(name: str, run: Run, text: str) -> RunFailedError | Non
 
 
 def _explain_trace(name: str, run: Run, text: str) -> RunFailedError | None:
-    """An error with a traceback, as of an app that cannot be imported in the task."""
+    """An error with a traceback, for example of an app that cannot be imported in the task."""
     trace, message = split_error(text)
     if STAGE_ERROR not in text and not trace:
         return None

@@ -14,7 +14,7 @@ from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 
 AT_ONCE = 4
-"""Files in transfer at the same time: each takes a call of flyteadmin and a request to the store."""
+"""Concurrent transfers. Each takes a call of flyteadmin and a request to the store."""
 TIMEOUT = 60
 """Seconds without data after which a transfer fails."""
 
@@ -63,10 +63,10 @@ def upload_file(connection: Connection, file: Path, name: str, root: str) -> str
 
 
 def upload_files(connection: Connection, files: Mapping[str, Path], root: str) -> dict[str, str]:
-    """Put files under `root`, several at a time; name → where it is.
+    """Upload files to `root`, several at a time; returns name → URL.
 
     Raises:
-        FlyteError: the object store refused one.
+        FlyteError: the object store refused a file.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         urls = pool.map(lambda name: upload_file(connection, files[name], name, root), files)
@@ -74,10 +74,10 @@ def upload_files(connection: Connection, files: Mapping[str, Path], root: str) -
 
 
 def download_files(connection: Connection, url: str, names: Iterable[str], folder: Path) -> None:
-    """Get files below `url` into a folder, several at a time.
+    """Download files below `url` to a folder, several at a time.
 
     Raises:
-        ExpiredError: one has expired.
+        ExpiredError: a signed URL has expired.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for _ in pool.map(lambda name: download_file(connection, f"{url}/{name}", folder / name), names):
@@ -97,7 +97,7 @@ def download_file(connection: Connection, url: str, file: Path, again: str = "ml
 
     file.parent.mkdir(parents=True, exist_ok=True)
     signed_url = url
-    if not url.startswith(("http://", "https://")):  # else flyteadmin has signed it already
+    if not url.startswith(("http://", "https://")):  # otherwise flyteadmin has signed it already
         try:
             signed_url = connection.call_client(connection.client.get_download_signed_url, url).signed_url
         except FlyteError as error:

@@ -27,7 +27,7 @@ class RunPod:
     Attributes:
         node: the task's node in the workflow, such as `train-evaluate-save`.
         reason: the kubelet's termination reason of its container, such as `OOMKilled`; empty while it runs.
-        waits_for: why it has not started; empty once it has.
+        waits_for: the reason why it has not started; empty afterwards.
     """
 
     name: str

@@ -37,7 +37,7 @@ LAST_STEPS: Mapping[str, str] = {
     "tune": "trial",
     "tune_split": "trial",
 }
-"""The last step of each workflow that the app has of its own."""
+"""The last step of each of the app's workflows."""
 WAITS_AFTER = 10.0
 """Seconds after which mlapp asks why a task has not started."""
 
@@ -112,13 +112,13 @@ def split_stage_names(node: str) -> list[str]:
 
 
 def is_last_done(run: Run) -> bool:
-    """Whether the last step of one of the app's own workflows succeeded: only the run's own end is missing."""
+    """Whether the last step of one of the app's workflows has succeeded, so that only the run's end is missing."""
     last = LAST_STEPS.get(run.workflow.rpartition(".")[2])
     return any(step.name == last and step.phase == "succeeded" for step in run.steps)
 
 
 def looks_finished(run: Run) -> bool:
-    """Whether no step is known that still runs. Another one may follow."""
+    """Whether no known step is running. Another one can follow."""
     phases = {step.phase for step in run.steps}
     return not phases or bool(phases & {"failed", "aborted"}) or phases == {"succeeded"}
 

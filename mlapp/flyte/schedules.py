@@ -40,7 +40,7 @@ NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
 
 
 class MonitorSchedule(Schedule):
-    """Runs `mlapp monitor run`, in place of training or predicting."""
+    """Runs `mlapp monitor run` instead of training or predicting."""
 
     @property
     def workflow(self) -> str:
@@ -48,7 +48,7 @@ class MonitorSchedule(Schedule):
 
 
 def list_schedules(source: Source) -> dict[str, Schedule]:
-    """The schedules that the app declares; and that of monitoring, with `monitor: {run: flyte}`.
+    """The schedules of the app, and the schedule of monitoring with `monitor: {run: flyte}`.
 
     Raises:
         DeclarationError: one of the app's has the name of monitoring's. ConfigError: Flyte cannot read what a server

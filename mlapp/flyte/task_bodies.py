@@ -317,7 +317,7 @@ def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
 
 
 def run_monitor(project: Project) -> str:
-    """Close the windows that have ended. Returns what was done, in words."""
+    """Close the windows that have ended. Returns a description of the work."""
     closed = close_windows(project)
     lines = [f"{closed.windows} windows closed, {len(closed.sent)} alarms begun or ended."]
     return "\n".join(lines + [f"{event['status']}: {event['text']}" for event in closed.sent])

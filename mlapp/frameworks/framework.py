@@ -30,7 +30,7 @@ class Framework(ABC):
     weights_only: ClassVar[bool] = False
     """`save` keeps weights alone: the app's model function builds the model, and `restore` reads them into it."""
     survives_fork: ClassVar[bool] = False
-    """A model that was loaded and has not predicted works in a forked child: it holds no threads and no devices."""
+    """A loaded model works in a forked child until it predicts: it holds no threads and no devices."""
     trains_from_weights: ClassVar[bool] = False
     """`proceed` does not fit: it gives the model the weights to begin with, and the trainer goes on."""
 
@@ -178,9 +178,9 @@ def unreadable_file_error(file: Path, error: Exception) -> ModelError:
 
 
 def will_have_method(model: Any, name: str) -> bool:
-    """Whether an unfitted model has a method, or gets it from an estimator that fitting chooses.
+    """Whether an unfitted model has a method, or will have it from its final estimator.
 
-    scikit-learn's stacking passes `predict` to its `final_estimator`, which may be None until then.
+    scikit-learn's stacking delegates `predict` to its `final_estimator`, which can be None before fitting.
     """
     try:
         getattr(model, name)

@@ -75,7 +75,7 @@ def _iterate_parts(held: Held) -> Iterator[Held]:
         parts = list(value.values())
     elif isinstance(value, (list, tuple, set, frozenset)):
         parts = list(value)
-    elif isinstance(value, np.ndarray):  # not what merely has a `dtype`: a file gives an estimator any attribute
+    elif isinstance(value, np.ndarray):  # a `dtype` alone proves nothing: a file can give an estimator one
         parts = np.asarray(value).ravel().tolist() if value.dtype.kind == "O" else []
     elif isinstance(value, partial):
         parts = [value.func, value.args, value.keywords]
@@ -126,7 +126,7 @@ def _require_sound_predictor(held: Held) -> None:
 
 def _require_known_function(function: Any) -> None:
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-    if name not in FUNCTIONS or resolve_name(name) is not function:  # an object may only claim to be one of them
+    if name not in FUNCTIONS or resolve_name(name) is not function:  # an object can claim to be one of them
         raise ModelError(
             f"The model holds types that are not declared trusted: a {PARTIAL} of {name}.",
             f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",

@@ -116,7 +116,7 @@ def make_alert_body(event: AlarmEvent, format: str) -> Any:
     if format == "slack":
         mark = ":rotating_light:" if event["status"] == "firing" else ":white_check_mark:"
         title = f"{mark} *{event['app']}* version {event['version']}, {event['kind']} {event['status']}"
-        # A client's value could be a link, or call everybody: https://api.slack.com/reference/surfaces/formatting.
+        # A client's value can be a link or a mention: https://api.slack.com/reference/surfaces/formatting.
         return {"text": f"{title}\n{html.escape(event['text'], quote=False)}"}
     if format == "alertmanager":
         now = datetime.now(timezone.utc)
@@ -162,14 +162,14 @@ def _post(url: str, shown: str, body: bytes, format: str) -> None:
             if pause is None:
                 log.error("An alarm was not sent: %s cannot be reached: %s.", shown, getattr(error, "reason", error))
                 return
-        except (http.client.HTTPException, ValueError) as error:  # whose text may hold the URL
+        except (http.client.HTTPException, ValueError) as error:  # its text can contain the URL
             log.error("An alarm was not sent: %s: %s.", shown, type(error).__name__)
             return
         time.sleep(pause)
 
 
 class _RefusingRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST becomes a GET without the alarm, at an address that the receiver chooses."""
+    """A redirected POST becomes a GET without the alarm, to an address that the receiver chooses."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 
 class RequestNames(NamedTuple):
-    """What the log needs to know of the requests of a batch, in order.
+    """The log's data of the requests of a batch, in order.
 
     Attributes:
-        ids: of each request; None where it has none.
-        rows: of each request; None where each has one.
-        keys: of each request; None where none has keys.
+        ids: of each request, or None.
+        rows: of each request; None if each has one.
+        keys: of each request; None if no request has keys.
     """
 
     ids: list[bytes | None]
@@ -25,9 +25,9 @@ class RecordedBatch(NamedTuple):
     """Features and predictions of one call of a model.
 
     Attributes:
-        parts: the features of the requests that were answered, in order, as `strip_parts` gives them.
+        parts: the features of the answered requests, in order, from `strip_parts`.
         predictions: one per row of the parts.
-        requests: None where nothing is logged.
+        requests: None if nothing is logged.
         seconds: duration of the call.
         at: time of the answer, in seconds since 1970.
     """
@@ -47,7 +47,7 @@ def make_batch(
 
     Args:
         results: the predictions, or an error, of each part.
-        is_logged: keep what the log needs.
+        is_logged: keep the log's data.
     """
     try:
         predictions = list(chain.from_iterable(results))

@@ -1,4 +1,4 @@
-"""A canary's quality against the live release's, where truths are known while it is watched."""
+"""Compares a canary's quality with the live release's, if truths are known while it is watched."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mlapp.project import Project
 
 log = logging.getLogger("mlapp.monitoring")
 PAUSES = 10
-"""Time between two looks at the log, as a multiple of what a look takes."""
+"""Time between two evaluations, as a multiple of the duration of one."""
 
 
 class CanaryQuality:
-    """Compares two versions by the rows that each logged, and whose truths are known.
+    """Compares two versions on the rows that each has logged and whose truths are known.
 
     Args:
-        since: when the watch began, in seconds since 1970.
+        since: start of the watch, in seconds since 1970.
     """
 
     def __init__(self, project: Project, since: float) -> None:
@@ -34,7 +34,7 @@ class CanaryQuality:
         self._reason: str | None = None
 
     def __call__(self, live: str | None, trial: str | None) -> str | None:
-        """Why the canary's version is worse; None if it is not, or not known to be.
+        """The reason why the canary's version is worse; None if it is not, or if it is unknown.
 
         A metric is worse by more than `monitor.quality` allows, or than nothing where it does not name the metric, and
         by more than chance explains.
@@ -64,10 +64,10 @@ class CanaryQuality:
 
 
 def explain_quality(live: Quality, trial: Quality, allowed: dict[str, float]) -> str | None:
-    """Why a canary's quality is worse than the live release's; None if it is not, or too few truths are known.
+    """The reason why a canary's quality is worse than the live release's; None if it is not, or with too few truths.
 
     Args:
-        allowed: metric → its change that is allowed.
+        allowed: metric → allowed change.
     """
     if min(live.truths, trial.truths) < FEWEST:
         return None
@@ -87,7 +87,7 @@ def explain_quality(live: Quality, trial: Quality, allowed: dict[str, float]) ->
 
 
 def _error_of(before: Metric, now: Metric) -> float | None:
-    """The standard error of the difference; None where it is not known. A share has at least one wrong row."""
+    """The standard error of the difference, or None. A share counts at least one wrong row."""
     errors = []
     for metric in (before, now):
         error = metric.error

@@ -1,4 +1,4 @@
-"""What is stored of a column's values: `drop`, `hash` or `round(5)` of `monitor.columns`, before it is written."""
+"""Redacts stored values of columns by `monitor.columns`: `drop`, `hash` or `round(5)`, before anything is written."""
 
 from __future__ import annotations
 

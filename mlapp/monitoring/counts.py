@@ -86,7 +86,7 @@ class Counter:
         self.predictions.add_columns(columns)
 
     def add_answers(self, rows: Sequence[Any]) -> None:
-        """Count predictions, one a row, as an answer holds them."""
+        """Count predictions, one per row, as in an answer."""
         if not self.predictions.add_floats(rows):
             self.add_predictions(split_predictions(rows))
 
@@ -133,7 +133,7 @@ class Slots:
         }
 
     def __len__(self) -> int:
-        """How many columns are counted."""
+        """The number of counted columns."""
         return len(self._columns)
 
     def clear(self) -> None:
@@ -164,7 +164,7 @@ class Slots:
             self.add_columns({name: cells[:, at] for at, name in enumerate(self._columns)})
 
     def add_floats(self, values: Sequence[Any]) -> bool:
-        """Count numbers, if there is one column and it holds numbers. Returns whether they were counted."""
+        """Count numbers if there is one column of numbers. Returns whether they were counted."""
         if self._numbers != [NAME] or len(self._columns) != 1:
             return False
         try:
@@ -204,7 +204,7 @@ class Slots:
             cells[:, rounded] = np.round(cells[:, rounded] / steps[rounded]) * steps[rounded]
         places = encode_bins(cells, self._centers[which])
         places += self._offsets[which]
-        # `take` costs half of an index. Every place is in the table: "wrap" leaves out the check.
+        # `take` costs half of indexing. Every index is in the table, so "wrap" skips the check.
         slots = self._table.take(places.ravel(), mode="wrap")
         self.counts += np.bincount(slots, minlength=len(self.counts))
 

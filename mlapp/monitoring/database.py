@@ -40,9 +40,9 @@ class Database:
             self._hours.setdefault((version, hour), []).append(file)
 
     def deny_other_files(self) -> None:
-        """Let further statements read these tables only: no other file, address, extension, or attached database.
+        """Restrict further statements to these tables: no other file, address, extension, or attached database.
 
-        DuckDB does not let a statement undo it (https://duckdb.org/docs/stable/operations_manual/securing_duckdb).
+        A statement cannot undo it (https://duckdb.org/docs/stable/operations_manual/securing_duckdb).
         """
         self.execute(f"SET allowed_paths={_list_of(self._files)}")
         self.execute("SET enable_external_access=false")
@@ -102,7 +102,7 @@ def open_database(
 
 
 def query(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """The names and rows of a query's result. It reads the log and the truths, and no other file or address.
+    """The names and rows of a query's result. It can read only the log and the truths.
 
     Raises:
         DataError: the query is wrong.

@@ -1,4 +1,4 @@
-"""The open window of each version that answers, and the counts of closed ones that a server remembers."""
+"""The open window of each serving version, and the counts of closed windows that a server remembers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TICK = 1.0
 PUBLISH = 5.0
 """Seconds between two updates of the series of Prometheus, under load."""
 FEW = 5_000
-"""Rows since the last look, below which the series are updated at once."""
+"""Number of new rows below which the series are updated at once."""
 KEPT = 48
 """Windows that a server remembers."""
 FAR = 10.0
@@ -42,11 +42,11 @@ class LiveWindow:
 
 
 class LiveWindows:
-    """Opens, writes and closes windows. Its caller sees that one thread at a time uses it.
+    """Opens, writes and closes windows. Not thread-safe.
 
     Args:
         writer: writes the counts; None keeps them in memory.
-        is_near: whether the writer writes to a local folder.
+        is_near: the writer writes to a local folder.
     """
 
     def __init__(self, seconds: int, metrics: MonitorMetrics, writer: Writer | None, *, is_near: bool) -> None:
@@ -59,7 +59,7 @@ class LiveWindows:
         self._metrics, self._writer, self._is_near = metrics, writer, is_near
 
     def find(self, version: str, at: float) -> LiveWindow:
-        """The window of a time, which is opened. Rows of a window that was just closed count in the open one."""
+        """Open the window of a time. Rows of a window that was just closed count in the open one."""
         window = Window.of(at, self._seconds)
         live = self._open.get(version)
         if live is None or live.window.since < window.since:
@@ -72,7 +72,7 @@ class LiveWindows:
         return live
 
     def list_counts(self) -> list[Counts]:
-        """The counts of closed windows that are remembered, and of open ones."""
+        """The counts of remembered closed windows, and of open ones."""
         return [*self._history, *map(_snapshot, self._open.values())]
 
     def close_past(self, now: float) -> None:
@@ -85,7 +85,7 @@ class LiveWindows:
         """Publish and write the counts that have changed.
 
         Args:
-            is_last: also those whose time to be written has not come.
+            is_last: also write those that are not due.
         """
         for live in self._open.values():
             self._publish(live, now)
@@ -94,7 +94,7 @@ class LiveWindows:
                 live.changed, live.written = False, now
 
     def _publish(self, live: LiveWindow, now: float) -> None:
-        """Update the series of Prometheus: hundreds, which costs more than counting some thousand rows."""
+        """Update the hundreds of Prometheus series, which costs more than counting some thousand rows."""
         rows, live.seen_rows = live.counts.rows - live.seen_rows, live.counts.rows
         if live.counts.rows == live.published_rows or (rows >= FEW and now - live.published < PUBLISH):
             return

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AT_ONCE = 256
-"""Rows that are transposed at once."""
+"""Number of rows to transpose at once."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Answered:
     Attributes:
         parts: their features.
         predictions: of each row.
-        ids, counts, keys: of each request its id, its number of rows, and its business keys; `keys` is empty where no
+        ids, counts, keys: of each request its id, its number of rows, and its business keys; `keys` is empty if no
             request has any.
         seconds, times: of each request, the duration of the model's call, and the time of the answer (since 1970).
     """
@@ -82,8 +82,8 @@ def make_log_table(
     """The log's rows.
 
     Args:
-        chosen: the rows that are logged, in order.
-        weights: how many rows each of these represents.
+        chosen: the rows to log, in order.
+        weights: the number of rows that each one represents.
         columns: the features of these rows.
     """
     counts = answered.counts
@@ -158,7 +158,7 @@ def make_log_columns(features: Any, names: Sequence[str], chosen: NDArray[Any], 
 
 
 def _transpose(cells: NDArray[Any]) -> NDArray[Any]:
-    """Columns as rows, each contiguous; some rows at a time, which stay in the processor's cache."""
+    """Convert columns to contiguous rows, in chunks that fit the processor's cache."""
     found = np.empty(cells.shape[::-1], dtype=cells.dtype)
     for start in range(0, len(cells), AT_ONCE):
         found[:, start : start + AT_ONCE] = cells[start : start + AT_ONCE].T

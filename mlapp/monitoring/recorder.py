@@ -199,7 +199,7 @@ class Recorder:
                 self._stopping.wait(PAUSE)
 
     def write_waiting(self) -> None:
-        """Write what waits for the writer's thread, in this one."""
+        """Write the pending records of the writer in this thread."""
         if self._writer is not None:
             self._writer.write_all()
 

@@ -1,4 +1,4 @@
-"""A replica's rows of the prediction log: gathered, chosen, and given to the writer as segments."""
+"""A replica's rows of the prediction log: collects, chooses, and passes them to the writer as segments."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CELLS_OF_SEGMENT = 262_144
-"""Cells of features from which rows become a segment at once; fewer do once a second."""
+"""Number of feature cells from which rows become a segment at once, instead of once per second."""
 FEWEST_COLUMNS = 16
-"""Ids, times and predictions cost as much as so many features."""
+"""Cost of ids, times and predictions, in features."""
 
 
 class ChosenRows(NamedTuple):
-    """Rows of a batch that are logged.
+    """The rows of a batch to log.
 
     Attributes:
-        rows: their places in the batch; None for all.
+        rows: their indexes in the batch; None for all.
         weight: the number of rows that each represents.
     """
 
@@ -53,7 +53,7 @@ class RowLog:
         self._cells = 0
 
     def add(self, batches: Sequence[RecordedBatch], seconds: float) -> None:
-        """Choose from batches of one model, and write what was gathered when there is enough.
+        """Choose rows from batches of one model, and write the collected rows when there are enough.
 
         Args:
             seconds: since the last call.
@@ -72,7 +72,7 @@ class RowLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered: a segment for each version and hour."""
+        """Write the collected rows: a segment for each version and hour."""
         gathered, self._gathered, self._cells = self._gathered, [], 0
         groups: dict[tuple[int, int], list[ChosenRows]] = {}
         for found in gathered:
@@ -93,7 +93,7 @@ class RowLog:
         )
 
     def _name_requests(self, batches: Sequence[RecordedBatch]) -> None:
-        """Give each request an id that has none."""
+        """Create an id for each request without one."""
         for batch in batches:
             ids = batch.requests.ids if batch.requests is not None else []
             if not all(ids):
@@ -114,7 +114,7 @@ def _choose(sampler: Sampler, batches: Sequence[RecordedBatch], seconds: float) 
 
 
 def _join(group: Sequence[ChosenRows]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Places and weights of chosen rows, in the rows of all these batches."""
+    """Indexes and weights of the chosen rows among the rows of all these batches."""
     places, weights, first = [], [], 0
     for batch, rows, weight in group:
         count = len(batch.predictions)

@@ -1,4 +1,4 @@
-"""How often `mlapp monitor run` is due where no server runs it: the schedule of a CronJob, or of Flyte."""
+"""How often `mlapp monitor run` is due if no server runs it: the schedule of a CronJob, or of Flyte."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mlapp.monitoring.place import parse_seconds
 
 
 def make_cron(settings: Settings) -> str | None:
-    """A cron expression: once a window, at most every minute; None where it would find nothing."""
+    """A cron expression: once per window, at most every minute; None if there is nothing to monitor."""
     monitor = settings.monitor
     place = monitor.url or settings.store.url
     if "://" not in place or place.startswith("file://") or (monitor.tests is None and monitor.logs == "off"):

@@ -73,7 +73,7 @@ def format_hour(time: float) -> str:
 
 
 def require_pyarrow(what: str) -> None:
-    """See that pyarrow is installed. It is imported where it is used: a server that starts does not wait for it.
+    """Check that pyarrow is installed, without importing it: a starting server does not wait for it.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -123,7 +123,7 @@ def make_table(
         if not rules.is_dropped(name):
             arrays[name] = rules.apply(name, values) if rules.changes([name]) else values
     columns_found = {name: _as_arrow(values) for name, values in arrays.items()}
-    # Of a column without missing values, Parquet need not say which are missing.
+    # A column without missing values needs no definition levels in Parquet.
     fields = [pa.field(name, found.type, nullable=found.null_count > 0) for name, found in columns_found.items()]
     return pa.table(list(columns_found.values()), pa.schema(fields, {META: FORMAT}))
 
@@ -189,7 +189,7 @@ def _as_arrow(values: Any) -> Any:
         found = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         found = None
-    if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods would be numbers in SQL
+    if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods become numbers in SQL
         return found
     return pa.array([None if is_missing(value) else _format_text(value) for value in _list_values(values)], pa.string())
 

@@ -18,7 +18,7 @@ MOST_BYTES = 16 << 20
 MERGE = 60
 """Segments of an hour that become one."""
 SMALL, SMALL_IN_MEMORY = 128 << 10, 256 << 10
-"""Bytes from which a segment is not merged any more: stored, and as a table. Those that become one are in memory."""
+"""Maximum bytes of a segment to merge: stored, and as a table. The merged ones are in memory together."""
 COMPLAIN = 60.0
 """Seconds between two lines about a place that cannot be reached."""
 
@@ -28,7 +28,7 @@ class Writer:
 
     Args:
         dropped: receives the number of rows lost because the location could not be written.
-        written: receives the number of rows of each segment that was written.
+        written: receives the number of rows of each written segment.
     """
 
     def __init__(

@@ -20,11 +20,11 @@ INTERVAL = re.compile(r"[\[(](?P<left>\S+), (?P<right>\S+)[\])]")
 PLAIN = (None, "object", "str")
 """Dtypes of categories whose values pandas converts to JSON."""
 REWRITTEN = ("datetime64", "timedelta64", "time", "uuid")
-"""Dtypes of categories that have several texts."""
+"""Dtypes of categories with several texts for a value."""
 MOST_KNOWN = 256
-"""Fields whose dtypes are remembered."""
+"""Number of cached dtypes."""
 _known: dict[int, tuple[Field, pd.CategoricalDtype]] = {}
-"""Dtypes by the identity of their fields: comparing many categories takes longer than the rest of a request."""
+"""Dtypes by the identity of their fields, because comparing many categories takes longer than the rest of a request."""
 
 
 def make_category_dtype(field: Field) -> pd.CategoricalDtype:

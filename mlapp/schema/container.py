@@ -142,7 +142,7 @@ def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
 
 
 def _is_record(inputs: Any, schema: Schema) -> bool:
-    """Whether a mapping holds one row's values: an array of rows has a dimension more."""
+    """Whether a mapping holds one row's values. An array of rows has one more dimension."""
     import numpy as np
 
     if not isinstance(inputs, Mapping) or inputs.keys() != set(schema.names):

@@ -45,7 +45,7 @@ NO_DIGIT = re.compile(r"[^0-9+\n-]")
 WHOLE_NUMBER = re.compile(r"(?:^|\n)[+-]?\d+(?:\n|$)")
 LEADING_ZERO = re.compile(r"(?:^|\n)[+-]?0\d")
 ZERO_FIRST = re.compile(r"[+-]?0\d+(\.\d*)?")
-"""A number with leading zeros, as those of a postal code: a text."""
+"""A number with leading zeros, such as a postal code, is a text."""
 Cells = Sequence["str | None"]
 EMPTY = ""
 """An empty cell in quotes. One without is None."""
@@ -359,9 +359,9 @@ def _convert_column(cells: Sequence[str | None], field: Field | None, width: int
 
 
 def _guess_dtype(cells: Cells) -> str | None:
-    """The dtype of cells without a known type that look like whole numbers, or like floats; None for any others.
+    """The dtype of cells of unknown type if they look like whole numbers or floats; otherwise None.
 
-    It saves looking at each of them: `_parse_untyped` would give the same.
+    Faster than `_parse_untyped` for each cell, with the same result.
     """
     try:
         text = "\n".join(cells)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Durations as ISO 8601 texts, exact to a nanosecond.
 
 pandas' own parser is not used: it reads `P1M` as one minute and `5` as five nanoseconds, and its texts of negative
-durations, as `P-1DT23H0M0S`, are not ISO 8601.
+durations, such as `P-1DT23H0M0S`, are not ISO 8601.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import timedelta
 SECOND = 10**9
 DAY = 86_400 * SECOND
 UNITS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
-"""Nanoseconds of each unit that a dtype may have."""
+"""Nanoseconds of each unit of a dtype."""
 NUMBER = r"[+-]?\d{1,12}"
 FRACTION = r"(?:[.,](\d{1,9}))?"
 ISO = re.compile(
@@ -33,7 +33,7 @@ def format_duration(nanoseconds: int) -> str:
 
 
 def parse_duration(text: str) -> int:
-    """The nanoseconds of an ISO 8601 text of weeks, days, hours, minutes and seconds, or of one as pandas writes it:
+    """The nanoseconds of an ISO 8601 text of weeks, days, hours, minutes and seconds, or of a text from pandas:
     `1 days 02:00:00`, `P-1DT23H0M0S`.
 
     Raises:
@@ -54,7 +54,7 @@ def parse_duration(text: str) -> int:
 
 
 def count_nanoseconds(value: timedelta) -> int:
-    """The nanoseconds of Python's or pandas' timedelta."""
+    """The nanoseconds of a timedelta of Python or pandas."""
     own = getattr(value, "nanoseconds", 0)  # pandas' alone has them
     return value.days * DAY + value.seconds * SECOND + value.microseconds * 1000 + int(own)
 

@@ -1,4 +1,4 @@
-"""Fields of NumPy's numbers, all columns of one dtype together: pandas' access by column takes seconds for 10,000."""
+"""Infers fields of NumPy numbers for all columns of a dtype at once: pandas' access by column is slow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[int, Field]:
-    """The fields of the columns with integers and floats of NumPy, by position; other columns have none here.
+    """The fields of the columns with NumPy's integers and floats, by position, without other columns.
 
     Args:
         table: with at least one row.
@@ -31,7 +31,7 @@ def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[in
     for dtype, places in positions.items():
         block = table.iloc[:, places].to_numpy()
         missing = np.isnan(block).any(axis=0).tolist() if dtype.kind == "f" else [False] * len(places)
-        # Not nanmin and nanmax, which warn of columns without a number.
+        # nanmin and nanmax warn about columns without a number.
         ends = (np.fmin.reduce(block, axis=0).tolist(), np.fmax.reduce(block, axis=0).tolist())
         for at, nullable, low, high in zip(places, missing, *ends, strict=True):
             found[at] = _describe_numbers(names[at], dtype, nullable, low, high, example.get(names[at]))
@@ -39,14 +39,14 @@ def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[in
 
 
 def find_range(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """The least and the largest number of a column; None for an infinite one."""
+    """The smallest and the largest number of a column; None for an infinite one."""
     import numpy as np
 
     return _finite(float(np.fmin.reduce(values))), _finite(float(np.fmax.reduce(values)))
 
 
 def sendable_example(example: Any, low: float | None) -> Any:
-    """The example of a column of floats, or the column's least number where no client can send it."""
+    """The example of a column of floats, or the column's smallest number if clients cannot send the example."""
     is_infinite = isinstance(example, float) and math.isinf(example)
     return (0.0 if low is None else low) if is_infinite else example
 

@@ -102,7 +102,7 @@ class RowCodec:
             return None
 
     def decode_numbers(self, body: bytes) -> Part | None:
-        """As `decode`, for rows of numbers that simdjson reads in some milliseconds. None for all others, as fast."""
+        """`decode` for rows of numbers that simdjson reads in a few milliseconds; quickly None for all others."""
         shape = SHAPE.match(body, 0, LONGEST_START) if self._numbers else None
         read = None if shape is None else self._numbers.get((shape["key"] or b"") + shape["row"])
         if read is None:
@@ -270,7 +270,7 @@ def _make_decoder(
 
 
 def _make_number_decoder(numbers: NumberRows, key: str, general: Callable[[bytes], T]) -> Callable[[bytes], Part | T]:
-    """A decoder of rows of numbers; what simdjson refuses is left to `general`."""
+    """A decoder of rows of numbers. Texts that simdjson refuses go to `general`."""
     from mlapp.schema.number_rows import REFUSED
 
     read = numbers.read

@@ -1,7 +1,7 @@
-"""Values that JSON lacks, and the texts that stand for them: durations, times of day, periods, bytes and UUIDs.
+"""Values that JSON lacks, and their texts: durations, times of day, periods, bytes and UUIDs.
 
-One table says for each type which columns have it, what its text is and how the text is read. The schema's inference,
-its checks, CSV, OpenAPI and the categories all look there.
+One table defines for each type its columns, its text, and how the text is parsed. The schema's inference,
+its checks, CSV, OpenAPI and the categories all use it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ UNIT = re.compile(r"\[(n?s|ms|us)\]")
 
 @dataclass(frozen=True)
 class TextForm:
-    """How the values of one type are sent.
+    """The text form of one type.
 
     Attributes:
-        dtypes: the start of the dtypes that have it, as `str(dtype)` gives them.
-        kind: the type of the values in a column of objects, `module.name`; empty where no such column is taken.
-        wanted: what a value should be, for errors.
-        placeholder: an example where no value may be stored.
+        dtypes: prefixes of its dtypes, from `str(dtype)`.
+        kind: the type of the values in a column of objects, `module.name`; empty if such columns are not supported.
+        wanted: description of a value, for errors.
+        placeholder: an example if no value can be stored.
         json_schema: of the texts.
         read: a text, or a value of Python's or pandas', and the dtype → the value in that dtype. It raises ValueError
-            for a text of another form and for what the dtype does not hold exactly.
-        is_ordered: the least and the largest value mean something.
+            for a text of another form and for a value that the dtype cannot hold exactly.
+        is_ordered: the values have a smallest and a largest one.
     """
 
     dtypes: tuple[str, ...]
@@ -53,19 +53,19 @@ class TextForm:
 
 
 def find_form(column: pd.Series[Any]) -> FieldType | None:
-    """The type of a column whose dtype alone says that JSON lacks its values; None for any other."""
+    """The type of a column by its dtype alone; None for other columns."""
     dtype = str(column.dtype)
     return next((name for name, form in TEXT_FORMS.items() if dtype.startswith(form.dtypes)), None)
 
 
 def find_form_of_values(kinds: set[type]) -> FieldType | None:
-    """The type of a column of objects that are all of one class which JSON lacks."""
+    """The type of a column of objects of one class that JSON lacks."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
     return next((name for name, form in TEXT_FORMS.items() if names == {form.kind}), None)
 
 
 def read_values(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[Any]:
-    """A column of texts, or of the values themselves, in the field's dtype.
+    """A column of texts or values in the field's dtype.
 
     Args:
         marker: the missing value of a column of objects.
@@ -89,7 +89,7 @@ def read_values(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[
 
 
 def accepts_text(field: Field, value: Any) -> bool:
-    """Whether a value that is not missing is one of the column, or a text of one."""
+    """Whether a value that is not missing, or its text, is valid in the column."""
     try:
         TEXT_FORMS[field.type].read(value, field.dtype)
     except (TypeError, ValueError, OverflowError):
@@ -98,7 +98,7 @@ def accepts_text(field: Field, value: Any) -> bool:
 
 
 def write_text(value: Any) -> str | None:
-    """The text that is sent for a value of one of the types; None for any other value."""
+    """The text of a value of one of the types; None for other values."""
     if isinstance(value, datetime.timedelta):
         return format_duration(count_nanoseconds(value))
     if isinstance(value, datetime.time):
@@ -143,7 +143,7 @@ def _read_period(value: Any, dtype: str) -> Any:
         raise TypeError(value)
     wanted: Any = pd.PeriodDtype(dtype.removeprefix("period[").removesuffix("]"))
     found: Any = pd.Period(value, freq=wanted.freq) if isinstance(value, str) and len(value) < LONGEST else value
-    # A date within a month is not that month: it would lose its day.
+    # A date is not a month: it would lose its day.
     if not isinstance(found, pd.Period) or found.freq != wanted.freq or (value is not found and str(found) != value):
         raise ValueError(value)
     return found

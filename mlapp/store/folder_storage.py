@@ -34,8 +34,8 @@ class FolderStorage:
     link is atomic across processes: the whole file appears, or the link fails because the name is taken.
 
     Args:
-        copies: folder to which the files of a version are copied before anybody reads them, so that the store's other
-            writers cannot change what was checked; None: they are read in their place.
+        copies: folder to which the files of a version are copied before they are checked, so that the store's other
+            writers cannot change them afterwards; None to read them in place.
     """
 
     def __init__(self, root: Path, copies: Path | None = None) -> None:
@@ -211,7 +211,7 @@ def _create(path: Path, content: bytes) -> bool:
 
 
 def _copy_regular_file(source: Path, target: Path) -> None:
-    """Copy a file that is there and is neither a link nor a pipe; what is missing is noticed by its hash."""
+    """Copy a regular file that exists. The check of hashes reports a missing one."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         with (

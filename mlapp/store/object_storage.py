@@ -216,7 +216,7 @@ class ObjectStorage:
         """
         import obstore
 
-        if size > PART and self._measure_object(key) != size:  # a manifest may claim any size
+        if size > PART and self._measure_object(key) != size:  # a manifest can claim any size
             path.write_bytes(b"")
             return
         temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
@@ -238,7 +238,7 @@ class ObjectStorage:
             temporary.unlink(missing_ok=True)
 
     def _measure_object(self, key: str) -> int | None:
-        """The bytes of an object; None where there is none."""
+        """The bytes of an object, or None."""
         import obstore
 
         try:

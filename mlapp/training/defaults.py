@@ -110,7 +110,7 @@ def convert_decimals_to_floats(data: Any) -> Any:
         return data.astype("float64") if is_decimals(data) else data
     if not isinstance(data, pd.DataFrame):
         return data
-    # By the dtypes first: access by column takes seconds for 10,000 columns of NumPy's numbers.
+    # By dtypes first: access by column takes seconds for 10,000 columns.
     others = [at for at, dtype in enumerate(data.dtypes) if dtype.kind not in "biufcmM"]
     exact = [at for at in others if is_decimals(data.iloc[:, at])]
     if not exact:

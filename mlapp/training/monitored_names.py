@@ -11,7 +11,7 @@ from mlapp.errors import ConfigError, suggest_nearest
 from mlapp.schema import Schema
 
 OTHERS = ("prediction", "key.", "feature.")
-"""How the names of the log's columns begin that are no features."""
+"""Prefixes of the log's columns that are not features."""
 
 
 def read_column_rules(root: Path | None = None) -> dict[str, str]:
@@ -24,11 +24,11 @@ def read_column_rules(root: Path | None = None) -> dict[str, str]:
 
 
 def check_monitored_columns(schema: Schema, root: Path | None = None) -> None:
-    """See that the columns that `monitor:` names exist, before a model is trained.
+    """Check before training that the columns in `monitor:` exist.
 
     Raises:
         ConfigError: a segment that is no feature, or a rule whose name is a feature's but for one character. A rule of
-            any other name may be one for a business key, which no schema knows.
+            any other name can be a business key, which the schema does not contain.
     """
     settings = config.load_settings(root or Path.cwd()).monitor
     for error in find_unknown_columns(settings, schema):
@@ -37,11 +37,11 @@ def check_monitored_columns(schema: Schema, root: Path | None = None) -> None:
 
 
 class UnknownKeyError(ConfigError):
-    """A rule for a name that may be a business key."""
+    """A rule for a name that can be a business key."""
 
 
 def find_unknown_columns(settings: Monitor, schema: Schema) -> list[ConfigError]:
-    """What may be wrong with the columns that the settings name; nothing for features that are no table."""
+    """Warnings about the columns in the settings; empty for features that are not a table."""
     if schema.kind != "table":
         return []
     names = schema.names
@@ -62,9 +62,9 @@ def find_unknown_columns(settings: Monitor, schema: Schema) -> list[ConfigError]
 
 
 def _is_slip(given: str, known: str) -> bool:
-    """Whether two names differ by one character, or by two that are swapped."""
+    """Whether two names differ by one character, or by two swapped characters."""
     given, known = given.casefold(), known.casefold()
-    for _ in range(2):  # without the beginning that both have, then without the end
+    for _ in range(2):  # without the common prefix, then without the common suffix
         same = next(
             (at for at, (a, b) in enumerate(zip(given, known, strict=False)) if a != b), min(len(given), len(known))
         )
@@ -73,10 +73,10 @@ def _is_slip(given: str, known: str) -> bool:
 
 
 def find_unknown_metrics(settings: Monitor, metrics: Iterable[str]) -> list[ConfigError]:
-    """The metrics that the settings name and no evaluator returned.
+    """The metrics in the settings that no evaluator returned.
 
     Args:
-        metrics: of the split that a version is judged by.
+        metrics: of the split that decides about a version.
     """
     names = list(metrics)
     return [

@@ -118,7 +118,7 @@ def check(
         cost: seconds that they took.
         folder: the model's files, if already written.
         to_keep: as for `run`. Otherwise a model that cannot be saved is checked without a round trip.
-        tell: gets what the check leaves out.
+        tell: receives a line if the check is incomplete.
 
     Raises:
         ModelError: it cannot be saved or loaded, its answers differ after loading, or it cannot predict one row alone.
@@ -155,7 +155,7 @@ class _Check:
         self._absolute = 100 * ABSOLUTE if format == "onnx" else ABSOLUTE
 
     def run(self, expected: list[Any], cost: float, budget: float) -> bool:
-        """Compare, within so many seconds; at least a few rows, or one where one call takes a good part of them."""
+        """Compare within a time limit in seconds; at least a few rows, or one if a call takes much of it."""
         count = count_rows(self._sample.decoded) or 0
         deadline = time.perf_counter() + budget
         if not count:
@@ -205,7 +205,7 @@ class _Check:
         return self._predict_alone(0), time.perf_counter() - started
 
     def _compare_one_row(self, found: tuple[Any, Any], expected: list[Any]) -> bool:
-        """As `run`, for the first row alone: by the loaded model, and by the trained one beside others."""
+        """`run` for the first row only: predicted alone by the loaded model, and with other rows by the trained one."""
         if self._find_first_difference(found[1], expected[:1], [0]) is None:
             return True
         self._sample = Sample(*(take_rows(each, [0]) for each in (self._sample.features, self._sample.decoded)))

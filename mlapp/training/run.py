@@ -53,7 +53,7 @@ def run(
         to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
             the data is read. If False, it can be trained and tried, for example in a notebook.
         rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
-        check_schema: called with the features' schema before the model is trained; may raise.
+        check_schema: called with the features' schema before the model is trained; can raise.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing usable.

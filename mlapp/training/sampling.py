@@ -11,7 +11,7 @@ ROWS = 100
 COLUMNS = 50
 """Number of columns for which a row with a missing value is searched."""
 CELLS = 10_000_000
-"""Values that are looked at together."""
+"""Number of values to check at once."""
 
 
 def sample_rows(features: Any) -> Any:

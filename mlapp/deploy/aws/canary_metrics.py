@@ -27,7 +27,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """When a canary is worse than the live release.
+    """The limits beyond which a canary is worse than the live release.
 
     Args:
         calls: minimum number of calls for a judgment.

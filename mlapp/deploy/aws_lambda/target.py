@@ -351,7 +351,7 @@ class LambdaTarget(Target[LambdaSettings]):
         self._triggers.require_sources(self.settings)
 
     def _read_triggers(self, qualifier: str) -> Triggers:
-        """The triggers that a version was deployed with."""
+        """The triggers of a deployed version."""
         found = self._function.find_configuration(qualifier)
         record = read_record(found) if found else None
         return record.triggers if record else NO_TRIGGERS

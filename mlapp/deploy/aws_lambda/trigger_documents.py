@@ -42,7 +42,7 @@ def notification_id(function: str) -> str:
 
 
 def make_notification(trigger: S3Trigger, function: str, alias_arn: Any) -> dict[str, Any]:
-    """Our entry in a bucket's notifications."""
+    """The function's entry in a bucket's notifications."""
     entry: dict[str, Any] = {"Id": notification_id(function), "LambdaFunctionArn": alias_arn, "Events": [EVENT]}
     rules = [
         {"Name": name, "Value": value}

@@ -84,7 +84,7 @@ class ClusterTarget(Target[S]):
         """A pod's counts of the requests to a release since it started; None if it answers with an error.
 
         Raises:
-            ApiError: the pod cannot be asked.
+            ApiError: the pod cannot be reached.
         """
         text = request_metrics(self.cluster, self.serve, pod)
         return None if text is None else parse_counts(text)

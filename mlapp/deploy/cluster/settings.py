@@ -93,7 +93,7 @@ class Patch(Section, frozen=True):
 
 
 class ClusterSection(Section, frozen=True):
-    """The settings that every target in a cluster has."""
+    """The settings of every target in a cluster."""
 
     kubeconfig: Annotated[
         str | None,

@@ -7,10 +7,10 @@ from mlapp.errors import UsageError
 
 
 def fill_storage_uri(uri: str, shipment: Shipment, section: str) -> str:
-    """The location of the shipment's version: `{version}` and `{app}` stand for it.
+    """The location of the shipment's version, with `{version}` and `{app}` replaced.
 
     Raises:
-        UsageError: it names the version, and the store has none.
+        UsageError: it contains `{version}`, and the store has no version.
     """
     if "{version}" in uri and shipment.model_version is None:
         raise UsageError(

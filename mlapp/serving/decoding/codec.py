@@ -60,8 +60,8 @@ class Codec:
     """Bodies and features of one loaded model.
 
     Args:
-        is_raw: a body becomes the inputs in it, and not features; nothing of the app is called.
-        has_loader: whether the app has a feature_loader; None: as the predictor's pipeline says.
+        is_raw: a body is decoded to its inputs, not to features, without the app's code.
+        has_loader: whether the app has a feature_loader; None to ask the predictor's pipeline.
     """
 
     def __init__(self, predictor: Predictor, *, is_raw: bool = False, has_loader: bool | None = None) -> None:
@@ -81,9 +81,9 @@ class Codec:
 
     @cached_property
     def reader(self) -> Codec:
-        """The codec that decodes a body without the app's code: a raw one where the features need it, else this one.
+        """The codec that decodes a body without the app's code: a raw one if the features need it, otherwise this one.
 
-        Of what a raw one reads, `load_part` makes features.
+        `load_part` converts the result of a raw codec to features.
         """
         needs_app = self.has_loader or self.predictor.schema.features.container
         return Codec(self.predictor, is_raw=True) if needs_app and not self.is_raw else self
@@ -140,7 +140,7 @@ class Codec:
         return part
 
     def load_part(self, raw: Part) -> Part:
-        """The features in what `reader` made of a body.
+        """The features in the result of `reader`.
 
         Raises:
             InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
@@ -154,7 +154,7 @@ class Codec:
         return part
 
     def decode_numbers(self, body: bytes) -> Part | None:
-        """As `decode_json`, for rows of numbers that are read so fast that a thread would cost more; else None."""
+        """`decode_json` for rows of numbers that are read faster than a thread starts; otherwise None."""
         return self._rows.decode_numbers(body) if self._rows is not None else None
 
     def accept_inputs(self, inputs: Any, first: int = 0) -> Part:
@@ -250,12 +250,12 @@ class Codec:
 
     @staticmethod
     def strip_parts(parts: Sequence[Part]) -> Sequence[Any]:
-        """What `combine_stripped` needs of parts: their packed cells alone, where all have them."""
+        """The input of `combine_stripped`: only the packed cells of parts, if all have them."""
         packed: list[Any] = [part.packed for part in parts]
         return packed if all(packed) else parts
 
     def combine_stripped(self, parts: list[Any]) -> Any:
-        """The features of what `strip_parts` gave, as one table, array or list."""
+        """The features of stripped parts as one table, array or list."""
         try:
             return self.combine_parts([Part(0, bytearray().join(parts))])  # type: ignore[arg-type]
         except TypeError:  # not all are packed
@@ -299,7 +299,7 @@ def _limit_objects(inputs: Any) -> Any:
     """The same inputs.
 
     Raises:
-        HttpError: 413, a table has so many texts that to hand them over would hold up the server.
+        HttpError: 413, a table has too many texts to transfer without blocking the server.
     """
     objects = 0
     if hasattr(inputs, "iloc"):

@@ -85,7 +85,7 @@ def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[st
 
 
 def _read_floats(text: bytes, budget: Budget) -> Any | None:
-    """The numbers of a column of floats, read by simdjson; None for any other text, and for an empty list."""
+    """The numbers of a column of floats, read by simdjson; None for other texts and for an empty list."""
     from mlapp.schema.number_rows import read_numbers
 
     numbers = read_numbers(text, "float64")

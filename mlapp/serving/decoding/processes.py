@@ -59,7 +59,7 @@ def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget,
 
 
 def load_features(codec: Codec, found: Any) -> Any:
-    """What `read_in_process` gave, with features: the app's feature_loader is called.
+    """The result of `read_in_process` with features, loaded by the app's feature_loader.
 
     Raises:
         InputError, UserCodeError: as for `Codec.load_part`.
@@ -68,7 +68,7 @@ def load_features(codec: Codec, found: Any) -> Any:
 
 
 def read_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *arguments: Any) -> Any:
-    """As `decode_in_process`, without the app's code: a part may hold raw inputs, for `load_features`."""
+    """`decode_in_process` without the app's code: a part can hold raw inputs, for `load_features`."""
     reader = codec.reader
     if len(body) < HUGE or not _pool.can_start:
         return decode(reader, body, budget, *arguments)

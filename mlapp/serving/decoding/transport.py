@@ -166,9 +166,9 @@ def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check
 
 
 class _TurnTakingReader(io.BytesIO):
-    """A pickle to read. `read`, which is called for each frame of 64 kB, lets other threads run.
+    """A pickle to read. `read` is called for each frame of 64 kB, so that other threads can run.
 
-    Otherwise none would run before all objects of a large pickle are made.
+    Otherwise they wait until all objects of a large pickle exist.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -99,12 +99,12 @@ async def try_batch_async(
 
 
 def _is_sliced(loaded: ServedModel, parts: list[Part]) -> bool:
-    """Whether the only part has very many rows, which may be predicted apart."""
+    """Whether the only part has very many rows, which can be predicted separately."""
     return len(parts) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0])
 
 
 async def _predict_in_slices_async(loaded: ServedModel, item: QueuedRequest, thread: Executor) -> Attempt:
-    """As `predict_in_slices`. Other requests get their turn between two slices."""
+    """`predict_in_slices` for an `async def` predictor. Other requests can run between slices."""
     part = item.part
     found = PackedRows()
     calls = []
@@ -119,7 +119,7 @@ async def _predict_in_slices_async(loaded: ServedModel, item: QueuedRequest, thr
 
 
 async def _predict_batch_async(loaded: ServedModel, parts: list[Part], thread: Executor) -> tuple[list[Any], Any, Any]:
-    """As `predict_batch`, for an `async def` predictor. A batch of many rows is made, and listed, in a thread."""
+    """`predict_batch` for an `async def` predictor. A thread combines and lists a batch of many rows."""
     features = await _transform_batch(loaded, parts, thread)
     try:
         predictions = await loaded.predictor.call_predictor(features)

@@ -31,8 +31,8 @@ from mlapp.serving.web.problems import HttpError
 log = logging.getLogger("mlapp.serving")
 
 CLIENTS = 64
-"""Calls of an `async def` predictor that may run side by side, however many rows they have; and requests that wait for
-a call of their own without counting as an overload.
+"""Maximum concurrent calls of an `async def` predictor, for any number of rows; and requests that can wait for
+their own call without counting as an overload.
 """
 FEW = 8
 """Requests that share calls and never count as an overload."""
@@ -176,13 +176,13 @@ class Batcher:
         return wait + calls * pace.seconds(self._max_batch)
 
     def _has_large_requests(self) -> bool:
-        """Whether no two of the usual requests that wait share a call."""
+        """Whether each waiting request of usual size has a call of its own."""
         return 2 * self._rows > self._max_batch * max(len(self._waiting), 1)
 
     def _most_clients(self) -> int:
-        """Number of requests that may wait without being an overload: clients that wait for their answers.
+        """Number of requests that can wait without counting as an overload.
 
-        Where each has a call of its own, clients that start one after the other look like one.
+        If each has its own call, clients that start one after another look like an overload.
         """
         return FEW if self._batch and not self._has_large_requests() else CLIENTS
 

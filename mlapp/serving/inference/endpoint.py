@@ -96,7 +96,7 @@ class Endpoint:
 
     @property
     def _loads_fast(self) -> bool:
-        """Whether small inputs become features in no time: a feature_loader of the user's may download them."""
+        """Whether small inputs are decoded quickly. A user's feature_loader can download data."""
         return self._loading.is_fast or self.pipeline.stage("feature_loader") is None
 
     async def start_model(self) -> None:
@@ -208,7 +208,7 @@ class Endpoint:
         budget: Budget,
         left: Callable[[], Awaitable[Any]] | None = None,
     ) -> T:
-        """Features in place of the raw inputs that a decoder found, by the app's feature_loader.
+        """Replace a decoder's raw inputs by features, with the app's feature_loader.
 
         Args:
             found: a `Part`, or a tuple that ends in one.

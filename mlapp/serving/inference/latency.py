@@ -37,7 +37,7 @@ class Latency:
         return self.is_fast and max(self.usual, self._row * rows) <= FAST
 
     def seconds(self, rows: int) -> float:
-        """Seconds that a call with so many rows is expected to take: the median of the largest recent calls, scaled.
+        """Expected seconds of a call with this number of rows: the median of the largest recent calls, scaled.
 
         For a much larger call the estimate is doubled, because the cost of a row is not known there.
         """

@@ -17,7 +17,7 @@ SMALL = 4096
 """Maximum bytes of a body of columns that is decoded in the event loop; each column has a high fixed cost."""
 
 WIDE = 16
-"""Columns from which rows of numbers in a body of up to 1 MB are few enough for the event loop."""
+"""Minimum columns of rows of numbers in a body of up to 1 MB to decode it in the event loop."""
 
 
 async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:

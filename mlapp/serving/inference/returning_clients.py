@@ -1,39 +1,39 @@
-"""How long a batch waits for the clients that the batch before it answered.
+"""Decides how long a batch waits for the clients that the previous batch answered.
 
-Most clients send their next request as soon as they have an answer. If the next batch leaves before they are back, they
-fall into two groups, and each group waits for the other's call. A wait that does not bring them back is not repeated
-soon: requests that arrive at any time gain nothing from it.
+Most clients send their next request as soon as they have an answer. If the next batch starts before that, they
+split into two groups, and each group waits for the other's call. A useless wait is not repeated
+soon, because requests that arrive at random times gain nothing from it.
 """
 
 from __future__ import annotations
 
 SHARE = 0.5
-"""Most of a call's usual time that a batch waits."""
+"""Maximum wait of a batch as a share of a call's usual time."""
 LONGEST = 0.005
-"""Most seconds of that wait, from when the clients were answered."""
+"""Maximum seconds of the wait after the answers."""
 SLACK = 0.001
-"""Seconds added to twice the time in which the clients were back lately. uvloop rounds timers to it."""
+"""Seconds added to twice the recent return time of clients. uvloop rounds timers to this."""
 FORGET = 0.9
-"""Factor by which that time shrinks with each wait."""
+"""Factor by which the return time shrinks with each wait."""
 ENOUGH = 0.75
-"""Share of the wanted rows with which a wait has paid."""
+"""Share of the wanted rows from which a wait is useful."""
 MOST_SKIPPED = 64
-"""Most batches that do not wait after a wait in vain; twice as many each time."""
+"""Maximum number of batches without a wait after a useless wait. The number doubles each time."""
 
 
 class ReturningClients:
-    """The rows that are expected back, and for how long."""
+    """The rows that are expected to return, and the time to wait for them."""
 
     def __init__(self) -> None:
         self.rows = 0
-        """Rows of the last batch and those that waited at its end."""
+        """Rows of the last batch, and those that waited when it ended."""
         self._answered = 0.0
         self._return = LONGEST
         self._skip = 0
         self._skipped = 0
 
     def note_answers(self, rows: int, now: float) -> None:
-        """The clients of so many rows have their answers, or wait already.
+        """Record that the clients of `rows` rows have their answers, or are waiting.
 
         Args:
             now: seconds of the event loop's clock.
@@ -43,7 +43,7 @@ class ReturningClients:
         self._skipped = max(self._skipped - 1, 0)
 
     def remaining_wait(self, waiting: int, usual: float, now: float) -> float:
-        """Seconds that a batch of a model that runs in its thread waits; not positive where it does not.
+        """Seconds that a batch of a model in a thread waits; not positive for no wait.
 
         Args:
             waiting: rows that wait.
@@ -54,10 +54,10 @@ class ReturningClients:
         return self._answered + min(SHARE * usual, LONGEST, 2 * self._return + SLACK) - now
 
     def end_wait(self, waiting: int, wanted: int, now: float) -> None:
-        """A batch leaves that has waited.
+        """Record that a batch starts after a wait.
 
         Args:
-            wanted: rows for which it waited: those that are expected, or as many as a batch may have.
+            wanted: rows that it waited for: the expected ones, or the maximum of a batch.
         """
         if waiting >= wanted:
             self._return = max(now - self._answered, FORGET * self._return)

@@ -53,7 +53,7 @@ class ServedModel:
 
     @property
     def survives_fork(self) -> bool:
-        """Whether a forked child may go on with its parent's model, which has predicted nothing yet."""
+        """Whether a forked child can use its parent's model, which has not predicted yet."""
         return self.predictor.framework.survives_fork
 
     @cached_property
@@ -75,11 +75,11 @@ class ServedModel:
         return self.codec.combine_parts(parts)
 
     def strip_parts(self, parts: Sequence[Any]) -> Sequence[Any]:
-        """The features of several requests in few objects: what `combine_stripped` takes."""
+        """The features of several requests in few objects, for `combine_stripped`."""
         return self.codec.strip_parts(parts)
 
     def combine_stripped(self, parts: list[Any]) -> Any:
-        """As `combine`, of stripped parts of one batch or more."""
+        """`combine` for stripped parts of one or more batches."""
         return self.codec.combine_stripped(parts)
 
     @cached_property
@@ -156,7 +156,7 @@ def serve_version(
 
 
 def _conversion_folder(pipeline: Pipeline) -> Path | None:
-    """Where conversions to ONNX are kept; None in a bundle, which never changes, and where files must be signed."""
+    """The folder of conversions to ONNX; None in a bundle, which never changes, and if files must be signed."""
     if not isinstance(pipeline, App) or pipeline.settings.store.verify != "none":
         return None
     is_bundle = (pipeline.root.parent / MANIFEST).is_file()

@@ -40,9 +40,9 @@ def launch_server(
 
     Args:
         ready: receives a line for each model when connections are accepted.
-        models: those that are loaded already, by the names of their apps.
-        parent: a file descriptor whose end tells that the parent has ended: stop then.
-        switched: called after another version has taken a model's place.
+        models: loaded models, by the names of their apps.
+        parent: a file descriptor that ends when the parent has ended. Then the server stops.
+        switched: called after another version has replaced a model.
 
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.
@@ -56,7 +56,7 @@ def launch_server(
 
 
 def choose_context(found: Sequence[Project], project: Project) -> Callable[[], AbstractContextManager[None]]:
-    """What an app is imported in, and its models are loaded in: modules of its own where there are several apps."""
+    """The context in which an app is imported and its models are loaded: separate modules if there are several apps."""
     if len(found) == 1:
         return nullcontext
     return ProjectModules.of_project(project.root, project.import_paths).activate_modules

@@ -39,7 +39,7 @@ def add(application: Application, endpoint: Endpoint, project: Project, bundle: 
 
 
 def _warn_of_unknown_names(settings: Monitor, endpoint: Endpoint) -> None:
-    """Log what `monitor:` names and the model does not have. The server answers all the same."""
+    """Log the names in `monitor:` that the model does not have. The server runs anyway."""
     loaded = endpoint.current
     errors = find_unknown_columns(settings, loaded.predictor.schema.features)
     if loaded.manifest is not None:

@@ -1,8 +1,8 @@
-"""Models that a server's parent loads once, for workers that are forked from it and share its memory.
+"""Loads models once in a server's parent, for workers that are forked from it and share its memory.
 
-A fork copies no memory until one side writes to it, and no threads: what a library's threads, devices or connections
-are needed for fails in the child. So the parent loads a model only where its framework says that it survives a fork,
-and lets each worker load its own where the app opened sockets or started threads on import.
+A fork shares memory until one side writes to it, and copies no threads. So libraries that need threads, devices or
+connections fail in the child. The parent loads a model only if its framework declares that it survives a fork,
+and each worker loads its own if the app opens sockets or starts threads on import.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mlapp.store.folder_storage import FolderStorage
 
 log = logging.getLogger("mlapp.serving")
 UNFIT = ("torch", "tensorflow", "jax", "onnxruntime", "grpc", "obstore", "pyspark", "ray")
-"""Modules with threads or devices that a forked child lacks, and no way to begin again in it."""
+"""Modules whose threads or devices do not work in a forked child and cannot be restarted."""
 LATER = (
     "uvloop",
     "httptools",
@@ -38,15 +38,15 @@ LATER = (
     "mlapp.serving.fast_path.protocol",
 )
 HARMLESS = frozenset(("jemalloc_bg_thd",))
-"""Names of threads that begin again in a child."""
+"""Names of threads that restart in a child."""
 MOMENT = 0.5
-"""Seconds in which the threads of a team end after the thread that it served."""
+"""Seconds until the threads of a team end after the thread that started it."""
 DESCRIPTORS = Path("/proc/self/fd")
 TASKS = Path("/proc/self/task")
 
 
 def preload_models(plan: ServeSpec) -> Mapping[str, ServedModel] | None:
-    """The plan's models by the names of their apps, loaded in this process; None where each worker has to load them.
+    """Load the plan's models in this process, by the names of their apps; None if each worker must load them.
 
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded.
@@ -59,7 +59,7 @@ def preload_models(plan: ServeSpec) -> Mapping[str, ServedModel] | None:
     for project in found:
         with choose_context(found, project)():
             app = project.app
-        with ThreadPoolExecutor(1) as thread:  # OpenMP keeps a team for each thread that used it, until it ends
+        with ThreadPoolExecutor(1) as thread:  # OpenMP keeps a thread team for each thread that used it
             models[app.name] = thread.submit(_load_model, plan, found, project).result()
     if len(found) > 1:
         os.chdir(start)
@@ -74,7 +74,7 @@ def preload_models(plan: ServeSpec) -> Mapping[str, ServedModel] | None:
 
 
 def _survive_fork(plan: ServeSpec, found: Sequence[Project]) -> bool:
-    """Whether the frameworks and stores allow it, by what is known before anything is imported."""
+    """Whether the frameworks and stores survive a fork, as far as known before any import."""
     if plan.settings.runtime != "native":
         return False
     for project in found:
@@ -93,7 +93,7 @@ def _load_model(plan: ServeSpec, found: Sequence[Project], project: Project) -> 
 
 
 def _find_obstacle(sockets: int) -> str | None:
-    """What of the imported app would not work in a forked child."""
+    """The reason why the imported app does not work in a forked child, or None."""
     loaded = [name for name in UNFIT if name in sys.modules]
     if loaded:
         return f"imports {loaded[0]}"
@@ -105,9 +105,9 @@ def _find_obstacle(sockets: int) -> str | None:
 
 
 def _has_native_threads() -> bool:
-    """Whether libraries run threads that do not end at a fork, as OpenBLAS's do, to begin again in the child.
+    """Whether libraries run threads that are not stopped at a fork. OpenBLAS restarts its own in the child.
 
-    A team of GNU OpenMP's that the main thread has started hangs the child's first parallel loop.
+    A thread team of GNU OpenMP that the main thread has started blocks the child's first parallel loop.
     """
     child = os.fork()
     if child == 0:
@@ -126,7 +126,7 @@ def _has_native_threads() -> bool:
 
 
 def _import_later_modules(plan: ServeSpec) -> None:
-    """Import what each worker would import once it serves."""
+    """Import modules that each worker needs later."""
     for name in LATER:
         if find_spec(name) is not None:
             import_module(name)

@@ -24,8 +24,8 @@ from mlapp.serving.fast_path import internals
 log = logging.getLogger("mlapp.serving")
 
 SWITCH = 0.001
-"""Seconds after which a thread that computes hands the interpreter to the event loop, in place of Python's 0.005: each
-callback of uvloop asks for it. A shorter time costs CPU where threads decode large bodies."""
+"""Seconds after which a computing thread yields the interpreter to the event loop, instead of Python's 0.005: each
+callback of uvloop needs it. A shorter time costs CPU if threads decode large bodies."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""
 
@@ -42,7 +42,7 @@ def run_server(
 
     Args:
         ready: called when connections are accepted.
-        parent: a file descriptor whose end tells that the parent has ended: stop then.
+        parent: a file descriptor that ends when the parent has ended. Then the server stops.
 
     Raises:
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.

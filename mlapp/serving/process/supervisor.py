@@ -1,8 +1,8 @@
 """Runs several processes that share one socket. Replaces one that dies, and all after a change of the code.
 
-Workers are forked from the parent where their models can be shared that way (`preload`). Else the parent imports none
-of the user's code, and each worker loads its own. When the served alias moves, one of the forked workers has tried the
-new version before the parent loads it; then new workers take the places of the old ones, one at a time.
+Workers are forked from the parent if they can share its models (`preload`). Otherwise the parent imports none
+of the user's code, and each worker loads its own model. When the served alias moves, a forked worker first tries the
+new version. Then the parent loads it, and new workers replace the old ones one at a time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT.
 
         Raises:
-            MlappError: a model cannot be loaded; or a worker could not start, and has said why.
+            MlappError: a model cannot be loaded, or a worker could not start and has printed the reason.
         """
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         try:
@@ -69,10 +69,10 @@ class Supervisor:
             raise MlappError("The server could not start.", "The lines above say why.")
 
     def _preload_models(self) -> None:
-        """Load the models here, where the workers can share them."""
+        """Load the models in this process, so that the workers share them."""
         if self._plan.reload or not self._plan.settings.preload:
             return
-        from mlapp.serving.process.preload import preload_models  # late: a parent that loads nothing needs little
+        from mlapp.serving.process.preload import preload_models  # lazy: a parent that loads nothing stays small
 
         models = preload_models(self._plan)
         if models is not None:
@@ -112,7 +112,7 @@ class Supervisor:
 
         Args:
             place: its number; the first watches the alias.
-            first: one that runs already.
+            first: a running worker.
         """
         pause = PAUSE
         while not self._stopping:
@@ -151,13 +151,13 @@ class Supervisor:
         return worker
 
     async def _renew_workers(self) -> None:
-        """Load the version that a worker has switched to, and let new workers take the places of the old ones."""
+        """Load the version that a worker has switched to, and replace the workers by new ones."""
         async with self._renewing:
             if self._stopping or not self._load_again():
                 return
             for old in list(self._workers.values()):
                 fresh = self._start_worker(old.place)
-                fresh.is_leaving = True  # unless it can take the place
+                fresh.is_leaving = True  # until it is ready
                 self._keep_task(asyncio.create_task(self._keep_worker(old.place, fresh)))
                 await fresh.reported.wait()
                 if self._stopping:
@@ -171,7 +171,7 @@ class Supervisor:
                 leaving.send_signal(signal.SIGTERM)
 
     def _load_again(self) -> bool:
-        """Load the models here once more. The event loop waits: signals go to the workers at once all the same."""
+        """Reload the models in this process. The event loop waits, but signals still reach the workers at once."""
         from mlapp.serving.process.preload import preload_models
 
         assert self._fork_server is not None

@@ -1,4 +1,4 @@
-"""A spawned worker of a server. Started by `worker_process.spawn_worker`; not by hand."""
+"""A spawned worker of a server. Started by `worker_process.spawn_worker`, not by users."""
 
 from __future__ import annotations
 

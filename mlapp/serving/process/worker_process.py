@@ -1,8 +1,8 @@
-"""A worker process of a server: spawned, which loads its own model, or forked from a parent that has loaded it.
+"""A worker process of a server: spawned, with its own model, or forked from a parent with a loaded model.
 
-Each has a pipe to its parent, with a line of JSON for what it reports: first, once it is ready, the lines for the
+Each worker sends lines of JSON through a pipe to its parent: first, when it is ready, the lines for the
 operator; later, an empty list for each switch to another version. The parent holds the other end of a pipe, or of the
-worker's standard input: when that ends, the parent is gone, and the worker goes too.
+worker's standard input. When that ends, the parent has ended, and the worker exits.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 class Worker:
-    """A worker process, seen from its parent's event loop.
+    """A worker process, managed in its parent's event loop.
 
     Args:
         pid: its process id.
-        poll: gives its exit code once it has ended, and None before.
-        reading: the end of its pipe.
+        poll: returns its exit code after it has ended, and None before.
+        reading: the reading end of its pipe.
     """
 
     def __init__(self, pid: int, poll: Callable[[], int | None], reading: int) -> None:
@@ -43,12 +43,12 @@ class Worker:
         self.place = 0
         """Its number among the workers."""
         self.is_leaving = False
-        """Another has taken its place."""
+        """Another worker has replaced it."""
         self.ended = asyncio.Event()
         self.reported = asyncio.Event()
-        """It is ready, or has ended without being so."""
+        """It is ready, or has ended before."""
         self.lines: list[str] | None = None
-        """What it says once it is ready; None before."""
+        """The lines that it reports when it is ready; None before."""
         self.on_switch: Callable[[], None] | None = None
         self._poll = poll
         self._reading = reading
@@ -60,13 +60,13 @@ class Worker:
             os.kill(self.pid, number)
 
     def check_end(self) -> None:
-        """Called when a child has ended: perhaps this one."""
+        """Check whether this worker has ended. Called when any child ends."""
         if self._poll() is not None:
             self.ended.set()
 
     @property
     def exit_code(self) -> int:
-        """As of subprocess: a signal's number is negative."""
+        """As in subprocess, a signal is a negative number."""
         return self._poll() or 0
 
     def _read_report(self) -> None:
@@ -86,7 +86,7 @@ class Worker:
 
 
 def report(pipe: int, lines: list[str]) -> None:
-    """Tell the parent, in the worker."""
+    """Send a report from the worker to its parent."""
     os.write(pipe, msgspec.json.encode(lines) + b"\n")
 
 
@@ -109,7 +109,7 @@ class ForkServer:
     """Forks workers from this process.
 
     Args:
-        models: that they share, by the names of their apps.
+        models: shared models, by the names of their apps.
     """
 
     def __init__(self, plan: ServeSpec, listener: socket.socket, models: Mapping[str, ServedModel]) -> None:
@@ -117,20 +117,20 @@ class ForkServer:
         self._plan = plan
         self._listener = listener
         self._alive = os.pipe()
-        """Its reading end tells the workers that this process has ended."""
+        """Its reading end signals to the workers that this process has ended."""
 
     def fork_worker(self, *, watches: bool) -> Worker:
         """Start a worker with this process's models.
 
         Args:
-            watches: it looks whether the served alias moves.
+            watches: it checks whether the served alias moves.
         """
         reading, writing = os.pipe()
         plan = self._plan
         if not watches:
             plan = msgspec.structs.replace(plan, settings=msgspec.structs.replace(plan.settings, refresh=0.0))
         process = multiprocessing.get_context("fork").Process(target=self._serve, args=(plan, writing, reading))
-        # Until the child has handlers of its own, a signal would reach the parent's event loop.
+        # Until the child has its own handlers, a signal reaches the parent's event loop.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process.start()
@@ -153,12 +153,12 @@ class ForkServer:
 
 
 def serve_plan(plan: ServeSpec, listener: socket.socket, pipe: int, models: Any = None, *, parent: int) -> int:
-    """Serve in this process, a worker; returns its exit code.
+    """Serve in this worker process; returns its exit code.
 
     Args:
         pipe: to report to the parent.
         models: those that are loaded already.
-        parent: ends when the parent has ended.
+        parent: a file descriptor that ends when the parent has ended.
     """
     from mlapp.serving.process.launch import launch_server
 
@@ -180,13 +180,13 @@ def serve_plan(plan: ServeSpec, listener: socket.socket, pipe: int, models: Any 
 
 
 def print_failure(error: MlappError) -> int:
-    """Tell the operator why a worker cannot start; returns its exit code."""
+    """Print why a worker cannot start; returns its exit code."""
     print(f"Error: {error.what}\n{error.todo}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
 def _seed_numpy() -> None:
-    """Give the child random numbers of its own; Python's `random` does that itself."""
+    """Reseed NumPy in the child. Python's `random` does that itself."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
