@@ -75,18 +75,25 @@ class Request:
             self._held = 0
 
     async def _read_whole(self, limit: int) -> bytes:
-        parts, size = [], 0
-        while True:
+        parts: list[bytes] = []
+        try:
+            await self._read_parts(parts, limit)
+            return b"".join(parts) if len(parts) != 1 else parts[0]
+        finally:
+            parts.clear()  # an error keeps this frame until the garbage collector runs
+
+    async def _read_parts(self, parts: list[bytes], limit: int) -> None:
+        size, is_last = 0, False
+        while not is_last:
             message = await self.receive()
-            part = _message_body(message)
-            parts.append(part)
-            size += len(part)
+            is_last = not message.get("more_body")
+            parts.append(_message_body(message))
+            del message
+            size += len(parts[-1])
             if size > limit:
                 raise too_large_error(limit)
-            self._intake.take(len(part))
-            self._held += len(part)
-            if not message.get("more_body"):
-                return b"".join(parts) if len(parts) > 1 else part
+            self._intake.take(len(parts[-1]))
+            self._held += len(parts[-1])
 
     async def wait_until_left(self) -> None:
         """Wait until the client closes the connection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,7 +73,22 @@ class HttpError(Exception):
 
 
 def make_http_error(error: BaseException) -> HttpError:
-    """The answer for an error. A server error is logged with its traceback, which the answer omits."""
+    """The answer for an error. A server error is logged with its traceback, which the answer omits.
+
+    Clears the error's frames: a future that holds the error is part of a reference cycle, which would keep the
+    request's body and features in memory until the garbage collector runs.
+    """
+    answer = _choose_answer(error)
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        traceback.clear_frames(link.__traceback__)
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return answer
+
+
+def _choose_answer(error: BaseException) -> HttpError:
     if isinstance(error, HttpError):
         return error
     if isinstance(error, InputError):
