@@ -17,6 +17,7 @@ from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
 from mlapp.store import names
 from mlapp.store.file_hashes import list_files
+from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
 from mlapp.store.storage import FullError
 
@@ -104,13 +105,8 @@ class FolderStorage:
         source = self._path(prefix)  # can be a link, to the files that a platform mounts
         folder = self._copies / prefix
         with translate_os_errors(folder):
-            if fresh:
-                shutil.rmtree(folder, ignore_errors=True)
-            for name, stored in files.items():
-                path = folder / name
-                if not path.is_file() or path.stat().st_size != stored.size:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    _copy_regular_file(_join_below(source, name), path)
+            for name, _, path in iterate_missing_copies(folder, files, fresh=fresh):
+                _copy_regular_file(_join_below(source, name), path)
         return folder
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:

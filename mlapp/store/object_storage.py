@@ -21,6 +21,7 @@ from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
 from mlapp.store import object_clients
 from mlapp.store.folder_storage import translate_os_errors
+from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
 
 T = TypeVar("T")
@@ -117,13 +118,8 @@ class ObjectStorage:
     ) -> Path:
         folder = self._cache / prefix
         with translate_os_errors(folder):
-            if fresh:
-                shutil.rmtree(folder, ignore_errors=True)
-            for name, stored in files.items():
-                path = folder / name
-                if not path.is_file() or path.stat().st_size != stored.size:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    self._download_file(f"{prefix}/{name}", path, folder, stored.size, tell)
+            for name, stored, path in iterate_missing_copies(folder, files, fresh=fresh):
+                self._download_file(f"{prefix}/{name}", path, folder, stored.size, tell)
         return folder
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:

@@ -67,7 +67,7 @@ def preload_models(plan: ServeSpec) -> Mapping[str, ServedModel] | None:
     if obstacle is not None:
         log.warning("each worker loads its own model, because the app %s; see serve.preload", obstacle)
         return None
-    _import_later_modules(plan)
+    _import_later_modules(found)
     gc.collect()
     gc.freeze()  # the children's garbage collector does not write to these objects
     return models
@@ -125,12 +125,12 @@ def _has_native_threads() -> bool:
     return True
 
 
-def _import_later_modules(plan: ServeSpec) -> None:
+def _import_later_modules(found: Sequence[Project]) -> None:
     """Import modules that each worker needs later."""
     for name in LATER:
         if find_spec(name) is not None:
             import_module(name)
-    if any(project.settings.monitor.logs != "off" for project in plan.open_projects()) and find_spec("pyarrow"):
+    if any(project.settings.monitor.logs != "off" for project in found) and find_spec("pyarrow"):
         import_module("pyarrow.parquet")
 
 

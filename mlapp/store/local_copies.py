@@ -1,0 +1,26 @@
+"""Local copies of a version's files, which are fetched only where they are absent or of another size."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mlapp.store.manifest import StoredFile
+
+
+def iterate_missing_copies(
+    folder: Path, files: Mapping[str, StoredFile], *, fresh: bool
+) -> Iterator[tuple[str, StoredFile, Path]]:
+    """Name, entry and target of each file to fetch, with the target's folder created.
+
+    Args:
+        fresh: remove all copies first.
+    """
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, stored in files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != stored.size:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield name, stored, path
