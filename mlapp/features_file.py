@@ -9,7 +9,8 @@ from typing import Any
 
 from mlapp.errors import DataError, InputError, MissingExtraError, Problem, UsageError
 from mlapp.schema import Schema
-from mlapp.schema.csv import CsvError, read_csv
+from mlapp.schema.csv import read_csv
+from mlapp.schema.csv_lines import CsvError
 
 SAMPLED = 1000
 """Values of a column whose types are looked at."""

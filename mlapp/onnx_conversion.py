@@ -16,6 +16,7 @@ from mlapp.frameworks import onnx
 from mlapp.model import require_declared
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
+from mlapp.predictor_results import finish_predictions
 from mlapp.schema import Schema
 from mlapp.schema.fields import Field
 from mlapp.store import ModelVersion
@@ -42,7 +43,7 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
     if hasattr(predictor.estimator, "predict_proba") and hasattr(model, "predict_proba"):
         probabilities = (predictor.estimator.predict_proba(transformed), model.predict_proba(transformed))
     expected, found = (
-        prediction.finish_predictions(each.call_predictor(transformed), each.stage) for each in (predictor, converted)
+        finish_predictions(each.call_predictor(transformed), each.stage) for each in (predictor, converted)
     )
     onnx.require_same_predictions(expected, found, probabilities)
     return converted

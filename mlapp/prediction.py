@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import inspect
-import itertools
 import logging
-import numbers
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlapp import frameworks, normalization
 from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
@@ -24,16 +19,15 @@ from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_to_array, wants_array
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
+from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, normalize_prediction
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.array_columns import order_columns
-from mlapp.schema.container import build_features, count_rows
+from mlapp.schema.container import build_features
 from mlapp.schema.request_table import to_table
 from mlapp.schema.rows import RowCodec
+from mlapp.schema.typed_array import to_typed_array
 from mlapp.store import ModelVersion
 from mlapp.store.manifest import list_recorded_parameters
-
-if TYPE_CHECKING:
-    import numpy as np
 
 log = logging.getLogger("mlapp")
 UNKNOWN = Schema(kind="any")
@@ -116,7 +110,7 @@ class Predictor:
         if schema.kind == "table":
             return to_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
-            return _to_typed_array(order_columns(inputs, schema), schema.shape, schema.dtype)
+            return to_typed_array(order_columns(inputs, schema), schema.shape, schema.dtype)
         return build_features(inputs, schema)
 
     def transform_features(self, features: Any) -> Any:
@@ -298,114 +292,3 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
     rows = normalization.to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
     return predictions if has_types else rows, time.perf_counter() - started
-
-
-SAMPLED_ITEMS = 100
-"""Items of a stream that training looks at: a stream may have no end."""
-
-
-def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) -> Any:
-    """Await a coroutine, and collect an iterator into a list.
-
-    Args:
-        most: maximum items of an iterator; all when None.
-
-    Raises:
-        UserCodeError: the function raised while it ran.
-    """
-    try:
-        if inspect.isawaitable(result):
-            with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running in this one
-                return thread.submit(lambda: asyncio.run(_await_result(result))).result()
-        if inspect.isasyncgen(result):
-            with ThreadPoolExecutor(1) as thread:
-                return thread.submit(lambda: asyncio.run(_collect_items(result, most))).result()
-        return list(itertools.islice(result, most)) if inspect.isgenerator(result) else result
-    except MlappError:
-        raise
-    except Exception as error:
-        raise UserCodeError(stage.title, error) from error
-
-
-def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
-    """The predictor's result for features, normalized and checked for its length; items of a stream are unchanged.
-
-    Raises:
-        DataError: not one prediction per row; names the predictor and both counts.
-    """
-    if is_stream(stage):
-        return found
-    predictions = normalization.normalize(found, stage.title)
-    rows = count_rows(features)
-    if rows is not None and len(predictions) != rows:
-        raise wrong_count_error(stage, len(predictions), rows)
-    return predictions
-
-
-def is_stream(stage: Stage) -> bool:
-    """Whether the predictor yields."""
-    return inspect.isgeneratorfunction(stage.function) or inspect.isasyncgenfunction(stage.function)
-
-
-def wrong_count_error(stage: Stage, found: int, rows: int) -> DataError:
-    """The error for a wrong number of predictions."""
-    return DataError(f"{stage.title} returned {found} predictions for {rows} rows.", "Return one prediction per row.")
-
-
-async def _await_result(result: Any) -> Any:
-    return await result
-
-
-async def _collect_items(stream: Any, most: int | None) -> list[Any]:
-    found: list[Any] = []
-    async for item in stream:
-        found.append(item)
-        if len(found) == most:
-            await stream.aclose()
-            break
-    return found
-
-
-def _to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
-    import numpy as np
-
-    wanted = np.dtype(dtype)
-    try:
-        given = np.asarray(inputs)
-        if not all(_is_castable(found, wanted.kind) for found in _collect_value_types(inputs, given)):
-            raise ValueError("a value is of another type")
-        with np.errstate(invalid="ignore", over="ignore"):
-            array = given.astype(wanted, copy=False)
-        if wanted.kind == "f" and given.dtype.kind in "fiu" and bool((np.isinf(array) & np.isfinite(given)).any()):
-            raise ValueError("a value is beyond it")
-        # NumPy truncates values that do not fit an integer type.
-        if wanted.kind in "iu" and given.dtype != wanted and not (array == given).all():
-            raise ValueError("a value is beyond it or not whole")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError([Problem(f"inputs is not an array of {dtype}: {error}")]) from None
-    if list(array.shape[1:]) != shape or not array.ndim:
-        raise InputError(
-            [Problem(f"inputs has the shape {list(array.shape)}; the model takes rows of shape {shape}")],
-            "Send a list of such rows.",
-        )
-    return array
-
-
-def _collect_value_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
-    """The types of the values before NumPy unifies them: it converts texts, true and false to numbers."""
-    if array.dtype.kind == "O":
-        return set(map(type, array.ravel()))
-    values = inputs
-    while isinstance(values, list) and values and isinstance(values[0], list):
-        values = list(itertools.chain.from_iterable(values))
-    return set(map(type, values)) if isinstance(values, list) else {array.dtype.type}
-
-
-def _is_castable(found: type, kind: str) -> bool:
-    """Whether a dtype of this kind can hold values of a type. A missing value is NaN, which only floats hold."""
-    if found is type(None):
-        return kind == "f"
-    if found.__name__ in ("bool", "bool_"):
-        return kind == "b"
-    is_array = hasattr(found, "__array__") and not issubclass(found, str)
-    return kind != "b" and (issubclass(found, numbers.Real) or is_array)

@@ -236,8 +236,8 @@ def _eject_target(
         typer.echo(path)
 
 
-@cli.command()
-def rules(
+@cli.command("rules")
+def eject_rules(
     operator: Annotated[
         bool, typer.Option("--operator", help="Print a PrometheusRule of the Prometheus operator.")
     ] = False,
@@ -264,8 +264,8 @@ def rules(
     typer.echo(yaml.safe_dump(found, sort_keys=False, width=120), nl=False)
 
 
-@cli.command()
-def grafana(environment: Environment = None) -> None:
+@cli.command("grafana")
+def eject_grafana(environment: Environment = None) -> None:
     """Print a Grafana dashboard.
 
     It shows the metrics recorded by `mlapp eject rules`, requests and latency.

@@ -35,6 +35,7 @@ from mlapp.schema.infer import to_json_value
 from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
+from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.monitored_names import check_monitored_columns, read_column_rules
 from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, predict_sample
@@ -133,7 +134,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     features_schema = name_columns(infer_schema(features, columns), features, part)
     del part
     check_monitored_columns(features_schema)
-    sample = round_trip.send_through_json(pipeline, declared, features_schema, sample_rows(features))
+    sample = send_through_json(pipeline, declared, features_schema, sample_rows(features))
     some = copy_rows(draw_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
     rules = read_column_rules()
@@ -163,7 +164,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     )
     (out / FILES).mkdir()
     trained.save(out / FILES)
-    batching = round_trip.check(trained, sample, predictions, cost, folder=out / FILES)
+    batching = round_trip.check_model(trained, sample, predictions, cost, folder=out / FILES)
     fitted = FittedModel(
         framework.name,
         declared.name,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlapp.errors import DataError, MissingExtraError, ModelError
-from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export, trusted_types
+from mlapp.errors import DataError, ModelError
+from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export
 from mlapp.frameworks.documents import select_documents
 from mlapp.frameworks.framework import (
     Framework,
@@ -19,6 +16,7 @@ from mlapp.frameworks.framework import (
     unreadable_file_error,
     will_have_method,
 )
+from mlapp.frameworks.skops_files import dump_model, import_skops, require_savable, require_trusted_types
 
 FILE = "model.skops"
 
@@ -130,15 +128,15 @@ class SklearnFramework(Framework):
             content = model.content if isinstance(model, onnx.OnnxModel) else _convert_and_compare(model)
             (folder / onnx.FILE).write_bytes(content)
             return None
-        _dump(model, folder / FILE)
-        _require_trusted(_import_skops(), folder / FILE, trusted, type(model).__name__)
+        dump_model(model, folder / FILE)
+        require_trusted_types(import_skops(), folder / FILE, trusted, type(model).__name__)
         loaded_estimator.require_sound(model, trusted)
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
         if format == "joblib":
             joblib_files.require_picklable(model)
         elif format == "skops":
-            _require_skops(model, trusted)
+            require_savable(model, trusted)
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         return onnx_export.export_sklearn(model, features)
@@ -152,9 +150,9 @@ class SklearnFramework(Framework):
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
         if file.suffix != ".skops":
             return joblib_files.load_joblib(file)
-        io = _import_skops()
+        io = import_skops()
         try:
-            model = io.load(file, trusted=_require_trusted(io, file, trusted, file.name))
+            model = io.load(file, trusted=require_trusted_types(io, file, trusted, file.name))
             loaded_estimator.require_sound(model, trusted)
             return model
         except (OSError, ModelError):
@@ -244,89 +242,6 @@ def _convert_and_compare(model: Any) -> bytes:
         probabilities = (model.predict_proba(features), converted.predict_proba(features))
     onnx.require_same_predictions(model.predict(features), converted.predict(features), probabilities)
     return content
-
-
-@contextmanager
-def _hide_array_libraries() -> Iterator[None]:
-    """Block imports of PyTorch and similar packages while skops walks through scikit-learn's modules.
-
-    Importing PyTorch takes longer than the rest. The walk skips modules that cannot be imported.
-    """
-    names = [f"sklearn.externals.array_api_compat.{library}" for library in ("torch", "cupy", "dask")]
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            if sys.modules.get(name) is None:
-                sys.modules.pop(name, None)
-
-
-def _import_skops() -> Any:
-    try:
-        with _hide_array_libraries():
-            from skops import io
-    except ImportError:
-        raise MissingExtraError("Saving and loading scikit-learn models", "sklearn") from None
-    return io
-
-
-def _require_skops(model: Any, trusted: Sequence[str]) -> None:
-    """Save and load an unfitted model in memory.
-
-    Raises:
-        ModelError: it cannot be saved or loaded.
-    """
-    content = io.BytesIO()
-    _dump(model, content)
-    skops = _import_skops()
-    names = _require_trusted(skops, content.getvalue(), trusted, type(model).__name__)
-    loaded_estimator.require_sound(model, trusted)
-    try:
-        skops.loads(content.getvalue(), trusted=names)
-    except Exception as error:
-        raise ModelError(
-            f"The model, a {type(model).__name__}, can be saved but not loaded: {type(error).__name__}: {error}",
-            "Use functions and classes defined at the top of a module, or write an @app.saver and an @app.loader.",
-        ) from error
-
-
-def _dump(model: Any, to: Path | io.BytesIO) -> None:
-    skops = _import_skops()
-    try:
-        skops.dump(model, to)
-    except OSError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"The model, a {type(model).__name__}, cannot be saved with skops: {error}",
-            "Keep lambdas, open files and connections out of it, or opt in to pickle: @app.model(format='joblib').",
-        ) from error
-
-
-def _require_trusted(io: Any, source: Path | bytes, trusted: Sequence[str], what: str) -> list[str]:
-    """The types in a file, or in its content, that skops does not trust by default, and that the app declares or
-    `trusted_types` knows.
-
-    Raises:
-        ModelError: it has other types.
-    """
-    given = {"data": source} if isinstance(source, bytes) else {"file": source}
-    names = io.get_untrusted_types(**given)
-    unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted(name)]
-    if nameless := [name for name in unknown if "<" in name]:
-        raise ModelError(
-            f"The model {what} holds '{nameless[0]}', which a file cannot name, so it could not be loaded.",
-            "Define the function by name at the top of a module, and declare it: @app.model(trusted=[its name]).",
-        )
-    if unknown:
-        listed = ", ".join(f"'{name}'" for name in unknown)
-        raise ModelError(
-            f"The model {what} holds types that are not declared trusted: {', '.join(unknown)}.",
-            f"If you know them, declare them: @app.model(trusted=[{listed}]).",
-        )
-    return list(names)
 
 
 def _compute_clustering_metrics(model: Any, features: Any) -> dict[str, float]:

@@ -18,6 +18,7 @@ from mlapp.monitoring.drift import compute_distance
 from mlapp.monitoring.evaluation import Evaluation, restore_features
 from mlapp.monitoring.inspection import place_of, read_truths
 from mlapp.monitoring.live_rows import join_truths
+from mlapp.predictor_results import finish_predictions
 from mlapp.project import Project
 from mlapp.training.reliability import list_rows
 
@@ -83,9 +84,7 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
     for one in stored:
         predictor = prediction.load_predictor(app, one)
         transformed = predictor.transform_features(restore_features(predictor, rows))
-        predictions.append(
-            list_rows(prediction.finish_predictions(predictor.call_predictor(transformed), predictor.stage))
-        )
+        predictions.append(list_rows(finish_predictions(predictor.call_predictor(transformed), predictor.stage)))
         metrics = evaluation.metrics(predictor, one.manifest, known) if len(known) else {}
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         sides.append(Side(version=str(one.version), rows=len(rows), truths=len(known), metrics=finite))

@@ -19,6 +19,7 @@ from mlapp.monitoring.evaluation import restore_features
 from mlapp.monitoring.inspection import place_of
 from mlapp.monitoring.live_rows import read_live_rows
 from mlapp.monitoring.place import Window
+from mlapp.predictor_results import finish_predictions
 from mlapp.project import Project
 from mlapp.training.reliability import list_rows
 
@@ -72,7 +73,7 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
         )
     features = restore_features(predictor, table)
     again = list_rows(
-        prediction.finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
+        finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
     )
     then = table["prediction"].tolist()
     is_different = np.array([not _is_same(old, new) for old, new in zip(then, again, strict=True)])

@@ -21,6 +21,7 @@ from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
 from mlapp.schema.fields import Field
 from mlapp.training import round_trip
 from mlapp.training.binding import build_and_bind, list_parameter_stages
+from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import load_example, make_raw_inputs
 from mlapp.training.sampling import sample_rows
 
@@ -72,9 +73,11 @@ def take_in(
     if sample is None:
         round_trip.require_loadable(trained, to_keep=to_keep)
         return trained
-    sent = round_trip.send_through_json(pipeline, framework, schema.features, sample)
+    sent = send_through_json(pipeline, framework, schema.features, sample)
     predictions, cost = prediction.sample_predictions(pipeline, framework, model, sent.features)
-    return replace(trained, batching=round_trip.check(trained, sent, predictions, cost, to_keep=to_keep, tell=tell))
+    return replace(
+        trained, batching=round_trip.check_model(trained, sent, predictions, cost, to_keep=to_keep, tell=tell)
+    )
 
 
 def _describe_model(pipeline: Pipeline, framework: Framework, model: Any) -> tuple[ModelSchema, Any]:

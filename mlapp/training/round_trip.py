@@ -1,8 +1,7 @@
 """Checks, before a version exists, that a server gives the same answers as training.
 
-Before training, a sample of the features passes through JSON and the server's decoder, and must stay the same.
-After training, the saved model is loaded as in a server, and predicts the sample as one table, row by row, and in
-another order.
+The saved model is loaded as in a server, and predicts the sample that passed `json_round_trip`: as one table, row by
+row, and in another order.
 """
 
 from __future__ import annotations
@@ -13,25 +12,18 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mlapp import frameworks, normalization, prediction
-from mlapp.errors import DataError, InputError, MlappError, ModelError
-from mlapp.frameworks import Framework
+from mlapp.errors import DataError, MlappError, ModelError
 from mlapp.model import TrainedModel, load_estimator
-from mlapp.pipeline import Pipeline
-from mlapp.pipeline.feature_format import convert_to_array
-from mlapp.prediction import UNKNOWN, Predictor
-from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.container import count_rows, is_dataset, take_rows
-from mlapp.schema.fidelity import changed_column_error, is_same, require_same_columns
+from mlapp.prediction import Predictor
+from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_stream, normalize_prediction
+from mlapp.schema.container import count_rows, take_rows
 from mlapp.schema.infer import to_json_value
-from mlapp.schema.rows import RowCodec
 from mlapp.training.comparison import ABSOLUTE, is_close, to_rows
+from mlapp.training.json_round_trip import Sample
 from mlapp.training.seeds import fix_seeds
 
 log = logging.getLogger("mlapp")
@@ -39,8 +31,6 @@ SHARE, LEAST = 0.05, 1.0
 """Limit of the check's time, without saving and loading: a share of the training's seconds, and a minimum."""
 ALONE = 16
 """Rows that are predicted alone."""
-CELLS = 50_000
-"""Values that go through JSON."""
 CALLS = 5
 """Limit for the whole sample."""
 DEPENDENT = (
@@ -50,58 +40,7 @@ DEPENDENT = (
 INDEPENDENT = "Compute each row's values from that row alone, as docs/app.md describes."
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Some rows of the features as the parser gave them, and as a server decodes them."""
-
-    features: Any
-    decoded: Any
-
-
-def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
-    """Send features through JSON and the server's decoder.
-
-    Raw inputs are unknown if the app has a feature_loader. Then the features stay unchanged.
-
-    Raises:
-        DataError: values or types change on the way; names the column.
-    """
-    if pipeline.stage("feature_loader") is not None:
-        return Sample(features, features)
-    if hasattr(features, "toarray"):
-        raise DataError(
-            "The features are a sparse matrix, which a request cannot contain.",
-            "Move its step into the model, make_pipeline(TfidfVectorizer(), …), or return its .toarray().",
-        )
-    if is_dataset(features) and not schema.container:
-        raise DataError(
-            f"The rows of the features, {type(features).__name__}, are not tensors, so a request cannot contain them.",
-            "Return the features of a row as one tensor from the dataset, or write an @app.feature_loader.",
-        )
-    if isinstance(features, dict) and not schema.container:
-        raise DataError(
-            "The features are a dict of values that are not arrays.",
-            "Convert them to arrays, {name: np.asarray(values)}, or write an @app.feature_loader.",
-        )
-    sendable = _select_sendable_rows(features, schema)
-    if not count_rows(sendable):
-        return Sample(features, features)
-    features = sendable
-    predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
-    if schema.kind == "table":
-        decoded = _decode_inputs(predictor, features, _list_records(features))
-        if hasattr(decoded, "columns"):
-            require_same_columns(features, decoded)
-        else:
-            _require_same_rows(convert_to_array(features), decoded)
-    else:
-        decoded = _decode_inputs(predictor, features, _to_client_rows(features))
-        for name in features if isinstance(features, dict) else [None]:
-            _require_same_rows(*((each if name is None else each[name]) for each in (features, decoded)))
-    return Sample(features, decoded)
-
-
-def check(
+def check_model(
     trained: TrainedModel,
     sample: Sample,
     predictions: Any,
@@ -162,7 +101,7 @@ class _Check:
             self._predict(self._loaded, self._sample.decoded)
             return True
         first, alone = self._time_call()
-        if prediction.is_stream(self._loaded.stage):
+        if is_stream(self._loaded.stage):
             return True
         if CALLS * alone > budget:  # the first call may have imported a library
             first, alone = self._time_call()
@@ -192,12 +131,8 @@ class _Check:
     def _predict(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
         """Transformed features and predictions, row by row. Passes a copy, as user code can modify its features."""
         transformed = predictor.transform_features(copy.copy(features))
-        found = prediction.finish_predictions(
-            predictor.call_predictor(transformed), predictor.stage, most=prediction.SAMPLED_ITEMS
-        )
-        return to_rows(transformed), _list_rows(
-            prediction.normalize_prediction(found, transformed, predictor.stage), predictor
-        )
+        found = finish_predictions(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
+        return to_rows(transformed), _list_rows(normalize_prediction(found, transformed, predictor.stage), predictor)
 
     def _time_call(self) -> tuple[tuple[Any, Any], float]:
         """The first row, predicted alone by the loaded model, and the seconds that it took."""
@@ -325,76 +260,6 @@ def _load(trained: TrainedModel, folder: Path) -> Predictor:
 
 def _list_rows(predictions: Any, predictor: Predictor) -> list[Any]:
     return normalization.to_rows(predictions, predictor.stage.title)
-
-
-def _decode_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
-    codec = RowCodec(predictor.schema.features, takes_array=predictor.takes_array)
-    try:
-        body = msgspec.json.encode(to_json_value(inputs))
-        part = codec.decode(body)
-        if part is not None and codec.join is not None:
-            return codec.join([part])
-        return predictor.accept_inputs(msgspec.json.decode(body))
-    except InputError as error:
-        problem = error.problems[0]
-        if problem.field is None or not hasattr(features, "columns"):
-            raise DataError(
-                f"The features cannot be sent as JSON: {problem.detail}.", "Write an @app.feature_loader."
-            ) from error
-        column = features.iloc[:, predictor.schema.features.names.index(problem.field)]
-        raise changed_column_error(problem.field, column, problem.detail) from error
-
-
-def _to_client_rows(features: Any) -> list[Any]:
-    """Rows as a client sends them."""
-    if isinstance(features, dict):
-        return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
-    if hasattr(features, "tolist"):
-        return list(features.tolist())
-    return [features[row] for row in range(len(features))]
-
-
-def _list_records(features: Any) -> list[dict[str, Any]]:
-    names = [str(name) for name in features.columns]
-    columns = [column.tolist() for _, column in features.items()]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _select_sendable_rows(features: Any, schema: Schema) -> Any:
-    """The rows without infinity, which JSON lacks; limited to a number that JSON handles quickly."""
-    import numpy as np
-
-    width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
-    most = max(2, CELLS // width)
-    if isinstance(features, dict) or is_dataset(features):
-        return features
-    features = features[:most]
-    if schema.kind != "table":
-        return features
-    floats = features.select_dtypes("floating")
-    finite = ~np.isinf(floats.to_numpy(dtype=float, na_value=0.0)).any(axis=1) if floats.shape[1] else slice(None)
-    return features[finite]
-
-
-def _require_same_rows(features: Any, decoded: Any) -> None:
-    """Check that rows of an array, or JSON values, are unchanged.
-
-    Raises:
-        DataError: they do not.
-    """
-    before, after = convert_to_array(features), convert_to_array(decoded)
-    if hasattr(before, "dtype") and before.dtype != object and getattr(after, "dtype", None) != before.dtype:
-        raise DataError(
-            f"The features, {type(features).__name__} of {before.dtype}, cannot be sent as JSON.",
-            "Return a table or an array of numbers, or write an @app.feature_loader.",
-        )
-    for row, (left, right) in enumerate(zip(before, after, strict=True)):
-        is_alike = type(left) is type(right) and is_close(left, right)
-        if not is_same(left, right) and not is_alike:
-            raise DataError(
-                f"Row {row} of the features, a {type(left).__name__}, cannot be sent as JSON.",
-                "Write an @app.feature_loader that makes features from the data that a client sends.",
-            )
 
 
 def _choose_spread_rows(features: Any, count: int) -> list[int]:

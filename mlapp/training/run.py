@@ -21,6 +21,7 @@ from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, ready, round_trip, stage_calls
 from mlapp.training.binding import build_and_bind, list_parameter_stages
+from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, list_rows, predict_sample
 from mlapp.training.splits import Splits, identify_table
@@ -86,7 +87,7 @@ def run(
         check_schema(data.schema)
     if previous is not None:
         continuation.require_same_features(previous, data.schema)
-    sample = round_trip.send_through_json(pipeline, framework, data.schema, data.sample)
+    sample = send_through_json(pipeline, framework, data.schema, data.sample)
 
     tell("train")
     with listen_progress(lambda reached: tell(f"train {reached}")):
@@ -129,7 +130,9 @@ def run(
         parent=None if previous is None else previous.version,
         baseline=baseline,
     )
-    return replace(trained, batching=round_trip.check(trained, sample, predictions, cost, to_keep=to_keep, tell=tell))
+    return replace(
+        trained, batching=round_trip.check_model(trained, sample, predictions, cost, to_keep=to_keep, tell=tell)
+    )
 
 
 def _read_data(

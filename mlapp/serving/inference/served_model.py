@@ -24,6 +24,7 @@ from mlapp.normalization import normalize, to_rows
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.values import to_plain_value
 from mlapp.prediction import Predictor
+from mlapp.predictor_results import is_stream, wrong_count_error
 from mlapp.provenance import Difference, compare_libraries
 from mlapp.serving.decoding.codec import Codec
 from mlapp.store import Manifest, ModelVersion, Store
@@ -64,7 +65,7 @@ class ServedModel:
     @cached_property
     def is_stream(self) -> bool:
         """Whether the predictor yields."""
-        return prediction.is_stream(self.predictor.stage)
+        return is_stream(self.predictor.stage)
 
     def list_differences(self) -> list[Difference]:
         """The libraries whose versions differ from the training's."""
@@ -101,7 +102,7 @@ class ServedModel:
         title = self._title
         found = to_rows(normalize(predictions, title), title)
         if len(found) != rows:
-            raise prediction.wrong_count_error(self.predictor.stage, len(found), rows)
+            raise wrong_count_error(self.predictor.stage, len(found), rows)
         return found
 
     @cached_property

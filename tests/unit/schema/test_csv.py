@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mlapp.data.export import export_table
 from mlapp.errors import InputError
 from mlapp.schema import Field, Schema, infer_schema
-from mlapp.schema.csv import CsvError, read_csv
+from mlapp.schema.csv import read_csv
+from mlapp.schema.csv_lines import CsvError
 from mlapp.schema.request_table import to_table
 
 PEOPLE = pd.DataFrame(

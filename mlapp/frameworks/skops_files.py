@@ -1,0 +1,96 @@
+"""Model files in the format of skops, with the types that the app declares trusted."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlapp.errors import MissingExtraError, ModelError
+from mlapp.frameworks import loaded_estimator, trusted_types
+
+
+@contextmanager
+def _hide_array_libraries() -> Iterator[None]:
+    """Block imports of PyTorch and similar packages while skops walks through scikit-learn's modules.
+
+    Importing PyTorch takes longer than the rest. The walk skips modules that cannot be imported.
+    """
+    names = [f"sklearn.externals.array_api_compat.{library}" for library in ("torch", "cupy", "dask")]
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
+
+
+def import_skops() -> Any:
+    try:
+        with _hide_array_libraries():
+            from skops import io
+    except ImportError:
+        raise MissingExtraError("Saving and loading scikit-learn models", "sklearn") from None
+    return io
+
+
+def require_savable(model: Any, trusted: Sequence[str]) -> None:
+    """Save and load an unfitted model in memory.
+
+    Raises:
+        ModelError: it cannot be saved or loaded.
+    """
+    content = io.BytesIO()
+    dump_model(model, content)
+    skops = import_skops()
+    names = require_trusted_types(skops, content.getvalue(), trusted, type(model).__name__)
+    loaded_estimator.require_sound(model, trusted)
+    try:
+        skops.loads(content.getvalue(), trusted=names)
+    except Exception as error:
+        raise ModelError(
+            f"The model, a {type(model).__name__}, can be saved but not loaded: {type(error).__name__}: {error}",
+            "Use functions and classes defined at the top of a module, or write an @app.saver and an @app.loader.",
+        ) from error
+
+
+def dump_model(model: Any, to: Path | io.BytesIO) -> None:
+    skops = import_skops()
+    try:
+        skops.dump(model, to)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"The model, a {type(model).__name__}, cannot be saved with skops: {error}",
+            "Keep lambdas, open files and connections out of it, or opt in to pickle: @app.model(format='joblib').",
+        ) from error
+
+
+def require_trusted_types(io: Any, source: Path | bytes, trusted: Sequence[str], what: str) -> list[str]:
+    """The types in a file, or in its content, that skops does not trust by default, and that the app declares or
+    `trusted_types` knows.
+
+    Raises:
+        ModelError: it has other types.
+    """
+    given = {"data": source} if isinstance(source, bytes) else {"file": source}
+    names = io.get_untrusted_types(**given)
+    unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted(name)]
+    if nameless := [name for name in unknown if "<" in name]:
+        raise ModelError(
+            f"The model {what} holds '{nameless[0]}', which a file cannot name, so it could not be loaded.",
+            "Define the function by name at the top of a module, and declare it: @app.model(trusted=[its name]).",
+        )
+    if unknown:
+        listed = ", ".join(f"'{name}'" for name in unknown)
+        raise ModelError(
+            f"The model {what} holds types that are not declared trusted: {', '.join(unknown)}.",
+            f"If you know them, declare them: @app.model(trusted=[{listed}]).",
+        )
+    return list(names)

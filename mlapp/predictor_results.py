@@ -1,0 +1,79 @@
+"""What a predictor returns, as predictions: awaited, collected, normalized, and one for each row."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mlapp import normalization
+from mlapp.errors import DataError, MlappError, UserCodeError
+from mlapp.pipeline import Stage
+from mlapp.schema.container import count_rows
+
+SAMPLED_ITEMS = 100
+"""Items of a stream that training looks at: a stream may have no end."""
+
+
+def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) -> Any:
+    """Await a coroutine, and collect an iterator into a list.
+
+    Args:
+        most: maximum items of an iterator; all when None.
+
+    Raises:
+        UserCodeError: the function raised while it ran.
+    """
+    try:
+        if inspect.isawaitable(result):
+            with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running in this one
+                return thread.submit(lambda: asyncio.run(_await_result(result))).result()
+        if inspect.isasyncgen(result):
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(lambda: asyncio.run(_collect_items(result, most))).result()
+        return list(itertools.islice(result, most)) if inspect.isgenerator(result) else result
+    except MlappError:
+        raise
+    except Exception as error:
+        raise UserCodeError(stage.title, error) from error
+
+
+def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
+    """The predictor's result for features, normalized and checked for its length; items of a stream are unchanged.
+
+    Raises:
+        DataError: not one prediction per row; names the predictor and both counts.
+    """
+    if is_stream(stage):
+        return found
+    predictions = normalization.normalize(found, stage.title)
+    rows = count_rows(features)
+    if rows is not None and len(predictions) != rows:
+        raise wrong_count_error(stage, len(predictions), rows)
+    return predictions
+
+
+def is_stream(stage: Stage) -> bool:
+    """Whether the predictor yields."""
+    return inspect.isgeneratorfunction(stage.function) or inspect.isasyncgenfunction(stage.function)
+
+
+def wrong_count_error(stage: Stage, found: int, rows: int) -> DataError:
+    """The error for a wrong number of predictions."""
+    return DataError(f"{stage.title} returned {found} predictions for {rows} rows.", "Return one prediction per row.")
+
+
+async def _await_result(result: Any) -> Any:
+    return await result
+
+
+async def _collect_items(stream: Any, most: int | None) -> list[Any]:
+    found: list[Any] = []
+    async for item in stream:
+        found.append(item)
+        if len(found) == most:
+            await stream.aclose()
+            break
+    return found
