@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlapp.errors import InputError
-from mlapp.schema import Field, Schema, csv
+from mlapp.schema import Field, Schema, csv, csv_cells, csv_lines
 
 FIELDS = [
     Field(name="n", type="number", dtype="float64", nullable=True),
@@ -34,17 +35,17 @@ def read(text: str, fields: list[Field], cells: int):
         found = list(csv.read_csv_in_pieces(text.encode(), Schema(kind="table", fields=fields), cells=cells))
     except InputError as error:
         return [problem.detail for problem in error.problems]
-    except csv.CsvError as error:
+    except csv_lines.CsvError as error:
         return str(error)
     return [(table.dtypes.tolist(), [list(map(repr, row)) for row in table.values.tolist()]) for table, _ in found]
 
 
-class PlainRows(csv._Records):
+class PlainRows(csv_lines.Records):
     """All rows by the reader that knows every rule."""
 
     def restart(self) -> None:
         self._may_be_empty = True
-        self._rows = csv._iterate_rows(self._text, self._by)
+        self._rows = csv_lines._iterate_rows(self._text, self._by)
 
 
 @settings(max_examples=200, deadline=None)
@@ -56,12 +57,11 @@ class PlainRows(csv._Records):
 def test_quick_and_plain_reading_agree(text: str, width: int, cells: int) -> None:
     fields = FIELDS[:width]
     quick = read(text, fields, cells)
-    numbers, lines, records = csv._convert_numbers, csv._Lines, csv._Records
-    csv._convert_numbers, csv._Lines, csv._Records = lambda cells, dtype: None, PlainRows, PlainRows
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_cells, "convert_numbers", lambda cells, dtype: None)
+        patch.setattr(csv, "Lines", PlainRows)
+        patch.setattr(csv, "Records", PlainRows)
         plain = read(text, fields, cells)
-    finally:
-        csv._convert_numbers, csv._Lines, csv._Records = numbers, lines, records
     assert quick == plain
 
 
