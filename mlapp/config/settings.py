@@ -54,9 +54,14 @@ class Serve(Section, frozen=True):
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Maximum number of waiting rows, then 503. When absent, only `max_wait` applies."),
     ] = None
-    max_wait: Annotated[float, Meta(gt=0, description="Maximum expected wait for the model in seconds, then 503.")] = (
-        1.0
-    )
+    max_wait: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Maximum expected wait for the model in seconds, then 503. "
+            "Twice as long while fewer than eight requests wait and none was refused recently.",
+        ),
+    ] = 1.0
     timeout: Annotated[
         float, Meta(gt=0, description="Maximum seconds of a request, unless X-Request-Timeout is less.")
     ] = 30.0

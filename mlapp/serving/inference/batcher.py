@@ -40,6 +40,10 @@ GROWTH = 1.25
 """Rows that come during a call, for each row that it answers, from which on more come than can be answered."""
 CALLS = 2
 """Calls in a row during which more, or no more, come than can be answered, until it is believed."""
+PATIENCE = 2
+"""Times `max_wait` that fewer than `FEW` requests can wait, until one is refused."""
+CALM = 4
+"""Calls in a row without a refusal, after which they can wait as long again. An empty queue has the same effect."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
@@ -52,7 +56,9 @@ class Batcher:
         wait: seconds that a request can wait for others.
         queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
             by side, so that hardly any request waits: the rows in them count too. None: as many as `max_wait` lets.
-        max_wait: maximum expected seconds of waiting, by the measured pace of the model.
+        max_wait: maximum expected seconds of waiting, by the measured pace of the model. `PATIENCE` times as
+            long while fewer than `FEW` requests wait and none was refused recently: clients that take turns send their
+            next request after an answer, so that their queue does not grow.
         spans: makes a span of each call of the model.
     """
 
@@ -76,6 +82,7 @@ class Batcher:
         self._offered = 0
         self._is_overloaded = False
         self._turns = 0
+        self._calls_since_refusal = CALM
         self._batch = batch
         self._max_batch = max_batch
         self._wait = wait
@@ -196,12 +203,13 @@ class Batcher:
             is_full = before > 0 and before + rows > self._queue
         elif loaded.is_async:
             is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
-        elif self._is_overloaded:  # more arrive than can be answered: a request accepted now waits for at most one call
-            is_full = waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
         else:
-            is_full = waiting > 0 and wait > self._max_wait
-        if not is_full and (self._queue is not None or loaded.is_async or waiting == 0 or wait <= self._max_wait):
+            is_full = waiting > 0 and wait > self._longest_wait(waiting)
+            if self._is_overloaded:  # more arrive than can be answered: an accepted request waits for at most one call
+                is_full |= waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
+        if not is_full:
             return
+        self._calls_since_refusal = 0
         self._metrics.rejected.inc()
         after = max(math.ceil(wait), 1)
         raise HttpError(
@@ -210,10 +218,16 @@ class Batcher:
             headers=((b"retry-after", b"%d" % after),),
         )
 
+    def _longest_wait(self, waiting: int) -> float:
+        """Expected seconds of waiting, beyond which a request is refused."""
+        takes_turns = waiting < FEW and self._calls_since_refusal >= CALM
+        return PATIENCE * self._max_wait if takes_turns else self._max_wait
+
     def _watch_load(self, rows: int) -> None:
         """Whether there is an overload, and not only clients that send a request after each answer."""
         grows = self._offered > GROWTH * rows and len(self._waiting) >= self._most_clients()
         self._offered = 0
+        self._calls_since_refusal = self._calls_since_refusal + 1 if self._waiting else CALM
         self._turns = self._turns + 1 if grows != self._is_overloaded else 0
         if self._turns >= CALLS:
             self._is_overloaded, self._turns = grows, 0
