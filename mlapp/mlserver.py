@@ -17,7 +17,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, 
 from mlserver.utils import get_model_uri
 
 from mlapp import bundle as bundles
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.observability.metrics import Metrics

@@ -12,7 +12,7 @@ from mlapp.embed.host import ModelHost
 from mlapp.errors import MissingExtraError, MlappError, StoreError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.truth import Truths
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import decode_json, encode_answer, encode_json
 from mlapp.serving.decoding.media_types import decode_body
 from mlapp.serving.decoding.processes import decode_in_process

@@ -26,7 +26,7 @@ from mlapp.model import TrainedModel
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import find_place, make_recorder
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.batch_predict import predict_batch
 from mlapp.serving.inference.endpoint import Endpoint

@@ -9,9 +9,12 @@ wide.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+
+from mlapp.schema.part import Part
 
 try:
     import simdjson
@@ -21,6 +24,7 @@ except ImportError:  # no wheel for this Python or machine
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 IS_AVAILABLE = simdjson is not None
 REFUSED = (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError)
 """Errors of simdjson for a text that it does not read."""
@@ -48,7 +52,7 @@ class NumberRows:
         self._dtype: Any = np.dtype(
             dtypes[0] if len(set(dtypes)) == 1 else [(f"c{at}", n) for at, n in enumerate(dtypes)]
         )
-        self._code = "i" if self._dtype.kind in "iu" else "d"
+        self._code: Literal["d", "i"] = "i" if self._dtype.kind in "iu" else "d"
         self._is_double = self._dtype == np.float64
         self._columns = [(f"c{at}", np.dtype(name)) for at, name in enumerate(dtypes)]
 
@@ -59,36 +63,46 @@ class NumberRows:
             IS_AVAILABLE and bool(dtypes) and all(name != "uint64" and np.dtype(name).kind in "iuf" for name in dtypes)
         )
 
-    def read(self, body: bytes, key: str) -> tuple[int, bytes]:
-        """The number of rows in a JSON text, and their cells in machine form, row after row.
+    def make_decoder(self, key: str, general: Callable[[bytes], T]) -> Callable[[bytes], Part | T]:
+        """A decoder of the rows of numbers in a JSON text.
 
         Args:
             key: the only key of the object, which holds the list; empty if the text is the list.
-
-        Raises:
-            REFUSED: the text is not JSON, not such a list, or a number does not fit its column's type.
+            general: decodes the texts that are not JSON, not such a list, or with a number that does not fit its
+                column's type.
         """
-        size = len(body)
-        try:
-            rows: Any = (_local.parser if size < LARGE else simdjson.Parser()).parse(body)
-        except AttributeError:
-            rows = _parse(body)
-        if key:
-            if len(rows) != 1:
-                raise ValueError("more than one key")
-            rows = rows[key]
-        count = len(rows)
-        width = self._width
-        # The only brackets must be those of the rows, because a list within a row is flattened too.
-        brackets = body.count(b"[") if size < LONG else count_byte(body, b"[")
-        if brackets != count + 1 or (count != 1 and any(len(row) != width for row in rows)):
-            raise ValueError("not rows of one width")
-        cells = bytes(rows.as_buffer(of_type=self._code))
-        if len(cells) != 8 * count * width or not count:
-            raise ValueError("not rows of that width")
-        return (count, cells) if self._is_double else self._convert(count, cells)
+        width, code, is_double, convert = self._width, self._code, self._is_double, self._convert_cells
 
-    def _convert(self, count: int, cells: bytes) -> tuple[int, bytes]:
+        def decode(body: bytes) -> Part | T:
+            size = len(body)
+            try:
+                parse = _local.parse
+            except AttributeError:
+                parse = _make_parse()
+            try:
+                rows: Any = parse(body) if size < LARGE else simdjson.Parser().parse(body)
+                if key:
+                    if len(rows) != 1:
+                        raise ValueError("more than one key")
+                    rows = rows[key]
+                count = len(rows)
+                # The only brackets must be those of the rows, because a list within a row is flattened too.
+                if count == 1:
+                    is_flat = body.rfind(b"[") - 1 == body.find(b"[") or body.count(b"[") == 2
+                else:
+                    brackets = body.count(b"[") if size < LONG else count_byte(body, b"[")
+                    is_flat = brackets == count + 1 and all(len(row) == width for row in rows)
+                if is_flat:
+                    cells = bytes(rows.as_buffer(of_type=code))
+                    if len(cells) == 8 * count * width and count:
+                        return Part(count, cells if is_double else convert(count, cells))
+            except REFUSED:
+                pass
+            return general(body)
+
+        return decode
+
+    def _convert_cells(self, count: int, cells: bytes) -> bytes:
         """The cells in the columns' types.
 
         Raises:
@@ -97,14 +111,14 @@ class NumberRows:
         dtype = self._dtype
         found: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
         if dtype.names is None:
-            return count, _cast(found, dtype).tobytes()
+            return _cast(found, dtype).tobytes()
         if count < FEW:
             raise ValueError("too few rows")
         table = np.empty(count, dtype)
         found = found.reshape(count, self._width)
         for at, (name, kind) in enumerate(self._columns):
             table[name] = _cast(found[:, at], kind)
-        return count, table.tobytes()
+        return table.tobytes()
 
 
 def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
@@ -120,7 +134,8 @@ def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
     wanted = np.dtype(dtype)
     is_whole = wanted.kind in "iu"
     try:
-        found = bytes(_parse(text).as_buffer(of_type="i" if is_whole else "d"))
+        parse: Any = simdjson.Parser().parse if len(text) >= LARGE else getattr(_local, "parse", None) or _make_parse()
+        found = bytes(parse(text).as_buffer(of_type="i" if is_whole else "d"))
         return _cast(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
     except (*REFUSED, AttributeError):  # a scalar or an object is not an array
         return None
@@ -133,12 +148,11 @@ def count_byte(text: bytes, byte: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(byte)))
 
 
-def _parse(text: bytes) -> Any:
-    try:
-        parser = _local.parser if len(text) < LARGE else simdjson.Parser()
-    except AttributeError:  # one for each thread: it parses one text at a time
-        parser = _local.parser = simdjson.Parser()
-    return parser.parse(text)
+def _make_parse() -> Callable[[bytes], Any]:
+    """The thread's own parser, which parses one text at a time."""
+    parse: Callable[[bytes], Any] = simdjson.Parser().parse
+    _local.parse = parse
+    return parse
 
 
 def _cast(values: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -12,12 +12,13 @@ import struct
 import types
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mlapp.schema.cells import PACKED, find_cell_type, find_field_type, make_column, make_row_type
 from mlapp.schema.fields import Schema
+from mlapp.schema.part import Part
 
 if TYPE_CHECKING:
     from mlapp.schema.number_rows import NumberRows
@@ -28,37 +29,11 @@ LONGEST_START = 4096
 """Bytes in which the first row must begin."""
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
-T = TypeVar("T")
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
 class TwiceError(Exception):
     """An object of the body has, or can have, a duplicate key."""
-
-
-class Part:
-    """The features of one request: packed cells, tuples of cells, or a finished table, array or list.
-
-    `is_unionml` is set for a client of UnionML, which expects a bare list as the answer.
-    `id` is the request's id, and `keys` are its business keys, for the prediction log.
-    """
-
-    __slots__ = ("features", "id", "is_unionml", "keys", "packed", "rows", "tuples")
-
-    def __init__(
-        self,
-        rows: int,
-        packed: bytes | memoryview | None = None,
-        tuples: list[tuple[Any, ...]] | None = None,
-        features: Any = None,
-    ) -> None:
-        self.rows = rows
-        self.packed = packed
-        self.tuples = tuples
-        self.features = features
-        self.is_unionml = False
-        self.id: bytes | None = None
-        self.keys: Any = None
 
 
 class RowCodec:
@@ -220,8 +195,8 @@ class RowCodec:
                 form = key.encode() + bracket
                 general = self._fast[form] = _make_decoder(body, key, names, texts, part)
                 if numbers is not None and bracket == b"[":
-                    self._numbers[form] = _make_number_decoder(numbers, key, lambda body: None)
-                    self._fast[form] = _make_number_decoder(numbers, key, general)
+                    self._numbers[form] = numbers.make_decoder(key, lambda body: None)
+                    self._fast[form] = numbers.make_decoder(key, general)
             for kind in (dict,) if names else (list, tuple):
                 self._rows[kind] = _make_converter(rows_type, part)
 
@@ -265,22 +240,6 @@ def _make_decoder(
         if body.count(b'"') > outer + quotes * len(rows):
             raise TwiceError
         return part(rows)
-
-    return run
-
-
-def _make_number_decoder(numbers: NumberRows, key: str, general: Callable[[bytes], T]) -> Callable[[bytes], Part | T]:
-    """A decoder of rows of numbers. Texts that simdjson refuses go to `general`."""
-    from mlapp.schema.number_rows import REFUSED
-
-    read = numbers.read
-
-    def run(body: bytes) -> Part | T:
-        try:
-            count, cells = read(body, key)
-        except REFUSED:
-            return general(body)
-        return Part(count, cells)
 
     return run
 

@@ -20,7 +20,8 @@ from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema
 from mlapp.schema.container import count_rows, is_dataset
-from mlapp.schema.rows import Part, RowCodec
+from mlapp.schema.part import Part
+from mlapp.schema.rows import RowCodec
 from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, extract_named_inputs
 from mlapp.serving.web.problems import HttpError
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import InputError
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import INPUTS, check_values, decode_json
 from mlapp.serving.decoding.json_chunks import LONGEST_START, PIECE, cut_json_array

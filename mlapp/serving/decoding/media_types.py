@@ -11,7 +11,7 @@ from mlapp.errors import InputError, Problem
 from mlapp.prediction import UNKNOWN
 from mlapp.schema.csv import read_csv_in_pieces
 from mlapp.schema.csv_lines import CsvError
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding import arrow as ipc
 from mlapp.serving.decoding import large_json
 from mlapp.serving.decoding.codec import Codec

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.inference.packed_rows import PackedRows
 from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiter, split_rows
 from mlapp.serving.inference.served_model import ServedModel

@@ -19,7 +19,7 @@ from mlapp.errors import MlappError, ModelError
 from mlapp.monitoring.recorder import Recorder
 from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.decoding.large_json import LARGE

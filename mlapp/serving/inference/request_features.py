@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding import media_types
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.decoding.processes import HUGE

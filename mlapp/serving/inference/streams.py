@@ -13,7 +13,7 @@ import msgspec
 
 from mlapp.errors import MlappError, UserCodeError
 from mlapp.normalization import to_json_value
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference.batcher import RETRY_AFTER
 from mlapp.serving.inference.served_model import ServedModel

@@ -15,7 +15,7 @@ from mlapp import distribution
 from mlapp.config import Serve
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.normalization import MANY
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import open_inference, tensors, wire
 from mlapp.serving.protocols.messages import PACKAGE, find_message_class

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding import large_json
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import check_values, decode_json, encode_predictions, extract_inputs

@@ -15,7 +15,7 @@ import msgspec
 
 from mlapp import distribution
 from mlapp.normalization import to_rows
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import check_values, encode_json, encode_list
 from mlapp.serving.decoding.large_json import LARGE

@@ -124,11 +124,22 @@ def test_a_tensor_means_the_same_with_and_without_simdjson(cells):
 
 def test_plain_rows_are_read_by_simdjson():
     numbers = NumberRows(["float64", "float64"])
-    assert numbers.read(b'{"inputs": [[1, 2.5], [-0, 1e3]]}', "inputs") == (
-        2,
-        np.array([1, 2.5, 0, 1e3]).tobytes(),
+    named, bare = numbers.make_decoder("inputs", repr), numbers.make_decoder("", repr)
+    part = named(b'{"inputs": [[1, 2.5], [-0, 1e3]]}')
+    assert (part.rows, part.packed) == (2, np.array([1, 2.5, 0, 1e3]).tobytes())
+    for one in (b"[[1, 2]]", b" [ [1, 2] ]"):
+        part = bare(one)
+        assert (part.rows, part.packed) == (1, np.array([1.0, 2.0]).tobytes())
+    others = (
+        b"[[1, 2], [3]]",
+        b"[[1, [2]]]",
+        b"[[[1, 2]]]",
+        b"[ [[1, 2]]]",
+        b"[[1, 2, 3]]",
+        b"[1, 2]",
+        b"[[]]",
+        b"[]",
+        b"[[1, x]]",
     )
-    assert numbers.read(b"[[1, 2]]", "") == (1, np.array([1.0, 2.0]).tobytes())
-    for other in (b"[[1, 2], [3]]", b"[[1, [2]]]"):
-        with pytest.raises(ValueError, match="rows"):
-            numbers.read(other, "")
+    for other in others:
+        assert bare(other) == repr(other), "left to the general decoder"

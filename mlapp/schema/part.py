@@ -1,0 +1,23 @@
+"""The features of one request, before they become part of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Part(msgspec.Struct, eq=False, gc=False):
+    """The features of one request: packed cells, tuples of cells, or a finished table, array or list.
+
+    `is_unionml` is set for a client of UnionML, which expects a bare list as the answer.
+    `id` is the request's id, and `keys` are its business keys, for the prediction log.
+    """
+
+    rows: int
+    packed: bytes | memoryview | None = None
+    tuples: list[tuple[Any, ...]] | None = None
+    features: Any = None
+    is_unionml: bool = False
+    id: bytes | None = None
+    keys: Any = None
