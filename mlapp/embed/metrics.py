@@ -22,12 +22,12 @@ class ThreadMetrics(Metrics):
 
     def begin_request(self) -> None:
         with self._lock:
-            self._open += 1
+            self.open_requests += 1
 
     def end_request(self, method: str, handler: str, status: int, seconds: float) -> None:
         with self._lock:
-            self._open -= 1
-        self.in_flight.set(self._open)
+            self.open_requests -= 1
+        self.in_flight.set(self.open_requests)
         found = self._series.get((method, handler, status))
         if found is None:
             found = self.requests.labels(method, handler, str(status)), self.seconds.labels(method, handler)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httptools
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.fast_path.request_cycle import FastCycle, encode_problem
+from mlapp.serving.fast_path.request_cycle import NO_PART, FastCycle, encode_problem
+from mlapp.serving.web import request_id
 from mlapp.serving.web.framing import LARGEST_HEAD, check_head, is_websocket, remove_upgrade_offer
 from mlapp.serving.web.http import JSON, parse_media_type
 from mlapp.serving.web.problems import HttpError, make_http_error
@@ -18,6 +21,7 @@ from mlapp.serving.web.request_id import choose_request_id, make_request_id
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
     from mlapp.serving.inference.endpoint import Endpoint
+    from mlapp.serving.observability.metrics import Metrics
 
 NOT_PLAIN = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"x-request-timeout", b"traceparent")
@@ -34,16 +38,21 @@ SLOW_READ = 30.0
 """Most seconds in which a request's headers, or a small body, must be there; less if `serve.timeout` is."""
 
 
-class RequestHead(NamedTuple):
+class RequestHead(msgspec.Struct, frozen=True, eq=False):
     """A cached request line with its headers: equal bytes have the same meaning.
 
     A client that keeps its connection sends the same ones with every request. Parsing them costs as much as the rest
-    of the protocol. `length` is the body's, in bytes.
+    of the protocol.
+
+    Attributes:
+        head: the bytes, up to the body.
+        size: of head and body.
     """
 
+    head: bytes
+    size: int
     endpoint: Endpoint
     keep_alive: bool
-    length: int
 
 
 class FastProtocol(HttpToolsProtocol):
@@ -52,8 +61,11 @@ class FastProtocol(HttpToolsProtocol):
     application: ClassVar[Application]
     fast: ClassVar[dict[bytes, Endpoint]]
     patience: ClassVar[float]
+    metrics: ClassVar[Metrics]
     heads: ClassVar[dict[bytes, RequestHead]]
 
+    _last: RequestHead | None = None
+    """The head of the last request, while nothing is incomplete or wrong on the connection."""
     _head = b""
     _reading = False
     _has_head = False
@@ -112,19 +124,57 @@ class FastProtocol(HttpToolsProtocol):
                 self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_broken:
-            return
-        if not self._reading:
-            end = data.find(HEAD_END) + len(HEAD_END)
-            head = self._head = data[:end]
-            known = self.heads.get(head)
-            if known is not None and len(data) == end + known.length and self._is_free_for(known.endpoint):
-                self._used = True
-                self.application.metrics.begin_request()
-                cycle = FastCycle(self, known.endpoint, make_request_id(), known.keep_alive)
-                self.cycle = cycle  # type: ignore[assignment]
-                cycle.begin_request(data[end:])
+        last = self._last
+        if last is None or len(data) != last.size or not data.startswith(last.head):
+            if self._is_broken:
                 return
+            last = None if self._reading else self._find_known_head(data)
+            if last is None:
+                self._parse_data(data)
+                return
+        cycle: Any = self.cycle
+        if not last.endpoint.is_plain or (cycle is not None and not cycle.response_complete) or self.flow.write_paused:
+            self._parse_data(data)
+            return
+        self._last, self._used = last, True
+        self._begin_request(last, data[len(last.head) :])
+
+    def _find_known_head(self, data: bytes) -> RequestHead | None:
+        """The known meaning of a complete request's head."""
+        end = data.find(HEAD_END) + len(HEAD_END)
+        head = self._head = data[:end]
+        known = self.heads.get(head)
+        return known if known is not None and len(data) == known.size else None
+
+    def _begin_request(self, known: RequestHead, body: bytes) -> None:
+        """A complete request, whose head needs no parser, on a connection without unanswered requests."""
+        self.metrics.open_requests += 1
+        endpoint, started = known.endpoint, time.perf_counter()
+        loaded = endpoint.current
+        try:
+            part, error = loaded.codec.decode_json(body), None
+        except Exception as caught:
+            part, error = NO_PART, caught
+        cycle = FastCycle(
+            loaded,
+            part,
+            endpoint.settings.timeout,
+            started,
+            protocol=self,
+            endpoint=endpoint,
+            identity=request_id.next_id(),
+            keep_alive=known.keep_alive,
+            started=started,
+        )
+        self.cycle = cycle  # type: ignore[assignment]
+        if error is None:
+            cycle.enter_queue()
+        else:
+            cycle.finish_request(error)
+
+    def _parse_data(self, data: bytes) -> None:
+        """Give data to the parser, and watch that what is incomplete ends."""
+        self._last = None
         if self._reading:
             self._read += len(data)
         self._unset_keepalive_if_required()
@@ -213,9 +263,19 @@ class FastProtocol(HttpToolsProtocol):
         if endpoint is not None and headers is not None:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
             if b"x-request-id" not in headers:  # this head will not be repeated
-                self._remember_head(RequestHead(endpoint, keep_alive, int(headers[b"content-length"])))
-            self.application.metrics.begin_request()
-            self.cycle = FastCycle(self, endpoint, choose_request_id(headers), keep_alive)  # type: ignore[assignment]
+                self._remember_head(endpoint, keep_alive, int(headers[b"content-length"]))
+            self.metrics.begin_request()
+            self.cycle = FastCycle(  # type: ignore[assignment]
+                endpoint.current,
+                NO_PART,
+                endpoint.settings.timeout,
+                protocol=self,
+                endpoint=endpoint,
+                identity=choose_request_id(headers),
+                keep_alive=keep_alive,
+                started=time.perf_counter(),
+                more_body=True,
+            )
         else:
             if not self.url.isascii() or not httptools.parse_url(self.url).path:
                 raise HttpError(400, "The request's target is not a path.")
@@ -241,7 +301,7 @@ class FastProtocol(HttpToolsProtocol):
         if type(cycle) is not FastCycle:
             super().on_message_complete()
         elif not cycle.response_complete:
-            cycle.begin_request(b"".join(cycle.parts))
+            cycle.begin_request()
 
     def _read_plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
         """The request's headers if it can take the fast path: it is plain, and no request is before it."""
@@ -264,14 +324,14 @@ class FastProtocol(HttpToolsProtocol):
         cycle = self.cycle
         return (cycle is None or cycle.response_complete) and endpoint.is_plain and not self.flow.write_paused
 
-    def _remember_head(self, known: RequestHead) -> None:
+    def _remember_head(self, endpoint: Endpoint, keep_alive: bool, length: int) -> None:
         """Cache the meaning of the bytes before the body, if their end is unambiguous."""
         head, self._head = self._head, b""
         if not head.startswith(b"POST ") or len(head) > LONGEST_HEAD or head.count(b"\n") != head.count(b"\r\n"):
             return
         if len(self.heads) >= MOST_HEADS:
             self.heads.clear()
-        self.heads[head] = known
+        self.heads[head] = RequestHead(head, len(head) + length, endpoint, keep_alive)
 
     def on_response_complete(self) -> None:
         """A client that sent `Expect: 100-continue` does not have to send its body after an answer."""
@@ -317,5 +377,5 @@ def make_protocol(application: Application) -> type[FastProtocol]:
     """The protocol class for the application's endpoints."""
     fast = {endpoint.path.encode(): endpoint for endpoint in application.endpoints}
     patience = min(SLOW_READ, application.settings.timeout)
-    known = {"application": application, "fast": fast, "patience": patience, "heads": {}}
-    return type("ServingProtocol", (FastProtocol,), known)
+    known = {"application": application, "metrics": application.metrics, "fast": fast, "patience": patience}
+    return type("ServingProtocol", (FastProtocol,), {**known, "heads": {}})

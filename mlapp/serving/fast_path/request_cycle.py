@@ -9,10 +9,13 @@ same codec, batcher and problems.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from mlapp.schema.rows import Part
+import msgspec
+
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_answer
 from mlapp.serving.inference.queued_request import QueuedRequest
 from mlapp.serving.web.problems import MEDIA, HttpError, make_http_error
@@ -22,49 +25,35 @@ if TYPE_CHECKING:
     from mlapp.serving.inference.endpoint import Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
-ONE = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n"
-    b'{"predictions":[%b]%b'
-)
-"""The answer with one prediction, on a connection that stays open."""
-AROUND = len(b'{"predictions":[]')
+START = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: "
+MIDDLE = b'\r\n\r\n{"predictions":['
+"""With `START`, an answer with one prediction on a connection that stays open."""
+OPENING = len(b'{"predictions":[')
 NO_PART = Part(0)
 """State of a request whose body is not decoded."""
 CLOSE = b"connection: close\r\n"
 
 
-class FastCycle(QueuedRequest):
+class FastCycle(QueuedRequest, kw_only=True):
     """A prediction request, which is also the entry in the batcher's queue.
 
     The attributes that uvicorn's protocol uses have uvicorn's names. There is no reference cycle, so a request's memory
     is free before the next request, without the garbage collector.
+
+    Attributes:
+        started: time of `perf_counter` at which its headers were there.
+        parts: the body, while it is incomplete.
     """
 
-    __slots__ = (
-        "disconnected",
-        "endpoint",
-        "identity",
-        "keep_alive",
-        "more_body",
-        "parts",
-        "protocol",
-        "response_complete",
-        "started",
-    )
-
-    def __init__(self, protocol: FastProtocol, endpoint: Endpoint, identity: bytes, keep_alive: bool) -> None:
-        self.protocol = protocol
-        self.endpoint = endpoint
-        self.identity = identity
-        self.keep_alive = keep_alive
-        self.started = time.perf_counter()
-        self.parts: list[bytes] = []
-        self.loaded = endpoint.current
-        self.part = NO_PART
-        self.timeout = endpoint.settings.timeout
-        self.span = self.call = None
-        self.is_waiting = self.more_body = True
-        self.response_complete = self.disconnected = False
+    protocol: FastProtocol
+    endpoint: Endpoint
+    identity: bytes
+    keep_alive: bool
+    started: float
+    parts: list[bytes] = msgspec.field(default_factory=list)
+    more_body: bool = False
+    response_complete: bool = False
+    disconnected: bool = False
 
     @property
     def message_event(self) -> FastCycle:
@@ -80,19 +69,27 @@ class FastCycle(QueuedRequest):
             self.endpoint.batcher.cancel_request(self)
         self._record_answer(499)
 
-    def begin_request(self, body: bytes) -> None:
+    def begin_request(self) -> None:
         """The body is complete: decode it and enter the queue."""
         self.more_body = False
-        batcher = self.endpoint.batcher
+        body = b"".join(self.parts)
+        self.parts.clear()
         loaded = self.loaded = self.endpoint.current
         try:
-            part = loaded.codec.decode_json(body)
-            part.id = self.identity
-            rows = batcher.predict_at_once(loaded, part) if len(self.protocol.connections) == 1 else None
-            self.part = part
+            self.part = loaded.codec.decode_json(body)
+        except Exception as error:
+            self.finish_request(error)
+            return
+        self.arrived = time.perf_counter()
+        self.enter_queue()
+
+    def enter_queue(self) -> None:
+        """Enter the queue of the batcher; a lone request is predicted at once if its model is fast."""
+        self.part.id = self.identity
+        batcher = self.endpoint.batcher
+        try:
+            rows = batcher.predict_at_once(self.loaded, self.part) if len(self.protocol.connections) == 1 else None
             if rows is None:
-                self.arrived = time.perf_counter()
-                self.expires = self.arrived + self.timeout
                 batcher.enqueue_request(self)
                 return
         except Exception as error:
@@ -114,30 +111,54 @@ class FastCycle(QueuedRequest):
         # A client that keeps its connection reconnects elsewhere before the server closes.
         keep_alive = self.keep_alive = self.keep_alive and not protocol.application.stopping
         identity, part = self.identity, self.part
-        status = 200
+        status, body = 200, b""
         extra = protocol.application.plain_headers
-        if text is not None and keep_alive and not part.is_unionml and not extra:
-            tail = self.loaded.tail
-            transport.write(ONE % (len(text) + len(tail) + AROUND, identity, text, tail))
+        if not isinstance(result, BaseException):
+            try:
+                body = encode_answer(result, self.loaded.tail, is_unionml=part.is_unionml)
+            except Exception as error:
+                result = error
+        if not isinstance(result, BaseException):
+            transport.write(OK % (len(body), identity, extra if keep_alive else extra + CLOSE, body))
         else:
-            body = b""
-            if not isinstance(result, BaseException):
-                try:
-                    body = encode_answer(result, self.loaded.tail, is_unionml=part.is_unionml)
-                except Exception as error:
-                    result = error
-            if not isinstance(result, BaseException):
-                transport.write(OK % (len(body), identity, extra if keep_alive else extra + CLOSE, body))
-            else:
-                problem = make_http_error(result)
-                status = problem.status
-                self.keep_alive = keep_alive and not self.more_body
-                transport.write(encode_problem(problem, identity, self.keep_alive, extra))
+            problem = make_http_error(result)
+            status = problem.status
+            self.keep_alive = keep_alive and not self.more_body
+            transport.write(encode_problem(problem, identity, self.keep_alive, extra))
         self.response_complete = True
         self._record_answer(status)
         if not self.keep_alive:
             transport.close()
         protocol.on_fast_response()
+
+    @classmethod
+    def finish_batch(cls, batch: Sequence[QueuedRequest], results: Sequence[Any], texts: Sequence[bytes]) -> None:
+        """`finish_request` for each request, with one record of metrics and log for all plain ones."""
+        first: Any = batch[0]
+        application, tail = first.protocol.application, b"]" + first.loaded.tail
+        if application.stopping or application.plain_headers:
+            super().finish_batch(batch, results, texts)
+            return
+        around = OPENING + len(tail)
+        answered: list[FastCycle] = []
+        resumed = 0
+        for item, result, text in zip(batch, results, texts, strict=True):
+            if type(item) is FastCycle and item.is_waiting and item.keep_alive and not item.part.is_unionml:
+                protocol = item.protocol
+                transport = protocol.transport
+                if not transport.is_closing():
+                    transport.write(b"".join((_starts[around + len(text)], item.identity, MIDDLE, text, tail)))
+                    item.is_waiting = False
+                    item.response_complete = True
+                    answered.append(item)
+                    if protocol.pipeline or protocol.flow.read_paused:
+                        protocol.on_fast_response()
+                        resumed += 1
+                    continue
+            item.finish_request(result, text)
+        if answered:
+            answered[0].protocol.server_state.total_requests += len(answered) - resumed
+            _record_answers(answered)
 
     def _record_answer(self, status: int) -> None:
         seconds = time.perf_counter() - self.started
@@ -145,6 +166,27 @@ class FastCycle(QueuedRequest):
         application.metrics.end_request("POST", path, status, seconds)
         if application.access_log is not None:
             application.access_log.log_request("POST", path, status, seconds, self.identity, self.protocol.client)
+
+
+def _record_answers(answered: list[FastCycle]) -> None:
+    """Record requests of one endpoint that were answered now with status 200."""
+    now = time.perf_counter()
+    application, path = answered[0].protocol.application, answered[0].endpoint.path
+    application.metrics.end_requests("POST", path, 200, [now - item.started for item in answered])
+    if application.access_log is not None:
+        requests = [(now - item.started, item.identity, item.protocol.client) for item in answered]
+        application.access_log.log_requests("POST", path, 200, requests)
+
+
+class _Starts(dict[int, bytes]):
+    """The start of an answer, up to the request's id, by the length of its body."""
+
+    def __missing__(self, length: int) -> bytes:
+        start = self[length] = START % length
+        return start
+
+
+_starts = _Starts()
 
 
 def encode_problem(problem: HttpError, identity: bytes, keep_alive: bool, extra: bytes = b"") -> bytes:

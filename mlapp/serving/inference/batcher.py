@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlapp.monitoring.recorder import Recorder
-from mlapp.schema.rows import Part
+from mlapp.schema.part import Part
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
 from mlapp.serving.inference.latency import Latency
-from mlapp.serving.inference.queued_request import Done, QueuedRequest, deliver_results
+from mlapp.serving.inference.queued_request import CallbackRequest, Done, QueuedRequest, deliver_results
 from mlapp.serving.inference.returning_clients import ReturningClients
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
@@ -103,6 +103,10 @@ class Batcher:
         """Gets each batch once it was answered."""
         self._calls: dict[asyncio.Task[None], list[QueuedRequest]] = {}
         self._called_rows = 0
+        self._unchecked = max_batch if batch and queue is None and spans is None else 0
+        """Waiting rows up to which a request needs no check."""
+        self._is_held = False
+        """Whether what waits can wait longer than a turn of the event loop."""
 
     def predict_at_once(self, loaded: ServedModel, part: Part) -> list[Any] | None:
         """Predict a request that is alone in this turn of the event loop.
@@ -137,7 +141,7 @@ class Batcher:
         Raises:
             HttpError: 503, the queue is full.
         """
-        item = QueuedRequest(loaded, part, done, timeout)
+        item = CallbackRequest(loaded, part, timeout, done=done)
         self.enqueue_request(item)
         return item
 
@@ -147,17 +151,13 @@ class Batcher:
         Raises:
             HttpError: 503, the queue is full.
         """
-        loaded, own = item.loaded, item.part.rows
+        own = item.part.rows
         rows = self._rows + own
         self._offered += own
-        if rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
-            self._refuse_if_full(loaded, own)
-        if self._spans is not None:
-            item.span = self._spans.find_current()
+        if rows > self._unchecked:
+            self._check_request(item)
         self._waiting.append(item)
         self._rows = rows
-        if self.is_holding_up(loaded) and item.expires < self._earliest:
-            self._set_deadline(item.expires)
         if not self._scheduled:
             if not self._busy:
                 self._schedule_flush()
@@ -165,6 +165,18 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
             asyncio.get_running_loop().call_soon(self._end_wait)
+        if self._is_held and item.expires < self._earliest:
+            self._set_deadline(item.expires)
+
+    def _check_request(self, item: QueuedRequest) -> None:
+        """Raises:
+        HttpError: 503, the queue is full.
+        """
+        rows = item.part.rows
+        if self._rows + rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
+            self._refuse_if_full(item.loaded, rows)
+        if self._spans is not None:
+            item.span = self._spans.find_current()
 
     def estimate_wait(self) -> float:
         """Expected wait in seconds of a new request, by the measured pace of the calls before it."""
@@ -263,6 +275,7 @@ class Batcher:
     def _schedule_flush(self) -> None:
         """Flush in the next turn of the event loop; if a wait can pay off, when there are enough rows or time is up."""
         self._scheduled = True
+        self._is_held = self.is_holding_up(self._waiting[-1].loaded)
         loop = asyncio.get_running_loop()
         wait, returning, rows = self._wait, self._returning, self._rows
         self._enough = self._max_batch
@@ -291,6 +304,12 @@ class Batcher:
         if not self._wait:
             self._returning.end_wait(self._rows, self._enough, asyncio.get_running_loop().time())
         self._flush_queue()
+
+    def _watch_deadlines(self, items: list[QueuedRequest]) -> None:
+        """Check the deadlines of requests that can wait longer than a turn of the event loop."""
+        earliest = min([item.expires for item in items])
+        if earliest < self._earliest:
+            self._set_deadline(earliest)
 
     def _set_deadline(self, expires: float) -> None:
         """Check the deadlines at a time of `perf_counter`. One timer for all requests is cheaper than one for each."""
@@ -335,7 +354,14 @@ class Batcher:
 
     def _take_batch(self) -> tuple[list[QueuedRequest], int]:
         """The next batch and its rows: requests in order, for one version of the model, up to the maximum rows."""
-        waiting = self._waiting
+        waiting, rows = self._waiting, self._rows
+        loaded = waiting[0].loaded
+        if self._batch and loaded.batching and rows <= self._max_batch:
+            batch = list(waiting)
+            if [item.loaded for item in batch].count(loaded) == len(batch):
+                waiting.clear()
+                self._rows = 0
+                return batch, rows
         first = waiting.popleft()
         batch, rows = [first], first.part.rows
         if self._batch and first.loaded.batching:
@@ -358,6 +384,8 @@ class Batcher:
             call = asyncio.get_running_loop().create_task(self._run_batch_async(loaded, batch, waited))
             self._calls[call] = batch
             self._called_rows += rows
+            self._unchecked = 0
+            self._watch_deadlines(batch)
             for item in batch:
                 item.call = call
             call.add_done_callback(self._finish_async_call)
@@ -372,9 +400,9 @@ class Batcher:
             self._busy = True
             self._started, self._expected = asyncio.get_running_loop().time(), self._pace.seconds(rows)
             self._running = batch
-            earliest = min([item.expires for item in (*batch, *self._waiting)])
-            if earliest < self._earliest:  # those that arrived while the model was fast have none yet
-                self._set_deadline(earliest)
+            self._is_held = True
+            self._watch_deadlines([*batch, *self._waiting])  # those that arrived while the model was fast have none yet
+            self._metrics.schedule_update()
             loop = asyncio.get_running_loop()
             self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
         if self._waiting and not self._scheduled and not self._busy:

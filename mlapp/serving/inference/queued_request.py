@@ -5,37 +5,41 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlapp.schema.rows import Part
+import msgspec
+
+from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_numbers
 from mlapp.serving.inference.served_model import ServedModel
 
 Done = Callable[["list[Any] | BaseException"], None]
 
 
-class QueuedRequest:
+class QueuedRequest(msgspec.Struct, eq=False):
     """A request that waits for its predictions or is in a running call.
 
-    `done` is called once in the event loop, with the predictions or the error; never after `Batcher.cancel_request`.
+    Attributes:
+        timeout: seconds after `arrived` until it gets a 504 and leaves the queue.
+        arrived: time of `perf_counter`.
+        is_waiting: whether anybody waits for the result: not after the deadline, and not when the client has left.
+        span: the trace that waits for it, where there are traces.
+        call: the call of an `async def` predictor that holds the request.
     """
 
-    __slots__ = ("arrived", "call", "done", "expires", "is_waiting", "loaded", "part", "span", "timeout")
+    loaded: ServedModel
+    part: Part
+    timeout: float
+    arrived: float = msgspec.field(default_factory=time.perf_counter)
+    is_waiting: bool = True
+    span: Any = None
+    call: asyncio.Task[None] | None = None
 
-    def __init__(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> None:
-        self.loaded = loaded
-        self.part = part
-        self.done = done
-        self.is_waiting = True
-        """Whether anybody waits for the result: not after the deadline, and not when the client has left."""
-        self.timeout = timeout
-        self.arrived = time.perf_counter()
-        self.expires = self.arrived + timeout
-        self.span: Any = None
-        """The trace that waits for it, where there are traces."""
-        self.call: asyncio.Task[None] | None = None
-        """The call of an `async def` predictor that holds the request."""
+    @property
+    def expires(self) -> float:
+        """Time of `perf_counter` of its deadline."""
+        return self.arrived + self.timeout
 
     def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
         """Deliver the result, unless the deadline has passed or the client has left.
@@ -43,6 +47,24 @@ class QueuedRequest:
         Args:
             text: the only prediction as JSON, if it was encoded for the whole batch.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def finish_batch(cls, batch: Sequence[QueuedRequest], results: Sequence[Any], texts: Sequence[bytes]) -> None:
+        """Deliver the results of requests with one number each, of which the first is of this class."""
+        for item, result, text in zip(batch, results, texts, strict=True):
+            item.finish_request(result, text)
+
+
+class CallbackRequest(QueuedRequest, kw_only=True):
+    """A request that calls a function, once and in the event loop, with the predictions or the error.
+
+    It is not called after `Batcher.cancel_request`.
+    """
+
+    done: Done
+
+    def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
         is_waiting, self.is_waiting = self.is_waiting, False
         if is_waiting:
             self.done(result)
@@ -71,5 +93,4 @@ def deliver_results(batch: list[QueuedRequest], results: list[Any]) -> None:
         for item, result in zip(batch, results, strict=True):
             item.finish_request(result)
     else:
-        for item, result, text in zip(batch, results, texts, strict=True):
-            item.finish_request(result, text)
+        batch[0].finish_batch(batch, results, texts)

@@ -16,7 +16,9 @@ DELAY = 0.1
 """Seconds that a line may wait: lines are written together, because a system call a request is dear."""
 PROBES = ("/livez", "/readyz")
 """Asked every few seconds by whatever runs the server: their successes would bury the rest."""
-LINE = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":%.6f,"request_id":"%b","client":%b}\n'  # ids are safe
+START = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":'
+REST = b'%b%.6f,"request_id":"%b","client":%b}\n'  # ids are safe
+Client = tuple[str, int] | None
 _encode = lru_cache(msgspec.json.Encoder().encode)
 """JSON of a text. Paths and clients come again and again."""
 
@@ -26,27 +28,35 @@ class AccessLog:
 
     def __init__(self, file: int | None = None) -> None:
         self._file = file
-        self._lines: list[tuple[float, str, str, int, float, bytes, tuple[str, int] | None]] = []
+        self._batches: list[tuple[float, str, str, int, list[tuple[float, bytes, Client]]]] = []
 
-    def log_request(
-        self, method: str, path: str, status: int, seconds: float, identity: bytes, client: tuple[str, int] | None
-    ) -> None:
+    def log_request(self, method: str, path: str, status: int, seconds: float, identity: bytes, client: Client) -> None:
         """Log an answered request. Call it in the event loop."""
-        if status == 200 and path in PROBES:
-            return
-        if not self._lines:
+        if status != 200 or path not in PROBES:
+            self.log_requests(method, path, status, [(seconds, identity, client)])
+
+    def log_requests(self, method: str, path: str, status: int, requests: list[tuple[float, bytes, Client]]) -> None:
+        """Log requests that were answered together. Call it in the event loop.
+
+        Args:
+            requests: the seconds, the id and the client of each.
+        """
+        if not self._batches:
             asyncio.get_running_loop().call_later(DELAY, self.flush_lines)
-        self._lines.append((time.time(), method, path, status, seconds, identity, client))
+        self._batches.append((time.time(), method, path, status, requests))
 
     def flush_lines(self) -> None:
         """Write the collected lines. A closed stdout does not stop the server."""
-        lines, self._lines = self._lines, []
-        if not lines:
+        batches, self._batches = self._batches, []
+        if not batches:
             return
-        made = [
-            LINE % (at, _encode(method), _encode(path), status, seconds, identity, _encode(client and client[0]))
-            for at, method, path, status, seconds, identity, client in lines
-        ]
+        made: list[bytes] = []
+        for at, method, path, status, requests in batches:
+            start = START % (at, _encode(method), _encode(path), status)
+            made += [
+                REST % (start, seconds, identity, _encode(client and client[0]))
+                for seconds, identity, client in requests
+            ]
         try:
             file = sys.stdout.fileno() if self._file is None else self._file
             for content in _cut_writes(made):

@@ -62,6 +62,10 @@ class ModelMetrics:
         self._queue_seconds.observe(waited)
         self._model_seconds.observe(seconds)
 
+    def schedule_update(self) -> None:
+        """Bring the metrics up to date a little later."""
+        self._metrics.schedule_update()
+
     def update_metrics(self) -> None:
         """Bring the metrics up to date."""
         batches, self._batches = self._batches, []
@@ -176,13 +180,13 @@ class Metrics:
         if not self.shared:
             ProcessCollector(registry=registry)
         self.models: list[ModelMetrics] = []
-        self._open = 0
+        self.open_requests = 0
         self._answered: dict[tuple[str, str, int], list[float]] = {}
         self._due = False
 
     def begin_request(self) -> None:
         """A request has started. Call it in the event loop."""
-        self._open += 1
+        self.open_requests += 1
         if not self._due:
             self.schedule_update()
 
@@ -191,7 +195,7 @@ class Metrics:
 
         Call it in the event loop. Events are counted in groups with a short delay.
         """
-        self._open -= 1
+        self.open_requests -= 1
         if not self._due:
             self.schedule_update()
         key = (method, handler, status)
@@ -200,6 +204,12 @@ class Metrics:
             self._answered[key] = [seconds]
         else:
             found.append(seconds)
+
+    def end_requests(self, method: str, handler: str, status: int, seconds: list[float]) -> None:
+        """`end_request` for several requests."""
+        self.open_requests -= len(seconds)
+        self.schedule_update()
+        self._answered.setdefault((method, handler, status), []).extend(seconds)
 
     def end_grpc_call(self, service: str, method: str, code: str, seconds: float) -> None:
         """A gRPC call is answered. Metric names follow gRPC's own Prometheus interceptors."""
@@ -220,7 +230,7 @@ class Metrics:
         for (method, handler, status), durations in answered.items():
             self.requests.labels(method, handler, str(status)).inc(len(durations))
             observe_all(self.seconds.labels(method, handler), SECONDS, durations)
-        self.in_flight.set(self._open)
+        self.in_flight.set(self.open_requests)
         for model in self.models:
             model.update_metrics()
 

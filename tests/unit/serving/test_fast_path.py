@@ -78,15 +78,23 @@ async def answers(*transports: Transport) -> None:
         await asyncio.sleep(0)
 
 
-async def test_each_connection_of_a_batch_gets_its_own_answer(connect):
+@pytest.mark.parametrize("last", [1, 3])
+async def test_each_connection_of_a_batch_gets_its_own_answer(connect, last):
+    """Also where one of them sends more rows than the others."""
     connections = [connect() for _ in range(5)]
-    for number, (protocol, _) in enumerate(connections):
-        protocol.data_received(request(*[[number, row] for row in range(1 if number < 4 else 3)]))
-    await answers(*(transport for _, transport in connections))
-    for number, (_, transport) in enumerate(connections):
-        head, _, body = transport.sent.partition(b"\r\n\r\n")
-        assert b"content-length: %d" % len(body) in head
-        assert json.loads(body)["predictions"] == [number + row for row in range(1 if number < 4 else 3)]
+    for turn in range(3):
+        sizes = [1, 1, 1, 1, last]
+        for number, (protocol, transport) in enumerate(connections):
+            transport.sent = b""
+            protocol.data_received(request(*[[number, row + turn] for row in range(sizes[number])]))
+        await answers(*(transport for _, transport in connections))
+        identities = set()
+        for number, (_, transport) in enumerate(connections):
+            head, _, body = transport.sent.partition(b"\r\n\r\n")
+            assert b"content-length: %d" % len(body) in head
+            assert json.loads(body)["predictions"] == [number + turn + row for row in range(sizes[number])]
+            identities.add(head.partition(b"x-request-id: ")[2])
+        assert len(identities) == len(connections)
 
 
 async def test_a_wrong_request_and_a_client_that_left_take_nothing_from_the_others(connect):
