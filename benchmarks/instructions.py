@@ -36,7 +36,7 @@ from mlapp.monitoring.recorder import Recorder
 from mlapp.serving import create_asgi
 from mlapp.serving.inference.latency import Latency
 from mlapp.serving.observability import access_log, metrics
-from mlapp.serving.process.server import configure
+from mlapp.serving.process.server import configure_uvicorn
 from mlapp.serving.web.request_id import make_request_id
 from mlapp.store import open_store
 
@@ -147,7 +147,7 @@ class Client:
 
         application, scenario, loop = self.application, self._scenario, asyncio.get_running_loop()
         await application.start_models()
-        config = configure(application, Serve())
+        config = configure_uvicorn(application, Serve())
         config.load()
         state = ServerState()
         self.transports: list[Transport] = []

@@ -42,10 +42,10 @@ def find_foreign() -> str | None:
 
 def repair_command() -> str:
     """The command that uninstalls the unrelated package and restores the files that both contain."""
-    return f"pip uninstall -y {FOREIGN} && pip install --force-reinstall --no-deps {_place()}"
+    return f"pip uninstall -y {FOREIGN} && pip install --force-reinstall --no-deps {_find_install_source()}"
 
 
-def _place() -> str:
+def _find_install_source() -> str:
     """Where this distribution was installed from, as an argument of pip: PEP 610's record, otherwise its name."""
     import importlib.metadata
     import json

@@ -285,7 +285,7 @@ def _normalize_value(value: Any) -> Any:
     if kind is dict:
         if JSON_TYPES.issuperset(map(type, value.values())) and all(type(key) is str for key in value):
             return value
-        return _record(value)
+        return _normalize_record(value)
     if kind in (list, tuple):
         return [_normalize_value(item) for item in value]
     if kind.__name__ in ("NAType", "NaTType"):
@@ -339,15 +339,15 @@ def _unwrap_numpy_scalar(value: Any) -> Any:
 def _normalize_structure(value: Any) -> Any:
     """A compound value as JSON represents it: a record, a list, a table."""
     if isinstance(value, Mapping):
-        return _record(value)
+        return _normalize_record(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _record({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        return _normalize_record({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, msgspec.Struct):
-        return _record(msgspec.structs.asdict(value))
+        return _normalize_record(msgspec.structs.asdict(value))
     if hasattr(value, "model_dump"):  # pydantic's
         return _normalize_value(value.model_dump(mode="json"))
     if hasattr(type(value), "__attrs_attrs__"):
-        return _record({field.name: getattr(value, field.name) for field in type(value).__attrs_attrs__})
+        return _normalize_record({field.name: getattr(value, field.name) for field in type(value).__attrs_attrs__})
     if isinstance(value, type) or callable(value):
         raise _NoJsonError(type(value).__name__)
     if isinstance(value, Set):
@@ -363,7 +363,7 @@ def _list_rows(rows: Any) -> list[Any]:
     return rows if isinstance(rows, list) else _list_values(rows)
 
 
-def _record(record: Mapping[Any, Any]) -> dict[str, Any]:
+def _normalize_record(record: Mapping[Any, Any]) -> dict[str, Any]:
     found = {_format_name(name): _normalize_value(value) for name, value in record.items()}
     if len(found) < len(record):
         raise _NoJsonError("dict with two keys of one text")

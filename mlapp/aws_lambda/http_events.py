@@ -43,14 +43,14 @@ class HttpEvent:
 
     def encode_answer(self, answer: Answer) -> bytes:
         """Encode a response that does not stream. One that is too large becomes a problem response."""
-        encoded = self._encode(answer)
+        encoded = self._encode_answer(answer)
         limit = limits.BALANCER_ANSWER if self.is_balancer else limits.ANSWER
         if len(encoded) <= limit:
             return encoded
         problem = HttpError(406, limits.explain_size(len(encoded), limit))
-        return self._encode(Answer(406, problem.problem_body(), MEDIA, answer.headers))
+        return self._encode_answer(Answer(406, problem.problem_body(), MEDIA, answer.headers))
 
-    def _encode(self, answer: Answer) -> bytes:
+    def _encode_answer(self, answer: Answer) -> bytes:
         try:
             body, is_base64 = answer.body.decode(), False
         except UnicodeDecodeError:

@@ -54,7 +54,7 @@ class DeadlineWatch:
 
     def __init__(self) -> None:
         self._invocations: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
+        threading.Thread(target=self._warn_before_deadlines, name="deadline", daemon=True).start()
 
     def begin(self, remaining: float) -> None:
         """Mark the start of an invocation that has `remaining` seconds left."""
@@ -64,7 +64,7 @@ class DeadlineWatch:
         """Mark the end of the invocation."""
         self._invocations.put(None)
 
-    def _watch(self) -> None:
+    def _warn_before_deadlines(self) -> None:
         while True:
             remaining = self._invocations.get()
             if remaining is None:

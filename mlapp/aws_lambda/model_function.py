@@ -89,7 +89,7 @@ class ModelFunction:
         return Stream(event.stream_answer(answer)) if does_stream else event.encode_answer(answer)
 
     def _answer_direct(self, body: bytes, remaining: float) -> bytes:
-        answer = self._predict(body, {}, remaining)
+        answer = self._predict_body(body, {}, remaining)
         if len(answer) > limits.ANSWER:
             raise InvocationError(KINDS[406], limits.explain_size(len(answer), limits.ANSWER))
         return answer
@@ -101,7 +101,7 @@ class ModelFunction:
             if self._bucket.is_own(found):
                 continue
             try:
-                answer = self._predict(self._bucket.read(found), found.headers, remaining)
+                answer = self._predict_body(self._bucket.read(found), found.headers, remaining)
             except InvocationError as error:
                 log.error("%s: %s", found, error)
                 failed.append((f"{found}: {error}", error.kind))
@@ -128,7 +128,7 @@ class ModelFunction:
         if objects is not None:
             self._answer_objects(objects, remaining)
             return
-        answer = self._predict(body, {}, remaining)
+        answer = self._predict_body(body, {}, remaining)
         if self._bucket.has_place:
             self._bucket.write(identity, answer)
 
@@ -152,7 +152,7 @@ class ModelFunction:
         place = self._bucket.write(f"schedule/{name}", encode_predictions(rows, loaded.tail))
         return msgspec.json.encode({"written": [str(place)], "rows": len(rows)})
 
-    def _predict(self, body: bytes, headers: dict[bytes, bytes], remaining: float) -> bytes:
+    def _predict_body(self, body: bytes, headers: dict[bytes, bytes], remaining: float) -> bytes:
         """The body of the response to `POST /predict`.
 
         Raises:

@@ -87,7 +87,7 @@ class RuntimeApi:
         Raises:
             RuntimeApiError: 413 if it is too large.
         """
-        self._post(f"invocation/{invocation.identity}/response", body, {"Content-Type": "application/json"})
+        self._post_body(f"invocation/{invocation.identity}/response", body, {"Content-Type": "application/json"})
 
     def send_stream(self, invocation: Invocation, media: str, parts: Iterable[bytes]) -> None:
         """Send a response in parts. An error in between is reported in the trailers, as the Runtime API requires."""
@@ -119,14 +119,14 @@ class RuntimeApi:
     def send_error(self, invocation: Invocation, kind: str, message: str) -> None:
         """Report that the invocation failed."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
-        self._post(f"invocation/{invocation.identity}/error", encode_error(kind, message), headers)
+        self._post_body(f"invocation/{invocation.identity}/error", encode_error(kind, message), headers)
 
     def send_init_error(self, kind: str, message: str) -> None:
         """Report that the function cannot start."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
-        self._post("init/error", encode_error(kind, message), headers)
+        self._post_body("init/error", encode_error(kind, message), headers)
 
-    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> None:
+    def _post_body(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         self._connection.request("POST", f"{VERSION}/{path}", body, headers)
         self._read_answer()
 

@@ -33,13 +33,13 @@ def encode_bins(values: NDArray[Any], center: Any) -> NDArray[np.uint32]:
     return codes
 
 
-def _order() -> NDArray[np.uint16]:
+def _make_sortable() -> NDArray[np.uint16]:
     """Map the upper bits of a float32 to a number that sorts as the float does; raw negative floats sort backwards."""
     codes = np.arange(KEYS, dtype=np.uint32)
     return np.where(codes < KEYS // 2, codes + KEYS // 2, KEYS - 1 - codes).astype(np.uint16)
 
 
-ORDER = _order()
+ORDER = _make_sortable()
 """Raw upper bits → key."""
 _CODES = np.argsort(ORDER).astype(np.uint32)
 """Key → raw upper bits."""
@@ -77,7 +77,7 @@ def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
     return [int(key) for key in found], [int(count) for count in counts]
 
 
-def lookup(low: int, keys: list[int], first: int) -> NDArray[np.int32]:
+def build_slot_table(low: int, keys: list[int], first: int) -> NDArray[np.int32]:
     """A table from raw upper bits to a slot: the bins, then below the range, above the range, and missing.
 
     Args:

@@ -38,7 +38,7 @@ def feedback(
     baselines = read_baselines(project.store, project.name, map(str, numbers[-1:]))
     kind = next((baseline.target for baseline in baselines.values()), None)
     truths = Truths(place_of(project), ColumnPrivacy(project.settings.monitor.columns, project.name), kind)
-    found = _read(file)
+    found = _read_truths_file(file)
     is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
     accepted = truths.write(truths.check(found if is_entries else from_table(found)))
     if json:
@@ -47,7 +47,7 @@ def feedback(
         typer.echo(f"{accepted} truths accepted")
 
 
-def _read(file: Path) -> Any:
+def _read_truths_file(file: Path) -> Any:
     from mlapp.errors import DataError
     from mlapp.features_file import read_features_file
     from mlapp.schema import Schema

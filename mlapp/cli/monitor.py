@@ -23,7 +23,7 @@ MOST = 24
 
 
 @cli.callback()
-def monitor(
+def show_windows(
     context: typer.Context,
     since: Since = None,
     until: Until = None,
@@ -44,20 +44,20 @@ def monitor(
     """
     if context.invoked_subcommand is not None:
         return
-    from mlapp.monitoring.inspection import inspect, parse_time
+    from mlapp.monitoring.inspection import inspect_windows, parse_time
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    reports = inspect(project, since=parse_time(since), until=parse_time(until), version=version)
+    reports = inspect_windows(project, since=parse_time(since), until=parse_time(until), version=version)
     if json:
         output.print_json({"app": project.name, "windows": reports})
     else:
-        _print(reports)
+        _print_windows(reports)
     if check and _is_alarming(reports):
         raise typer.Exit(1)
 
 
-@cli.command()
+@cli.command("run")
 def run(
     bundle: Annotated[Path | None, typer.Option(help="The served bundle, instead of a project.")] = None,
     environment: Environment = None,
@@ -82,7 +82,7 @@ def run(
             output.print_note(f"{event['status']}: {event['text']}")
 
 
-@cli.command()
+@cli.command("report")
 def report(
     html: Annotated[Path, typer.Option("--html", help="File to write.")],
     since: Since = None,
@@ -105,8 +105,8 @@ def report(
     typer.echo(html)
 
 
-@cli.command()
-def sql(
+@cli.command("sql")
+def query_log(
     query: Annotated[str, typer.Argument(help="A query over the tables log and truth.")],
     json: Json = False,
     environment: Environment = None,
@@ -129,8 +129,8 @@ def sql(
         output.print_table(names, [list(map(to_json_value, row)) for row in rows])
 
 
-@cli.command()
-def forget(
+@cli.command("forget")
+def forget_person(
     key: Annotated[list[str], typer.Option("--key", help="NAME=VALUE of a business key, a feature, or id.")],
     yes: Yes = False,
     environment: Environment = None,
@@ -142,7 +142,7 @@ def forget(
       mlapp monitor forget --key customer=4711 --yes
     """
     from mlapp.monitoring.column_privacy import ColumnPrivacy
-    from mlapp.monitoring.forgetting import forget as delete
+    from mlapp.monitoring.forgetting import forget_rows as delete
     from mlapp.monitoring.inspection import place_of
     from mlapp.project import Project
 
@@ -153,8 +153,8 @@ def forget(
     typer.echo(f"{rows} rows deleted")
 
 
-@cli.command()
-def skew(
+@cli.command("skew")
+def report_skew(
     rows: Annotated[int, typer.Option(min=1, help="Number of log rows to predict again.")] = 1000,
     version: Version = None,
     json: Json = False,
@@ -198,7 +198,7 @@ def _is_alarming(reports: Sequence[WindowReport]) -> bool:
     return any(report.state == "alarm" for report in closed if report.until == closed[-1].until)
 
 
-def _print(reports: Sequence[WindowReport]) -> None:
+def _print_windows(reports: Sequence[WindowReport]) -> None:
     if not reports:
         typer.echo("There were no predictions in this period.")
         return

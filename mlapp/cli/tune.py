@@ -93,7 +93,7 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
 
     with _show_trial_table() as tell:
         try:
-            found = tuning.search(partial(_load_app, project.root, environment), options, count_trials)
+            found = tuning.search_parameters(partial(_load_app, project.root, environment), options, count_trials)
         except KeyboardInterrupt:
             output.print_note(f"Stopped with {done} trials done: the same command goes on from there.")
             raise

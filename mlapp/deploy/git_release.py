@@ -98,7 +98,7 @@ def commit_release(
                 )
             before = found
             changed = _write_and_commit(clone, path, texts, message)
-            if changed and not _push(clone, repository, branch):
+            if changed and not _push_commit(clone, repository, branch):
                 progress("another push came first: retrying on top of it")
                 is_empty = False
                 continue
@@ -188,7 +188,7 @@ def _hash_folder(clone: Path, path: str) -> str:
     return ask_git(clone, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
 
 
-def _push(clone: Path, repository: str, branch: str) -> bool:
+def _push_commit(clone: Path, repository: str, branch: str) -> bool:
     """Push; False if somebody else pushed first.
 
     Raises:

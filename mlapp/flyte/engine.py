@@ -123,7 +123,7 @@ class FlytekitEngine(Engine):
         return runs.follow_run(self.connection, run, tell, say=say)
 
     def fetch_model(self, run: str, *, schedule: str | None = None) -> ModelVersion:
-        known = schedules.find(self.connection, self.project.name, schedule) if schedule else None
+        known = schedules.find_schedule(self.connection, self.project.name, schedule) if schedule else None
         promote_if = known.promote_if if known else ""
         return run_outputs.fetch_model(self.connection, run, self.project.store, self.project.name, promote_if)
 
@@ -147,7 +147,7 @@ class FlytekitEngine(Engine):
 
     def list_runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
         found = runs.list_recent_runs(self.connection, self.project.name, limit=limit, schedule=schedule)
-        if schedule and not found and schedules.find(self.connection, self.project.name, schedule) is None:
+        if schedule and not found and schedules.find_schedule(self.connection, self.project.name, schedule) is None:
             raise self._unknown_schedule(schedule)
         return found
 

@@ -48,7 +48,7 @@ def explain_failure(run: Run) -> RunFailedError:
         or _explain_storage(name, run, text)
         or _explain_trace(name, run, text)
         or _explain_timeout(name, stage, text)
-        or RunFailedError(f"{name} failed: {summarize(text) or 'Flyte gives no reason'}", f"See {run.url}")
+        or RunFailedError(f"{name} failed: {summarize_error(text) or 'Flyte gives no reason'}", f"See {run.url}")
     )
 
 
@@ -76,7 +76,7 @@ def find_failed_stage(text: str | None) -> str | None:
     return match.group(1) if match else None
 
 
-def summarize(text: str) -> str:
+def summarize_error(text: str) -> str:
     """The last informative line of an error, without Flyte's wrapper."""
     lines = [line.strip() for line in STAGE_LINE.sub("", text).splitlines()]
     lines = [line for line in lines if re.search(r"\w", line)]
@@ -113,7 +113,7 @@ def _explain_storage(name: str, run: Run, text: str) -> RunFailedError | None:
     if not LOST_STORAGE.search(text):
         return None
     return RunFailedError(
-        f"{name} lost Flyte's object storage: {summarize(text)}",
+        f"{name} lost Flyte's object storage: {summarize_error(text)}",
         f"When the storage answers again, resume after the last task that succeeded: mlapp runs recover {run.id}",
     )
 
@@ -122,7 +122,7 @@ def _explain_timeout(name: str, stage: str, text: str) -> RunFailedError | None:
     if not TIMED_OUT.search(text):
         return None
     return RunFailedError(
-        f"{name} took longer than its timeout: {summarize(text)}",
+        f"{name} took longer than its timeout: {summarize_error(text)}",
         f"Give it more time, in seconds: {write_declaration(stage, 'timeout=3600')}. Or give it less data.",
     )
 
@@ -132,7 +132,7 @@ def split_error(text: str) -> tuple[str, str]:
     text = STAGE_LINE.sub("", text)
     found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
     if found is None:
-        return "", summarize(text)
+        return "", summarize_error(text)
     trace = textwrap.dedent(found.group(1))
     if FRAME_OF_OURS in trace:  # split at the last one: the user's error can have causes too
         trace = trace.rpartition(FRAME_OF_OURS)[0]

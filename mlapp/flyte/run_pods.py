@@ -69,7 +69,7 @@ class RunPods:
 
     def list_pods(self, run: str) -> list[RunPod]:
         """The pods of a run in order of their start; none if the cluster does not answer."""
-        found = self._call(
+        found = self._call_or_none(
             self._api.list_namespaced_pod, self._namespace, label_selector=f"execution-id={run}", limit=500
         )
         pods = sorted(found.items, key=lambda pod: str(pod.metadata.creation_timestamp)) if found else []
@@ -87,7 +87,7 @@ class RunPods:
         """The last lines of each pod's log."""
         for pod in self.list_pods(run):
             # Without `_preload_content=False`, the client returns the text as the repr of bytes: "b'…'".
-            answer = self._call(
+            answer = self._call_or_none(
                 self._api.read_namespaced_pod_log,
                 pod.name,
                 self._namespace,
@@ -97,7 +97,7 @@ class RunPods:
             if answer is not None and answer.data:
                 yield pod, answer.data.decode(errors="replace")
 
-    def _call(self, function: Any, *args: Any, **named: Any) -> Any:
+    def _call_or_none(self, function: Any, *args: Any, **named: Any) -> Any:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 

@@ -150,7 +150,7 @@ def list_deployed(connection: Connection, app: str) -> list[ScheduleState]:
     """The schedules in Flyte, active or not. The app's code is not needed."""
     running = list_active_plans(connection, app)
     found = [_read_state(name, plan, is_active=True) for name, plan in running.items()]
-    for name in _names(connection, app):
+    for name in _list_deployed_names(connection, app):
         if name not in running:
             versions = _select_last_deployed(connection, plan_names(app, name))
             found += [_read_state(name, plan, is_active=False) for plan in versions]
@@ -172,7 +172,7 @@ def switch_schedule(connection: Connection, app: str, name: str, is_active: bool
     return _read_state(name, versions[0], is_active=is_active)
 
 
-def find(connection: Connection, app: str, name: str) -> ScheduleState | None:
+def find_schedule(connection: Connection, app: str, name: str) -> ScheduleState | None:
     """A schedule in Flyte, in the version that was deployed last."""
     versions = _select_last_deployed(connection, plan_names(app, name))
     return _read_state(name, versions[0], is_active=False) if versions else None
@@ -323,7 +323,7 @@ def _read_state(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
     return ScheduleState(name, when or "", is_active, plan.id.version, given.scalar.primitive.value if given else "")
 
 
-def _names(connection: Connection, app: str) -> list[str]:
+def _list_deployed_names(connection: Connection, app: str) -> list[str]:
     """The names of all schedules that were ever deployed."""
     settings = connection.settings
     found: list[str] = []

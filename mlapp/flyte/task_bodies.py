@@ -43,7 +43,7 @@ from mlapp.training.sampling import sample_rows
 from mlapp.training.splits import (
     PREDICTED_ROWS,
     copy_rows,
-    describe,
+    describe_split,
     identify_table,
     name_columns,
     names_of,
@@ -138,7 +138,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     some = copy_rows(draw_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
     rules = read_column_rules()
-    baseline = describe(pipeline, features, transformed, target, rules)
+    baseline = describe_split(pipeline, features, transformed, target, rules)
     del features
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))

@@ -84,7 +84,7 @@ class TaskGraph:
             group = next((group for group in self.groups() if name_group(group) == step), None)
             if group is None and step not in OTHER_TASKS:
                 raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
-            self._tasks[step] = self._group(group) if group else getattr(self, f"_make_{step}_task")()
+            self._tasks[step] = self._group_steps(group) if group else getattr(self, f"_make_{step}_task")()
         return self._tasks[step]
 
     def groups(self) -> list[tuple[str, ...]]:
@@ -95,7 +95,7 @@ class TaskGraph:
         """Whether a task begins with `train`, so that training can start from split data."""
         return any(steps[0] == "train" for steps in self.groups())
 
-    def _group(self, steps: tuple[str, ...]) -> StageTask:
+    def _group_steps(self, steps: tuple[str, ...]) -> StageTask:
         """One task for one or more steps. Between its own steps, folders stay on the task's disk."""
         parameters = list(dict.fromkeys(input for step in steps for input in self.list_task_inputs(step)))
         outputs = list_outputs(steps)

@@ -20,7 +20,7 @@ def save_joblib(model: Any, folder: Path) -> None:
     Raises:
         ModelError: a part of the model cannot be pickled.
     """
-    _dump(model, folder / FILE)
+    _dump_model(model, folder / FILE)
 
 
 def require_picklable(model: Any) -> None:
@@ -29,10 +29,10 @@ def require_picklable(model: Any) -> None:
     Raises:
         ModelError: a part of it cannot be pickled.
     """
-    _dump(model, io.BytesIO())
+    _dump_model(model, io.BytesIO())
 
 
-def _dump(model: Any, to: Path | io.BytesIO) -> None:
+def _dump_model(model: Any, to: Path | io.BytesIO) -> None:
     joblib = _import_joblib()
     try:
         joblib.dump(model, to)

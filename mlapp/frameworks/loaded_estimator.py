@@ -41,7 +41,7 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
             `trusted`, calls anything but the functions that estimators hold by default; or an attribute hides a method
             of scikit-learn, which may be the one that checks the number of columns.
     """
-    for held in _walk(model):
+    for held in _walk_members(model):
         kind = f"{type(held.value).__module__}.{type(held.value).__qualname__}"
         if kind.startswith("sklearn.") and kind not in trusted:
             _require_own_methods(held.value)
@@ -55,7 +55,7 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
             _require_content(held.value, kind)
 
 
-def _walk(model: Any) -> Iterator[Held]:
+def _walk_members(model: Any) -> Iterator[Held]:
     seen: set[int] = set()
     waiting = [Held(model)]
     while waiting:

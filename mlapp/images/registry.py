@@ -143,7 +143,7 @@ class _Session:
         try:
             answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
             if answer.status_code == 401:
-                authorization = self._authorize(answer.headers.get("WWW-Authenticate", ""))
+                authorization = self._answer_challenge(answer.headers.get("WWW-Authenticate", ""))
                 self._http.headers["Authorization"] = authorization
                 answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
         except requests.exceptions.SSLError as error:
@@ -161,7 +161,7 @@ class _Session:
             )
         return answer
 
-    def _authorize(self, challenge: str) -> str:
+    def _answer_challenge(self, challenge: str) -> str:
         """The header for a challenge: Basic, or a token from the server that the challenge names."""
         user, password = self._credentials.get("username", ""), self._credentials.get("password", "")
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 
 from mlapp.baseline import Baseline
 from mlapp.config import Drift, Monitor
-from mlapp.monitoring.counts import Counts, merge
-from mlapp.monitoring.drift import AlarmKind, Finding, compute_distances, find
+from mlapp.monitoring.counts import Counts, merge_counts
+from mlapp.monitoring.drift import AlarmKind, Finding, compute_distances, find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
 from mlapp.monitoring.seasons import make_live_baseline
 from mlapp.monitoring.windows import Alarm, Quality, WindowReport
@@ -41,7 +41,7 @@ def judge_windows(
         found: list[Finding] = []
         alarming = current.get(counts.version, set())  # too few rows to test, so an alarm does not end
         if tests is not None and baseline is not None and _can_be_tested(counts, tests):
-            found = find(baseline, counts, tests)
+            found = find_drifted_columns(baseline, counts, tests)
             if tests.seasonal:
                 found = _select_seasonal_findings(found, baseline, counts, tests, past)
             watch = persistent.setdefault(counts.version, Persistence(tests.persist))
@@ -90,9 +90,12 @@ def _select_seasonal_findings(
     at = datetime.fromtimestamp(counts.since, timezone.utc)
     season = past.setdefault((counts.version, at.weekday(), at.hour), [])
     week = 7 * 86400 - 1
-    before = merge(other for other in season if counts.since - other.since >= week)
+    before = merge_counts(other for other in season if counts.since - other.since >= week)
     season.append(counts)
     if before is None or before.rows < tests.min_rows:
         return found
-    usual = {(finding.kind, finding.column) for finding in find(make_live_baseline(baseline, before), counts, tests)}
+    usual = {
+        (finding.kind, finding.column)
+        for finding in find_drifted_columns(make_live_baseline(baseline, before), counts, tests)
+    }
     return [finding for finding in found if (finding.kind, finding.column) in usual or finding.kind == "refused"]

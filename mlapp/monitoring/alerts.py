@@ -64,11 +64,11 @@ class Ledger:
 
     def begin(self, version: str, alarm: Alarm, event: AlarmEvent) -> bool:
         """Record that an alarm has started; False if it is already recorded."""
-        return self._add(version, alarm.kind, alarm.column, event, is_begin=True)
+        return self._add_event(version, alarm.kind, alarm.column, event, is_begin=True)
 
     def end(self, version: str, kind: str, column: str, event: AlarmEvent) -> bool:
         """Record that an alarm has ended; False if it is already recorded."""
-        return self._add(version, kind, column, event, is_begin=False)
+        return self._add_event(version, kind, column, event, is_begin=False)
 
     def active(self) -> list[AlarmEvent]:
         """The start events of alarms that have not ended."""
@@ -81,7 +81,7 @@ class Ledger:
                     found.append(AlarmEvent(msgspec.json.decode(content)))
         return found
 
-    def _add(self, version: str, kind: str, column: str, event: AlarmEvent, *, is_begin: bool) -> bool:
+    def _add_event(self, version: str, kind: str, column: str, event: AlarmEvent, *, is_begin: bool) -> bool:
         name = hashlib.sha256(f"{version}\0{kind}\0{column}".encode()).hexdigest()[:24]
         count = len(self._place.names("alarms", name))
         if (count % 2 == 0) is not is_begin:
@@ -92,7 +92,7 @@ class Ledger:
         )
 
 
-def send(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent], Any] | None) -> None:
+def send_alarms(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent], Any] | None) -> None:
     """Send to all receivers. A failure is logged, and the other receivers still get the alarm."""
     for alert in alerts:
         try:
@@ -100,7 +100,7 @@ def send(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent]
         except DataError as error:
             log.error("An alarm was not sent: %s", error.what)
             continue
-        _post(url.value, url.shown, msgspec.json.encode(make_alert_body(event, alert.format)), alert.format)
+        _post_alarm(url.value, url.shown, msgspec.json.encode(make_alert_body(event, alert.format)), alert.format)
     if on_alarm is not None:
         try:
             on_alarm(event)
@@ -139,7 +139,7 @@ def make_alert_body(event: AlarmEvent, format: str) -> Any:
     return event
 
 
-def _post(url: str, shown: str, body: bytes, format: str) -> None:
+def _post_alarm(url: str, shown: str, body: bytes, format: str) -> None:
     if not url.startswith(("http://", "https://")):
         log.error("An alarm was not sent: %s is not an http or https URL.", shown)
         return

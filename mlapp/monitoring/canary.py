@@ -24,7 +24,7 @@ def explain_predictions(live: Predictions, trial: Predictions, most: float) -> s
         most: the allowed distance.
     """
     for column in sorted({column for column, *_ in (*live, *trial)}):
-        distance, p = _compare(_select_column(live, column), _select_column(trial, column))
+        distance, p = _compare_distributions(_select_column(live, column), _select_column(trial, column))
         if distance > most and p < Drift().q:
             return f"its {column} is distributed differently, distance {distance:.2f} of {most:.2f} that is allowed"
     return None
@@ -34,7 +34,9 @@ def _select_column(predictions: Predictions, column: str) -> dict[tuple[str, str
     return {(le, value): rows for (name, le, value), rows in predictions.items() if name == column}
 
 
-def _compare(live: dict[tuple[str, str], float], trial: dict[tuple[str, str], float]) -> tuple[float, float]:
+def _compare_distributions(
+    live: dict[tuple[str, str], float], trial: dict[tuple[str, str], float]
+) -> tuple[float, float]:
     """The distance, and the probability of at least this distance by chance."""
     if any(le for le, _ in (*live, *trial)):
         before, now = _accumulate_shares(live), _accumulate_shares(trial)

@@ -45,13 +45,13 @@ class CanaryQuality:
         if started < self._next_look:
             return self._reason
         try:
-            self._reason = self._compare(live, trial)
+            self._reason = self._compare_versions(live, trial)
         except MlappError as error:
             log.warning("The quality of the canary is unknown: %s", error.what)
         self._next_look = time.monotonic() + PAUSES * (time.monotonic() - started)
         return self._reason
 
-    def _compare(self, live: str, trial: str) -> str | None:
+    def _compare_versions(self, live: str, trial: str) -> str | None:
         project, now = self._project, time.time()
         place, settings = place_of(project), project.settings.monitor
         if not place.names("log"):

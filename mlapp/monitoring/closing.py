@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import MlappError
-from mlapp.monitoring.alerts import AlarmEvent, Ledger, make_alarm_event, send
-from mlapp.monitoring.inspection import inspect, place_of
+from mlapp.monitoring.alerts import AlarmEvent, Ledger, make_alarm_event, send_alarms
+from mlapp.monitoring.inspection import inspect_windows, place_of
 from mlapp.monitoring.keeping import remove_expired_files
 from mlapp.monitoring.place import Place, Window
-from mlapp.monitoring.retraining import retrain
+from mlapp.monitoring.retraining import retrain_if_due
 from mlapp.monitoring.windows import Alarm, WindowReport
 from mlapp.project import Project
 
@@ -44,7 +44,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     now = time.time() if now is None else now
     place = place_of(project)
     grace = NEAR if place.folder() is not None else FAR
-    reports = [report for report in inspect(project, now=now) if report.until.timestamp() + grace <= now]
+    reports = [report for report in inspect_windows(project, now=now) if report.until.timestamp() + grace <= now]
     closed = Closed()
     told = _make_alert_sender(project, place, closed)
     fresh = _claim_windows(place, [report for report in reports if report.state != "empty"])
@@ -57,7 +57,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
         told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
     _end_silent(project, place, reports, closed)
     if project.settings.monitor.retrain is not None:
-        closed.trained = retrain(project, place, reports, now)
+        closed.trained = retrain_if_due(project, place, reports, now)
     remove_expired_files(place, project.settings.monitor, now)
     return closed
 
@@ -69,16 +69,16 @@ def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[Window
     sent by one run, in order.
     """
     waiting = [report for report in reports if not _is_closed(place, report)]
-    if not waiting or not _claim(place, waiting[-1]):
+    if not waiting or not _store_reports(place, waiting[-1]):
         return []
-    return [report for report in waiting[:-1] if _claim(place, report)] + waiting[-1:]
+    return [report for report in waiting[:-1] if _store_reports(place, report)] + waiting[-1:]
 
 
 def _is_closed(place: Place, report: WindowReport) -> bool:
     return f"{report.version}.json" in place.names("windows", _find_window(report).name)
 
 
-def _claim(place: Place, report: WindowReport) -> bool:
+def _store_reports(place: Place, report: WindowReport) -> bool:
     """Store the reports; False if another run has stored them."""
     key = place.key("windows", _find_window(report).name, f"{report.version}.json")
     # Includes a time, so that a second alarm with the same content is not treated as a repetition.
@@ -101,14 +101,14 @@ def _make_alert_sender(
         for alarm in alarms:
             event = make_alarm_event(project.name, report, alarm, "firing")
             if ledger.begin(report.version, alarm, event):
-                _send(project, event, closed)
+                _send_event(project, event, closed)
         for begun in ledger.active():
             if begun["version"] != report.version or not concerns(begun["kind"]):
                 continue
             if (begun["kind"], begun["column"]) not in now:
                 event = _list_ended(begun, report.since.isoformat(), report.until.isoformat())
                 if ledger.end(report.version, begun["kind"], begun["column"], event):
-                    _send(project, event, closed)
+                    _send_event(project, event, closed)
 
     return tell
 
@@ -123,14 +123,14 @@ def _end_silent(project: Project, place: Place, reports: Sequence[WindowReport],
         if begun["version"] not in answering:
             event = _list_ended(begun, begun["since"], begun["until"])
             if ledger.end(begun["version"], begun["kind"], begun["column"], event):
-                _send(project, event, closed)
+                _send_event(project, event, closed)
 
 
 def _list_ended(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
     return AlarmEvent({**begun, "status": "resolved", "since": since, "until": until})
 
 
-def _send(project: Project, event: AlarmEvent, closed: Closed) -> None:
+def _send_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
     event.pop("noted", None)
     closed.sent.append(event)
     on_alarm: Callable[[AlarmEvent], Any] | None = None
@@ -139,7 +139,7 @@ def _send(project: Project, event: AlarmEvent, closed: Closed) -> None:
         on_alarm = stage.function if stage is not None else None
     except MlappError as error:
         log.warning("on_alarm was not called: %s", error.what)
-    send(event, project.settings.monitor.alerts, on_alarm)
+    send_alarms(event, project.settings.monitor.alerts, on_alarm)
 
 
 def _select_last_known(reports: Sequence[WindowReport]) -> list[WindowReport]:

@@ -35,7 +35,7 @@ class ColumnPrivacy:
         if rule is None:
             return values
         if rule == "hash":
-            return [None if (text := to_category_text(value)) is None else self._hash(text) for value in values]
+            return [None if (text := to_category_text(value)) is None else self._hash_text(text) for value in values]
         step = find_rounding_step(self._columns, column)
         assert step is not None, rule
         return [round_to_step(value, step) for value in values]
@@ -44,5 +44,5 @@ class ColumnPrivacy:
         """Redacted business keys."""
         return {name: self.apply(name, [value])[0] for name, value in keys.items() if not self.is_dropped(name)}
 
-    def _hash(self, text: str) -> str:
+    def _hash_text(self, text: str) -> str:
         return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()

@@ -52,7 +52,7 @@ class Counts(msgspec.Struct, kw_only=True):
             self.columns[name] = counts if own is None else [a + b for a, b in zip(own, counts, strict=True)]
 
 
-def merge(parts: Iterable[Counts]) -> Counts | None:
+def merge_counts(parts: Iterable[Counts]) -> Counts | None:
     """The sum of counts of one version, over the span of their windows; None without counts."""
     total: Counts | None = None
     for part in parts:
@@ -105,7 +105,7 @@ class Slots:
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        from mlapp.baseline.bins import lookup
+        from mlapp.baseline.bins import build_slot_table
 
         self._columns = {column.name: column for column in columns}
         self.first: dict[str, int] = {}
@@ -123,7 +123,9 @@ class Slots:
         self._steps = np.array([column.step or 0.0 for column in numbers])
         self._rounded = np.flatnonzero(self._steps)
         dtype = np.uint16 if at < 1 << 16 else np.int32
-        tables = [lookup(column.low, column.keys, self.first[column.name]).astype(dtype) for column in numbers]
+        tables = [
+            build_slot_table(column.low, column.keys, self.first[column.name]).astype(dtype) for column in numbers
+        ]
         self._table: NDArray[Any] = np.concatenate(tables) if tables else np.zeros(0, dtype=dtype)
         self._offsets = np.arange(len(numbers), dtype=np.uint32) << np.uint32(16)
         self._codes = {

@@ -54,7 +54,7 @@ class Finding:
     text: str
 
 
-def find(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
+def find_drifted_columns(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
     """The significant findings over all columns of one window. Empty if it has too few rows."""
     found = find_drift(baseline, counts, tests)
     kept: list[Finding] = []
@@ -100,7 +100,7 @@ def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]
     missing = live[-1]
     known, trained = rows - missing, column.rows - column.missing
     found = [
-        _share(
+        _compare_shares(
             "missing",
             column.name,
             (column.missing, column.rows),
@@ -116,7 +116,7 @@ def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]
         p, floor = compute_ks_p(distance, trained, known), tests.effect
         where = f"{column.name} is distributed differently: Kolmogorov-Smirnov distance {distance:.2f}"
         found.append(
-            _share(
+            _compare_shares(
                 "out_of_range",
                 column.name,
                 (1, trained),
@@ -134,7 +134,7 @@ def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]
         where = f"The shares of {column.name}'s values differ: Jensen-Shannon distance {distance:.2f}"
         if column.has_all_values:
             found.append(
-                _share(
+                _compare_shares(
                     "new_value",
                     column.name,
                     (column.singles, trained),
@@ -153,7 +153,7 @@ def _find_refusals(counts: Counts) -> list[Finding]:
     rows = counts.rows + counts.refused
     usual = round(USUAL_REFUSED * 1_000_000), 1_000_000
     return [
-        _share(
+        _compare_shares(
             "refused",
             field,
             usual,
@@ -164,7 +164,7 @@ def _find_refusals(counts: Counts) -> list[Finding]:
     ]
 
 
-def _share(
+def _compare_shares(
     kind: AlarmKind,
     column: str,
     before: tuple[int, int],

@@ -84,16 +84,16 @@ class Evaluation:
 
     def _evaluate_window(self, database: Database, version: str, window: Window, *, has_truth: bool) -> Quality:
         quality = Quality()
-        loaded = self._load(version)
+        loaded = self._load_version_once(version)
         if has_truth:
             table, quality.truths = read_live_rows(database, version, window, MOST)
             if loaded is not None and len(table):
-                self._evaluate(quality, loaded, table)
+                self._evaluate_metrics(quality, loaded, table)
         if loaded is not None and not quality.truths:
-            self._estimate(quality, loaded, database, window)
+            self._estimate_accuracy(quality, loaded, database, window)
         return quality
 
-    def _evaluate(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame) -> None:
+    def _evaluate_metrics(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame) -> None:
         live = self.metrics(loaded.predictor, loaded.manifest, table)
         errors = {} if loaded.baseline is None else next(reversed(loaded.baseline.errors.values()), {})
         trained = loaded.manifest.headline
@@ -158,7 +158,7 @@ class Evaluation:
             bound = bind_parameters(own, values).get("evaluator", {})
             return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, bound)
 
-    def _estimate(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
+    def _estimate_accuracy(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
         """CBPE: the accuracy expected from the model's confidence (NannyML's confidence-based performance estimation),
         calibrated by its accuracy at each confidence on training's last split.
         """
@@ -186,7 +186,7 @@ class Evaluation:
         trained = loaded.manifest.headline["accuracy"]
         quality.details["accuracy"] = Metric(value=round(value, 6), trained=trained, rows=len(table), estimated=True)
 
-    def _load(self, version: str) -> _Evaluated | None:
+    def _load_version_once(self, version: str) -> _Evaluated | None:
         if version not in self._versions:
             self._versions[version] = None
             with contextlib.suppress(MlappError):

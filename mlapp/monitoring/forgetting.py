@@ -15,7 +15,7 @@ from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import FORMAT, META, Segment, encode_table, require_pyarrow
 
 
-def forget(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
+def forget_rows(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
     """Delete the rows with all these keys from the log and the truths; returns the number of deleted log rows.
 
     Args:
@@ -46,7 +46,7 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     if content is None:
         return 0
     table = parquet.read_table(io.BytesIO(content))
-    mask = _matches(table, keys)
+    mask = _mask_matching_rows(table, keys)
     found = int(sum(mask))
     if not found:
         return 0
@@ -64,7 +64,7 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     return found
 
 
-def _matches(table: Any, keys: Mapping[str, str]) -> list[bool]:
+def _mask_matching_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:
     mask = [True] * len(table)
     for name, value in keys.items():
         columns = [column for column in (f"key.{name}", name, f"feature.{name}") if column in table.column_names]

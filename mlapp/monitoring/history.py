@@ -9,7 +9,7 @@ import msgspec
 
 from mlapp.baseline import Baseline, read_baseline
 from mlapp.errors import MlappError, StoreError
-from mlapp.monitoring.counts import Counts, merge
+from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.place import Place, Window
 from mlapp.store import Store
 
@@ -34,7 +34,7 @@ def read_counts(place: Place, *, since: float, until: float, version: str | None
             window = Window.parse(name)
             if window is None or window.until <= since or window.since >= until:
                 continue
-            total = _total(place, number, name)
+            total = _sum_window_counts(place, number, name)
             if total is not None:
                 found.append(total)
     return sorted(found, key=lambda counts: (counts.since, counts.version))
@@ -58,17 +58,17 @@ def read_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str,
     return found
 
 
-def _total(place: Place, version: str, window: str) -> Counts | None:
+def _sum_window_counts(place: Place, version: str, window: str) -> Counts | None:
     newest: dict[str, str] = {}
     for name in place.names("counts", version, window):
         replica, _, number = name.removesuffix(".json").rpartition("-")
         if number.isdecimal():
             newest[replica] = max(newest.get(replica, ""), name)
     contents = place.read_all([place.key("counts", version, window, name) for name in newest.values()])
-    return merge(_decode(content, f"{place!r}/counts/{version}/{window}") for content in contents)
+    return merge_counts(_decode_counts(content, f"{place!r}/counts/{version}/{window}") for content in contents)
 
 
-def _decode(content: bytes, where: str) -> Counts:
+def _decode_counts(content: bytes, where: str) -> Counts:
     try:
         found = msgspec.json.decode(content, type=Counts)
     except msgspec.MsgspecError as error:

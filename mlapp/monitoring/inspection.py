@@ -39,7 +39,7 @@ def place_of(project: Project) -> Place:
     return open_place(project.settings.monitor, project.store, project.root, project.name)
 
 
-def inspect(
+def inspect_windows(
     project: Project,
     *,
     since: float | None = None,

@@ -28,10 +28,10 @@ def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
     for day in place.names("truth"):
         if _parse_time(day, "%Y-%m-%d") + 86400 < oldest:
             place.storage.delete_prefix(place.key("truth", day))
-    _shrink(place, parse_bytes(settings.max_size))
+    _delete_oldest_hours(place, parse_bytes(settings.max_size))
 
 
-def _shrink(place: Place, most: int) -> None:
+def _delete_oldest_hours(place: Place, most: int) -> None:
     hours = sorted((hour, version) for version in place.names("log") for hour in place.names("log", version))
     sizes = [_measure_hour(place, version, hour) for hour, version in hours]
     total = sum(sizes)

@@ -64,7 +64,7 @@ class LiveWindows:
         live = self._open.get(version)
         if live is None or live.window.since < window.since:
             if live is not None:
-                self._close(live)
+                self._close_window(live)
             counter = live.counter if live is not None else Counter(self.baselines.get(version) or Baseline())
             counts = Counts(version=version, since=window.since, until=window.until)
             live = self._open[version] = LiveWindow(version, counter, counts, window)
@@ -73,12 +73,12 @@ class LiveWindows:
 
     def list_counts(self) -> list[Counts]:
         """The counts of remembered closed windows, and of open ones."""
-        return [*self._history, *map(_snapshot, self._open.values())]
+        return [*self._history, *map(_copy_counts, self._open.values())]
 
     def close_past(self, now: float) -> None:
         """Close the windows that are over."""
         for live in [live for live in self._open.values() if live.window.until + TICK <= now]:
-            self._close(live)
+            self._close_window(live)
             del self._open[live.version]
 
     def write_changed(self, now: float, *, is_last: bool = False) -> None:
@@ -88,12 +88,12 @@ class LiveWindows:
             is_last: also write those that are not due.
         """
         for live in self._open.values():
-            self._publish(live, now)
+            self._publish_series(live, now)
             if live.changed and (self._is_near or is_last or now - live.written >= FAR):
-                self._write(live, _snapshot(live))
+                self._write_counts(live, _copy_counts(live))
                 live.changed, live.written = False, now
 
-    def _publish(self, live: LiveWindow, now: float) -> None:
+    def _publish_series(self, live: LiveWindow, now: float) -> None:
         """Update the hundreds of Prometheus series, which costs more than counting some thousand rows."""
         rows, live.seen_rows = live.counts.rows - live.seen_rows, live.counts.rows
         if live.counts.rows == live.published_rows or (rows >= FEW and now - live.published < PUBLISH):
@@ -104,20 +104,20 @@ class LiveWindows:
             self._metrics.distances(live.version, live.counter.baseline, live.counter.columns())
         live.published_rows = live.counts.rows
 
-    def _close(self, live: LiveWindow) -> None:
-        found = _snapshot(live)
+    def _close_window(self, live: LiveWindow) -> None:
+        found = _copy_counts(live)
         self._history.append(found)
-        self._write(live, found)
+        self._write_counts(live, found)
         self._metrics.count(live.version, live.counter)
         self._metrics.distances(live.version, live.counter.baseline, found.columns)
         live.counter.clear()
         if self.on_close is not None and (found.rows or found.refused):
             self.on_close(live.window.name)
 
-    def _write(self, live: LiveWindow, found: Counts) -> None:
+    def _write_counts(self, live: LiveWindow, found: Counts) -> None:
         if self._writer is not None and (found.rows or found.refused):
             self._writer.put_counts(f"counts/{live.version}/{live.window.name}", msgspec.json.encode(found))
 
 
-def _snapshot(live: LiveWindow) -> Counts:
+def _copy_counts(live: LiveWindow) -> Counts:
     return msgspec.structs.replace(live.counts, fields=dict(live.counts.fields), columns=live.counter.columns())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mlapp.baseline import Baseline, Column
 from mlapp.errors import DataError
-from mlapp.monitoring.counts import Counts, merge
+from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import compute_distance
 from mlapp.monitoring.history import read_baselines, read_counts
-from mlapp.monitoring.inspection import inspect, place_of
+from mlapp.monitoring.inspection import inspect_windows, place_of
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
 
@@ -31,7 +31,7 @@ def write_report(
     Raises:
         StoreError: the data cannot be read. OSError: the file cannot be written.
     """
-    reports = inspect(project, since=since, until=until, version=version)
+    reports = inspect_windows(project, since=since, until=until, version=version)
     place = place_of(project)
     if reports:
         begin, end = reports[0].since.timestamp(), reports[-1].until.timestamp()
@@ -56,7 +56,7 @@ def render_page(
     """
     reports = reports[-MOST_WINDOWS:]
     version = counts[-1].version if counts else next((report.version for report in reversed(reports)), None)
-    newest = merge(one for one in counts if one.version == version)
+    newest = merge_counts(one for one in counts if one.version == version)
     baseline = baselines.get(version or "")
     last = next((report for report in reversed(reports) if report.state != "empty"), None)
     state = last.state if last else "empty"

@@ -30,7 +30,7 @@ log = logging.getLogger("mlapp.monitoring")
 PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
 
 
-def retrain(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:
+def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:
     """Retrain if quality is in alarm, enough truths are known, and the rate limit permits it.
 
     Returns:
@@ -44,10 +44,10 @@ def retrain(project: Project, place: Place, reports: Sequence[WindowReport], now
     version = known[-1].version
     if sum(report.truths for report in known if report.version == version) < settings.min_labels:
         return None
-    if not _claim(place, settings, now):
+    if not _claim_training(place, settings, now):
         return None
     try:
-        made = _train(project, settings)
+        made = _train_challenger(project, settings)
     except MlappError as error:
         log.error("%s could not be trained again: %s", project.name, error.what)
         return None
@@ -86,7 +86,7 @@ def promote_if_better(project: Project, challenger: int, champion: str, settings
     return True
 
 
-def _claim(place: Place, settings: Retrain, now: float) -> bool:
+def _claim_training(place: Place, settings: Retrain, now: float) -> bool:
     """Reserve one of the trainings of this hour, day or week."""
     most, _, unit = settings.at_most.partition("/")
     period = int(now // PERIODS[unit])
@@ -96,7 +96,7 @@ def _claim(place: Place, settings: Retrain, now: float) -> bool:
     )
 
 
-def _train(project: Project, settings: Retrain) -> ModelVersion:
+def _train_challenger(project: Project, settings: Retrain) -> ModelVersion:
     origin = {"engine": settings.run, HELD: "retrain"}
     if settings.run == "flyte":
         return _on_flyte(project, origin)

@@ -78,9 +78,9 @@ class RowLog:
         for found in gathered:
             groups.setdefault((id(found.batch.model), int(found.batch.at // 3600)), []).append(found)
         for group in groups.values():
-            self._write(group)
+            self._write_rows(group)
 
-    def _write(self, group: list[ChosenRows]) -> None:
+    def _write_rows(self, group: list[ChosenRows]) -> None:
         """Write rows of one model and hour."""
         model = group[0].batch.model
         answered = flatten([found.batch for found in group])

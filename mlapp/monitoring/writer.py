@@ -49,7 +49,7 @@ class Writer:
         self._wake = threading.Event()
         self._stopping = False
         self._complained = -COMPLAIN
-        self._thread = threading.Thread(target=self._run, name="monitor-writer", daemon=True)
+        self._thread = threading.Thread(target=self._write_until_stopped, name="monitor-writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -85,7 +85,7 @@ class Writer:
             self._counts[folder] = content
         self._wake.set()
 
-    def _run(self) -> None:
+    def _write_until_stopped(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
@@ -93,7 +93,7 @@ class Writer:
             try:
                 self.write_all()
             except Exception as error:
-                self._complain(error)
+                self._warn_of_loss(error)
                 if not self._stopping:
                     time.sleep(1.0)
                     self._wake.set()
@@ -139,14 +139,14 @@ class Writer:
         if len(content) < SMALL and size < SMALL_IN_MEMORY:
             small.append(segment)
         else:  # the earlier ones are a contiguous range
-            self._merge(folder, small)
+            self._merge_segments(folder, small)
         if len(small) >= MERGE:
-            self._merge(folder, small)
+            self._merge_segments(folder, small)
         for other in [other for other in self._small if other != folder]:
             past = self._small.pop(other)
-            self._merge(other, past)
+            self._merge_segments(other, past)
 
-    def _merge(self, folder: str, small: list[Segment]) -> None:
+    def _merge_segments(self, folder: str, small: list[Segment]) -> None:
         """Merge segments into one, then delete them."""
         if len(small) < 2:
             small.clear()
@@ -160,7 +160,7 @@ class Writer:
                 self._place.storage.delete_prefix(key)
         small.clear()
 
-    def _complain(self, error: Exception) -> None:
+    def _warn_of_loss(self, error: Exception) -> None:
         now = time.monotonic()
         if now - self._complained >= COMPLAIN:
             self._complained = now

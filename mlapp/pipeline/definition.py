@@ -36,10 +36,10 @@ def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
 def has_same_name(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     """Whether two functions have the same name in the same module."""
-    return _name(old) == _name(new)
+    return _get_definition_key(old) == _get_definition_key(new)
 
 
-def _name(function: Callable[..., Any]) -> tuple[str, str]:
+def _get_definition_key(function: Callable[..., Any]) -> tuple[str, str]:
     return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
 
 

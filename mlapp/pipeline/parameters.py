@@ -139,7 +139,7 @@ def select_stage_values(
     return {
         name: value
         for name, value in _expand_stage_mappings(parameters, given).items()
-        if _matches(own, name) or (is_open and not _matches(parameters, name) and _open_name(stage, name))
+        if _find_matches(own, name) or (is_open and not _find_matches(parameters, name) and _open_name(stage, name))
     }
 
 
@@ -192,14 +192,14 @@ def _expand_stage_mappings(parameters: Sequence[Parameter], given: Mapping[str, 
     stages = {parameter.stage for parameter in parameters}
     named: dict[str, Any] = {}
     for name, value in given.items():
-        if name in stages and isinstance(value, Mapping) and not _matches(parameters, name):
+        if name in stages and isinstance(value, Mapping) and not _find_matches(parameters, name):
             named.update({f"{name}.{inner}": item for inner, item in value.items()})
         else:
             named[name] = value
     return named
 
 
-def _matches(parameters: Iterable[Parameter], name: str) -> list[tuple[Parameter, tuple[str, ...]]]:
+def _find_matches(parameters: Iterable[Parameter], name: str) -> list[tuple[Parameter, tuple[str, ...]]]:
     """The parameters that a name can mean, each with the path of the field within it."""
     parts = tuple(name.split("."))
     found = []
@@ -230,7 +230,7 @@ def _open_name(stage: str, name: str) -> str:
 def _find_parameter(
     parameters: list[Parameter], name: str, open_stages: Sequence[str] = ()
 ) -> tuple[Parameter, tuple[str, ...]]:
-    found = _matches(parameters, name)
+    found = _find_matches(parameters, name)
     if len(found) == 1:
         return found[0]
     if found:

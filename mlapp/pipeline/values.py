@@ -48,7 +48,7 @@ def convert_value(value: Any, kind: Any) -> Any:
         UnfitValueError: it is not of that type.
     """
     try:
-        return _convert(value, kind)
+        return _convert_to_type(value, kind)
     except UnfitValueError:
         raise
     except (ValueError, TypeError, msgspec.ValidationError):
@@ -112,10 +112,10 @@ def make_example_text(kind: Any) -> str:
     return examples.get(kind, "value") if isinstance(kind, type) else "value"
 
 
-def _convert(value: Any, kind: Any) -> Any:
+def _convert_to_type(value: Any, kind: Any) -> Any:
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _convert(value, options[0])
+        return _convert_to_type(value, options[0])
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, options)
     if kind is Any or kind is object:
@@ -126,7 +126,7 @@ def _convert(value: Any, kind: Any) -> Any:
         return (
             next(option for option in options if option == value or str(option) == value)
             if any(option == value or str(option) == value for option in options)
-            else _fail()
+            else _raise_value_error()
         )
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _convert_enum(value, kind)
@@ -151,7 +151,7 @@ def _convert(value: Any, kind: Any) -> Any:
         return _convert_written(value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
-        return kind(str(value)) if is_text else _fail()
+        return kind(str(value)) if is_text else _raise_value_error()
     return value
 
 
@@ -171,13 +171,13 @@ def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
     others = [option for option in options if option is not type(None)]
     for option in sorted(others, key=lambda option: option is str):
         try:
-            return _convert(value, option)
+            return _convert_to_type(value, option)
         except UnfitValueError:
             if len(others) == 1:
                 raise
         except (ValueError, TypeError, msgspec.ValidationError):
             continue
-    return _fail()
+    return _raise_value_error()
 
 
 def _convert_enum(value: Any, kind: type[enum.Enum]) -> enum.Enum:
@@ -185,34 +185,34 @@ def _convert_enum(value: Any, kind: type[enum.Enum]) -> enum.Enum:
         texts = (str(member.value), member.name, f"{kind.__name__}.{member.name}")
         if value is member or value == member.value or value in texts:
             return member
-    return _fail()
+    return _raise_value_error()
 
 
 def _convert_bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    text = value.lower() if isinstance(value, str) else _fail()
-    return text in TRUE if text in TRUE | FALSE else _fail()
+    text = value.lower() if isinstance(value, str) else _raise_value_error()
+    return text in TRUE if text in TRUE | FALSE else _raise_value_error()
 
 
 def _convert_sequence(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
     if isinstance(value, str):
         parts = msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
     else:
-        parts = _fail() if isinstance(value, Mapping) else list(value)
+        parts = _raise_value_error() if isinstance(value, Mapping) else list(value)
     inner = options[0] if options else Any
     if container is tuple and options and options[-1] is not Ellipsis:
         if len(parts) != len(options):
-            _fail()
-        return tuple(_convert(part, each) for part, each in zip(parts, options, strict=True))
-    return container(_convert(part, inner) for part in parts)
+            _raise_value_error()
+        return tuple(_convert_to_type(part, each) for part, each in zip(parts, options, strict=True))
+    return container(_convert_to_type(part, inner) for part in parts)
 
 
 def _convert_mapping(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
     given = _parse_object(value)
     key_kind, item_kind = options if len(options) == 2 else (Any, Any)
     return {
-        name if key_kind is Any else convert_value(name, key_kind): _at(name, item, item_kind)
+        name if key_kind is Any else convert_value(name, key_kind): _convert_member(name, item, item_kind)
         for name, item in given.items()
     }
 
@@ -231,14 +231,14 @@ def _convert_structure(value: Any, structure: Structure) -> Any:
     missing = sorted(structure.required - set(given))
     if missing:
         raise UnfitValueError(value, structure.kind, problem=f"lacks the field '{missing[0]}'.")
-    values = {str(name): _at(name, item, structure.fields[name]) for name, item in given.items()}
+    values = {str(name): _convert_member(name, item, structure.fields[name]) for name, item in given.items()}
     try:
         return structure.build(values)
     except (ValueError, TypeError) as error:
         raise UnfitValueError(value, structure.kind, problem=f"is refused: {_take_first_line(error)}") from error
 
 
-def _at(name: Any, value: Any, kind: Any) -> Any:
+def _convert_member(name: Any, value: Any, kind: Any) -> Any:
     try:
         return convert_value(value, kind)
     except UnfitValueError as error:
@@ -248,7 +248,7 @@ def _at(name: Any, value: Any, kind: Any) -> Any:
 def _parse_object(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = msgspec.json.decode(value)
-    return value if isinstance(value, Mapping) else _fail()
+    return value if isinstance(value, Mapping) else _raise_value_error()
 
 
 def _take_first_line(error: Exception) -> str:
@@ -269,5 +269,5 @@ def _parse_literal(text: str) -> Any:
         return text
 
 
-def _fail() -> typing.NoReturn:
+def _raise_value_error() -> typing.NoReturn:
     raise ValueError

@@ -47,7 +47,9 @@ def _make_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtype: str | N
     """`kinds` distinguishes True from 1, which are the same key."""
     import pandas as pd
 
-    return pd.CategoricalDtype(list(values) if dtype is None else _index(list(values), dtype), ordered=ordered)
+    return pd.CategoricalDtype(
+        list(values) if dtype is None else _restore_categories(list(values), dtype), ordered=ordered
+    )
 
 
 def convert_as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
@@ -112,7 +114,7 @@ def cast_categories(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     return pd.Series(pd.Categorical.from_codes(found, dtype=dtype), index=column.index, name=column.name)
 
 
-def _index(values: list[Any], dtype: str) -> Any:
+def _restore_categories(values: list[Any], dtype: str) -> Any:
     """The categories from their JSON values."""
     import numpy as np
     import pandas as pd

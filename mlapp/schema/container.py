@@ -122,7 +122,9 @@ def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
     if set(columns) != set(schema.names):
         odd = sorted(set(map(str, columns)) ^ set(schema.names))[0]
         known = odd in schema.names
-        raise InputError([Problem(f"array '{odd}' is {'missing' if known else 'unknown'}", field=odd)], _advise(schema))
+        raise InputError(
+            [Problem(f"array '{odd}' is {'missing' if known else 'unknown'}", field=odd)], _advise_records(schema)
+        )
     found = {}
     for field in schema.fields:
         try:
@@ -133,11 +135,11 @@ def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
             is_same = False
         if not is_same or cast.shape[1:] != np.shape(field.example):
             detail = f"array '{field.name}' is not of {field.dtype} with rows of shape {list(np.shape(field.example))}"
-            raise InputError([Problem(detail, field=field.name)], _advise(schema))
+            raise InputError([Problem(detail, field=field.name)], _advise_records(schema))
         found[field.name] = cast
     lengths = {len(array) for array in found.values()}
     if len(lengths) > 1:
-        raise InputError([Problem("the arrays are not of one length")], _advise(schema))
+        raise InputError([Problem("the arrays are not of one length")], _advise_records(schema))
     return found
 
 
@@ -157,9 +159,9 @@ def _split_columns(inputs: Any, schema: Schema) -> dict[str, list[Any]]:
     rows = list(inputs) if hasattr(inputs, "__iter__") and not isinstance(inputs, str) else [inputs]
     for row, record in enumerate(rows):
         if not isinstance(record, Mapping) or record.keys() != set(schema.names):
-            raise InputError([Problem(f"row {row} is not a record of the arrays", row=row)], _advise(schema))
+            raise InputError([Problem(f"row {row} is not a record of the arrays", row=row)], _advise_records(schema))
     return {name: [record[name] for record in rows] for name in schema.names}
 
 
-def _advise(schema: Schema) -> str:
+def _advise_records(schema: Schema) -> str:
     return f"Send records, or arrays by name: {', '.join(schema.names)}."

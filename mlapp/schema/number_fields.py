@@ -42,7 +42,7 @@ def find_range(values: NDArray[np.float64]) -> tuple[float | None, float | None]
     """The smallest and the largest number of a column; None for an infinite one."""
     import numpy as np
 
-    return _finite(float(np.fmin.reduce(values))), _finite(float(np.fmax.reduce(values)))
+    return _keep_finite(float(np.fmin.reduce(values))), _keep_finite(float(np.fmax.reduce(values)))
 
 
 def sendable_example(example: Any, low: float | None) -> Any:
@@ -53,7 +53,7 @@ def sendable_example(example: Any, low: float | None) -> Any:
 
 def _describe_numbers(name: str, dtype: np.dtype[Any], nullable: bool, low: float, high: float, example: Any) -> Field:
     if dtype.kind == "f":
-        least, largest = _finite(low), _finite(high)
+        least, largest = _keep_finite(low), _keep_finite(high)
         return Field(
             name=name,
             type="number",
@@ -66,5 +66,5 @@ def _describe_numbers(name: str, dtype: np.dtype[Any], nullable: bool, low: floa
     return Field(name=name, type="integer", dtype=str(dtype), minimum=low, maximum=high, example=example)
 
 
-def _finite(value: float) -> float | None:
+def _keep_finite(value: float) -> float | None:
     return value if math.isfinite(value) else None

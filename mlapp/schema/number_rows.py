@@ -111,13 +111,13 @@ class NumberRows:
         dtype = self._dtype
         found: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
         if dtype.names is None:
-            return _cast(found, dtype).tobytes()
+            return _cast_cells(found, dtype).tobytes()
         if count < FEW:
             raise ValueError("too few rows")
         table = np.empty(count, dtype)
         found = found.reshape(count, self._width)
         for at, (name, kind) in enumerate(self._columns):
-            table[name] = _cast(found[:, at], kind)
+            table[name] = _cast_cells(found[:, at], kind)
         return table.tobytes()
 
 
@@ -136,7 +136,7 @@ def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
     try:
         parse: Any = simdjson.Parser().parse if len(text) >= LARGE else getattr(_local, "parse", None) or _make_parse()
         found = bytes(parse(text).as_buffer(of_type="i" if is_whole else "d"))
-        return _cast(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
+        return _cast_cells(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
     except (*REFUSED, AttributeError):  # a scalar or an object is not an array
         return None
 
@@ -155,7 +155,7 @@ def _make_parse() -> Callable[[bytes], Any]:
     return parse
 
 
-def _cast(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+def _cast_cells(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
     """Raises:
     ValueError: a value is beyond the type, or not whole, or not known exactly.
     """

@@ -57,7 +57,7 @@ class RowCodec:
         """The features of several parts that are packed or tuples; None where no part is."""
         self.from_matrix: Callable[[Any], Part | None] = lambda inputs: None
         """Finite numbers in one piece, an array or a conforming table, as the cells that they would be as JSON."""
-        self._prepare()
+        self._prepare_decoders()
 
     def decode(self, body: bytes) -> Part | None:
         """The rows in a JSON body; None for a body of another form, or one that does not fit the schema."""
@@ -96,7 +96,7 @@ class RowCodec:
         except (msgspec.MsgspecError, struct.error, OverflowError, RecursionError):
             return None
 
-    def _prepare(self) -> None:
+    def _prepare_decoders(self) -> None:
         schema = self.schema
         if schema.kind == "array" and len(schema.shape) == 1:
             code = PACKED.get(schema.dtype or "")

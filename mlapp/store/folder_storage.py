@@ -44,19 +44,19 @@ class FolderStorage:
         self._copies = copies
 
     def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
-        path = self._path(key)
+        path = self._locate_key(key)
         with translate_os_errors(path):
             try:
-                is_new = _create(path, content)
+                is_new = _create_file(path, content)
             except OSError as error:
                 if error.errno not in FULL or not from_reserve or not self._release_reserve():
                     raise
-                is_new = _create(path, content)
+                is_new = _create_file(path, content)
             self._keep_reserve()
         return is_new
 
     def read_key(self, key: str) -> bytes | None:
-        path = self._path(key)
+        path = self._locate_key(key)
         with translate_os_errors(path):
             try:
                 return path.read_bytes()
@@ -67,7 +67,7 @@ class FolderStorage:
         return [self.read_key(key) for key in keys]
 
     def list_names(self, prefix: str) -> list[str]:
-        path = self._path(prefix)
+        path = self._locate_key(prefix)
         with translate_os_errors(path):
             try:
                 return [name for name in os.listdir(path) if not name.startswith(".")]
@@ -76,7 +76,7 @@ class FolderStorage:
 
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
-        path = self._path(prefix)
+        path = self._locate_key(prefix)
         with translate_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(path.parent)
@@ -97,12 +97,12 @@ class FolderStorage:
         self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         if self._copies is None:
-            return self._path(prefix)
+            return self._locate_key(prefix)
         try:
             self._copies.mkdir(parents=True, exist_ok=True)
         except OSError:  # a pod's filesystem is read-only
             self._copies = Path(tempfile.mkdtemp(prefix="mlapp-models-"))
-        source = self._path(prefix)  # can be a link, to the files that a platform mounts
+        source = self._locate_key(prefix)  # can be a link, to the files that a platform mounts
         folder = self._copies / prefix
         with translate_os_errors(folder):
             for name, _, path in iterate_missing_copies(folder, files, fresh=fresh):
@@ -112,7 +112,7 @@ class FolderStorage:
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
         if self._copies is None:
             return []  # the folder is the prefix
-        return sorted(set(list_files(self._path(prefix))) - set(files))
+        return sorted(set(list_files(self._locate_key(prefix))) - set(files))
 
     def size(self, prefix: str) -> int:
         total = 0
@@ -122,7 +122,7 @@ class FolderStorage:
         return total
 
     def delete_prefix(self, prefix: str) -> None:
-        path = self._path(prefix)
+        path = self._locate_key(prefix)
         with translate_os_errors(path):
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ class FolderStorage:
     def __repr__(self) -> str:
         return str(self.root)
 
-    def _path(self, key: str) -> Path:
+    def _locate_key(self, key: str) -> Path:
         """The path of a key.
 
         Raises:
@@ -187,7 +187,7 @@ def _join_below(folder: Path, name: str) -> Path:
     return path
 
 
-def _create(path: Path, content: bytes) -> bool:
+def _create_file(path: Path, content: bytes) -> bool:
     """Create a file atomically; False if its name is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"

@@ -50,7 +50,9 @@ class JsonDocuments:
                 self._require_known_format(raw.get("format"), key)
             return msgspec.convert(raw, kind)
         except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
-            raise StoreError(f"{key} of the model store {self._storage!r} is damaged: {error}.", _repair(key)) from None
+            raise StoreError(
+                f"{key} of the model store {self._storage!r} is damaged: {error}.", _advise_repair(key)
+            ) from None
 
     def _require_known_format(self, found: object, key: str) -> None:
         if isinstance(found, int) and found > FORMAT:
@@ -61,7 +63,7 @@ class JsonDocuments:
             )
 
 
-def _repair(key: str) -> str:
+def _advise_repair(key: str) -> str:
     if key == _FORMAT_KEY:
         return f'Write {{"format": {FORMAT}}} into it, or restore it from a backup; the versions are not in it.'
     if "/aliases/" in key:

@@ -54,24 +54,29 @@ class Signer:
         signing = _import_signing().signing.Config().set_hashing_config(_make_hashing_config())
         settings = self.settings
         if keyless:
-            _try(lambda: signing.use_sigstore_signer(use_ambient_credentials=True), "No keyless signature can be made")
+            _load_key_material(
+                lambda: signing.use_sigstore_signer(use_ambient_credentials=True), "No keyless signature can be made"
+            )
         elif settings.private_key is None:
             raise ConfigError(
                 "There is no key to sign with.",
                 "Set store.private_key to the PEM file of an elliptic-curve key, or give --private-key or --keyless.",
             )
         elif settings.signing_certificate is not None:
-            key, certificate = self._path(settings.private_key), self._path(settings.signing_certificate)
-            chain = [self._path(name) for name in settings.certificate_chain]
-            _try(
+            key, certificate = (
+                self._require_key_file(settings.private_key),
+                self._require_key_file(settings.signing_certificate),
+            )
+            chain = [self._require_key_file(name) for name in settings.certificate_chain]
+            _load_key_material(
                 lambda: signing.use_certificate_signer(
                     private_key=key, signing_certificate=certificate, certificate_chain=chain
                 ),
                 f"{certificate} and {key} cannot be used to sign",
             )
         else:
-            key, password = self._path(settings.private_key), settings.private_key_password
-            _try(
+            key, password = self._require_key_file(settings.private_key), settings.private_key_password
+            _load_key_material(
                 lambda: signing.use_elliptic_key_signer(
                     private_key=key, password=password.encode() if password else None
                 ),
@@ -125,23 +130,25 @@ class Signer:
             return library.verifying.Config().set_hashing_config(_make_hashing_config())
 
         if settings.public_key is not None:
-            key = self._path(settings.public_key)
-            yield _try(lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is no public key")
+            key = self._require_key_file(settings.public_key)
+            yield _load_key_material(lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is no public key")
         if settings.certificate_chain:
-            chain = [self._path(name) for name in settings.certificate_chain]
-            yield _try(lambda: new().use_certificate_verifier(certificate_chain=chain), f"{chain[0]} is no certificate")
+            chain = [self._require_key_file(name) for name in settings.certificate_chain]
+            yield _load_key_material(
+                lambda: new().use_certificate_verifier(certificate_chain=chain), f"{chain[0]} is no certificate"
+            )
         if settings.identity is not None:
             if settings.identity_provider is None:
                 raise ConfigError(
                     "store.identity is set without store.identity_provider.",
                     "Set both: anyone can have that identity at another provider.",
                 )
-            yield _try(
+            yield _load_key_material(
                 lambda: new().use_sigstore_verifier(identity=settings.identity, oidc_issuer=settings.identity_provider),
                 "Keyless signatures cannot be verified here",
             )
 
-    def _path(self, name: str) -> Path:
+    def _require_key_file(self, name: str) -> Path:
         path = self.root / Path(name).expanduser()
         if not path.is_file():
             raise ConfigError(f"store: there is no file {path}.", "Change the path of the key or certificate.")
@@ -187,7 +194,7 @@ def _import_signing() -> Any:
     return model_signing
 
 
-def _try(make: Any, what: str) -> Any:
+def _load_key_material(make: Any, what: str) -> Any:
     try:
         return make()
     except Exception as error:

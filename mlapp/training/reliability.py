@@ -65,7 +65,7 @@ class Reliability:
             self._evaluator, self._estimator, features, target, self._parameters
         )
         formed = stage_calls.convert_features(self._evaluator, features)
-        self._calibration = calibrate(self._estimator, formed, target) or self._calibration
+        self._calibration = measure_reliability(self._estimator, formed, target) or self._calibration
 
     def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str] = NO_RULES) -> Baseline:
         """The baseline with the errors, and with the distribution of predictions.
@@ -127,7 +127,7 @@ def estimate_metric_errors(
     return errors
 
 
-def calibrate(estimator: Any, features: Any, target: Any) -> Calibration | None:
+def measure_reliability(estimator: Any, features: Any, target: Any) -> Calibration | None:
     """How often a classifier is right at each confidence; None for a model without probabilities."""
     import numpy as np
 

@@ -67,7 +67,9 @@ def check_model(
     budget = max(LEAST, SHARE * trained.duration)
     original = prediction.make_predictor(trained)
     with fix_seeds():  # the check does not change the user's random numbers
-        loaded = _load(trained, folder) if folder is not None else _save_and_load(trained, to_keep) or original
+        loaded = (
+            _load_saved_model(trained, folder) if folder is not None else _save_and_load(trained, to_keep) or original
+        )
         return _Check(original, loaded, sample, trained.format, tell).run(
             _list_rows(predictions, original), cost, budget
         )
@@ -98,7 +100,7 @@ class _Check:
         count = count_rows(self._sample.decoded) or 0
         deadline = time.perf_counter() + budget
         if not count:
-            self._predict(self._loaded, self._sample.decoded)
+            self._predict_rows(self._loaded, self._sample.decoded)
             return True
         first, alone = self._time_call()
         if is_stream(self._loaded.stage):
@@ -114,13 +116,13 @@ class _Check:
             self._sample = Sample(
                 *(take_rows(each, list(range(count))) for each in (self._sample.features, self._sample.decoded))
             )
-            expected = self._predict(self._original, self._sample.features)[1]
-        whole = self._predict(self._loaded, self._sample.decoded)
+            expected = self._predict_rows(self._original, self._sample.features)[1]
+        whole = self._predict_rows(self._loaded, self._sample.decoded)
         differing = self._find_first_difference(whole[1], expected, range(count))
         if differing is not None:
             if self._is_random(whole):
                 return True
-            self._explain(differing, whole[1], expected)
+            self._explain_difference(differing, whole[1], expected)
         stage = self._find_dependent_stage(whole, count, deadline)
         if stage is None or self._is_random(whole):
             return True
@@ -128,7 +130,7 @@ class _Check:
             log.warning("%s %s %s", stage, DEPENDENT, INDEPENDENT)
         return False
 
-    def _predict(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
+    def _predict_rows(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
         """Transformed features and predictions, row by row. Passes a copy, as user code can modify its features."""
         transformed = predictor.transform_features(copy.copy(features))
         found = finish_predictions(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
@@ -144,19 +146,19 @@ class _Check:
         if self._find_first_difference(found[1], expected[:1], [0]) is None:
             return True
         self._sample = Sample(*(take_rows(each, [0]) for each in (self._sample.features, self._sample.decoded)))
-        trained = self._predict(self._original, self._sample.features)[1]
+        trained = self._predict_rows(self._original, self._sample.features)[1]
         is_dependent = self._find_first_difference(found[1], trained, [0]) is None
         if self._is_random(found):
             return True
         if not is_dependent:
-            self._explain(0, found[1], trained)
+            self._explain_difference(0, found[1], trained)
         if self._loaded.pipeline.predictor_options.batch:
             log.warning("%s %s %s", self._loaded.stage.title, DEPENDENT, INDEPENDENT)
         return False
 
     def _predict_alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
-            return self._predict(self._loaded, take_rows(self._sample.decoded, [row]))
+            return self._predict_rows(self._loaded, take_rows(self._sample.decoded, [row]))
         except MlappError as error:
             raise ModelError(
                 f"The model cannot predict one row alone: {error.what}",
@@ -175,7 +177,7 @@ class _Check:
         # Some rows occur twice, to expose code that looks for duplicates.
         order = [*range(count)[::-1], *some]
         return found or self._find_differing_stage(
-            self._predict(self._loaded, take_rows(self._sample.decoded, order)), whole, order
+            self._predict_rows(self._loaded, take_rows(self._sample.decoded, order)), whole, order
         )
 
     def _find_differing_stage(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
@@ -213,16 +215,16 @@ class _Check:
 
     def _is_random(self, whole: tuple[Any, Any]) -> bool:
         """Whether two identical calls differ. Then no comparison is possible."""
-        again = self._predict(self._loaded, self._sample.decoded)
+        again = self._predict_rows(self._loaded, self._sample.decoded)
         return any(
             one is not None and (two is None or len(one) != len(two) or not all(map(is_close, one, two)))
             for one, two in zip(whole, again, strict=True)
         )
 
-    def _explain(self, row: int, found: list[Any], expected: list[Any]) -> None:
+    def _explain_difference(self, row: int, found: list[Any], expected: list[Any]) -> None:
         """Raise an error if a server's answer differs from the training's."""
         told = f"row {row} of the sample gives {found[row]!r:.60} instead of {expected[row]!r:.60}"
-        rows = self._predict(self._original, self._sample.decoded)[1]
+        rows = self._predict_rows(self._original, self._sample.decoded)[1]
         if self._find_first_difference(rows, expected, range(len(expected))) is None:
             raise ModelError(
                 f"The saved and reloaded model does not predict like the trained one: {told}.",
@@ -242,10 +244,10 @@ def _save_and_load(trained: TrainedModel, to_keep: bool) -> Predictor | None:
             if to_keep:
                 raise
             return None
-        return _load(trained, Path(folder))
+        return _load_saved_model(trained, Path(folder))
 
 
-def _load(trained: TrainedModel, folder: Path) -> Predictor:
+def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
     """The model as a server loads it from its files."""
     parameters = {name: to_json_value(value) for name, value in trained.parameters.items()}
     framework = trained.framework.name

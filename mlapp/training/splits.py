@@ -58,7 +58,7 @@ class Splits:
         self.sample = sample_rows(features)
         self.some = copy_rows(draw_rows(features, PREDICTED_ROWS))
         transformed = stage_calls.call_transformer(pipeline, features)
-        self.baseline = describe(pipeline, features, transformed, target, rules)
+        self.baseline = describe_split(pipeline, features, transformed, target, rules)
         self._first = [(transformed, target)]
 
     @property
@@ -115,7 +115,7 @@ def copy_rows(features: Any) -> Any:
     return features.copy() if hasattr(features, "copy") else features
 
 
-def describe(
+def describe_split(
     pipeline: Pipeline, features: Any, transformed: Any, target: Any, rules: Mapping[str, str] = NO_RULES
 ) -> Baseline:
     """The baseline of one split's features and target.

@@ -31,7 +31,7 @@ from mlapp.schema import Schema, infer_schema
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import defaults, stage_calls
 from mlapp.training.sampling import sample_rows
-from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe, names_of
+from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe_split, names_of
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
@@ -105,7 +105,7 @@ class TrainingStream:
         features = pd.concat([features for features, _ in self._described], ignore_index=True)
         targets = [target for _, target in self._described]
         target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
-        found = describe(
+        found = describe_split(
             self._pipeline, features, stage_calls.call_transformer(self._pipeline, features), target, self._rules
         )
         return msgspec.structs.replace(found, rows=self._rows)

@@ -1,7 +1,7 @@
 """Tuning: a search with Optuna over the parameters that the stages' signatures declare."""
 
 from mlapp.tuning.objective import READING, Judge
-from mlapp.tuning.search import evaluate_trial, search
+from mlapp.tuning.search import evaluate_trial, search_parameters
 from mlapp.tuning.search_page import write_page
 from mlapp.tuning.spaces import Space, list_searchable, list_spaces
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, Trial, require_optuna
@@ -20,6 +20,6 @@ __all__ = [
     "list_searchable",
     "list_spaces",
     "require_optuna",
-    "search",
+    "search_parameters",
     "write_page",
 ]

@@ -25,7 +25,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Load = Callable[[], Pipeline]
 
 
-def search(load: Load, options: Options, tell: Callable[[Found], None] = lambda found: None) -> Found:
+def search_parameters(load: Load, options: Options, tell: Callable[[Found], None] = lambda found: None) -> Found:
     """Search the parameters that the app declares.
 
     Args:

@@ -36,16 +36,16 @@ class Function:
     def find_configuration(self, qualifier: str | None = None) -> dict[str, Any] | None:
         """The configuration of a version or alias, by default of the newest code; None if it does not exist."""
         options = {"Qualifier": qualifier} if qualifier else {}
-        found = self._find(self._client.get_function_configuration, FunctionName=self.name, **options)
+        found = self._call_unless_missing(self._client.get_function_configuration, FunctionName=self.name, **options)
         return found
 
     def find_alias(self) -> dict[str, Any] | None:
         """The alias `live`; None if nothing is live."""
-        return self._find(self._client.get_alias, FunctionName=self.name, Name=LIVE)
+        return self._call_unless_missing(self._client.get_alias, FunctionName=self.name, Name=LIVE)
 
     def find_url(self) -> str | None:
         """The URL of the alias."""
-        found = self._find(self._client.get_function_url_config, FunctionName=self.name, Qualifier=LIVE)
+        found = self._call_unless_missing(self._client.get_function_url_config, FunctionName=self.name, Qualifier=LIVE)
         return str(found["FunctionUrl"]) if found else None
 
     def list_versions(self) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ class Function:
         """
         configuration = make_configuration(self._settings, record)
         if self.find_configuration() is None:
-            with self._translate():
+            with self._translate_errors():
                 self._client.create_function(
                     FunctionName=self.name,
                     PackageType="Image",
@@ -79,20 +79,20 @@ class Function:
                     Tags={"mlapp": "true", **self._settings.tags},
                     **configuration,
                 )
-                self._wait("function_active_v2")
+                self._wait_for_state("function_active_v2")
         else:
-            with self._translate():
-                self._wait("function_updated_v2")
+            with self._translate_errors():
+                self._wait_for_state("function_updated_v2")
                 self._client.update_function_code(
                     FunctionName=self.name, ImageUri=record.image, Architectures=[self._settings.architecture]
                 )
-                self._wait("function_updated_v2")
+                self._wait_for_state("function_updated_v2")
                 self._client.update_function_configuration(FunctionName=self.name, **configuration)
-                self._wait("function_updated_v2")
-        with self._translate():
+                self._wait_for_state("function_updated_v2")
+        with self._translate_errors():
             revision = _read_revision(self._client.get_function_configuration(FunctionName=self.name))
             version = str(self._client.publish_version(FunctionName=self.name, **revision)["Version"])
-            self._wait("published_version_active", Qualifier=version)
+            self._wait_for_state("published_version_active", Qualifier=version)
         return version
 
     def point_alias(self, version: str, weights: dict[str, float], before: dict[str, Any] | None) -> None:
@@ -105,7 +105,7 @@ class Function:
             DeployError: somebody else moved the alias.
         """
         routing = {"AdditionalVersionWeights": weights}
-        with self._translate():
+        with self._translate_errors():
             if before is None:
                 self._client.create_alias(
                     FunctionName=self.name, Name=LIVE, FunctionVersion=version, RoutingConfig=routing
@@ -128,7 +128,7 @@ class Function:
         wanted = make_url(self._settings)
         place = {"FunctionName": self.name, "Qualifier": LIVE}
         existing = self.find_url()
-        with self._translate():
+        with self._translate_errors():
             if wanted is None:
                 if existing:
                     self._client.delete_function_url_config(**place)
@@ -147,10 +147,10 @@ class Function:
     def set_concurrency(self) -> None:
         """Reserve the concurrency in the settings."""
         wanted = self._settings.concurrency
-        with self._translate():
+        with self._translate_errors():
             if wanted is not None:
                 self._client.put_function_concurrency(FunctionName=self.name, ReservedConcurrentExecutions=wanted)
-            elif self._find(self._client.get_function_concurrency, FunctionName=self.name):
+            elif self._call_unless_missing(self._client.get_function_concurrency, FunctionName=self.name):
                 self._client.delete_function_concurrency(FunctionName=self.name)
 
     def ask(self, body: RequestBody, qualifier: str, api_key: str | None) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Function:
                 f"The request has {len(payload)} bytes; Lambda accepts at most 6 MB.",
                 "Send fewer rows, or upload the file to S3 and use a bucket trigger.",
             )
-        with self._translate():
+        with self._translate_errors():
             answer = self._client.invoke(FunctionName=self.name, Qualifier=qualifier, Payload=payload)
             content = answer["Payload"].read()
         if answer.get("FunctionError"):
@@ -186,7 +186,7 @@ class Function:
         """
         context = {"http": {"method": "GET", "path": "/readyz"}}
         payload = msgspec.json.encode({"version": "2.0", "rawPath": "/readyz", "requestContext": context})
-        with self._translate():
+        with self._translate_errors():
             answer = self._client.invoke(FunctionName=self.name, Qualifier=version, Payload=payload)
             content = answer["Payload"].read()
         if answer.get("FunctionError") or _read_status(content) != 200:
@@ -196,12 +196,12 @@ class Function:
             )
 
     def delete_version(self, version: str) -> None:
-        with self._translate():
+        with self._translate_errors():
             self._client.delete_function(FunctionName=self.name, Qualifier=version)
 
     def delete(self) -> None:
         """Remove the function with its versions, aliases and URL."""
-        with self._translate():
+        with self._translate_errors():
             self._client.delete_function(FunctionName=self.name)
 
     def read_log(self, since: float | None, seen: set[str]) -> Iterator[dict[str, Any]]:
@@ -212,7 +212,7 @@ class Function:
         """
         client = self.session.client("logs")
         options = {"startTime": int(since * 1000)} if since is not None else {}
-        with self._translate():
+        with self._translate_errors():
             pages = client.get_paginator("filter_log_events").paginate(
                 logGroupName=f"/aws/lambda/{self.name}", **options
             )
@@ -228,12 +228,12 @@ class Function:
         source = MetricSource(self.session, "AWS/Lambda", "Invocations", "Errors", "Duration")
         return source.read_counts(place, start)
 
-    def _wait(self, waiter: str, **options: Any) -> None:
+    def _wait_for_state(self, waiter: str, **options: Any) -> None:
         self._client.get_waiter(waiter).wait(
             FunctionName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 300}, **options
         )
 
-    def _find(self, call: Any, **options: Any) -> dict[str, Any] | None:
+    def _call_unless_missing(self, call: Any, **options: Any) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
         with self.session.translate_errors():
@@ -245,7 +245,7 @@ class Function:
                 raise
         return found
 
-    def _translate(self) -> Any:
+    def _translate_errors(self) -> Any:
         return _Translation(self)
 
 

@@ -105,8 +105,8 @@ class LambdaTarget(Target[LambdaSettings]):
         function = self._function
         live = function.find_configuration("live") if function.find_alias() else None
         planned = make_record(shipment, None, self.settings.triggers)
-        wanted = self._describe(make_configuration(self.settings, planned), planned)
-        running = {} if live is None else self._describe(live, read_record(live))
+        wanted = self._describe_configuration(make_configuration(self.settings, planned), planned)
+        running = {} if live is None else self._describe_configuration(live, read_record(live))
         before, after = (to_yaml_all([found]) if found else "" for found in (running, wanted))
         lines = difflib.unified_diff(
             before.splitlines(keepends=True),
@@ -124,7 +124,7 @@ class LambdaTarget(Target[LambdaSettings]):
         before = self._read_triggers("live") if alias else NO_TRIGGERS
         self._refuse_canary(alias)
         is_new = function.find_configuration() is None
-        version = self._publish(shipment, alias, is_new, progress)
+        version = self._publish_release(shipment, alias, is_new, progress)
         function.point_alias(version, {}, alias)
         progress(f"{self.function_name}:live is version {version}")
         function.set_concurrency()
@@ -137,7 +137,7 @@ class LambdaTarget(Target[LambdaSettings]):
     ) -> Release:
         alias = self._require_alias()
         self._refuse_canary(alias)
-        version = self._publish(shipment, alias, False, progress)
+        version = self._publish_release(shipment, alias, False, progress)
         if version == alias["FunctionVersion"]:
             raise DeployError(
                 f"Release {version} is live already, and there is nothing to change.",
@@ -299,7 +299,9 @@ class LambdaTarget(Target[LambdaSettings]):
     def _api_key(self) -> str | None:
         return self.serve.api_keys[0] if self.serve.api_keys else None
 
-    def _publish(self, shipment: Shipment, alias: dict[str, Any] | None, is_new: bool, progress: Reporter) -> str:
+    def _publish_release(
+        self, shipment: Shipment, alias: dict[str, Any] | None, is_new: bool, progress: Reporter
+    ) -> str:
         """Publish a version and test it. If it does not answer, it is removed and the live version stays."""
         function = self._function
         known = {version["Version"] for version in function.list_versions()}
@@ -396,7 +398,7 @@ class LambdaTarget(Target[LambdaSettings]):
     def _find_release(self, version: str) -> Release:
         return next(release for release in self.releases() if str(release.number) == version)
 
-    def _describe(self, configuration: dict[str, Any], record: ReleaseRecord | None) -> dict[str, Any]:
+    def _describe_configuration(self, configuration: dict[str, Any], record: ReleaseRecord | None) -> dict[str, Any]:
         """The part of a configuration that a deploy sets, in the same form for current and planned ones."""
         keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
         variables = dict(configuration.get("Environment", {}).get("Variables", {}))

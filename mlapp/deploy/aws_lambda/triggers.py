@@ -91,8 +91,8 @@ class TriggerSet:
             )
 
     def _set_notification(self, trigger: S3Trigger, alias_arn: str, progress: Reporter) -> None:
-        source = f"arn:{_partition(alias_arn)}:s3:::{trigger.bucket}"
-        self._allow("s3", "s3.amazonaws.com", source)
+        source = f"arn:{_parse_arn_partition(alias_arn)}:s3:::{trigger.bucket}"
+        self._allow_invocation("s3", "s3.amazonaws.com", source)
         content = self._read_notifications(trigger.bucket)
         entries = content.get("LambdaFunctionConfigurations") or []
         wanted = make_notification(trigger, self._function, alias_arn)
@@ -104,7 +104,7 @@ class TriggerSet:
     def _remove_notification(self, bucket: str) -> bool:
         from botocore.exceptions import ClientError
 
-        self._forbid("s3")
+        self._forbid_invocation("s3")
         try:
             content = self._read_notifications(bucket)
         except DeployError as error:
@@ -168,7 +168,7 @@ class TriggerSet:
         client, name = self._session.client("events"), name_rule(self._function)
         with self._session.translate_errors():
             rule = client.put_rule(Name=name, ScheduleExpression=schedule, State="ENABLED")["RuleArn"]
-        self._allow("schedule", "events.amazonaws.com", rule)
+        self._allow_invocation("schedule", "events.amazonaws.com", rule)
         with self._session.translate_errors():
             client.put_targets(Rule=name, Targets=[{"Id": "live", "Arn": alias_arn}])
         progress(f"the schedule {schedule} invokes {self._function}:{LIVE}")
@@ -177,7 +177,7 @@ class TriggerSet:
         from botocore.exceptions import ClientError
 
         client, name = self._session.client("events"), name_rule(self._function)
-        self._forbid("schedule")
+        self._forbid_invocation("schedule")
         with self._session.translate_errors():
             try:
                 client.remove_targets(Rule=name, Ids=["live"])
@@ -188,7 +188,7 @@ class TriggerSet:
                 return False
         return True
 
-    def _allow(self, kind: str, principal: str, source: str) -> None:
+    def _allow_invocation(self, kind: str, principal: str, source: str) -> None:
         """Allow an AWS service to invoke the alias for one source, replacing an earlier source."""
         from botocore.exceptions import ClientError
 
@@ -207,7 +207,7 @@ class TriggerSet:
                         raise
                     client.remove_permission(**place)
 
-    def _forbid(self, kind: str) -> None:
+    def _forbid_invocation(self, kind: str) -> None:
         from botocore.exceptions import ClientError
 
         with self._session.translate_errors():
@@ -228,6 +228,6 @@ def _same_queue(before: Triggers, wanted: Triggers) -> bool:
     return before.sqs is not None and wanted.sqs is not None and before.sqs.queue == wanted.sqs.queue
 
 
-def _partition(arn: str) -> str:
+def _parse_arn_partition(arn: str) -> str:
     """The partition of an ARN: `aws`, `aws-cn`, …"""
     return arn.split(":")[1]

@@ -87,8 +87,8 @@ def render_workload(
         predictor = objects.make_predictor(trial)
         predictor["model"]["name"] = objects.CONTAINER  # required here, forbidden in the stable one
         service["spec"]["canary"] = [{"trafficPercent": percent, "predictor": {"name": CANARY, **predictor}}]
-        return [*_patch(context, documents), service]
-    return _patch(context, [*documents, service])
+        return [*_apply_user_patches(context, documents), service]
+    return _apply_user_patches(context, [*documents, service])
 
 
 def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
@@ -114,7 +114,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     traffic: list[dict[str, Any]] = []
     if route is not None:
-        traffic = _patch(context, [_copy_route(context, percent, route)])
+        traffic = _apply_user_patches(context, [_copy_route(context, percent, route)])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
     goal = objects.render_release(shipment, job.settings, job.serve)
     record = canary_trial.create_record(job, shipment, goal, records, percent, before.release.url)
@@ -320,6 +320,6 @@ def _select_awaited_objects(documents: Documents) -> list[dict[str, Any]]:
     return [trial]
 
 
-def _patch(context: KServeContext, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _apply_user_patches(context: KServeContext, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     patches = objects.select_patches(context.settings.patches, context.names, documents)
     return apply_patches(documents, patches, objects.SECTION)

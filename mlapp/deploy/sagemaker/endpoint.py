@@ -145,7 +145,7 @@ class Endpoint:
                 self._remove_scaling(current)
                 progress(f"update the endpoint {self.name}")
                 self.client.update_endpoint(EndpointName=self.name, EndpointConfigName=config)
-        self._wait(config, progress)
+        self._wait_until_in_service(config, progress)
         self._add_scaling(numbers)
 
     def set_weights(self, weights: Mapping[int, int]) -> None:
@@ -194,13 +194,13 @@ class Endpoint:
 
     def delete_config(self, name: str) -> bool:
         """Remove a configuration; False if it does not exist."""
-        return self._delete(lambda: self.client.delete_endpoint_config(EndpointConfigName=name))
+        return self._delete_unless_missing(lambda: self.client.delete_endpoint_config(EndpointConfigName=name))
 
     def delete_release(self, number: int) -> list[str]:
         """Remove a release's Model and configuration; returns the removed names."""
         name = documents.release_name(self.name, number)
         removed = [f"EndpointConfig/{name}"] if self.delete_config(name) else []
-        if self._delete(lambda: self.client.delete_model(ModelName=name)):
+        if self._delete_unless_missing(lambda: self.client.delete_model(ModelName=name)):
             removed.append(f"Model/{name}")
         return removed
 
@@ -210,7 +210,7 @@ class Endpoint:
         if current is None:
             return False
         self._remove_scaling(current)
-        return self._delete(lambda: self.client.delete_endpoint(EndpointName=self.name))
+        return self._delete_unless_missing(lambda: self.client.delete_endpoint(EndpointName=self.name))
 
     @contextmanager
     def _translate_conflicts(self) -> Iterator[None]:
@@ -226,7 +226,7 @@ class Endpoint:
                     raise ConcurrentDeployError(self.name, text) from error
                 raise
 
-    def _delete(self, call: Any) -> bool:
+    def _delete_unless_missing(self, call: Any) -> bool:
         from botocore.exceptions import ClientError
 
         with self.session.translate_errors():
@@ -238,7 +238,7 @@ class Endpoint:
                 raise
         return True
 
-    def _wait(self, config: str, progress: Reporter) -> None:
+    def _wait_until_in_service(self, config: str, progress: Reporter) -> None:
         end, told = time.monotonic() + self.settings.timeout, ""
         while True:
             found = self.describe()

@@ -95,9 +95,9 @@ class SageMakerTarget(Target[SageMakerSettings]):
             with self._endpoint.session.translate_errors():
                 name = documents.release_name(self._endpoint.name, live)
                 found = self._endpoint.client.describe_model(ModelName=name)
-            running = self._describe(found["PrimaryContainer"], found["ExecutionRoleArn"])
+            running = self._describe_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
         model = documents.make_model(self._endpoint.name, self.settings, self.serve, documents.make_record(shipment, 0))
-        wanted = self._describe(model["PrimaryContainer"], model["ExecutionRoleArn"])
+        wanted = self._describe_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
         before, after = (to_yaml_all([each]) if each else "" for each in (running, wanted))
         name = self._endpoint.name
         lines = difflib.unified_diff(
@@ -267,7 +267,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         record = documents.make_record(shipment, number)
         return documents.make_template(endpoint, self.settings, self.serve, record, canary)
 
-    def _describe(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
+    def _describe_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
         return {"image": container["Image"], "environment": container.get("Environment") or {}, "role": role}
 
     def _find_state(self, number: int, noted: str | None, live: int | None, trial: int | None) -> State:

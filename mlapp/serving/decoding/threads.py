@@ -47,13 +47,13 @@ async def decode_in_thread(
         if not task.done():
             budget.cancel()
             task.cancel()
-            task.add_done_callback(_forget)
+            task.add_done_callback(_ignore_error)
         if leaving is not None:
             leaving.cancel()
         del task, waiting  # they keep an error, the error this frame, and the frame the request's body
 
 
-def _forget(task: asyncio.Future[Any]) -> None:
+def _ignore_error(task: asyncio.Future[Any]) -> None:
     """The error of a cancelled task is not used."""
     if not task.cancelled():
         task.exception()

@@ -130,11 +130,11 @@ def receive_frame(source: socket.socket, check: Check, cells: Cells | None = Non
     Raises:
         EOFError, ConnectionError: the sender has ended.
     """
-    length, count, is_packed = HEADER.unpack(_receive(source, HEADER.size, check))
-    sizes = [SIZE.unpack(_receive(source, SIZE.size, check))[0] for _ in range(count)]
-    payload = bytes(_receive(source, length, check))
+    length, count, is_packed = HEADER.unpack(_receive_exactly(source, HEADER.size, check))
+    sizes = [SIZE.unpack(_receive_exactly(source, SIZE.size, check))[0] for _ in range(count)]
+    payload = bytes(_receive_exactly(source, length, check))
     room = cells.take_room if is_packed and cells is not None else _reserve_memory
-    return payload, [_receive(source, size, check, room) for size in sizes]
+    return payload, [_receive_exactly(source, size, check, room) for size in sizes]
 
 
 def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
@@ -213,7 +213,7 @@ def _reserve_memory(size: int) -> memoryview:
     return np.empty(size, dtype="uint8").data
 
 
-def _receive(
+def _receive_exactly(
     source: socket.socket, size: int, check: Check, room: Callable[[int], memoryview] = _reserve_memory
 ) -> memoryview:
     """Receive exactly `size` bytes."""

@@ -123,15 +123,15 @@ class Endpoint:
         self.current = loaded
         self._set_plain()
         self.metrics.set_version(loaded.version)
-        self._watch(loaded)
+        self._watch_model(loaded)
         log.warning("%s: version %s now answers instead of %s", self.name, loaded.version, old.version)
 
     def record_with(self, recorder: Recorder) -> None:
         """Record predictions and refusals from now on."""
         self.recorder = self.batcher.recorder = recorder
-        self._watch(self.current)
+        self._watch_model(self.current)
 
-    def _watch(self, loaded: ServedModel) -> None:
+    def _watch_model(self, loaded: ServedModel) -> None:
         recorder = self.recorder
         if recorder is not None:
             recorder.watch(loaded)

@@ -75,9 +75,9 @@ class _Closer:
             if self._is_due:
                 return
             self._is_due = True
-        threading.Thread(target=self._run, args=(window,), name="monitor-run", daemon=True).start()
+        threading.Thread(target=self._close_window, args=(window,), name="monitor-run", daemon=True).start()
 
-    def _run(self, window: str) -> None:
+    def _close_window(self, window: str) -> None:
         time.sleep(GRACE)
         with self._lock:
             self._is_due = False

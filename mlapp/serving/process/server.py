@@ -48,7 +48,7 @@ def run_server(
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
     """
     _raise_file_limit()
-    config = configure(application, settings)
+    config = configure_uvicorn(application, settings)
     try:
         config.load()
     except OSError as error:
@@ -59,7 +59,7 @@ def run_server(
     _run_event_loop(server.serve_models(listener, parent))
 
 
-def configure(application: Application, settings: Serve) -> uvicorn.Config:
+def configure_uvicorn(application: Application, settings: Serve) -> uvicorn.Config:
     """uvicorn's options."""
     return uvicorn.Config(
         application,

@@ -129,7 +129,9 @@ class ForkServer:
         plan = self._plan
         if not watches:
             plan = msgspec.structs.replace(plan, settings=msgspec.structs.replace(plan.settings, refresh=0.0))
-        process = multiprocessing.get_context("fork").Process(target=self._serve, args=(plan, writing, reading))
+        process = multiprocessing.get_context("fork").Process(
+            target=self._serve_in_child, args=(plan, writing, reading)
+        )
         # Until the child has its own handlers, a signal reaches the parent's event loop.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
@@ -140,7 +142,7 @@ class ForkServer:
         assert process.pid is not None
         return Worker(process.pid, lambda: process.exitcode, reading)
 
-    def _serve(self, plan: ServeSpec, writing: int, reading: int) -> None:
+    def _serve_in_child(self, plan: ServeSpec, writing: int, reading: int) -> None:
         """Serve, in the child."""
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:

@@ -130,7 +130,7 @@ class GrpcServer:
                         held = len(body)
                         if name == INFER:
                             return await _model_infer(self._application, body, context)
-                        return await method(self._application, _parse(name, body), context)
+                        return await method(self._application, _parse_message(name, body), context)
                     except asyncio.CancelledError:
                         status, code = 499, "CANCELLED"
                         failed(code)
@@ -166,7 +166,7 @@ class GrpcServer:
         return tracing.trace_grpc_call(f"{SERVICE}/{name}", headers.items())
 
 
-def _parse(name: str, body: bytes) -> Any:
+def _parse_message(name: str, body: bytes) -> Any:
     """A method's message.
 
     Raises:
@@ -238,7 +238,7 @@ METHODS: dict[str, Method] = {
 
 def _decode_infer_request(codec: Codec, body: bytes, budget: Budget) -> tuple[tuple[str, list[str]], Part]:
     """A request's id, its requested outputs, and the features in its tensors."""
-    request = _parse(INFER, body)
+    request = _parse_message(INFER, body)
     part = open_inference.accept_tensors(codec, _parse_tensors(request, budget))
     return (request.id, [output.name for output in request.outputs]), part
 

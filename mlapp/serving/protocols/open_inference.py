@@ -212,7 +212,7 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
 
 async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
     body, budget = await receive_body(endpoint, request)
-    split = _split(request, body)
+    split = _find_json_end(request, body)
     asked, outputs, version = await predict_tensors(
         endpoint, _decode_request, body, budget, request.wait_until_left, request.identity, (split,)
     )
@@ -220,7 +220,7 @@ async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
     return await endpoint.encode_answer(lambda: _make_answer(endpoint.name, version, asked, outputs), size)
 
 
-def _split(request: Request, body: bytes) -> int:
+def _find_json_end(request: Request, body: bytes) -> int:
     """The end of the JSON part of a body.
 
     Raises:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from mlapp.config import Alert
-from mlapp.monitoring.alerts import AlarmEvent, make_alert_body, send
+from mlapp.monitoring.alerts import AlarmEvent, make_alert_body, send_alarms
 from tests import servers
 from tests.integration.serving.conftest import PATIENCE, run, until
 
@@ -107,18 +107,18 @@ def test_drift_goes_from_the_scrape_through_ejected_rules_to_the_webhook(
 
 def test_alertmanager_takes_the_beginning_and_the_end_of_an_alarm(hook: Hook, alertmanager: str) -> None:
     alerts = [Alert(webhook=alertmanager, format="alertmanager")]
-    send(EVENT, alerts, None)
+    send_alarms(EVENT, alerts, None)
     until(lambda: len(hook.alerts("MlappDrift", "firing")) == 1)
     (active,) = httpx.get(f"{alertmanager}/api/v2/alerts", params={"filter": "alertname=MlappDrift"}).json()
     assert active["labels"] | {"app": "sums", "column": "a", "version": "1"} == active["labels"]
     assert active["annotations"]["summary"] == EVENT.text
-    send(AlarmEvent({**EVENT, "status": "resolved", "since": "2026-01-01T02:00:00+00:00"}), alerts, None)
+    send_alarms(AlarmEvent({**EVENT, "status": "resolved", "since": "2026-01-01T02:00:00+00:00"}), alerts, None)
     until(lambda: len(hook.alerts("MlappDrift", "resolved")) == 1)
 
 
 def test_slack_and_json_bodies_arrive(hook: Hook) -> None:
     before = len(hook.bodies)
-    send(EVENT, [Alert(webhook=hook.url, format="slack"), Alert(webhook=hook.url)], None)
+    send_alarms(EVENT, [Alert(webhook=hook.url, format="slack"), Alert(webhook=hook.url)], None)
     slack, plain = hook.bodies[before:]
     assert slack == {"text": ":rotating_light: *sums* version 1, drift firing\na is distributed differently."}
     assert plain == dict(EVENT)
@@ -134,7 +134,7 @@ def test_an_address_that_leads_elsewhere_is_reported_and_keeps_nobody_from_heari
     hook: Hook, caplog: pytest.LogCaptureFixture, address: str
 ) -> None:
     before = len(hook.bodies)
-    send(EVENT, [Alert(webhook=address.format(hook=hook.url)), Alert(webhook=hook.url)], None)
+    send_alarms(EVENT, [Alert(webhook=address.format(hook=hook.url)), Alert(webhook=hook.url)], None)
     assert (len(hook.bodies), hook.followed) == (before + 1, [])
     assert "An alarm was not sent" in caplog.text
 
@@ -145,6 +145,6 @@ def test_a_receiver_that_is_away_keeps_nobody_from_hearing(
     monkeypatch.setattr("mlapp.monitoring.alerts.PAUSES", ())
     before, told = len(hook.bodies), []
     away = Alert(webhook=f"http://user:secret@127.0.0.1:{servers.free_port()}/token")
-    send(EVENT, [away, Alert(webhook=hook.url)], told.append)
+    send_alarms(EVENT, [away, Alert(webhook=hook.url)], told.append)
     assert (len(hook.bodies), told) == (before + 1, [EVENT])
     assert "secret" not in caplog.text

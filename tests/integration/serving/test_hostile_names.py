@@ -20,7 +20,7 @@ from mlapp import App
 from mlapp.config import Monitor, Serve
 from mlapp.serving import create_asgi
 from mlapp.serving.monitoring import monitor_endpoint
-from mlapp.serving.process.server import configure
+from mlapp.serving.process.server import configure_uvicorn
 
 from .conftest import until
 
@@ -53,7 +53,7 @@ def url() -> Iterator[str]:
     application = create_asgi(app, model=app.train(), settings=settings)
     monitor_endpoint(application, application.endpoints[0], Monitor(log="off"), None)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(configure(application, settings))
+    server = uvicorn.Server(configure_uvicorn(application, settings))
 
     async def main() -> None:
         await application.start_models()

@@ -14,7 +14,7 @@ import pandas as pd
 from mlapp.baseline import Baseline, MetricError, build_columns
 from mlapp.config import Drift
 from mlapp.monitoring.counts import Counter, Counts
-from mlapp.monitoring.drift import Finding, find
+from mlapp.monitoring.drift import Finding, find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
 from mlapp.monitoring.quality import QualityJudge
 
@@ -56,7 +56,7 @@ def windows(
         counter.clear()
         counter.add_features(change(draw(random, rows), random))
         counts = Counts(version="1", since=0, until=1, rows=rows, columns=counter.columns())
-        yield find(baseline, counts, Drift())
+        yield find_drifted_columns(baseline, counts, Drift())
 
 
 def share(found: Iterator[list[Finding]]) -> float:

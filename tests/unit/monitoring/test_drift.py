@@ -10,8 +10,8 @@ import pytest
 from mlapp.baseline import Baseline, build_columns, summarize_predictions
 from mlapp.baseline.bins import KEYS, ORDER, encode_bins
 from mlapp.config import Drift
-from mlapp.monitoring.counts import Counter, Counts, merge
-from mlapp.monitoring.drift import find
+from mlapp.monitoring.counts import Counter, Counts, merge_counts
+from mlapp.monitoring.drift import find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
 from mlapp.monitoring.sampling import Sampler, hash_rows
 from mlapp.monitoring.statistics import compute_binomial_tail, compute_js_distance, compute_ks_p, select_discoveries
@@ -47,7 +47,7 @@ def test_eight_replicas_add_up_to_what_one_counts() -> None:
     whole = counted(baseline, table)
     parts = [counted(baseline, part) for part in np.array_split(table, 8)]
     random.shuffle(parts)
-    merged = merge(parts)
+    merged = merge_counts(parts)
     assert merged is not None
     assert msgspec.json.encode(merged) == msgspec.json.encode(whole)
 
@@ -105,17 +105,19 @@ def test_a_fall_of_quality_is_seen_and_chance_is_not() -> None:
 
 
 def test_refusals_of_a_field_are_seen_also_without_a_row_that_was_answered() -> None:
-    (found,) = find(Baseline(), Counts(version="1", since=0, until=1, refused=400, fields={"age": 400}), Drift())
+    (found,) = find_drifted_columns(
+        Baseline(), Counts(version="1", since=0, until=1, refused=400, fields={"age": 400}), Drift()
+    )
     assert (found.kind, found.column, found.value) == ("refused", "age", 1.0)
     few = Counts(version="1", since=0, until=1, rows=5_000, refused=4, fields={"age": 4})
-    assert not find(Baseline(), few, Drift())
+    assert not find_drifted_columns(Baseline(), few, Drift())
 
 
 def test_a_value_out_of_the_range_of_training_is_seen() -> None:
     table = pd.DataFrame({"age": np.random.default_rng(0).integers(18, 80, 5_000)})
     baseline = Baseline(features=build_columns(table))
     live = table.head(400).assign(age=lambda rows: rows["age"].where(rows.index > 20, 900))
-    found = find(baseline, counted(baseline, live), Drift())
+    found = find_drifted_columns(baseline, counted(baseline, live), Drift())
     assert ("out_of_range", "age") in {(finding.kind, finding.column) for finding in found}
 
 

@@ -16,7 +16,7 @@ import uvicorn
 from mlapp import App
 from mlapp.config import Serve
 from mlapp.serving import create_asgi
-from mlapp.serving.process.server import configure
+from mlapp.serving.process.server import configure_uvicorn
 
 from .conftest import numbers_app
 
@@ -32,7 +32,7 @@ def running(app: App, trained, **settings) -> Iterator[tuple[str, int]]:
     serve = Serve(access_log=False, **settings)
     application = create_asgi(app, model=trained, settings=serve)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(configure(application, serve))
+    server = uvicorn.Server(configure_uvicorn(application, serve))
 
     async def main() -> None:
         await application.start_models()

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 from mlapp.config import Serve
 from mlapp.serving import create_asgi
 from mlapp.serving.fast_path.request_cycle import FastCycle
-from mlapp.serving.process.server import configure
+from mlapp.serving.process.server import configure_uvicorn
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ async def connect(numbers):
     opened = []
     application = create_asgi(numbers[0], model=numbers[1], settings=Serve(access_log=False, max_bodies=1000))
     await application.start_models()
-    config = configure(application, Serve())
+    config = configure_uvicorn(application, Serve())
     config.load()
     state = ServerState()
 

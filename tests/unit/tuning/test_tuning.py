@@ -98,7 +98,7 @@ def test_a_search_keeps_others_from_its_study_and_goes_on_when_it_is_killed(mlap
     assert re.match(r"trial \d complete", first), first + running.stderr.read()
     assert running.stderr.read() is not None  # it ends when the last worker has: none is left behind
 
-    found = tuning.search(partial(_flowers, root), tuning.Options(trials=1, folder=root / ".mlapp/tuning"))
+    found = tuning.search_parameters(partial(_flowers, root), tuning.Options(trials=1, folder=root / ".mlapp/tuning"))
     states = [trial.state for trial in found.trials]
     assert "complete" in states
     assert len(states) < 200
@@ -151,7 +151,7 @@ def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path)
 def test_what_fails_with_the_defaults_is_told_before_the_search(project: Callable) -> None:
     root = project(FLOWERS.replace("return LogisticRegression(C=C,", "return LogisticRegression(C=-C,"))
     with pytest.raises(MlappError, match="raised InvalidParameterError"):
-        tuning.search(partial(_flowers, root), tuning.Options(folder=root / ".mlapp/tuning"))
+        tuning.search_parameters(partial(_flowers, root), tuning.Options(folder=root / ".mlapp/tuning"))
 
 
 def _flowers(root: Path) -> App:
