@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlapp.flyte.interface import Run
     from mlapp.project import Project
     from mlapp.store import ModelVersion
-    from mlapp.tuning import Found, Options
+    from mlapp.tuning import Found, Options, Trial
 
 
 def tune_model(
@@ -91,7 +91,7 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
         done = len(found.trials)
         tell(found)
 
-    with _show_trial_table() as tell:
+    with show_trial_table() as tell:
         try:
             found = tuning.search_parameters(partial(_load_app, project.root, environment), options, count_trials)
         except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVers
     registration = register_project(engine)
     again = "the same `mlapp tune --remote`"
     begun: list[Run] = []
-    with _show_trial_table() as tell:
+    with show_trial_table() as tell:
         found = search_on_flyte(
             engine,
             project.app,
@@ -137,15 +137,30 @@ def _load_app(root: Path, environment: str | None) -> App:
 
 
 @contextmanager
-def _show_trial_table() -> Iterator[Callable[[Found], None]]:
+def show_trial_table() -> Iterator[Callable[[Found], None]]:
     """Show the best trials so far: a live table on a terminal, one line per finished trial elsewhere."""
+    printed: set[int] = set()
+    traces: set[str] = set()
+
+    def print_failure(trial: Trial) -> None:
+        if trial.trace and trial.trace not in traces:
+            output.print_note(trial.trace)
+        traces.add(trial.trace)
+        output.print_note(f"trial {trial.number} failed{f': {trial.error}' if trial.error else ''}")
+
+    def list_new_trials(found: Found) -> Iterator[Trial]:
+        for trial in found.trials:
+            if trial.number not in printed:
+                printed.add(trial.number)
+                yield trial
+
     if not sys.stderr.isatty():
-        told: set[int] = set()
 
         def print_trial_lines(found: Found) -> None:
-            for trial in found.trials:
-                if trial.number not in told:
-                    told.add(trial.number)
+            for trial in list_new_trials(found):
+                if trial.state == "failed":
+                    print_failure(trial)
+                else:
                     value = "" if trial.value is None else f", {found.metric} {trial.value:.4g}"
                     output.print_note(f"trial {trial.number} {trial.state}{value}")
 
@@ -158,6 +173,9 @@ def _show_trial_table() -> Iterator[Callable[[Found], None]]:
     with Live(console=Console(stderr=True), transient=True) as live:
 
         def update_trial_table(found: Found) -> None:
+            for trial in list_new_trials(found):
+                if trial.state == "failed":
+                    print_failure(trial)
             columns, rows = _format_trial_rows(found)
             table = Table(*columns, title=f"{len(found.trials)} trials")
             for row in rows:

@@ -11,13 +11,16 @@ pyflyte needs only a module that defines them:
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import os
+import shutil
 import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import MissingExtraError, MlappError
+from mlapp.errors import ConfigError, MissingExtraError, MlappError
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine
@@ -40,12 +43,16 @@ def open_flyte_engine(project: Project) -> Engine:
     """The engine `flyte` of the entry-point group `mlapp.engines`. Makes no request.
 
     Raises:
-        MissingExtraError: flytekit is not installed.
+        MissingExtraError: flytekit is not installed. ConfigError: FLYTECTL_CONFIG names no file.
     """
     require_flytekit()
+    named = os.environ.get("FLYTECTL_CONFIG")
+    if named and not os.path.exists(named):  # flytekit would print a warning when it is imported
+        raise ConfigError(f"FLYTECTL_CONFIG names {named}, which does not exist.", "Correct it, or unset it.")
     from mlapp.flyte.engine import FlytekitEngine
 
     _keep_interrupt_handler()
+    atexit.register(_remove_temporary_folders)
     return FlytekitEngine(project)
 
 
@@ -55,6 +62,15 @@ def _keep_interrupt_handler() -> None:
     is_flytekits = getattr(handler, "__module__", "").startswith("flytekit")
     if is_flytekits and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _remove_temporary_folders() -> None:
+    """Remove the folders that flytekit creates in the folder for temporary files when it is imported."""
+    from flytekit.configuration import Config
+    from flytekit.core.data_persistence import flyte_tmp_dir
+
+    for folder in (Config.local_sandbox_path, flyte_tmp_dir):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_flytekit() -> None:

@@ -17,6 +17,9 @@ from mlapp.flyte.errors import FlyteError, UnreachableError
 DEADLINE = 30.0
 """Timeout of one call in seconds."""
 
+TOO_LARGE = ("larger than max", "exceeds platform configured threshold")
+"""gRPC's and flyteadmin's messages for what is above a limit. Other exhausted resources are there again later."""
+
 
 def find_config_file() -> str:
     """The path of flytekit's configuration file, as shown to the user."""
@@ -39,9 +42,6 @@ class Connection:
         from flytekit.configuration import Config
         from flytekit.configuration.file import get_config_file
 
-        named = os.environ.get("FLYTECTL_CONFIG")
-        if named and not os.path.exists(named):
-            raise ConfigError(f"FLYTECTL_CONFIG names {named}, which does not exist.", "Correct it, or unset it.")
         try:
             get_config_file.cache_clear()  # flytekit caches the result at import
             file = get_config_file(None)
@@ -101,6 +101,21 @@ class Connection:
                 raise
             raise told from error
 
+    def check_project(self) -> None:
+        """Check that the project and domain exist: for an unknown project, Flyte lists nothing and refuses nothing.
+
+        Raises:
+            FlyteError: Flyte has no such project, or the project has no such domain.
+        """
+        from flyteidl.admin import project_pb2
+        from flytekit.clients.raw import RawSynchronousFlyteClient
+
+        request = project_pb2.ProjectListRequest(limit=1, filters=f"eq(identifier,{self.settings.project})")
+        answer: Any = self.call_client(RawSynchronousFlyteClient.list_projects, self.client, request)
+        domains = answer.projects[0].domains if answer.projects else ()
+        if self.settings.domain not in {domain.id for domain in domains}:
+            raise self.missing_project_error()
+
     def missing_project_error(self) -> FlyteError:
         """The error for a project or domain in the settings that does not exist in Flyte."""
         project, domain = self.settings.project, self.settings.domain
@@ -127,6 +142,11 @@ class Connection:
             return FlyteError(
                 f"Flyte at {self.endpoint} refuses you: {details or 'the login has expired'}.",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
+            )
+        if code == status.RESOURCE_EXHAUSTED and any(words in details for words in TOO_LARGE):
+            return FlyteError(
+                f"Flyte at {self.endpoint} refuses what is too large: {details}",
+                "Parameters and trials travel in one message: give shorter ones, and pass data by its path or URL.",
             )
         unavailable = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED)
         cut = ("RST_STREAM", "Stream removed", "GOAWAY")  # messages after a proxy drops a connection

@@ -164,10 +164,16 @@ class FlytekitEngine(Engine):
         return self.read_run(runs.recover(self.connection, run))
 
     def list_schedules(self) -> Sequence[ScheduleState]:
-        return schedules.list_schedule_states(self.connection, self.source)
+        found = schedules.list_schedule_states(self.connection, self.source)
+        if not any(state.version for state in found):
+            self.connection.check_project()
+        return found
 
     def deployed_schedules(self) -> Sequence[ScheduleState]:
-        return schedules.list_deployed(self.connection, self.project.name)
+        found = schedules.list_deployed(self.connection, self.project.name)
+        if not found:
+            self.connection.check_project()
+        return found
 
     def switch_schedule(self, name: str, active: bool) -> ScheduleState:
         state = schedules.switch_schedule(self.connection, self.project.name, name, active)
@@ -176,7 +182,10 @@ class FlytekitEngine(Engine):
         return state
 
     def list_versions(self) -> list[tuple[str, datetime]]:
-        return schedules.list_plan_versions(self.connection, f"{self.project.name}.train")
+        found = schedules.list_plan_versions(self.connection, f"{self.project.name}.train")
+        if not found:
+            self.connection.check_project()
+        return found
 
     def active_version(self) -> str | None:
         running = schedules.list_active_plans(self.connection, self.project.name)

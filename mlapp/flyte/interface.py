@@ -97,10 +97,13 @@ class Trials:
 
 
 class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A trial's result: its metrics, None for one that is not a number; or the error and its remedy."""
+    """A trial's result: its metrics, None for one that is not a number; or the error and its remedy, and the traceback
+    of the user's function.
+    """
 
     metrics: dict[str, float | None] = {}
     error: tuple[str, str] | None = None
+    trace: str = ""
 
 
 class Engine(ABC):

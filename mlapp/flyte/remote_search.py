@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlapp.errors import MlappError, UsageError
-from mlapp.flyte.errors import FlyteError, UnreachableError
+from mlapp.flyte.errors import FlyteError, RunFailedError, UnreachableError
 from mlapp.flyte.interface import Engine, Registration, Run, TrialResult, Trials
 from mlapp.pipeline import Pipeline
 from mlapp.store import Store
@@ -141,7 +141,7 @@ def _read_metric(result: TrialResult | None, metric: str, run: str, reasons: Seq
             f"{run}",
         )
     if result.error is not None:
-        raise MlappError(*result.error)
+        raise RunFailedError(*result.error, result.trace)
     if metric not in result.metrics:
         known = " or ".join(result.metrics) or "(it gives none)"
         raise UsageError(f"The evaluator returns no metric '{metric}'.", f"Choose one: --metric {known}.")

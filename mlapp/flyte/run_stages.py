@@ -93,12 +93,12 @@ def _iterate_stages(node: Any, error: str | None) -> Iterator[TaskRun]:
     for at, name in enumerate(names):
         is_after = is_failed and failed in names and at > names.index(failed)
         is_before = is_failed and failed in names and at < names.index(failed)
-        is_last = at == len(names) - 1
+        is_timed = name == failed if is_failed else at == len(names) - 1
         yield TaskRun(
             name=name,
             phase="queued" if is_after else "succeeded" if is_before else phase,
             started=closure.started_at or None,
-            seconds=closure.duration.total_seconds() if closure.duration and is_last else None,
+            seconds=closure.duration.total_seconds() if closure.duration and is_timed else None,
             error=error if name == failed or not is_failed else None,
             cached=bool(task is not None and getattr(task, "cache_status", 0) == 2),
             node=node.id.node_id,

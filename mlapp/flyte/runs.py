@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, get_args
 
-from flyteidl.admin import project_pb2
-from flytekit.clients.raw import RawSynchronousFlyteClient
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models import filters
@@ -213,8 +211,8 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
         filters=[wanted],
         sort_by=NEWEST,
     )
-    if not found:  # for an unknown project, Flyte returns an empty list
-        _check_project(connection)
+    if not found:
+        connection.check_project()
     return [_make_run(connection, execution) for execution in found]
 
 
@@ -272,19 +270,6 @@ def _make_run(connection: Connection, execution: Any) -> Run:
         error=closure.error.message if closure.error else getattr(closure.abort_metadata, "cause", None),
         schedule=last if is_schedule else None,
     )
-
-
-def _check_project(connection: Connection) -> None:
-    """Check that the project and domain exist.
-
-    Raises:
-        FlyteError: Flyte has no such project, or the project has no such domain.
-    """
-    project, domain = read_project_and_domain(connection)
-    request = project_pb2.ProjectListRequest(limit=1, filters=f"eq(identifier,{project})")
-    found: Any = connection.call_client(RawSynchronousFlyteClient.list_projects, connection.client, request)
-    if domain not in {known.id for known in (found.projects[0].domains if found.projects else ())}:
-        raise connection.missing_project_error()
 
 
 def _get_execution(connection: Connection, run: str) -> Any:

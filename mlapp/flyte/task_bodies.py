@@ -24,6 +24,7 @@ from mlapp.errors import MlappError
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
 from mlapp.flyte.interface import TrialResult
+from mlapp.flyte.task_errors import format_trace, shorten_paths
 from mlapp.model import TrainedModel, load_estimator, require_savable
 from mlapp.monitoring.closing import close_windows
 from mlapp.pipeline import Pipeline
@@ -312,7 +313,8 @@ def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
     try:
         measured = list(judge.score_folds(asked.parameters, lambda fold, progress: None))
     except MlappError as error:
-        return msgspec.json.encode(TrialResult(error=(error.what, error.todo))).decode()
+        lines = (shorten_paths(error.what), shorten_paths(error.todo))
+        return msgspec.json.encode(TrialResult(error=lines, trace=format_trace(error))).decode()
     means = {name: statistics.fmean(metrics[name] for metrics in measured) for name in measured[0]}
     return msgspec.json.encode(TrialResult(metrics={**means})).decode()
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import flytekit
@@ -19,9 +18,9 @@ from flytekit.core.python_function_task import PythonInstanceTask
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.models.security import Secret
 
-import mlapp
-from mlapp.errors import MlappError, UserCodeError
+from mlapp.errors import MlappError
 from mlapp.flyte.app_source import Source
+from mlapp.flyte.task_errors import find_user_error, shorten_paths
 from mlapp.pipeline.resources import Resources, Task
 
 Work = Callable[[dict[str, Any]], Any]
@@ -101,13 +100,8 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             return self._work(inputs)
         except MlappError as error:
             kind = RetriedStageError if self._retries else StageError
-            cause = error.__cause__ if isinstance(error, UserCodeError) else None
-            if cause is not None:
-                cause = cause.with_traceback(_strip_own_frames(cause.__traceback__))
-            # Show only the user's own traceback, without our frames.
-            here = f"{Path.cwd()}/"  # on the user's machine, the code is in another folder
-            text = f"{error.what}\n{error.todo}\nin task: {self.stage}".replace(here, "")
-            raise kind(text).with_traceback(None) from cause
+            text = shorten_paths(f"{error.what}\n{error.todo}\nin task: {self.stage}")
+            raise kind(text).with_traceback(None) from find_user_error(error)
 
     def _expose_secrets(self) -> None:
         """Set the stage's secrets as environment variables, even if Flyte mounts them as files."""
@@ -141,11 +135,3 @@ def _make_resources(resources: Resources | None) -> dict[str, Any]:
         ephemeral_storage=resources.disk,
     )
     return {"requests": wanted, "limits": wanted}
-
-
-def _strip_own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is not mlapp's own."""
-    own = str(Path(mlapp.__file__).parent)
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(own):
-        trace = trace.tb_next
-    return trace

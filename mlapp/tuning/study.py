@@ -48,13 +48,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: `state` is complete, pruned or failed; `value` is the mean of the metric over the folds."""
+    """One trial: `state` is complete, pruned or failed; `value` is the mean of the metric over the folds.
+
+    `error` says why it failed, and `trace` is the traceback of the user's function if it ran remotely.
+    """
 
     number: int
     state: str
     value: float | None
     parameters: Mapping[str, Any]
     duration: float | None
+    error: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ class Study:
         """Finish the trial with a value or an error; without both, it counts as pruned."""
         states = require_optuna().trial.TrialState
         if error is not None:
-            asked.handle.set_user_attr("error", (error.what, error.todo))
+            asked.handle.set_user_attr("error", (error.what, error.todo, getattr(error, "trace", "")))
             self.study.tell(asked.handle, state=states.FAIL, skip_if_finished=True)
         elif value is None:
             self.study.tell(asked.handle, state=states.PRUNED, skip_if_finished=True)
@@ -243,6 +248,8 @@ class Study:
                 trial.value,
                 trial.params,
                 trial.duration.total_seconds() if trial.duration else None,
+                error=_read_error(trial)[0],
+                trace=_read_error(trial)[2],
             )
             for trial in self.study.get_trials(deepcopy=False)
             if trial.state.name in STATES
@@ -251,9 +258,16 @@ class Study:
 
     def first_error(self) -> MlappError:
         """The error of the first trial, which explains why no trial was completed."""
-        told = (trial.user_attrs.get("error") for trial in self.study.get_trials(deepcopy=False))
-        what, todo = next((error for error in told if error), ("No trial was completed.", "Give more --trials."))
+        errors = map(_read_error, self.study.get_trials(deepcopy=False))
+        unknown = ("No trial was completed.", "Give more --trials.", "")
+        what, todo, _ = next((error for error in errors if error[0]), unknown)
         return MlappError(f"Every trial failed; the first with: {what}", todo)
+
+
+def _read_error(trial: Any) -> tuple[str, str, str]:
+    """The error, its remedy and its traceback as `Study.tell` recorded them; empty without an error."""
+    what, todo, trace = (*trial.user_attrs.get("error", ("", "")), "")[:3]
+    return what, todo, trace
 
 
 def require_optuna() -> Any:

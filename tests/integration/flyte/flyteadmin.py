@@ -157,18 +157,19 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return self._find(self.plans, request.id, context)
 
     def ListLaunchPlans(self, request: Any, context: Any) -> Any:
-        found = [plan for (name, _), plan in self.plans.items() if name == request.id.name]
+        found = [plan for (name, _), plan in self.plans.items() if name == request.id.name and _is_known(request.id)]
         page, token = _list_page(found, request, context)
         return launch_plan_pb2.LaunchPlanList(launch_plans=page, token=token)
 
     def ListLaunchPlanIds(self, request: Any, context: Any) -> Any:
-        names = dict.fromkeys(name for name, _ in self.plans)
+        names = dict.fromkeys(name for name, _ in self.plans if _is_known(request))
         places = [common_pb2.NamedEntityIdentifier(project=PROJECT, domain=DOMAIN, name=name) for name in names]
         page, token = _list_page(places, request, context)
         return common_pb2.NamedEntityIdentifierList(entities=page, token=token)
 
     def ListActiveLaunchPlans(self, request: Any, context: Any) -> Any:
-        found = [plan for plan in self.plans.values() if plan.closure.state == launch_plan_pb2.ACTIVE]
+        active = launch_plan_pb2.ACTIVE
+        found = [plan for plan in self.plans.values() if plan.closure.state == active and _is_known(request)]
         page, token = _list_page(found, request, context)
         return launch_plan_pb2.LaunchPlanList(launch_plans=page, token=token)
 
@@ -196,7 +197,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         name = str(request.id.name)
         kind = identifier_pb2.ResourceType.Name(request.resource_type)
         kept = {"TASK": self.propeller.tasks, "WORKFLOW": self.workflows, "LAUNCH_PLAN": self.plans}[kind]
-        if name not in {known for known, _ in kept}:
+        if not _is_known(request.id) or name not in {known for known, _ in kept}:
             context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type {kind} {name}")
         return name
 
@@ -245,13 +246,11 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return place
 
     def GetExecution(self, request: Any, context: Any) -> Any:
-        return self._execution(request.id.name, context).message
+        return self._execution(request.id, context).message
 
     def ListExecutions(self, request: Any, context: Any) -> Any:
         """Of a project that does not exist, flyteadmin lists none, and refuses nothing."""
-        if (request.id.project, request.id.domain) != (PROJECT, DOMAIN):
-            return execution_pb2.ExecutionList()
-        found = [execution.message for execution in self.executions.values()]
+        found = [execution.message for execution in self.executions.values() if _is_known(request.id)]
         kind, _, rest = request.filters.partition("(")
         key, _, values = rest.rstrip(")").partition(",")
         wanted = values.split(";") if kind == "value_in" else [values]
@@ -262,7 +261,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return execution_pb2.ExecutionList(executions=list(map(_cut, page)), token=token)
 
     def GetExecutionData(self, request: Any, context: Any) -> Any:
-        execution = self._execution(request.id.name, context)
+        execution = self._execution(request.id, context)
         answer = execution_pb2.WorkflowExecutionGetDataResponse(
             full_inputs=literals_pb2.LiteralMap(literals=execution.inputs)
         )
@@ -278,7 +277,7 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return answer
 
     def TerminateExecution(self, request: Any, context: Any) -> Any:
-        execution = self._execution(request.id.name, context)
+        execution = self._execution(request.id, context)
         if execution.message.closure.phase in ENDED:
             details = "Cannot abort an already terminated workflow execution"
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, details)
@@ -292,12 +291,13 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
     def ListNodeExecutions(self, request: Any, context: Any) -> Any:
         """Of a run that does not exist, flyteadmin lists none, and refuses nothing."""
         execution = self.executions.get(request.workflow_execution_id.name)
-        found = [] if execution is None else list(execution.nodes.values())
+        is_here = execution is not None and _is_known(request.workflow_execution_id)
+        found = list(execution.nodes.values()) if execution is not None and is_here else []
         page, token = _list_page(found, request, context)
         return node_execution_pb2.NodeExecutionList(node_executions=list(map(_cut, page)), token=token)
 
     def GetNodeExecution(self, request: Any, context: Any) -> Any:
-        nodes = self._execution(request.id.execution_id.name, context).nodes
+        nodes = self._execution(request.id.execution_id, context).nodes
         if request.id.node_id not in nodes:
             context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type node execution {request.id.node_id}")
         return nodes[request.id.node_id]
@@ -311,13 +311,13 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     def GetTaskExecution(self, request: Any, context: Any) -> Any:
         place = request.id.node_execution_id
-        execution = self._execution(place.execution_id.name, context)
+        execution = self._execution(place.execution_id, context)
         found = [task for tasks in execution.tasks.values() for task in tasks]
         return next(task for task in found if task.id == request.id)
 
     def RecoverExecution(self, request: Any, context: Any) -> Any:
         """A new run of the same inputs, whatever the old one does. What succeeded there is taken over."""
-        old = self._execution(request.id.name, context)
+        old = self._execution(request.id, context)
         plan = self.plans[old.message.spec.launch_plan.name, old.message.spec.launch_plan.version]
         made = execution_pb2.ExecutionCreateRequest(name=request.name, spec=old.message.spec)
         return execution_pb2.ExecutionCreateResponse(id=self.execute(plan, old.inputs, made, recovers=old))
@@ -359,14 +359,19 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{details} of the {kind}):\n")
 
     def _find(self, kept: dict[tuple[str, str], Any], place: Any, context: Any) -> Any:
-        if (place.name, place.version) not in kept:
+        if not _is_known(place) or (place.name, place.version) not in kept:
             context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type {place.name}:{place.version}")
         return kept[place.name, place.version]
 
-    def _execution(self, name: str, context: Any) -> Execution:
-        if name not in self.executions:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type execution with identifier {name}")
-        return self.executions[name]
+    def _execution(self, place: Any, context: Any) -> Execution:
+        if not _is_known(place) or place.name not in self.executions:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"missing entity of type execution with identifier {place.name}")
+        return self.executions[place.name]
+
+
+def _is_known(place: Any) -> bool:
+    """Whether an object is looked up in the project where all objects are."""
+    return (place.project, place.domain) == (PROJECT, DOMAIN)
 
 
 class _Recorder(grpc.ServerInterceptor):

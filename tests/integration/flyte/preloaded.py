@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -52,9 +53,17 @@ class Preloaded:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._temporary = tempfile.TemporaryDirectory()
         command = [sys.executable, "-c", f"import {__name__} as module; module.serve()"]
         root = Path(__file__).parents[3]
-        self._process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command,
+            cwd=root,
+            env={**os.environ, "TMPDIR": self._temporary.name},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def start(self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: Path) -> Fork:
         """Run one of flytekit's programs in a fork."""
@@ -71,6 +80,7 @@ class Preloaded:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._temporary.cleanup()
 
 
 @contextmanager

@@ -244,7 +244,8 @@ class Propeller:
         node = attempt.name if attempt.index is None else f"{attempt.name}-n{attempt.index}"
         folder = self.root / "store" / "runs" / place.name / node / str(attempt.number)
         work, raw = self.root / "work" / place.name / node / str(attempt.number), folder / "raw"
-        for path in (folder, work, raw):
+        temporary = folder / "tmp"
+        for path in (folder, work, raw, temporary):
             path.mkdir(parents=True)
         (folder / "inputs.pb").write_bytes(literals_pb2.LiteralMap(literals=given).SerializeToString())
         values = {
@@ -258,6 +259,7 @@ class Propeller:
         environment = {
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "HOME": str(work),
+            "TMPDIR": str(temporary),  # a pod has a /tmp of its own
             "FLYTE_INTERNAL_EXECUTION_ID": place.name,
             "FLYTE_INTERNAL_EXECUTION_PROJECT": place.project,
             "FLYTE_INTERNAL_EXECUTION_DOMAIN": place.domain,

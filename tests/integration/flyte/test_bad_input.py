@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,13 +17,11 @@ import pytest
 from flyteidl.admin import node_execution_pb2
 from flyteidl.core import literals_pb2
 
-from mlapp.errors import ConfigError
 from mlapp.flyte import runs
 from mlapp.flyte.engine import FlytekitEngine
 from mlapp.flyte.errors import FlyteError, UnreachableError
 from mlapp.flyte.file_transfer import ExpiredError
 from mlapp.flyte.interface import Registration, Run
-from mlapp.project import Project
 from tests.integration.flyte.flyteadmin import Flyteadmin
 from tests.integration.flyte.propeller import NodePhase, WorkflowPhase
 from tests.integration.flyte.runs import end_run
@@ -35,8 +34,9 @@ def test_no_configuration(mlapp: Callable[..., Any], tmp_path: Path, monkeypatch
     assert (ran.code, ran.err.splitlines()[0]) == (2, "Error: There is no configuration for Flyte.")
     assert "~/.flyte/config.yaml" in ran.err
     monkeypatch.setenv("FLYTECTL_CONFIG", str(tmp_path / "none.yaml"))
-    with pytest.raises(ConfigError, match=r"none\.yaml, which does not exist"):
-        FlytekitEngine(Project.find()).list_runs()
+    ran = mlapp("runs", "list")
+    assert (ran.code, ran.err.splitlines()[1]) == (2, "Correct it, or unset it.")
+    assert ran.err.startswith(f"Error: FLYTECTL_CONFIG names {tmp_path}/none.yaml, which does not exist.")
 
 
 def test_an_endpoint_that_does_not_answer(configured: Path, mlapp: Callable[..., Any]) -> None:
@@ -68,9 +68,16 @@ def test_a_project_or_domain_that_does_not_exist(
 ) -> None:
     monkeypatch.setenv("MLAPP_FLYTE__PROJECT", given[0])
     monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", given[1])
-    ran = mlapp("train", "--remote")
-    assert ran.code == 1
-    assert "has no project '{}' with a domain '{}'".format(*given) in ran.err
+    commands = ("train --remote", "schedule list", "schedule activate nightly", "releases --target flyte")
+    for command in commands:
+        ran = mlapp(*command.split())
+        assert ran.code == 1
+        assert "has no project '{}' with a domain '{}'".format(*given) in ran.err
+
+
+def test_a_parameter_that_is_larger_than_a_message(engine: FlytekitEngine, registered: Registration) -> None:
+    with pytest.raises(FlyteError, match=r"refuses what is too large: .* larger than max"):
+        engine.start_run("train", {"fail": "x" * 5_000_000}, registered)
 
 
 def test_what_would_be_refused_is_told_before_an_image_is_built(
@@ -170,12 +177,13 @@ def test_the_end_of_a_run_is_seen_with_one_call_after_its_last_task(
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
-    admin: Flyteadmin, registered: Registration, root: Path
+    admin: Flyteadmin, registered: Registration, root: Path, tmp_path: Path
 ) -> None:
     end_run(admin, registered, "longer", WorkflowPhase.RUNNING)
     before = len(admin.calls)
     command = [sys.executable, "-m", "mlapp", "runs", "wait", "longer"]
-    following = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    following = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while "ListNodeExecutions" not in admin.methods(before):
         assert time.monotonic() < deadline
@@ -185,4 +193,6 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
     assert "The run continues. Follow it again: mlapp runs wait longer. Stop it: mlapp runs abort longer" in (
         following.stderr.read()
     )
+    assert following.wait() == 130
+    assert list(tmp_path.iterdir()) == [], "flytekit's folders for temporary files are removed"
     assert following.wait(30) == 130

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mlapp.cli.tune import show_trial_table
 from mlapp.flyte import remote_search
 from mlapp.flyte.interface import Registration, Run, TrialResult, Trials
 from mlapp.project import Project
@@ -29,7 +32,7 @@ class Answers:
         return Run(f"r{len(self.sizes)}", "flowers.tune", "v1", "queued", "")
 
     def fetch_results(self, run: str) -> list[TrialResult | None]:
-        bad: list[TrialResult | None] = [TrialResult(error=("bad luck", "try again")), None]
+        bad: list[TrialResult | None] = [TrialResult(error=("bad luck", "try again"), trace="Traceback: …"), None]
         good = (TrialResult(metrics={"accuracy": 0.5}) for _ in itertools.count())
         return list(itertools.islice(itertools.chain(bad, good), self.sizes[-1]))
 
@@ -37,25 +40,32 @@ class Answers:
         return ["OOMKilled"]
 
 
-def test_failed_trials_do_not_count_and_few_runs_are_started(project: Callable[..., Path], tmp_path: Path) -> None:
+def test_failed_trials_do_not_count_and_few_runs_are_started(
+    project: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     app, engine = Project.find(project(SEARCHED)).app, Answers()
     options = Options(trials=20, workers=2, folder=tmp_path / "tuning")
 
     def search() -> list[str]:
         registration = Registration("v1", ())
-        found = remote_search.search_on_flyte(
-            engine,  # type: ignore[arg-type]
-            app,
-            options,
-            "accuracy",
-            registration,
-            follow=lambda run: None,
-        )
+        with show_trial_table() as tell:
+            found = remote_search.search_on_flyte(
+                engine,  # type: ignore[arg-type]
+                app,
+                options,
+                "accuracy",
+                registration,
+                follow=lambda run: None,
+                tell=tell,
+            )
         return [trial.state for trial in found.trials]
 
     states = search()
     assert engine.sizes == [4] * 5
     assert (states.count("complete"), states.count("failed")) == (10, 10)
+    said = capsys.readouterr().err
+    assert "trial 0 failed: bad luck\ntrial 1 failed: The trial was killed: OOMKilled.\n" in said
+    assert said.count("Traceback: …\n") == 1, "one traceback for trials that fail in the same way"
     states = search()
     assert sum(engine.sizes[5:]) == 10, "the same command again runs as many more"
     assert states.count("complete") == 20 - 2 * len(engine.sizes[5:])

@@ -62,6 +62,8 @@ def test_a_trial_that_fails_says_why(splits: Path) -> None:
     result = tried(splits, 99.0)
     assert result.error is not None
     assert "raised ValueError: too much" in result.error[0]
+    assert result.error[1].startswith("Fix it at app.py:"), "the path is that of the project, not of the pod"
+    assert result.trace.startswith('Traceback (most recent call last):\n  File "app.py"')
 
 
 def test_a_reader_that_yields_parts_is_read_to_its_end(project: Callable[..., Path], tmp_path: Path) -> None:
